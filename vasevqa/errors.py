@@ -1,0 +1,93 @@
+"""Errors that users meet. Each is one sentence (what, where, what to do), one exit code, and says whether a retry can help."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import ClassVar
+
+
+class VaseError(Exception):
+    """Base of all expected errors: shown as one sentence, never as a stack trace.
+
+    `exit_code` is what the process ends with and `retry` says whether the same command can succeed
+    later without a change by the user; both are what launchers decide by.
+    """
+
+    exit_code: ClassVar[int] = 1
+    retry: ClassVar[bool] = False
+
+
+class ConfigError(VaseError):
+    """Wrong usage, recipe or parameter."""
+
+    exit_code = 2
+
+
+class DataError(VaseError):
+    """Input data that can't be used."""
+
+    exit_code = 3
+
+
+class GpuMemoryError(VaseError):
+    """The accelerator's memory doesn't suffice, even after the stage's own remedies."""
+
+    exit_code = 4
+
+
+class DeviceError(VaseError):
+    """The device asked for doesn't exist here. There is no silent fallback to another."""
+
+    exit_code = 5
+
+
+class GateError(VaseError):
+    """A quality gate failed: a result was computed, and it isn't good enough to go on with."""
+
+    exit_code = 6
+
+
+class StorageError(VaseError):
+    """The volume is full, read-only or not permitted (sysexits' EX_IOERR)."""
+
+    exit_code = 74
+
+
+class Interrupted(VaseError):
+    """Stopped from outside (SIGTERM, a lost lease); the same step continues where it was (EX_TEMPFAIL)."""
+
+    exit_code = 75
+    retry = True
+
+
+class LeaseLost(Interrupted):
+    """Another attempt owns this artifact now; this one must not write any more."""
+
+
+STORAGE_ERRNOS = {
+    errno.ENOSPC: "the disk is full; free some space (`vasevqa clean` lists what can go)",
+    errno.EDQUOT: "the disk quota is used up; free some space or ask for more",
+    errno.EROFS: "the file system is read-only; mount it writable or choose another folder",
+    errno.EACCES: "permission is missing; check the owner and mode of the folder",
+    errno.EPERM: "permission is missing; check the owner and mode of the folder",
+}
+
+
+def storage_error(error: OSError, doing: str, path: Path | str | None = None) -> StorageError | None:
+    """The StorageError that explains `error` met while `doing` something, or None if it is of another kind."""
+    why = STORAGE_ERRNOS.get(error.errno or 0)
+    if why is None:
+        return None
+    where = path or error.filename or "the volume"
+    return StorageError(f"Could not {doing} {where}: {why}.")
+
+
+def nearest(word: str, known: list[str] | tuple[str, ...]) -> str:
+    """A suggestion such as ` Did you mean 'threshold'?`, or what is known where nothing is near."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, known, n=1, cutoff=0.6)
+    if near:
+        return f" Did you mean '{near[0]}'?"
+    return f" Known: {', '.join(sorted(known))}." if known else ""

@@ -1,0 +1,219 @@
+"""The words of the pipeline: Stage, Step, Resources, Pipeline, and what a stage is handed when it runs."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Annotated, Any, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from vasevqa.errors import ConfigError
+
+
+class Params(BaseModel):
+    """What changes a stage's result: part of the artifact's key. Recipe keys and command-line flags both come from it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), validate_default=True)
+
+
+class Options(BaseModel):
+    """How a stage runs (device, batch size, workers, menus): never part of the key."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), validate_default=True)
+
+
+Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$")]
+_UNITS = {"": 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+
+def quantity_bytes(quantity: str) -> int:
+    """Bytes of a Kubernetes quantity such as 512Mi or 8Gi; ConfigError if it isn't one."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(Ki|Mi|Gi|Ti|k|M|G|T)?", quantity)
+    if match is None:
+        raise ConfigError(f"'{quantity}' is not a quantity; write it like 512Mi or 8Gi.")
+    return int(float(match[1]) * _UNITS[match[2] or ""])
+
+
+class Resources(BaseModel):
+    """What a step asks of a node. Quantities are Kubernetes' own; `memory_limit` is where raising after an OOM ends."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    cpus: float = Field(2, gt=0, description="CPU cores")
+    memory: Quantity = Field("4Gi", description="host memory asked for")
+    memory_limit: Quantity | None = Field(None, description="host memory is raised up to this after an out-of-memory kill; unset: twice `memory`")
+    gpus: int = Field(0, ge=0, description="GPUs asked for; never sets the device")
+    gpu_memory: Quantity | None = Field(None, description="least memory of one GPU")
+    gpu_product: str | None = Field(None, description="GPU model, as the node's nvidia.com/gpu.product label names it")
+    ephemeral_storage: Quantity | None = Field(None, description="node-local scratch space")
+    shm: Quantity = Field("1Gi", description="size of /dev/shm")
+    queue_deadline: int = Field(86400, gt=0, description="seconds to wait for a place in the queue")
+    start_deadline: int = Field(1800, gt=0, description="seconds from placement to the first line of the stage")
+    run_deadline: int | None = Field(None, gt=0, description="seconds one attempt may run")
+
+
+@dataclass(frozen=True)
+class Input:
+    """A named input of a stage: a folder or a file, given by `flag` on the command line."""
+
+    name: str
+    flag: str
+    help: str = ""
+    required: bool = True
+    aliases: tuple[str, ...] = ()
+
+
+class Output(Protocol):
+    """Where a stage writes. Every file goes through it: whoever lost the lease is stopped before writing more."""
+
+    @property
+    def root(self) -> Path:
+        """The folder to write into. It may hold what an earlier, interrupted attempt of the same step wrote."""
+
+    @property
+    def standalone(self) -> bool:
+        """True without a launcher: `root` may hold a user's files, which are merged with and never deleted."""
+
+    def check(self) -> None:
+        """Raise LeaseLost if another attempt owns this output now. Cheap (a stat call): call it before each write of your own."""
+
+    def writing(self, name: str, mode: str = "wb") -> AbstractContextManager[IO[Any]]:
+        """A stream for the file `name` (relative), which appears only when complete."""
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a text file atomically."""
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a JSON file atomically."""
+
+    def place(self, source: Path, name: str) -> str:
+        """Put an image at `name`: hard link out of an artifact, copy of a user's file. Returns link, reflink or copy."""
+
+
+class Progress(Protocol):
+    """How a stage speaks: a bar on a terminal, a line every few seconds when piped, JSON events for a launcher."""
+
+    def start(self, what: str, total: int | None = None, unit: str = "images") -> None:
+        """Begin a phase, such as ('scoring', 1200, 'images'). Ends the phase before it."""
+
+    def advance(self, count: int = 1) -> None:
+        """`count` more units are done."""
+
+    def note(self, text: str) -> None:
+        """One line the user should see (a warning, a choice that was made)."""
+
+    def event(self, kind: str, **fields: Any) -> None:
+        """A machine-readable event, such as event('metrics', step=3, loss=1.2). Fields must be JSON values."""
+
+    def summary(self, text: str, **figures: Any) -> None:
+        """The stage's one-line result. `figures` go into the artifact and the report."""
+
+    def speed(self, seconds: Mapping[str, float], count: int, unit: str = "images") -> None:
+        """Seconds spent per kind of work ({'decode': 3.1, 'model': 8.0, 'disk': .2}); prints the rate and the bottleneck."""
+
+
+RunFunction = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A kind of work: an image, a click command, typed parameters, named inputs, one output directory.
+
+    Its function is `run(params, options, inputs, output, progress)` in the module that defines `params`, where inputs maps
+    names to absolute paths (an optional input that wasn't given is absent). Raise `version` whenever results change; `sources`
+    names the modules beside the stage's own whose code decides the result.
+    """
+
+    name: str
+    version: int
+    params: type[Params]
+    options: type[Options]
+    inputs: tuple[Input, ...]
+    summary: str = ""
+    resources: Resources = field(default_factory=lambda: Resources())
+    output_flag: str = "--output-dir"
+    needs_output: Callable[[Any], bool] = lambda params: True
+    sources: tuple[str, ...] = ()
+    # Called before run when options.interactive is set: (params, options, inputs) -> (params, options)
+    interact: str | None = None
+
+    @property
+    def module(self) -> str:
+        """The module that defines this stage."""
+        return self.params.__module__
+
+    @property
+    def function(self) -> RunFunction:
+        """The stage's `run` function."""
+        run: RunFunction = sys.modules[self.module].__dict__["run"]
+        return run
+
+    def input(self, name: str) -> Input:
+        """The input called `name`; KeyError if there is none."""
+        for known in self.inputs:
+            if known.name == name:
+                return known
+        raise KeyError(name)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a step's input comes from: a recipe input, or a step's output (or a folder of it)."""
+
+    name: str
+    recipe: bool = False
+    folder: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Source:
+        """From 'inputs.images', 'select-views' or 'classify/1'."""
+        if text.startswith("inputs."):
+            return cls(text.removeprefix("inputs."), recipe=True)
+        name, _, folder = text.partition("/")
+        return cls(name, folder=folder)
+
+    def __str__(self) -> str:
+        return f"inputs.{self.name}" if self.recipe else f"{self.name}/{self.folder}".rstrip("/")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One use of a Stage in the pipeline. `inputs` maps the stage's input names to sources.
+
+    `hands_on` names the input that stands for this step's output when the step is skipped; None: it can't be skipped
+    unless a recipe input of the step's name replaces it. `preset` holds parameters that differ from the stage's defaults.
+    """
+
+    name: str
+    stage: Stage
+    inputs: Mapping[str, str]
+    hands_on: str | None = None
+    preset: Mapping[str, Any] = field(default_factory=dict)
+
+    def sources(self) -> dict[str, Source]:
+        """Each input's source."""
+        return {name: Source.parse(text) for name, text in self.inputs.items()}
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """The DAG of Steps that their inputs imply."""
+
+    steps: tuple[Step, ...]
+
+    def step(self, name: str) -> Step:
+        """The step called `name`; KeyError if there is none."""
+        for step in self.steps:
+            if step.name == name:
+                return step
+        raise KeyError(name)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The steps' names in catalog order."""
+        return tuple(step.name for step in self.steps)
