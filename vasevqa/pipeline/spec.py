@@ -135,7 +135,7 @@ class Stage:
     options: type[Options]
     inputs: tuple[Input, ...]
     summary: str = ""
-    resources: Resources = field(default_factory=lambda: Resources())
+    resources: Resources = field(default_factory=Resources)
     output_flag: str = "--output-dir"
     needs_output: Callable[[Any], bool] = lambda params: True
     sources: tuple[str, ...] = ()
