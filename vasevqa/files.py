@@ -18,10 +18,11 @@ _NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOS
 
 
 @contextlib.contextmanager
-def writing(path: Path, mode: str = "wb", before_commit: Callable[[], None] | None = None) -> Iterator[IO[Any]]:
+def writing(path: Path, mode: str = "wb", before_commit: Callable[[], None] | None = None, sync: bool = True) -> Iterator[IO[Any]]:
     """Open a temporary file beside `path`; it takes the name `path` only when the block ends without an error.
 
-    `before_commit` is called just before the rename and may raise (a lost lease).
+    `before_commit` is called just before the rename and may raise (a lost lease). `sync=False` leaves it to the
+    system when the bytes reach the disk, for the many images whose artifact is synced once at its end.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name[:80]}.{os.getpid()}.{os.urandom(3).hex()}.tmp"
@@ -30,7 +31,8 @@ def writing(path: Path, mode: str = "wb", before_commit: Callable[[], None] | No
         with open(temporary, mode, encoding=encoding) as stream:
             yield stream
             stream.flush()
-            os.fsync(stream.fileno())
+            if sync:
+                os.fsync(stream.fileno())
         if before_commit is not None:
             before_commit()
         os.replace(temporary, path)
@@ -53,7 +55,7 @@ def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
 def copy(source: Path, target: Path) -> str:
     """Copy one file's content and times atomically, as a reflink where the file system can. Returns 'reflink' or 'copy'."""
     how = "copy"
-    with writing(target) as out, open(source, "rb") as stream:
+    with writing(target, sync=False) as out, open(source, "rb") as stream:
         try:
             fcntl.ioctl(out.fileno(), FICLONE, stream.fileno())
             how = "reflink"

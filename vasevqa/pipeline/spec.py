@@ -66,6 +66,7 @@ class Input:
     help: str = ""
     required: bool = True
     aliases: tuple[str, ...] = ()
+    hub: bool = False  # a model: a hub id such as org/name, or org/name@revision, may stand for a path
 
 
 class Output(Protocol):

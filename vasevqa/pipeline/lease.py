@@ -1,0 +1,198 @@
+"""One writer an artifact: a lease file that names the attempt, kept fresh by its holder.
+
+The holder keeps the lease file open and touches it through that descriptor, so a holder whose lease was taken over
+(the name now belongs to another inode) can neither refresh nor remove its successor's lease, however late it wakes up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from vasevqa.errors import LeaseLost
+
+DEFAULT_TTL = 60.0  # seconds without a sign of life after which a holder on another machine counts as dead
+
+
+def lease_ttl() -> float:
+    """Seconds after which an untouched lease is stale (VASEVQA_LEASE_TTL)."""
+    return float(os.environ.get("VASEVQA_LEASE_TTL", DEFAULT_TTL))
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _pid_namespace() -> str:
+    # Containers on one machine share the boot id, not the process ids.
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
+
+
+def process_start(pid: int) -> str | None:
+    """A mark of when process `pid` started (clock ticks since boot), or None if it doesn't run here."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in ("Z", "X") else fields[19]
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lease."""
+
+    attempt: str
+    host: str
+    pid: int
+    token: str
+    boot: str
+    namespace: str
+    started: str
+
+    @classmethod
+    def this_process(cls, attempt: str) -> Holder:
+        """The current process, working on `attempt`."""
+        pid = os.getpid()
+        return cls(attempt, socket.gethostname(), pid, os.urandom(8).hex(), _boot_id(), _pid_namespace(), process_start(pid) or "")
+
+    def dead(self) -> bool:
+        """True if this holder was a process of this machine that no longer runs; False if it lives or can't be known."""
+        if (self.boot, self.namespace, self.host) != (_boot_id(), _pid_namespace(), socket.gethostname()):
+            return False
+        return process_start(self.pid) != self.started
+
+
+class LeaseHeld(Exception):
+    """Somebody else holds the lease."""
+
+    def __init__(self, holder: Holder) -> None:
+        super().__init__(f"attempt {holder.attempt} on {holder.host}")
+        self.holder = holder
+
+
+def _read(path: Path) -> Holder | None:
+    try:
+        return Holder(**json.loads(path.read_text()))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError):
+        return Holder("unknown", "", 0, "", "", "", "")
+
+
+@contextlib.contextmanager
+def _guard(path: Path) -> Iterator[Path]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_name(path.name + ".lock")
+    with FileLock(lock):
+        # The volume's own clock, not ours: both times that are compared come from the same file server.
+        os.utime(lock)
+        yield lock
+
+
+def holder(path: Path, ttl: float | None = None) -> Holder | None:
+    """Who holds the lease at `path` now; None if it is free or stale."""
+    found = _read(path)
+    if found is None or found.dead():
+        return None
+    try:
+        with _guard(path) as lock:
+            age = lock.stat().st_mtime - path.stat().st_mtime
+    except FileNotFoundError:
+        return None
+    return None if age > (lease_ttl() if ttl is None else ttl) else found
+
+
+def revoke(path: Path, attempt: str) -> None:
+    """Take the lease from `attempt`, which the caller knows to be over."""
+    with _guard(path):
+        found = _read(path)
+        if found is not None and found.attempt == attempt:
+            path.unlink(missing_ok=True)
+
+
+class Lease:
+    """The right to write one artifact. Use `Lease.acquire`, then `check` before each write and `release` at the end."""
+
+    def __init__(self, path: Path, me: Holder, descriptor: int, ttl: float) -> None:
+        self.path = path
+        self.me = me
+        self.ttl = ttl
+        self._descriptor = descriptor
+        self._inode = os.fstat(descriptor).st_ino
+        self._stop = threading.Event()
+
+    @classmethod
+    def acquire(cls, path: Path, attempt: str, ttl: float | None = None) -> Lease:
+        """Take the lease if it is free, stale, or of a process that died; LeaseHeld otherwise."""
+        ttl = lease_ttl() if ttl is None else ttl
+        with _guard(path) as lock:
+            found = _read(path)
+            if found is not None and not found.dead() and lock.stat().st_mtime - path.stat().st_mtime <= ttl:
+                raise LeaseHeld(found)
+            me = Holder.this_process(attempt)
+            fresh = path.with_name(f"{path.name}.{me.token}")
+            descriptor = os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o666)
+            os.write(descriptor, json.dumps(asdict(me)).encode())
+            os.replace(fresh, path)
+        return cls(path, me, descriptor, ttl)
+
+    @classmethod
+    def wait(cls, path: Path, attempt: str, seconds: float, ttl: float | None = None) -> Lease:
+        """Like `acquire`, but waits up to `seconds` for the holder to finish or to be found dead."""
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                return cls.acquire(path, attempt, ttl)
+            except LeaseHeld:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.2)
+
+    def held(self) -> bool:
+        """True while nobody took this lease over. One stat call."""
+        try:
+            return self.path.stat().st_ino == self._inode
+        except FileNotFoundError:
+            return False
+
+    def check(self) -> None:
+        """Raise LeaseLost if another attempt owns the artifact now."""
+        if not self.held():
+            raise LeaseLost(f"Attempt {self.me.attempt} lost its lease on {self.path.stem} to another attempt and stopped writing; nothing needs doing.")
+
+    def keep(self, on_lost: Callable[[], None]) -> None:
+        """Touch the lease from a thread until `release`; `on_lost` is called once if it was taken over."""
+
+        def beat() -> None:
+            while not self._stop.wait(self.ttl / 6):
+                with contextlib.suppress(OSError):
+                    os.utime(self._descriptor)
+                if not self.held():
+                    on_lost()
+                    return
+
+        threading.Thread(target=beat, name="lease", daemon=True).start()
+
+    def release(self) -> None:
+        """Give the lease back, if it is still ours."""
+        self._stop.set()
+        with contextlib.suppress(OSError), _guard(self.path):
+            if self.held():
+                self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            os.close(self._descriptor)
