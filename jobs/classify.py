@@ -1,0 +1,7 @@
+"""The click command of the classify image."""
+
+from vasevqa.pipeline.entry import main
+from vasevqa.stages.classify import STAGE
+
+if __name__ == "__main__":
+    main(STAGE)

@@ -1,0 +1,7 @@
+"""The click command of the clip-filter image."""
+
+from vasevqa.pipeline.entry import main
+from vasevqa.stages.clip_filter import STAGE
+
+if __name__ == "__main__":
+    main(STAGE)

@@ -1,0 +1,7 @@
+"""The click command of the select-views image."""
+
+from vasevqa.pipeline.entry import main
+from vasevqa.stages.select_views import STAGE
+
+if __name__ == "__main__":
+    main(STAGE)

@@ -1,0 +1,312 @@
+"""The command of one stage: flags made from its parameters, the same on a laptop, in a container and under a launcher."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import sys
+import threading
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from vasevqa import __version__
+from vasevqa.errors import ConfigError, GpuMemoryError, Interrupted, LeaseLost, VaseError, storage_error
+from vasevqa.pipeline.spec import Input, Options, Params, Stage
+
+HUB_ID = re.compile(r"(hf-hub:)?[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
+
+
+def flag(field: str) -> str:
+    """The command-line flag of a field: confidence_threshold -> --confidence-threshold."""
+    return "--" + field.replace("_", "-")
+
+
+def _plain_type(info: FieldInfo) -> Any:
+    """The field's type without `| None` and Annotated."""
+    annotation = info.annotation
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        kinds = [kind for kind in typing.get_args(annotation) if kind is not type(None)]
+        annotation = kinds[0] if len(kinds) == 1 else str
+    if typing.get_origin(annotation) is typing.Annotated:
+        annotation = typing.get_args(annotation)[0]
+    return annotation
+
+
+def _help(info: FieldInfo, kind: Any) -> str:
+    text = info.description or ""
+    default = info.get_default(call_default_factory=True)
+    if default is not None and default not in ("", [], (), {}) and kind is not bool:
+        text += f"  [default: {default}]"
+    return text
+
+
+def _option(name: str, info: FieldInfo) -> click.Option:
+    kind = _plain_type(info)
+    origin = typing.get_origin(kind)
+    if kind is bool:
+        default = info.get_default()
+        return click.Option(
+            [f"{flag(name)}/--no-{name.replace('_', '-')}"], default=None, help=_help(info, kind) + f"  [default: {'on' if default else 'off'}]"
+        )
+    if origin is Literal:
+        return click.Option([flag(name)], type=click.Choice([str(choice) for choice in typing.get_args(kind)]), help=_help(info, kind))
+    if origin in (list, tuple):
+        return click.Option([flag(name)], multiple=True, help=_help(info, kind) + "  (may be repeated)")
+    simple = {int: click.INT, float: click.FLOAT, str: click.STRING}.get(kind)
+    metavar = None if simple else "JSON"
+    return click.Option([flag(name)], type=simple or click.STRING, metavar=metavar, help=_help(info, kind))
+
+
+def argv(stage: Stage, params: Params, options: Options, inputs: Mapping[str, str], output: str) -> list[str]:
+    """The arguments that repeat this call of a stage: whatever differs from the stage's defaults, never a shell string."""
+    words: list[str] = []
+    for known in stage.inputs:
+        if known.name in inputs:
+            words += [known.flag, inputs[known.name]]
+    words += [stage.output_flag, output]
+    for model in (params, options):
+        defaults = type(model)()
+        for name, info in type(model).model_fields.items():
+            value = getattr(model, name)
+            if value == getattr(defaults, name) or value is None:
+                continue
+            plain = model.model_dump(mode="json")[name]
+            if isinstance(value, bool):
+                words.append(flag(name) if value else f"--no-{name.replace('_', '-')}")
+            elif typing.get_origin(_plain_type(info)) in (list, tuple):
+                for item in plain:
+                    words.append(f"{flag(name)}={item if isinstance(item, str) else json.dumps(item)}")
+            else:
+                words.append(f"{flag(name)}={plain if isinstance(plain, str) else json.dumps(plain)}")
+    return words
+
+
+def _given(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    for name, info in model.model_fields.items():
+        value = values.get(name)
+        if value is None or value == ():
+            continue
+        kind = _plain_type(info)
+        if isinstance(value, str) and kind not in (str, int, float) and typing.get_origin(kind) is not Literal:
+            try:
+                value = json.loads(value)
+            except ValueError:
+                raise ConfigError(f"{flag(name)} takes JSON, and {value!r} isn't.") from None
+        given[name] = list(value) if isinstance(value, tuple) else value
+    return given
+
+
+def validate(model: type[BaseModel], values: Mapping[str, Any]) -> Any:
+    """`model` from what the command line gave; ConfigError names the flag that is wrong."""
+    try:
+        return model(**_given(model, values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = flag(str(first["loc"][0])) if first["loc"] else "the parameters"
+        raise ConfigError(f"{where}: {first['msg']} (got {first['input']!r}).") from None
+
+
+def _input_path(stage: Stage, known: Input, value: str | None) -> Path | None:
+    if value is None:
+        if known.required:
+            raise ConfigError(f"{stage.name} needs {known.flag}: {known.help or known.name}.")
+        return None
+    path = Path(value)
+    if path.exists():
+        return path.absolute()
+    if known.hub and HUB_ID.fullmatch(value):
+        return path
+    raise ConfigError(f"{known.flag}: {value} does not exist; give the path of {known.help or known.name}.")
+
+
+class _StageCommand(click.Command):
+    """A command on which the original's spelling with underscores works too."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any) -> click.Context:
+        # Not click's token_normalize_func: that would rewrite the values of choices as well.
+        return super().make_context(info_name, [_dashed(word) for word in args], parent, **extra)
+
+
+def _dashed(word: str) -> str:
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value
+
+
+def command(stage: Stage) -> click.Command:
+    """The click command of `stage`: an option per input, parameter and option, and the launcher's own --task."""
+    options: list[click.Parameter] = [
+        click.Option([known.flag, *known.aliases, f"input__{known.name}"], metavar="PATH", help=known.help + ("" if known.required else "  (optional)"))
+        for known in stage.inputs
+    ]
+    flags = [stage.output_flag] + (["--output-dir"] if stage.output_flag != "--output-dir" else [])
+    options.append(
+        click.Option([*flags, "output__dir"], metavar="DIR", type=click.Path(path_type=Path), help="where results go; an existing folder is merged into")
+    )
+    for model in (stage.params, stage.options):
+        options += [_option(name, info) for name, info in model.model_fields.items()]
+    options.append(click.Option(["--json-events"], is_flag=True, help="print progress as JSON lines"))
+    options.append(click.Option(["--task", "task__file"], hidden=True, type=click.Path(path_type=Path), help="the launcher's description of this attempt"))
+
+    def invoke(**values: Any) -> None:
+        sys.exit(run_stage(stage, values))
+
+    return _StageCommand(stage.name, params=options, callback=invoke, help=stage.summary, context_settings={"max_content_width": 120})
+
+
+def run_stage(stage: Stage, values: Mapping[str, Any]) -> int:
+    """Run `stage` with the command line's values; returns the exit code (errors.py). Prints one sentence for a user's mistake."""
+    from vasevqa.pipeline.progress import make_progress
+
+    progress = make_progress(stage.name, json_events=bool(values["json_events"]))
+    try:
+        _stop_on_sigterm()
+        with progress:
+            _run(stage, values, progress)
+        return 0
+    except VaseError as error:
+        progress.error(type(error).__name__, error.exit_code, str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        progress.error("Interrupted", 130, f"{stage.name} was stopped; the same command goes on where it was.")
+        return 130
+    except OSError as error:
+        known = storage_error(error, "write or read")
+        if known is None:
+            raise
+        progress.error("StorageError", known.exit_code, str(known))
+        return known.exit_code
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, which must not be imported here
+            progress.error("GpuMemoryError", GpuMemoryError.exit_code, f"The GPU's memory doesn't suffice for {stage.name}; lower its batch size.")
+            return GpuMemoryError.exit_code
+        progress.error("bug", 1, f"{stage.name} failed unexpectedly ({type(error).__name__}: {error}); this is a bug, please report it with the log.")
+        import traceback
+
+        traceback.print_exc()
+        return 1
+
+
+def _stop_on_sigterm() -> None:
+    def stop(signum: int, frame: object) -> None:
+        raise Interrupted("Stopped by SIGTERM; the same step goes on where it was.")
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)
+
+
+def _run(stage: Stage, values: Mapping[str, Any], progress: Any) -> None:
+    params, options = validate(stage.params, values), validate(stage.options, values)
+    paths = {known.name: _input_path(stage, known, values[f"input__{known.name}"]) for known in stage.inputs}
+    inputs = {name: path for name, path in paths.items() if path is not None}
+    if getattr(options, "interactive", False) and stage.interact:
+        import importlib
+
+        module, _, function = stage.interact.partition(":")
+        params, options = getattr(importlib.import_module(module), function)(params, options, inputs)
+    folder: Path | None = values["output__dir"]
+    if values["task__file"] is not None:
+        _run_task(stage, (params, options, inputs), folder, values["task__file"], progress)
+        return
+    if folder is None and stage.needs_output(params):
+        raise ConfigError(f"{stage.name} needs {stage.output_flag}: the folder that results go into.")
+    output = None
+    if folder is not None:
+        from vasevqa.pipeline.artifacts import StageOutput
+
+        output = StageOutput(folder.absolute())
+    stage.function(params, options, inputs, output, progress)
+
+
+def _run_task(stage: Stage, call: tuple[Params, Options, dict[str, Path]], folder: Path | None, task_file: Path, progress: Any) -> None:
+    """Run under a launcher: take the lease, work in the artifact's partial folder, seal it."""
+    from vasevqa.pipeline.artifacts import StageOutput, Volume, artifact_key
+    from vasevqa.pipeline.lease import Lease, LeaseHeld, lease_ttl
+
+    params, options, inputs = call
+    task = json.loads(task_file.read_text(encoding="utf-8"))
+    key = artifact_key(stage, params, {name: given["key"] for name, given in task["inputs"].items()})
+    if key != task["key"]:
+        raise ConfigError(
+            f"This {stage.name} (vasevqa {__version__}, stage version {stage.version}) doesn't make the artifact that was planned; "
+            "use the version that the launcher has."
+        )
+    artifact = Volume(Path(task["volume"])).artifact(task["step"], key)
+    if folder is None or folder.resolve() != artifact.partial.resolve():
+        raise ConfigError(f"{stage.output_flag} {folder} is not the folder of the planned artifact, {artifact.partial}.")
+    if artifact.complete:
+        progress.event("sealed", already=True)
+        return
+    try:
+        lease = Lease.wait(artifact.lease, task["attempt"], seconds=1.5 * lease_ttl())
+    except LeaseHeld as held:
+        raise Interrupted(f"{artifact.step}/{key[:10]} is being written by {held}; wait for it.") from None
+    started = datetime.now(timezone.utc)
+    try:
+        if artifact.complete or artifact.sealed:
+            progress.event("sealed", already=True)
+            return
+        lease.keep(on_lost=lambda: _die_without_lease(progress, task["attempt"]))
+        output = StageOutput(artifact.partial, lease)
+        stage.function(params, options, inputs, output, progress)
+        output.seal(
+            {
+                "step": task["step"],
+                "stage": stage.name,
+                "stage_version": stage.version,
+                "key": key,
+                "params": params.model_dump(mode="json"),
+                "options": options.model_dump(mode="json"),
+                "inputs": task["inputs"],
+                "seed": getattr(params, "seed", None),
+                "versions": _versions(),
+                "host": socket.gethostname(),
+                "run": task["run"],
+                "attempt": task["attempt"],
+                "started": started.isoformat(),
+                "finished": datetime.now(timezone.utc).isoformat(),
+                "summary": progress.last_summary,
+                "figures": progress.figures,
+            }
+        )
+        progress.event("sealed")
+    finally:
+        lease.release()
+
+
+def _die_without_lease(progress: Any, attempt: str) -> None:
+    # From the lease's thread: the main thread may be deep in a library call, and must not write again.
+    progress.error("LeaseLost", LeaseLost.exit_code, f"Attempt {attempt} lost its lease to another attempt and stopped; nothing needs doing.")
+    sys.stdout.flush()
+    os._exit(LeaseLost.exit_code)
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"vasevqa": __version__, "python": sys.version.split()[0]}
+    for package in ("torch", "torchvision", "open_clip_torch", "transformers", "ms-swift", "peft", "trl", "numpy", "pillow", "scikit-learn"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    revision = os.environ.get("VASEVQA_REVISION")
+    return {**found, "revision": revision} if revision else found
+
+
+def main(stage: Stage, args: Sequence[str] | None = None) -> None:
+    """Run the stage's command with `args` (the process's own by default)."""
+    command(stage).main(args=list(args) if args is not None else None, prog_name=stage.name)
