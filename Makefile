@@ -1,0 +1,60 @@
+# Two commands do all set-up on a fresh machine: `make demo` and `make test`.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do $$p -c 'import sys, venv; assert sys.version_info >= (3, 10)' 2>/dev/null && { echo $$p; break; }; done)
+BIN := .venv/bin
+LOCK := locks/all.txt
+DEMO ?= demo
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: help setup demo test lint verify generate lock bench clean
+
+help:  ## what each target does
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: .venv/installed  ## create .venv from the lock file (about five minutes once; at once when nothing changed)
+
+.venv/installed: $(LOCK) pyproject.toml
+	@test -n "$(PYTHON)" || { echo "error: No Python >= 3.10 with venv was found; install python3.11 and python3.11-venv."; exit 2; }
+	@sum="$$(cat $(LOCK) | sha256sum | cut -c1-16)"; \
+	if [ "$$(cat .venv/lock 2>/dev/null)" != "$$sum" ]; then \
+	  $(PYTHON) -m venv --clear .venv && \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $(LOCK) && \
+	  echo "$$sum" > .venv/lock; \
+	fi
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: setup  ## the main job, end to end on CPU with tiny models; the report's place is printed at the end
+	$(BIN)/vasevqa sample $(DEMO)/inputs --models
+	$(BIN)/vasevqa run vasevqa/recipes/demo.yaml --volume $(DEMO)
+
+test: setup  ## all tests
+	$(BIN)/python -m pytest
+
+lint: setup  ## formatting, style, types and import directions
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+verify: setup  ## regenerate what is generated and committed; fail on a difference
+	$(BIN)/python -m tests.generated --check
+
+generate: setup  ## write what is generated and committed
+	$(BIN)/python -m tests.generated
+
+lock:  ## resolve the lock files anew (needs uv)
+	uv pip compile pyproject.toml --all-extras --universal --python-version 3.10 --generate-hashes --quiet --no-header --output-file locks/all.txt
+	for extra in "launcher:" "curation:--extra curation" "training:--extra training"; do \
+	  uv pip compile pyproject.toml $${extra#*:} --universal --python-version 3.10 --generate-hashes --quiet --no-header --constraint locks/all.txt --output-file locks/$${extra%%:*}.txt; \
+	done
+
+bench: setup  ## speed, as a table of ratios measured in one run
+	$(BIN)/python -m benchmarks
+
+clean:  ## remove the environment, caches and the demo's volume
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist *.egg-info $(DEMO)
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
