@@ -55,10 +55,14 @@ class StorageError(VaseError):
 
 
 class Interrupted(VaseError):
-    """Stopped from outside (SIGTERM, a lost lease); the same step continues where it was (EX_TEMPFAIL)."""
+    """Stopped from outside; the same step continues where it was (EX_TEMPFAIL)."""
 
     exit_code = 75
     retry = True
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM reached a stage. Not an Exception: no `except Exception` on the way may take it for something else."""
 
 
 class LeaseLost(Interrupted):

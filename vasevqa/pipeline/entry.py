@@ -21,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from vasevqa import __version__
-from vasevqa.errors import ConfigError, GpuMemoryError, Interrupted, LeaseLost, VaseError, storage_error
+from vasevqa.errors import ConfigError, GpuMemoryError, Interrupted, LeaseLost, Terminated, VaseError, storage_error
 from vasevqa.pipeline.spec import Input, Options, Params, Stage
 
 HUB_ID = re.compile(r"(hf-hub:)?[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
@@ -180,6 +180,9 @@ def run_stage(stage: Stage, values: Mapping[str, Any]) -> int:
     except VaseError as error:
         progress.error(type(error).__name__, error.exit_code, str(error))
         return error.exit_code
+    except Terminated:
+        progress.error("Interrupted", Interrupted.exit_code, f"{stage.name} was stopped by SIGTERM; the same command goes on where it was.")
+        return Interrupted.exit_code
     except KeyboardInterrupt:
         progress.error("Interrupted", 130, f"{stage.name} was stopped; the same command goes on where it was.")
         return 130
@@ -202,7 +205,7 @@ def run_stage(stage: Stage, values: Mapping[str, Any]) -> int:
 
 def _stop_on_sigterm() -> None:
     def stop(signum: int, frame: object) -> None:
-        raise Interrupted("Stopped by SIGTERM; the same step goes on where it was.")
+        raise Terminated
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, stop)

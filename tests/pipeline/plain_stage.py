@@ -1,0 +1,57 @@
+"""A stage that does nothing but what its flags say: for tests of the command that every stage gets."""
+
+from __future__ import annotations
+
+import errno
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from vasevqa.errors import DataError, GateError
+from vasevqa.pipeline import spec
+
+
+class Params(spec.Params):
+    """One field of each kind."""
+
+    upper_limit: float | None = Field(None, ge=0, le=5, description="a number or nothing")
+    kind: Literal["plain", "with_underscore"] = Field("plain", description="a choice")
+    word: list[str] = Field(default_factory=list, description="words")
+    table: dict[str, int] = Field(default_factory=dict, description="a table")
+    loud: bool = Field(False, description="a switch")
+
+
+class Options(spec.Options):
+    """How it fails."""
+
+    fail: Literal["no", "data", "gate", "full", "bug", "hang"] = Field("no", description="how to fail")
+
+
+STAGE = spec.Stage("plain-stage", 1, Params, Options, (spec.Input("images", "--input-dir", "the images"),), "Writes down its parameters.")
+
+
+def run(params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress) -> None:
+    """Write the parameters, or fail as told."""
+    progress.start("things", 3, "things")
+    if options.fail == "data":
+        raise DataError("There is no usable image.")
+    if options.fail == "gate":
+        raise GateError("The result is not good enough.")
+    if options.fail == "full":
+        raise OSError(errno.ENOSPC, "No space left on device", "/volume/x")
+    if options.fail == "bug":
+        raise KeyError("surprise")
+    if options.fail == "hang":
+        signal.pause()
+    progress.advance(3)
+    output.write_json("result.json", params.model_dump(mode="json"))
+    progress.summary("3 things", count=3)
+
+
+if __name__ == "__main__":
+    from vasevqa.pipeline.entry import main
+
+    main(STAGE)
