@@ -1,0 +1,51 @@
+"""Devices: what was asked for or an error, never a silent fallback."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from vasevqa.errors import ConfigError, DeviceError
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device called auto, cpu, cuda or cuda:N.
+
+    `auto` is CUDA where there is one and else the CPU, but a step that was given GPUs (VASEVQA_GPUS) and finds none is a
+    DeviceError, as is a named device that doesn't exist here. Unknown names are a ConfigError.
+    """
+    if name == "cpu":
+        return torch.device("cpu")
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda:0")
+        if int(os.environ.get("VASEVQA_GPUS") or 0) > 0:
+            raise DeviceError("The step asked for a GPU and CUDA finds none on this node; check the driver, or say `device: cpu` to go on without.")
+        return torch.device("cpu")
+    kind, _, index = name.partition(":")
+    if kind != "cuda" or (index and not index.isdigit()):
+        raise ConfigError(f"There is no device called '{name}'; use auto, cpu, cuda or cuda:N.")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(index or 0) >= count:
+        have = f"this machine has {count} ({', '.join(f'cuda:{number}' for number in range(count))})" if count else "this machine has no CUDA device"
+        raise DeviceError(f"Device {name} is not available: {have}; use --device cpu, or run where the GPU is.")
+    return torch.device("cuda", int(index or 0))
+
+
+@lru_cache
+def _cpu_flags() -> frozenset[str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), []))
+
+
+def fast_bf16(device: torch.device) -> bool:
+    """True where bfloat16 arithmetic is in hardware, so that autocast saves time."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    return bool(_cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"})
