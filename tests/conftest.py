@@ -49,3 +49,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say which skips failed the run."""
     for line in _unexpected_skips:
         terminalreporter.write_line(f"skipped without leave (.ci/allowed-skips.txt): {line}", red=True)
+
+
+@pytest.fixture(scope="session")
+def hf_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random CLIP as a Hugging Face folder."""
+    from tests import clips
+
+    return clips.hugging_face(tmp_path_factory.mktemp("hf-clip"))
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(hf_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same weights as an open_clip folder."""
+    from tests import clips
+
+    return clips.open_clip(tmp_path_factory.mktemp("open-clip"), hf_clip)

@@ -215,7 +215,7 @@ def _run(stage: Stage, values: Mapping[str, Any], progress: Any) -> None:
     params, options = validate(stage.params, values), validate(stage.options, values)
     paths = {known.name: _input_path(stage, known, values[f"input__{known.name}"]) for known in stage.inputs}
     inputs = {name: path for name, path in paths.items() if path is not None}
-    if getattr(options, "interactive", False) and stage.interact:
+    if stage.interact and (getattr(options, "interactive", False) or getattr(options, "auto_select_device", False)):
         import importlib
 
         module, _, function = stage.interact.partition(":")

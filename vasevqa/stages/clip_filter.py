@@ -1,0 +1,215 @@
+"""clip-filter: keep photographs that look like complete, undamaged vases; set the others aside."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from vasevqa.errors import ConfigError, DataError
+from vasevqa.pipeline import spec
+
+if TYPE_CHECKING:
+    from vasevqa.curation.embeddings import Embedded
+    from vasevqa.curation.images import Found
+    from vasevqa.curation.quality import Prompts, Scores
+
+REPORT = "filtering_report.json"
+
+
+class Params(spec.Params):
+    """What decides which images are accepted."""
+
+    threshold: float | None = Field(None, ge=-2, le=2, description="keep images scoring at least this; unset: the moderate recommendation from the data")
+    analyze_only: bool = Field(False, description="print statistics and recommended thresholds; sort nothing")
+    sample_size: int = Field(500, ge=1, description="images that --analyze-only looks at")
+    seed: int = Field(0, description="which images --analyze-only looks at")
+    exact_decode: bool = Field(False, description="decode JPEGs in full instead of at the smallest scale that covers the model's input")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto is bf16 where the hardware computes in it; scores then differ in the third digit between machines"
+    )
+
+
+class Options(spec.Options):
+    """How the filter runs."""
+
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N; one that isn't there is an error")
+    batch_size: int = Field(32, ge=1, description="images a batch")
+    workers: int = Field(0, ge=0, description="decoding threads; 0: as many as cores")
+    model_cache_dir: str | None = Field(None, description="where models from a hub are kept")
+    auto_select_device: bool = Field(False, description="ask which device to use (on a terminal)")
+    interactive: bool = Field(False, description="show a menu (on a terminal)")
+
+
+STAGE = spec.Stage(
+    "clip-filter",
+    1,
+    Params,
+    Options,
+    (
+        spec.Input("images", "--input-dir", "the folder of photographs"),
+        spec.Input("clip_model", "--clip-model", "a CLIP model: Hugging Face folder, open_clip folder or hub id", hub=True),
+        spec.Input("prompts", "--prompts", "a YAML or JSON file with the lists `high` and `low`", required=False),
+    ),
+    "CLIP quality filter: keeps complete, undamaged vases.",
+    spec.Resources(cpus=4, memory="8Gi", gpus=1, gpu_memory="8Gi"),
+    needs_output=lambda params: not params.analyze_only,
+    sources=("vasevqa.curation.images", "vasevqa.curation.loader", "vasevqa.curation.clip", "vasevqa.curation.quality", "vasevqa.curation.embeddings"),
+    interact="vasevqa.stages.clip_menu:interact",
+)
+
+
+@dataclass
+class _Result:
+    names: list[str]
+    paths: dict[str, Path]
+    scores: Scores
+    prompts: Prompts
+    quarantined: list[dict[str, str]]
+    model: dict[str, Any]
+    embedded: Embedded
+
+
+def run(params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output | None, progress: spec.Progress) -> None:
+    """Embed, score, choose the threshold, and sort into accepted/ and rejected/ (unless params.analyze_only)."""
+    from vasevqa.curation import quality
+
+    result = _embed(params, options, inputs, output, progress)
+    values = result.scores.score
+    stats, advice = quality.statistics(values), quality.recommendations(values)
+    threshold, origin = quality.choose(params.threshold, advice)
+    if params.analyze_only:
+        for line in quality.report_lines(stats, advice):
+            progress.note(line)
+    report = {
+        "model": result.model,
+        "prompts": {"high": list(result.prompts.high), "low": list(result.prompts.low)},
+        "statistics": stats,
+        "recommendations": advice,
+        "threshold": threshold,
+        "threshold_source": origin,
+        "quarantined": result.quarantined,
+    }
+    figures: dict[str, Any] = {"images": len(values), "quarantined": len(result.quarantined), "threshold": threshold, "threshold_source": origin}
+    if output is not None:
+        with output.writing("score_histogram.png") as stream:
+            stream.write(quality.histogram_png(values, threshold, f"Quality of {len(values)} photographs"))
+    if params.analyze_only:
+        if output is not None:
+            output.write_json("analysis.json", report)
+        progress.summary(f"{len(values)} images analysed; recommended threshold {threshold:.4f} keeps {(values >= threshold).mean():.0%}", **figures)
+        return
+    assert output is not None
+    rows = _rows(result, threshold)
+    seconds = _sort(result, rows, report, output, progress)
+    result.embedded.finish(result.names)
+    accepted = sum(row["accepted"] for row in rows)
+    progress.speed({**result.model["seconds"], "disk": seconds}, len(rows))
+    progress.summary(
+        f"accepted {accepted} of {len(rows)} images at threshold {threshold:.4f} ({origin}), {len(result.quarantined)} unreadable",
+        **figures,
+        accepted=accepted,
+        rejected=len(rows) - accepted,
+    )
+
+
+def _embed(params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output | None, progress: spec.Progress) -> _Result:
+    from vasevqa.curation import clip, images, quality
+    from vasevqa.curation.devices import resolve_device
+    from vasevqa.curation.embeddings import Embedded
+    from vasevqa.curation.loader import Loader
+
+    device = resolve_device(options.device)
+    prompts = quality.load_prompts(inputs.get("prompts"))
+    found = list(images.find_images(inputs["images"]))
+    if not found:
+        raise DataError(f"There is no image in {inputs['images']} ({', '.join(sorted(images.SUFFIXES))}); check --input-dir.")
+    if params.analyze_only and len(found) > params.sample_size:
+        found = _sample(found, params)
+    model = clip.load_clip(inputs["clip_model"], device, params.precision, options.model_cache_dir)
+    header = {"model": model.digest, "precision": model.precision, "exact": str(params.exact_decode), "images": str(inputs["images"])}
+    keep = output is not None and not params.analyze_only
+    embedded = Embedded(output.root if output and keep else None, output.writing if output and keep else None, header)
+    missing = [item for item in found if item not in embedded]
+    if len(missing) < len(found):
+        progress.note(f"{len(found) - len(missing)} images were embedded before and are not embedded again")
+    loader = Loader(missing, model.preprocess, options.batch_size, options.workers, None if params.exact_decode else model.preprocess.size)
+    progress.start("scoring", len(missing))
+    model_seconds = 0.0
+    done = 0
+    for batch in loader:
+        began = time.perf_counter()
+        embedded.add(batch.names, batch.paths, model.encode_images(batch.pixels))
+        model_seconds += time.perf_counter() - began
+        progress.advance(len(batch.names) + len(loader.quarantined) - done)
+        done = len(loader.quarantined)
+    embedded.flush()
+    unreadable = {item.name for item in loader.quarantined}
+    names = [item.name for item in found if item.name not in unreadable]
+    if not names:
+        raise DataError(f"None of the {len(found)} images in {inputs['images']} can be read (first: {loader.quarantined[0].reason}); check the files.")
+    scores = quality.score(embedded.gather(names), model.encode_texts(list(prompts.high)), model.encode_texts(list(prompts.low)))
+    about = {"name": model.name, "digest": model.digest, "precision": model.precision, "seconds": {"decode": loader.seconds["wait"], "model": model_seconds}}
+    paths = {item.name: item.path for item in found}
+    return _Result(names, paths, scores, prompts, images.quarantine_rows(loader.quarantined), about, embedded)
+
+
+def _sample(found: list[Found], params: Params) -> list[Found]:
+    import random
+
+    chosen = random.Random(params.seed).sample(range(len(found)), params.sample_size)
+    return [found[index] for index in sorted(chosen)]
+
+
+def _rows(result: _Result, threshold: float) -> list[dict[str, Any]]:
+    scores = result.scores
+    rows = []
+    for index, (name, value) in enumerate(zip(result.names, scores.score, strict=True)):
+        accepted = bool(value >= threshold)
+        decided = result.prompts.high[scores.nearest_high[index]] if accepted else result.prompts.low[scores.nearest_low[index]]
+        rows.append(
+            {
+                "name": name,
+                "score": float(value),
+                "high_similarity": float(scores.high[index]),
+                "low_similarity": float(scores.low[index]),
+                "accepted": accepted,
+                "decided_by": decided,
+            }
+        )
+    return rows
+
+
+def _sort(result: _Result, rows: list[dict[str, Any]], report: dict[str, Any], output: spec.Output, progress: spec.Progress) -> float:
+    """Place every image; what an earlier call into the same folder had decided otherwise is moved. Returns seconds."""
+    from vasevqa.curation.reports import earlier_rows, remove_ours
+
+    began = time.perf_counter()
+    earlier = {row["name"]: row for row in earlier_rows(output.root / REPORT)}
+    now = {row["name"] for row in rows}
+    kept = [row for name, row in earlier.items() if name not in now]
+    public = {key: value for key, value in result.model.items() if key != "seconds"}
+    # Written before anything moves as well: a killed call leaves word of what it was about to place.
+    output.write_json(REPORT, {**report, "model": public, "complete": False, "images": rows, "earlier_images": kept})
+    progress.start("sorting", len(rows))
+    for row in rows:
+        side = "accepted" if row["accepted"] else "rejected"
+        output.place(result.paths[row["name"]], f"{side}/{row['name']}")
+        before = earlier.get(row["name"])
+        if before is not None and before["accepted"] != row["accepted"]:
+            remove_ours(output, f"{'accepted' if before['accepted'] else 'rejected'}/{row['name']}")
+        progress.advance()
+    output.write_json(REPORT, {**report, "model": public, "complete": True, "images": rows, "earlier_images": kept})
+    return time.perf_counter() - began
+
+
+def check_terminal(what: str) -> None:
+    """ConfigError unless somebody can answer."""
+    import sys
+
+    if not sys.stdin.isatty():
+        raise ConfigError(f"{what} asks on a terminal, and there is none; give the choice as flags instead.")
