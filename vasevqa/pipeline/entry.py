@@ -51,8 +51,8 @@ def _help(info: FieldInfo, kind: Any) -> str:
     return text
 
 
-def _option(name: str, info: FieldInfo) -> click.Option:
-    kind = _plain_type(info)
+def _option(name: str, info: FieldInfo, or_path: bool = False) -> click.Option:
+    kind = str if or_path else _plain_type(info)
     origin = typing.get_origin(kind)
     if kind is bool:
         default = info.get_default()
@@ -157,7 +157,7 @@ def command(stage: Stage) -> click.Command:
         click.Option([*flags, "output__dir"], metavar="DIR", type=click.Path(path_type=Path), help="where results go; an existing folder is merged into")
     )
     for model in (stage.params, stage.options):
-        options += [_option(name, info) for name, info in model.model_fields.items()]
+        options += [_option(name, info, or_path=name in {known.also for known in stage.inputs}) for name, info in model.model_fields.items()]
     options.append(click.Option(["--json-events"], is_flag=True, help="print progress as JSON lines"))
     options.append(click.Option(["--task", "task__file"], hidden=True, type=click.Path(path_type=Path), help="the launcher's description of this attempt"))
 
@@ -211,7 +211,24 @@ def _stop_on_sigterm() -> None:
         signal.signal(signal.SIGTERM, stop)
 
 
+def _paths_as_inputs(stage: Stage, values: Mapping[str, Any]) -> dict[str, Any]:
+    """`--weights FILE` as the input that stands for the file, where `--weights` otherwise takes one of a few words."""
+    moved = dict(values)
+    for known in stage.inputs:
+        if known.also is None or moved.get(known.also) is None:
+            continue
+        choices = typing.get_args(_plain_type(stage.params.model_fields[known.also]))
+        if moved[known.also] not in choices:
+            moved[f"input__{known.name}"], moved[known.also] = moved[known.also], None
+            if not Path(moved[f"input__{known.name}"]).is_file():
+                raise ConfigError(
+                    f"{flag(known.also)} takes {', '.join(choices[:-1])} or the path of a file, and '{moved[f'input__{known.name}']}' is none of them."
+                )
+    return moved
+
+
 def _run(stage: Stage, values: Mapping[str, Any], progress: Any) -> None:
+    values = _paths_as_inputs(stage, values)
     params, options = validate(stage.params, values), validate(stage.options, values)
     paths = {known.name: _input_path(stage, known, values[f"input__{known.name}"]) for known in stage.inputs}
     inputs = {name: path for name, path in paths.items() if path is not None}

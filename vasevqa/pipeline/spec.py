@@ -66,6 +66,8 @@ class Input:
     help: str = ""
     required: bool = True
     aliases: tuple[str, ...] = ()
+    # a parameter whose flag takes a path as well as its choices: a path given there becomes this input
+    also: str | None = None
     hub: bool = False  # a model: a hub id such as org/name, or org/name@revision, may stand for a path
 
 

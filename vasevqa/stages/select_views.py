@@ -191,7 +191,7 @@ def _lost(kept: set[str], rejected: list[dict[str, Any]], unreadable: list[dict[
     if classified is not None:
         if (classified / "predictions.csv").is_file():
             with open(classified / "predictions.csv", newline="", encoding="utf-8") as stream:
-                rows += [("classify", row["path"], float(row["probability"])) for row in csv.DictReader(stream) if row["class"] == "0"]
+                rows += [("classify", row["path"], float(row["probability"])) for row in csv.DictReader(stream) if row["class"] == "0" and row["probability"]]
         unread += read_report(classified / "quarantined.json").get("quarantined", [])
     rows += [("unreadable", row["name"], None) for row in unread]
     lost: dict[str, dict[str, Any]] = {}

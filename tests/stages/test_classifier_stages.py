@@ -1,0 +1,243 @@
+"""train-classifier and classify on small real images: same seed same result, kills survived, nothing lost."""
+
+from __future__ import annotations
+
+import csv
+import json
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests import pictures
+from tests.fakes import FolderOutput, RecordingProgress
+from vasevqa.curation.classifier import MODEL_FILE, load_classifier
+from vasevqa.errors import ConfigError, DataError
+from vasevqa.stages import classify, train_classifier
+
+ROOT = Path(__file__).parent.parent.parent
+SMALL = {"arch": "resnet18", "weights": "none", "image_size": 32, "epochs": 3, "batch_size": 16, "learning_rate": 1e-3, "warmup_epochs": 0}
+
+
+def striped(path: Path, label: int, seed: int) -> None:
+    """Class 1 has vertical stripes, class 0 horizontal ones, in any colour."""
+    rng = np.random.default_rng(seed)
+    wave = np.sin(np.arange(48) * rng.uniform(0.8, 1.4) + rng.uniform(0, 6))
+    plane = np.tile(wave, (48, 1)) if label else np.tile(wave, (48, 1)).T
+    image = 128 + 60 * plane[..., None] * rng.uniform(0.5, 1, 3) + rng.normal(0, 10, (48, 48, 3))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(path)
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("labelled")
+    for label, vases in ((0, 30), (1, 12)):
+        for vase in range(vases):
+            for view in range(2):
+                striped(folder / str(label) / "deep" / pictures.vase_name(100 * label + vase, view), label, 1000 * label + 10 * vase + view)
+    (folder / "0/broken.jpg").write_bytes(b"\xff\xd8\xff")
+    return folder
+
+
+def train(data: Path, out: Path, **changes: Any) -> dict[str, Any]:
+    params = train_classifier.Params(**{**SMALL, **changes})
+    train_classifier.run(params, train_classifier.Options(device="cpu"), {"data": data}, FolderOutput(out), RecordingProgress())
+    loaded: dict[str, Any] = json.loads((out / "training_results.json").read_text())
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def trained(labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("trained")
+    train(labelled, out, epochs=8, augment=False)
+    return out
+
+
+def test_training_learns_and_writes_what_was_promised(trained: Path) -> None:
+    results = json.loads((trained / "training_results.json").read_text())
+    assert results["roc_auc"] > 0.9
+    assert results["history"][-1]["train_loss"] < 0.5 * results["history"][0]["train_loss"]
+    for name in ("accuracy", "precision", "recall", "f1", "roc_auc", "confusion_matrix", "temperature"):
+        assert name in results
+    assert [row["name"] for row in results["quarantined"]] == ["0/broken.jpg"]
+    assert sum(part["images"] for part in results["splits"].values()) == 84
+    assert (trained / "training_history.png").read_bytes().startswith(b"\x89PNG")
+    assert list((trained / "tensorboard").glob("events.out.tfevents.*"))
+    assert sorted(path.name for path in trained.iterdir()) == [MODEL_FILE, "tensorboard", "training_history.png", "training_results.json"]
+    assert torch.load(trained / MODEL_FILE, weights_only=True)["arch"] == "resnet18"
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    loaded: dict[str, torch.Tensor] = torch.load(out / MODEL_FILE, weights_only=True)["state_dict"]
+    return loaded
+
+
+def test_the_same_seed_gives_the_same_model(labelled: Path, tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        train(labelled, tmp_path / name, epochs=1, seed=seed)
+    a, b, c = (weights(tmp_path / name) for name in "abc")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not torch.equal(a["fc.0.weight"], c["fc.0.weight"])
+
+
+def test_killed_after_an_epoch_it_ends_as_if_undisturbed(labelled: Path, tmp_path: Path) -> None:
+    undisturbed = train(labelled, tmp_path / "undisturbed")
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
+    words += ["--data-dir", str(labelled), "--output-dir", str(tmp_path / "out"), "--device", "cpu", "--json-events"]
+    with subprocess.Popen([sys.executable, "-m", "jobs.train_classifier", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT) as stage:
+        while not (tmp_path / "out/checkpoint.pt").exists():
+            assert stage.poll() is None, "it must be killed before it ends"
+            select.select([], [], [], 0.002)
+        stage.send_signal(signal.SIGKILL)
+    again = subprocess.run([sys.executable, "-m", "jobs.train_classifier", *words], capture_output=True, text=True, cwd=ROOT)
+    assert again.returncode == 0, again.stderr
+    assert "going on after epoch" in again.stdout
+    resumed = json.loads((tmp_path / "out/training_results.json").read_text())
+    assert resumed["history"] == undisturbed["history"]
+    first, second = weights(tmp_path / "undisturbed"), weights(tmp_path / "out")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_early_stopping(labelled: Path, tmp_path: Path) -> None:
+    results = train(labelled, tmp_path / "out", epochs=30, patience=1, learning_rate=0.3, augment=False)
+    assert results["epochs"] < 30
+    assert results["epochs"] == results["best_epoch"] + 1
+
+
+@pytest.mark.parametrize(("missing", "says"), [("1", "no folder '1'"), ("all of 0", "holds no image")])
+def test_data_without_a_class_is_an_error(tmp_path: Path, missing: str, says: str) -> None:
+    (tmp_path / "0").mkdir()
+    if missing != "1":
+        (tmp_path / "1").mkdir()
+    else:
+        pictures.save(tmp_path / "0/x.jpg", 1)
+    with pytest.raises(DataError, match=says):
+        train(tmp_path, tmp_path / "out")
+
+
+def test_weights_take_a_word_or_a_file(labelled: Path, trained: Path, tmp_path: Path) -> None:
+    def call(*words: str) -> subprocess.CompletedProcess[str]:
+        base = ["--data-dir", str(labelled), "--output-dir", str(tmp_path / "out"), "--arch=resnet18", "--image-size=32", "--epochs=1", "--device=cpu"]
+        return subprocess.run([sys.executable, "-m", "jobs.train_classifier", *base, *words], capture_output=True, text=True, cwd=ROOT)
+
+    result = call("--weights", str(trained / MODEL_FILE))
+    assert result.returncode == 0, result.stderr
+    assert json.loads((tmp_path / "out/training_results.json").read_text())["weights"] == "file"
+    wrong = call("--weights", "imagnet")
+    assert wrong.returncode == 2
+    assert "'imagnet' is none of them" in wrong.stderr
+
+
+def sort(images: Path, model: Path, out: Path, **changes: Any) -> dict[str, dict[str, str]]:
+    classify.run(
+        classify.Params(**changes), classify.Options(device="cpu", batch_size=4), {"images": images, "model": model}, FolderOutput(out), RecordingProgress()
+    )
+    with open(out / "predictions.csv", newline="") as stream:
+        return {row["path"]: row for row in csv.DictReader(stream)}
+
+
+def tree(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    for number in range(12):
+        striped(tmp_path / f"mixed/{'ab'[number % 2]}/{number // 2}.png", number % 2, 5000 + number)
+    (tmp_path / "mixed/zero.png").touch()
+    return tmp_path / "mixed"
+
+
+def test_classes_become_folders_and_a_table(mixed: Path, trained: Path, tmp_path: Path) -> None:
+    rows = sort(mixed, trained, tmp_path / "out")
+    placed = tree(tmp_path / "out/0"), tree(tmp_path / "out/1")
+    assert placed[0] | placed[1] == set(rows) == {f"{side}/{number}.png" for side in "ab" for number in range(6)}
+    for name, row in rows.items():
+        assert (name in placed[1]) == (row["class"] == "1") == (float(row["probability"]) >= 0.5)
+    right = sum(row["class"] == ("1" if name.startswith("b/") else "0") for name, row in rows.items())
+    assert right >= 10
+    report = json.loads((tmp_path / "out/classification_report.json").read_text())
+    assert report["quarantined"] == [{"name": "zero.png", "reason": "empty (zero bytes)"}]
+    assert sum(report["histogram"]["counts"]) == 12
+    assert not (tmp_path / "out/predictions.journal").exists()
+
+
+def test_probabilities_are_calibrated_and_independent_of_the_batch(mixed: Path, trained: Path, tmp_path: Path) -> None:
+    loaded = load_classifier(trained, torch.device("cpu"))
+    assert loaded.temperature == json.loads((trained / "training_results.json").read_text())["temperature"]
+    first = sort(mixed, trained, tmp_path / "a", exact_decode=True)
+    classify.run(
+        classify.Params(exact_decode=True),
+        classify.Options(device="cpu", batch_size=1),
+        {"images": mixed, "model": trained / MODEL_FILE},
+        FolderOutput(tmp_path / "b"),
+        RecordingProgress(),
+    )
+    with open(tmp_path / "b/predictions.csv", newline="") as stream:
+        for row in csv.DictReader(stream):
+            assert float(row["probability"]) == pytest.approx(float(first[row["path"]]["probability"]), abs=0.02)
+
+
+def test_another_threshold_moves_our_files_and_leaves_the_users(mixed: Path, trained: Path, tmp_path: Path) -> None:
+    sort(mixed, trained, tmp_path / "out", confidence_threshold=0)
+    assert len(tree(tmp_path / "out/1")) == 12
+    pictures.save(tmp_path / "out/1/mine.jpg", 1)
+    rows = sort(mixed, trained, tmp_path / "out", confidence_threshold=0.5)
+    assert tree(tmp_path / "out/0") == {name for name, row in rows.items() if row["class"] == "0"} != set()
+    assert tree(tmp_path / "out/1") == {name for name, row in rows.items() if row["class"] == "1"} | {"mine.jpg"}
+
+
+def test_killed_while_classifying_no_image_is_lost_or_decided_twice(trained: Path, tmp_path: Path) -> None:
+    for number in range(120):
+        striped(tmp_path / f"many/{number}.png", number % 2, number)
+    words = [
+        "--source-dir",
+        str(tmp_path / "many"),
+        "--model-path",
+        str(trained),
+        "--target-dir",
+        str(tmp_path / "out"),
+        "--device",
+        "cpu",
+        "--batch-size=2",
+        "--json-events",
+    ]
+    journal = tmp_path / "out" / classify.JOURNAL
+    with subprocess.Popen([sys.executable, "-m", "jobs.classify", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT) as stage:
+        while not journal.exists() or journal.read_bytes().count(b"\n") < 10:
+            assert stage.poll() is None, "it must be killed before it ends"
+            select.select([], [], [], 0.002)
+        stage.send_signal(signal.SIGKILL)
+    with open(journal, "ab") as stream:
+        stream.write(b'["torn.png", "12')  # what a kill in the middle of a write leaves
+    again = subprocess.run([sys.executable, "-m", "jobs.classify", *words], capture_output=True, text=True, cwd=ROOT)
+    assert again.returncode == 0, again.stderr
+    assert "not classified again" in again.stdout
+    with open(tmp_path / "out/predictions.csv", newline="") as stream:
+        names = [row["path"] for row in csv.DictReader(stream)]
+    assert sorted(names) == sorted(f"{number}.png" for number in range(120))
+    assert len(tree(tmp_path / "out/0")) + len(tree(tmp_path / "out/1")) == 120
+
+
+def test_nothing_readable_is_an_error(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    with pytest.raises(DataError, match="no image"):
+        sort(tmp_path / "images", trained, tmp_path / "out")
+    (tmp_path / "images/x.png").write_text("x")
+    with pytest.raises(DataError, match="not an image"):
+        sort(tmp_path / "images", trained, tmp_path / "out")
+
+
+def test_an_unknown_device_is_refused(mixed: Path, trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="gpu"):
+        classify.run(
+            classify.Params(), classify.Options(device="gpu"), {"images": mixed, "model": trained}, FolderOutput(tmp_path / "out"), RecordingProgress()
+        )

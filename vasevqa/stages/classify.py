@@ -1,0 +1,195 @@
+"""classify: sort photographs into low (0/) and high (1/) quality with the trained classifier."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from vasevqa.errors import DataError
+from vasevqa.pipeline import spec
+
+if TYPE_CHECKING:
+    from vasevqa.curation.classifier import Classifier
+    from vasevqa.curation.images import Found
+
+JOURNAL = "predictions.journal"
+
+
+class Params(spec.Params):
+    """What decides the classes."""
+
+    confidence_threshold: float = Field(0.5, ge=0, le=1, description="an image is of class 1 if its calibrated probability is at least this")
+    exact_decode: bool = Field(False, description="decode JPEGs in full instead of at the smallest scale that covers the model's input")
+
+
+class Options(spec.Options):
+    """How it runs."""
+
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N; one that isn't there is an error")
+    batch_size: int = Field(32, ge=1, description="images a batch")
+    workers: int = Field(0, ge=0, description="decoding threads; 0: as many as cores")
+
+
+STAGE = spec.Stage(
+    "classify",
+    1,
+    Params,
+    Options,
+    (
+        spec.Input("images", "--source-dir", "the folder of photographs", aliases=("--input-dir",)),
+        spec.Input("model", "--model-path", "the classifier: a .pth file, or train-classifier's output"),
+    ),
+    "Sorts photographs into low (0/) and high (1/) quality.",
+    spec.Resources(cpus=4, memory="8Gi", gpus=1, gpu_memory="8Gi"),
+    output_flag="--target-dir",
+    sources=("vasevqa.curation.images", "vasevqa.curation.loader", "vasevqa.curation.classifier"),
+)
+
+
+class _Journal:
+    """What was decided and placed before a kill: one JSON line an image, a torn last line forgotten."""
+
+    def __init__(self, output: spec.Output, made_for: str) -> None:
+        self._output = output
+        self._path = output.root / JOURNAL
+        self.rows: dict[str, tuple[str, float]] = {}
+        lines = self._path.read_text(encoding="utf-8").split("\n") if self._path.is_file() else []
+        if lines and lines[0] == made_for:
+            for line in lines[1:-1]:
+                name, stamp, probability = json.loads(line)
+                self.rows[name] = (stamp, probability)
+        whole = [made_for, *(json.dumps([name, *row]) for name, row in self.rows.items())]
+        output.write_text(JOURNAL, "\n".join(whole) + "\n")
+
+    def add(self, rows: list[tuple[str, str, float]]) -> None:
+        """Append a batch."""
+        self._output.check()
+        with open(self._path, "a", encoding="utf-8") as stream:
+            stream.write("".join(json.dumps(row) + "\n" for row in rows))
+        self.rows.update({name: (stamp, probability) for name, stamp, probability in rows})
+
+
+def run(params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress) -> None:
+    """Decode, predict, place in 0/ or 1/; then predictions.csv, quarantined.json and classification_report.json."""
+    from vasevqa.curation import images
+    from vasevqa.curation.classifier import EvalTransform, load_classifier
+    from vasevqa.curation.devices import resolve_device
+    from vasevqa.curation.loader import Loader
+    from vasevqa.curation.reports import remove_ours
+
+    classifier = load_classifier(inputs["model"], resolve_device(options.device))
+    found = list(images.find_images(inputs["images"]))
+    if not found:
+        raise DataError(f"There is no image in {inputs['images']} ({', '.join(sorted(images.SUFFIXES))}); check --source-dir.")
+    earlier = dict(_earlier(output.root / "predictions.csv"))
+    journal = _Journal(output, _made_for(params, inputs, classifier))
+    todo = [item for item in found if item.problem or not _decided(item, journal, output, params)]
+    if len(todo) < len(found):
+        progress.note(f"{len(found) - len(todo)} images were classified before and are not classified again")
+    transform = EvalTransform(classifier.image_size)
+    loader = Loader(todo, transform, options.batch_size, options.workers, None if params.exact_decode else transform.resize)
+    seconds = {"model": 0.0, "disk": 0.0}
+    progress.start("classifying", len(todo))
+    set_aside = 0
+    for batch in loader:
+        began = time.perf_counter()
+        probabilities = classifier.probabilities(batch.pixels).tolist()
+        placed = time.perf_counter()
+        rows = []
+        for name, path, probability in zip(batch.names, batch.paths, probabilities, strict=True):
+            stamp = _stamp(path)
+            label = _label(probability, params)
+            output.place(path, f"{label}/{name}")
+            if earlier.get(name, label) != label:
+                remove_ours(output, f"{earlier[name]}/{name}")
+            rows.append((name, stamp, probability))
+        journal.add(rows)
+        seconds["model"] += placed - began
+        seconds["disk"] += time.perf_counter() - placed
+        progress.advance(len(batch.names) + len(loader.quarantined) - set_aside)
+        set_aside = len(loader.quarantined)
+    unreadable = {item.name for item in loader.quarantined}
+    names = [item.name for item in found if item.name not in unreadable]
+    if not names:
+        raise DataError(f"None of the {len(found)} images in {inputs['images']} can be read (first: {loader.quarantined[0].reason}); check the files.")
+    probabilities = {name: journal.rows[name][1] for name in names}
+    _write(probabilities, images.quarantine_rows(loader.quarantined), earlier, params, classifier, output)
+    high = sum(_label(value, params) for value in probabilities.values())
+    progress.speed({"decode": loader.seconds["wait"], **seconds}, len(todo))
+    progress.summary(
+        f"{high} of {len(names)} images are of high quality (probability >= {params.confidence_threshold:g}), {len(unreadable)} unreadable",
+        images=len(names),
+        high=high,
+        low=len(names) - high,
+        quarantined=len(unreadable),
+    )
+
+
+def _label(probability: float, params: Params) -> int:
+    return int(probability >= params.confidence_threshold)
+
+
+def _stamp(path: Path) -> str:
+    from vasevqa.curation.embeddings import stamp
+
+    try:
+        return stamp(path)
+    except FileNotFoundError:  # read, and then removed by its owner
+        raise DataError(f"{path} vanished while it was classified; leave the folder alone while this runs, and start again.") from None
+
+
+def _made_for(params: Params, inputs: Mapping[str, Path], classifier: Classifier) -> str:
+    from vasevqa.files import digest_json
+
+    weights = [float(value.double().sum()) for value in list(classifier.model.state_dict().values())[::8]]
+    return digest_json([params.exact_decode, str(inputs["images"]), classifier.arch, classifier.image_size, classifier.temperature, weights])
+
+
+def _decided(item: Found, journal: _Journal, output: spec.Output, params: Params) -> bool:
+    row = journal.rows.get(item.name)
+    return row is not None and row[0] == _stamp(item.path) and (output.root / str(_label(row[1], params)) / item.name).exists()
+
+
+def _earlier(path: Path) -> Iterator[tuple[str, int]]:
+    """What an earlier call placed where, by its predictions.csv."""
+    if not path.is_file():
+        return
+    with open(path, newline="", encoding="utf-8") as stream:
+        for row in csv.DictReader(stream):
+            if row.get("path") and row.get("class") in ("0", "1"):
+                yield row["path"], int(row["class"])
+
+
+def _write(
+    probabilities: dict[str, float], quarantined: list[dict[str, str]], earlier: dict[str, int], params: Params, classifier: Classifier, output: spec.Output
+) -> None:
+    histogram = [0] * 20
+    with output.writing("predictions.csv", "w") as stream:
+        table = csv.writer(stream, lineterminator="\n")
+        table.writerow(["path", "probability", "class"])
+        for name, probability in probabilities.items():
+            table.writerow([name, f"{probability:.6f}", _label(probability, params)])
+            histogram[min(int(probability * 20), 19)] += 1
+        for name, label in earlier.items():  # of another folder, merged here before
+            if name not in probabilities and (output.root / str(label) / name).exists():
+                table.writerow([name, "", label])
+    output.write_json("quarantined.json", {"quarantined": quarantined})
+    high = sum(_label(value, params) for value in probabilities.values())
+    report: dict[str, Any] = {
+        "images": len(probabilities),
+        "high": high,
+        "low": len(probabilities) - high,
+        "confidence_threshold": params.confidence_threshold,
+        "temperature": classifier.temperature,
+        "arch": classifier.arch,
+        "histogram": {"bins": 20, "from": 0, "to": 1, "counts": histogram},
+        "quarantined": quarantined,
+    }
+    output.write_json("classification_report.json", report)
+    (output.root / JOURNAL).unlink(missing_ok=True)
