@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -11,7 +12,7 @@ import sys
 import threading
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
@@ -172,35 +173,40 @@ def run_stage(stage: Stage, values: Mapping[str, Any]) -> int:
     from vasevqa.pipeline.progress import make_progress
 
     progress = make_progress(stage.name, json_events=bool(values["json_events"]))
+
+    def say(kind: str, exit_code: int, message: str) -> int:
+        with contextlib.suppress(OSError):  # the log may lie on the very disk that is full
+            progress.error(kind, exit_code, message)
+        return exit_code
+
     try:
         _stop_on_sigterm()
         with progress:
             _run(stage, values, progress)
         return 0
     except VaseError as error:
-        progress.error(type(error).__name__, error.exit_code, str(error))
-        return error.exit_code
+        return say(type(error).__name__, error.exit_code, str(error))
     except Terminated:
-        progress.error("Interrupted", Interrupted.exit_code, f"{stage.name} was stopped by SIGTERM; the same command goes on where it was.")
-        return Interrupted.exit_code
+        return say("Interrupted", Interrupted.exit_code, f"{stage.name} was stopped by SIGTERM; the same command goes on where it was.")
     except KeyboardInterrupt:
-        progress.error("Interrupted", 130, f"{stage.name} was stopped; the same command goes on where it was.")
-        return 130
+        return say("Interrupted", 130, f"{stage.name} was stopped; the same command goes on where it was.")
     except OSError as error:
         known = storage_error(error, "write or read")
         if known is None:
-            raise
-        progress.error("StorageError", known.exit_code, str(known))
-        return known.exit_code
+            return _bug(stage, error, say)
+        return say("StorageError", known.exit_code, str(known))
     except Exception as error:
         if type(error).__name__ == "OutOfMemoryError":  # torch's, which must not be imported here
-            progress.error("GpuMemoryError", GpuMemoryError.exit_code, f"The GPU's memory doesn't suffice for {stage.name}; lower its batch size.")
-            return GpuMemoryError.exit_code
-        progress.error("bug", 1, f"{stage.name} failed unexpectedly ({type(error).__name__}: {error}); this is a bug, please report it with the log.")
-        import traceback
+            return say("GpuMemoryError", GpuMemoryError.exit_code, f"The GPU's memory doesn't suffice for {stage.name}; lower its batch size.")
+        return _bug(stage, error, say)
 
+
+def _bug(stage: Stage, error: Exception, say: Callable[[str, int, str], int]) -> int:
+    import traceback
+
+    with contextlib.suppress(OSError):
         traceback.print_exc()
-        return 1
+    return say("bug", 1, f"{stage.name} failed unexpectedly ({type(error).__name__}: {error}); this is a bug, please report it with the log.")
 
 
 def _stop_on_sigterm() -> None:

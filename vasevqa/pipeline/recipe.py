@@ -105,8 +105,9 @@ def _value(node: yaml.Node, path: tuple[str, ...], lines: _Lines) -> Any:
             key, line = str(key_node.value), key_node.start_mark.line + 1
             if key in found:
                 raise ConfigError(f"{lines.where}, line {line}: '{key}' stands here a second time; keep one of the two.")
-            lines.lines[path + (key,)] = line
-            found[key] = _value(value_node, path + (key,), lines)
+            where = (*path, key)
+            lines.lines[where] = line
+            found[key] = _value(value_node, where, lines)
         return found
     if isinstance(node, yaml.SequenceNode):
         return [_value(item, path, lines) for item in node.value]

@@ -1,0 +1,197 @@
+"""The `vasevqa` command: a thin face of the library."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vasevqa import __version__
+from vasevqa.errors import Terminated, VaseError, storage_error
+
+# Mounted by name: a command's module is imported when it is used.
+MOUNTED = {"sample": ("vasevqa.sample.command", "Draw synthetic vases (and train a tiny CLIP) for the demo.")}
+
+
+class _Group(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *MOUNTED})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in MOUNTED:
+            command: click.Command = getattr(importlib.import_module(MOUNTED[cmd_name][0]), cmd_name)
+            return command
+        return super().get_command(ctx, cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = []
+        for name in self.list_commands(ctx):
+            own = self.commands.get(name)
+            rows.append((name, own.get_short_help_str(70) if own else MOUNTED[name][1]))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+@click.group(cls=_Group, context_settings={"max_content_width": 120})
+@click.version_option(__version__, prog_name="vasevqa")
+def cli() -> None:
+    """Photographs of ancient vases in, a fine-tuned vision-language model out."""
+
+
+def volume_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--volume DIR`: where artifacts and runs lie."""
+    return click.option(
+        "--volume",
+        type=click.Path(path_type=Path, file_okay=False),
+        default="volume",
+        envvar="VASEVQA_VOLUME",
+        show_default=True,
+        help="the shared directory of artifacts and runs",
+    )(function)
+
+
+def plan_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What `plan` and `run` have in common."""
+    options: list[Callable[..., Any]] = [
+        click.argument("recipe", type=click.Path(path_type=Path, dir_okay=False)),
+        volume_option,
+        click.option("--set", "overrides", multiple=True, metavar="STEP.PARAM=VALUE", help="change a parameter"),
+        click.option("--input", "inputs", multiple=True, metavar="NAME=PATH", help="give or replace an input"),
+        click.option("--from", "first", metavar="STEP", help="begin here; what this step reads must exist"),
+        click.option("--to", "last", metavar="STEP", help="end here"),
+        click.option("--only", multiple=True, metavar="STEP", help="only this step (may be repeated)"),
+        click.option("--refresh", multiple=True, metavar="STEP", help="make this step's artifact anew (may be repeated)"),
+        click.option("--json", "as_json", is_flag=True, help="print JSON lines"),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+@cli.command()
+@plan_options
+@click.option("--parallel", type=click.IntRange(1), default=2, show_default=True, help="steps side by side")
+@click.option("--backend", type=click.Choice(["local"]), default="local", show_default=True, help="where steps run")
+def run(**given: Any) -> None:
+    """Run RECIPE: whatever is missing, in order; the same command after a crash goes on."""
+    from vasevqa.commands import running
+
+    sys.exit(running.run(given))
+
+
+@cli.command()
+@plan_options
+def plan(**given: Any) -> None:
+    """Show what `run` would do with RECIPE, and why."""
+    from vasevqa.commands import running
+
+    running.plan(given)
+
+
+@cli.command()
+@click.option("--schema", is_flag=True, help="print the JSON schema for editors")
+def recipe(schema: bool) -> None:
+    """Describe recipes: every step with its parameters, or the JSON schema."""
+    from vasevqa.commands import running
+
+    running.describe_recipes(schema)
+
+
+@cli.command()
+@click.argument("name", metavar="[RUN]", required=False)
+@volume_option
+@click.option("--json", "as_json", is_flag=True, help="print JSON")
+def status(name: str | None, volume: Path, as_json: bool) -> None:
+    """Show RUN's steps (the newest run's by default), and the other runs."""
+    from vasevqa.commands import runs
+
+    runs.status(name, volume, as_json)
+
+
+@cli.command()
+@click.argument("name", metavar="[RUN]", required=False)
+@click.argument("step", required=False)
+@volume_option
+@click.option("-f", "--follow", is_flag=True, help="go on until the run ends")
+def logs(name: str | None, step: str | None, volume: Path, follow: bool) -> None:
+    """Print the logs of RUN (of one STEP)."""
+    from vasevqa.commands import runs
+
+    runs.logs(name, step, volume, follow)
+
+
+@cli.command()
+@click.argument("name", metavar="RUN", required=False)
+@volume_option
+def cancel(name: str | None, volume: Path) -> None:
+    """Stop RUN and its running steps (the newest by default); the same `run` command goes on later."""
+    from vasevqa.commands import runs
+
+    runs.cancel(name, volume)
+
+
+@cli.command()
+@click.argument("names", metavar="[RUN]...", nargs=-1)
+@volume_option
+@click.option("--yes", is_flag=True, help="remove; without it, only list")
+def clean(names: tuple[str, ...], volume: Path, yes: bool) -> None:
+    """List (with --yes: remove) what nothing points to: artifacts of no run, leftovers, and the RUNs named. Never inputs."""
+    from vasevqa.commands import cleaning
+
+    cleaning.clean(names, volume, yes)
+
+
+@cli.command()
+@click.argument("name", metavar="[RUN]", required=False)
+@volume_option
+def report(name: str | None, volume: Path) -> None:
+    """Write RUN's report.html anew and print where it is."""
+    from vasevqa.commands import runs
+
+    runs.report(name, volume)
+
+
+def main() -> None:
+    """The console script: runs the command, prints one sentence for an expected error, ends with its exit code."""
+    import signal
+
+    def stop(number: int, frame: object) -> None:
+        raise Terminated
+
+    with contextlib.suppress(ValueError):
+        signal.signal(signal.SIGTERM, stop)
+    try:
+        cli(prog_name="vasevqa", standalone_mode=False)
+    except VaseError as error:
+        _end(str(error), getattr(error, "code", error.exit_code))
+    except click.exceptions.Exit as end:
+        sys.exit(end.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except Terminated:
+        _end("Stopped by SIGTERM; the same command goes on where it was.", 143)
+    except (KeyboardInterrupt, click.Abort):
+        _end("Stopped; the same command goes on where it was.", 130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)
+    except OSError as error:
+        known = storage_error(error, "write or read")
+        if known is None:
+            raise
+        _end(str(known), known.exit_code)
+
+
+def _end(message: str, code: int) -> None:
+    click.echo(f"error: {message}", err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

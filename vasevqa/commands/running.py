@@ -1,0 +1,105 @@
+"""`vasevqa plan`, `run` and `recipe`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vasevqa.backends.local import LocalBackend
+from vasevqa.display import make_display
+from vasevqa.pipeline.artifacts import Volume
+from vasevqa.pipeline.catalog import PIPELINE
+from vasevqa.pipeline.launcher import Cancelled, Launcher
+from vasevqa.pipeline.lease import LeaseHeld
+from vasevqa.pipeline.plan import Plan, Selection, make_plan
+from vasevqa.pipeline.recipe import Recipe, load_recipe, recipe_schema
+from vasevqa.pipeline.runs import finished_run, open_run
+
+
+def _planned(given: dict[str, Any]) -> tuple[Recipe, Plan]:
+    recipe = load_recipe(given["recipe"], PIPELINE, given["overrides"], given["inputs"])
+    volume = Volume(given["volume"].absolute())
+    selection = Selection(given["first"], given["last"], given["only"], given["refresh"])
+    return recipe, make_plan(recipe, PIPELINE, volume, selection)
+
+
+def rows(planned: Plan) -> list[dict[str, Any]]:
+    """The plan as plain values."""
+    return [
+        {"step": step.name, "key": step.artifact.key, "hit": step.hit, "sealed": step.artifact.sealed, "reasons": list(step.reasons)} for step in planned.steps
+    ]
+
+
+def plan(given: dict[str, Any]) -> None:
+    """Print per step whether its artifact exists, and for a miss what differs."""
+    _, planned = _planned(given)
+    if given["as_json"]:
+        for row in rows(planned):
+            click.echo(json.dumps(row, ensure_ascii=False))
+        return
+    width = max(len(name) for name in PIPELINE.names)
+    for name, why in planned.skipped.items():
+        click.echo(f"{name:<{width}}  skip  {why}")
+    for step in planned.steps:
+        first, *more = step.reasons or (f"up to date ({step.artifact.key[:10]})",)
+        click.echo(f"{step.name:<{width}}  {'hit ' if step.hit else 'run '}  {first}")
+        for reason in more:
+            click.echo(f"{'':<{width}}        {reason}")
+
+
+def run(given: dict[str, Any]) -> int:
+    """Execute the plan; returns the exit code."""
+    recipe, planned = _planned(given)
+    as_json = given["as_json"]
+    if all(step.hit for step in planned.steps):
+        before = finished_run(planned.volume, recipe.text)
+        if before is not None:
+            line = {"event": "nothing-to-do", "steps": len(planned.steps), "run": before.name, "report": str(before.report)}
+            click.echo(json.dumps(line) if as_json else f"Nothing to do: all {len(planned.steps)} steps are up to date. Report: {before.report}")
+            return 0
+    record = open_run(planned.volume, recipe.name, recipe.text, rows(planned))
+    record.cancel_file.unlink(missing_ok=True)
+    display = make_display(as_json)
+    if not as_json:
+        click.echo(f"run {record.name}")
+    launcher = Launcher(planned, record, LocalBackend(planned.volume.root), given["parallel"], display)
+    try:
+        launcher.execute()
+    except Cancelled:
+        click.echo("error: The run was cancelled; the same command goes on where it was.", err=True)
+        return 130
+    except LeaseHeld as held:
+        click.echo(f"error: Another launcher works on run {record.name} ({held}); follow it with `vasevqa logs -f {record.name}`.", err=True)
+        return 75
+    finally:
+        display.close()
+        write_report(record.path, planned.volume, quiet=as_json)
+    return 0
+
+
+def write_report(folder: Path, volume: Volume, quiet: bool) -> None:
+    """Write the run's report; a report that can't be written costs a line, not the run."""
+    from vasevqa.report.html import write_report as write
+
+    try:
+        where = write(folder, volume)
+    except OSError as error:
+        click.echo(f"The report could not be written ({error.strerror}); `vasevqa report {folder.name}` tries again.", err=True)
+        return
+    if not quiet:
+        click.echo(f"Report: {where}")
+
+
+def describe_recipes(schema: bool) -> None:
+    """Print every step with its parameters and options, or the JSON schema."""
+    if schema:
+        click.echo(json.dumps(recipe_schema(PIPELINE), indent=2))
+        return
+    for step in PIPELINE.steps:
+        click.echo(f"{step.name}: {step.stage.summary}")
+        for model in (step.stage.params, step.stage.options):
+            for name, info in model.model_fields.items():
+                click.echo(f"  {name}: {info.get_default(call_default_factory=True)!r}  # {info.description}")

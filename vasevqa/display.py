@@ -1,0 +1,122 @@
+"""What `vasevqa run` shows: a live table on a terminal, plain lines when piped, JSON lines with --json."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any
+
+from vasevqa.pipeline.events import Event
+from vasevqa.pipeline.progress import duration
+
+LINE_SECONDS = 5.0
+
+
+def sentence(event: Event) -> str | None:
+    """An event as a line for people, or None if it is of no interest to them."""
+    kind, step = event["event"], event.get("step", "")
+    if kind == "step-started":
+        return _started(event)
+    if kind == "step-adopted":
+        return f"{step}: found running, adopted (attempt {event['attempt']})"
+    if kind == "step-elsewhere":
+        return f"{step}: being made by another launcher, waiting for its artifact"
+    if kind == "step-done":
+        took = "" if event.get("seconds") is None else f" in {duration(event['seconds'])}"
+        return f"{step}: {'up to date' if event['hit'] else 'done' + took}{': ' + event['summary'] if event.get('summary') else ''}"
+    if kind == "attempt-failed":
+        return f"{step}: {event['message']}{' Trying again.' if event['retry'] else ''}"
+    if kind == "step-failed":
+        return f"{step}: failed; its log is {event['log']}"
+    if kind in ("stage-note", "stage-speed"):
+        return f"{step}: {event['text']}"
+    if kind == "step-cancelled":
+        return f"{step}: stopping"
+    return None
+
+
+def _started(event: Event) -> str:
+    again = f" (attempt {event['attempt']})" if event["attempt"] > 1 else ""
+    return f"{event['step']}: started{again}"
+
+
+class PlainDisplay:
+    """One line an event, progress every few seconds."""
+
+    def __init__(self) -> None:
+        self._shown: dict[str, float] = {}
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        line = sentence(event)
+        if event["event"] == "stage-progress":
+            step = event["step"]
+            if time.monotonic() - self._shown.get(step, -1e9) < LINE_SECONDS:
+                return
+            self._shown[step] = time.monotonic()
+            line = f"{step}: {progress_text(event)}"
+        if line:
+            print(line, flush=True)
+
+    def close(self) -> None:
+        """Nothing to tidy up."""
+
+
+def progress_text(event: Event) -> str:
+    """'scoring 120/400 images (33.1/s, 8 s left)'."""
+    of = f"/{event['total']}" if event.get("total") else ""
+    left = f", {duration(event['left'])} left" if event.get("left") else ""
+    return f"{event['what']} {event['done']}{of} {event['unit']} ({event['rate']}/s{left})"
+
+
+class JsonDisplay:
+    """Every event as a JSON line."""
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        print(json.dumps(event, ensure_ascii=False, default=str), flush=True)
+
+    def close(self) -> None:
+        """Nothing to tidy up."""
+
+
+class TerminalDisplay:
+    """A bar for each running step, lines above."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self._progress = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeElapsedColumn())
+        self._tasks: dict[str, Any] = {}
+        self._progress.start()
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        kind, step = event["event"], event.get("step", "")
+        line = sentence(event)
+        if line:
+            self._progress.console.print(line, markup=False, highlight=False)
+        if kind in ("stage-phase", "stage-progress"):
+            if step not in self._tasks:
+                self._tasks[step] = self._progress.add_task(step, total=None, rate="")
+            rate = f"{event['rate']} {event['unit']}/s" if "rate" in event else ""
+            self._progress.update(
+                self._tasks[step], description=f"{step}: {event['what']}", total=event.get("total"), completed=event.get("done", 0), rate=rate
+            )
+        elif kind in ("step-done", "step-failed", "step-cancelled") and step in self._tasks:
+            self._progress.remove_task(self._tasks.pop(step))
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        self._progress.stop()
+
+
+Display = PlainDisplay | JsonDisplay | TerminalDisplay
+
+
+def make_display(as_json: bool) -> Display:
+    """The display that fits where stdout goes."""
+    if as_json:
+        return JsonDisplay()
+    return TerminalDisplay() if sys.stdout.isatty() else PlainDisplay()

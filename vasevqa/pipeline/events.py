@@ -1,0 +1,54 @@
+"""The event log of a run: one JSON object a line, appended, readable while it grows and after a crash."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+Event = dict[str, Any]
+
+
+class EventLog:
+    """`runs/<run>/events.jsonl`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, kind: str, **fields: Any) -> Event:
+        """Append one event with the time (seconds since the epoch); one write call, so that lines of two writers never mix."""
+        event: Event = {"event": kind, "time": round(time.time(), 3), **fields}
+        line = json.dumps(event, ensure_ascii=False, default=str).encode() + b"\n"
+        descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            size = os.fstat(descriptor).st_size
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":  # a torn last line stays a line of its own
+                line = b"\n" + line
+            os.write(descriptor, line)
+        finally:
+            os.close(descriptor)
+        return event
+
+    def read(self) -> Iterator[Event]:
+        """All events so far; what isn't a whole JSON line is passed over."""
+        try:
+            text = self.path.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return
+        yield from parse(text.split("\n"))
+
+
+def parse(lines: list[str]) -> Iterator[Event]:
+    """The events among `lines`; other lines (a library's prints) are passed over."""
+    for line in lines:
+        if not line.startswith("{"):
+            continue
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict) and isinstance(event.get("event"), str):
+            yield event

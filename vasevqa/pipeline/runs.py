@@ -1,0 +1,120 @@
+"""Runs on the volume: `runs/<run>/` with the recipe, the event log, per-step logs and links to artifacts."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from vasevqa import files
+from vasevqa.errors import ConfigError, nearest
+from vasevqa.pipeline.artifacts import Artifact, Volume
+from vasevqa.pipeline.events import EventLog
+from vasevqa.pipeline.lease import holder
+
+
+@dataclass(frozen=True)
+class Run:
+    """One execution of a recipe."""
+
+    volume: Volume
+    name: str
+
+    @property
+    def path(self) -> Path:
+        """The run's folder."""
+        return self.volume.runs / self.name
+
+    @property
+    def events(self) -> EventLog:
+        """What happened."""
+        return EventLog(self.path / "events.jsonl")
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe as it was resolved."""
+        return self.path / "recipe.yaml"
+
+    @property
+    def report(self) -> Path:
+        """The HTML report."""
+        return self.path / "report.html"
+
+    @property
+    def lease(self) -> Path:
+        """Held by the launcher that works on this run."""
+        return self.path / "launcher.lease"
+
+    @property
+    def cancel_file(self) -> Path:
+        """Its existence asks the run's launcher to stop."""
+        return self.path / "cancel"
+
+    @property
+    def state(self) -> str:
+        """finished, failed, cancelled, running, or interrupted (its launcher is gone)."""
+        last = ""
+        for event in self.events.read():
+            if event["event"] in ("run-started", "run-finished", "run-failed", "run-cancelled"):
+                last = event["event"].removeprefix("run-")
+        if last == "started" or not last:
+            return "running" if holder(self.lease) else "interrupted"
+        return last
+
+    def log(self, step: str, attempt: int) -> Path:
+        """Where an attempt's output is kept."""
+        return self.path / "logs" / f"{step}-{attempt}.log"
+
+    def link(self, artifact: Artifact) -> None:
+        """Point steps/<step> at the artifact, which `clean` then keeps."""
+        steps = self.path / "steps"
+        steps.mkdir(parents=True, exist_ok=True)
+        temporary = steps / f".{artifact.step}.{os.urandom(3).hex()}"
+        temporary.symlink_to(os.path.relpath(artifact.path, steps))
+        temporary.rename(steps / artifact.step)
+
+    def artifacts(self) -> dict[str, Path]:
+        """Step -> the folder of its artifact, for the steps that are done."""
+        steps = self.path / "steps"
+        return {entry.name: entry.resolve() for entry in sorted(steps.iterdir()) if entry.is_dir()} if steps.is_dir() else {}
+
+
+def all_runs(volume: Volume) -> list[Run]:
+    """All runs, oldest first (their names begin with the time)."""
+    return [Run(volume, entry.name) for entry in sorted(volume.runs.iterdir()) if (entry / "recipe.yaml").is_file()] if volume.runs.is_dir() else []
+
+
+def find_run(volume: Volume, name: str | None) -> Run:
+    """The run called `name` (or its unique beginning), the newest if None; ConfigError if there is none."""
+    runs = all_runs(volume)
+    if not runs:
+        raise ConfigError(f"There is no run on the volume {volume.root}; start one with `vasevqa run RECIPE`, or name another --volume.")
+    if name is None:
+        return runs[-1]
+    found = [run for run in runs if run.name == name] or [run for run in runs if run.name.startswith(name)]
+    if len(found) != 1:
+        raise ConfigError(f"There {'is no run' if not found else 'are several runs'} '{name}'.{nearest(name, [run.name for run in runs])}")
+    return found[0]
+
+
+def open_run(volume: Volume, recipe_name: str, text: str, plan: Iterable[dict[str, Any]]) -> Run:
+    """The unfinished run of this very recipe whose launcher is gone, else a new one."""
+    for run in reversed(all_runs(volume)):
+        if run.recipe.read_text(encoding="utf-8") == text and run.state == "interrupted":
+            return run
+    word = re.sub(r"[^a-z0-9]+", "-", recipe_name.lower()).strip("-")[:30] or "run"
+    run = Run(volume, f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{word}-{os.urandom(2).hex()}")
+    run.path.mkdir(parents=True)
+    files.write_text(run.path / "plan.json", json.dumps(list(plan), indent=1))
+    files.write_text(run.recipe, text)  # last: a folder without it is no run
+    return run
+
+
+def finished_run(volume: Volume, text: str) -> Run | None:
+    """The newest finished run of this very recipe."""
+    return next((run for run in reversed(all_runs(volume)) if run.recipe.read_text(encoding="utf-8") == text and run.state == "finished"), None)

@@ -1,0 +1,125 @@
+"""One HTML file a run: summary, steps, quality histogram, contact sheets, quarantined files. No network needed to read it."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from vasevqa import files
+from vasevqa.pipeline.artifacts import Volume
+from vasevqa.pipeline.events import EventLog
+from vasevqa.pipeline.progress import duration
+from vasevqa.report import quality
+
+
+def write_report(folder: Path, volume: Volume) -> Path:
+    """Write `report.html` of the run in `folder` and return its path. Shows what there is, whatever the run's state."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(loader=PackageLoader("vasevqa.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    target = folder / "report.html"
+    files.write_text(target, environment.get_template("report.html.j2").render(content(folder)))
+    return target
+
+
+def content(folder: Path) -> dict[str, Any]:
+    """Everything the template shows, from the event log and the artifacts that the run points to."""
+    events = list(EventLog(folder / "events.jsonl").read())
+    links = folder / "steps"
+    artifacts = {entry.name: entry.resolve() for entry in links.iterdir() if entry.is_dir()} if links.is_dir() else {}
+    steps = _steps(events, artifacts)
+    ordered = {step["name"]: artifacts[step["name"]] for step in steps if step["name"] in artifacts}
+    ends = [event["event"].removeprefix("run-") for event in events if event["event"] in ("run-finished", "run-failed", "run-cancelled", "run-started")]
+    times = [event["time"] for event in events]
+    filtered = quality.read_json(ordered["clip-filter"] / "filtering_report.json") if "clip-filter" in ordered else {}
+    rows, threshold = filtered.get("images", []), filtered.get("threshold")
+    recipe = folder / "recipe.yaml"
+    return {
+        "run": folder.name,
+        "name": "-".join(folder.name.split("-")[2:-1]) or folder.name,
+        "state": {"started": "running or interrupted"}.get(ends[-1], ends[-1]) if ends else "not started",
+        "took": f"{datetime.fromtimestamp(times[0], timezone.utc):%Y-%m-%d %H:%M} UTC, {duration(times[-1] - times[0])}" if times else "",
+        "tiles": _tiles(ordered, filtered),
+        "steps": steps,
+        "histogram": quality.histogram(rows, threshold) if threshold is not None else None,
+        "threshold_source": filtered.get("threshold_source", ""),
+        "sheets": quality.contact_sheets(ordered["clip-filter"], rows, threshold) if rows and threshold is not None else [],
+        "quarantined": quality.quarantined(ordered),
+        "recipe": recipe.read_text(encoding="utf-8") if recipe.is_file() else "",
+    }
+
+
+def _steps(events: list[dict[str, Any]], artifacts: dict[str, Path]) -> list[dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    labels = {
+        "waiting": "not reached",
+        "running": "running",
+        "done": "done",
+        "hit": "up to date",
+        "failed": "failed",
+        "skipped": "skipped",
+        "cancelled": "cancelled",
+    }
+    for event in events:
+        kind, name = event["event"], event.get("step", "")
+        if kind == "run-started":
+            for step in event["steps"]:
+                found.setdefault(step, {"state": "waiting", "text": "", "begin": None, "end": None, "attempts": 0})
+            for step, why in event.get("skipped", {}).items():
+                found.setdefault(step, {"state": "skipped", "text": why, "begin": None, "end": None, "attempts": 0})
+        if name not in found:
+            continue
+        row = found[name]
+        if kind == "step-started":
+            row.update(state="running", begin=row["begin"] or event["time"], attempts=event["attempt"])
+        elif kind == "step-done":
+            state = "hit" if event["hit"] and row["begin"] is None else "done"
+            row.update(state=state, text=event.get("summary", ""), end=event["time"])
+        elif kind in ("step-failed", "step-cancelled"):
+            row.update(state=kind.removeprefix("step-"), text=event.get("message", ""), end=event["time"])
+        elif kind == "stage-speed":
+            row["speed"] = event["text"]
+    begins = [row["begin"] for row in found.values() if row["begin"]]
+    first = min(begins, default=0.0)
+    span = max([row["end"] or 0 for row in found.values()] + [first + 1e-3]) - first
+    shown = []
+    for name, row in found.items():
+        worked = row["begin"] is not None and row["end"] is not None
+        figures = quality.read_json(artifacts[name] / "artifact.json") if name in artifacts else {}
+        shown.append(
+            {
+                "name": name,
+                "state": row["state"],
+                "label": labels[row["state"]] + (f" ({row['attempts']} attempts)" if row["attempts"] > 1 else ""),
+                "took": duration(row["end"] - row["begin"]) if worked else "",
+                "left": round(100 * (row["begin"] - first) / span, 2) if worked else 0,
+                "width": round(100 * (row["end"] - row["begin"]) / span, 2) if worked else None,
+                "text": row["text"] or figures.get("summary", ""),
+                "speed": row.get("speed", ""),
+            }
+        )
+    return shown
+
+
+def _tiles(artifacts: dict[str, Path], filtered: dict[str, Any]) -> list[dict[str, str]]:
+    tiles: list[dict[str, str]] = []
+
+    def tile(value: Any, label: str) -> None:
+        if value is not None:
+            tiles.append({"value": f"{value:,}" if isinstance(value, int) else str(value), "label": label})
+
+    if "train-classifier" in artifacts:
+        accuracy = quality.read_json(artifacts["train-classifier"] / "training_results.json").get("accuracy")
+        tile(f"{accuracy:.0%}" if accuracy is not None else None, "classifier accuracy")
+    if "classify" in artifacts:
+        report = quality.read_json(artifacts["classify"] / "classification_report.json")
+        tile(report.get("images"), "photographs classified")
+        tile(report.get("high"), "of high quality")
+    if filtered:
+        tile(sum(row["accepted"] for row in filtered.get("images", [])), "accepted by CLIP")
+    if "select-views" in artifacts:
+        stats = quality.read_json(artifacts["select-views"] / "filtering_stats.json")
+        tile(stats.get("vases"), "vases with a best view")
+        tile(stats.get("lost_vases"), "vases lost")
+    return tiles
