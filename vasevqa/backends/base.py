@@ -19,12 +19,26 @@ class State(Enum):
     FINISHED = "finished"
     GONE = "gone"
 
+    @property
+    def over(self) -> bool:
+        """True if nothing of the job runs any more."""
+        return self in (State.FINISHED, State.GONE)
+
+
+def job_prefix(step: str, key: str) -> str:
+    """What the names of all jobs that make the artifact `key` of `step` begin with."""
+    return f"vase-{step}-{key[:10]}-"
+
+
+def attempt_of(name: str) -> int:
+    """The attempt that a job's name ends with."""
+    return int(name.rpartition("-")[2])
+
 
 @dataclass(frozen=True)
 class Task:
-    """One attempt of one step, ready to run anywhere. `name` is vase-<step>-<key10>-<attempt>; two runs that need the artifact share it."""
+    """One attempt of one step, ready to run anywhere. Two runs that need the artifact share the job, so its name says nothing of a run."""
 
-    name: str
     run: str
     step: str
     stage: str
@@ -35,6 +49,12 @@ class Task:
     volume: Path
     log: Path  # where stdout and stderr are kept
     environment: dict[str, str] = field(default_factory=dict)
+    offline: bool = False  # nothing it reads comes from a hub
+
+    @property
+    def name(self) -> str:
+        """vase-<step>-<key10>-<attempt>."""
+        return f"{job_prefix(self.step, self.key)}{self.attempt}"
 
 
 @dataclass(frozen=True)
@@ -59,11 +79,21 @@ class Update:
 class Backend(Protocol):
     """Local processes, docker containers or Kubernetes Jobs."""
 
+    @property
+    def confines(self) -> bool:
+        """True if a job has its own memory limit and /dev/shm, so that asking for more of them can help."""
+
     def submit(self, task: Task) -> None:
-        """Start `task`; if a job of its name exists already, do nothing (it is adopted)."""
+        """Start `task`; if a job of its name exists already, do nothing (it is adopted). Safe with several launchers at once."""
 
     def existing(self, prefix: str) -> list[str]:
         """The names of all jobs that begin with `prefix`, running or finished, by attempt: what a new launcher can adopt."""
+
+    def state(self, name: str) -> State:
+        """Where the job stands now."""
+
+    def owner(self, name: str) -> str | None:
+        """The run whose launcher submitted the job, if that is known."""
 
     def watch(self, names: Collection[str], seconds: float) -> list[Update]:
         """Wait up to `seconds` for news of these jobs; returns at once when there is any."""
@@ -75,7 +105,7 @@ class Backend(Protocol):
         """Where the job's output is kept, if anywhere."""
 
     def cancel(self, name: str, grace: float) -> None:
-        """SIGTERM, and SIGKILL after `grace` seconds; returns when the job is over."""
+        """Ask the job to stop: SIGTERM now, SIGKILL after `grace` seconds, also if this process is gone by then. `watch` says when it is over."""
 
     def remove(self, name: str) -> None:
-        """Forget a finished job: nothing of it is left behind."""
+        """Forget a finished job: nothing of it is left behind, except its log."""

@@ -1,42 +1,130 @@
 """Runs one stage as a child and writes down how it ended, so that a launcher that isn't its parent can know.
 
-Called as `python supervise.py JOB LOG COMMAND...`. Imports the standard library only: it starts in milliseconds.
+Called as `python -I -S supervise.py JOB IDENTITY`; imports the standard library only, so that it starts in milliseconds.
+JOB is a folder with spec.json. Whoever creates JOB/claim.json first runs the job: two supervisors of one job never both do.
+JOB/cancel asks for an end: SIGTERM to the stage at once, SIGKILL to its whole process group after the seconds that stand in it.
 """
 
+import contextlib
 import ctypes
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
-RECORD_SIZE = 128
+RECORD_BYTES = 256
+POLL = 1.0  # seconds between looks at JOB/cancel; a signal makes it look at once
+WAKE = (signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1)
+GRACE = 30.0
+PR_SET_PDEATHSIG = 1
 
 
-def die_with_parent() -> None:
-    """In the child: SIGKILL when the supervisor dies, so that no stage runs on unseen (Linux)."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+def claim(job: Path, identity: "dict[str, object]") -> bool:
+    """Make this process the one that runs the job; False if there is one already."""
+    started = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
+    fresh = job / f"claim.{os.getpid()}.{os.urandom(3).hex()}"
+    fresh.write_text(json.dumps({**identity, "pid": os.getpid(), "started": started}))
+    try:
+        os.link(fresh, job / "claim.json")
+    except FileExistsError:
+        return False
+    finally:
+        fresh.unlink()
+    return True
 
 
-def main(job: Path, log: str, command: list[str]) -> None:
-    """Run `command`, its output in `log`, its end in `job`/exit."""
+def die_with_supervisor() -> None:
+    """In the child: SIGKILL when the supervisor dies, so that no stage runs on unseen, and no blocked signals."""
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    if os.getppid() != parent:
+        os._exit(137)
+
+
+def oom_kills() -> int:
+    """How many processes the kernel's out-of-memory killer has ended since boot."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
+def asked_to_stop(job: Path) -> float | None:
+    """The grace in seconds, if JOB/cancel is there."""
+    try:
+        return float((job / "cancel").read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        return GRACE
+
+
+def attend(child: "subprocess.Popen[bytes]", job: Path, beat: float) -> None:
+    """Return once `child` has ended (not reaped yet, so that its process group can't be another's)."""
+    kill_at: float | None = None
+    beaten = time.monotonic()
+    while os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+        got = signal.sigtimedwait(WAKE, POLL)
+        grace = GRACE if got is not None and got.si_signo == signal.SIGTERM else asked_to_stop(job)
+        now = time.monotonic()
+        if grace is not None:
+            if kill_at is None:
+                os.kill(child.pid, signal.SIGTERM)
+            kill_at = min(now + grace, kill_at or now + grace)
+            if now >= kill_at:
+                os.killpg(child.pid, signal.SIGKILL)
+        elif kill_at is not None and now >= kill_at:
+            os.killpg(child.pid, signal.SIGKILL)
+        if now - beaten >= beat:  # a sign of life for launchers on other machines
+            beaten = now
+            with contextlib.suppress(OSError):
+                os.utime(job / "claim.json")
+
+
+def run(spec: "dict[str, object]", job: Path) -> "dict[str, object]":
+    """How the job's command ended: exit code or signal, and whether the kernel ran out of memory meanwhile."""
+    before = oom_kills()
+    try:
+        with open(str(spec["log"]), "ab") as output:
+            child = subprocess.Popen(
+                spec["command"],  # type: ignore[call-overload]
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                preexec_fn=die_with_supervisor,  # noqa: PLW1509 - there are no threads here
+            )
+    except OSError as error:
+        return {"exit_code": 126, "signal": None, "message": f"it can't be started: {error.strerror}"}
+    attend(child, job, float(str(spec["beat"])))
+    with contextlib.suppress(OSError):
+        os.killpg(child.pid, signal.SIGKILL)  # what the stage left running, as at a container's end
+    code = child.wait()
+    oom = code == -signal.SIGKILL and oom_kills() > before
+    return {"exit_code": code if code >= 0 else None, "signal": -code if code < 0 else None, "oom": oom}
+
+
+def main(job: Path, identity: "dict[str, object]") -> None:
+    """Run the job's command, its output in the log, its end in JOB/exit."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, WAKE)
+    spec = json.loads((job / "spec.json").read_text())
+    if not claim(job, identity):
+        return
     # Written in full now and overwritten in place at the end: that works on a full disk too.
     with open(job / "exit", "wb") as stream:
-        stream.write(b" " * RECORD_SIZE)
-    with open(log, "ab") as output:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, preexec_fn=die_with_parent)  # noqa: PLW1509
-    signal.signal(signal.SIGTERM, lambda number, frame: child.send_signal(signal.SIGTERM))
-    started = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
-    (job / "pid.new").write_text(json.dumps({"pid": os.getpid(), "started": started, "child": child.pid}))
-    (job / "pid.new").rename(job / "pid")
-    code = child.wait()
-    record = json.dumps({"exit_code": code if code >= 0 else None, "signal": -code if code < 0 else None})
+        stream.write(b" " * RECORD_BYTES)
+    stopped = {"exit_code": None, "signal": signal.SIGTERM, "message": "it was stopped before it began"}
+    record = json.dumps(run(spec, job) if asked_to_stop(job) is None else stopped)
     with open(job / "exit", "r+b") as stream:
-        stream.write(record.encode().ljust(RECORD_SIZE))
+        stream.write(record.encode().ljust(RECORD_BYTES))
         stream.flush()
         os.fsync(stream.fileno())
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])
+    main(Path(sys.argv[1]), json.loads(sys.argv[2]))

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import click
 
-from vasevqa.backends.base import State
+from vasevqa.backends.base import job_prefix
 from vasevqa.backends.local import LocalBackend
 from vasevqa.errors import ConfigError
 from vasevqa.pipeline.artifacts import Artifact, Volume
-from vasevqa.pipeline.lease import holder
+from vasevqa.pipeline.lease import LeaseHeld, holder
 from vasevqa.pipeline.runs import all_runs, find_run
 
 
@@ -29,25 +29,33 @@ def size(path: Path) -> int:
     return total
 
 
-def leftovers(volume: Volume, kept: set[Path]) -> Iterator[tuple[Path, str]]:
-    """Everything below artifacts/ that no kept run points to and nobody is writing."""
-    if not volume.artifacts.is_dir():
-        return
-    for step in sorted(volume.artifacts.iterdir()):
+def leftovers(volume: Volume, kept: set[tuple[str, str]], working: tuple[str, ...]) -> Iterator[tuple[Path, str]]:
+    """Everything below artifacts/ that no kept run points to, nobody is writing and no job is about to write."""
+    for step in sorted(volume.artifacts.iterdir()) if volume.artifacts.is_dir() else []:
         for entry in sorted(step.iterdir()) if step.is_dir() else []:
             key = entry.name.split(".")[0]
             artifact = Artifact(step.name, key, step / key)
-            if holder(artifact.lease) is not None:
+            if holder(artifact.lease) is not None or job_prefix(step.name, key) in working:
                 continue
             if entry.name == key:
-                if entry not in kept:
+                if (step.name, key) not in kept:
                     yield entry, "artifact of no run" if artifact.complete else "incomplete artifact"
             elif entry.suffix == ".partial":
                 yield entry, "unfinished work (a run would go on from it)"
             elif entry.suffix == ".aside":
                 yield entry, "replaced artifact"
-            elif entry.name.endswith((".lease", ".lease.lock")) and not artifact.partial.exists() and not artifact.complete:
-                yield entry, "leftover lease"
+
+
+def remove(volume: Volume, path: Path) -> bool:
+    """Remove a file or folder; an artifact by one rename first, so that a crash leaves no half of it. False if it is in use now."""
+    step, key = path.parent, path.name.split(".")[0]
+    try:
+        if step.parent == volume.artifacts and path.suffix != ".aside":
+            path = Artifact(step.name, key, step / key).put_aside(path, f"clean-{os.getpid()}")
+        shutil.rmtree(path)
+    except (LeaseHeld, FileNotFoundError):
+        return False
+    return True
 
 
 def clean(names: tuple[str, ...], root: Path, yes: bool) -> None:
@@ -57,18 +65,27 @@ def clean(names: tuple[str, ...], root: Path, yes: bool) -> None:
     for run in named:
         if run.state == "running":
             raise ConfigError(f"Run {run.name} is running; cancel it first.")
-    kept = {path for run in all_runs(volume) if run not in named for path in run.artifacts().values()}
-    found = [(run.path, "run") for run in named] + list(leftovers(volume, {path.resolve() for path in kept}))
     backend = LocalBackend(volume.root)
-    jobs = [job for job in backend.existing("vase-") if backend.state(job) in (State.FINISHED, State.GONE)]
-    found += [(volume.root / ".jobs" / job, "finished job") for job in jobs]
+    jobs = {job: backend.state(job) for job in backend.existing("vase-")}
+    for run in named:
+        if any(backend.owner(job) == run.name and not state.over for job, state in jobs.items()):
+            raise ConfigError(f"A step of run {run.name} is still running; cancel the run first.")
+    working = tuple(f"{job.rpartition('-')[0]}-" for job, state in jobs.items() if not state.over)
+    kept: set[tuple[str, str]] = set()
+    for run in all_runs(volume):
+        if run not in named:
+            kept |= {(step, path.name) for step, path in run.artifacts().items()}
+            if run.state in ("running", "interrupted"):  # what it found up to date and hasn't come to yet
+                kept |= set(run.keys().items())
+    found = [(run.path, "run") for run in named] + list(leftovers(volume, kept, working))
+    found += [(volume.root / ".jobs" / job, "finished job") for job, state in jobs.items() if state.over]
     total = 0
     for path, why in found:
         freed = size(path)
+        if yes and not remove(volume, path):
+            continue
         total += freed
         click.echo(f"{'removed' if yes else 'would remove'}  {freed / 2**20:9.1f} MiB  {why}: {path.relative_to(volume.root)}")
-        if yes:
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
     if not found:
         click.echo("Nothing to clean.")
     elif not yes:

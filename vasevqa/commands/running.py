@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from vasevqa.backends.base import Backend, job_prefix
 from vasevqa.backends.local import LocalBackend
 from vasevqa.display import make_display
 from vasevqa.pipeline.artifacts import Volume
@@ -16,7 +17,7 @@ from vasevqa.pipeline.launcher import Cancelled, Launcher
 from vasevqa.pipeline.lease import LeaseHeld
 from vasevqa.pipeline.plan import Plan, Selection, make_plan
 from vasevqa.pipeline.recipe import Recipe, load_recipe, recipe_schema
-from vasevqa.pipeline.runs import finished_run, open_run
+from vasevqa.pipeline.runs import Run, finished_run, new_run, open_run
 
 
 def _planned(given: dict[str, Any]) -> tuple[Recipe, Plan]:
@@ -55,29 +56,60 @@ def run(given: dict[str, Any]) -> int:
     recipe, planned = _planned(given)
     as_json = given["as_json"]
     if all(step.hit for step in planned.steps):
-        before = finished_run(planned.volume, recipe.text)
+        before = finished_run(planned.volume, recipe.text, rows(planned))
         if before is not None:
             line = {"event": "nothing-to-do", "steps": len(planned.steps), "run": before.name, "report": str(before.report)}
             click.echo(json.dumps(line) if as_json else f"Nothing to do: all {len(planned.steps)} steps are up to date. Report: {before.report}")
             return 0
+    backend = make_backend(given["backend"], planned.volume)
     record = open_run(planned.volume, recipe.name, recipe.text, rows(planned))
-    record.cancel_file.unlink(missing_ok=True)
-    display = make_display(as_json)
-    if not as_json:
-        click.echo(f"run {record.name}")
-    launcher = Launcher(planned, record, LocalBackend(planned.volume.root), given["parallel"], display)
     try:
+        return _execute(planned, record, backend, given)
+    except LeaseHeld:  # another launcher has just taken that run up: a run of our own attaches to its jobs
+        return _execute(planned, new_run(planned.volume, recipe.name, recipe.text, rows(planned)), backend, given)
+
+
+def _execute(planned: Plan, record: Run, backend: Backend, given: dict[str, Any]) -> int:
+    as_json = given["as_json"]
+    display = make_display(as_json)
+    for line in left_running(planned, record, backend):
+        click.echo(line, err=True)
+    launcher = Launcher(planned, record, backend, given["parallel"], display)
+    try:
+        if not as_json:
+            click.echo(f"run {record.name}")
         launcher.execute()
-    except Cancelled:
-        click.echo("error: The run was cancelled; the same command goes on where it was.", err=True)
-        return 130
-    except LeaseHeld as held:
-        click.echo(f"error: Another launcher works on run {record.name} ({held}); follow it with `vasevqa logs -f {record.name}`.", err=True)
-        return 75
-    finally:
+    except LeaseHeld:
+        raise
+    except BaseException as error:
         display.close()
         write_report(record.path, planned.volume, quiet=as_json)
+        if isinstance(error, Cancelled):
+            click.echo("error: The run was cancelled; the same command goes on where it was.", err=True)
+            return 130
+        raise
+    display.close()
+    write_report(record.path, planned.volume, quiet=as_json)
     return 0
+
+
+def make_backend(name: str, volume: Volume) -> Backend:
+    """The backend called `name`."""
+    assert name == "local", name
+    return LocalBackend(volume.root)
+
+
+def left_running(planned: Plan, record: Run, backend: Backend) -> list[str]:
+    """A line for each job that a killed launcher left running and that this run doesn't adopt."""
+    ours = tuple(job_prefix(step.name, step.artifact.key) for step in planned.steps)
+    lines = []
+    for job in backend.existing("vase-"):
+        owner = backend.owner(job)
+        if job.startswith(ours) or owner is None or owner == record.name or backend.state(job).over:
+            continue
+        if Run(planned.volume, owner).state == "interrupted":
+            lines.append(f"{job} of the interrupted run {owner} is still running; `vasevqa cancel {owner}` stops it.")
+    return lines
 
 
 def write_report(folder: Path, volume: Volume, quiet: bool) -> None:
@@ -86,8 +118,9 @@ def write_report(folder: Path, volume: Volume, quiet: bool) -> None:
 
     try:
         where = write(folder, volume)
-    except OSError as error:
-        click.echo(f"The report could not be written ({error.strerror}); `vasevqa report {folder.name}` tries again.", err=True)
+    except Exception as error:
+        why = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+        click.echo(f"The report could not be written ({why}); `vasevqa report {folder.name}` tries again.", err=True)
         return
     if not quiet:
         click.echo(f"Report: {where}")

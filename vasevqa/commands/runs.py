@@ -13,6 +13,7 @@ from vasevqa.backends.local import LocalBackend
 from vasevqa.commands.running import write_report
 from vasevqa.errors import ConfigError
 from vasevqa.pipeline.artifacts import Volume
+from vasevqa.pipeline.launcher import GRACE
 from vasevqa.pipeline.lease import holder
 from vasevqa.pipeline.progress import duration
 from vasevqa.pipeline.runs import Run, all_runs, find_run
@@ -97,16 +98,18 @@ def cancel(name: str | None, volume: Path) -> None:
     if run.state not in ("running", "interrupted"):
         raise ConfigError(f"Run {run.name} is {run.state}; there is nothing to cancel.")
     run.cancel_file.touch()
-    end = time.monotonic() + 60
+    end = time.monotonic() + 2 * GRACE
     while holder(run.lease) is not None and time.monotonic() < end:
         time.sleep(0.1)
+    if holder(run.lease) is not None:
+        raise ConfigError(f"The launcher of run {run.name} hasn't stopped yet; it does once its steps are over (`vasevqa status {run.name}`).")
     backend = LocalBackend(place.root)
-    for row in steps_of(run).values():
-        job = row.get("job")
-        if row["state"] == "running" and job and job in backend.existing(job):
-            backend.cancel(job, 30)
-            backend.remove(job)
-    if run.state not in ("cancelled", "finished", "failed"):
+    jobs = [job for job in backend.existing("vase-") if backend.owner(job) == run.name and not backend.state(job).over]
+    for job in jobs:
+        backend.cancel(job, GRACE)
+    while jobs := [job for job in jobs if not backend.state(job).over]:
+        time.sleep(0.1)
+    if run.state == "interrupted":
         run.events.append("run-cancelled")
     run.cancel_file.unlink(missing_ok=True)
     click.echo(f"{run.name}: {run.state}")

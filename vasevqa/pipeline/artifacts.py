@@ -109,6 +109,7 @@ class Artifact:
         Raises DataError when a file is missing or differs from the record, LeaseHeld while another writer works.
         """
         lease = Lease.acquire(self.lease, attempt)
+        lease.keep(on_lost=lambda: None)  # verifying a large model takes longer than a silent holder is trusted
         try:
             if self.complete:
                 return False
@@ -120,6 +121,19 @@ class Artifact:
         finally:
             lease.release()
         return True
+
+    def put_aside(self, path: Path, attempt: str) -> Path:
+        """Rename `path` (this artifact or its partial folder) to a name that nothing looks for, and return that.
+
+        Raises LeaseHeld while somebody writes it: an artifact is removed by one rename, never file by file.
+        """
+        lease = Lease.acquire(self.lease, attempt)
+        try:
+            aside = self.path.with_name(f"{self.key}.{os.urandom(4).hex()}.aside")
+            path.rename(aside)
+        finally:
+            lease.release()
+        return aside
 
 
 def _tree(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:

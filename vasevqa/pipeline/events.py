@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,11 @@ class EventLog:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def append(self, kind: str, **fields: Any) -> Event:
-        """Append one event with the time (seconds since the epoch); one write call, so that lines of two writers never mix."""
+    def append(self, kind: str, /, **fields: Any) -> Event:
+        """Append one event with the time (seconds since the epoch); one write call, so that lines of two writers never mix.
+
+        An OSError (a full disk) leaves no half event behind.
+        """
         event: Event = {"event": kind, "time": round(time.time(), 3), **fields}
         line = json.dumps(event, ensure_ascii=False, default=str).encode() + b"\n"
         descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
@@ -27,10 +31,21 @@ class EventLog:
             size = os.fstat(descriptor).st_size
             if size and os.pread(descriptor, 1, size - 1) != b"\n":  # a torn last line stays a line of its own
                 line = b"\n" + line
-            os.write(descriptor, line)
+            written = os.write(descriptor, line)
+            if written < len(line):
+                os.ftruncate(descriptor, size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
         finally:
             os.close(descriptor)
         return event
+
+    def last(self, kinds: Collection[str]) -> Event | None:
+        """The newest event of these kinds."""
+        found = None
+        for event in self.read():
+            if event["event"] in kinds:
+                found = event
+        return found
 
     def read(self) -> Iterator[Event]:
         """All events so far; what isn't a whole JSON line is passed over."""
@@ -50,5 +65,5 @@ def parse(lines: list[str]) -> Iterator[Event]:
             event = json.loads(line)
         except ValueError:
             continue
-        if isinstance(event, dict) and isinstance(event.get("event"), str):
+        if isinstance(event, dict) and isinstance(event.get("event"), str) and isinstance(event.get("time", 0.0), (int, float)):
             yield event

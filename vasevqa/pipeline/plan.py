@@ -39,6 +39,7 @@ class PlannedStep:
     artifact: Artifact
     hit: bool
     reasons: tuple[str, ...]  # for a miss: what differs from the nearest existing artifact, one sentence each
+    refresh: bool = False  # to be made anew though it exists
 
     @property
     def name(self) -> str:
@@ -189,7 +190,7 @@ def _plan_step(step: Step, wired: Mapping[str, Source], recipe: Recipe, volume: 
     refresh = step.name in selection.refresh
     hit = artifact.complete and not refresh
     reasons = () if hit else ("refresh was asked for",) if refresh else tuple(_reasons(step, settings.params, inputs, planned, volume))
-    return PlannedStep(step, settings.params, settings.options, settings.resources, inputs, artifact, hit, reasons)
+    return PlannedStep(step, settings.params, settings.options, settings.resources, inputs, artifact, hit, reasons, refresh)
 
 
 def _reasons(step: Step, params: Params, inputs: Mapping[str, PlannedInput], planned: Mapping[str, PlannedStep], volume: Volume) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -58,17 +58,18 @@ class Run:
     @property
     def state(self) -> str:
         """finished, failed, cancelled, running, or interrupted (its launcher is gone)."""
-        last = ""
-        for event in self.events.read():
-            if event["event"] in ("run-started", "run-finished", "run-failed", "run-cancelled"):
-                last = event["event"].removeprefix("run-")
-        if last == "started" or not last:
+        last = self.events.last(("run-started", "run-finished", "run-failed", "run-cancelled"))
+        if last is None or last["event"] == "run-started":
             return "running" if holder(self.lease) else "interrupted"
-        return last
+        return str(last["event"]).removeprefix("run-")
 
     def log(self, step: str, attempt: int) -> Path:
         """Where an attempt's output is kept."""
         return self.path / "logs" / f"{step}-{attempt}.log"
+
+    def task(self, step: str, attempt: int) -> Path:
+        """What the stage is told about an attempt."""
+        return self.path / "tasks" / f"{step}-{attempt}.json"
 
     def link(self, artifact: Artifact) -> None:
         """Point steps/<step> at the artifact, which `clean` then keeps."""
@@ -77,6 +78,14 @@ class Run:
         temporary = steps / f".{artifact.step}.{os.urandom(3).hex()}"
         temporary.symlink_to(os.path.relpath(artifact.path, steps))
         temporary.rename(steps / artifact.step)
+
+    def keys(self) -> dict[str, str]:
+        """Step -> the key of the artifact that the run makes or reads, by its plan."""
+        try:
+            rows = json.loads((self.path / "plan.json").read_text(encoding="utf-8"))
+            return {row["step"]: row["key"] for row in rows}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
 
     def artifacts(self) -> dict[str, Path]:
         """Step -> the folder of its artifact, for the steps that are done."""
@@ -102,19 +111,32 @@ def find_run(volume: Volume, name: str | None) -> Run:
     return found[0]
 
 
-def open_run(volume: Volume, recipe_name: str, text: str, plan: Iterable[dict[str, Any]]) -> Run:
-    """The unfinished run of this very recipe whose launcher is gone, else a new one."""
-    for run in reversed(all_runs(volume)):
-        if run.recipe.read_text(encoding="utf-8") == text and run.state == "interrupted":
+def open_run(volume: Volume, recipe_name: str, text: str, plan: Sequence[Mapping[str, Any]]) -> Run:
+    """The unfinished run of this very recipe and plan whose launcher is gone, else a new one."""
+    for run in _same(volume, text, plan):
+        if run.state == "interrupted":
             return run
-    word = re.sub(r"[^a-z0-9]+", "-", recipe_name.lower()).strip("-")[:30] or "run"
+    return new_run(volume, recipe_name, text, plan)
+
+
+def new_run(volume: Volume, recipe_name: str, text: str, plan: Sequence[Mapping[str, Any]]) -> Run:
+    """A new run. `plan` has a mapping with at least `step` and `key` for each step."""
+    word = re.sub(r"[^a-z0-9]+", "-", recipe_name.lower()).strip("-")[:30].strip("-") or "run"
     run = Run(volume, f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{word}-{os.urandom(2).hex()}")
     run.path.mkdir(parents=True)
-    files.write_text(run.path / "plan.json", json.dumps(list(plan), indent=1))
+    files.write_json(run.path / "plan.json", list(plan), indent=1)
     files.write_text(run.recipe, text)  # last: a folder without it is no run
     return run
 
 
-def finished_run(volume: Volume, text: str) -> Run | None:
-    """The newest finished run of this very recipe."""
-    return next((run for run in reversed(all_runs(volume)) if run.recipe.read_text(encoding="utf-8") == text and run.state == "finished"), None)
+def finished_run(volume: Volume, text: str, plan: Sequence[Mapping[str, Any]]) -> Run | None:
+    """The newest finished run of this very recipe and plan."""
+    return next((run for run in _same(volume, text, plan) if run.state == "finished"), None)
+
+
+def _same(volume: Volume, text: str, plan: Sequence[Mapping[str, Any]]) -> Iterator[Run]:
+    """The runs of a recipe that make exactly the artifacts of `plan`, newest first."""
+    wanted = {row["step"]: row["key"] for row in plan}
+    for run in reversed(all_runs(volume)):
+        if run.recipe.read_text(encoding="utf-8") == text and run.keys() == wanted:
+            yield run

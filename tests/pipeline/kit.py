@@ -1,0 +1,153 @@
+"""A recipe on the pipeline of tests/pipeline/stages with its volume, for tests of launchers and of the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.pipeline.stages.copying import MODULES, PIPELINE
+from vasevqa.backends.local import LocalBackend
+from vasevqa.pipeline.artifacts import Artifact, Volume, verify
+from vasevqa.pipeline.events import Event
+from vasevqa.pipeline.launcher import Launcher
+from vasevqa.pipeline.plan import Plan, Selection, make_plan
+from vasevqa.pipeline.recipe import load_recipe
+from vasevqa.pipeline.runs import Run, all_runs, open_run
+
+ROOT = Path(__file__).parent.parent.parent
+STEPS = ("first", "left", "right", "last")
+
+
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = 60) -> None:
+    """Poll until `condition` holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited {seconds} s in vain for {what}"
+        time.sleep(0.01)
+
+
+@dataclass
+class Kit:
+    """A folder with words, a recipe, a control folder and a volume."""
+
+    root: Path
+    events: list[Event] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        (self.root / "words").mkdir(parents=True)
+        for word in ("alpha", "beta"):
+            (self.root / "words" / f"{word}.txt").write_text(word)
+        self.control.mkdir()
+        self.write_recipe()
+
+    def write_recipe(self, **steps: dict[str, Any]) -> None:
+        """The recipe, with settings per step."""
+        settings = {name: {"control": str(self.control), **steps.get(name, {})} for name in STEPS}
+        self.recipe.write_text(json.dumps({"name": "words", "inputs": {"words": "words"}, "steps": settings}))  # JSON is YAML
+
+    @property
+    def recipe(self) -> Path:
+        return self.root / "words.yaml"
+
+    @property
+    def control(self) -> Path:
+        return self.root / "control"
+
+    @property
+    def volume(self) -> Volume:
+        return Volume(self.root / "volume")
+
+    @property
+    def backend(self) -> LocalBackend:
+        return LocalBackend(self.volume.root, MODULES)
+
+    def plan(self, overrides: Sequence[str] = (), selection: Selection | None = None) -> Plan:
+        return make_plan(load_recipe(self.recipe, PIPELINE, overrides), PIPELINE, self.volume, selection)
+
+    def launcher(self, parallel: int = 2, overrides: Sequence[str] = (), selection: Selection | None = None) -> Launcher:
+        """A launcher of this process for the recipe, as `vasevqa run` makes it; its events go to `events`."""
+        plan = self.plan(overrides, selection)
+        rows = [{"step": step.name, "key": step.artifact.key} for step in plan.steps]
+        run = open_run(self.volume, "words", load_recipe(self.recipe, PIPELINE, overrides).text, rows)
+        return Launcher(plan, run, self.backend, parallel, self.events.append)
+
+    def execute(self, **given: Any) -> Run:
+        launcher = self.launcher(**given)
+        launcher.execute()
+        return launcher.run
+
+    def command(self, *words: str | Path, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+        """`vasevqa ...` as a process of its own, on this pipeline and volume."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "tests.pipeline.drive", *map(str, words)],
+            cwd=ROOT,
+            env={**os.environ, "VASEVQA_VOLUME": str(self.volume.root), **(env or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def call(self, *words: str | Path, env: dict[str, str] | None = None, check: int | None = 0) -> subprocess.CompletedProcess[str]:
+        """The same to its end; its exit code must be `check`."""
+        process = self.command(*words, env=env)
+        out, errors = process.communicate(timeout=120)
+        if check is not None:
+            assert process.returncode == check, out + errors
+        assert "Traceback" not in errors, errors
+        return subprocess.CompletedProcess(process.args, process.returncode, out, errors)
+
+    def run(self, *words: str | Path, env: dict[str, str] | None = None, check: int | None = 0) -> subprocess.CompletedProcess[str]:
+        """`vasevqa run words.yaml ...`."""
+        return self.call("run", self.recipe, *words, env=env, check=check)
+
+    def wish(self, step: str, *outcomes: int | str) -> None:
+        """How the next attempts of `step` end."""
+        (self.control / f"{step}.fail").write_text(json.dumps(outcomes))
+
+    def hold(self, step: str, where: str = "hold") -> Path:
+        """Make `step` wait in the middle; removing the returned file lets it go on."""
+        path = self.control / f"{step}.{where}"
+        path.touch()
+        return path
+
+    def wait_until_held(self, step: str, where: str = "hold") -> None:
+        wait_for((self.control / f"{step}.{where}.reached").exists, f"{step} to reach {where}")
+
+    def attempts(self, what: str = "begins") -> Counter[str]:
+        """How often each step did something."""
+        try:
+            lines = (self.control / "attempts.log").read_text().splitlines()
+        except FileNotFoundError:
+            return Counter()
+        return Counter(line.split()[0] for line in lines if line.split()[1] == what)
+
+    def pid(self, step: str) -> int:
+        """The process of the newest attempt of `step`."""
+        lines = (self.control / "attempts.log").read_text().splitlines()
+        return int([line for line in lines if line.startswith(f"{step} begins")][-1].split()[2])
+
+    def artifacts(self) -> list[Artifact]:
+        return [artifact for step in STEPS for artifact in self.volume.complete(step)]
+
+    def contents(self) -> dict[str, dict[str, Any]]:
+        """Step and key -> the files of its artifact with their digests; every artifact is verified on the way."""
+        return {f"{artifact.step}/{artifact.key}": verify(artifact.path)["files"] for artifact in self.artifacts()}
+
+    def runs(self) -> list[Run]:
+        return all_runs(self.volume)
+
+    def assert_tidy(self) -> None:
+        """Nothing but complete artifacts is left: no partial folder, lease, job or process."""
+        for step in STEPS:
+            folder = self.volume.artifacts / step
+            left = [entry.name for entry in folder.iterdir() if entry.suffix not in ("", ".lock")] if folder.is_dir() else []
+            assert not left, left
+        assert self.backend.existing("vase-") == []

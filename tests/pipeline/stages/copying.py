@@ -1,0 +1,122 @@
+"""A stage that copies words, and stops, fails or waits where a test's control folder says so: for tests of launchers."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import Field
+
+from vasevqa.errors import DataError, Interrupted
+from vasevqa.pipeline import spec
+
+
+class Params(spec.Params):
+    """What is added to each word."""
+
+    ending: str = Field("", description="added to each file")
+
+
+class Options(spec.Options):
+    """Where the test leaves its wishes."""
+
+    control: str = Field("", description="folder of the test's wishes")
+
+
+STAGE = spec.Stage(
+    "copying",
+    1,
+    Params,
+    Options,
+    (spec.Input("words", "--words", "the words"), spec.Input("more", "--more", "more words", required=False)),
+    "Copies words.",
+    resources=spec.Resources(cpus=1, memory="100Mi"),
+)
+
+PIPELINE = spec.Pipeline(
+    (
+        spec.Step("first", STAGE, {"words": "inputs.words"}),
+        spec.Step("left", STAGE, {"words": "first"}, hands_on="words", preset={"ending": "-left"}),
+        spec.Step("right", STAGE, {"words": "first"}, hands_on="words", preset={"ending": "-right"}),
+        spec.Step("last", STAGE, {"words": "left", "more": "right"}),
+    )
+)
+MODULES = {"copying": "tests.pipeline.stages.copying"}
+
+
+def _note(control: Path, step: str, what: str) -> None:
+    """One line in a log that all attempts of all steps append to."""
+    with open(control / "attempts.log", "a") as stream:
+        stream.write(f"{step} {what} {os.getpid()}\n")
+
+
+def _fail(control: Path, step: str) -> None:
+    """The first wish in `<step>.fail`, once."""
+    path = control / f"{step}.fail"
+    wishes = json.loads(path.read_text()) if path.exists() else []
+    if not wishes:
+        return
+    path.write_text(json.dumps(wishes[1:]))
+    wish = wishes[0]
+    if isinstance(wish, int):
+        sys.exit(wish)
+    if wish == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if wish == "bus":
+        os.kill(os.getpid(), signal.SIGBUS)
+    if wish == "again":
+        raise Interrupted("The machine is wanted for something else.")
+    if wish == "data":
+        raise DataError("No word can be read.")
+    if wish == "full":
+        raise OSError(errno.ENOSPC, "No space left on device", "/volume/words")
+    if wish == "silent":
+        os._exit(0)
+    assert wish == "no", wish
+
+
+def _hold(control: Path, step: str, where: str) -> None:
+    """Wait while `<step>.<where>` exists; `<step>.<where>.reached` says that we are there."""
+    path = control / f"{step}.{where}"
+    while path.exists():
+        (control / f"{step}.{where}.reached").touch()
+        time.sleep(0.01)
+
+
+def run(params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress) -> None:
+    """Copy each file of the inputs, one after the other; what an earlier attempt copied stays."""
+    control = Path(options.control) if options.control else None
+    step = output.root.parent.name
+    found = [(name, path) for name in sorted(inputs) for path in sorted(inputs[name].iterdir()) if path.is_file() and path.name != "artifact.json"]
+    if control:
+        _note(control, step, "begins")
+        _hold(control, step, "hold-begin")
+    progress.start("copying", len(found), "words")
+    for number, (name, path) in enumerate(found):
+        target = f"{name}-{path.name}"
+        if not (output.root / target).exists():
+            text = path.read_text() + params.ending
+            output.write_text(target, text)
+            if control:
+                _note(control, step, f"wrote:{target}")
+        progress.advance()
+        if control and number == 0:
+            _hold(control, step, "hold")
+            _fail(control, step)
+    progress.summary(f"{len(found)} words", words=len(found))
+    if control:
+        with contextlib.suppress(OSError):
+            _note(control, step, "ends")
+
+
+if __name__ == "__main__":
+    from vasevqa.pipeline.entry import main
+
+    main(STAGE)
