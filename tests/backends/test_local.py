@@ -1,0 +1,285 @@
+"""Processes that outlive their launcher, are started once, found again, and end whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline.kit import ROOT, wait_for
+from vasevqa.backends.base import State, Task
+from vasevqa.backends.local import LocalBackend
+from vasevqa.pipeline.lease import process_start
+from vasevqa.pipeline.spec import Resources
+
+KEY = "0123456789abcdef"
+
+
+class Stages:
+    """Makes tiny programs into stages, and remembers what must not be left running."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.backend = LocalBackend(root / "volume")
+        self.pids: list[int] = []
+
+    def task(self, program: str, attempt: int = 1, **resources: float) -> Task:
+        (self.root / "program.py").write_text(textwrap.dedent(program))
+        given = Resources.model_validate(resources)
+        return Task("run-1", "step", "program", KEY, attempt, (), given, self.root / "volume", self.root / f"log-{attempt}.txt", {"PYTHONPATH": str(self.root)})
+
+    def new_backend(self) -> LocalBackend:
+        """As another launcher has it."""
+        return LocalBackend(self.root / "volume", {"program": "program"})
+
+    def claim(self, name: str) -> dict[str, object]:
+        found: dict[str, object] = json.loads((self.root / "volume/.jobs" / name / "claim.json").read_text())
+        return found
+
+
+@pytest.fixture
+def stages(tmp_path: Path) -> Iterator[Stages]:
+    made = Stages(tmp_path)
+    made.backend = made.new_backend()
+    yield made
+    for name in made.backend.existing("vase-"):
+        made.backend.cancel(name, 0)
+        wait_for(lambda name=name: made.backend.state(name).over, f"{name} to end")
+
+
+def finish(backend: LocalBackend, name: str) -> str:
+    """Watch to the end; returns everything that was printed."""
+    text = ""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        for update in backend.watch([name], 1):
+            text += update.text
+            if update.state.over:
+                return text
+    raise AssertionError(f"{name} never ended")
+
+
+def test_a_stage_runs_with_its_environment_and_ends_with_its_code(stages: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    task = stages.task(
+        """
+        import os, sys
+        print(*(f"{name}={os.environ.get(name)}" for name in ("VASEVQA_GPUS", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "HF_HOME", "HF_HUB_OFFLINE")))
+        print("to stderr", file=sys.stderr)
+        sys.stdout.write("no line end")
+        sys.exit(3)
+        """,
+        cpus=1,
+        gpus=2,
+    )
+    assert task.name == "vase-step-0123456789-1"
+    stages.backend.submit(task)
+    text = finish(stages.backend, task.name)
+    assert f"VASEVQA_GPUS=2 OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE HF_HOME={stages.root}/volume/.cache/huggingface HF_HUB_OFFLINE=None" in text
+    assert "to stderr" in text
+    assert text.endswith("no line end")
+    assert task.log.read_text() == text
+    outcome = stages.backend.outcome(task.name)
+    assert (outcome.exit_code, outcome.signal, outcome.oom) == (3, None, False)
+    assert stages.backend.state(task.name) is State.FINISHED
+    stages.backend.remove(task.name)
+    assert stages.backend.existing("vase-") == []
+    assert stages.backend.state(task.name) is State.GONE
+    assert task.log.exists()
+
+
+def test_the_hub_is_off_for_a_step_that_reads_nothing_from_it(stages: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    program = "import os; print(os.environ.get('HF_HUB_OFFLINE'))"
+    task = stages.task(program)
+    offline = Task(**{**vars(task), "offline": True})
+    stages.backend.submit(offline)
+    assert finish(stages.backend, task.name) == "1\n"
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    again = Task(**{**vars(stages.task(program, attempt=2)), "offline": True})
+    stages.backend.submit(again)
+    assert finish(stages.backend, again.name) == "0\n"
+
+
+def test_a_signal_is_told_from_an_exit_code(stages: Stages) -> None:
+    task = stages.task("import os, signal; os.kill(os.getpid(), signal.SIGBUS)")
+    stages.backend.submit(task)
+    finish(stages.backend, task.name)
+    assert (stages.backend.outcome(task.name).exit_code, stages.backend.outcome(task.name).signal) == (None, signal.SIGBUS)
+
+
+def test_many_launchers_that_submit_one_job_start_one_process(stages: Stages) -> None:
+    task = stages.task(f"open({str(stages.root / 'count')!r}, 'a').write('x')")
+    barrier = threading.Barrier(6)
+
+    def submit() -> None:
+        backend = stages.new_backend()
+        barrier.wait()
+        backend.submit(task)
+
+    threads = [threading.Thread(target=submit) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    finish(stages.backend, task.name)
+    assert (stages.root / "count").read_text() == "x"
+    assert [entry.name for entry in (stages.root / "volume/.jobs").iterdir()] == [task.name]
+
+
+def test_a_stage_outlives_its_launcher_and_the_next_one_learns_how_it_ended(stages: Stages) -> None:
+    task = stages.task(
+        f"""
+        import sys, time
+        from pathlib import Path
+        print("begins", flush=True)
+        while not Path({str(stages.root / "go")!r}).exists():
+            time.sleep(0.01)
+        print("ends")
+        sys.exit(6)
+        """
+    )
+    launcher = f"""
+        import pickle, sys, time
+        from pathlib import Path
+        from vasevqa.backends.local import LocalBackend
+        backend = LocalBackend(Path({str(stages.root / "volume")!r}), {{"program": "program"}})
+        backend.submit(pickle.load(sys.stdin.buffer))
+        print("submitted", flush=True)
+        time.sleep(600)
+        """
+    with subprocess.Popen([sys.executable, "-c", textwrap.dedent(launcher)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(pickle.dumps(task))
+        process.stdin.close()
+        assert process.stdout.readline() == b"submitted\n"
+        process.kill()
+    assert stages.backend.existing("vase-step-") == [task.name]
+    assert stages.backend.state(task.name) is State.RUNNING
+    assert stages.backend.owner(task.name) == "run-1"
+    wait_for(task.log.read_text, "the stage to begin")
+    (stages.root / "go").touch()
+    assert finish(stages.backend, task.name) == "begins\nends\n"
+    assert stages.backend.outcome(task.name).exit_code == 6
+
+
+STUBBORN = """
+    import signal, subprocess, sys, time
+    signal.signal(signal.SIGTERM, lambda *_: print("asked", flush=True))
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    print(child.pid, flush=True)
+    while True:
+        time.sleep(600)
+    """
+
+
+def child_of(log: Path) -> int:
+    wait_for(lambda: log.exists() and log.read_text().endswith("\n"), "the stage to begin")
+    return int(log.read_text().splitlines()[0])
+
+
+def gone(pid: int) -> bool:
+    return process_start(pid) is None
+
+
+def test_cancel_asks_first_and_then_ends_the_stage_with_its_children(stages: Stages) -> None:
+    task = stages.task(STUBBORN)
+    stages.backend.submit(task)
+    child = child_of(task.log)
+    stages.backend.cancel(task.name, 600)
+    wait_for(lambda: "asked" in task.log.read_text(), "the stage to be asked")
+    assert stages.backend.state(task.name) is State.RUNNING
+    stages.new_backend().cancel(task.name, 0)  # a second time, by another process, with less patience
+    finish(stages.backend, task.name)
+    assert stages.backend.outcome(task.name).signal == signal.SIGKILL
+    wait_for(lambda: gone(child), "the stage's child to go")
+
+
+def test_children_of_a_stage_end_with_it(stages: Stages) -> None:
+    task = stages.task("import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']).pid)")
+    stages.backend.submit(task)
+    finish(stages.backend, task.name)
+    assert stages.backend.outcome(task.name).exit_code == 0
+    wait_for(lambda: gone(child_of(task.log)), "the stage's child to go")
+
+
+def test_a_killed_supervisor_takes_the_stage_along(stages: Stages) -> None:
+    task = stages.task("import os, time; print(os.getpid(), flush=True); time.sleep(600)")
+    stages.backend.submit(task)
+    stage = child_of(task.log)
+    os.kill(int(str(stages.claim(task.name)["pid"])), signal.SIGKILL)
+    finish(stages.backend, task.name)
+    assert stages.backend.outcome(task.name).signal == signal.SIGKILL
+    assert "vanished" in stages.backend.outcome(task.name).message
+    wait_for(lambda: gone(stage), "the stage to go")
+
+
+def test_a_job_whose_launcher_died_before_starting_it_is_started_by_the_next(stages: Stages) -> None:
+    task = stages.task("print('hello')")
+    program = "import pickle, sys; from pathlib import Path; from vasevqa.backends.local import LocalBackend; task = pickle.load(sys.stdin.buffer)"
+    program += "; LocalBackend(task.volume, {'program': 'program'}).submit(task)"
+    killed = subprocess.run([sys.executable, "-c", program], input=pickle.dumps(task), cwd=ROOT, env={**os.environ, "VASEVQA_FAULT": "in-submit"})
+    assert killed.returncode == -signal.SIGKILL
+    assert stages.backend.state(task.name) is State.PENDING
+    assert finish(stages.backend, task.name) == "hello\n"
+
+
+def test_cancelling_a_job_that_never_began_ends_it_unrun(stages: Stages) -> None:
+    task = stages.task("print('hello')")
+    stages.backend._start = lambda job: (_ for _ in ()).throw(OSError("killed here"))  # type: ignore[method-assign,assignment]
+    with pytest.raises(OSError, match="killed here"):
+        stages.backend.submit(task)
+    backend = stages.new_backend()
+    backend.cancel(task.name, 5)
+    assert finish(backend, task.name) == ""
+    assert backend.outcome(task.name).signal == signal.SIGTERM
+
+
+def test_a_job_on_a_machine_that_went_silent_is_gone_after_its_time_only(stages: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = stages.task("import time; time.sleep(600)")
+    stages.backend.submit(task)
+    claim = stages.root / "volume/.jobs" / task.name / "claim.json"
+    mine = claim.read_text()
+    claim.write_text(mine.replace('"boot": "', '"boot": "elsewhere-'))
+    assert stages.backend.state(task.name) is State.RUNNING
+    past = claim.stat().st_mtime - 1000
+    os.utime(claim, (past, past))
+    assert stages.backend.state(task.name) is State.GONE
+    monkeypatch.setenv("VASEVQA_LEASE_TTL", "2000")
+    assert stages.backend.state(task.name) is State.RUNNING
+    claim.write_text(mine)
+
+
+def test_a_reused_process_number_is_not_taken_for_the_job(stages: Stages) -> None:
+    task = stages.task("import time; time.sleep(600)")
+    stages.backend.submit(task)
+    claim = stages.root / "volume/.jobs" / task.name / "claim.json"
+    mine = json.loads(claim.read_text())
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as stranger:
+        claim.write_text(json.dumps({**mine, "pid": stranger.pid}))
+        assert stages.backend.state(task.name) is State.FINISHED
+        stages.backend.cancel(task.name, 0)
+        assert stranger.poll() is None
+        stranger.kill()
+    claim.write_text(json.dumps(mine))
+
+
+def test_attempts_are_listed_in_their_order(stages: Stages) -> None:
+    for attempt in (10, 9, 1):
+        task = stages.task("pass", attempt=attempt)
+        stages.backend.submit(task)
+        finish(stages.backend, task.name)
+    assert [name.rpartition("-")[2] for name in stages.backend.existing("vase-step-0123456789-")] == ["1", "9", "10"]
+    assert stages.backend.existing("vase-other-") == []
