@@ -174,9 +174,9 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except Terminated:
-        _end("Stopped by SIGTERM; the same command goes on where it was.", 143)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, click.Abort) as error:  # click turns the first into the second
+        if isinstance(error, Terminated) or isinstance(error.__cause__, Terminated):
+            _end("Stopped by SIGTERM; the same command goes on where it was.", 143)
         _end("Stopped; the same command goes on where it was.", 130)
     except BrokenPipeError:
         sys.stderr.close()

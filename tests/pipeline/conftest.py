@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from tests.pipeline.kit import Kit
 
 
 @pytest.fixture
-def kit(tmp_path: Path) -> Kit:
+def kit(tmp_path: Path) -> Iterator[Kit]:
     """A small recipe, its inputs and an empty volume."""
-    return Kit(tmp_path / "kit")
+    made = Kit(tmp_path / "kit")
+    yield made
+    made.close()

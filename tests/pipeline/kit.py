@@ -40,6 +40,7 @@ class Kit:
 
     root: Path
     events: list[Event] = field(default_factory=list)
+    processes: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         (self.root / "words").mkdir(parents=True)
@@ -84,29 +85,34 @@ class Kit:
         launcher.execute()
         return launcher.run
 
-    def command(self, *words: str | Path, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
-        """`vasevqa ...` as a process of its own, on this pipeline and volume."""
-        return subprocess.Popen(
+    def command(self, *words: str | Path, env: dict[str, str] | None = None, before: Callable[[], None] | None = None) -> subprocess.Popen[str]:
+        """`vasevqa ...` as a process of its own, on this pipeline and volume; `before` is called in that process."""
+        process = subprocess.Popen(
             [sys.executable, "-m", "tests.pipeline.drive", *map(str, words)],
             cwd=ROOT,
             env={**os.environ, "VASEVQA_VOLUME": str(self.volume.root), **(env or {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=before,  # noqa: PLW1509 - nothing but a system call
         )
+        self.processes.append(process)
+        return process
 
-    def call(self, *words: str | Path, env: dict[str, str] | None = None, check: int | None = 0) -> subprocess.CompletedProcess[str]:
+    def call(
+        self, *words: str | Path, env: dict[str, str] | None = None, check: int | None = 0, before: Callable[[], None] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """The same to its end; its exit code must be `check`."""
-        process = self.command(*words, env=env)
+        process = self.command(*words, env=env, before=before)
         out, errors = process.communicate(timeout=120)
         if check is not None:
             assert process.returncode == check, out + errors
         assert "Traceback" not in errors, errors
         return subprocess.CompletedProcess(process.args, process.returncode, out, errors)
 
-    def run(self, *words: str | Path, env: dict[str, str] | None = None, check: int | None = 0) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str | Path, **given: Any) -> subprocess.CompletedProcess[str]:
         """`vasevqa run words.yaml ...`."""
-        return self.call("run", self.recipe, *words, env=env, check=check)
+        return self.call("run", self.recipe, *words, **given)
 
     def wish(self, step: str, *outcomes: int | str) -> None:
         """How the next attempts of `step` end."""
@@ -143,6 +149,16 @@ class Kit:
 
     def runs(self) -> list[Run]:
         return all_runs(self.volume)
+
+    def close(self) -> None:
+        """Leave no process behind, whatever a test did."""
+        for process in self.processes:
+            process.kill()
+            process.communicate()
+        backend = self.backend
+        for job in backend.existing("vase-"):
+            backend.cancel(job, 0)
+            wait_for(lambda job=job: backend.state(job).over, f"{job} to end")
 
     def assert_tidy(self) -> None:
         """Nothing but complete artifacts is left: no partial folder, lease, job or process."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import signal
@@ -321,8 +322,8 @@ def test_two_launchers_share_one_job(kit: Kit) -> None:
     held = kit.hold("first")
     one = Background(kit.launcher())
     kit.wait_until_held("first")
-    other = Kit.__new__(Kit)
-    other.root, other.events = kit.root, []
+    other = copy.copy(kit)
+    other.events = []
     two = Background(other.launcher())
     wait_for(lambda: of(other, "step-adopted", "first"), "the second launcher to attach")
     held.unlink()
@@ -396,8 +397,8 @@ def test_a_job_that_another_live_run_submitted_is_not_ours_to_stop(kit: Kit) -> 
     held = kit.hold("first")
     one = Background(kit.launcher(selection=FIRST))
     kit.wait_until_held("first")
-    other = Kit.__new__(Kit)
-    other.root, other.events = kit.root, []
+    other = copy.copy(kit)
+    other.events = []
     launcher = other.launcher(selection=FIRST)
     two = Background(launcher)
     wait_for(lambda: of(other, "step-adopted", "first"), "the second launcher to attach")

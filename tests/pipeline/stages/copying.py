@@ -85,6 +85,8 @@ def _fail(control: Path, step: str) -> None:
 def _hold(control: Path, step: str, where: str) -> None:
     """Wait while `<step>.<where>` exists; `<step>.<where>.reached` says that we are there."""
     path = control / f"{step}.{where}"
+    if (control / f"{step}.stubborn").exists():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     while path.exists():
         (control / f"{step}.{where}.reached").touch()
         time.sleep(0.01)
