@@ -1,0 +1,184 @@
+"""Plans: what would run and why, over changed parameters, inputs and selections."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from vasevqa.errors import ConfigError
+from vasevqa.pipeline.artifacts import StageOutput, Volume
+from vasevqa.pipeline.catalog import PIPELINE
+from vasevqa.pipeline.digests import DigestCache, stamp
+from vasevqa.pipeline.plan import Plan, PlannedStep, Selection, make_plan
+from vasevqa.pipeline.recipe import load_recipe
+from vasevqa.pipeline.spec import Pipeline, Step
+
+TEXT = "inputs: {images: photos, quality_data: quality, clip_model: clip}\n"
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    for name in ("photos/a.jpg", "quality/0/x.jpg", "quality/1/y.jpg", "clip/config.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    return tmp_path
+
+
+def planned(world: Path, *overrides: str, text: str = TEXT, **selection: object) -> Plan:
+    (world / "recipe.yaml").write_text(text)
+    recipe = load_recipe(world / "recipe.yaml", PIPELINE, overrides)
+    return make_plan(recipe, PIPELINE, Volume(world / "volume"), Selection(**selection))  # type: ignore[arg-type]
+
+
+def make(step: PlannedStep) -> None:
+    """Write the step's artifact as its stage would."""
+    output = StageOutput(step.artifact.partial)
+    output.write_text("result", step.artifact.key)
+    inputs = {name: {"key": given.key, "path": given.value} for name, given in step.inputs.items()}
+    output.seal(
+        {"step": step.name, "stage": step.stage.name, "stage_version": step.stage.version, "params": step.params.model_dump(mode="json"), "inputs": inputs}
+    )
+    step.artifact.commit("test")
+
+
+def made(world: Path) -> Path:
+    for step in planned(world).steps:
+        make(step)
+    return world
+
+
+def missing(plan: Plan) -> list[str]:
+    return [step.name for step in plan.steps if not step.hit]
+
+
+def reasons(plan: Plan, name: str) -> str:
+    return "; ".join(next(step for step in plan.steps if step.name == name).reasons)
+
+
+def test_at_first_everything_would_run_in_order(world: Path) -> None:
+    plan = planned(world)
+    assert missing(plan) == ["train-classifier", "classify", "clip-filter", "select-views"]
+    assert "no artifact of this step exists yet" in reasons(plan, "classify")
+    assert planned(made(world)).steps
+    assert missing(planned(world)) == []
+
+
+def test_a_changed_parameter_reruns_its_step_and_what_depends_on_it(world: Path) -> None:
+    plan = planned(made(world), "clip-filter.threshold=0.2")
+    assert missing(plan) == ["clip-filter", "select-views"]
+    assert "threshold is 0.2, was None" in reasons(plan, "clip-filter")
+    assert "images comes from clip-filter, which will run" in reasons(plan, "select-views")
+
+
+def test_options_and_resources_are_no_part_of_the_key(world: Path) -> None:
+    text = TEXT + "steps: {clip-filter: {batch_size: 4, device: cpu, resources: {memory: 1Gi}}}\n"
+    assert missing(planned(made(world), text=text)) == []
+
+
+def test_a_changed_input_is_named(world: Path) -> None:
+    made(world)
+    (world / "photos/b.jpg").write_text("new")
+    plan = planned(world)
+    assert missing(plan) == ["classify", "clip-filter", "select-views"]
+    assert "input images changed" in reasons(plan, "classify")
+
+
+def test_renaming_a_photograph_is_a_change_and_touching_it_is_none(world: Path) -> None:
+    made(world)
+    os.utime(world / "photos/a.jpg", (1, 1))
+    assert missing(planned(world)) == []
+    (world / "photos/a.jpg").rename(world / "photos/c.jpg")
+    assert "classify" in missing(planned(world))
+
+
+def test_an_input_called_like_a_step_replaces_it(world: Path) -> None:
+    (world / "old.pth").write_text("weights")
+    plan = planned(world, text="inputs: {images: photos, clip_model: clip, train-classifier: old.pth}\n")
+    assert [step.name for step in plan.steps] == ["classify", "clip-filter", "select-views"]
+    assert plan.steps[0].inputs["model"].value == str(world / "old.pth")
+    assert "replaced" in plan.skipped["train-classifier"]
+
+
+def test_a_skipped_step_hands_on_its_input(world: Path) -> None:
+    (world / "old.pth").write_text("weights")
+    plan = planned(world, text="skip: [classify]\ninputs: {images: photos, quality_data: quality, clip_model: clip}\n", last="clip-filter")
+    assert [step.name for step in plan.steps] == ["clip-filter"]
+    assert plan.steps[0].inputs["images"].value == str(world / "photos")
+
+
+def test_from_to_and_only(world: Path) -> None:
+    assert missing(planned(world, last="classify")) == ["train-classifier", "classify"]
+    with pytest.raises(ConfigError, match="train-classifier has no finished artifact"):
+        planned(world, first="classify")
+    for step in planned(world, last="classify").steps:
+        make(step)
+    assert missing(planned(world, first="clip-filter")) == ["clip-filter", "select-views"]
+    assert missing(planned(world, only=("clip-filter",))) == ["clip-filter"]
+    with pytest.raises(ConfigError, match="Did you mean 'classify'"):
+        planned(world, last="clasify")
+
+
+def test_refresh_is_a_miss(world: Path) -> None:
+    plan = planned(made(world), refresh=("classify",))
+    assert missing(plan) == ["classify"]
+    assert reasons(plan, "classify") == "refresh was asked for"
+
+
+def test_a_missing_input_names_the_step_and_the_key(world: Path) -> None:
+    with pytest.raises(ConfigError, match="clip-filter needs the input 'clip_model'"):
+        planned(world, text="inputs: {images: photos, quality_data: quality}\n")
+    assert missing(planned(world, text="to: classify\ninputs: {images: photos, quality_data: quality}\n")) == ["train-classifier", "classify"]
+
+
+def test_a_cycle_is_named(world: Path) -> None:
+    stage = PIPELINE.step("classify").stage
+    cyclic = Pipeline((Step("one", stage, {"images": "two", "model": "inputs.images"}), Step("two", stage, {"images": "one", "model": "inputs.images"})))
+    (world / "recipe.yaml").write_text("inputs: {images: photos}\n")
+    with pytest.raises(ConfigError, match=r"one.*wait for one another"):
+        make_plan(load_recipe(world / "recipe.yaml", cyclic), cyclic, Volume(world / "volume"))
+
+
+def test_digests_follow_content_and_names_not_times(tmp_path: Path) -> None:
+    cache = DigestCache(tmp_path / "cache")
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.jpg").write_text("same")
+    os.utime(tmp_path / "a/x.jpg", (5, 5))
+    assert cache.digest(tmp_path / "a") == cache.digest(tmp_path / "b")
+    before = cache.digest(tmp_path / "a/x.jpg")
+    (tmp_path / "a/x.jpg").write_text("else")
+    assert cache.digest(tmp_path / "a/x.jpg") != before
+    assert cache.digest(tmp_path / "a") != cache.digest(tmp_path / "b")
+
+
+def test_a_second_digest_reads_no_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(5):
+        (folder / f"{number}.jpg").write_text(str(number))
+    monkeypatch.setattr("vasevqa.pipeline.digests.RACY", -(10**18))  # as if the files were old
+    first = DigestCache(tmp_path / "cache").digest(folder)
+    monkeypatch.setattr("vasevqa.files.digest_file", lambda path: pytest.fail(f"{path} was read again"))
+    assert DigestCache(tmp_path / "cache").digest(folder) == first
+
+
+def test_a_damaged_cache_costs_time_only(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("x")
+    good = DigestCache(tmp_path / "cache").digest(tmp_path / "x")
+    (tmp_path / "cache/digests.sqlite").write_bytes(b"garbage" * 1000)
+    assert DigestCache(tmp_path / "cache").digest(tmp_path / "x") == good
+
+
+def test_links_and_loops_are_digested_as_what_they_point_to(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real/x.jpg").write_text("x")
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked/x.jpg").symlink_to(tmp_path / "real/x.jpg")
+    (tmp_path / "linked/loop").symlink_to(tmp_path / "linked")
+    cache = DigestCache(tmp_path / "cache")
+    assert cache.digest(tmp_path / "linked") == cache.digest(tmp_path / "real")
+    before = stamp(tmp_path / "linked")
+    (tmp_path / "real/x.jpg").write_text("changed")
+    assert stamp(tmp_path / "linked") != before
