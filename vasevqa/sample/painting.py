@@ -1,110 +1,185 @@
-"""The painted surface of a vase, unrolled: bands, ornaments and figures."""
+"""The painted surface of a vase, unrolled: grounds, bands of ornament, and figures."""
 
 from __future__ import annotations
 
 import math
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from vasevqa.sample.shapes import Vase
+from vasevqa.sample.catalogue import Color, Vase
+from vasevqa.sample.figures import FIGURES, WIDTHS, Pen, palmette
+from vasevqa.sample.shapes import SHAPES, Shape, Zone
 
-WIDTH, HEIGHT = 960, 256  # 360 degrees by the height of the vase
-CLAY, GLOSS, CREAM = (196, 110, 58), (34, 28, 27), (226, 214, 188)
-Color = tuple[int, int, int]
+WIDTH, HEIGHT = 1080, 360  # once around by the height of the vase
+GLOSS, CREAM, BROWN = (34, 27, 26), (228, 217, 192), (104, 50, 30)
 
 
-def paint(vase: Vase) -> np.ndarray:
-    """The surface as (HEIGHT, WIDTH, 3) float32 in 0..255; row 0 is the rim, column 0 the back."""
-    rng = random.Random(vase.seed)
-    clay = _vary(CLAY, rng, 22)
-    gloss = _vary(GLOSS, rng, 8)
-    ground = {"black-figure": clay, "red-figure": gloss, "geometric": clay, "white-ground": CREAM}[vase.technique]
-    ink = {"black-figure": gloss, "red-figure": clay, "geometric": gloss, "white-ground": _vary((110, 52, 30), rng, 15)}[vase.technique]
-    image = Image.new("RGB", (WIDTH, HEIGHT), ground)
+@dataclass(frozen=True)
+class Palette:
+    """The colours of one vase."""
+
+    clay: Color
+    gloss: Color
+    ground: Color  # behind the figures
+    ink: Color  # of the figures
+    line: Color  # inside the figures
+
+
+@lru_cache(maxsize=4)  # the views of one vase come one after another
+def paint(vase: Vase) -> tuple[np.ndarray, Palette]:
+    """The surface as (HEIGHT, WIDTH, 3) float32 in 0..255, row 0 at the rim and the middle column at the front; and its palette."""
+    palette, shape = _palette(vase), SHAPES[vase.shape]
+    image = Image.new("RGB", (WIDTH, HEIGHT), palette.clay if vase.technique == "geometric" else palette.gloss)
     draw = ImageDraw.Draw(image)
-    draw.rectangle((0, 0, WIDTH, 28), fill=gloss)
-    draw.rectangle((0, 196, WIDTH, HEIGHT), fill=gloss)
-    draw.rectangle((0, 204, WIDTH, 208), fill=clay)
     if vase.technique == "geometric":
-        for top in (36, 84, 132):
-            _meander(draw, top, 30, ink)
-            _zigzag(draw, top + 36, 10, ink)
-        draw.rectangle((0, 178, WIDTH, 184), fill=ink)
+        _geometric(draw, vase, shape, palette)
     else:
-        for top in (32, 172):
-            draw.rectangle((0, top - 3, WIDTH, top - 1), fill=ink)
-            (_meander if vase.border == "meander" else _tongues)(draw, top, 20, ink)
-            draw.rectangle((0, top + 21, WIDTH, top + 23), fill=ink)
-        for side in range(4):  # figures all around, so that every view shows some
-            _FIGURES[vase.subject](draw, WIDTH * (side + 0.5) / 4, 60, 108, ink)
-    return np.asarray(image, dtype=np.float32)
+        _figured(draw, vase, shape, palette)
+    foot = _row(0.06)
+    draw.rectangle((0, foot, WIDTH, HEIGHT), fill=palette.gloss)
+    draw.rectangle((0, foot - 3, WIDTH, foot), fill=palette.clay)
+    draw.rectangle((0, 0, WIDTH, _row(0.975)), fill=palette.gloss)
+    return np.asarray(image, dtype=np.float32), palette
+
+
+def _palette(vase: Vase) -> Palette:
+    rng = random.Random(vase.seed)
+    clay, gloss = _vary(vase.ware.clay, rng, 18), _vary(GLOSS, rng, 8)
+    ground, ink, line = {
+        "black-figure": (clay, gloss, clay),
+        "red-figure": (gloss, clay, gloss),
+        "white-ground": (_vary(CREAM, rng, 8), _vary(BROWN, rng, 12), CREAM),
+        "geometric": (clay, gloss, clay),
+    }[vase.technique]
+    return Palette(clay, gloss, ground, ink, line)
 
 
 def _vary(color: Color, rng: random.Random, by: int) -> Color:
     shift = rng.uniform(-by, by)
-    return tuple(int(min(255, max(0, channel + shift + rng.uniform(-by / 3, by / 3)))) for channel in color)  # type: ignore[return-value]
+    red, green, blue = (int(min(255, max(0, channel + shift + rng.uniform(-by / 3, by / 3)))) for channel in color)
+    return red, green, blue
 
 
-def _meander(draw: ImageDraw.ImageDraw, top: float, height: float, ink: Color) -> None:
-    for left in np.arange(0, WIDTH, height * 1.5):
-        right, bottom = left + height * 1.2, top + height
-        points = [(left, bottom), (left, top), (right, top), (right, bottom - 4), (left + height * 0.4, bottom - 4), (left + height * 0.4, top + height * 0.45), (right - height * 0.3, top + height * 0.45)]
-        draw.line(points, fill=ink, width=max(3, int(height / 7)))
+def _row(height: float) -> float:
+    return (1 - height) * HEIGHT
 
 
-def _tongues(draw: ImageDraw.ImageDraw, top: float, height: float, ink: Color) -> None:
-    for left in np.arange(0, WIDTH, 16):
-        draw.rounded_rectangle((left, top, left + 9, top + height), radius=4, fill=ink)
+def _stretch(shape: Shape, height: float) -> float:
+    """Columns per row for equal lengths on the vase, at `height`."""
+    radius = float(shape.radius(np.array(height)))
+    return (WIDTH / (2 * math.pi * radius)) / (HEIGHT / (2 * shape.aspect))
 
 
-def _zigzag(draw: ImageDraw.ImageDraw, top: float, height: float, ink: Color) -> None:
-    points = [(left, top + (height if index % 2 else 0)) for index, left in enumerate(np.arange(0, WIDTH + 12, 12))]
-    draw.line(points, fill=ink, width=3)
+def _figured(draw: ImageDraw.ImageDraw, vase: Vase, shape: Shape, palette: Palette) -> None:
+    low, high = shape.scene
+    lower, upper = min(zone[0] for zone in shape.borders), max(zone[1] for zone in shape.borders)
+    draw.rectangle((0, _row(max(high, upper) + 0.015), WIDTH, _row(min(low, lower) - 0.015)), fill=palette.ground)
+    for zone in shape.borders:
+        _band(draw, vase.border, zone, shape, palette.ink)
+    if shape.neck is not None:
+        draw.rectangle((0, _row(shape.neck[1]), WIDTH, _row(shape.neck[0])), fill=palette.ground)
+        _band(draw, "ivy" if vase.border != "ivy" else "lozenge", shape.neck, shape, palette.ink)
+    if vase.technique == "black-figure":
+        foot = min(low, lower) - 0.03
+        if foot > 0.14:
+            _band(draw, "rays", (0.09, foot), shape, palette.clay)
+    height, stretch = (high - low) * HEIGHT * 0.88, _stretch(shape, (low + high) / 2)
+    wide = WIDTHS[vase.subject] * height * stretch
+    count = max(1, min(2, int(WIDTH * 0.3 / wide)))
+    top = _row(high) + (high - low) * HEIGHT * 0.1
+    for middle in (WIDTH / 2, 0, WIDTH):  # front, and the back on both sides of the seam
+        for place in range(count):
+            x = middle + (place - (count - 1) / 2) * wide
+            facing = 1 if place < count / 2 else -1
+            FIGURES[vase.subject](Pen(draw, x, top, height, stretch, palette.ink, palette.line, facing))
+    for middle in (WIDTH / 4, WIDTH * 3 / 4):
+        palmette(Pen(draw, middle, top + height * 0.08, height * 0.84, min(stretch, 1.6), palette.ink, palette.line))
 
 
-def _person(draw: ImageDraw.ImageDraw, x: float, top: float, height: float, ink: Color, lean: float = 0.0) -> None:
-    unit = height / 8
-    draw.ellipse((x - unit * 0.6 + lean, top, x + unit * 0.6 + lean, top + unit * 1.3), fill=ink)
-    draw.polygon([(x - unit * 1.2 + lean, top + unit * 1.5), (x + unit * 1.2 + lean, top + unit * 1.5), (x + unit * 0.7, top + unit * 4.3), (x - unit * 0.7, top + unit * 4.3)], fill=ink)
-    for side in (-1, 1):
-        draw.line([(x + side * unit * 0.4, top + unit * 4.2), (x + side * unit * 1.1, top + unit * 6), (x + side * unit * 0.8, top + unit * 8)], fill=ink, width=int(unit * 0.8))
-        draw.line([(x + side * unit + lean, top + unit * 1.8), (x + side * unit * 2, top + unit * (3 + side))], fill=ink, width=int(unit * 0.6))
+def _geometric(draw: ImageDraw.ImageDraw, vase: Vase, shape: Shape, palette: Palette) -> None:
+    low, high = shape.scene
+    tall = high - low
+    for top, part, kind in (
+        (0.0, 0.3, vase.border),
+        (0.34, 0.12, "zigzag"),
+        (0.76, 0.24, "meander" if vase.border != "meander" else "lozenge"),
+    ):
+        _band(draw, kind, (high - tall * (top + part), high - tall * top), shape, palette.ink)
+    zone = (high - tall * 0.74, high - tall * 0.48)
+    height, stretch = (zone[1] - zone[0]) * HEIGHT, _stretch(shape, sum(zone) / 2)
+    count = max(4, int(WIDTH / (WIDTHS[vase.subject] * height * stretch * 1.1)))
+    for place in range(count + 1):
+        FIGURES[vase.subject](Pen(draw, place * WIDTH / count, _row(zone[1]), height, stretch, palette.ink, palette.line))
+    for zone in (*shape.borders, *([shape.neck] if shape.neck else [])):
+        _band(draw, "zigzag" if zone != shape.neck else vase.border, zone, shape, palette.ink)
+    draw.rectangle((0, _row(min(low, *(zone[0] for zone in shape.borders)) - 0.05), WIDTH, HEIGHT), fill=palette.gloss)
 
 
-def _warrior(draw: ImageDraw.ImageDraw, x: float, top: float, height: float, ink: Color) -> None:
-    _person(draw, x, top, height, ink)
-    draw.line([(x + height * 0.28, top - 4), (x + height * 0.22, top + height)], fill=ink, width=3)
-    draw.ellipse((x - height * 0.42, top + height * 0.2, x - height * 0.06, top + height * 0.56), outline=ink, width=6)
+def _band(draw: ImageDraw.ImageDraw, kind: str, zone: Zone, shape: Shape, ink: Color) -> None:
+    """A band of ornament between two thin lines, repeated a whole number of times around the vase."""
+    top, bottom = _row(zone[1]), _row(zone[0])
+    height, proportion, ornament = bottom - top, *_ORNAMENTS[kind]
+    count = max(8, round(WIDTH / (height * proportion * _stretch(shape, sum(zone) / 2))))
+    step = WIDTH / count
+    if kind != "rays":
+        for y in (top, bottom):
+            draw.line((0, y, WIDTH, y), fill=ink, width=2)
+        top, height = top + 4, height - 8
+    for index in range(count):
+        ornament(draw, (index * step, top, step, height), ink, index)
 
 
-def _draped(draw: ImageDraw.ImageDraw, x: float, top: float, height: float, ink: Color) -> None:
-    _person(draw, x, top, height, ink)
-    draw.polygon([(x - height * 0.14, top + height * 0.22), (x + height * 0.14, top + height * 0.22), (x + height * 0.26, top + height), (x - height * 0.26, top + height)], fill=ink)
+Box = tuple[float, float, float, float]  # left, top, width, height
 
 
-def _dancers(draw: ImageDraw.ImageDraw, x: float, top: float, height: float, ink: Color) -> None:
-    _person(draw, x - height * 0.32, top, height, ink, lean=height * 0.08)
-    _person(draw, x + height * 0.32, top, height, ink, lean=-height * 0.08)
+def _meander(draw: ImageDraw.ImageDraw, box: Box, ink: Color, index: int) -> None:
+    left, top, wide, high = box
+    path = ((0, 1), (0, 0), (0.78, 0), (0.78, 0.72), (0.32, 0.72), (0.32, 0.38), (0.55, 0.38))
+    draw.line([(left + x * wide, top + y * high) for x, y in path], fill=ink, width=max(2, round(high / 7)))
+    draw.line((left, top + high, left + wide, top + high), fill=ink, width=max(2, round(high / 7)))
 
 
-def _horse(draw: ImageDraw.ImageDraw, x: float, top: float, height: float, ink: Color) -> None:
-    draw.ellipse((x - height * 0.55, top + height * 0.32, x + height * 0.4, top + height * 0.66), fill=ink)
-    draw.polygon([(x + height * 0.2, top + height * 0.45), (x + height * 0.38, top + height * 0.05), (x + height * 0.5, top + height * 0.1), (x + height * 0.4, top + height * 0.55)], fill=ink)
-    draw.polygon([(x + height * 0.36, top + height * 0.04), (x + height * 0.68, top + height * 0.2), (x + height * 0.64, top + height * 0.28), (x + height * 0.4, top + height * 0.2)], fill=ink)
-    for leg in (-0.46, -0.34, 0.2, 0.32):
-        draw.line([(x + height * leg, top + height * 0.55), (x + height * (leg + 0.05), top + height)], fill=ink, width=int(height * 0.07))
-    draw.arc((x - height * 0.8, top + height * 0.35, x - height * 0.45, top + height * 0.9), 200, 330, fill=ink, width=6)
+def _tongue(draw: ImageDraw.ImageDraw, box: Box, ink: Color, index: int) -> None:
+    left, top, wide, high = box
+    draw.rectangle((left + wide * 0.18, top, left + wide * 0.82, top + high * 0.7), fill=ink)
+    draw.ellipse((left + wide * 0.18, top + high * 0.45, left + wide * 0.82, top + high), fill=ink)
 
 
-def _palmette(draw: ImageDraw.ImageDraw, x: float, top: float, height: float, ink: Color) -> None:
-    for index in range(7):
-        angle = math.pi * (index + 0.5) / 7
-        tip = (x - math.cos(angle) * height * 0.4, top + height * (0.8 - 0.7 * math.sin(angle)))
-        draw.line([(x, top + height * 0.8), tip], fill=ink, width=8)
+def _ivy(draw: ImageDraw.ImageDraw, box: Box, ink: Color, index: int) -> None:
+    left, top, wide, high = box
+    draw.line((left, top + high / 2, left + wide, top + high / 2), fill=ink, width=2)
+    for x, y in ((0.3, 0.22), (0.75, 0.78)):
+        cx, cy = left + x * wide, top + y * high
+        draw.polygon([(cx - wide * 0.2, cy), (cx, cy - high * 0.2), (cx + wide * 0.24, cy), (cx, cy + high * 0.2)], fill=ink)
 
 
-Figure = Callable[[ImageDraw.ImageDraw, float, float, float, Color], None]
-_FIGURES: dict[str, Figure] = {"warrior": _warrior, "draped": _draped, "dancers": _dancers, "horse": _horse, "palmette": _palmette}
+def _lozenge(draw: ImageDraw.ImageDraw, box: Box, ink: Color, index: int) -> None:
+    left, top, wide, high = box
+    cx, cy = left + wide / 2, top + high / 2
+    draw.line([(left, cy), (cx, top), (left + wide, cy), (cx, top + high), (left, cy)], fill=ink, width=max(2, round(high / 9)))
+    draw.ellipse((cx - wide / 8, cy - high / 8, cx + wide / 8, cy + high / 8), fill=ink)
+
+
+def _zigzag(draw: ImageDraw.ImageDraw, box: Box, ink: Color, index: int) -> None:
+    left, top, wide, high = box
+    draw.line([(left, top + high), (left + wide / 2, top), (left + wide, top + high)], fill=ink, width=max(2, round(high / 6)))
+
+
+def _rays(draw: ImageDraw.ImageDraw, box: Box, ink: Color, index: int) -> None:
+    left, top, wide, high = box
+    draw.polygon([(left + wide * 0.1, top + high), (left + wide * 0.5, top), (left + wide * 0.9, top + high)], fill=ink)
+
+
+_ORNAMENTS: dict[str, tuple[float, Callable[[ImageDraw.ImageDraw, Box, Color, int], None]]] = {
+    "meander": (1.25, _meander),
+    "tongue": (0.55, _tongue),
+    "ivy": (1.2, _ivy),
+    "lozenge": (0.9, _lozenge),
+    "zigzag": (0.9, _zigzag),
+    "rays": (0.45, _rays),
+}

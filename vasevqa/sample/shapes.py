@@ -1,103 +1,126 @@
-"""Shapes of vases as profiles of surfaces of revolution, and what is known of each invented vase."""
+"""Shapes of Greek vases as profiles of surfaces of revolution, with their handles and the zones that painters used."""
 
 from __future__ import annotations
 
-import random
-import uuid
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
+
+Zone = tuple[float, float]  # heights of the lower and the upper edge, 0 at the foot and 1 at the rim
+
+
+@dataclass(frozen=True)
+class Handle:
+    """A handle: `strap` stands upright between the heights `low` and `high`, `loop` lies on the body at `low`.
+
+    `azimuth` is in degrees, 0 at the front; `out` is how far it reaches from the axis, in greatest radii.
+    """
+
+    kind: str
+    azimuth: float
+    low: float
+    high: float
+    out: float
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A profile from foot (v=0) to rim (v=1): (v, radius) with the largest radius 1; `aspect` is height over greatest width."""
+    """A profile from foot (0) to rim (1): pairs (height, radius) with the greatest radius 1; `aspect` is height over greatest width."""
 
     profile: tuple[tuple[float, float], ...]
     aspect: float
-    handles: str  # side, loop, none: how they are drawn
-    handle_span: tuple[float, float]  # v of the lower and the upper end
+    handles: tuple[Handle, ...]
+    scene: Zone  # where the figures stand
+    borders: tuple[Zone, ...]  # bands of ornament around them
+    neck: Zone | None = None
 
-    def radius(self, v: np.ndarray) -> np.ndarray:
-        """The radius at heights `v`, smoothed."""
-        grid = np.linspace(0, 1, 201)
-        values = np.interp(grid, *np.array(self.profile).T)
-        kernel = np.hanning(13)
-        padded = np.pad(values, 6, mode="edge")
-        return np.asarray(np.interp(v, grid, np.convolve(padded, kernel / kernel.sum(), "valid")))
+    def radius(self, height: np.ndarray) -> np.ndarray:
+        """The radius at `height` (any shape, 0..1), smoothed as a potter's hand does."""
+        grid, values = _smoothed(self.profile)
+        return np.interp(height, grid, values)
+
+    def slope(self, height: np.ndarray) -> np.ndarray:
+        """The change of radius per unit of height, both in greatest radii."""
+        grid, values = _smoothed(self.profile)
+        return np.interp(height, grid, np.gradient(values, grid)) / (2 * self.aspect)
+
+    @property
+    def reach(self) -> float:
+        """The farthest that anything stands off the axis, in greatest radii."""
+        return max([1.0, *(handle.out for handle in self.handles if handle.azimuth not in (0, 180))])
+
+
+@lru_cache
+def _smoothed(profile: tuple[tuple[float, float], ...]) -> tuple[np.ndarray, np.ndarray]:
+    grid = np.linspace(0, 1, 201)
+    values = np.interp(grid, *np.array(profile).T)
+    kernel = np.hanning(17)
+    return grid, np.convolve(np.pad(values, 8, mode="edge"), kernel / kernel.sum(), "valid")
+
+
+def _both_sides(kind: str, low: float, high: float, out: float) -> tuple[Handle, Handle]:
+    return Handle(kind, 90, low, high, out), Handle(kind, -90, low, high, out)
 
 
 SHAPES = {
-    "amphora": Shape(((0, 0.42), (0.04, 0.42), (0.07, 0.22), (0.3, 0.75), (0.55, 1), (0.7, 0.85), (0.78, 0.4), (0.95, 0.4), (0.97, 0.5), (1, 0.5)), 1.45, "side", (0.62, 0.95)),
-    "kylix": Shape(((0, 0.45), (0.06, 0.42), (0.12, 0.1), (0.42, 0.12), (0.5, 0.5), (0.7, 0.85), (1, 1)), 0.55, "loop", (0.7, 0.9)),
-    "lekythos": Shape(((0, 0.6), (0.05, 0.6), (0.07, 0.35), (0.12, 0.8), (0.6, 1), (0.68, 0.7), (0.72, 0.22), (0.86, 0.22), (0.9, 0.5), (1, 0.6)), 2.5, "one", (0.62, 0.86)),
-    "hydria": Shape(((0, 0.42), (0.04, 0.42), (0.08, 0.25), (0.35, 0.8), (0.62, 1), (0.72, 0.85), (0.77, 0.32), (0.93, 0.34), (0.97, 0.52), (1, 0.52)), 1.2, "loop", (0.5, 0.62)),
-    "krater": Shape(((0, 0.5), (0.07, 0.5), (0.11, 0.25), (0.2, 0.6), (0.4, 0.85), (0.75, 0.88), (0.95, 0.98), (1, 1)), 1.0, "loop", (0.3, 0.45)),
-    "oinochoe": Shape(((0, 0.5), (0.05, 0.5), (0.3, 0.95), (0.45, 1), (0.65, 0.7), (0.75, 0.38), (0.9, 0.42), (1, 0.55)), 1.5, "one", (0.5, 0.97)),
-    "skyphos": Shape(((0, 0.6), (0.06, 0.58), (0.3, 0.85), (0.7, 0.98), (1, 1)), 0.8, "loop", (0.78, 0.92)),
-    "stamnos": Shape(((0, 0.45), (0.05, 0.42), (0.35, 0.75), (0.65, 1), (0.8, 0.85), (0.86, 0.5), (0.96, 0.5), (1, 0.6)), 1.1, "loop", (0.55, 0.68)),
+    "amphora": Shape(
+        ((0, 0.42), (0.04, 0.42), (0.07, 0.22), (0.3, 0.75), (0.55, 1), (0.68, 0.88), (0.77, 0.42), (0.94, 0.4), (0.96, 0.52), (1, 0.54)),
+        1.42,
+        _both_sides("strap", 0.68, 0.93, 0.92),
+        (0.34, 0.62),
+        ((0.27, 0.32), (0.64, 0.7)),
+        (0.8, 0.92),
+    ),
+    "kylix": Shape(
+        ((0, 0.46), (0.05, 0.44), (0.1, 0.1), (0.34, 0.11), (0.4, 0.42), (0.55, 0.78), (0.75, 0.95), (1, 1)),
+        0.52,
+        _both_sides("loop", 0.78, 0.95, 1.36),
+        (0.5, 0.88),
+        ((0.9, 0.97),),
+    ),
+    "lekythos": Shape(
+        ((0, 0.62), (0.05, 0.62), (0.07, 0.35), (0.12, 0.8), (0.3, 0.96), (0.6, 1), (0.67, 0.7), (0.71, 0.24), (0.85, 0.22), (0.89, 0.52), (1, 0.62)),
+        2.3,
+        (Handle("strap", 180, 0.64, 0.86, 0.85),),
+        (0.23, 0.55),
+        ((0.175, 0.21), (0.57, 0.605)),
+    ),
+    "hydria": Shape(
+        ((0, 0.44), (0.04, 0.44), (0.08, 0.25), (0.35, 0.8), (0.6, 1), (0.7, 0.86), (0.76, 0.34), (0.93, 0.36), (0.96, 0.54), (1, 0.56)),
+        1.22,
+        (*_both_sides("loop", 0.55, 0.62, 1.3), Handle("strap", 180, 0.68, 0.94, 0.9)),
+        (0.32, 0.6),
+        ((0.25, 0.3), (0.62, 0.68)),
+        (0.79, 0.9),
+    ),
+    "krater": Shape(
+        ((0, 0.52), (0.07, 0.52), (0.11, 0.27), (0.2, 0.6), (0.38, 0.84), (0.75, 0.88), (0.92, 0.97), (1, 1.0)),
+        0.98,
+        _both_sides("loop", 0.38, 0.5, 1.22),
+        (0.36, 0.78),
+        ((0.28, 0.34), (0.83, 0.9)),
+    ),
+    "oinochoe": Shape(
+        ((0, 0.5), (0.05, 0.5), (0.08, 0.42), (0.3, 0.95), (0.45, 1), (0.62, 0.75), (0.73, 0.38), (0.88, 0.4), (1, 0.58)),
+        1.4,
+        (Handle("strap", 180, 0.55, 0.99, 1.0),),
+        (0.2, 0.5),
+        ((0.13, 0.18), (0.52, 0.58)),
+        (0.76, 0.87),
+    ),
+    "skyphos": Shape(
+        ((0, 0.62), (0.06, 0.6), (0.1, 0.58), (0.35, 0.86), (0.7, 0.98), (1, 1)),
+        0.78,
+        _both_sides("loop", 0.86, 0.9, 1.38),
+        (0.26, 0.78),
+        ((0.15, 0.22), (0.83, 0.91)),
+    ),
+    "stamnos": Shape(
+        ((0, 0.45), (0.05, 0.43), (0.35, 0.75), (0.65, 1), (0.78, 0.9), (0.85, 0.5), (0.95, 0.5), (1, 0.62)),
+        1.08,
+        _both_sides("loop", 0.6, 0.68, 1.28),
+        (0.34, 0.66),
+        ((0.27, 0.32), (0.69, 0.75)),
+    ),
 }
-
-# technique -> (fabric, earliest, latest year BCE) as is usual for it
-TECHNIQUES = {"black-figure": ("Attic", 600, 480), "red-figure": ("Attic", 525, 320), "geometric": ("Corinthian", 750, 690), "white-ground": ("Attic", 500, 400)}
-PROVENANCES = ("Vulci", "Athens, Kerameikos", "Nola", "Gela", "Cerveteri", "Kameiros", "Corinth", "Tarquinia")
-PAINTERS = {
-    "black-figure": ("Exekias", "the Amasis Painter", "the Antimenes Painter", "Lydos"),
-    "red-figure": ("Euphronios", "the Berlin Painter", "the Kleophrades Painter", "the Niobid Painter"),
-    "geometric": ("the Dipylon Workshop", "the Hirschfeld Workshop"),
-    "white-ground": ("the Achilles Painter", "the Bowdoin Painter"),
-}
-SUBJECTS = {"warrior": "a warrior with a spear", "horse": "a horse", "draped": "a draped figure", "dancers": "two dancing figures", "palmette": "a palmette"}
-
-
-@dataclass(frozen=True)
-class Vase:
-    """One invented vase: what it looks like and what a catalogue says of it."""
-
-    id: str
-    shape: str
-    technique: str
-    subject: str
-    border: str
-    begin: int  # year BCE
-    end: int
-    provenance: str
-    painter: str
-    seed: int
-
-    @property
-    def annotation(self) -> dict[str, object]:
-        """The catalogue entry, every field consistent with what is drawn."""
-        fabric = TECHNIQUES[self.technique][0]
-        decoration = f"{SUBJECTS[self.subject]}, framed by a {self.border} band" if self.technique != "geometric" else f"bands of {self.border} and zigzags"
-        return {
-            "vase_id": self.id,
-            "fabric": fabric,
-            "technique": self.technique,
-            "shape": self.shape,
-            "provenance": self.provenance,
-            "date": f"c. {self.begin}-{self.end} BCE",
-            "date_range": [-self.begin, -self.end],
-            "attribution": self.painter,
-            "decoration": decoration,
-            "caption": f"{'An' if fabric[0] in 'AEIOU' else 'A'} {fabric} {self.technique} {self.shape}, c. {self.begin}-{self.end} BCE, attributed to {self.painter}, showing {decoration}.",
-        }
-
-
-def invent(rng: random.Random) -> Vase:
-    """A vase by the random numbers of `rng`."""
-    technique = rng.choice(list(TECHNIQUES))
-    _, earliest, latest = TECHNIQUES[technique]
-    begin = rng.randrange(latest + 20, earliest + 1, 5)
-    return Vase(
-        id=str(uuid.UUID(int=rng.getrandbits(128), version=4)),
-        shape=rng.choice(list(SHAPES)),
-        technique=technique,
-        subject="palmette" if technique == "geometric" else rng.choice([name for name in SUBJECTS if name != "palmette"]),
-        border=rng.choice(("meander", "tongue")) if technique != "geometric" else "meander",
-        begin=begin,
-        end=max(latest, begin - rng.choice((20, 25, 40, 50))),
-        provenance=rng.choice(PROVENANCES),
-        painter=rng.choice(PAINTERS[technique]),
-        seed=rng.getrandbits(32),
-    )

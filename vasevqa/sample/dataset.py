@@ -1,0 +1,188 @@
+"""A small labelled world of vases on disk: photographs to curate, labelled ones to learn from, annotations and the truth."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from vasevqa import files
+from vasevqa.errors import ConfigError
+from vasevqa.sample.catalogue import Vase, invent
+from vasevqa.sample.photographing import DAMAGE, Shot, photograph
+
+VERSION = 2  # raised when the same settings draw something else
+COLLECTIONS = ("london", "berlin", "münchen, antike")
+VIEWS = ("front", "left", "back", "right", "top", "detail")
+# Dark photographs are rarer: brightness alone must not tell the classes apart.
+WEIGHTS = {"fragment": 4, "cracks": 4, "blur": 3, "dark": 1, "drawing": 3, "crop": 3}
+MARKER, STAGING, LOCK = "sample.json", ".drawing", ".sample.lock"
+
+OnProgress = Callable[[str, int, int], None]  # (what, done, total)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides a sample: the same settings draw the same bytes."""
+
+    vases: int = 24
+    views: int = 4  # photographs a vase, 1 to 6
+    quality_vases: int = 70  # labelled vases a class
+    seed: int = 0
+    size: int = 288  # pixels, the side of every photograph
+
+
+@dataclass(frozen=True)
+class Job:
+    """One photograph to draw, and where."""
+
+    name: str
+    vase: Vase
+    shot: Shot
+
+
+def draw_sample(folder: Path, settings: Settings, on_progress: OnProgress | None = None) -> bool:
+    """Draw photos/, quality/0, quality/1, annotations.json and truth.json into `folder`; False if that was done before.
+
+    `sample.json` is written last and says that everything is there; what an interrupted call leaves is in `.drawing/` and is
+    drawn again. A sample with the same settings by an older version of the drawing is replaced, other files stay.
+    ConfigError if the folder holds a sample with other settings, or anything else.
+    """
+    wanted = {"version": VERSION, **asdict(settings)}
+    marker, staging = folder / MARKER, folder / STAGING
+    if _settings(marker) == wanted:
+        return False
+    _check(folder, wanted)
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / LOCK):
+        if _settings(marker) == wanted:  # somebody else drew it meanwhile
+            return False
+        if _settings(staging / MARKER) != wanted:
+            shutil.rmtree(staging, ignore_errors=True)
+            _draw_all(staging, settings, wanted, on_progress or (lambda what, done, total: None))
+        _publish(staging, folder)
+    return True
+
+
+def _read(marker: Path) -> dict[str, Any]:
+    try:
+        loaded = json.loads(marker.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except ValueError:
+        raise ConfigError(f"{marker} can't be read; remove {marker.parent}, or choose another folder.") from None
+    return loaded if isinstance(loaded, dict) else {}
+
+
+def _settings(marker: Path) -> dict[str, Any]:
+    return {name: value for name, value in _read(marker).items() if name != "files"}
+
+
+def _check(folder: Path, wanted: dict[str, Any]) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file; choose another folder.")
+    found = _settings(folder / MARKER)
+    for name, value in wanted.items():
+        if found and name != "version" and found.get(name) != value:
+            raise ConfigError(f"{folder} holds a sample with {name} = {found.get(name)}, not {value}; remove it, or choose another folder.")
+    if found or (folder / STAGING).is_dir() or not folder.is_dir():
+        return
+    foreign = sorted(entry.name for entry in folder.iterdir() if entry.name not in (LOCK, "models"))
+    if foreign:
+        raise ConfigError(f"{folder} holds other files ({foreign[0]}); choose another folder.")
+
+
+def _draw_all(staging: Path, settings: Settings, wanted: dict[str, Any], report: OnProgress) -> None:
+    photos, vases = _photos(settings)
+    jobs = [*photos, *_quality(settings)]
+    for parent in {(staging / job.name).parent for job in jobs}:
+        parent.mkdir(parents=True)
+    pool = ThreadPoolExecutor(2)
+    try:
+        for done, _ in enumerate(pool.map(lambda job: (staging / job.name).write_bytes(photograph(job.vase, job.shot)), jobs), 1):
+            report("drawing", done, len(jobs))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    broken = _broken_files(staging, photos[0])
+    files.write_json(staging / "annotations.json", [vase.annotation for vase in vases])
+    files.write_json(staging / "truth.json", [*map(_truth, photos), *({"name": name.removeprefix("photos/"), "quality": "unreadable"} for name in broken)])
+    files.write_json(staging / MARKER, {**wanted, "files": [*(job.name for job in jobs), *broken, "annotations.json", "truth.json"]}, indent=None)
+
+
+def _truth(job: Job) -> dict[str, Any]:
+    return {
+        "name": job.name.removeprefix("photos/"),
+        "quality": "damaged" if job.shot.damage else "intact",
+        "damage": job.shot.damage,
+        "vase_id": job.vase.id,
+        "shape": job.vase.shape,
+        "technique": job.vase.technique,
+    }
+
+
+def _publish(staging: Path, folder: Path) -> None:
+    """Move what was drawn into place, the marker last. Called again after a kill, it goes on."""
+    if (folder / MARKER).exists():
+        os.replace(folder / MARKER, staging / "replaced.json")
+    drawn = _read(staging / MARKER)["files"]
+    for name in set(_read(staging / "replaced.json").get("files", [])) - set(drawn):
+        (folder / name).unlink(missing_ok=True)
+    for name in drawn:
+        if (staging / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(staging / name, folder / name)
+    os.replace(staging / MARKER, folder / MARKER)
+    shutil.rmtree(staging)
+
+
+def damage(rng: random.Random) -> str:
+    """A way for a photograph to go wrong."""
+    return rng.choices(DAMAGE, [WEIGHTS[kind] for kind in DAMAGE])[0]
+
+
+def _photos(settings: Settings) -> tuple[list[Job], list[Vase]]:
+    """Most vases are whole and most of their views good; one in five is broken in all its views."""
+    rng = random.Random(f"photos-{settings.seed}")
+    jobs, vases = [], []
+    for number in range(settings.vases):
+        vase = invent(rng)
+        vases.append(vase)
+        broken = number % 5 == 4
+        for view in range(settings.views):
+            kind = rng.choice(("fragment", "cracks")) if broken else damage(rng) if rng.random() < 0.3 else None
+            shot = Shot(view * 360 / settings.views + rng.uniform(-15, 15), kind, rng.getrandbits(32), settings.size)
+            jobs.append(Job(f"photos/{COLLECTIONS[number % len(COLLECTIONS)]}/{_file_name(vase, view)}", vase, shot))
+    return jobs, vases
+
+
+def _quality(settings: Settings) -> Iterator[Job]:
+    """Labelled photographs of other vases: 0/ damaged, 1/ intact."""
+    rng = random.Random(f"quality-{settings.seed}")
+    for label in (0, 1):
+        for _ in range(settings.quality_vases):
+            vase = invent(rng)
+            for view in range(settings.views):
+                shot = Shot(rng.uniform(0, 360), None if label else damage(rng), rng.getrandbits(32), settings.size)
+                yield Job(f"quality/{label}/{_file_name(vase, view)}", vase, shot)
+
+
+def _file_name(vase: Vase, view: int) -> str:
+    return f"{vase.id}_{VIEWS[view]}_ac001001.jpg"
+
+
+def _broken_files(staging: Path, first: Job) -> list[str]:
+    """What real folders hold as well: half a photograph, an empty file, a text called .jpg. Reports must list them with their reasons."""
+    whole = (staging / first.name).read_bytes()
+    broken = {"truncated.jpg": whole[: len(whole) // 2], "empty.jpg": b"", "notes.jpg": b"Photographed on a rainy day.\n"}
+    names = [str(Path(first.name).with_name(name)) for name in broken]
+    for name, content in zip(names, broken.values(), strict=True):
+        (staging / name).write_bytes(content)
+    return names
