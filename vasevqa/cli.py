@@ -78,7 +78,11 @@ def plan_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--parallel", type=click.IntRange(1), default=2, show_default=True, help="steps side by side")
 @click.option("--backend", type=click.Choice(["local"]), default="local", show_default=True, help="where steps run")
 def run(**given: Any) -> None:
-    """Run RECIPE: whatever is missing, in order; the same command after a crash goes on."""
+    """Run RECIPE, as far as its artifacts are missing.
+
+    The same command goes on after a crash, a kill or Ctrl-C; when nothing is missing, it does nothing.
+    Example: vasevqa run recipe.yaml --set clip-filter.threshold=0.15 --input images=photos/
+    """
     from vasevqa.commands import running
 
     sys.exit(running.run(given))
@@ -87,7 +91,10 @@ def run(**given: Any) -> None:
 @cli.command()
 @plan_options
 def plan(**given: Any) -> None:
-    """Show what `run` would do with RECIPE, and why."""
+    """Show what `run` would do, and why.
+
+    Example: vasevqa plan recipe.yaml --set clip-filter.threshold=0.15
+    """
     from vasevqa.commands import running
 
     running.plan(given)
@@ -96,7 +103,7 @@ def plan(**given: Any) -> None:
 @cli.command()
 @click.option("--schema", is_flag=True, help="print the JSON schema for editors")
 def recipe(schema: bool) -> None:
-    """Describe recipes: every step with its parameters, or the JSON schema."""
+    """Describe every step and its parameters."""
     from vasevqa.commands import running
 
     running.describe_recipes(schema)
@@ -107,7 +114,10 @@ def recipe(schema: bool) -> None:
 @volume_option
 @click.option("--json", "as_json", is_flag=True, help="print JSON")
 def status(name: str | None, volume: Path, as_json: bool) -> None:
-    """Show RUN's steps (the newest run's by default), and the other runs."""
+    """Show the steps of RUN, and the other runs.
+
+    Without RUN, those of the newest.
+    """
     from vasevqa.commands import runs
 
     runs.status(name, volume, as_json)
@@ -118,18 +128,25 @@ def status(name: str | None, volume: Path, as_json: bool) -> None:
 @click.argument("step", required=False)
 @volume_option
 @click.option("-f", "--follow", is_flag=True, help="go on until the run ends")
-def logs(name: str | None, step: str | None, volume: Path, follow: bool) -> None:
-    """Print the logs of RUN (of one STEP)."""
+@click.option("--raw", is_flag=True, help="print the log files as they are, with the stages' JSON events")
+def logs(name: str | None, step: str | None, volume: Path, follow: bool, raw: bool) -> None:
+    """Print the logs of RUN, or of its STEP.
+
+    Without RUN, the newest run's: `vasevqa logs -f` follows what runs now.
+    """
     from vasevqa.commands import runs
 
-    runs.logs(name, step, volume, follow)
+    runs.logs(name, step, volume, follow, raw)
 
 
 @cli.command()
 @click.argument("name", metavar="RUN", required=False)
 @volume_option
 def cancel(name: str | None, volume: Path) -> None:
-    """Stop RUN and its running steps (the newest by default); the same `run` command goes on later."""
+    """Stop RUN and its running steps.
+
+    Without RUN, the newest. The same `run` command goes on later from where the steps were.
+    """
     from vasevqa.commands import runs
 
     runs.cancel(name, volume)
@@ -140,7 +157,11 @@ def cancel(name: str | None, volume: Path) -> None:
 @volume_option
 @click.option("--yes", is_flag=True, help="remove; without it, only list")
 def clean(names: tuple[str, ...], volume: Path, yes: bool) -> None:
-    """List (with --yes: remove) what nothing points to: artifacts of no run, leftovers, and the RUNs named. Never inputs."""
+    """List what no run points to; remove it with --yes.
+
+    That is: artifacts of no run, unfinished work of runs that are over, finished jobs, and the RUNs named (whose artifacts are
+    then free to go unless another run points to them). Never inputs.
+    """
     from vasevqa.commands import cleaning
 
     cleaning.clean(names, volume, yes)
@@ -150,7 +171,7 @@ def clean(names: tuple[str, ...], volume: Path, yes: bool) -> None:
 @click.argument("name", metavar="[RUN]", required=False)
 @volume_option
 def report(name: str | None, volume: Path) -> None:
-    """Write RUN's report.html anew and print where it is."""
+    """Write the report of RUN anew and say where it is."""
     from vasevqa.commands import runs
 
     runs.report(name, volume)

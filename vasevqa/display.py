@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Any
 
-from vasevqa.pipeline.events import Event
+from vasevqa.pipeline.events import Event, parse
 from vasevqa.pipeline.progress import duration
 
 LINE_SECONDS = 5.0
@@ -30,10 +30,29 @@ def sentence(event: Event) -> str | None:
     if kind == "step-failed":
         return f"{step}: failed; its log is {event['log']}"
     if kind in ("stage-note", "stage-speed"):
-        return f"{step}: {event['text']}"
+        return f"{step}: {event.get('text', '')}"
+    if kind == "step-refreshed":
+        return f"{step}: its artifact is made anew"
     if kind == "step-cancelled":
         return f"{step}: stopping"
     return None
+
+
+def log_line(line: str) -> str | None:
+    """A line of a stage's log for people: its events as sentences, everything else as it is; None for what says nothing."""
+    event = next(parse([line]), None)
+    if event is None:
+        return line
+    kind = event["event"]
+    if kind == "progress":
+        return progress_text(event)
+    if kind == "phase":
+        return f"{event.get('what', '')}{': ' + str(event['total']) + ' ' + event.get('unit', '') if event.get('total') else ''}"
+    if kind == "metrics":
+        return ", ".join(f"{name} {value}" for name, value in event.items() if name not in ("event", "time"))
+    if kind in ("note", "summary", "speed"):
+        return str(event.get("text", ""))
+    return None  # an error is said in plain text as well
 
 
 def _started(event: Event) -> str:
@@ -67,7 +86,8 @@ def progress_text(event: Event) -> str:
     """'scoring 120/400 images (33.1/s, 8 s left)'."""
     of = f"/{event['total']}" if event.get("total") else ""
     left = f", {duration(event['left'])} left" if event.get("left") else ""
-    return f"{event['what']} {event['done']}{of} {event['unit']} ({event['rate']}/s{left})"
+    rate = f" ({event['rate']}/s{left})" if event.get("rate") else ""
+    return f"{event.get('what', '')} {event.get('done', 0)}{of} {event.get('unit', '')}{rate}".strip()
 
 
 class JsonDisplay:
@@ -100,9 +120,9 @@ class TerminalDisplay:
         if kind in ("stage-phase", "stage-progress"):
             if step not in self._tasks:
                 self._tasks[step] = self._progress.add_task(step, total=None, rate="")
-            rate = f"{event['rate']} {event['unit']}/s" if "rate" in event else ""
+            rate = f"{event['rate']} {event.get('unit', '')}/s" if "rate" in event else ""
             self._progress.update(
-                self._tasks[step], description=f"{step}: {event['what']}", total=event.get("total"), completed=event.get("done", 0), rate=rate
+                self._tasks[step], description=f"{step}: {event.get('what', '')}", total=event.get("total"), completed=event.get("done", 0), rate=rate
             )
         elif kind in ("step-done", "step-failed", "step-cancelled") and step in self._tasks:
             self._progress.remove_task(self._tasks.pop(step))

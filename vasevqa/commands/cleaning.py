@@ -41,7 +41,8 @@ def leftovers(volume: Volume, kept: set[tuple[str, str]], working: tuple[str, ..
                 if (step.name, key) not in kept:
                     yield entry, "artifact of no run" if artifact.complete else "incomplete artifact"
             elif entry.suffix == ".partial":
-                yield entry, "unfinished work (a run would go on from it)"
+                if (step.name, key) not in kept:
+                    yield entry, "unfinished work of no unfinished run"
             elif entry.suffix == ".aside":
                 yield entry, "replaced artifact"
 

@@ -11,6 +11,7 @@ import click
 
 from vasevqa.backends.local import LocalBackend
 from vasevqa.commands.running import write_report
+from vasevqa.display import log_line, progress_text
 from vasevqa.errors import ConfigError
 from vasevqa.pipeline.artifacts import Volume
 from vasevqa.pipeline.launcher import GRACE
@@ -35,6 +36,8 @@ def steps_of(run: Run) -> dict[str, dict[str, Any]]:
             for name in event["steps"]:
                 found.setdefault(name, {"state": "waiting"})
             found |= {name: {"state": "skipped", "text": why} for name, why in event.get("skipped", {}).items()}
+        if event["event"] == "stage-progress" and event["step"] in found:
+            found[event["step"]]["progress"] = progress_text(event)
         if event["event"] in states:
             row = found.setdefault(event["step"], {})
             hit = event.get("hit") and row.get("state") != "done"
@@ -59,7 +62,8 @@ def status(name: str | None, volume: Path, as_json: bool) -> None:
     width = max((len(step) for step in steps), default=0)
     for step, row in steps.items():
         took = duration(row["seconds"]) if row.get("seconds") is not None else ""
-        click.echo(f"  {step:<{width}}  {row['state']:<10}  {took:>8}  {row.get('text', '')}".rstrip())
+        text = row.get("progress", "") if row["state"] == "running" else row.get("text", "")
+        click.echo(f"  {step:<{width}}  {row['state']:<10}  {took:>8}  {text}".rstrip())
     others = [other for other in all_runs(place) if other.name != run.name]
     if others:
         click.echo("other runs:")
@@ -67,7 +71,7 @@ def status(name: str | None, volume: Path, as_json: bool) -> None:
             click.echo(f"  {other.name}: {other.state}")
 
 
-def logs(name: str | None, step: str | None, volume: Path, follow: bool) -> None:
+def logs(name: str | None, step: str | None, volume: Path, follow: bool, raw: bool) -> None:
     """Print log files in the order in which they were begun; with `follow`, until the run is no longer running."""
     run = find_run(Volume(volume.absolute()), name)
     if step is not None and step not in steps_of(run):
@@ -85,7 +89,9 @@ def logs(name: str | None, step: str | None, volume: Path, follow: bool) -> None
                 block = block[: block.rfind(b"\n") + 1]
             offsets[path] = offsets.get(path, 0) + len(block)
             for line in block.decode("utf-8", "replace").splitlines():
-                click.echo(f"{prefix}{line}")
+                shown = line if raw else log_line(line)
+                if shown is not None:
+                    click.echo(f"{prefix}{shown}")
         if over or not follow:
             return
         time.sleep(0.3)

@@ -107,7 +107,7 @@ def find_run(volume: Volume, name: str | None) -> Run:
         return runs[-1]
     found = [run for run in runs if run.name == name] or [run for run in runs if run.name.startswith(name)]
     if len(found) != 1:
-        raise ConfigError(f"There {'is no run' if not found else 'are several runs'} '{name}'.{nearest(name, [run.name for run in runs])}")
+        raise ConfigError(f"There {'is no run' if not found else 'are several runs'} '{name}'.{nearest(name, [run.name for run in runs[-5:]])}")
     return found[0]
 
 
