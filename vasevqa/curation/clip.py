@@ -7,6 +7,7 @@ QuickGELU; a Hugging Face folder says so in its config (`hidden_act`), an open_c
 from __future__ import annotations
 
 import json
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,7 +157,11 @@ def _open_clip_folder(folder: Path, device: torch.device, precision: str) -> Cli
     preprocess_cfg = config.get("preprocess_cfg", {})
     try:
         # Built from the config alone, then loaded here: open_clip would take weights that it finds anywhere.
-        model = open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_image=False)
+        logging.disable(logging.WARNING)  # it would warn of random weights, which the next line replaces
+        try:
+            model = open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_image=False)
+        finally:
+            logging.disable(logging.NOTSET)
         open_clip.load_checkpoint(model, str(weights), strict=True, weights_only=True)
         tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
     except Exception as error:  # open_clip, torch and safetensors each raise their own kinds

@@ -172,6 +172,7 @@ def run_stage(stage: Stage, values: Mapping[str, Any]) -> int:
     """Run `stage` with the command line's values; returns the exit code (errors.py). Prints one sentence for a user's mistake."""
     from vasevqa.pipeline.progress import make_progress
 
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads on busy cores are ten times slower
     progress = make_progress(stage.name, json_events=bool(values["json_events"]))
 
     def say(kind: str, exit_code: int, message: str) -> int:

@@ -78,10 +78,9 @@ class StageProgress:
         if not seconds or total <= 0:
             return
         bottleneck = max(seconds, key=lambda kind: seconds[kind])
-        elapsed = max(time.monotonic() - self._began, 1e-9)
         parts = ", ".join(f"{kind} {value:.1f} s" for kind, value in seconds.items())
         self.figures["speed"] = {"seconds": {kind: round(value, 3) for kind, value in seconds.items()}, "count": count, "bottleneck": bottleneck}
-        self._say_speed(f"{count} {unit} at {count / elapsed:.1f}/s; {parts}; the bottleneck is {bottleneck}", dict(seconds), count, bottleneck)
+        self._say_speed(f"{count} {unit} at {count / total:.1f}/s; {parts}; the bottleneck is {bottleneck}", dict(seconds), count, bottleneck)
 
     def error(self, kind: str, exit_code: int, message: str) -> None:
         """The one sentence that ends a failed stage."""

@@ -1,0 +1,76 @@
+"""Rules of the house that a reader can rely on, as tests."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import generated
+from vasevqa.pipeline.catalog import PIPELINE
+
+ROOT = Path(__file__).parent.parent
+HEAVY = ("torch", "numpy", "PIL", "swift", "transformers", "sklearn", "matplotlib", "kubernetes", "docker", "rich")
+MODULES = sorted(path.stem for path in (ROOT / "jobs").glob("*.py") if path.stem != "__init__")
+
+
+def test_every_stage_has_its_command() -> None:
+    assert {name.replace("-", "_") for name in generated.stages()} == set(MODULES)
+
+
+@pytest.mark.parametrize("module", [f"jobs.{name}" for name in MODULES] + ["vasevqa.cli"])
+def test_help_loads_no_heavy_library(module: str) -> None:
+    program = (
+        f"import sys, runpy; sys.argv = ['x', '--help']\n"
+        f"try: runpy.run_module({module!r}, run_name='__main__')\n"
+        f"except SystemExit as end: assert not end.code, end.code\n"
+        f"heavy = sorted(set({HEAVY!r}) & set(sys.modules))\n"
+        f"assert not heavy, heavy"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+    assert "Usage:" in result.stdout
+
+
+def test_a_stage_whose_code_changed_was_decided_about() -> None:
+    assert generated.STAGE_SOURCES.read_text() == generated.stage_sources(), "raise Stage.version if results change, then run `make generate`"
+
+
+def test_the_readme_names_the_stages_as_they_are() -> None:
+    assert generated.README.read_text() == generated.readme()
+
+
+@pytest.mark.parametrize("stage", generated.stages().values(), ids=list(generated.stages()))
+def test_every_parameter_says_what_it_is(stage: object) -> None:
+    for model in (stage.params, stage.options):  # type: ignore[attr-defined]
+        for name, info in model.model_fields.items():
+            assert info.description, f"{name} has no description"
+
+
+def test_no_field_is_both_parameter_and_option() -> None:
+    for stage in generated.stages().values():
+        assert not set(stage.params.model_fields) & set(stage.options.model_fields), stage.name
+
+
+def test_modules_fit_in_the_head() -> None:
+    long = [str(path.relative_to(ROOT)) for path in ROOT.glob("vasevqa/**/*.py") if len(path.read_text().splitlines()) > 400]
+    assert not long
+
+
+def test_every_make_target_is_documented() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    phony = set(re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[0].split())
+    documented = set(re.findall(r"^([a-z0-9-]+):.*## ", makefile, re.MULTILINE))
+    assert phony == documented
+
+
+def test_catalog_steps_read_what_their_stages_declare() -> None:
+    for step in PIPELINE.steps:
+        declared = {given.name for given in step.stage.inputs}
+        required = {given.name for given in step.stage.inputs if given.required}
+        assert required <= set(step.inputs) <= declared, step.name
+        assert importlib.import_module(step.stage.module).STAGE is step.stage

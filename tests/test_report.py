@@ -1,0 +1,51 @@
+"""The report of a run: one file, no network, everything escaped."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from tests import pictures
+from vasevqa.pipeline.artifacts import Volume
+from vasevqa.pipeline.events import EventLog
+from vasevqa.report.html import write_report
+
+NASTY = "<script>alert(1)</script>.jpg"
+
+
+def test_a_run_becomes_one_file(volume_root: Path) -> None:
+    run = volume_root / "runs/20260101-000000-demo-abcd"
+    artifact = volume_root / "artifacts/clip-filter/k1"
+    rows = []
+    for number in range(30):
+        accepted = number >= 12
+        pictures.save(artifact / ("accepted" if accepted else "rejected") / f"{number:02}.jpg", number)
+        rows.append({"name": f"{number:02}.jpg", "score": number / 30, "accepted": accepted})
+    report = {"images": rows, "threshold": 0.4, "threshold_source": "given", "quarantined": [{"name": NASTY, "reason": "not an image"}]}
+    (artifact / "filtering_report.json").write_text(json.dumps(report))
+    (artifact / "artifact.json").write_text('{"summary": "kept 18"}')
+    (run / "steps").mkdir(parents=True)
+    (run / "steps/clip-filter").symlink_to(artifact)
+    log = EventLog(run / "events.jsonl")
+    log.append("run-started", steps=["clip-filter", "select-views"], skipped={"classify": "skipped: hands on its images"})
+    log.append("step-started", step="clip-filter", attempt=1)
+    log.append("step-done", step="clip-filter", hit=False, summary="kept 18", key="k1")
+    log.append("step-failed", step="select-views", message="No <b>images</b>.")
+    log.append("run-failed", step="select-views")
+    html = write_report(run, Volume(volume_root)).read_text()
+
+    assert not re.findall(r'(?:src|href)="(?!data:)', html), "nothing is loaded from elsewhere"
+    assert NASTY not in html
+    assert "&lt;script&gt;" in html
+    assert "<b>images</b>" not in html
+    for text in ("kept 18", "not an image", "skipped: hands on its images", "0.4000", "Accepted", "Borderline", "Rejected", "failed"):
+        assert text in html
+    assert html.count("data:image/jpeg;base64,") == 12 + 12 + 12
+    assert html.count("<rect") == 40
+
+
+def test_a_run_that_did_nothing_yet_has_a_report_too(volume_root: Path) -> None:
+    run = volume_root / "runs/20260101-000000-demo-abcd"
+    run.mkdir(parents=True)
+    assert "not started" in write_report(run, Volume(volume_root)).read_text()
