@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.argument("output", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--vases", type=click.IntRange(1), default=24, show_default=True, help="vases to photograph")
 @click.option("--views", type=click.IntRange(1, 6), default=4, show_default=True, help="photographs a vase")
-@click.option("--quality-vases", type=click.IntRange(10), default=70, show_default=True, help="labelled vases a class, for train-classifier")
+@click.option("--quality-vases", type=click.IntRange(10), default=100, show_default=True, help="labelled vases a class, for train-classifier")
 @click.option("--seed", type=int, default=0, show_default=True, help="another seed draws other vases")
 @click.option("--size", type=click.IntRange(96, 2048), default=288, show_default=True, help="pixels, the side of each photograph")
 @click.option("--models", is_flag=True, help="also train the tiny CLIP (about two minutes, once)")

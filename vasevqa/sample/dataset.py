@@ -35,7 +35,7 @@ class Settings:
 
     vases: int = 24
     views: int = 4  # photographs a vase, 1 to 6
-    quality_vases: int = 70  # labelled vases a class
+    quality_vases: int = 100  # labelled vases a class
     seed: int = 0
     size: int = 288  # pixels, the side of every photograph
 
