@@ -1,0 +1,209 @@
+"""`make bench`: speed as ratios, each pair measured in one run on this machine. `--quick` takes fewer images."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+QUICK = "--quick" in sys.argv
+Row = tuple[str, float, str]
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds that `work` takes."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def photographs(folder: Path, count: int) -> None:
+    """JPEGs of 1 to 2 megapixels with the detail of photographs."""
+    import numpy as np
+    from PIL import Image
+
+    folder.mkdir(parents=True)
+    for number in range(count):
+        rng = np.random.default_rng(number)
+        side = 1000 + 10 * (number % 40)
+        coarse = Image.fromarray(rng.integers(0, 255, (40, 48, 3), dtype=np.uint8)).resize((side + 200, side), Image.Resampling.BICUBIC)
+        noise = rng.normal(0, 6, (side, side + 200, 1))
+        Image.fromarray((np.asarray(coarse) + noise).clip(0, 255).astype(np.uint8)).save(folder / f"{number:04}.jpg", quality=88)
+
+
+def vit_b_32(folder: Path) -> Path:
+    """ViT-B/32 with random weights in open_clip's format."""
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True)
+    torch.manual_seed(0)
+    config = open_clip.get_model_config("ViT-B-32-quickgelu")
+    model = open_clip.create_model("ViT-B-32-quickgelu", pretrained=None)
+    save_file(dict(model.state_dict()), folder / "open_clip_model.safetensors")
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
+    return folder
+
+
+def clip_rows(base: Path) -> list[Row]:
+    """clip-filter against the plain way, against its parts, and select-views after it."""
+    import torch
+
+    from tests.fakes import FolderOutput, RecordingProgress
+    from vasevqa.curation import clip, images, quality
+    from vasevqa.curation.loader import Loader
+    from vasevqa.stages import clip_filter, select_views
+
+    cpu, count = torch.device("cpu"), 32 if QUICK else 96
+    photographs(base / "photos", count)
+    folder = vit_b_32(base / "model")
+    prompts = quality.Prompts()
+
+    plain_model = clip.load_clip(folder, cpu, "fp32")
+    files = sorted((base / "photos").iterdir())
+    few = files[: count // 3]
+
+    def plain() -> None:
+        for path in few:
+            plain_model.encode_images(plain_model.preprocess(images.open_image(path)).unsqueeze(0))
+
+    model = clip.load_clip(folder, cpu, "auto")
+    found = list(images.find_images(base / "photos"))
+    pixels = torch.cat([batch.pixels for batch in Loader(found[:32], model.preprocess, 32, cover=model.preprocess.size)])
+    model.encode_images(pixels)  # warm-up
+
+    def ours() -> None:
+        for batch in Loader(found, model.preprocess, 32, cover=model.preprocess.size):
+            model.encode_images(batch.pixels)
+
+    def decode_only() -> None:
+        for _ in Loader(found, model.preprocess, 32, cover=model.preprocess.size):
+            pass
+
+    def model_only() -> None:
+        for _ in range(count // 32):
+            model.encode_images(pixels)
+
+    plain_each = timed(plain) / len(few)
+    ours_seconds = min(timed(ours) for _ in range(2))
+    parts = max(min(timed(decode_only) for _ in range(2)), min(timed(model_only) for _ in range(2)))
+    options = {"images": base / "photos", "clip_model": folder}
+    filtering = timed(
+        lambda: clip_filter.run(clip_filter.Params(), clip_filter.Options(device="cpu"), options, FolderOutput(base / "out"), RecordingProgress())
+    )
+    selecting = timed(
+        lambda: select_views.run(
+            select_views.Params(), select_views.Options(device="cpu"), {"images": base / "out"}, FolderOutput(base / "views"), RecordingProgress()
+        )
+    )
+    assert len(prompts.high) == 8
+    return [
+        ("clip-filter: plain time / ours", plain_each * count / ours_seconds, "one image at a time, full decode, fp32; at least 2.5"),
+        ("clip-filter: ours / max(decode only, model only)", ours_seconds / parts, "at most 1.2"),
+        ("select-views / clip-filter", selecting / filtering, "reuses the scores; under 0.05"),
+        ("clip-filter, images per second", count / ours_seconds, f"ViT-B/32, {model.precision}"),
+    ]
+
+
+def classify_rows(base: Path) -> list[Row]:
+    """classify in batches with decoding ahead, against one image at a time."""
+    import torch
+    from torchvision.transforms.v2 import functional
+
+    from vasevqa.curation import images
+    from vasevqa.curation.classifier import MEAN, STD, Classifier, EvalTransform, build
+    from vasevqa.curation.loader import Loader
+
+    count = 24 if QUICK else 64
+    files = sorted((base / "photos").iterdir())[:count]
+    network = build("resnet50").eval()
+    transform = EvalTransform(224)
+
+    @torch.inference_mode()
+    def plain() -> None:
+        for path in files[: count // 4]:
+            tensor = functional.to_dtype(functional.pil_to_tensor(transform.cropped(images.open_image(path))), torch.float32, scale=True)
+            network(functional.normalize(tensor, list(MEAN), list(STD)).unsqueeze(0))
+
+    plain()
+    plain_seconds = timed(plain) * 4
+    classifier = Classifier(network.to(memory_format=torch.channels_last), "resnet50", 224, 1.0, torch.device("cpu"))
+    found = [images.Found(path, path.name) for path in files]
+
+    def ours() -> None:
+        for batch in Loader(found, transform, 32, cover=transform.resize):
+            classifier.probabilities(batch.pixels)
+
+    ours()
+    return [("classify: plain time / ours", plain_seconds / timed(ours), "one image at a time, full decode, fp32")]
+
+
+def plan_rows(base: Path) -> list[Row]:
+    """The second digest of 100,000 files costs stat calls."""
+    from vasevqa.pipeline.digests import DigestCache
+
+    count = 10_000 if QUICK else 100_000
+    for number in range(count):
+        path = base / f"many/{number % 100:02}/{number}.jpg"
+        if number < 100:
+            path.parent.mkdir(parents=True)
+        path.write_bytes(b"%d" % number)
+        os.utime(path, (1, 1))
+    time.sleep(2.1)  # younger files are read again, since a change could still hide in their time stamp
+    cache = DigestCache(base / "cache")
+    first = timed(lambda: cache.digest(base / "many"))
+    second = timed(lambda: cache.digest(base / "many"))
+    return [(f"plan over {count:,} files: second digest / first", second / first, f"{second:.2f} s the second time; under 3 s")]
+
+
+MEMORY = """
+import sys, resource
+from pathlib import Path
+import torch
+from vasevqa.curation.images import find_images
+from vasevqa.curation.loader import Loader
+from vasevqa.curation.clip import Preprocess
+for batch in Loader(find_images(Path(sys.argv[1])), Preprocess(224), 32, cover=224): pass
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def memory_rows(base: Path) -> list[Row]:
+    """Peak memory over 1,000 and over 10,000 images."""
+    source = next((base / "photos").iterdir())
+    from PIL import Image
+
+    small = base / "small.jpg"
+    Image.open(source).resize((256, 256)).save(small)
+    peaks = []
+    for count in (1_000, 10_000 if not QUICK else 3_000):
+        folder = base / f"memory-{count}"
+        folder.mkdir()
+        for number in range(count):
+            os.link(small, folder / f"{number}.jpg")
+        peaks.append(int(subprocess.run([sys.executable, "-c", MEMORY, str(folder)], capture_output=True, text=True, check=True).stdout))
+    return [("peak memory: 10,000 images / 1,000", peaks[1] / peaks[0], f"{peaks[0] >> 10} and {peaks[1] >> 10} MiB")]
+
+
+def main() -> None:
+    """Print the table."""
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder)
+        rows = [*clip_rows(base), *classify_rows(base), *plan_rows(base), *memory_rows(base)]
+    print(f"{'what':<58} {'measured':>9}  about")
+    for name, value, about in rows:
+        print(f"{name:<58} {value:>9.3f}  {about}")
+    print(f"peak memory of this process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10} MiB, {os.cpu_count()} cores")
+
+
+if __name__ == "__main__":
+    main()
