@@ -122,7 +122,9 @@ def open_run(volume: Volume, recipe_name: str, text: str, plan: Sequence[Mapping
 def new_run(volume: Volume, recipe_name: str, text: str, plan: Sequence[Mapping[str, Any]]) -> Run:
     """A new run. `plan` has a mapping with at least `step` and `key` for each step."""
     word = re.sub(r"[^a-z0-9]+", "-", recipe_name.lower()).strip("-")[:30].strip("-") or "run"
-    run = Run(volume, f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{word}-{os.urandom(2).hex()}")
+    # To the millisecond: names are the order of runs, also of two that a script starts at once.
+    moment = f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S%f}"[:-3]
+    run = Run(volume, f"{moment}-{word}-{os.urandom(2).hex()}")
     run.path.mkdir(parents=True)
     files.write_json(run.path / "plan.json", list(plan), indent=1)
     files.write_text(run.recipe, text)  # last: a folder without it is no run
