@@ -42,7 +42,7 @@ def fails(kit: Kit, *words: str | Path, code: int = 2) -> str:
 def test_run_says_what_happens_in_plain_lines_when_piped(kit: Kit) -> None:
     out = kit.run().stdout
     lines = out.splitlines()
-    assert re.fullmatch(r"run \d{8}-\d{6}-words-[0-9a-f]{4}", lines[0])
+    assert re.fullmatch(r"run \d{8}-\d{9}-words-[0-9a-f]{4}", lines[0])
     assert "first: started" in lines
     assert any(re.fullmatch(r"last: done in .*: 4 words", line) for line in lines)
     assert lines[-1] == f"Report: {kit.runs()[0].report}"

@@ -81,7 +81,9 @@ def run(**given: Any) -> None:
     """Run RECIPE, as far as its artifacts are missing.
 
     The same command goes on after a crash, a kill or Ctrl-C; when nothing is missing, it does nothing.
-    Example: vasevqa run recipe.yaml --set clip-filter.threshold=0.15 --input images=photos/
+    \b
+    Example:
+      vasevqa run recipe.yaml --set clip-filter.threshold=0.15 --input images=photos/
     """
     from vasevqa.commands import running
 
@@ -93,7 +95,9 @@ def run(**given: Any) -> None:
 def plan(**given: Any) -> None:
     """Show what `run` would do, and why.
 
-    Example: vasevqa plan recipe.yaml --set clip-filter.threshold=0.15
+    \b
+    Example:
+      vasevqa plan recipe.yaml --set clip-filter.threshold=0.15
     """
     from vasevqa.commands import running
 

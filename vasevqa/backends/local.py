@@ -142,6 +142,8 @@ class LocalBackend:
             return Holder(**json.loads((job / "claim.json").read_text()))
         except FileNotFoundError:
             return None
+        except (ValueError, TypeError):  # being written; or its writer died over it, and it goes stale like a silent machine's
+            return Holder("unknown", "", 0, "", "", "", "")
 
     def _is_here(self, claim: Holder) -> bool:
         """True if the supervisor is (or was) a process that can be looked at from here."""

@@ -7,6 +7,7 @@ JOB/cancel asks for an end: SIGTERM to the stage at once, SIGKILL to its whole p
 
 import contextlib
 import ctypes
+import errno
 import json
 import os
 import signal
@@ -20,17 +21,27 @@ POLL = 1.0  # seconds between looks at JOB/cancel; a signal makes it look at onc
 WAKE = (signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1)
 GRACE = 30.0
 PR_SET_PDEATHSIG = 1
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # file systems without hard links
 
 
 def claim(job: Path, identity: "dict[str, object]") -> bool:
     """Make this process the one that runs the job; False if there is one already."""
     started = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
+    text = json.dumps({**identity, "pid": os.getpid(), "started": started})
     fresh = job / f"claim.{os.getpid()}.{os.urandom(3).hex()}"
-    fresh.write_text(json.dumps({**identity, "pid": os.getpid(), "started": started}))
+    fresh.write_text(text)
     try:
         os.link(fresh, job / "claim.json")
     except FileExistsError:
         return False
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        try:
+            with open(job / "claim.json", "x") as stream:  # not whole at once, but as exclusive
+                stream.write(text)
+        except FileExistsError:
+            return False
     finally:
         fresh.unlink()
     return True

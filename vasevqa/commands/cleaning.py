@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from vasevqa.errors import ConfigError
 from vasevqa.pipeline.artifacts import Artifact, Volume
 from vasevqa.pipeline.lease import LeaseHeld, holder
 from vasevqa.pipeline.runs import all_runs, find_run
+
+
+HALF_MADE_SECONDS = 3600.0  # a job's folder takes its name within milliseconds; what is older was left by a killed launcher
 
 
 def size(path: Path) -> int:
@@ -80,6 +84,7 @@ def clean(names: tuple[str, ...], root: Path, yes: bool) -> None:
                 kept |= set(run.keys().items())
     found = [(run.path, "run") for run in named] + list(leftovers(volume, kept, working))
     found += [(volume.root / ".jobs" / job, "finished job") for job, state in jobs.items() if state.over]
+    found += [(path, "job that never began") for path in volume.root.glob(".jobs/.vase-*") if time.time() - path.stat().st_mtime > HALF_MADE_SECONDS]
     total = 0
     for path, why in found:
         freed = size(path)

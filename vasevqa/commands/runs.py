@@ -104,20 +104,22 @@ def cancel(name: str | None, volume: Path) -> None:
     if run.state not in ("running", "interrupted"):
         raise ConfigError(f"Run {run.name} is {run.state}; there is nothing to cancel.")
     run.cancel_file.touch()
-    end = time.monotonic() + 2 * GRACE
-    while holder(run.lease) is not None and time.monotonic() < end:
-        time.sleep(0.1)
-    if holder(run.lease) is not None:
-        raise ConfigError(f"The launcher of run {run.name} hasn't stopped yet; it does once its steps are over (`vasevqa status {run.name}`).")
-    backend = LocalBackend(place.root)
-    jobs = [job for job in backend.existing("vase-") if backend.owner(job) == run.name and not backend.state(job).over]
-    for job in jobs:
-        backend.cancel(job, GRACE)
-    while jobs := [job for job in jobs if not backend.state(job).over]:
-        time.sleep(0.1)
-    if run.state == "interrupted":
-        run.events.append("run-cancelled")
-    run.cancel_file.unlink(missing_ok=True)
+    try:
+        end = time.monotonic() + 2 * GRACE
+        while holder(run.lease) is not None and time.monotonic() < end:
+            time.sleep(0.1)
+        if holder(run.lease) is not None:
+            raise ConfigError(f"The launcher of run {run.name} hasn't stopped yet; look again with `vasevqa status {run.name}`.")
+        backend = LocalBackend(place.root)
+        jobs = [job for job in backend.existing("vase-") if backend.owner(job) == run.name and not backend.state(job).over]
+        for job in jobs:
+            backend.cancel(job, GRACE)
+        while jobs := [job for job in jobs if not backend.state(job).over]:
+            time.sleep(0.1)
+        if run.state == "interrupted":
+            run.events.append("run-cancelled")
+    finally:
+        run.cancel_file.unlink(missing_ok=True)  # a later launcher of this run must not find it
     click.echo(f"{run.name}: {run.state}")
 
 

@@ -138,12 +138,13 @@ class Launcher:
                 self._start_ready()
             running = {work.job: work for work in self._in(Standing.RUNNING)}
             elsewhere = self._in(Standing.ELSEWHERE)
-            pauses = [work.not_before - time.monotonic() for work in self._in(Standing.WAITING) if work.not_before]
-            if not running and (ending or not (elsewhere or pauses)):
+            retries = [work.not_before - time.monotonic() for work in self._in(Standing.WAITING) if work.not_before]
+            if not running and (ending or not (elsewhere or retries)):
                 if ending or not self._ready():
                     return
                 continue
-            for update in self.backend.watch(list(running), max(0.0, min([WATCH_SECONDS, *pauses]))):
+            # A retry that is due waits for a free place: no reason to hurry.
+            for update in self.backend.watch(list(running), min([WATCH_SECONDS, *(pause for pause in retries if pause > 0)])):
                 work = running[update.name]
                 self._guarded(work, partial(self._maker.hear, work, update.text))
                 if update.state.over and work.standing is Standing.RUNNING:
