@@ -1,0 +1,55 @@
+"""The README's commands, run as they stand there on a small drawn sample."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import pictures
+
+ROOT = Path(__file__).parent.parent
+# What makes a documented call small enough for a test: a tiny architecture instead of downloaded weights.
+SMALLER = {"--arch resnet50 --weights imagenet": "--arch resnet18 --weights none --image-size 32 --epochs 1 --device cpu"}
+
+
+def stage_commands() -> list[str]:
+    """Every `python -m jobs...` line of the README, in order."""
+    return re.findall(r"^python -m jobs\..*$", (ROOT / "README.md").read_text(), re.MULTILINE)
+
+
+def smaller(command: str) -> str:
+    """The documented call with small settings; a random model finds no image good, so thresholds are made lenient."""
+    for long, short in SMALLER.items():
+        command = command.replace(long, short)
+    command = command.replace("--threshold 0.15", "--threshold=-2")
+    return command + " --confidence-threshold 0" if "jobs.classify" in command else command
+
+
+def test_the_documented_stage_commands_work_one_after_the_other(tiny_clip: Path, tmp_path: Path) -> None:
+    pictures.vases(tmp_path / "photos", 4, 3)
+    for label in (0, 1):
+        pictures.vases(tmp_path / f"quality/{label}", 5, 2, first=100 * label)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/clip-vit-base-patch32").symlink_to(tiny_clip)
+    commands = stage_commands()
+    assert len(commands) == 5
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for command in commands:
+        words = [sys.executable, *shlex.split(smaller(command))[1:]]
+        result = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert result.returncode == 0, f"{command}\n{result.stderr}"
+    assert len(list((tmp_path / "filtered_vases/best_views").iterdir())) == 4
+    assert (tmp_path / "filtered_vases/filtering_stats.json").is_file()
+
+
+@pytest.mark.parametrize("name", ["plan", "run", "status", "logs", "cancel", "clean", "report", "recipe", "sample"])
+def test_every_command_of_the_readme_exists(name: str) -> None:
+    result = subprocess.run([sys.executable, "-m", "vasevqa.cli", name, "--help"], capture_output=True, text=True, cwd=ROOT)
+    assert result.returncode == 0
+    assert result.stdout.startswith(f"Usage: vasevqa {name}")
