@@ -1,7 +1,0 @@
-"""The click command of the grpo image."""
-
-from vasevqa.pipeline.entry import main
-from vasevqa.stages.grpo import STAGE
-
-if __name__ == "__main__":
-    main(STAGE)
