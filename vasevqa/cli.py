@@ -81,6 +81,7 @@ def run(**given: Any) -> None:
     """Run RECIPE, as far as its artifacts are missing.
 
     The same command goes on after a crash, a kill or Ctrl-C; when nothing is missing, it does nothing.
+
     \b
     Example:
       vasevqa run recipe.yaml --set clip-filter.threshold=0.15 --input images=photos/

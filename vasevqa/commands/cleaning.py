@@ -17,7 +17,6 @@ from vasevqa.pipeline.artifacts import Artifact, Volume
 from vasevqa.pipeline.lease import LeaseHeld, holder
 from vasevqa.pipeline.runs import all_runs, find_run
 
-
 HALF_MADE_SECONDS = 3600.0  # a job's folder takes its name within milliseconds; what is older was left by a killed launcher
 
 
