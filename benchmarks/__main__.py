@@ -166,14 +166,15 @@ def plan_rows(base: Path) -> list[Row]:
 
 
 MEMORY = """
-import sys, resource
+import sys
 from pathlib import Path
 import torch
 from vasevqa.curation.images import find_images
 from vasevqa.curation.loader import Loader
 from vasevqa.curation.clip import Preprocess
 for batch in Loader(find_images(Path(sys.argv[1])), Preprocess(224), 32, cover=224): pass
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+# Not ru_maxrss: a child inherits its parent's.
+print(next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")))
 """
 
 
