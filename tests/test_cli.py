@@ -328,6 +328,18 @@ def test_clean_leaves_a_running_run_alone_and_takes_what_a_cancelled_one_left(ki
     assert [artifact.step for artifact in kit.artifacts()] == ["first", "right"]
 
 
+def test_clean_takes_a_job_that_a_killed_launcher_left_half_made(kit: Kit) -> None:
+    kit.run("--to", "first")
+    old, new = (kit.volume.root / f".jobs/.vase-first-0123456789-1.{age}" for age in ("old", "new"))
+    for path in (old, new):
+        path.mkdir()
+    past = old.stat().st_mtime - 7200
+    os.utime(old, (past, past))
+    assert "job that never began: .jobs/.vase-first-0123456789-1.old" in kit.call("clean", "--yes").stdout
+    assert not old.exists()
+    assert new.exists()
+
+
 def test_report_is_written_anew(kit: Kit) -> None:
     kit.run()
     report = kit.runs()[0].report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.pipeline.kit import ROOT, wait_for
+from vasevqa.backends import supervise
 from vasevqa.backends.base import State, Task
 from vasevqa.backends.local import LocalBackend
 from vasevqa.pipeline.lease import process_start
@@ -283,3 +285,25 @@ def test_attempts_are_listed_in_their_order(stages: Stages) -> None:
         finish(stages.backend, task.name)
     assert [name.rpartition("-")[2] for name in stages.backend.existing("vase-step-0123456789-")] == ["1", "9", "10"]
     assert stages.backend.existing("vase-other-") == []
+
+
+def test_a_file_system_without_hard_links_still_has_one_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(source: Path, target: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(supervise.os, "link", refuse)
+    assert supervise.claim(tmp_path, {"host": "here"})
+    assert not supervise.claim(tmp_path, {"host": "there"})
+    assert json.loads((tmp_path / "claim.json").read_text())["host"] == "here"
+    assert [path.name for path in tmp_path.iterdir()] == ["claim.json"]
+
+
+def test_a_claim_that_was_never_finished_goes_stale(stages: Stages) -> None:
+    job = stages.root / "volume/.jobs/vase-step-0123456789-1"
+    job.mkdir(parents=True)
+    (job / "spec.json").write_text("{}")
+    (job / "claim.json").write_text("{half")
+    assert stages.backend.state(job.name) is State.RUNNING
+    past = (job / "claim.json").stat().st_mtime - 1000
+    os.utime(job / "claim.json", (past, past))
+    assert stages.backend.state(job.name) is State.GONE

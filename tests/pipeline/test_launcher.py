@@ -215,6 +215,31 @@ def test_an_unexplained_kill_is_tried_once_more(kit: Kit) -> None:
     assert failed.value.code == 137
 
 
+def test_a_retry_that_has_no_place_yet_waits_quietly(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one place only, the retry of one step and the first attempt of another compete; nobody spins meanwhile."""
+    kit.wish("left", "again")
+    held = kit.hold("right")
+    launcher = kit.launcher(parallel=1)
+    rounds = 0
+    heed = launcher._heed
+
+    def counted() -> bool:
+        nonlocal rounds
+        rounds += 1
+        return heed()
+
+    monkeypatch.setattr(launcher, "_heed", counted)
+    monkeypatch.setattr(making, "pause", lambda kind, tries: 0.01)
+    background = Background(launcher)
+    kit.wait_until_held("right")
+    before = rounds
+    wait_for(lambda: rounds > before, "another round")
+    assert launcher._work["left"].standing.value in ("waiting", "done")
+    held.unlink()
+    assert background.join() is None
+    assert rounds < 200
+
+
 def test_retries_are_counted_across_launchers(kit: Kit) -> None:
     kit.wish("first", "kill", "kill", "kill")
     launcher = kit.launcher(selection=FIRST)
