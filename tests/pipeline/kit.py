@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from vasevqa.pipeline.runs import Run, all_runs, open_run
 
 ROOT = Path(__file__).parent.parent.parent
 STEPS = ("first", "left", "right", "last")
+FIRST = Selection(last="first")
 
 
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = 60) -> None:
@@ -167,3 +169,29 @@ class Kit:
             left = [entry.name for entry in folder.iterdir() if entry.suffix not in ("", ".lock")] if folder.is_dir() else []
             assert not left, left
         assert self.backend.existing("vase-") == []
+
+
+def of(kit: Kit, kind: str, step: str | None = None) -> list[Event]:
+    """The events of a kind (and step) that the kit's launchers told so far."""
+    return [event for event in kit.events if event["event"] == kind and step in (None, event.get("step"))]
+
+
+class Background:
+    """A launcher at work in a thread."""
+
+    def __init__(self, launcher: Launcher) -> None:
+        self.launcher = launcher
+        self.error: BaseException | None = None
+        self.thread = threading.Thread(target=self._execute, daemon=True)
+        self.thread.start()
+
+    def _execute(self) -> None:
+        try:
+            self.launcher.execute()
+        except BaseException as error:
+            self.error = error
+
+    def join(self) -> BaseException | None:
+        self.thread.join(60)
+        assert not self.thread.is_alive()
+        return self.error

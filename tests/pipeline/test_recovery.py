@@ -1,0 +1,264 @@
+"""What a launcher finds: jobs that others left, sealed results, other launchers; and how a run is stopped."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.pipeline.kit import FIRST, STEPS, Background, Kit, of, wait_for
+from vasevqa.backends.base import State
+from vasevqa.errors import Interrupted
+from vasevqa.pipeline import making
+from vasevqa.pipeline.launcher import Cancelled, Launcher, StepFailed
+from vasevqa.pipeline.lease import Lease, LeaseHeld
+from vasevqa.pipeline.plan import Selection
+
+
+class Gone(BaseException):
+    """Stands for the end of a launcher at this point."""
+
+
+def forget_after(launcher: Launcher, kind: str) -> None:
+    """The launcher is gone once it has logged such an event."""
+
+    def listen(event: dict[str, Any]) -> None:
+        if event["event"] == kind:
+            raise Gone
+
+    launcher._listen = listen
+
+
+def leave_behind(kit: Kit) -> None:
+    """Start the first step and be gone."""
+    launcher = kit.launcher(selection=FIRST)
+    forget_after(launcher, "step-started")
+    with pytest.raises(Gone):
+        launcher.execute()
+
+
+def end_alone(kit: Kit, held: Path) -> str:
+    """Let the held job end while no launcher is there; returns its name."""
+    held.unlink()
+    [job] = kit.backend.existing("vase-first-")
+    wait_for(lambda: kit.backend.state(job) is State.FINISHED, "the job to end")
+    return job
+
+
+def test_a_failure_while_no_launcher_was_there_is_seen_by_the_next(kit: Kit) -> None:
+    kit.wish("first", "data")
+    held = kit.hold("first", "hold-begin")
+    leave_behind(kit)
+    end_alone(kit, held)
+    with pytest.raises(StepFailed, match="No word can be read"):
+        kit.execute(selection=FIRST)
+    assert kit.attempts() == {"first": 1}
+
+
+def test_a_sealed_result_is_committed_without_another_run(kit: Kit) -> None:
+    held = kit.hold("first")
+    leave_behind(kit)
+    kit.backend.remove(end_alone(kit, held))
+    kit.execute(selection=FIRST)
+    assert kit.attempts()["first"] == 1
+    assert len(kit.contents()) == 1
+
+
+def test_a_damaged_sealed_result_is_not_taken(kit: Kit) -> None:
+    kit.execute()
+    [left] = kit.volume.complete("left")
+    left.path.rename(left.partial)
+    (left.partial / "words-words-alpha.txt").write_text("alphx-left")
+    with pytest.raises(StepFailed, match="differs from what its step wrote"):
+        kit.execute()
+    assert kit.volume.complete("left") == []
+
+
+def test_an_input_that_changes_while_it_is_read_spoils_the_result(kit: Kit) -> None:
+    held = kit.hold("first")
+    background = Background(kit.launcher(selection=FIRST))
+    kit.wait_until_held("first")
+    (kit.root / "words" / "beta.txt").write_text("changed")
+    held.unlink()
+    error = background.join()
+    assert isinstance(error, StepFailed)
+    assert error.code == 3
+    assert "words of first changed" in str(error)
+    assert kit.artifacts() == []
+    kit.assert_tidy()
+    (kit.root / "words" / "beta.txt").write_text("beta")
+    kit.execute(selection=FIRST)
+    [first] = kit.volume.complete("first")
+    assert (first.path / "words-beta.txt").read_text() == "beta"
+
+
+def test_a_result_sealed_from_an_input_that_changed_unseen_is_made_anew(kit: Kit) -> None:
+    """The launcher was killed, the input was edited and edited back: the key is the old one, the content may be a mixture."""
+    held = kit.hold("first")
+    leave_behind(kit)
+    kit.wait_until_held("first")
+    (kit.root / "words" / "beta.txt").write_text("changed")
+    end_alone(kit, held)
+    (kit.root / "words" / "beta.txt").write_text("beta")
+    kit.execute(selection=FIRST)
+    assert kit.attempts()["first"] == 2
+    [first] = kit.volume.complete("first")
+    assert (first.path / "words-beta.txt").read_text() == "beta"
+
+
+def test_two_launchers_share_one_job(kit: Kit) -> None:
+    held = kit.hold("first")
+    one = Background(kit.launcher())
+    kit.wait_until_held("first")
+    other = copy.copy(kit)
+    other.events = []
+    two = Background(other.launcher())
+    wait_for(lambda: of(other, "step-adopted", "first"), "the second launcher to attach")
+    held.unlink()
+    assert one.join() is None
+    assert two.join() is None
+    assert kit.attempts() == dict.fromkeys(STEPS, 1)
+    assert len(kit.runs()) == 2
+    logs = [run.log("first", 1).read_text() for run in kit.runs()]
+    assert logs[0] == logs[1] != ""
+    assert [run.state for run in kit.runs()] == ["finished", "finished"]
+    kit.assert_tidy()
+
+
+def test_someone_elses_writer_is_waited_for(kit: Kit) -> None:
+    plan = kit.plan()
+    artifact = plan.steps[0].artifact
+    lease = Lease.acquire(artifact.lease, "by-hand")
+    background = Background(kit.launcher(selection=FIRST))
+    wait_for(lambda: of(kit, "step-elsewhere", "first"), "the launcher to wait")
+    assert kit.attempts() == {}
+    lease.release()
+    assert background.join() is None
+    assert kit.attempts() == {"first": 1}
+
+
+def test_one_run_has_one_launcher(kit: Kit) -> None:
+    held = kit.hold("first")
+    launcher = kit.launcher(selection=FIRST)
+    background = Background(launcher)
+    kit.wait_until_held("first")
+    with pytest.raises(LeaseHeld):
+        Launcher(launcher.plan, launcher.run, kit.backend, 1, lambda event: None).execute()
+    held.unlink()
+    assert background.join() is None
+
+
+def test_a_launcher_that_lost_its_run_writes_nothing_more_to_it(kit: Kit) -> None:
+    held = kit.hold("first")
+    launcher = kit.launcher(selection=FIRST)
+    background = Background(launcher)
+    kit.wait_until_held("first")
+    launcher.run.lease.unlink()
+    successor = Lease.acquire(launcher.run.lease, "successor")
+    before = launcher.run.events.path.read_text()
+    held.unlink()
+    assert isinstance(background.join(), Interrupted)
+    assert launcher.run.events.path.read_text() == before
+    successor.release()
+    kit.execute(selection=FIRST)
+    assert kit.attempts() == {"first": 1}
+
+
+def test_the_cancel_file_stops_the_run_and_its_stages(kit: Kit) -> None:
+    kit.hold("first")
+    launcher = kit.launcher(selection=FIRST)
+    background = Background(launcher)
+    kit.wait_until_held("first")
+    launcher.run.cancel_file.touch()
+    assert isinstance(background.join(), Cancelled)
+    assert of(kit, "step-cancelled", "first")
+    assert launcher.run.state == "cancelled"
+    assert kit.backend.existing("vase-") == []
+    assert not launcher.run.cancel_file.exists()
+    shutil.rmtree(kit.control)
+    kit.control.mkdir()
+    kit.execute(selection=FIRST)
+    assert kit.attempts("wrote:words-alpha.txt")["first"] == 0  # it was there already
+
+
+def test_a_job_that_another_live_run_submitted_is_not_ours_to_stop(kit: Kit) -> None:
+    held = kit.hold("first")
+    one = Background(kit.launcher(selection=FIRST))
+    kit.wait_until_held("first")
+    other = copy.copy(kit)
+    other.events = []
+    launcher = other.launcher(selection=FIRST)
+    two = Background(launcher)
+    wait_for(lambda: of(other, "step-adopted", "first"), "the second launcher to attach")
+    launcher.run.cancel_file.touch()
+    assert isinstance(two.join(), Cancelled)
+    held.unlink()
+    assert one.join() is None
+    assert kit.attempts() == {"first": 1}
+
+
+def test_a_step_past_its_deadline_is_stopped(kit: Kit) -> None:
+    kit.write_recipe(first={"resources": {"run_deadline": 1}})
+    kit.hold("first")
+    with pytest.raises(StepFailed, match="run_deadline of 1 s"):
+        kit.execute(selection=FIRST)
+    assert kit.backend.existing("vase-") == []
+
+
+def test_a_job_that_is_deleted_by_hand_is_replaced(kit: Kit) -> None:
+    held = kit.hold("first")
+    background = Background(kit.launcher(selection=FIRST))
+    kit.wait_until_held("first")
+    pid = kit.pid("first")
+    [job] = kit.backend.existing("vase-first-")
+    shutil.rmtree(kit.volume.root / ".jobs" / job)
+    os.kill(pid, signal.SIGKILL)
+    held.unlink()
+    assert background.join() is None
+    assert kit.attempts()["first"] == 2
+    kit.assert_tidy()
+
+
+def test_whatever_a_stage_prints_is_no_reason_to_stumble(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[str] = []
+    monkeypatch.setattr(making, "parse", lambda lines: iter([{"event": "metrics", "kind": 1, "keep": 2, "step": 3, "self": 4, "time": 5.0}]))
+    run = kit.execute(selection=Selection(last="first"))
+    heard = [event for event in run.events.read() if event["event"] == "stage-metrics"]
+    assert {key: heard[0][key] for key in ("kind", "keep", "stage_step", "self", "step")} == {"kind": 1, "keep": 2, "stage_step": 3, "self": 4, "step": "first"}
+
+
+def test_a_display_that_breaks_off_does_not_end_the_run(kit: Kit) -> None:
+    launcher = kit.launcher(selection=FIRST)
+
+    def broken(event: dict[str, Any]) -> None:
+        raise BrokenPipeError
+
+    launcher._listen = broken
+    launcher.execute()
+    assert launcher.run.state == "finished"
+
+
+def test_progress_reaches_the_log_now_and_then(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = kit.execute(selection=Selection(last="first"))
+    kept = [event["event"] for event in run.events.read()]
+    assert kept.count("stage-progress") == 1
+    assert "stage-summary" in kept
+    assert time.time() - float(run.events.last(("run-finished",))["time"]) < 60  # type: ignore[index]
+
+
+def test_retries_are_counted_across_launchers(kit: Kit) -> None:
+    kit.wish("first", "kill", "kill", "kill")
+    launcher = kit.launcher(selection=FIRST)
+    forget_after(launcher, "attempt-failed")
+    with pytest.raises(Gone):
+        launcher.execute()
+    with pytest.raises(StepFailed, match="killed"):
+        kit.execute(selection=FIRST)
+    assert kit.attempts()["first"] == 2
+    assert len(kit.runs()) == 1
