@@ -47,8 +47,8 @@ def test_files_that_are_no_classifier_say_why(tmp_path: Path) -> None:
     (tmp_path / "half.pth").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match="damaged"):
         classifier.load_classifier(tmp_path / "half.pth", CPU)
-    (tmp_path / "text.pth").write_text("hello")
-    with pytest.raises(DataError):
+    (tmp_path / "text.pth").write_text("# hello")
+    with pytest.raises(DataError, match="no PyTorch checkpoint"):
         classifier.load_classifier(tmp_path / "text.pth", CPU)
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(DataError, match="list"):
@@ -66,7 +66,7 @@ def test_code_in_a_pickle_is_never_run(tmp_path: Path) -> None:
     (tmp_path / "evil.pth").write_bytes(pickle.dumps({"state_dict": Evil()}))
     torch.save({"state_dict": Evil()}, tmp_path / "zipped.pth")
     for name in ("evil.pth", "zipped.pth"):
-        with pytest.raises(DataError):
+        with pytest.raises(DataError, match="not loaded for safety"):
             classifier.load_classifier(tmp_path / name, CPU)
     assert not (tmp_path / "executed").exists()
 

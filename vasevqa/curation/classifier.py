@@ -71,7 +71,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except PermissionError:
         raise
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError, TypeError) as error:
-        unsafe = "weights_only" in str(error) or "Unsupported" in str(error)
+        with open(path, "rb") as stream:
+            serialized = stream.read(2)[:1] in (b"P", b"\x80")  # a zip archive or a pickle, as torch.save writes them
+        unsafe = serialized and ("weights_only" in str(error) or "Unsupported" in str(error))
         why = "it holds objects other than tensors, which are not loaded for safety" if unsafe else "it is damaged or no PyTorch checkpoint"
         raise DataError(f"{path} can't be loaded: {why}; save the model's state_dict again.") from None
     except Exception as error:  # safetensors has its own error
