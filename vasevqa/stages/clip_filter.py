@@ -47,7 +47,7 @@ class Options(spec.Options):
 
 STAGE = spec.Stage(
     "clip-filter",
-    1,
+    2,
     Params,
     Options,
     (

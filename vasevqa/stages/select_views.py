@@ -35,7 +35,7 @@ class Options(spec.Options):
 
 STAGE = spec.Stage(
     "select-views",
-    1,
+    2,
     Params,
     Options,
     (
