@@ -49,3 +49,36 @@ def test_a_run_that_did_nothing_yet_has_a_report_too(volume_root: Path) -> None:
     run = volume_root / "runs/20260101-000000-demo-abcd"
     run.mkdir(parents=True)
     assert "not started" in write_report(run, Volume(volume_root)).read_text()
+
+
+def test_training_shows_its_curves_merges_and_answers(volume_root: Path) -> None:
+    run = volume_root / "runs/20260101-000000-demo-abcd"
+    (run / "steps").mkdir(parents=True)
+    log = EventLog(run / "events.jsonl")
+    log.append("run-started", steps=["sft", "merge-sft", "grpo"], skipped={})
+    for step, rows in (
+        ("sft", [{"loss": 8.5}, {"loss": 3.25}, {"eval_loss": 3.5}]),
+        ("grpo", [{"reward": 0.125, "reward_std": 0.1}, {"reward": 0.75, "reward_std": 0.2}]),
+    ):
+        training = volume_root / f"artifacts/{step}/k/training"
+        training.mkdir(parents=True)
+        lines = [json.dumps({**row, "global_step/max_steps": f"{number}/9"}) for number, row in enumerate(rows, 1)]
+        (training / "logging.jsonl").write_text("\n".join([*lines, json.dumps({**rows[-1], "loss": 99}), "{half"]))
+        (run / "steps" / step).symlink_to(training.parent)
+    answers = {
+        "step": ["1", "1"],
+        "prompt": ["<|im_start|>user\n<image>Which shape?<|im_end|>"] * 2,
+        "completion": ["krater", NASTY],
+        "solution": ["krater"] * 2,
+        "VaseAccuracy": [1.0, 0.0],
+    }
+    (volume_root / "artifacts/grpo/k/training/completions.jsonl").write_text(json.dumps(answers) + "\n{half")
+    merge = volume_root / "artifacts/merge-sft/k"
+    merge.mkdir(parents=True)
+    (merge / "merge_report.json").write_text('{"agreement": 0.995, "max_difference": 0.0001, "checkpoint": "checkpoint-9", "torch_dtype": "bfloat16"}')
+    (run / "steps/merge-sft").symlink_to(merge)
+    html = write_report(run, Volume(volume_root)).read_text()
+    assert html.count("<polyline") == 3
+    for text in ("8.5 → 3.25", "0.125 → 0.75", "99.50%", "Which shape?", "VaseAccuracy 1.00", "&lt;script&gt;"):
+        assert text in html
+    assert NASTY not in html

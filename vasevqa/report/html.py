@@ -10,7 +10,7 @@ from vasevqa import files
 from vasevqa.pipeline.artifacts import Volume
 from vasevqa.pipeline.events import EventLog
 from vasevqa.pipeline.progress import duration
-from vasevqa.report import quality
+from vasevqa.report import quality, training
 
 
 def write_report(folder: Path, volume: Volume) -> Path:
@@ -46,6 +46,9 @@ def content(folder: Path) -> dict[str, Any]:
         "threshold_source": filtered.get("threshold_source", ""),
         "sheets": quality.contact_sheets(ordered["clip-filter"], rows, threshold) if rows and threshold is not None else [],
         "quarantined": quality.quarantined(ordered),
+        "curves": training.curves(ordered),
+        "completions": training.completions(ordered),
+        "merges": training.merges(ordered),
         "recipe": recipe.read_text(encoding="utf-8") if recipe.is_file() else "",
     }
 

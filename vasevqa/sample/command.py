@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 @click.option("--quality-vases", type=click.IntRange(10), default=100, show_default=True, help="labelled vases a class, for train-classifier")
 @click.option("--seed", type=int, default=0, show_default=True, help="another seed draws other vases")
 @click.option("--size", type=click.IntRange(96, 2048), default=288, show_default=True, help="pixels, the side of each photograph")
-@click.option("--models", is_flag=True, help="also train the tiny CLIP (about two minutes, once)")
+@click.option("--models", is_flag=True, help="also make a tiny Qwen2.5-VL and train a tiny CLIP (about two minutes, once)")
 def sample(output: Path, vases: int, views: int, quality_vases: int, seed: int, size: int, models: bool) -> None:
-    """Draw synthetic vases into OUTPUT: photos/, quality/, annotations.json, truth.json (and models/tiny-clip).
+    """Draw synthetic vases into OUTPUT: photos/, quality/, annotations.json, truth.json (and models/).
 
     The second time nothing is done. Example: vasevqa sample demo/inputs --models
     """
@@ -37,6 +37,11 @@ def sample(output: Path, vases: int, views: int, quality_vases: int, seed: int, 
             where = output / "models/tiny-clip"
             trained = train_tiny_clip(where, seed, on_progress=_shown(progress, "tiny CLIP"))
             progress.summary(f"{'trained' if trained else 'found'} the tiny CLIP in {where}")
+            from vasevqa.sample.tiny_qwen import make_tiny_qwen
+
+            where = output / "models/tiny-qwen"
+            made = make_tiny_qwen(where, seed)
+            progress.summary(f"{'made' if made else 'found'} the tiny Qwen2.5-VL in {where}")
 
 
 def _shown(progress: StageProgress, title: str) -> Callable[[str, int, int], None]:

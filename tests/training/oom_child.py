@@ -1,0 +1,26 @@
+"""The training process with a GPU whose memory runs out, in ms-swift's own training step, whenever more than two rows are at once in it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from transformers import Trainer
+
+from vasevqa.training import child
+
+real = Trainer.training_step
+
+
+def training_step(self: Trainer, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+    rows = len(inputs["input_ids"])
+    first = int(os.environ["OOM_FROM_STEP"])
+    if self.state.global_step >= first and rows > int(os.environ["OOM_ROWS"]):
+        raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate 2.00 GiB for {rows} rows.")
+    return real(self, model, inputs, *args, **kwargs)
+
+
+if __name__ == "__main__":
+    Trainer.training_step = training_step
+    child.main()

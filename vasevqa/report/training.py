@@ -1,0 +1,120 @@
+"""The report's view of the training half: learning and reward curves, what the model answered, what a merge measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vasevqa.report.quality import read_json
+
+WIDTH, HEIGHT, PADDING = 720, 160, 6  # of a curve, in SVG units
+POINTS = 400
+SAMPLES = 12
+MAX_BYTES = 64 << 20  # of completions read for the samples
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One measured series over the steps: `points` is an SVG polyline."""
+
+    title: str
+    points: str
+    first: float
+    last: float
+    low: float
+    high: float
+    steps: int
+    width: int = WIDTH
+    height: int = HEIGHT
+
+
+def rows(log: Path) -> list[dict[str, Any]]:
+    """The rows of ms-swift's logging.jsonl with their step; of a step that was repeated after a resume, the last."""
+    found: dict[tuple[int, bool], dict[str, Any]] = {}
+    if not log.is_file():
+        return []
+    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+            step = int(str(row["global_step/max_steps"]).partition("/")[0])
+        except (ValueError, KeyError, TypeError):
+            continue
+        if "train_runtime" not in row:
+            found[step, "eval_loss" in row] = {**row, "step": step}
+    return [found[key] for key in sorted(found)]
+
+
+def curve(title: str, measured: list[tuple[int, float]]) -> Curve | None:
+    """A series as a polyline, thinned to what a screen can show; None for fewer than two points."""
+    if len(measured) < 2:
+        return None
+    every = -(-len(measured) // POINTS)
+    shown = measured[::every] if measured[-1] == measured[::every][-1] else [*measured[::every], measured[-1]]
+    values = [value for _, value in shown]
+    low, high, begin, end = min(values), max(values), shown[0][0], shown[-1][0]
+    across, up = (WIDTH - 2 * PADDING) / max(end - begin, 1), (HEIGHT - 2 * PADDING) / ((high - low) or 1.0)
+    points = " ".join(f"{PADDING + (step - begin) * across:.1f},{HEIGHT - PADDING - (value - low) * up:.1f}" for step, value in shown)
+    return Curve(title, points, values[0], values[-1], low, high, end)
+
+
+SERIES = (
+    ("loss", "sft", "training loss"),
+    ("eval_loss", "sft", "validation loss"),
+    ("reward", "grpo", "reward"),
+    ("reward_std", "grpo", "spread of rewards in a group"),
+)
+
+
+def curves(artifacts: Mapping[str, Path]) -> list[Curve]:
+    """Learning curves of sft, reward curves of grpo."""
+    logs = {step: rows(artifacts[step] / "training/logging.jsonl") for step in ("sft", "grpo") if step in artifacts}
+    drawn = []
+    for key, step, title in SERIES:
+        measured = [(row["step"], float(row[key])) for row in logs.get(step, []) if isinstance(row.get(key), int | float)]
+        drawn.append(curve(f"{step}: {title}", measured))
+    return [one for one in drawn if one is not None]
+
+
+def completions(artifacts: Mapping[str, Path]) -> list[dict[str, Any]]:
+    """Answers that the model tried in GRPO: a few from its beginning and a few from its end, with their rewards."""
+    path = artifacts["grpo"] / "training/completions.jsonl" if "grpo" in artifacts else None
+    if path is None or not path.is_file() or path.stat().st_size > MAX_BYTES:
+        return []
+    samples = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            batch = json.loads(line)
+            columns = {name: values for name, values in batch.items() if isinstance(values, list) and len(values) == len(batch["completion"])}
+        except (ValueError, KeyError, TypeError):
+            continue
+        rewards = [name for name, values in columns.items() if name != "advantages" and all(isinstance(value, int | float) for value in values)]
+        for number, answer in enumerate(columns["completion"]):
+            samples.append(
+                {
+                    "step": columns["step"][number] if "step" in columns else "",
+                    "question": _question(str(columns["prompt"][number])) if "prompt" in columns else "",
+                    "truth": columns["solution"][number] if "solution" in columns else "",
+                    "answer": str(answer)[:400],
+                    "rewards": ", ".join(f"{name} {columns[name][number]:.2f}" for name in rewards),
+                }
+            )
+    return samples if len(samples) <= SAMPLES else samples[: SAMPLES // 2] + samples[-SAMPLES // 2 :]
+
+
+def _question(prompt: str) -> str:
+    """The last user turn of a prompt in Qwen's chat markup."""
+    turn = prompt.rpartition("<|im_start|>user\n")[2].partition("<|im_end|>")[0]
+    return turn.replace("<image>", "").strip()[:200]
+
+
+def merges(artifacts: Mapping[str, Path]) -> list[dict[str, Any]]:
+    """What each merge measured."""
+    found = []
+    for step in ("merge-sft", "merge-grpo"):
+        report = read_json(artifacts[step] / "merge_report.json") if step in artifacts else {}
+        if "agreement" in report:
+            found.append({"step": step, **report})
+    return found

@@ -1,0 +1,183 @@
+"""Checkpoints as ms-swift writes them: which are complete, which is newest or best, and what an adapter weighs."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vasevqa import files
+from vasevqa.errors import ConfigError, DataError
+
+ADAPTER, INDEX, WEIGHTS, STATE = "adapter_model.safetensors", "model.safetensors.index.json", "model.safetensors", "trainer_state.json"
+ASIDE = ".set-aside"
+_NAME = re.compile(r"checkpoint-([0-9]+)")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder `checkpoint-<step>`. `problem` says why a training can't go on from it; None if it can."""
+
+    path: Path
+    step: int
+    problem: str | None
+
+    @property
+    def adapter(self) -> bool:
+        """True if it holds an adapter, not a whole model."""
+        return (self.path / ADAPTER).is_file()
+
+
+def safetensors_header(path: Path) -> dict[str, Any]:
+    """The header of a safetensors file: name -> {dtype, shape, data_offsets}. DataError if the file is cut short or is none."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if length > size:
+                raise ValueError("its header is cut short")
+            header: dict[str, Any] = json.loads(stream.read(length))
+        header.pop("__metadata__", None)
+        end = max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
+        if 8 + length + end != size:
+            raise ValueError(f"it has {size} bytes of {8 + length + end}")
+    except (ValueError, KeyError, TypeError, AttributeError, FileNotFoundError) as error:
+        raise DataError(f"{path} is no complete safetensors file ({error}); copy or train it again.") from None
+    return header
+
+
+def _problem(path: Path) -> str | None:
+    weights = [path / ADAPTER] if (path / ADAPTER).is_file() else sorted(path.glob("model*.safetensors"))
+    if not weights:
+        return "it holds no weights"
+    try:
+        for shard in weights:
+            safetensors_header(shard)
+        if (path / INDEX).is_file():
+            missing = set(json.loads((path / INDEX).read_text(encoding="utf-8"))["weight_map"].values()) - {shard.name for shard in weights}
+            if missing:
+                return f"{min(missing)} is missing"
+        json.loads((path / STATE).read_text(encoding="utf-8"))
+    except DataError as error:
+        return str(error)
+    except (OSError, ValueError, KeyError) as error:
+        return f"{type(error).__name__}: {error}"
+    if (path / "latest").is_file():  # DeepSpeed keeps the optimizer in a folder of its own, and writes this file last
+        return None
+    needed = [path / "optimizer.pt", path / "scheduler.pt", *(path.glob("rng_state*.pth") if any(path.glob("rng_state*.pth")) else [path / "rng_state.pth"])]
+    return next((f"{file.name} is missing or cut short" for file in needed if not zipfile.is_zipfile(file)), None)
+
+
+def checkpoints(folder: Path) -> list[Checkpoint]:
+    """The checkpoints in a training's folder, oldest first, incomplete ones with their problem."""
+    if not folder.is_dir():
+        return []
+    found = [(int(match[1]), entry) for entry in folder.iterdir() if entry.is_dir() and (match := _NAME.fullmatch(entry.name))]
+    return [Checkpoint(entry, step, _problem(entry)) for step, entry in sorted(found)]
+
+
+def newest(folder: Path) -> tuple[Checkpoint | None, list[Checkpoint]]:
+    """The newest checkpoint to go on from, and the incomplete ones, which are moved out of ms-swift's sight."""
+    found = checkpoints(folder)
+    broken = [checkpoint for checkpoint in found if checkpoint.problem]
+    for checkpoint in broken:
+        aside = folder / ASIDE / checkpoint.path.name
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.parent.mkdir(exist_ok=True)
+        checkpoint.path.rename(aside)
+    whole = [checkpoint for checkpoint in found if not checkpoint.problem]
+    return (whole[-1] if whole else None), broken
+
+
+def choose(folder: Path, which: str) -> Path:
+    """The checkpoint `which` (last, best, or a step) below `folder`, which may itself be a checkpoint or a model.
+
+    Best is what the training noted as best by its validation loss or reward; without such a note, ConfigError.
+    """
+    if (folder / ADAPTER).is_file() or ((folder / "config.json").is_file() and any(folder.glob("model*.safetensors"))):
+        return folder
+    found = checkpoints(folder / "training" if (folder / "training").is_dir() else folder)
+    usable = [checkpoint for checkpoint in found if not (checkpoint.problem or "").startswith(("it holds no weights", str(checkpoint.path)))]
+    if not usable:
+        raise DataError(f"{folder} holds no checkpoint of a training; give the folder that sft or grpo wrote.")
+    if which == "last":
+        return usable[-1].path
+    steps = ", ".join(str(checkpoint.step) for checkpoint in usable)
+    if which == "best":
+        state = json.loads((usable[-1].path / STATE).read_text(encoding="utf-8"))
+        name = Path(state.get("best_model_checkpoint") or "").name
+        step = name.removeprefix("checkpoint-") or _best_logged(state)
+        if step is None:
+            raise ConfigError(f"{folder} notes no best checkpoint (there were no validation rows); choose last or a step of {steps}.")
+        which = step
+    for checkpoint in usable:
+        if str(checkpoint.step) == which:
+            return checkpoint.path
+    raise ConfigError(f"{folder} holds no checkpoint of step {which}; there are {steps}.")
+
+
+def _best_logged(state: dict[str, Any]) -> str | None:
+    rewards = {row["step"]: row["reward"] for row in state.get("log_history", []) if "reward" in row and "step" in row}
+    return str(max(rewards, key=lambda step: (rewards[step], step))) if rewards and len(rewards) > 1 else None
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of logging.jsonl as rows with `step` and `max_steps`; a step that was repeated after a resume counts once, as it went last."""
+    rows: dict[tuple[int, bool], dict[str, Any]] = {}
+    if not path.is_file():
+        return []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        row = log_row(line)
+        if row is not None:
+            rows[row["step"], "eval_loss" in row] = row
+    return [rows[key] for key in sorted(rows)]
+
+
+def log_row(line: str) -> dict[str, Any] | None:
+    """One line of logging.jsonl as a row; None for its last line, a summary, and for one that is half written."""
+    try:
+        row = json.loads(line)
+        done, _, total = str(row["global_step/max_steps"]).partition("/")
+        if "train_runtime" in row:  # the whole training's averages
+            return None
+        numbers = {name: value for name, value in row.items() if isinstance(value, int | float)}
+        return {"step": int(done), "max_steps": int(total), **numbers}
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def adapter_norm(checkpoint: Path) -> float:
+    """The Frobenius norm of an adapter's B matrices: 0 in an adapter that changes nothing (LoRA starts with B = 0)."""
+    from safetensors import safe_open
+
+    total = 0.0
+    with safe_open(checkpoint / ADAPTER, framework="pt") as tensors:
+        for name in tensors.keys():  # noqa: SIM118 - no mapping
+            if "lora_B" in name:
+                total += float(tensors.get_tensor(name).float().pow(2).sum())
+    return total**0.5
+
+
+def tidy(folder: Path) -> None:
+    """Once the training is complete: remove what was set aside, and ms-swift's links to checkpoints."""
+    shutil.rmtree(folder / ASIDE, ignore_errors=True)
+    for entry in folder.iterdir():
+        if entry.is_symlink():
+            entry.unlink()
+    share(folder, (folder / "logging.jsonl").stat().st_mode & 0o777)
+
+
+def share(folder: Path, mode: int) -> None:
+    """Give every file below `folder` the mode that the user's umask gives: safetensors writes for the owner alone."""
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink() and path.stat().st_mode & 0o777 == 0o600:
+            path.chmod(mode)
+
+
+def free_below(folder: Path) -> int:
+    """Free bytes on the disk of `folder`."""
+    return files.free_bytes(folder)

@@ -1,0 +1,80 @@
+"""Do base with adapter and merged model say the same? Logits on fixed prompts with an image, one model in memory at a time."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from vasevqa.errors import DataError
+
+PROMPTS = (
+    "What is the shape of this vase?",
+    "Which technique was used to decorate this vase, and when was it made?",
+    "Describe the decoration of this vase in one sentence.",
+)
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def picture() -> Image.Image:
+    """A fixed picture (224 x 224): a red-figure pot, more or less."""
+    image = Image.new("RGB", (224, 224), (214, 204, 188))
+    draw = ImageDraw.Draw(image)
+    draw.ellipse((62, 60, 162, 200), fill=(40, 26, 22))
+    draw.rectangle((96, 24, 128, 80), fill=(48, 30, 24))
+    draw.rectangle((70, 110, 154, 124), fill=(196, 104, 54))
+    draw.polygon([(92, 176), (112, 130), (132, 176)], fill=(196, 104, 54))
+    return image
+
+
+def inputs(processor: Any) -> list[dict[str, Tensor]]:
+    """The model inputs of each of PROMPTS with the picture."""
+    rows = []
+    for prompt in PROMPTS:
+        content = [{"type": "image"}, {"type": "text", "text": prompt}]
+        text = processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
+        rows.append(dict(processor(text=[text], images=[picture()], return_tensors="pt")))
+    return rows
+
+
+@torch.inference_mode()
+def logits(model_folder: Path, processor_folder: Path, adapter: Path | None, dtype: str, device: torch.device) -> list[Tensor]:
+    """Logits (tokens, vocabulary) in float32 on the CPU, a tensor a prompt. DataError if a folder can't be loaded."""
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    try:
+        processor = AutoProcessor.from_pretrained(processor_folder, local_files_only=True, trust_remote_code=False)
+        model = AutoModelForImageTextToText.from_pretrained(
+            model_folder, dtype=DTYPES[dtype], local_files_only=True, use_safetensors=True, trust_remote_code=False, attn_implementation="eager"
+        )
+        if adapter is not None:
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, adapter)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        first = (str(error).strip().splitlines() or [""])[0][:200]
+        raise DataError(f"{adapter or model_folder} can't be loaded ({type(error).__name__}: {first}); copy or train it again.") from None
+    model = model.to(device).eval()
+    found = [model(**{name: value.to(device) for name, value in row.items()}).logits[0].float().cpu() for row in inputs(processor)]
+    del model
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return found
+
+
+def compare(before: list[Tensor], after: list[Tensor]) -> dict[str, float | int]:
+    """Greatest and mean absolute difference of the logits, and the part of the tokens whose first choice is the same."""
+    differences = [(one - other).abs() for one, other in zip(before, after, strict=True)]
+    same = [(one.argmax(-1) == other.argmax(-1)) for one, other in zip(before, after, strict=True)]
+    return {
+        "max_difference": max(float(difference.max()) for difference in differences),
+        "mean_difference": float(torch.cat([difference.flatten() for difference in differences]).mean()),
+        "agreement": float(torch.cat(same).float().mean()),
+        "tokens": sum(len(one) for one in same),
+        "prompts": len(PROMPTS),
+    }
