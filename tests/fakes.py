@@ -13,11 +13,16 @@ from vasevqa import files
 class FolderOutput:
     """An Output that is a plain folder; `check` counts its calls."""
 
-    def __init__(self, root: Path, standalone: bool = True) -> None:
+    def __init__(self, root: Path, standalone: bool = True, volume: Path | None = None) -> None:
         self.root = root
+        self.volume = volume
         self.standalone = standalone
         self.checks = 0
         root.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def final(self) -> Path:
+        return self.root
 
     def check(self) -> None:
         self.checks += 1

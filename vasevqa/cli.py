@@ -15,7 +15,10 @@ from vasevqa import __version__
 from vasevqa.errors import Terminated, VaseError, storage_error
 
 # Mounted by name: a command's module is imported when it is used.
-MOUNTED = {"sample": ("vasevqa.sample.command", "Draw synthetic vases (and train a tiny CLIP) for the demo.")}
+MOUNTED = {
+    "reward": ("vasevqa.commands.rewarding", "Explain the reward of an answer."),
+    "sample": ("vasevqa.sample.command", "Draw synthetic vases (and make tiny models) for the demo."),
+}
 
 
 class _Group(click.Group):

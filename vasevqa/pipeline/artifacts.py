@@ -212,6 +212,16 @@ class StageOutput:
         """True without a launcher."""
         return self._lease is None
 
+    @property
+    def final(self) -> Path:
+        """The folder's path once it is complete."""
+        return self._root.with_suffix("") if self._lease is not None and self._root.suffix == ".partial" else self._root
+
+    @property
+    def volume(self) -> Path | None:
+        """The volume's root: `<volume>/artifacts/<step>/<key>.partial`."""
+        return self._root.parents[2] if self._lease is not None else None
+
     def check(self) -> None:
         """Raise LeaseLost if another attempt owns this output now."""
         if self._lease is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vasevqa.pipeline.spec import Pipeline, Step
-from vasevqa.stages import classify, clip_filter, select_views, train_classifier
+from vasevqa.stages import build_dataset, classify, clip_filter, grpo, merge, select_views, sft, train_classifier
 
 PIPELINE = Pipeline(
     (
@@ -11,5 +11,19 @@ PIPELINE = Pipeline(
         Step("classify", classify.STAGE, {"images": "inputs.images", "model": "train-classifier"}, hands_on="images"),
         Step("clip-filter", clip_filter.STAGE, {"images": "classify/1", "clip_model": "inputs.clip_model", "prompts": "inputs.prompts"}, hands_on="images"),
         Step("select-views", select_views.STAGE, {"images": "clip-filter", "clip_model": "inputs.clip_model", "classified": "classify"}, hands_on="images"),
+        Step(
+            "build-dataset",
+            build_dataset.STAGE,
+            {"images": "select-views", "annotations": "inputs.annotations", "accepted": "clip-filter", "questions": "inputs.questions"},
+        ),
+        Step("sft", sft.STAGE, {"model": "inputs.model", "dataset": "build-dataset"}),
+        Step("merge-sft", merge.STAGE, {"model": "inputs.model", "adapters": "sft"}),
+        Step(
+            "grpo",
+            grpo.STAGE,
+            {"model": "merge-sft", "dataset": "build-dataset", "system": "inputs.system_prompt", "plugin": "inputs.reward_plugin"},
+            hands_on="model",
+        ),
+        Step("merge-grpo", merge.STAGE, {"model": "merge-sft", "adapters": "grpo"}, hands_on="model"),
     )
 )

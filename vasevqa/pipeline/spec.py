@@ -82,6 +82,14 @@ class Output(Protocol):
     def standalone(self) -> bool:
         """True without a launcher: `root` may hold a user's files, which are merged with and never deleted."""
 
+    @property
+    def final(self) -> Path:
+        """The path that `root` will have once it is complete."""
+
+    @property
+    def volume(self) -> Path | None:
+        """The volume's root, which every mount of it shares; None without a launcher."""
+
     def check(self) -> None:
         """Raise LeaseLost if another attempt owns this output now. Cheap (a stat call): call it before each write of your own."""
 

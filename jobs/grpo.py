@@ -1,0 +1,7 @@
+"""The click command of the grpo image."""
+
+from vasevqa.pipeline.entry import main
+from vasevqa.stages.grpo import STAGE
+
+if __name__ == "__main__":
+    main(STAGE)

@@ -1,0 +1,7 @@
+"""The click command of the merge image."""
+
+from vasevqa.pipeline.entry import main
+from vasevqa.stages.merge import STAGE
+
+if __name__ == "__main__":
+    main(STAGE)

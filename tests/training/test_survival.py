@@ -1,0 +1,131 @@
+"""Training that survives: kills, stops, half-written checkpoints, GPU memory that runs out."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes import FolderOutput, RecordingProgress
+from tests.training.conftest import OPTIONS, TINY, losses, sft_params
+from vasevqa.errors import GpuMemoryError
+from vasevqa.stages import sft
+from vasevqa.training import checkpoints, running
+
+STEPS = 24
+
+
+def start(qwen: Path, dataset: Path, output: Path) -> subprocess.Popen[str]:
+    words = [sys.executable, "-m", "jobs.sft", "--model", str(qwen), "--dataset-dir", str(dataset), "--output-dir", str(output), f"--max-steps={STEPS}"]
+    for name, value in {**TINY, **OPTIONS}.items():
+        words.append(f"--{'' if value is not False else 'no-'}{name.replace('_', '-')}" + ("" if isinstance(value, bool) else f"={value}"))
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def until_checkpoint(process: subprocess.Popen[str], folder: Path, step: int) -> None:
+    deadline = time.monotonic() + 120
+    while not (folder / f"training/checkpoint-{step}/trainer_state.json").exists():
+        assert process.poll() is None, process.stdout.read() if process.stdout else ""
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def trainers(folder: Path) -> list[str]:
+    """The training processes that write below `folder`: their arguments name it in a file, their memory maps nothing of it, their cwd is ours."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_text() if entry.name.isdigit() else ""
+            opened = [str(link.readlink()) for link in (entry / "fd").iterdir()] if "vasevqa.training.child" in words else []
+        except OSError:
+            continue
+        if any(str(folder) in name for name in opened):
+            found.append(words)
+    return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, qwen: Path, dataset: Path) -> dict[int, float]:
+    folder = tmp_path_factory.mktemp("undisturbed") / "sft"
+    process = start(qwen, dataset, folder)
+    assert process.wait(180) == 0, process.stdout.read() if process.stdout else ""
+    return losses(folder)
+
+
+def test_killed_half_writing_a_checkpoint_then_stopped_then_finished(tmp_path: Path, qwen: Path, dataset: Path, undisturbed: dict[int, float]) -> None:
+    folder = tmp_path / "sft"
+    first = start(qwen, dataset, folder)
+    until_checkpoint(first, folder, 8)
+    first.kill()
+    first.wait(30)
+    deadline = time.monotonic() + 20
+    while trainers(folder) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not trainers(folder), "the training outlived the stage that guards its output"
+    newest = checkpoints.checkpoints(folder / "training")[-1].path
+    weights = newest / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])  # as a kill in the middle of writing leaves it
+
+    second = start(qwen, dataset, folder)
+    until_checkpoint(second, folder, int(newest.name.split("-")[1]) + 4)
+    second.send_signal(signal.SIGTERM)
+    said = second.communicate(timeout=60)[0]
+    assert second.returncode == 75, said
+    assert f"{newest.name} is incomplete" in said
+    assert "going on from checkpoint-" in said
+    stopped = checkpoints.checkpoints(folder / "training")[-1]
+    assert stopped.problem is None
+    state = json.loads((stopped.path / "trainer_state.json").read_text())
+    assert state["global_step"] == stopped.step
+
+    third = start(qwen, dataset, folder)
+    said = third.communicate(timeout=180)[0]
+    assert third.returncode == 0, said
+    assert f"going on from checkpoint-{stopped.step}" in said
+    summary = json.loads((folder / "training_summary.json").read_text())
+    assert (summary["steps"], summary["attempts"][-1]["from_step"]) == (STEPS, stopped.step)
+    curve = losses(folder)
+    assert sorted(curve) == list(range(1, STEPS + 1))
+    assert curve == pytest.approx(undisturbed, rel=1e-3)
+    assert not (folder / "training" / checkpoints.ASIDE).exists()
+
+
+def train_without_memory(folder: Path, qwen: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch, **environ: Any) -> RecordingProgress:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(running, "CHILD", "tests.training.oom_child")
+    progress = RecordingProgress()
+    sft.run(sft_params(max_steps=8), sft.Options(**OPTIONS), {"model": qwen, "dataset": dataset}, FolderOutput(folder), progress)
+    return progress
+
+
+def test_the_ladder_goes_on_from_the_step_where_memory_ran_out(tmp_path: Path, qwen: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    progress = train_without_memory(tmp_path / "sft", qwen, dataset, monkeypatch, OOM_FROM_STEP=3, OOM_ROWS=2)
+    summary = json.loads((tmp_path / "sft/training_summary.json").read_text())
+    walked = [(rung["batch_size"], rung["accumulation"], rung["gradient_checkpointing"], rung["from_step"]) for rung in summary["attempts"]]
+    assert walked == [(4, 1, False, 0), (4, 1, True, 3), (2, 2, True, 3)]
+    assert [rung["outcome"] == "done" for rung in summary["attempts"]] == [False, False, True]
+    assert sorted(losses(tmp_path / "sft")) == list(range(1, 9))
+    assert sum("memory ran out" in note for note in progress.notes) == 2
+
+
+def test_the_ladder_ends_with_advice(tmp_path: Path, qwen: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "rungs", lambda batch, accumulation, processes, checkpointing: [running.Rung(1, 4, True)])
+    with pytest.raises(GpuMemoryError, match="max_pixels"):
+        train_without_memory(tmp_path / "sft", qwen, dataset, monkeypatch, OOM_FROM_STEP=0, OOM_ROWS=0)
+
+
+def test_rungs_keep_the_global_batch() -> None:
+    for batch, accumulation, processes in ((8, 2, 1), (4, 4, 2), (6, 1, 3), (1, 16, 4)):
+        for rung in running.rungs(batch, accumulation, processes, False):
+            assert rung.batch_size * rung.accumulation * processes == batch * accumulation
+    ladder = running.rungs(8, 1, 1, False)
+    assert [(rung.batch_size, rung.gradient_checkpointing) for rung in ladder] == [(8, False), (8, True), (4, True), (2, True), (1, True)]
+    with pytest.raises(Exception, match="can't share"):
+        running.rungs(1, 3, 2, True)
