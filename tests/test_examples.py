@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests import pictures
+from vasevqa.sample.tiny_qwen import make_tiny_qwen
 
 ROOT = Path(__file__).parent.parent
 # What makes a documented call small enough for a test: a tiny architecture instead of downloaded weights.
@@ -23,11 +25,21 @@ def stage_commands() -> list[str]:
     return re.findall(r"^python -m jobs\..*$", (ROOT / "README.md").read_text(), re.MULTILINE)
 
 
+TRAINING = (
+    "--device cpu --torch-dtype float32 --max-length 256 --max-pixels 3136 --batch-size 4 --gradient-accumulation-steps 1 --max-steps 2 "
+    "--dataloader-num-workers 0 --no-gradient-checkpointing"
+)
+
+
 def smaller(command: str) -> str:
     """The documented call with small settings; a random model finds no image good, so thresholds are made lenient."""
     for long, short in SMALLER.items():
         command = command.replace(long, short)
     command = command.replace("--threshold 0.15", "--threshold=-2")
+    if "jobs.sft" in command or "jobs.grpo" in command:
+        return command.replace("--max-completion-length 256", "--max-completion-length 4") + " " + TRAINING
+    if "jobs.merge" in command:
+        return command + " --device cpu"
     return command + " --confidence-threshold 0" if "jobs.classify" in command else command
 
 
@@ -37,8 +49,11 @@ def test_the_documented_stage_commands_work_one_after_the_other(tiny_clip: Path,
         pictures.vases(tmp_path / f"quality/{label}", 5, 2, first=100 * label)
     (tmp_path / "models").mkdir()
     (tmp_path / "models/clip-vit-base-patch32").symlink_to(tiny_clip)
+    make_tiny_qwen(tmp_path / "models/Qwen2.5-VL-7B-Instruct")
+    ids = sorted({path.name.split("_")[0] for path in (tmp_path / "photos").rglob("*.jpg")})
+    (tmp_path / "annotations.json").write_text(json.dumps([{"vase_id": name, "shape": "kylix", "fabric": "Attic"} for name in ids]))
     commands = stage_commands()
-    assert len(commands) == 5
+    assert len(commands) == 10
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     for command in commands:
         words = [sys.executable, *shlex.split(smaller(command))[1:]]
@@ -46,9 +61,10 @@ def test_the_documented_stage_commands_work_one_after_the_other(tiny_clip: Path,
         assert result.returncode == 0, f"{command}\n{result.stderr}"
     assert len(list((tmp_path / "filtered_vases/best_views").iterdir())) == 4
     assert (tmp_path / "filtered_vases/filtering_stats.json").is_file()
+    assert (tmp_path / "merged-grpo/model.safetensors").is_file()
 
 
-@pytest.mark.parametrize("name", ["plan", "run", "status", "logs", "cancel", "clean", "report", "recipe", "sample"])
+@pytest.mark.parametrize("name", ["reward", "plan", "run", "status", "logs", "cancel", "clean", "report", "recipe", "sample"])
 def test_every_command_of_the_readme_exists(name: str) -> None:
     result = subprocess.run([sys.executable, "-m", "vasevqa.cli", name, "--help"], capture_output=True, text=True, cwd=ROOT)
     assert result.returncode == 0

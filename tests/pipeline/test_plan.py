@@ -27,7 +27,7 @@ def world(tmp_path: Path) -> Path:
 
 
 def planned(world: Path, *overrides: str, text: str = TEXT, **selection: object) -> Plan:
-    (world / "recipe.yaml").write_text(text + "to: select-views\n")
+    (world / "recipe.yaml").write_text(text if "to:" in text else text + "to: select-views\n")
     recipe = load_recipe(world / "recipe.yaml", PIPELINE, overrides)
     return make_plan(recipe, PIPELINE, Volume(world / "volume"), Selection(**selection))  # type: ignore[arg-type]
 
