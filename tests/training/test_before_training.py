@@ -14,7 +14,9 @@ from click.testing import CliRunner
 from tests.fakes import FolderOutput, RecordingProgress
 from tests.training.conftest import OPTIONS, grpo_params, sft_params, write_rows
 from vasevqa.errors import ConfigError, DataError, DeviceError, GpuMemoryError, StorageError
+from vasevqa.pipeline.catalog import PIPELINE
 from vasevqa.pipeline.entry import command
+from vasevqa.pipeline.recipe import load_recipe
 from vasevqa.stages import grpo, merge, sft
 from vasevqa.training import checkpoints, child, environment, list_arguments, preflight, swift
 
@@ -144,6 +146,12 @@ def test_a_wrong_extra_argument(given: str, said: str, tmp_path: Path, qwen: Pat
     assert not (tmp_path / "o").exists()
 
 
+def test_a_wrong_extra_argument_is_found_in_the_recipe(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("steps:\n  sft:\n    extra_args: {weight_dekay: 0.1}\n")
+    with pytest.raises(ConfigError, match=r"recipe\.yaml, line 3: sft.extra_args: .*did you mean 'weight_decay'"):
+        load_recipe(tmp_path / "recipe.yaml", PIPELINE)
+
+
 def test_right_extra_arguments_reach_ms_swift(tmp_path: Path) -> None:
     settings = {**sft_params(extra_args={"weight_decay": 0.01}).model_dump(), **sft.Options(**OPTIONS).model_dump()}
     words = swift.sft(settings, swift.Places(tmp_path, tmp_path / "rows.jsonl", tmp_path / "out"), swift.Rung(2, 3, True))
@@ -184,3 +192,23 @@ def test_which_checkpoint(tmp_path: Path) -> None:
     progress = RecordingProgress()
     with pytest.raises(DataError, match="no complete safetensors file"):
         merge.run(merge.Params(), merge.Options(device="cpu"), {"model": tmp_path, "adapters": tmp_path}, FolderOutput(tmp_path / "o"), progress)
+
+
+def fake_checkpoint(folder: Path, step: int, **state: Any) -> None:
+    checkpoint = folder / f"training/checkpoint-{step}"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "adapter_model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    (checkpoint / "trainer_state.json").write_text(json.dumps(state))
+
+
+def test_last_best_or_a_step(tmp_path: Path) -> None:
+    for step in (10, 20, 30):
+        fake_checkpoint(tmp_path / "sft", step, best_model_checkpoint="/elsewhere/key.partial/training/checkpoint-20")
+        fake_checkpoint(tmp_path / "grpo", step, log_history=[{"step": 10, "reward": 0.1}, {"step": 20, "reward": 0.9}, {"step": 30, "reward": 0.5}])
+        fake_checkpoint(tmp_path / "blind", step)
+    for training in ("sft", "grpo"):
+        assert [checkpoints.choose(tmp_path / training, which).name for which in ("last", "best", "10")] == ["checkpoint-30", "checkpoint-20", "checkpoint-10"]
+    with pytest.raises(ConfigError, match="notes no best checkpoint"):
+        checkpoints.choose(tmp_path / "blind", "best")
+    with pytest.raises(ConfigError, match="no checkpoint of step 15; there are 10, 20, 30"):
+        checkpoints.choose(tmp_path / "sft", "15")

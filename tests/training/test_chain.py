@@ -112,7 +112,7 @@ def test_grpo_rewards_with_a_users_function_and_merges_again(tmp_path: Path, mer
     assert summary["adapter_norm"] > 0
     completions = [json.loads(line) for line in (output.root / "training/completions.jsonl").read_text().splitlines()]
     answers = [answer for row in completions for answer in row["completion"]]
-    assert len(answers) == 5 * 8
+    assert len(answers) >= 5 * 8
     first = completions[0]
     assert "curator of Greek vases" in first["prompt"][0]
     name = next(key for key in first if "acc" in key.lower() or "external" in key.lower())
@@ -123,3 +123,25 @@ def test_grpo_rewards_with_a_users_function_and_merges_again(tmp_path: Path, mer
     merge.run(merge.Params(checkpoint="last"), merge.Options(device="cpu"), {"model": merged, "adapters": output.root}, again, RecordingProgress())
     report = json.loads((again.root / "merge_report.json").read_text())
     assert (report["passed"], report["checkpoint"]) == (True, "checkpoint-5")
+
+
+def test_a_full_training_leaves_a_model_that_passes_through(tmp_path: Path, qwen: Path, dataset: Path) -> None:
+    output = FolderOutput(tmp_path / "full")
+    params = sft_params(tuner_type="full", max_steps=2, learning_rate=0.001, save_steps=2)
+    sft.run(params, sft.Options(**OPTIONS), {"model": qwen, "dataset": dataset}, output, RecordingProgress())
+    same = FolderOutput(tmp_path / "same")
+    merge.run(merge.Params(), merge.Options(device="cpu"), {"model": qwen, "adapters": output.root}, same, RecordingProgress())
+    before, after = load_file(qwen / "model.safetensors"), load_file(same.root / "model.safetensors")
+    assert any(not torch.equal(before[name], after[name]) for name in after)
+    assert not list(same.root.glob("optimizer*"))
+    assert json.loads((same.root / "merge_report.json").read_text()) == {"passed_through": True, "checkpoint": "checkpoint-2"}
+
+
+def test_two_processes_share_one_training(tmp_path: Path, qwen: Path, dataset: Path) -> None:
+    output = FolderOutput(tmp_path / "two")
+    params = sft_params(max_steps=3, batch_size=2, gradient_accumulation_steps=2, save_steps=3)
+    sft.run(params, sft.Options(**OPTIONS, nproc_per_node=2), {"model": qwen, "dataset": dataset}, output, RecordingProgress())
+    summary = json.loads((output.root / "training_summary.json").read_text())
+    assert (summary["processes"], summary["attempts"][0]["accumulation"]) == (2, 1)
+    steps = [json.loads(line).get("global_step/max_steps") for line in (output.root / "training/logging.jsonl").read_text().splitlines() if '"loss"' in line]
+    assert [step for step in steps if step] == ["1/3", "2/3", "3/3"], "each process logged its own training"

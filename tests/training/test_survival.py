@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,9 +14,9 @@ from typing import Any
 import pytest
 
 from tests.fakes import FolderOutput, RecordingProgress
-from tests.training.conftest import OPTIONS, TINY, losses, sft_params
-from vasevqa.errors import GpuMemoryError
-from vasevqa.stages import sft
+from tests.training.conftest import OPTIONS, TINY, grpo_params, losses, sft_params
+from vasevqa.errors import GpuMemoryError, Interrupted
+from vasevqa.stages import grpo, sft
 from vasevqa.training import checkpoints, running
 
 STEPS = 24
@@ -119,6 +120,46 @@ def test_the_ladder_ends_with_advice(tmp_path: Path, qwen: Path, dataset: Path, 
     monkeypatch.setattr(running, "rungs", lambda batch, accumulation, processes, checkpointing: [running.Rung(1, 4, True)])
     with pytest.raises(GpuMemoryError, match="max_pixels"):
         train_without_memory(tmp_path / "sft", qwen, dataset, monkeypatch, OOM_FROM_STEP=0, OOM_ROWS=0)
+
+
+def test_a_checkpoint_to_go_on_from_by_hand(tmp_path: Path, qwen: Path, dataset: Path) -> None:
+    first, second = FolderOutput(tmp_path / "first"), FolderOutput(tmp_path / "second")
+    inputs = {"model": qwen, "dataset": dataset}
+    sft.run(sft_params(max_steps=8), sft.Options(**OPTIONS), inputs, first, RecordingProgress())
+    progress = RecordingProgress()
+    by_hand = {**inputs, "resume": first.root / "training/checkpoint-4"}
+    sft.run(sft_params(max_steps=8), sft.Options(**OPTIONS), by_hand, second, progress)
+    assert progress.notes[0] == "going on from checkpoint-4"
+    assert sorted(losses(second.root)) == [5, 6, 7, 8]
+    assert losses(second.root) == pytest.approx({step: loss for step, loss in losses(first.root).items() if step > 4}, rel=1e-3)
+
+
+def test_grpo_goes_on_after_a_kill(tmp_path: Path, qwen: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = running.Training._tell
+
+    def kill_after_three(self: running.Training, log: Path, at: int) -> int:
+        read = real(self, log, at)
+        if self.seen >= 3 and not killed:
+            killed.append(os.getpid())
+            for entry in Path("/proc").iterdir():
+                if entry.name.isdigit() and (entry / "stat").exists() and (entry / "stat").read_text().rpartition(")")[2].split()[1] == str(os.getpid()):
+                    words = (entry / "cmdline").read_text()
+                    if "vasevqa.training.child" in words:
+                        os.kill(int(entry.name), signal.SIGKILL)
+        return read
+
+    killed: list[int] = []
+    monkeypatch.setattr(running.Training, "_tell", kill_after_three)
+    output, inputs = FolderOutput(tmp_path / "grpo"), {"model": qwen, "dataset": dataset}
+    params = grpo_params(max_steps=6, save_steps=2, max_completion_length=4)
+    with pytest.raises(Interrupted, match="SIGKILL"):
+        grpo.run(params, grpo.Options(**OPTIONS), inputs, output, RecordingProgress())
+    progress = RecordingProgress()
+    grpo.run(params, grpo.Options(**OPTIONS), inputs, output, progress)
+    summary = json.loads((output.root / "training_summary.json").read_text())
+    assert progress.notes[0] == f"going on from checkpoint-{summary['attempts'][0]['from_step']}"
+    assert summary["attempts"][0]["from_step"] in (2, 4)
+    assert sorted(losses(output.root)) == [1, 2, 3, 4, 5, 6]
 
 
 def test_rungs_keep_the_global_batch() -> None:

@@ -227,6 +227,8 @@ def _common(command: str, settings: Mapping[str, Any], places: Places, rung: Run
         "data_seed": settings["seed"],
         "callbacks": [CALLBACK],
         "disable_tqdm": True,  # the log is no terminal
+        # Without it processes on a machine without GPUs would each train alone.
+        **({"use_cpu": True, "ddp_backend": "gloo"} if settings["device"] == "cpu" and (settings["nproc_per_node"] or 1) > 1 else {}),
         "save_strategy": "steps",
         "add_version": False,
         "report_to": ["tensorboard"],
