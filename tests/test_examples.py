@@ -38,6 +38,9 @@ def smaller(command: str) -> str:
     command = command.replace("--threshold 0.15", "--threshold=-2")
     if "jobs.sft" in command or "jobs.grpo" in command:
         return command.replace("--max-completion-length 256", "--max-completion-length 4") + " " + TRAINING
+    if "jobs.evaluate" in command:
+        small = command.partition("    #")[0].replace(" --sentence-model models/all-MiniLM-L6-v2", "")
+        return small + " --device cpu --torch-dtype float32 --max-new-tokens 4 --max-pixels 3136"
     if "jobs.merge" in command:
         return command + " --device cpu"
     return command + " --confidence-threshold 0" if "jobs.classify" in command else command
@@ -52,8 +55,11 @@ def test_the_documented_stage_commands_work_one_after_the_other(tiny_clip: Path,
     make_tiny_qwen(tmp_path / "models/Qwen2.5-VL-7B-Instruct")
     ids = sorted({path.name.split("_")[0] for path in (tmp_path / "photos").rglob("*.jpg")})
     (tmp_path / "annotations.json").write_text(json.dumps([{"vase_id": name, "shape": "kylix", "fabric": "Attic"} for name in ids]))
+    (tmp_path / "captions").mkdir()
+    for name, text in (("captions/mine.json", "A kylix."), ("truth.json", "An Attic kylix.")):
+        (tmp_path / name).write_text(json.dumps([{"images": ["a.jpg"], "caption": text}, {"images": ["b.jpg"], "caption": text}]))
     commands = stage_commands()
-    assert len(commands) == 10
+    assert len(commands) == 12
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     for command in commands:
         words = [sys.executable, *shlex.split(smaller(command))[1:]]
@@ -61,6 +67,8 @@ def test_the_documented_stage_commands_work_one_after_the_other(tiny_clip: Path,
         assert result.returncode == 0, f"{command}\n{result.stderr}"
     assert len(list((tmp_path / "filtered_vases/best_views").iterdir())) == 4
     assert (tmp_path / "filtered_vases/filtering_stats.json").is_file()
+    assert (tmp_path / "evaluation/comparison.md").is_file()
+    assert "| metric | mine |" in (tmp_path / "comparison/comparison.md").read_text()
     assert (tmp_path / "merged-grpo/model.safetensors").is_file()
 
 

@@ -55,7 +55,7 @@ def test_training_shows_its_curves_merges_and_answers(volume_root: Path) -> None
     run = volume_root / "runs/20260101-000000-demo-abcd"
     (run / "steps").mkdir(parents=True)
     log = EventLog(run / "events.jsonl")
-    log.append("run-started", steps=["sft", "merge-sft", "grpo"], skipped={})
+    log.append("run-started", steps=["sft", "merge-sft", "grpo", "evaluate"], skipped={})
     for step, rows in (
         ("sft", [{"loss": 8.5}, {"loss": 3.25}, {"eval_loss": 3.5}]),
         ("grpo", [{"reward": 0.125, "reward_std": 0.1}, {"reward": 0.75, "reward_std": 0.2}]),
@@ -77,8 +77,15 @@ def test_training_shows_its_curves_merges_and_answers(volume_root: Path) -> None
     merge.mkdir(parents=True)
     (merge / "merge_report.json").write_text('{"agreement": 0.995, "max_difference": 0.0001, "checkpoint": "checkpoint-9", "torch_dtype": "bfloat16"}')
     (run / "steps/merge-sft").symlink_to(merge)
+    evaluation = volume_root / "artifacts/evaluate/k"
+    evaluation.mkdir(parents=True)
+    measured = {"rewards": {"value": 0.4567, "interval": [0.4, 0.5]}, "attributes": {}, "captions": {"overall": {"value": None, "reason": "needs a model"}}}
+    (evaluation / "evaluation.json").write_text(json.dumps({"samples": 7, "models": {"sft": measured}, "same": {"grpo": "sft"}}))
+    (run / "steps/evaluate").symlink_to(evaluation)
     html = write_report(run, Volume(volume_root)).read_text()
     assert html.count("<polyline") == 3
+    for text in ("0.457 [0.400, 0.500]", "not available: needs a model", "grpo is the same model as sft"):
+        assert text in html
     for text in ("8.5 → 3.25", "0.125 → 0.75", "99.50%", "Which shape?", "VaseAccuracy 1.00", "&lt;script&gt;"):
         assert text in html
     assert NASTY not in html

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vasevqa.pipeline.spec import Pipeline, Step
-from vasevqa.stages import build_dataset, classify, clip_filter, grpo, merge, select_views, sft, train_classifier
+from vasevqa.stages import build_dataset, classify, clip_filter, evaluate, grpo, merge, select_views, sft, train_classifier
 
 PIPELINE = Pipeline(
     (
@@ -25,5 +25,18 @@ PIPELINE = Pipeline(
             hands_on="model",
         ),
         Step("merge-grpo", merge.STAGE, {"model": "merge-sft", "adapters": "grpo"}, hands_on="model"),
+        Step(
+            "evaluate",
+            evaluate.STAGE,
+            {
+                "dataset": "build-dataset",
+                "base": "inputs.model",
+                "sft": "merge-sft",
+                "grpo": "merge-grpo",
+                "clip_model": "inputs.clip_model",
+                "sentence_model": "inputs.sentence_model",
+            },
+            hands_on="grpo",
+        ),
     )
 )

@@ -49,6 +49,7 @@ def content(folder: Path) -> dict[str, Any]:
         "curves": training.curves(ordered),
         "completions": training.completions(ordered),
         "merges": training.merges(ordered),
+        "evaluation": training.evaluated(ordered),
         "recipe": recipe.read_text(encoding="utf-8") if recipe.is_file() else "",
     }
 

@@ -110,6 +110,36 @@ def _question(prompt: str) -> str:
     return turn.replace("<image>", "").strip()[:200]
 
 
+def evaluated(artifacts: Mapping[str, Path]) -> dict[str, Any]:
+    """Metrics by model as rows for a table: {"models": [...], "rows": [(metric, [cells])], "missing": [(metric, reason)]}."""
+    found = read_json(artifacts["evaluate"] / "evaluation.json") if "evaluate" in artifacts else {}
+    models = found.get("models", {})
+    tables: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, model in models.items():
+        flat = {"mean reward": model["rewards"]} if "rewards" in model else {}
+        for attribute, measured in model.get("attributes", {}).items():
+            flat |= {f"{attribute}: {metric.replace('_', ' ')}": value for metric, value in measured.items()}
+        flat |= {f"captions: {metric.replace('_', ' ')}": value for metric, value in model.get("captions", {}).items()}
+        tables[name] = flat
+    names = list(dict.fromkeys(metric for flat in tables.values() for metric in flat))
+    missing = {metric: flat[metric]["reason"] for metric in names for flat in tables.values() if metric in flat and flat[metric].get("value") is None}
+    rows = [(metric, [_measured(flat.get(metric)) for flat in tables.values()]) for metric in names if metric not in missing]
+    return {
+        "models": list(models),
+        "rows": rows,
+        "missing": sorted(missing.items()),
+        "same": sorted(found.get("same", {}).items()),
+        "samples": found.get("samples"),
+    }
+
+
+def _measured(metric: Mapping[str, Any] | None) -> str:
+    if metric is None:
+        return ""
+    low_high = metric.get("interval")
+    return f"{metric['value']:.3f}" + (f" [{low_high[0]:.3f}, {low_high[1]:.3f}]" if low_high else "")
+
+
 def merges(artifacts: Mapping[str, Path]) -> list[dict[str, Any]]:
     """What each merge measured."""
     found = []

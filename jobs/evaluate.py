@@ -1,0 +1,7 @@
+"""The click command of the evaluate image."""
+
+from vasevqa.pipeline.entry import main
+from vasevqa.stages.evaluate import STAGE
+
+if __name__ == "__main__":
+    main(STAGE)
