@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vasevqa.pipeline.spec import Pipeline, Step
-from vasevqa.stages import build_dataset, classify, clip_filter, evaluate, grpo, merge, select_views, sft, train_classifier
+from vasevqa.stages import build_dataset, classify, clip_filter, evaluate, grpo, merge, select_views, sft, to_megatron, train_classifier
 
 PIPELINE = Pipeline(
     (
@@ -38,5 +38,6 @@ PIPELINE = Pipeline(
             },
             hands_on="grpo",
         ),
+        Step("to-megatron", to_megatron.STAGE, {"model": "merge-grpo"}, hands_on="model"),
     )
 )

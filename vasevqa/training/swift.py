@@ -205,6 +205,30 @@ def merge(model: Path, adapter: Path, output: Path, torch_dtype: str, model_type
     )
 
 
+def to_mcore(model: Path, output: Path) -> list[str]:
+    """The arguments of `swift export` that convert `model` to Megatron: in bfloat16, since float32 silently becomes float16 there."""
+    return words(
+        {
+            "model": model,
+            **kind(model, None),
+            "to_mcore": True,
+            "output_dir": output,
+            "torch_dtype": "bfloat16",
+            "test_convert_precision": True,
+            "load_args": False,
+        }
+    )
+
+
+def to_hf(model: Path, mcore: Path, output: Path) -> list[str]:
+    """The arguments of `swift export` that convert the Megatron checkpoint `mcore` back; `model` gives its configuration.
+
+    Without ms-swift's precision check, which loads a second model under mcore-bridge's patches and fails there with transformers 5.
+    """
+    given = {"model": model, **kind(model, None), "mcore_model": mcore, "to_hf": True}
+    return words({**given, "output_dir": output, "torch_dtype": "bfloat16", "load_args": False})
+
+
 def _common(command: str, settings: Mapping[str, Any], places: Places, rung: Rung) -> dict[str, Any]:
     left_out = NOT_PASSED | set(COLOCATE) | (set(LORA) if settings["tuner_type"] == "full" else set())
     same = {name: value for name, value in settings.items() if name in known_arguments()[command] and name not in left_out}

@@ -1,0 +1,7 @@
+"""The click command of the to-megatron image."""
+
+from vasevqa.pipeline.entry import main
+from vasevqa.stages.to_megatron import STAGE
+
+if __name__ == "__main__":
+    main(STAGE)

@@ -1,0 +1,1 @@
+from . import recipe  # noqa: F401
