@@ -43,7 +43,7 @@ def main() -> None:
         lm.set_device = lambda *args: None
         lm.init_process_group = lambda backend, timeout: init_process_group("gloo", timeout)
         if os.environ.get("TAMPER"):
-            import swift.megatron.convert as convert
+            from swift.megatron import convert
 
             real = convert.save_mcore_checkpoint
 

@@ -15,6 +15,7 @@ class Params(spec.Params):
     """What decides whether the conversion counts."""
 
     tolerance: float = Field(0.1, ge=0, description="greatest mean difference of the logits of an answer between the two forms (ms-swift's own advice)")
+    agreement: float = Field(0.99, ge=0, le=1, description="least part of the tokens on which both forms have the same first choice")
 
 
 class Options(spec.Options):

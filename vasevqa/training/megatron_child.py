@@ -22,6 +22,7 @@ from vasevqa.training.environment import refuse_model_code
 _FIGURES = re.compile(r"mean_diff: ([0-9.eE+-]+|nan|inf), max_diff: ([0-9.eE+-]+|nan|inf)")
 _WITH_LOSS = re.compile(r"mean_diff \(with loss\): ([0-9.eE+-]+|nan|inf), max_diff \(with loss\): ([0-9.eE+-]+|nan|inf)")
 _TOKENS = re.compile(r"token_diff: ([0-9]+)")
+_ANSWERED = re.compile(r"hf_tokens: \[([0-9, ]*)\]")
 
 
 class _Tee(io.TextIOBase):
@@ -77,6 +78,8 @@ def work(spec: dict[str, Any]) -> dict[str, Any]:
         figures |= {"mean_difference_of_answer": float(found[1]), "max_difference_of_answer": float(found[2])}
     if (found := _TOKENS.search(said)) is not None:
         figures["tokens_that_differ"] = int(found[1])
+        if (listed := _ANSWERED.search(said)) is not None:
+            figures["agreement"] = 1 - int(found[1]) / max(1, len(listed[1].split(",")))
     return {"exit_code": 0, "message": "", "figures": figures}
 
 
