@@ -197,11 +197,28 @@ def memory_rows(base: Path) -> list[Row]:
     return [(f"peak memory: {counts[-1]:,} images / {counts[-2]:,}", peaks[-1] / peaks[-2], f"{shown} MiB for {', '.join(f'{count:,}' for count in counts)}")]
 
 
+def reward_rows() -> list[Row]:
+    """The reward of a completion, against 1 ms."""
+    from vasevqa.training.reward import score
+
+    count = 300 if QUICK else 3000
+    kinds = [
+        ("a hoplite with spear and shield, no. {}", "a warrior with spear and shield, framed by lozenge bands", "decoration"),
+        ("c. {}-450 BC", "525-475 BCE", "date"),
+        ("An Attic black-figure lekythos {} from Vulci, showing a lion.", "An Attic white-ground oinochoe from Eretria, showing a warrior.", "caption"),
+        ("the Painter of Berlin {}", "the Berlin Painter", "attribution"),
+        ("lecythos {}", "lekythos", "shape"),
+        ("word {} " * 300, "lekythos", "shape"),
+    ]
+    seconds = timed(lambda: [score(answer.replace("{}", str(500 + number)), truth, kind) for number in range(count) for answer, truth, kind in kinds])
+    return [("reward: time of a completion / 1 ms", seconds / count / len(kinds) * 1000, "six kinds of answers, one of them 600 words; under 1")]
+
+
 def main() -> None:
     """Print the table."""
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
-        rows = [*clip_rows(base), *classify_rows(base), *plan_rows(base), *memory_rows(base)]
+        rows = [*clip_rows(base), *classify_rows(base), *plan_rows(base), *memory_rows(base), *reward_rows()]
     print(f"{'what':<58} {'measured':>9}  about")
     for name, value, about in rows:
         print(f"{name:<58} {value:>9.3f}  {about}")

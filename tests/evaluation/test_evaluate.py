@@ -147,6 +147,9 @@ def test_generation_goes_on_after_a_kill(tmp_path: Path, qwen: Path, dataset: Pa
     assert progress.done == 18
     run(tmp_path / "out", {"dataset": dataset, "base": qwen})
     assert sum(counted) == 10, "nothing is asked twice"
+    make_tiny_qwen(tmp_path / "another", seed=3)
+    run(tmp_path / "out", {"dataset": dataset, "base": tmp_path / "another"})
+    assert sum(counted) == 28, "another model in the same folder is asked anew"
 
 
 def test_a_skipped_grpo_is_said_and_not_asked_twice(tmp_path: Path, qwen: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from tests.fakes import FolderOutput, RecordingProgress
 from tests.training.conftest import OPTIONS, TINY, grpo_params, losses, sft_params
-from vasevqa.errors import GpuMemoryError, Interrupted
+from vasevqa.errors import ConfigError, GpuMemoryError, Interrupted
 from vasevqa.stages import grpo, sft
 from vasevqa.training import checkpoints, running
 
@@ -132,6 +132,15 @@ def test_a_checkpoint_to_go_on_from_by_hand(tmp_path: Path, qwen: Path, dataset:
     assert progress.notes[0] == "going on from checkpoint-4"
     assert sorted(losses(second.root)) == [5, 6, 7, 8]
     assert losses(second.root) == pytest.approx({step: loss for step, loss in losses(first.root).items() if step > 4}, rel=1e-3)
+
+
+def test_another_training_in_the_same_folder_is_refused(tmp_path: Path, qwen: Path, dataset: Path) -> None:
+    output, inputs = FolderOutput(tmp_path / "sft"), {"model": qwen, "dataset": dataset}
+    sft.run(sft_params(max_steps=4), sft.Options(**OPTIONS), inputs, output, RecordingProgress())
+    before = (output.root / "training_summary.json").read_bytes()
+    with pytest.raises(ConfigError, match=r"another learning_rate \(0.01, not 0.02\)"):
+        sft.run(sft_params(max_steps=4, learning_rate=0.02), sft.Options(**OPTIONS), inputs, output, RecordingProgress())
+    assert (output.root / "training_summary.json").read_bytes() == before
 
 
 def test_grpo_goes_on_after_a_kill(tmp_path: Path, qwen: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,7 +138,12 @@ def _models(params: Mapping[str, Any], options: Mapping[str, Any], inputs: Mappi
 
         output.check()
         kept = output.root / f"answers-{name}.jsonl"
-        answers = generation.answer_all(rows, load, kept, options["batch_size"], progress.advance)
+
+        def done(count: int) -> None:
+            output.check()
+            progress.advance(count)
+
+        answers = generation.answer_all(rows, load, kept, options["batch_size"], done, generation.identity(folder, params))
         told = [number for number, row in enumerate(rows) if row["attribute"] == "caption"]
         pictures = [root / rows[number]["images"][0] for number in told]
         pairs = [(answers[number], rows[number]["solution"]) for number in told]

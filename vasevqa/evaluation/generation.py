@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import torch
 
+from vasevqa import files
 from vasevqa.curation.images import Unreadable, open_image
 from vasevqa.errors import ConfigError, DataError
 
@@ -39,9 +40,16 @@ def prompt_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     return messages
 
 
-def digest(row: Mapping[str, Any]) -> str:
-    """What stands for a row's question: an answer kept from before counts only for the same."""
-    return hashlib.sha256(json.dumps([row["messages"], row["images"]], sort_keys=True).encode()).hexdigest()[:16]
+def digest(row: Mapping[str, Any], who: str = "") -> str:
+    """What stands for a question to `who`: an answer kept from before counts only for the same."""
+    return hashlib.sha256(json.dumps([who, row["messages"], row["images"]], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def identity(model: Path, params: Mapping[str, Any]) -> str:
+    """What stands for a model in a folder and the way it is asked, without reading its weights."""
+    stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(model.iterdir()) if file.is_file()]
+    asked = {name: params[name] for name in ("max_new_tokens", "max_pixels", "torch_dtype", "engine")}
+    return hashlib.sha256(json.dumps([stats, asked], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read_kept(path: Path) -> dict[str, str]:
@@ -57,15 +65,17 @@ def read_kept(path: Path) -> dict[str, str]:
     return kept
 
 
-def answer_all(rows: Sequence[Mapping[str, Any]], load: Callable[[], Answers], kept: Path, batch_size: int, done: Callable[[int], None]) -> list[str]:
-    """The answer to every row, in order. Each batch is appended to the file `kept` at once; the model is loaded only if one is missing.
+def answer_all(
+    rows: Sequence[Mapping[str, Any]], load: Callable[[], Answers], kept: Path, batch_size: int, done: Callable[[int], None], who: str = ""
+) -> list[str]:
+    """The answer of `who` to every row, in order. Each batch is appended to the file `kept` at once; the model is loaded only if one is missing.
 
     Rows are taken in the order of their length, so that a batch is padded little.
     """
     have = read_kept(kept)
     if kept.is_file():  # without a half-written line
-        kept.write_text("".join(json.dumps({"row": key, "answer": text}, ensure_ascii=False) + "\n" for key, text in have.items()), encoding="utf-8")
-    keys = [digest(row) for row in rows]
+        files.write_text(kept, "".join(json.dumps({"row": key, "answer": text}, ensure_ascii=False) + "\n" for key, text in have.items()))
+    keys = [digest(row, who) for row in rows]
     missing = [number for number, key in enumerate(keys) if key not in have]
     missing.sort(key=lambda number: (len(json.dumps(rows[number]["messages"])), number))
     done(len(rows) - len(missing))

@@ -113,9 +113,9 @@ def _out_of_memory(error: BaseException) -> bool:
 
 
 def _save_after_oom() -> None:
-    """A checkpoint of the last whole step, so that the next rung goes on from there."""
+    """A checkpoint of the last whole step, so that the next rung goes on from there. Of several processes one alone can't save."""
     trainer = STATE.trainer
-    if trainer is None or STATE.stepping or not trainer.state.global_step:
+    if trainer is None or STATE.stepping or not trainer.state.global_step or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return
     import torch
 
@@ -167,8 +167,10 @@ def main() -> None:
         os.execv(sys.executable, [sys.executable, *launcher])  # noqa: S606 - an argument list of our own
     spec_file = sys.argv[1]
     code, message = work(json.loads(Path(spec_file).read_text(encoding="utf-8")))
-    if code or os.environ.get("RANK", "0") == "0":
-        files.write_json(Path(spec_file).with_suffix(".result"), {"exit_code": code, "message": message})
+    result = Path(spec_file).with_suffix(".result")
+    # Of several processes the one whose memory ran out tells why; the others only lost it.
+    if code == GpuMemoryError.exit_code or (not result.exists() and (code or os.environ.get("RANK", "0") == "0")):
+        files.write_json(result, {"exit_code": code, "message": message})
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # after an error CUDA's and the dataloader's threads may never end

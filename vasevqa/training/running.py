@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 CHILD = "vasevqa.training.child"
 FOLDER = "training"
 SUMMARY = "training_summary.json"
+SETTINGS = "training_settings.json"
 PLUGIN = Path(__file__).with_name("swift_plugin.py")
 _ERRORS: dict[int, type[VaseError]] = {error.exit_code: error for error in (ConfigError, DataError, DeviceError, GateError, StorageError, Interrupted)}
 
@@ -53,8 +54,9 @@ def rungs(batch: int, accumulation: int, processes: int, checkpointing: bool) ->
 class Training:
     """A training of kind sft or grpo into `output`."""
 
-    def __init__(self, kind: str, settings: Mapping[str, Any], inputs: Mapping[str, Path], output: Output, progress: Progress) -> None:
-        self.kind, self.settings, self.output, self.progress = kind, settings, output, progress
+    def __init__(self, kind: str, given: tuple[Mapping[str, Any], Mapping[str, Any]], inputs: Mapping[str, Path], output: Output, progress: Progress) -> None:
+        settings = {**given[0], **given[1]}
+        self.kind, self.params, self.settings, self.output, self.progress = kind, given[0], settings, output, progress
         self.folder = output.root / FOLDER
         self.model = environment.local_model(inputs["model"], settings["hub"])
         self.inputs = inputs
@@ -73,11 +75,27 @@ class Training:
         if self.kind == "sft" and validation.is_file() and validation.stat().st_size:
             rows["validation"] = preflight.check_rows(validation, self.root)
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._same_training()
         preflight.check_disk(self.folder, shape, self.settings)
         last = self.ladder[-1]
         self.needed = preflight.gpu_bytes(self.kind, shape, self.settings, last.batch_size, last.gradient_checkpointing)
         self.validation = validation if "validation" in rows else None
         return rows
+
+    def _same_training(self) -> None:
+        """ConfigError if the folder holds checkpoints of a training with other settings: going on from them would be neither."""
+        dataset = self.inputs["dataset"] / f"{self.kind}.jsonl"
+        now = {**self.params, "model": str(self.model), "rows": files.digest_file(dataset)[:16]}
+        now = json.loads(json.dumps(now))
+        noted = self.output.root / SETTINGS
+        before = json.loads(noted.read_text(encoding="utf-8")) if noted.is_file() else now
+        changed = sorted(name for name in now if before.get(name) != now[name])
+        if changed and self.output.standalone and checkpoints.checkpoints(self.folder):
+            raise ConfigError(
+                f"{self.output.root} holds a training with another {changed[0]} ({before.get(changed[0])}, not {now[changed[0]]}); "
+                "choose another --output-dir, or give one of its checkpoints as --resume-from-checkpoint."
+            )
+        self.output.write_json(SETTINGS, now)
 
     def places(self, resume: Path | None) -> Places:
         """The paths of this attempt."""
@@ -210,7 +228,7 @@ def train(kind: str, params: Mapping[str, Any], options: Mapping[str, Any], inpu
     has ended, Interrupted when the child was killed.
     """
     began = time.monotonic()
-    training = Training(kind, {**params, **options}, inputs, output, progress)
+    training = Training(kind, (params, options), inputs, output, progress)
     rows = training.check()
     training.run()
     last = checkpoints.choose(training.folder, "last")
