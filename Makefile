@@ -51,7 +51,7 @@ lock:  ## resolve the lock files anew (needs uv)
 	for extra in "launcher:" "curation:--extra curation" "training:--extra training"; do \
 	  uv pip compile pyproject.toml $${extra#*:} --universal --python-version 3.10 --generate-hashes --quiet --no-header --constraint locks/all.txt --output-file locks/$${extra%%:*}.txt; \
 	done
-	uv pip compile locks/gpu.in pyproject.toml --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes --quiet --no-header --output-file locks/gpu.txt
+	uv pip compile --config-file locks/uv.toml locks/gpu.in pyproject.toml --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes --quiet --no-header --output-file locks/gpu.txt
 
 bench: setup  ## speed, as a table of ratios measured in one run
 	$(BIN)/python -m benchmarks

@@ -16,6 +16,8 @@ LINE_SECONDS = 5.0
 def sentence(event: Event) -> str | None:
     """An event as a line for people, or None if it is of no interest to them."""
     kind, step = event["event"], event.get("step", "")
+    if kind == "run-started":
+        return "\n".join(f"{name}: {why}" for name, why in event.get("skipped", {}).items()) or None
     if kind == "step-started":
         return _started(event)
     if kind == "step-adopted":

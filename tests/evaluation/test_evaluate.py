@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.fakes import FolderOutput, RecordingProgress
+from vasevqa.display import sentence
 from vasevqa.errors import ConfigError, DataError, DeviceError
 from vasevqa.evaluation import generation
 from vasevqa.pipeline.artifacts import Volume
@@ -174,6 +175,8 @@ def test_skipped_steps_hand_on_what_evaluate_needs(tmp_path: Path) -> None:
     plan = make_plan(load_recipe(tmp_path / "recipe.yaml", PIPELINE), PIPELINE, Volume(tmp_path / "volume"), Selection())
     assert "evaluate" not in [step.name for step in plan.steps]
     assert "evaluate" in plan.skipped
+    said = sentence({"event": "run-started", "time": 0.0, "skipped": dict(plan.skipped)})
+    assert said == "evaluate: skipped: hands on its grpo"
 
 
 @pytest.mark.parametrize(
