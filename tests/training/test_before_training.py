@@ -176,6 +176,38 @@ def test_only_parameters_decide_about_images(monkeypatch: pytest.MonkeyPatch, tm
     assert environ["HF_HOME"].startswith(str(tmp_path / "volume")) or "HF_HOME" in __import__("os").environ
 
 
+def test_processes_follow_the_steps_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    settings = {**sft.Params().model_dump(), **sft.Options().model_dump()}
+    assert environment.processes(settings) == 8
+    monkeypatch.setenv("VASEVQA_GPUS", "2")
+    assert environment.processes(settings) == 2
+    assert environment.processes({**settings, "nproc_per_node": 4}) == 4
+    assert environment.processes({**settings, "cuda_visible_devices": "5,6"}) == 2
+    assert environment.processes({**settings, "device": "cuda:3", "nproc_per_node": 1}) == 1
+    assert environment.child(settings, tmp_path, None, None, 2)["CUDA_VISIBLE_DEVICES"] == "0,1"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,4,7")
+    assert environment.child(settings, tmp_path, None, None, 2)["CUDA_VISIBLE_DEVICES"] == "3,4"
+    monkeypatch.setenv("VASEVQA_GPUS", "16")
+    with pytest.raises(DeviceError, match="asks for 16 GPUs and there are 8"):
+        environment.processes(settings)
+    with pytest.raises(DeviceError, match="nproc_per_node is 9"):
+        environment.processes({**settings, "nproc_per_node": 9})
+
+
+def test_the_system_prompt_is_the_files_text(tmp_path: Path) -> None:
+    (tmp_path / "prompt.md").write_text("You know vases.\nAnswer shortly.\n")
+    settings = {**grpo_params().model_dump(), **grpo.Options().model_dump()}
+    places = swift.Places(tmp_path, tmp_path / "rows.jsonl", tmp_path / "out", system=tmp_path / "prompt.md")
+    words = swift.grpo(settings, places, swift.Rung(8, 1, True))
+    assert words[words.index("--system") + 1] == "You know vases.\nAnswer shortly."
+    assert not {word.removeprefix("--") for word in words if word.startswith("--")} - swift.known_arguments()["rlhf"]
+
+
 def test_groups_and_weights_of_grpo_must_fit() -> None:
     with pytest.raises(ValueError, match="whole groups"):
         grpo.Params(batch_size=3, gradient_accumulation_steps=1)

@@ -43,8 +43,8 @@ STRAY = {
 }
 
 
-def child(settings: Mapping[str, Any], root: Path, plugin: Path | None, volume: Path | None) -> dict[str, str]:
-    """The training process's environment."""
+def child(settings: Mapping[str, Any], root: Path, plugin: Path | None, volume: Path | None, gpus: int = 0) -> dict[str, str]:
+    """The training process's environment. It sees `gpus` GPUs (0: as many as there are): with more, ms-swift would spread one model over all."""
     environ = {name: value for name, value in os.environ.items() if name not in STRAY}
     environ |= {
         **max_pixels(settings),
@@ -67,6 +67,9 @@ def child(settings: Mapping[str, Any], root: Path, plugin: Path | None, volume: 
         environ["CUDA_VISIBLE_DEVICES"] = settings["device"].removeprefix("cuda:")
     elif settings["cuda_visible_devices"] is not None:
         environ["CUDA_VISIBLE_DEVICES"] = settings["cuda_visible_devices"]
+    elif gpus:
+        named = environ.get("CUDA_VISIBLE_DEVICES")
+        environ["CUDA_VISIBLE_DEVICES"] = ",".join(named.split(",")[:gpus] if named else map(str, range(gpus)))
     if plugin is not None:
         environ |= {"VASEVQA_REWARD_PLUGIN": str(plugin), "VASEVQA_REWARD_FUNCS": json.dumps(settings["reward_funcs"])}
     return environ
@@ -102,9 +105,11 @@ def processes(settings: Mapping[str, Any]) -> int:
         there = 1
     if named and torch.cuda.device_count() < there:
         raise DeviceError(f"cuda_visible_devices names {there} GPUs and there are {torch.cuda.device_count()}; name those that are there.")
-    if wanted and wanted > there:
-        raise DeviceError(f"nproc_per_node is {wanted} and there are {there} GPUs; ask for more GPUs or lower it.")
-    return wanted or there
+    asked = int(os.environ.get("VASEVQA_GPUS") or 0)  # the step's GPUs, which may be fewer than the machine's
+    if (wanted or asked) > there:
+        what = f"nproc_per_node is {wanted}" if wanted else f"The step asks for {asked} GPUs"
+        raise DeviceError(f"{what} and there are {there}; ask for more GPUs or lower it.")
+    return wanted or asked or there
 
 
 def local_model(where: Path, hub: str) -> Path:

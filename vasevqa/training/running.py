@@ -151,7 +151,9 @@ class Training:
         with tempfile.TemporaryDirectory(prefix="vasevqa-") as folder:
             spec = Path(folder) / "spec.json"
             files.write_json(spec, {"kind": self.kind, "argv": argv, "gpu_bytes": needed})
-            environ = environment.child(self.settings, self.root, self.inputs.get("plugin"), getattr(self.output, "volume", None))
+            environ = environment.child(
+                self.settings, self.root, self.inputs.get("plugin"), self.output.volume, 0 if self.settings["device"] == "cpu" else self.processes
+            )
             words = [sys.executable, "-m", CHILD, *(["--processes", str(self.processes)] if self.processes > 1 else []), str(spec)]
             # A session of its own: Ctrl-C reaches this process alone, which then lets the child save.
             child = subprocess.Popen(words, env=environ, start_new_session=True, stdin=subprocess.DEVNULL)

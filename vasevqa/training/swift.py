@@ -170,7 +170,8 @@ def grpo(settings: Mapping[str, Any], places: Places, rung: Rung) -> list[str]:
     arguments = {
         "rlhf_type": "grpo",
         **_common("rlhf", settings, places, rung),
-        "system": places.system,
+        # The text itself: ms-swift takes only a path that ends in .txt for a file.
+        "system": places.system.read_text(encoding="utf-8").strip() if places.system else None,
         "external_plugins": list(places.plugins),
         "log_completions": True,
         "eval_strategy": "no",
