@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 from vasevqa.pipeline import spec
 
 # Whose code decides the weights, beside the stage's own module.
-SOURCES = ("vasevqa.stages.training_params", "vasevqa.training.swift", "vasevqa.training.running", "vasevqa.training.child")
+SOURCES = ("vasevqa.stages.training_params", "vasevqa.training.swift", "vasevqa.training.running", "vasevqa.training.child", "vasevqa.training.environment")
 
 
 def refused(sentence: str) -> PydanticCustomError:
