@@ -9,16 +9,21 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 ATTRIBUTES = ("fabric", "technique", "shape", "provenance", "date", "attribution", "decoration", "caption")
 IDS = ("vase_id", "vase", "id", "uuid")
 SUFFIXES = (".json", ".jsonl", ".csv", ".tsv")
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "model": "assistant", "system": "system"}
+ALIASES = {"shape_name": "shape"}
 MAX_BYTES = 2 << 30
+TAG = "<image>"
+MEDIA = re.compile(r"<(?:image|video|audio)>")  # each of them would make ms-swift look for one more file
+THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL | re.IGNORECASE)
 UNKNOWN = ("", "none", "null", "nan", "n/a", "unknown", "-", "?")
 
 Turn = tuple[str, str]  # role and text
@@ -48,94 +53,128 @@ def read_annotations(path: Path) -> tuple[list[Record], list[Problem]]:
     """The records of a file, or of all annotation files in a folder (by name), and what could not be read."""
     records: list[Record] = []
     problems: list[Problem] = []
-    sources = sorted(entry for entry in path.rglob("*") if entry.suffix.lower() in SUFFIXES and entry.is_file()) if path.is_dir() else [path]
+    sources = _sources(path)
     if not sources:
         problems.append(Problem("unreadable file", str(path), f"the folder holds no annotation file ({', '.join(SUFFIXES)})"))
-    for source in sources:
+    for name, source in sources:
         try:
-            text = _text(source)
-            entries = list(_entries(source, text, problems))
-        except ValueError as error:
-            problems.append(Problem("unreadable file", source.name, str(error)))
+            entries = list(_entries(name, _text(source), problems))
+        except (ValueError, RecursionError) as error:
+            problems.append(Problem("unreadable file", name, "nested too deeply" if isinstance(error, RecursionError) else str(error)))
             continue
         for where, entry in entries:
             records += _record(where, entry, problems)
     return records, problems
 
 
+def _sources(path: Path) -> list[tuple[str, Path]]:
+    """Annotation files by their name below `path`; hidden ones (an editor's, a Mac's) are nobody's annotations."""
+    if not path.is_dir():
+        return [(path.name, path)]
+    found = [(entry.relative_to(path), entry) for entry in path.rglob("*") if entry.suffix.lower() in SUFFIXES and entry.is_file()]
+    return sorted((name.as_posix(), entry) for name, entry in found if not any(part.startswith(".") for part in name.parts))
+
+
 def _text(path: Path) -> str:
-    if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"larger than {MAX_BYTES >> 30} GiB")
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"larger than {MAX_BYTES >> 30} GiB")
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 (byte {error.start})") from None
+    except OSError as error:
+        raise ValueError(f"can't be read: {error.strerror}") from None
 
 
-def _entries(path: Path, text: str, problems: list[Problem]) -> Iterator[tuple[str, Any]]:
-    kind = path.suffix.lower()
+def _entries(name: str, text: str, problems: list[Problem]) -> Iterator[tuple[str, Any]]:
+    kind = PurePosixPath(name).suffix.lower()
     if kind == ".jsonl":
-        for number, line in enumerate(text.splitlines(), 1):
+        for number, line in enumerate(text.split("\n"), 1):  # splitlines would also cut inside a text, at U+2028
             if line.strip():
                 try:
-                    yield f"{path.name}, line {number}", json.loads(line)
-                except ValueError as error:
-                    problems.append(Problem("broken JSON", f"{path.name}, line {number}", str(error)))
+                    yield f"{name}, line {number}", json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    what = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+                    problems.append(Problem("broken JSON", f"{name}, line {number}", what))
     elif kind in (".csv", ".tsv"):
-        yield from _table(path, text, problems)
+        yield from _table(name, text, problems)
     else:
         try:
             loaded = json.loads(text)
         except json.JSONDecodeError as error:
-            problems.append(Problem("broken JSON", f"{path.name}, line {error.lineno}", f"{error.msg} (column {error.colno})"))
+            problems.append(Problem("broken JSON", f"{name}, line {error.lineno}", f"{error.msg} (column {error.colno})"))
             return
-        if isinstance(loaded, dict) and not set(loaded) & {*ATTRIBUTES, "images", "conversations", "messages"}:
+        if isinstance(loaded, dict) and not {_key(key) for key in loaded} & {*ATTRIBUTES, "images", "conversations", "messages"}:
             loaded = [{"vase_id": key, **value} if isinstance(value, dict) else value for key, value in loaded.items()]
         elif isinstance(loaded, dict):
             loaded = [loaded]
         if not isinstance(loaded, list):
             raise ValueError("neither a list nor an object by vase id")
         for number, entry in enumerate(loaded, 1):
-            yield f"{path.name}, entry {number}", entry
+            yield f"{name}, entry {number}", entry
 
 
-def _table(path: Path, text: str, problems: list[Problem]) -> Iterator[tuple[str, Any]]:
-    try:
-        dialect: Any = csv.excel_tab if path.suffix.lower() == ".tsv" else csv.Sniffer().sniff(text[:4096], delimiters=",;\t")
-    except csv.Error:
-        dialect = csv.excel
-    reader = csv.DictReader(io.StringIO(text), dialect=dialect)
-    header = [str(name).strip().lower() for name in reader.fieldnames or []]
+def _table(name: str, text: str, problems: list[Problem]) -> Iterator[tuple[str, Any]]:
+    first = next((line for line in text.split("\n") if line.strip()), "")
+    # From the first line alone: csv.Sniffer also guesses quotes, and wrongly where an apostrophe stands beside a comma.
+    delimiter = "\t" if name.lower().endswith(".tsv") else max(",;\t", key=first.count)
+    csv.field_size_limit((1 << 31) - 1)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    header: list[str] = []
+    while True:
+        where = f"{name}, line {reader.line_num + 1}"
+        try:
+            cells = next(reader)
+        except StopIteration:
+            break
+        except csv.Error as error:
+            problems.append(Problem("broken row", where, str(error)))
+            continue
+        if not any(cell.strip() for cell in cells):
+            continue
+        if not header:
+            header = [_key(cell) for cell in cells]
+            _check_header(header)
+        elif len(cells) != len(header):
+            problems.append(Problem("broken row", where, f"it has {len(cells)} columns, the first line has {len(header)}"))
+        else:
+            yield where, dict(zip(header, cells, strict=True))
+    if not header:
+        _check_header(header)
+
+
+def _check_header(header: list[str]) -> None:
     if not set(header) & {*IDS, "image", "images"}:
         raise ValueError(f"its first line names no column {', '.join(IDS)} or images")
-    reader.fieldnames = header
-    for row in reader:
-        where = f"{path.name}, line {reader.line_num}"
-        if None in row or None in row.values():
-            problems.append(Problem("broken row", where, "it has another number of columns than the first line"))
-        else:
-            yield where, row
+    twice = next((name for name in header if name and header.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"its first line names the column {twice} twice")
+
+
+def _key(name: Any) -> str:
+    key = "_".join(str(name).lower().replace("_", " ").split())
+    return ALIASES.get(key, key)
 
 
 def _record(where: str, entry: Any, problems: list[Problem]) -> Iterator[Record]:
     if not isinstance(entry, dict):
         problems.append(Problem("broken row", where, f"a {type(entry).__name__} where an object is needed"))
         return
+    try:
+        json.dumps(entry, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        problems.append(Problem("broken row", where, "half a surrogate pair, which no file can hold"))
+        return
+    entry = {_key(name): value for name, value in entry.items()}
     nested = entry.get("attributes")
-    known = {**entry, **nested} if isinstance(nested, dict) else entry
-    vase = next((str(known[name]).strip().lower() for name in IDS if known.get(name) not in (None, "")), None)
+    known = {**entry, **{_key(name): value for name, value in nested.items()}} if isinstance(nested, dict) else entry
+    ids = (known[name] for name in IDS if isinstance(known.get(name), str | int | float))
+    vase = next((str(value).strip().lower() for value in ids if str(value).strip()), None)
     images = _images(entry)
-    attributes = {}
-    for name in ATTRIBUTES:
-        value = known.get(name)
-        if isinstance(value, list):
-            value = ", ".join(str(item) for item in value)
-        if value is None or isinstance(value, dict):
-            continue
-        if str(value).strip().lower() in UNKNOWN:
-            problems.append(Problem("empty answer", where, f"{name} says nothing"))
-        else:
-            attributes[name] = " ".join(str(value).split())
+    if images is None:
+        problems.append(Problem("broken row", where, "its images are no list of paths"))
+        return
+    attributes = _attributes(where, known, problems)
     turns = _turns(where, entry.get("conversations") or entry.get("messages"), problems)
     if not attributes and not turns:
         problems.append(Problem("empty row", where, "neither attributes nor a conversation with answers"))
@@ -145,10 +184,41 @@ def _record(where: str, entry: Any, problems: list[Problem]) -> Iterator[Record]
         yield Record(where, vase, images, attributes, turns)
 
 
-def _images(entry: Mapping[str, Any]) -> tuple[str, ...]:
+def _attributes(where: str, known: Mapping[str, Any], problems: list[Problem]) -> dict[str, str]:
+    attributes = {}
+    for name in ATTRIBUTES:
+        value = known.get(name)
+        if value is None:
+            continue
+        if isinstance(value, list) and not any(isinstance(item, list | dict) for item in value):
+            value = ", ".join(str(item) for item in value if item is not None)
+        if isinstance(value, list | dict):
+            problems.append(Problem("broken row", where, f"{name} is neither a text nor a list of texts"))
+            continue
+        answer = _answer(str(value))
+        if answer.lower() in UNKNOWN:
+            problems.append(Problem("empty answer", where, f"{name} says nothing"))
+        elif MEDIA.search(answer):
+            problems.append(Problem("broken row", where, f"{name} holds {TAG} or the like"))
+        else:
+            attributes[name] = " ".join(answer.split())
+    return attributes
+
+
+def _answer(text: str) -> str:
+    """The answer without the reasoning before it; nothing is left of one that breaks off while thinking."""
+    told = THOUGHT.sub("", text).strip()
+    return "" if "<think>" in told.lower() or "</think>" in told.lower() else told
+
+
+def _images(entry: Mapping[str, Any]) -> tuple[str, ...] | None:
     value = entry.get("images") or entry.get("image") or ()
     if isinstance(value, str):
         value = [part.strip() for part in value.split(";")] if ";" in value else [value]
+    elif isinstance(value, dict):
+        value = [value]
+    if not isinstance(value, list | tuple):
+        return None
     found = [item.get("path") or item.get("url") if isinstance(item, dict) else item for item in value]
     return tuple(str(item) for item in found if item)
 
@@ -161,18 +231,23 @@ def _turns(where: str, value: Any, problems: list[Problem]) -> tuple[Turn, ...]:
         problems.append(Problem("broken row", where, "its conversation is no list"))
         return ()
     turns: list[Turn] = []
+    shown = 0  # images of questions that were left out: the pictures keep their order only if they are shown later
     for turn in value:
         role = ROLES.get(str(turn.get("from") or turn.get("role")).lower()) if isinstance(turn, dict) else None
         text = (turn.get("value") or turn.get("content") or "") if isinstance(turn, dict) else ""
-        if role is None or not isinstance(text, str):
-            problems.append(Problem("broken row", where, f"a turn by nobody known: {str(turn)[:80]}"))
+        wrong = _wrong_turn(role, text)
+        if role is None or wrong:
+            problems.append(Problem("broken row", where, f"{wrong}: {str(turn)[:80]}"))
             return ()
-        if role == "assistant" and text.strip().lower() in UNKNOWN:
+        text = _answer(text) if role == "assistant" else text.strip()
+        if role == "assistant" and text.lower() in UNKNOWN:
             problems.append(Problem("empty answer", where, "an answer in the conversation says nothing"))
             if turns and turns[-1][0] == "user":
-                turns.pop()
+                shown += turns.pop()[1].count(TAG)
             continue
-        turns.append((role, text.strip()))
+        if role == "user" and shown:
+            text, shown = TAG * shown + text, 0
+        turns.append((role, text))
     while turns and turns[-1][0] != "assistant":
         turns.pop()
     order = [role for role, _ in turns if role != "system"]
@@ -180,3 +255,14 @@ def _turns(where: str, value: Any, problems: list[Problem]) -> tuple[Turn, ...]:
         problems.append(Problem("broken row", where, "questions and answers don't take turns"))
         return ()
     return tuple(turns)
+
+
+def _wrong_turn(role: str | None, text: Any) -> str:
+    if role is None:
+        return "a turn by nobody known"
+    if not isinstance(text, str):
+        return "a turn whose content is no text"
+    media = {match[0] for match in MEDIA.finditer(THOUGHT.sub("", text) if role == "assistant" else text)}
+    if media - {TAG}:
+        return "a turn about a video or a sound"
+    return f"{TAG} where no picture can be shown" if media and role != "user" else ""
