@@ -16,12 +16,14 @@ from PIL import Image
 SIDE = 16
 CLEARLY = 3  # grey levels: below it, noise on a plain background would decide
 CHUNK = 2048
+# Mixed, so that each group of bytes holds bits from all over the picture: plain backgrounds alone would put all pictures into one bucket.
+ORDER = np.random.default_rng(0).permutation(SIDE * SIDE)
 
 
 def difference_hash(image: Image.Image) -> np.ndarray:
     """256 bits of a picture as 32 bytes (uint8)."""
     grey = np.asarray(image.convert("L").resize((SIDE + 1, SIDE), Image.Resampling.BOX), dtype=np.int16)
-    bits: np.ndarray = np.packbits((grey[:, 1:] - grey[:, :-1] > CLEARLY).ravel())
+    bits: np.ndarray = np.packbits((grey[:, 1:] - grey[:, :-1] > CLEARLY).ravel()[ORDER])
     return bits
 
 
