@@ -58,6 +58,16 @@ def volume_option(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
+def cluster_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--cluster FILE`: the site's settings."""
+    return click.option(
+        "--cluster",
+        type=click.Path(path_type=Path, dir_okay=False),
+        envvar="VASEVQA_CLUSTER",
+        help="YAML file with the site's settings: registry, proxies, secrets, namespace, claim",
+    )(function)
+
+
 def plan_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """What `plan` and `run` have in common."""
     options: list[Callable[..., Any]] = [
@@ -78,8 +88,10 @@ def plan_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @cli.command()
 @plan_options
-@click.option("--parallel", type=click.IntRange(1), default=2, show_default=True, help="steps side by side")
-@click.option("--backend", type=click.Choice(["local"]), default="local", show_default=True, help="where steps run")
+@click.option("--parallel", "--max-parallel", type=click.IntRange(1), default=2, show_default=True, help="steps side by side")
+@click.option("--backend", type=click.Choice(["local", "docker"]), default="local", envvar="VASEVQA_BACKEND", show_default=True, help="where steps run")
+@cluster_option
+@click.option("--detach", is_flag=True, help="on Ctrl-C leave running steps to the next `run`, which adopts them")
 def run(**given: Any) -> None:
     """Run RECIPE, as far as its artifacts are missing.
 
@@ -158,6 +170,21 @@ def cancel(name: str | None, volume: Path) -> None:
     from vasevqa.commands import runs
 
     runs.cancel(name, volume)
+
+
+@cli.command()
+@click.argument("name", metavar="RUN")
+@click.argument("step")
+@volume_option
+@cluster_option
+def repro(name: str, step: str, volume: Path, cluster: Path | None) -> None:
+    """Print the `docker run` that repeats STEP of RUN.
+
+    Its image is named by digest, and secrets stay names: docker takes their values from your environment.
+    """
+    from vasevqa.commands import repeating
+
+    repeating.repro(name, step, volume, cluster)
 
 
 @cli.command()

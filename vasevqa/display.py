@@ -22,6 +22,8 @@ def sentence(event: Event) -> str | None:
         return _started(event)
     if kind == "step-adopted":
         return f"{step}: found running, adopted (attempt {event['attempt']})"
+    if kind == "step-waiting":
+        return f"{step}: {event['message']}"
     if kind == "step-elsewhere":
         return f"{step}: being made by another launcher, waiting for its artifact"
     if kind == "step-done":

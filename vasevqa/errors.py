@@ -48,6 +48,12 @@ class GateError(VaseError):
     exit_code = 6
 
 
+class ClusterError(VaseError):
+    """The cluster or the container engine can't do what was asked: it is away, refuses, or has no place (sysexits' EX_UNAVAILABLE)."""
+
+    exit_code = 69
+
+
 class StorageError(VaseError):
     """The volume is full, read-only or not permitted (sysexits' EX_IOERR)."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import os
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -14,7 +15,8 @@ from vasevqa.pipeline.spec import Resources
 class State(Enum):
     """Where a job stands. GONE: nobody knows it any more (deleted by hand, or its machine went down)."""
 
-    PENDING = "pending"
+    PENDING = "pending"  # waits for a place
+    STARTING = "starting"  # has a place; its image or its volume is being fetched
     RUNNING = "running"
     FINISHED = "finished"
     GONE = "gone"
@@ -50,6 +52,9 @@ class Task:
     log: Path  # where stdout and stderr are kept
     environment: dict[str, str] = field(default_factory=dict)
     offline: bool = False  # nothing it reads comes from a hub
+    image: str = ""  # the container image, by digest where that is known; empty where there are no containers
+    reads: tuple[Path, ...] = ()  # what it reads outside the volume
+    device: str = "auto"  # what the step's options say: one on the CPU needs no GPU, whatever it asks the scheduler for
 
     @property
     def name(self) -> str:
@@ -59,21 +64,31 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a finished job ended. `exit_code` is None when a signal ended it or nobody saw the end; `oom` as the kernel or kubelet reports it."""
+    """How a finished job ended. `exit_code` is None when a signal ended it or nobody saw the end; `oom` as the kernel or kubelet reports it.
+
+    `transient`: the place it ran at was taken from it (evicted, preempted, drained, node lost); `message` says how.
+    """
 
     exit_code: int | None
     signal: int | None = None
     oom: bool = False
     message: str = ""
+    transient: bool = False
 
 
 @dataclass(frozen=True)
 class Update:
-    """What is new about a job: its state and the text that it printed since the last update."""
+    """What is new about a job: its state, the text that it printed since the last update, and what it waits for.
+
+    `note` is one sentence (why it has no place, or can't start, and what to do) and empty once that is over; `image` is the
+    image that it really runs, by digest, once somebody knows.
+    """
 
     name: str
     state: State
     text: str = ""
+    note: str = ""
+    image: str = ""
 
 
 class Backend(Protocol):
@@ -82,6 +97,12 @@ class Backend(Protocol):
     @property
     def confines(self) -> bool:
         """True if a job has its own memory limit and /dev/shm, so that asking for more of them can help."""
+
+    def image(self, stage: str) -> str:
+        """The image that `stage` runs in, by digest where that can be known ahead; empty without containers. Asked once a run.
+
+        ConfigError if there is no such image.
+        """
 
     def submit(self, task: Task) -> None:
         """Start `task`; if a job of its name exists already, do nothing (it is adopted). Safe with several launchers at once."""
@@ -109,3 +130,41 @@ class Backend(Protocol):
 
     def remove(self, name: str) -> None:
         """Forget a finished job: nothing of it is left behind, except its log."""
+
+    def close(self) -> None:
+        """Let go of connections and threads; jobs run on."""
+
+
+def stage_defaults(task: Task, cores: int) -> dict[str, str]:
+    """Environment of a stage that the launcher's own environment may say otherwise."""
+    return {
+        "OMP_NUM_THREADS": str(max(1, min(int(task.resources.cpus), cores))),
+        "HF_HOME": str(task.volume / ".cache/huggingface"),
+        "TORCH_HOME": str(task.volume / ".cache/torch"),
+        **({"HF_HUB_OFFLINE": "1"} if task.offline else {}),
+    }
+
+
+def stage_environment(task: Task) -> dict[str, str]:
+    """Environment of a stage that is the launcher's to say, wherever it runs."""
+    return {
+        "VASEVQA_VOLUME": str(task.volume),
+        "VASEVQA_GPUS": str(task.resources.gpus),
+        "PYTHONUNBUFFERED": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads on busy cores are ten times slower
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        **({"VASEVQA_IMAGE": task.image} if task.image else {}),
+        **task.environment,
+    }
+
+
+# What passes from the launcher's environment to a container's, if it is set there: proxies, where caches lie and how hubs are asked.
+PASSED_ON = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "HF_HOME", "HF_ENDPOINT", "HF_HUB_OFFLINE", "TORCH_HOME")
+SECRETS = ("HF_TOKEN", "MODELSCOPE_API_TOKEN")  # likewise, but their values are never shown
+
+
+def container_environment(task: Task, cores: int, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a stage in a container: nothing of the launcher's but PASSED_ON and SECRETS."""
+    given = os.environ if environ is None else environ
+    passed = {name: given[name] for name in (*PASSED_ON, *SECRETS) if given.get(name)}
+    return {**stage_defaults(task, cores), **passed, **stage_environment(task)}

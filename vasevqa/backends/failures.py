@@ -21,10 +21,12 @@ class Kind(Enum):
     SHARED_MEMORY = "shared memory"
     UNKNOWN_KILL = "unknown kill"
     VOLUME = "volume"
+    CLUSTER = "cluster"
 
 
 # How often the launcher tries again by itself; the recipe's limits end memory and shared memory.
 RETRIES = {Kind.TRANSIENT: 10, Kind.UNKNOWN_KILL: 1, Kind.HOST_MEMORY: 8, Kind.SHARED_MEMORY: 4}
+UNAVAILABLE = 69  # the exit code of errors.ClusterError
 LONGEST_PAUSE = 60.0  # seconds
 _PERMANENT = {2: "usage or configuration", 3: "bad data", 5: "no such device", 6: "a gate failed"}
 
@@ -45,6 +47,8 @@ def classify(outcome: Outcome, said: str, step: str) -> Failure:
         number, code = code - 128, None
     if outcome.oom:
         return Failure(Kind.HOST_MEMORY, f"{step} was killed because host memory ran out; lower its batch size or workers, or raise its memory_limit.", 137)
+    if outcome.transient:
+        return Failure(Kind.TRANSIENT, f"{step} lost its place ({outcome.message}); it goes on from where it was.", 75)
     if code == 4:
         return Failure(Kind.GPU_MEMORY, said or f"The GPU's memory doesn't suffice for {step}.", 4)
     if code in _PERMANENT:

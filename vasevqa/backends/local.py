@@ -24,7 +24,7 @@ from typing import Any
 
 from vasevqa import files
 from vasevqa.backends import supervise
-from vasevqa.backends.base import Outcome, State, Task, Update, attempt_of
+from vasevqa.backends.base import Outcome, State, Task, Update, attempt_of, stage_defaults, stage_environment
 from vasevqa.errors import StorageError, VaseError
 from vasevqa.pipeline.faults import FaultPoint, fault
 from vasevqa.pipeline.lease import Holder, lease_ttl
@@ -46,6 +46,13 @@ class LocalBackend:
         self._states: dict[str, State] = {}
         self._supervisors: dict[str, subprocess.Popen[bytes]] = {}
         self._me = Holder.this_process("")
+
+    def image(self, stage: str) -> str:
+        """None: a stage runs in this very environment."""
+        return ""
+
+    def close(self) -> None:
+        """There is nothing to let go of: supervisors run by themselves."""
 
     def submit(self, task: Task) -> None:
         """Start the stage's process; nothing if there is a job of that name. VaseError if it can't be started."""
@@ -72,21 +79,8 @@ class LocalBackend:
 
     def _environment(self, task: Task) -> dict[str, str]:
         """What a stage gets beside this process's own environment."""
-        cores = len(os.sched_getaffinity(0))
-        defaults = {
-            "OMP_NUM_THREADS": str(max(1, min(int(task.resources.cpus), cores))),
-            "HF_HOME": str(task.volume / ".cache/huggingface"),
-            "TORCH_HOME": str(task.volume / ".cache/torch"),
-            **({"HF_HUB_OFFLINE": "1"} if task.offline else {}),
-        }
-        own = {
-            "VASEVQA_VOLUME": str(task.volume),
-            "VASEVQA_GPUS": str(task.resources.gpus),
-            "PYTHONUNBUFFERED": "1",
-            "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads on busy cores are ten times slower
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-        }
-        return {**{name: value for name, value in defaults.items() if name not in os.environ}, **own, **task.environment}
+        defaults = stage_defaults(task, len(os.sched_getaffinity(0)))
+        return {**{name: value for name, value in defaults.items() if name not in os.environ}, **stage_environment(task)}
 
     def _ensure_started(self, name: str) -> None:
         """Start a supervisor unless the job has one, and wait until it has its claim."""

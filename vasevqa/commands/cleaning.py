@@ -10,9 +10,10 @@ from pathlib import Path
 
 import click
 
-from vasevqa.backends.base import job_prefix
-from vasevqa.backends.local import LocalBackend
-from vasevqa.errors import ConfigError
+from vasevqa.backends.base import Backend, job_prefix
+from vasevqa.backends.cluster import Cluster
+from vasevqa.commands import placing
+from vasevqa.errors import ConfigError, VaseError
 from vasevqa.pipeline.artifacts import Artifact, Volume
 from vasevqa.pipeline.lease import LeaseHeld, holder
 from vasevqa.pipeline.runs import all_runs, find_run
@@ -62,6 +63,21 @@ def remove(volume: Volume, path: Path) -> bool:
     return True
 
 
+def backends(volume: Volume) -> list[Backend]:
+    """Wherever the volume's runs had their steps; a place that doesn't answer costs a line, and its leases protect what is written there."""
+    found = [placing.make_backend("local", volume, Cluster())]
+    seen: list[dict[str, object]] = []
+    for run in all_runs(volume):
+        place = run.place
+        if place.get("backend", "local") != "local" and place not in seen:
+            seen.append(place)
+            try:
+                found.append(placing.backend_of(run))
+            except VaseError as error:
+                click.echo(f"Jobs of {run.name} were not looked at: {error}", err=True)
+    return found
+
+
 def clean(names: tuple[str, ...], root: Path, yes: bool) -> None:
     """List, and with `yes` remove."""
     volume = Volume(root.absolute())
@@ -69,12 +85,11 @@ def clean(names: tuple[str, ...], root: Path, yes: bool) -> None:
     for run in named:
         if run.state == "running":
             raise ConfigError(f"Run {run.name} is running; cancel it first.")
-    backend = LocalBackend(volume.root)
-    jobs = {job: backend.state(job) for job in backend.existing("vase-")}
+    jobs = [(backend, job, backend.state(job)) for backend in backends(volume) for job in backend.existing("vase-")]
     for run in named:
-        if any(backend.owner(job) == run.name and not state.over for job, state in jobs.items()):
+        if any(backend.owner(job) == run.name and not state.over for backend, job, state in jobs):
             raise ConfigError(f"A step of run {run.name} is still running; cancel the run first.")
-    working = tuple(f"{job.rpartition('-')[0]}-" for job, state in jobs.items() if not state.over)
+    working = tuple(f"{job.rpartition('-')[0]}-" for _, job, state in jobs if not state.over)
     kept: set[tuple[str, str]] = set()
     for run in all_runs(volume):
         if run not in named:
@@ -82,8 +97,12 @@ def clean(names: tuple[str, ...], root: Path, yes: bool) -> None:
             if run.state in ("running", "interrupted"):  # what it found up to date and hasn't come to yet
                 kept |= set(run.keys().items())
     found = [(run.path, "run") for run in named] + list(leftovers(volume, kept, working))
-    found += [(volume.root / ".jobs" / job, "finished job") for job, state in jobs.items() if state.over]
     found += [(path, "job that never began") for path in volume.root.glob(".jobs/.vase-*") if time.time() - path.stat().st_mtime > HALF_MADE_SECONDS]
+    over = [(backend, job) for backend, job, state in jobs if state.over]
+    for backend, job in over:
+        if yes:
+            backend.remove(job)
+        click.echo(f"{'removed' if yes else 'would remove'}  finished job: {job}")
     total = 0
     for path, why in found:
         freed = size(path)
@@ -91,7 +110,7 @@ def clean(names: tuple[str, ...], root: Path, yes: bool) -> None:
             continue
         total += freed
         click.echo(f"{'removed' if yes else 'would remove'}  {freed / 2**20:9.1f} MiB  {why}: {path.relative_to(volume.root)}")
-    if not found:
+    if not found and not over:
         click.echo("Nothing to clean.")
     elif not yes:
         click.echo(f"{total / 2**20:.1f} MiB in all; `vasevqa clean --yes` removes them.")

@@ -9,11 +9,12 @@ from typing import Any
 import click
 
 from vasevqa.backends.base import Backend, job_prefix
-from vasevqa.backends.local import LocalBackend
+from vasevqa.backends.cluster import load_cluster
+from vasevqa.commands import placing
 from vasevqa.display import make_display
 from vasevqa.pipeline.artifacts import Volume
 from vasevqa.pipeline.catalog import PIPELINE
-from vasevqa.pipeline.launcher import Cancelled, Launcher
+from vasevqa.pipeline.launcher import Cancelled, Detached, Launcher
 from vasevqa.pipeline.lease import LeaseHeld
 from vasevqa.pipeline.plan import Plan, Selection, make_plan
 from vasevqa.pipeline.recipe import Recipe, load_recipe, recipe_schema
@@ -61,12 +62,19 @@ def run(given: dict[str, Any]) -> int:
             line = {"event": "nothing-to-do", "steps": len(planned.steps), "run": before.name, "report": str(before.report)}
             click.echo(json.dumps(line) if as_json else f"Nothing to do: all {len(planned.steps)} steps are up to date. Report: {before.report}")
             return 0
-    backend = make_backend(given["backend"], planned.volume)
+    cluster = load_cluster(given["cluster"])
+    backend = placing.make_backend(given["backend"], planned.volume, cluster)
     record = open_run(planned.volume, recipe.name, recipe.text, rows(planned))
     try:
-        return _execute(planned, record, backend, given)
-    except LeaseHeld:  # another launcher has just taken that run up: a run of our own attaches to its jobs
-        return _execute(planned, new_run(planned.volume, recipe.name, recipe.text, rows(planned)), backend, given)
+        placing.remember(record, given["backend"], cluster)
+        try:
+            return _execute(planned, record, backend, given)
+        except LeaseHeld:  # another launcher has just taken that run up: a run of our own attaches to its jobs
+            record = new_run(planned.volume, recipe.name, recipe.text, rows(planned))
+            placing.remember(record, given["backend"], cluster)
+            return _execute(planned, record, backend, given)
+    finally:
+        backend.close()
 
 
 def _execute(planned: Plan, record: Run, backend: Backend, given: dict[str, Any]) -> int:
@@ -75,6 +83,7 @@ def _execute(planned: Plan, record: Run, backend: Backend, given: dict[str, Any]
     for line in left_running(planned, record, backend):
         click.echo(line, err=True)
     launcher = Launcher(planned, record, backend, given["parallel"], display)
+    launcher.detach = given["detach"]
     try:
         if not as_json:
             click.echo(f"run {record.name}")
@@ -87,16 +96,13 @@ def _execute(planned: Plan, record: Run, backend: Backend, given: dict[str, Any]
         if isinstance(error, Cancelled):
             click.echo("error: The run was cancelled; the same command goes on where it was.", err=True)
             return 130
+        if isinstance(error, Detached):
+            click.echo(f"Detached from {record.name}: its steps go on, and the same command takes them up again; `vasevqa cancel {record.name}` stops them.")
+            return 0
         raise
     display.close()
     write_report(record.path, planned.volume, quiet=as_json)
     return 0
-
-
-def make_backend(name: str, volume: Volume) -> Backend:
-    """The backend called `name`."""
-    assert name == "local", name
-    return LocalBackend(volume.root)
 
 
 def left_running(planned: Plan, record: Run, backend: Backend) -> list[str]:

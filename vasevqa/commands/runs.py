@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from vasevqa.backends.local import LocalBackend
+from vasevqa.commands import placing
 from vasevqa.commands.running import write_report
 from vasevqa.display import log_line, progress_text
 from vasevqa.errors import ConfigError
@@ -110,7 +110,7 @@ def cancel(name: str | None, volume: Path) -> None:
             time.sleep(0.1)
         if holder(run.lease) is not None:
             raise ConfigError(f"The launcher of run {run.name} hasn't stopped yet; look again with `vasevqa status {run.name}`.")
-        backend = LocalBackend(place.root)
+        backend = placing.backend_of(run)
         jobs = [job for job in backend.existing("vase-") if backend.owner(job) == run.name and not backend.state(job).over]
         for job in jobs:
             backend.cancel(job, GRACE)

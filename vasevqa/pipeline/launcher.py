@@ -33,6 +33,10 @@ class Cancelled(Exception):
     """Somebody asked the run to stop."""
 
 
+class Detached(Exception):
+    """The launcher was asked to stop and to leave its jobs to the next one."""
+
+
 class StepFailed(VaseError):
     """A step failed for good; carries the exit code to end with."""
 
@@ -50,6 +54,7 @@ class Launcher:
     def __init__(self, plan: Plan, run: Run, backend: Backend, parallel: int, listener: Listener) -> None:
         self.plan, self.run, self.backend, self.parallel = plan, run, backend, parallel
         self.grace = GRACE
+        self.detach = False  # on a wish to stop leave the jobs to the next launcher
         self._listen = listener
         self._me = f"launcher-{os.getpid()}"
         self._maker = Maker(run, backend, self._me, self._tell)
@@ -64,7 +69,7 @@ class Launcher:
 
         Raises StepFailed when a step failed for good, StorageError when the run's folder can't be written, LeaseHeld if
         another launcher works on this run; Cancelled, KeyboardInterrupt or Terminated when asked to stop by the run's
-        cancel file, Ctrl-C or SIGTERM; Interrupted if another launcher took this run over while this one was frozen.
+        cancel file, Ctrl-C or SIGTERM (Detached if `detach` is set); Interrupted if another launcher took this run over while this one was frozen.
         """
         self._lease = Lease.acquire(self.run.lease, self._me)
         self._lease.keep(on_lost=lambda: None)
@@ -99,6 +104,7 @@ class Launcher:
         events = list(self.run.events.read())
         for work in self._work.values():
             work.restore(events)
+        self._maker.images = {event["stage"]: event["image"] for event in events if event["event"] == "run-image"}
         self._tell("run-started", {"run": self.run.name, "steps": list(self._work), "skipped": dict(self.plan.skipped), "resumed": bool(events)})
         for given in self.plan.given:
             while not given.artifact.complete and not self._heed():
@@ -146,7 +152,7 @@ class Launcher:
             # A retry that is due waits for a free place: no reason to hurry.
             for update in self.backend.watch(list(running), min([WATCH_SECONDS, *(pause for pause in retries if pause > 0)])):
                 work = running[update.name]
-                self._guarded(work, partial(self._maker.hear, work, update.text))
+                self._guarded(work, partial(self._maker.notice, work, update))
                 if update.state.over and work.standing is Standing.RUNNING:
                     self._guarded(work, partial(self._maker.finish, work, update.state, self._heeded > 0))
             for work in self._in(Standing.RUNNING):
@@ -178,6 +184,8 @@ class Launcher:
     def _heed(self) -> bool:
         """Act upon a wish to stop, once each; True if there was one. The second one leaves no time to the stages."""
         asked = len(self._signals.numbers) or int(self.run.cancel_file.exists())
+        if self.detach and self._signals.numbers:
+            raise Detached
         if asked > self._heeded:
             for work in self._in(Standing.RUNNING):
                 if self._heeded == 0:
@@ -210,7 +218,7 @@ class Launcher:
                 self._guarded(work, partial(self._maker.start, work))
 
     def _mind_deadline(self, work: Work) -> None:
-        deadline = work.resources.run_deadline
-        if deadline is not None and not work.overdue and time.time() - work.started > deadline:
-            work.overdue = True
-            self.backend.cancel(work.job, self.grace)
+        if work.overdue is None:
+            work.overdue = work.late(time.time())
+            if work.overdue is not None:
+                self.backend.cancel(work.job, self.grace)

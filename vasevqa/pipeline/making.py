@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vasevqa import files
-from vasevqa.backends.base import Backend, State, attempt_of
+from vasevqa.backends.base import Backend, State, Update, attempt_of
 from vasevqa.backends.failures import Failure, Kind, classify, pause, remedy
 from vasevqa.errors import DataError, Interrupted
 from vasevqa.pipeline.artifacts import RECORD
@@ -36,6 +36,7 @@ class Maker:
 
     def __init__(self, run: Run, backend: Backend, me: str, tell: Callable[[str, dict[str, Any], bool], None]) -> None:
         self.run, self.backend, self._me = run, backend, me
+        self.images: dict[str, str] = {}  # stage -> the image that this run uses: a tag that moves meanwhile changes nothing
         self._tell_kept = tell
 
     def _tell(self, kind: str, fields: dict[str, Any], keep: bool = True) -> None:
@@ -67,8 +68,8 @@ class Maker:
             jobs = self.backend.existing(work.prefix)
             if not jobs or self.backend.state(jobs[-1]).over:
                 return False
-            work.job, work.attempt, work.started = jobs[-1], attempt_of(jobs[-1]), time.time()
-        work.standing, work.said = Standing.RUNNING, ""
+            work.begin(jobs[-1], attempt_of(jobs[-1]))
+        work.standing, work.said, work.overdue = Standing.RUNNING, "", None
         self._share_log(work)
         self._tell("step-adopted", {"step": work.name, "job": work.job, "attempt": work.attempt, "key": work.planned.artifact.key})
         return True
@@ -87,10 +88,10 @@ class Maker:
 
     def _submit(self, work: Work) -> None:
         known = [attempt_of(job) for job in self.backend.existing(work.prefix)]
-        work.attempt = max([*known, work.attempt]) + 1
+        attempt = max([*known, work.attempt]) + 1
         work.stamps = work.stamps or stamps_of(work.planned)  # of a step that was up to date when the plan was made
-        task = work.task(self.run, work.attempt)
-        work.job, work.said, work.heard, work.overdue, work.started = task.name, "", 0.0, False, time.time()
+        task = work.task(self.run, attempt, self._image(work.planned.stage.name))
+        work.begin(task.name, attempt)
         files.write_json(self.run.task(work.name, work.attempt), work.description(task))
         fault(FaultPoint.BEFORE_SUBMIT, work.name)
         self.backend.submit(task)
@@ -106,8 +107,37 @@ class Maker:
                 "key": task.key,
                 "log": str(task.log),
                 "resources": work.resources.model_dump(exclude_none=True),
+                "image": task.image,
+                "arguments": list(task.arguments),
             },
         )
+
+    def _image(self, stage: str) -> str:
+        if stage not in self.images:
+            self._use_image(stage, self.backend.image(stage))
+        return self.images[stage]
+
+    def _use_image(self, stage: str, image: str) -> None:
+        if image and image != self.images.get(stage):
+            self._tell("run-image", {"stage": stage, "image": image})
+        self.images[stage] = image
+
+    def notice(self, work: Work, update: Update) -> None:
+        """What is new about the job that makes the step's artifact."""
+        if update.state in (State.STARTING, State.RUNNING) and not work.placed:
+            work.placed = time.time()
+        if update.state is State.RUNNING and not work.ran:
+            work.ran = time.time()
+            self._tell("step-running", {"step": work.name, "job": work.job, "key": work.planned.artifact.key})
+        if update.image:
+            self._use_image(work.planned.stage.name, update.image)
+        if update.note != work.note and not update.state.over:
+            work.note = update.note
+            if update.note:
+                self._tell("step-waiting", {"step": work.name, "job": work.job, "message": update.note})
+        if update.text:
+            work.spoke = True
+            self.hear(work, update.text)
 
     def hear(self, work: Work, text: str) -> None:
         """Pass the stage's own events on."""
@@ -133,10 +163,7 @@ class Maker:
         elif artifact.complete:  # by another launcher that watched the same job, or whose job it was
             self._done(work, hit=False)
         elif work.overdue:
-            message = (
-                f"{work.name} ran longer than its run_deadline of {work.resources.run_deadline} s and was stopped; raise it, the next run goes on from there."
-            )
-            self.give_up(work, Failure(Kind.PERMANENT, message, Interrupted.exit_code))
+            self.give_up(work, work.overdue)
         elif stopping:
             work.standing = Standing.CANCELLED
             self._forget(work)

@@ -46,6 +46,15 @@ class Run:
         return self.path / "report.html"
 
     @property
+    def place(self) -> dict[str, Any]:
+        """Where its steps run: `backend` and the Cluster settings, as `commands.placing` wrote them."""
+        try:
+            found = json.loads((self.path / "place.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    @property
     def lease(self) -> Path:
         """Held by the launcher that works on this run."""
         return self.path / "launcher.lease"

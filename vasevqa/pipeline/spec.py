@@ -49,6 +49,11 @@ class Resources(BaseModel):
     memory_limit: Quantity | None = Field(None, description="host memory is raised up to this after an out-of-memory kill; unset: twice `memory`")
     gpus: int = Field(0, ge=0, description="GPUs asked for; never sets the device")
     gpu_memory: Quantity | None = Field(None, description="least memory of one GPU")
+    gpu_resource: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$",
+        description="the cluster's name for these GPUs, such as nvidia.com/mig-1g.10gb; unset: what the cluster's settings say",
+    )
     gpu_product: str | None = Field(None, description="GPU model, as the node's nvidia.com/gpu.product label names it")
     ephemeral_storage: Quantity | None = Field(None, description="node-local scratch space")
     shm: Quantity = Field("1Gi", description="size of /dev/shm")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -13,7 +14,8 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from vasevqa.backends.base import Task, job_prefix
-from vasevqa.backends.failures import Failure, Kind
+from vasevqa.backends.failures import UNAVAILABLE, Failure, Kind
+from vasevqa.errors import Interrupted
 from vasevqa.pipeline.entry import argv
 from vasevqa.pipeline.events import Event
 from vasevqa.pipeline.plan import PlannedStep
@@ -51,7 +53,11 @@ class Work:
     failure: Failure | None = None
     refreshed: bool = False
     aside: Path | None = None  # the artifact that a refresh replaces, until the new one is there
-    overdue: bool = False
+    placed: float = 0.0  # seconds since the epoch: when the present attempt was first seen with a place
+    ran: float = 0.0  # likewise, running
+    spoke: bool = False  # the present attempt printed something
+    note: str = ""  # what the present attempt waits for
+    overdue: Failure | None = None  # which deadline passed
 
     @property
     def name(self) -> str:
@@ -73,7 +79,12 @@ class Work:
             if event.get("key") != self.planned.artifact.key:
                 continue
             if kind in ("step-started", "step-adopted"):
-                self.job, self.attempt, self.started = event["job"], event["attempt"], event["time"]
+                if event["job"] != self.job:
+                    self.placed = self.ran = 0.0
+                    self.started = event["time"]
+                self.job, self.attempt = event["job"], event["attempt"]
+            elif kind == "step-running":
+                self.placed = self.ran = event["time"]
             elif kind == "step-refreshed":
                 self.refreshed, self.aside = True, Path(event["aside"])
             elif kind == "attempt-failed":
@@ -81,8 +92,31 @@ class Work:
                 self.tries[Kind(event["failure"])] += 1
                 self.resources = self.resources.model_copy(update=event.get("raised", {}))
 
-    def task(self, run: Run, attempt: int) -> Task:
-        """The task of the next attempt."""
+    def begin(self, job: str, attempt: int) -> None:
+        """A new attempt: nothing is known of it yet."""
+        self.job, self.attempt, self.started = job, attempt, time.time()
+        self.said, self.heard, self.placed, self.ran, self.spoke, self.note, self.overdue = "", 0.0, 0.0, 0.0, False, "", None
+
+    def late(self, now: float) -> Failure | None:
+        """The deadline that passed, if one did: for a place in the queue, for the stage's first line, for the whole attempt."""
+        asked = self.resources
+        why = f" ({self.note.rstrip('.')})" if self.note else ""
+        if not self.placed and now - self.started > asked.queue_deadline:
+            message = f"{self.name} waited longer than its queue_deadline of {asked.queue_deadline} s for a place{why}; ask for less, or raise the deadline."
+            return Failure(Kind.CLUSTER, message, UNAVAILABLE)
+        if self.placed and not self.spoke and not self.ran and now - self.placed > asked.start_deadline:
+            message = f"{self.name} had a place and didn't start within its start_deadline of {asked.start_deadline} s{why}; mend that, or raise the deadline."
+            return Failure(Kind.CLUSTER, message, UNAVAILABLE)
+        if self.ran and not self.spoke and now - self.ran > asked.start_deadline:
+            message = f"{self.name} printed nothing within its start_deadline of {asked.start_deadline} s; look at its image and volume, or raise the deadline."
+            return Failure(Kind.CLUSTER, message, UNAVAILABLE)
+        if asked.run_deadline is not None and self.ran and now - self.ran > asked.run_deadline:
+            message = f"{self.name} ran longer than its run_deadline of {asked.run_deadline} s and was stopped; raise it, the next run goes on from there."
+            return Failure(Kind.PERMANENT, message, Interrupted.exit_code)
+        return None
+
+    def task(self, run: Run, attempt: int, image: str = "") -> Task:
+        """The task of the next attempt, in `image`."""
         step, artifact = self.planned, self.planned.artifact
         words = argv(step.stage, step.params, step.options, {name: given.value for name, given in step.inputs.items()}, str(artifact.partial))
         words += ["--task", str(run.task(step.name, attempt)), "--json-events"]
@@ -97,6 +131,9 @@ class Work:
             volume=run.volume.root,
             log=run.log(step.name, attempt),
             offline=all(given.path is not None for given in step.inputs.values()),
+            image=image,
+            reads=tuple(given.path for given in step.inputs.values() if given.path is not None and not given.path.is_relative_to(run.volume.root)),
+            device=str(getattr(step.options, "device", "auto")),
         )
 
     def description(self, task: Task) -> dict[str, Any]:
