@@ -3,6 +3,7 @@
 - tests/stage_sources.json: a digest of each stage's code. When code changes, somebody decides: results change (raise the
   stage's version) or they don't (run `make generate`).
 - README.md: the table of stages.
+- helm/vasevqa/: the schema of the chart's values, and its README.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import sys
 from pathlib import Path
 
+from tests import chart
 from vasevqa import files
 from vasevqa.pipeline.catalog import PIPELINE
 from vasevqa.pipeline.spec import Stage
@@ -75,7 +77,7 @@ def readme() -> str:
     return f"{before}{BEGIN}\n{stage_table()}\n{END}{after}"
 
 
-GENERATED = {STAGE_SOURCES: stage_sources, README: readme}
+GENERATED = {STAGE_SOURCES: stage_sources, README: readme, chart.SCHEMA: chart.schema, chart.README: chart.readme}
 
 
 def main(arguments: list[str]) -> int:

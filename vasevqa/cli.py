@@ -16,7 +16,12 @@ from vasevqa.errors import Terminated, VaseError, storage_error
 
 # Mounted by name: a command's module is imported when it is used.
 MOUNTED = {
+    "attach": ("vasevqa.commands.submitting", "Follow a run in the cluster."),
+    "doctor": ("vasevqa.commands.doctoring", "Check the place before spending GPU hours."),
+    "download": ("vasevqa.commands.moving", "Bring results of a run from the cluster."),
     "reward": ("vasevqa.commands.rewarding", "Explain the reward of an answer."),
+    "submit": ("vasevqa.commands.submitting", "Run a recipe in the cluster."),
+    "upload": ("vasevqa.commands.moving", "Bring files to the cluster's volume."),
     "sample": ("vasevqa.sample.command", "Draw synthetic vases (and make tiny models) for the demo."),
 }
 
@@ -75,6 +80,9 @@ def plan_options(function: Callable[..., Any]) -> Callable[..., Any]:
         volume_option,
         click.option("--set", "overrides", multiple=True, metavar="STEP.PARAM=VALUE", help="change a parameter"),
         click.option("--input", "inputs", multiple=True, metavar="NAME=PATH", help="give or replace an input"),
+        click.option(
+            "--inputs-from", type=click.Path(path_type=Path, file_okay=False), help="paths in the recipe are relative to this folder, not to the recipe"
+        ),
         click.option("--from", "first", metavar="STEP", help="begin here; what this step reads must exist"),
         click.option("--to", "last", metavar="STEP", help="end here"),
         click.option("--only", multiple=True, metavar="STEP", help="only this step (may be repeated)"),
@@ -92,6 +100,7 @@ def plan_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--backend", type=click.Choice(["local", "docker"]), default="local", envvar="VASEVQA_BACKEND", show_default=True, help="where steps run")
 @cluster_option
 @click.option("--detach", is_flag=True, help="on Ctrl-C leave running steps to the next `run`, which adopts them")
+@click.option("--launch", envvar="VASEVQA_LAUNCH", hidden=True, help="the launch that this is a start of, in a cluster")
 def run(**given: Any) -> None:
     """Run RECIPE, as far as its artifacts are missing.
 
