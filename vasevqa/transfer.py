@@ -125,16 +125,13 @@ class _Far:
             self.say(name=name, size=found.stat().st_size, sha256=files.digest_file(found))
         self.say(listed=path)
 
-    def do_get(self, path: str, name: str, offset: int) -> None:
+    def do_get(self, path: str, name: str, offset: int, length: int) -> None:
         found = inside(self.root, path).resolve()
         found = found / name if name else found
         with open(inside(self.root, found.relative_to(self.root.resolve()).as_posix()), "rb") as stream:
             stream.seek(offset)
-            while block := stream.read(CHUNK):
-                alive()
-                self.say(block, name=name, offset=offset, data=len(block))
-                offset += len(block)
-        self.say(name=name, sent=offset)
+            block = stream.read(length)
+        self.say(block, name=name, offset=offset, data=len(block))
 
     def _target(self, path: str) -> Path:
         pure = PurePosixPath(path)

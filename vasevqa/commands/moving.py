@@ -22,6 +22,7 @@ from vasevqa.errors import ClusterError, ConfigError, DataError
 
 IDLE_SECONDS = 1800  # after which a pod that nobody talks to ends by itself
 SILENCE = 300.0  # seconds without an answer after which a connection counts as lost
+AHEAD = 4 << 20  # bytes that are asked for before those before them have come
 TRIES = 6  # connections in a row that bring nothing new
 
 
@@ -281,42 +282,43 @@ class _Download:
         if not listed:
             raise DataError(f"There is no file in {self.path}; links are not followed, so name what a step made as steps/NAME.")
         self.total = len(listed)
-        wanted: collections.deque[tuple[str, int]] = collections.deque()
-        for name, (size, digest) in listed.items():
-            have = transfer.standing(self._here(name), size, digest)
-            if have is None:
-                self.done.add(name)
-            elif name not in self.done:
-                wanted.append((name, have))
-        asked: set[str] = set()
-        while wanted or asked:
-            while wanted and len(asked) < 32:  # enough on the way that the next is there when one is done
-                name, offset = wanted.popleft()
-                connection.ask(do="get", path=self.path, name=name, offset=offset)
-                asked.add(name)
-            for answer in connection.answers(True):
-                name = answer["name"]
-                self._take(name, answer, *listed[name])
-                if "sent" in answer:
-                    asked.discard(name)
+        offsets = {name: transfer.standing(self._here(name), *known) for name, known in listed.items()}
+        self.done |= {name for name, offset in offsets.items() if offset is None}
+        ranges = ((name, at, size) for name, offset in offsets.items() if offset is not None for at, size in _ranges(offset, listed[name][0]))
+        on_the_way = collections.deque[int]()
+        for name, offset, length in ranges:
+            connection.ask(do="get", path=self.path, name=name, offset=offset, length=length)
+            on_the_way.append(length)
+            while sum(on_the_way) > AHEAD or len(on_the_way) > 64:  # enough that the next is there when one is done
+                self._take(connection, listed, on_the_way)
+        while on_the_way:
+            self._take(connection, listed, on_the_way)
 
-    def _take(self, name: str, answer: Mapping[str, Any], size: int, digest: str) -> None:
-        path = self._here(name)
-        end = int(answer["offset"]) + int(answer["data"]) if "data" in answer else int(answer["sent"])
-        if "sent" in answer and (size or end):
-            if name not in self.done:
+    def _take(self, connection: Connection, listed: Mapping[str, tuple[int, str]], on_the_way: collections.deque[int]) -> None:
+        for answer in connection.answers(True):
+            name, block, asked = answer["name"], answer["bytes"], on_the_way.popleft()
+            size, digest = listed[name]
+            last = answer["offset"] + len(block) == size
+            if len(block) != asked or not transfer.write(self._here(name), answer["offset"], block, digest, last):
                 raise DataError(f"{self.path}/{name} changed on the volume while it was fetched; try again when its step is done.")
-            return
-        if not transfer.write(path, int(answer.get("offset", 0)), answer["bytes"], digest, end >= size):
-            raise DataError(f"{self.path}/{name} arrived with another digest; is it being written? Try again when its step is done.")
-        self.bytes += len(answer["bytes"])
-        if end >= size:
-            self.done.add(name)
-            self.got += 1
+            self.bytes += len(block)
+            if last:
+                self.done.add(name)
+                self.got += 1
 
     def _here(self, name: str) -> Path:
         # The far end is a pod: what it says is no reason to write anywhere else than below the target.
         return transfer.inside(self.target, name) if name else self.target
+
+
+def _ranges(offset: int, size: int) -> Iterator[tuple[int, int]]:
+    """(offset, length) of the pieces in which the rest of a file is asked for; an empty file is one empty piece."""
+    while True:
+        length = min(transfer.CHUNK, size - offset)
+        yield offset, length
+        offset += length
+        if offset >= size:
+            return
 
 
 def _size(count: float) -> str:
