@@ -97,7 +97,9 @@ def plan_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @cli.command()
 @plan_options
 @click.option("--parallel", "--max-parallel", type=click.IntRange(1), default=2, show_default=True, help="steps side by side")
-@click.option("--backend", type=click.Choice(["local", "docker"]), default="local", envvar="VASEVQA_BACKEND", show_default=True, help="where steps run")
+@click.option(
+    "--backend", type=click.Choice(["local", "docker", "kubernetes"]), default="local", envvar="VASEVQA_BACKEND", show_default=True, help="where steps run"
+)
 @cluster_option
 @click.option("--detach", is_flag=True, help="on Ctrl-C leave running steps to the next `run`, which adopts them")
 @click.option("--launch", envvar="VASEVQA_LAUNCH", hidden=True, help="the launch that this is a start of, in a cluster")

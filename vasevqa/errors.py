@@ -54,6 +54,12 @@ class ClusterError(VaseError):
     exit_code = 69
 
 
+class ClusterAway(ClusterError):
+    """The cluster doesn't answer just now: a launcher asks again, and what runs there runs on."""
+
+    retry = True
+
+
 class StorageError(VaseError):
     """The volume is full, read-only or not permitted (sysexits' EX_IOERR)."""
 

@@ -67,6 +67,7 @@ class Outcome:
     """How a finished job ended. `exit_code` is None when a signal ended it or nobody saw the end; `oom` as the kernel or kubelet reports it.
 
     `transient`: the place it ran at was taken from it (evicted, preempted, drained, node lost); `message` says how.
+    `overdue`: the cluster stopped it at a deadline.
     """
 
     exit_code: int | None
@@ -74,6 +75,7 @@ class Outcome:
     oom: bool = False
     message: str = ""
     transient: bool = False
+    overdue: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class Update:
     """What is new about a job: its state, the text that it printed since the last update, and what it waits for.
 
     `note` is one sentence (why it has no place, or can't start, and what to do) and empty once that is over; `image` is the
-    image that it really runs, by digest, once somebody knows.
+    image that it really runs, by digest, once somebody knows; `image_id` is what the machine calls it, which no other machine need know.
     """
 
     name: str
@@ -89,6 +91,7 @@ class Update:
     text: str = ""
     note: str = ""
     image: str = ""
+    image_id: str = ""
 
 
 class Backend(Protocol):
@@ -130,6 +133,12 @@ class Backend(Protocol):
 
     def remove(self, name: str) -> None:
         """Forget a finished job: nothing of it is left behind, except its log."""
+
+    def forget_run(self, run: str) -> None:
+        """Nothing that was made for `run` as a whole is left behind."""
+
+    def gone(self, pod: str) -> bool:
+        """True if the pod of that UID, in which a launcher ran, surely runs no more."""
 
     def close(self) -> None:
         """Let go of connections and threads; jobs run on."""

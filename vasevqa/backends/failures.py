@@ -47,6 +47,10 @@ def classify(outcome: Outcome, said: str, step: str) -> Failure:
         number, code = code - 128, None
     if outcome.oom:
         return Failure(Kind.HOST_MEMORY, f"{step} was killed because host memory ran out; lower its batch size or workers, or raise its memory_limit.", 137)
+    if outcome.overdue:
+        return Failure(
+            Kind.PERMANENT, f"{step} was stopped by the cluster at a deadline ({outcome.message}); raise its run_deadline, the next run goes on.", 75
+        )
     if outcome.transient:
         return Failure(Kind.TRANSIENT, f"{step} lost its place ({outcome.message}); it goes on from where it was.", 75)
     if code == 4:

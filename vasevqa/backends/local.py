@@ -51,6 +51,13 @@ class LocalBackend:
         """None: a stage runs in this very environment."""
         return ""
 
+    def forget_run(self, run: str) -> None:
+        """There is nothing but jobs."""
+
+    def gone(self, pod: str) -> bool:
+        """Not known: no pods here."""
+        return False
+
     def close(self) -> None:
         """There is nothing to let go of: supervisors run by themselves."""
 

@@ -103,6 +103,12 @@ def clean(names: tuple[str, ...], root: Path, yes: bool) -> None:
         if yes:
             backend.remove(job)
         click.echo(f"{'removed' if yes else 'would remove'}  finished job: {job}")
+    if yes:
+        for run in named:
+            try:
+                placing.backend_of(run).forget_run(run.name)
+            except VaseError as error:
+                click.echo(f"What the cluster keeps of {run.name} was not removed: {error}", err=True)
     total = 0
     for path, why in found:
         freed = size(path)

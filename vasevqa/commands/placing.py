@@ -18,6 +18,10 @@ def make_backend(name: str, volume: Volume, cluster: Cluster) -> Backend:
         from vasevqa.backends.docker import DockerBackend
 
         return DockerBackend(volume.root, cluster)
+    if name == "kubernetes":
+        from vasevqa.backends.kubernetes import KubernetesBackend
+
+        return KubernetesBackend(volume.root, cluster)
     assert name == "local", name
     return LocalBackend(volume.root)
 

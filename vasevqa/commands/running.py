@@ -14,14 +14,14 @@ from vasevqa.backends.cluster import Cluster, load_cluster
 from vasevqa.commands import placing
 from vasevqa.commands.launching import once
 from vasevqa.display import make_display
-from vasevqa.errors import Interrupted
+from vasevqa.errors import ConfigError, Interrupted
 from vasevqa.pipeline.artifacts import Volume
 from vasevqa.pipeline.catalog import PIPELINE
 from vasevqa.pipeline.launcher import Cancelled, Detached, Launcher
-from vasevqa.pipeline.lease import LeaseHeld
+from vasevqa.pipeline.lease import LeaseHeld, bury
 from vasevqa.pipeline.plan import Plan, Selection, make_plan
 from vasevqa.pipeline.recipe import Recipe, load_recipe, recipe_schema
-from vasevqa.pipeline.runs import Run, finished_run, new_run, open_run
+from vasevqa.pipeline.runs import Run, all_runs, finished_run, new_run, open_run
 
 
 def _planned(given: dict[str, Any]) -> tuple[Recipe, Plan]:
@@ -57,6 +57,11 @@ def plan(given: dict[str, Any]) -> None:
 
 def run(given: dict[str, Any]) -> int:
     """Execute the plan; returns the exit code."""
+    if given["backend"] == "kubernetes" and not given["volume"].is_dir():
+        raise ConfigError(
+            f"There is no folder {given['volume']} here, and the launcher must see the claim's files: name the folder where this machine has them with "
+            "--volume, or let the launcher run in the cluster with `vasevqa submit`."
+        )
     if given["launch"]:
         return once(given["launch"], given["volume"].absolute(), lambda: _run(given))
     return _run(given)
@@ -74,6 +79,8 @@ def _run(given: dict[str, Any]) -> int:
     cluster = load_cluster(given["cluster"])
     planned = _with_product(planned, cluster)
     backend = placing.make_backend(given["backend"], planned.volume, cluster)
+    for earlier in all_runs(planned.volume):
+        bury(earlier.lease, backend.gone)
     record = open_run(planned.volume, recipe.name, recipe.text, rows(planned))
     try:
         placing.remember(record, given["backend"], cluster)

@@ -264,6 +264,8 @@ def _run_task(stage: Stage, call: tuple[Params, Options, dict[str, Path]], folde
     from vasevqa.pipeline.lease import Lease, LeaseHeld, lease_ttl
 
     params, options, inputs = call
+    if not task_file.is_file():
+        raise ConfigError(f"{task_file} isn't there: the volume here is not the one that the launcher sees; compare claim, claim_path and --volume.")
     task = json.loads(task_file.read_text(encoding="utf-8"))
     key = artifact_key(stage, params, {name: given["key"] for name, given in task["inputs"].items()})
     if key != task["key"]:

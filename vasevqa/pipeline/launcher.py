@@ -16,7 +16,7 @@ from typing import Any
 
 from vasevqa.backends.base import Backend
 from vasevqa.backends.failures import Failure, Kind
-from vasevqa.errors import Interrupted, LeaseLost, StorageError, Terminated, VaseError, storage_error
+from vasevqa.errors import ClusterAway, Interrupted, LeaseLost, StorageError, Terminated, VaseError, storage_error
 from vasevqa.pipeline.events import Event
 from vasevqa.pipeline.faults import FaultPoint, fault
 from vasevqa.pipeline.lease import Lease, LeaseHeld, holder
@@ -26,6 +26,7 @@ from vasevqa.pipeline.runs import Run
 from vasevqa.pipeline.work import Signals, Standing, Work
 
 WATCH_SECONDS = 0.5
+AWAY_SECONDS = 5.0  # until a cluster that didn't answer is asked again
 GRACE = 30.0  # seconds from SIGTERM to SIGKILL
 
 
@@ -62,6 +63,7 @@ class Launcher:
         self._lease: Lease | None = None
         self._signals = Signals()
         self._heeded = 0  # how many wishes to stop were acted upon
+        self._unanswered: set[str] = set()  # steps for which the cluster was asked in vain
         self._trouble: VaseError | None = None  # the run's own folder can't be written
 
     def execute(self) -> None:
@@ -173,6 +175,9 @@ class Launcher:
             if not isinstance(error, LeaseLost):
                 raise
             work.standing = Standing.ELSEWHERE
+        except ClusterAway as error:  # nothing was decided yet: the same again, later
+            if work.standing is not Standing.RUNNING:
+                self._wait_for_cluster(work, str(error))
         except VaseError as error:
             self._maker.give_up(work, Failure(Kind.PERMANENT, str(error), error.exit_code))
         except OSError as error:
@@ -180,6 +185,12 @@ class Launcher:
             if known is None:
                 raise
             self._maker.give_up(work, Failure(Kind.VOLUME, str(known), known.exit_code))
+
+    def _wait_for_cluster(self, work: Work, why: str) -> None:
+        if work.name not in self._unanswered:
+            self._unanswered.add(work.name)
+            self._tell("step-waiting", {"step": work.name, "job": "", "message": f"{why} The launcher asks again until it does."})
+        work.standing, work.not_before = Standing.WAITING, time.monotonic() + AWAY_SECONDS
 
     def _heed(self) -> bool:
         """Act upon a wish to stop, once each; True if there was one. The second one leaves no time to the stages."""
@@ -216,6 +227,8 @@ class Launcher:
                     fault(FaultPoint.BETWEEN_STEPS, work.name)
                 work.not_before = 0.0
                 self._guarded(work, partial(self._maker.start, work))
+                if work.standing is not Standing.WAITING:
+                    self._unanswered.discard(work.name)
 
     def _mind_deadline(self, work: Work) -> None:
         if work.overdue is None:

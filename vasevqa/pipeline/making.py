@@ -14,7 +14,7 @@ from typing import Any
 from vasevqa import files
 from vasevqa.backends.base import Backend, State, Update, attempt_of
 from vasevqa.backends.failures import Failure, Kind, classify, pause, remedy
-from vasevqa.errors import DataError, Interrupted
+from vasevqa.errors import ClusterAway, DataError, Interrupted
 from vasevqa.pipeline.artifacts import RECORD
 from vasevqa.pipeline.digests import stamp
 from vasevqa.pipeline.events import parse
@@ -94,7 +94,11 @@ class Maker:
         work.begin(task.name, attempt)
         files.write_json(self.run.task(work.name, work.attempt), work.description(task))
         fault(FaultPoint.BEFORE_SUBMIT, work.name)
-        self.backend.submit(task)
+        try:
+            self.backend.submit(task)
+        except ClusterAway:  # the next one is this one again, under its name: the cluster may have it already
+            work.attempt = attempt - 1
+            raise
         work.standing = Standing.RUNNING
         fault(FaultPoint.AFTER_SUBMIT, work.name)
         self._share_log(work)
@@ -131,6 +135,9 @@ class Maker:
             self._tell("step-running", {"step": work.name, "job": work.job, "key": work.planned.artifact.key})
         if update.image:
             self._use_image(work.planned.stage.name, update.image)
+        if update.image_id and update.image_id != work.image_id:
+            work.image_id = update.image_id
+            self._tell("step-image", {"step": work.name, "job": work.job, "image_id": update.image_id})
         if update.note != work.note and not update.state.over:
             work.note = update.note
             if update.note:

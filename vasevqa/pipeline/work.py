@@ -57,6 +57,7 @@ class Work:
     ran: float = 0.0  # likewise, running
     spoke: bool = False  # the present attempt printed something
     note: str = ""  # what the present attempt waits for
+    image_id: str = ""  # the image that it runs, as its machine calls it
     overdue: Failure | None = None  # which deadline passed
 
     @property
@@ -95,7 +96,7 @@ class Work:
     def begin(self, job: str, attempt: int) -> None:
         """A new attempt: nothing is known of it yet."""
         self.job, self.attempt, self.started = job, attempt, time.time()
-        self.said, self.heard, self.placed, self.ran, self.spoke, self.note, self.overdue = "", 0.0, 0.0, 0.0, False, "", None
+        self.said, self.heard, self.placed, self.ran, self.spoke, self.note, self.image_id, self.overdue = "", 0.0, 0.0, 0.0, False, "", "", None
 
     def late(self, now: float) -> Failure | None:
         """The deadline that passed, if one did: for a place in the queue, for the stage's first line, for the whole attempt."""

@@ -1,0 +1,163 @@
+"""The API server, as few calls: mappings in, mappings out, and errors that say whether asking again can help.
+
+The Kubernetes client finds the cluster and signs the requests; its classes for each kind of object are passed by, since manifests
+and what the server sends are plain mappings everywhere else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import urllib3
+from kubernetes import client, config
+
+from vasevqa.errors import ClusterAway, ClusterError
+
+Object = dict[str, Any]
+CONNECT, READ = 5.0, 30.0  # seconds
+WATCHED = 240  # seconds after which the server ends a watch, which then goes on where it was
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_NETWORK = (urllib3.exceptions.HTTPError, OSError)
+
+
+class Refused(ClusterError):
+    """The server answered no; `status` is HTTP's."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Api:
+    """One namespace of the cluster that the kubeconfig's context names, or that this process runs in. ClusterError if there is none."""
+
+    def __init__(self, context: str | None, namespace: str | None) -> None:
+        settings = client.Configuration()
+        given = settings.proxy, settings.no_proxy
+        try:
+            if context is None and not os.environ.get("KUBECONFIG") and "KUBERNETES_SERVICE_HOST" in os.environ:
+                config.load_incluster_config(client_configuration=settings)
+                own = (SERVICE_ACCOUNT / "namespace").read_text().strip()
+            else:
+                config.load_kube_config(context=context, client_configuration=settings)
+                contexts, active = config.list_kube_config_contexts()
+                chosen = next((entry for entry in contexts if entry["name"] == context), active)
+                own = chosen["context"].get("namespace", "default")
+        except (config.ConfigException, OSError, KeyError) as error:
+            raise ClusterError(
+                f"No cluster is known here ({str(error).rstrip('.')}); set KUBECONFIG, name a `context` in the Cluster file, or use another --backend."
+            ) from None
+        settings.proxy, settings.no_proxy = settings.proxy or given[0], settings.no_proxy or given[1]
+        settings.retries = False  # asking again is decided here
+        settings.keep_alive = True  # a watch on a dead connection ends
+        settings.connection_pool_maxsize = 32
+        self.namespace = namespace or own
+        self.host = settings.host
+        self._client = client.ApiClient(settings)
+
+    def close(self) -> None:
+        """Let go of idle connections."""
+        self._client.close()
+
+    def path(self, kind: str, name: str = "") -> str:
+        """The path of a collection of the namespace, or of one object in it."""
+        group = "apis/batch/v1" if kind == "jobs" else "api/v1"
+        return f"/{group}/namespaces/{self.namespace}/{kind}{f'/{name}' if name else ''}"
+
+    def get(self, path: str, **query: str) -> Object:
+        """What is at `path`. Refused (404: nothing), ClusterAway."""
+        return self._answer("GET", path, query)
+
+    def create(self, kind: str, manifest: Mapping[str, Any]) -> Object:
+        """The new object as the server has it. Refused (409: there is one of that name), ClusterAway."""
+        return self._answer("POST", self.path(kind), {}, manifest)
+
+    def delete(self, kind: str, name: str) -> bool:
+        """Delete an object and, by the cluster's own doing, all that it owns. False if it wasn't there."""
+        try:
+            self._answer("DELETE", self.path(kind, name), {}, {"propagationPolicy": "Background"})
+        except Refused as refusal:
+            if refusal.status != 404:
+                raise
+            return False
+        return True
+
+    def watch(self, path: str, version: str, **query: str) -> Iterator[Object]:
+        """Events of a collection from `version` on, until the server ends the watch. ClusterAway when the connection breaks."""
+        wanted = {**query, "watch": "true", "resourceVersion": version, "allowWatchBookmarks": "true", "timeoutSeconds": str(WATCHED)}
+        for lines in _lines(self._open("GET", path, wanted, read=WATCHED + READ)):
+            for line in lines:
+                try:
+                    yield json.loads(line)
+                except ValueError:
+                    raise ClusterAway("The cluster's answer broke off.") from None
+
+    def log(self, pod: str, container: str, since: str = "") -> Iterator[list[bytes]]:
+        """The lines of a container's output, each with its time before it, as they come. `since` is a time in whole seconds."""
+        query = {"container": container, "follow": "true", "timestamps": "true", **({"sinceTime": since} if since else {})}
+        yield from _lines(self._open("GET", f"{self.path('pods', pod)}/log", query, read=None))
+
+    def _answer(self, method: str, path: str, query: Mapping[str, str], body: Mapping[str, Any] | None = None) -> Object:
+        response = self._open(method, path, query, body)
+        try:
+            answer: Object = json.loads(response.read())
+        except (*_NETWORK, ValueError) as error:
+            raise ClusterAway(f"The cluster at {self.host} broke off its answer ({type(error).__name__}).") from None
+        finally:
+            response.release_conn()
+        return answer
+
+    def _open(self, method: str, path: str, query: Mapping[str, str], body: Mapping[str, Any] | None = None, read: float | None = READ) -> Any:
+        headers = {"Accept": "application/json, */*", "Content-Type": "application/json"}
+        try:
+            request = self._client.param_serialize(
+                method, path, query_params=list(query.items()), header_params=headers, body=body, auth_settings=["BearerToken"]
+            )
+            response = self._client.call_api(*request, _request_timeout=(CONNECT, read)).response
+            if response.status < 400:
+                return response
+            text = response.read()
+        except client.ApiException as error:  # TLS
+            raise ClusterError(f"The cluster at {self.host} can't be trusted ({' '.join(str(error.reason).split())}); look at your kubeconfig.") from None
+        except _NETWORK as error:
+            raise ClusterAway(f"The cluster at {self.host} doesn't answer ({_why(error)}).") from None
+        raise _refusal(response.status, text, self.host)
+
+
+def _lines(response: Any) -> Iterator[list[bytes]]:
+    """Whole lines, as many as came together, and what is left at the end."""
+    rest = b""
+    try:
+        for block in response.stream(1 << 16, decode_content=False):
+            *lines, rest = (rest + block).split(b"\n")
+            if lines:
+                yield [line + b"\n" for line in lines]
+    except _NETWORK as error:
+        raise ClusterAway(f"The cluster's answer broke off ({type(error).__name__}).") from None
+    finally:
+        response.close()
+        response.release_conn()
+    if rest:
+        yield [rest]
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, urllib3.exceptions.NewConnectionError):
+        return "no connection"
+    return "no answer in time" if isinstance(error, urllib3.exceptions.TimeoutError) else type(error).__name__
+
+
+def _refusal(status: int, text: bytes, host: str) -> ClusterError:
+    try:
+        message = str(json.loads(text).get("message", ""))
+    except (ValueError, AttributeError):
+        message = text.decode("utf-8", "replace")[:200].strip()
+    if status in (429, 500, 502, 503, 504):  # a server that starts, stops or is overrun
+        return ClusterAway(f"The cluster at {host} doesn't answer properly ({status}: {message or 'no message'}).")
+    if status == 401:
+        return Refused(f"The cluster at {host} doesn't know you (401); renew your login, then run again.", status)
+    return Refused(message or f"HTTP {status}", status)
