@@ -1,98 +1,69 @@
-"""A namespace of a cluster as the person at the keyboard (or a pod) may use it: connecting, explaining refusals, commands in pods."""
+"""A namespace of a cluster as the person at the keyboard (or a pod) may use it: rights, refusals explained, commands in pods."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from kubernetes import client, stream
+
 from vasevqa.backends.cluster import Cluster
-from vasevqa.errors import ClusterError, ConfigError
+from vasevqa.backends.kubernetes_api import Api, Object, Refused
+from vasevqa.errors import Broken, ClusterError
 
-TIMEOUT = (5, 60)  # seconds to connect, and to wait for an answer
-IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 STARTING = ("ContainerCreating", "PodInitializing")
+UNPULLABLE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 
 
-class Access:
-    """The API of one namespace. Every refusal is a ClusterError that says what was being done."""
+class Access(Api):
+    """The namespace that `cluster` says, with what submitting, moving files and looking need beyond a backend's calls."""
 
     def __init__(self, cluster: Cluster) -> None:
-        from kubernetes import client, config
-        from kubernetes.config.config_exception import ConfigException
-
+        super().__init__(cluster.context, cluster.namespace)
         self.cluster = cluster
-        inside = ""
+
+    def ask(self, doing: str, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """What `call`, a method of this class, answers; a refusal says what was being done."""
         try:
-            loaded = client.Configuration()
-            if cluster.context is None and IN_CLUSTER.is_file():
-                config.load_incluster_config(client_configuration=loaded)
-                inside = IN_CLUSTER.read_text(encoding="utf-8").strip()
+            return call(*arguments, **options)
+        except Refused as refusal:
+            if refusal.status == 403 and "exceeded quota" not in str(refusal):
+                said = f"Could not {doing}: you may not, in namespace {self.namespace} ({refusal}); ask for the role that the chart calls `-user`."
             else:
-                config.load_kube_config(context=cluster.context, client_configuration=loaded)
-                inside = _namespace_of_context(cluster.context)
-        except (ConfigException, OSError) as error:
-            raise ClusterError(f"No cluster is configured here ({error}); set KUBECONFIG or give `context` in the Cluster file.") from None
-        self.namespace = cluster.namespace or inside or "default"
-        self._api = client.ApiClient(loaded)
-        self.core, self.batch, self.auth = client.CoreV1Api(self._api), client.BatchV1Api(self._api), client.AuthorizationV1Api(self._api)
-        self._loaded = loaded
+                said = f"Could not {doing} in namespace {self.namespace}: {refusal}"
+            raise Refused(said, refusal.status) from None
 
-    def ask(self, doing: str, call: Callable[..., Any], *arguments: Any, missing: Any = ..., **options: Any) -> Any:
-        """The answer of `call`; `missing` is what a 404 stands for, if that is no error."""
-        from kubernetes.client.exceptions import ApiException
-        from urllib3.exceptions import HTTPError
-
+    def find(self, kind: str, name: str) -> Object | None:
+        """An object of the namespace, or None if there is none of that name."""
         try:
-            return call(*arguments, **{"_request_timeout": TIMEOUT, **options})
-        except ApiException as error:
-            if error.status == 404 and missing is not ...:
-                return missing
-            raise self._refusal(doing, error) from None
-        except (HTTPError, OSError) as error:
-            raise ClusterError(f"The cluster at {self._loaded.host} doesn't answer ({_short(error)}); check KUBECONFIG and the network.") from None
+            return self.get(self.path(kind, name))
+        except Refused as refusal:
+            if refusal.status != 404:
+                raise
+            return None
 
-    def _refusal(self, doing: str, error: Any) -> ClusterError:
-        said = said_by(error)
-        if error.status == 401:
-            return ClusterError(f"Could not {doing}: the cluster doesn't know you (401); log in again.")
-        if error.status == 403 and "quota" not in said:
-            return ClusterError(f"Could not {doing}: you may not, in namespace {self.namespace} ({said}); ask for the role that the chart calls `-user`.")
-        refused = ClusterError(f"Could not {doing} in namespace {self.namespace}: {said}")
-        refused.__cause__ = error
-        return refused
-
-    def plain(self, found: Any) -> dict[str, Any]:
-        """An answer of the client as the JSON that the server sent."""
-        sent: dict[str, Any] = self._api.sanitize_for_serialization(found)
-        return sent
+    def all(self, kind: str, **query: str) -> list[Object]:
+        """The objects of a kind, oldest first."""
+        return sorted(self.get(self.path(kind), **query)["items"], key=lambda item: str(item["metadata"]["creationTimestamp"]))
 
     def allowed(self, verb: str, group: str, resource: str, subresource: str = "") -> bool | None:
         """May I? None where the cluster doesn't say."""
         asked = {"namespace": self.namespace, "verb": verb, "group": group, "resource": resource, **({"subresource": subresource} if subresource else {})}
-        return self.answer({"resourceAttributes": asked})
-
-    def answer(self, spec: Mapping[str, Any]) -> bool | None:
-        """What a SelfSubjectAccessReview with `spec` says."""
-        body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": dict(spec)}
+        body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": {"resourceAttributes": asked}}
         try:
-            return bool(self.ask("ask for my rights", self.auth.create_self_subject_access_review, body).status.allowed)
-        except ClusterError:
+            return bool(self._answer("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", {}, body)["status"]["allowed"])
+        except Refused:
             return None
 
     def open(self, pod: str, command: Sequence[str]) -> Process:
         """Start a process in `pod`; Broken if the connection can't be made."""
-        from kubernetes import client, stream
-        from kubernetes.client.exceptions import ApiException
-
-        api = client.CoreV1Api(client.ApiClient(self._loaded))  # its own client: a stream takes the client's transport over
+        api = client.CoreV1Api(client.ApiClient(self._client.configuration))  # its own client: a stream takes the client's transport over
         options = {"stderr": True, "stdin": True, "stdout": True, "tty": False, "_preload_content": False, "binary": True}
         try:
             return Process(pod, stream.stream(api.connect_get_namespaced_pod_exec, pod, self.namespace, command=list(command), **options))
-        except ApiException as error:
+        except client.ApiException as error:
             raise Broken(f"Could not run a command in pod {pod}: {_short(error.reason or error)}") from None
 
     def run_in(self, pod: str, command: Sequence[str], out: Callable[[bytes], None], err: Callable[[bytes], None]) -> int:
@@ -113,18 +84,18 @@ class Access:
     def pod(self, manifest: Mapping[str, Any], seconds: float = 300) -> Iterator[str]:
         """A pod for as long as the block lasts; its name, once it runs. ClusterError says why it doesn't."""
         name = manifest["metadata"]["name"]
-        self.ask("create a pod", self.core.create_namespaced_pod, self.namespace, dict(manifest))
+        self.ask("create a pod", self.create, "pods", manifest)
         try:
             self._await(name, seconds)
             yield name
         finally:
             with contextlib.suppress(ClusterError):
-                self.ask("remove a pod", self.core.delete_namespaced_pod, name, self.namespace, grace_period_seconds=1, missing=None)
+                self._answer("DELETE", self.path("pods", name), {"gracePeriodSeconds": "1"})
 
     def _await(self, name: str, seconds: float) -> None:
         end = time.monotonic() + seconds
         while True:
-            found = self.plain(self.ask("read a pod", self.core.read_namespaced_pod, name, self.namespace))
+            found = self.ask("read a pod", self.get, self.path("pods", name))
             if found["status"].get("phase") == "Running":
                 return
             why = trouble(found)
@@ -135,12 +106,6 @@ class Access:
             if time.monotonic() > end:
                 raise ClusterError(f"The pod {name} didn't start within {seconds:.0f} s; `kubectl describe pod {name}` may say why.")
             time.sleep(0.5)
-
-
-class Broken(ClusterError):
-    """A connection to a pod was lost: another one may go on."""
-
-    moved = False  # something was done on it first
 
 
 class _Forgotten:
@@ -207,7 +172,7 @@ def trouble(pod: Mapping[str, Any]) -> str:
     status = pod.get("status", {})
     for container in status.get("containerStatuses") or []:
         waiting = (container.get("state") or {}).get("waiting") or {}
-        if waiting.get("reason") in ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"):
+        if waiting.get("reason") in UNPULLABLE:
             return f"the image {container['image']} can't be pulled ({waiting.get('message') or waiting['reason']}); check `registry`, `tag` and `pull_secrets`"
         if waiting.get("reason") and waiting["reason"] not in STARTING:
             return f"{waiting['reason']}: {waiting.get('message', '')}".rstrip(": ")
@@ -221,30 +186,10 @@ def hopeless(pod: Mapping[str, Any]) -> bool:
     """True if waiting won't help: an image that can't be pulled, a setting that is missing."""
     for container in pod.get("status", {}).get("containerStatuses") or []:
         waiting = ((container.get("state") or {}).get("waiting") or {}).get("reason", "")
-        if waiting in ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError"):
+        if waiting in (*UNPULLABLE, "CreateContainerConfigError"):
             return True
     return False
 
 
-def said_by(error: Any) -> str:
-    """The server's own sentence in an ApiException."""
-    try:
-        return str(json.loads(error.body)["message"])
-    except (TypeError, ValueError, KeyError):
-        return str(error.reason or error)
-
-
 def _short(error: object) -> str:
     return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-
-
-def _namespace_of_context(context: str | None) -> str:
-    from kubernetes import config
-    from kubernetes.config.config_exception import ConfigException
-
-    try:
-        known, active = config.list_kube_config_contexts()
-    except ConfigException as error:
-        raise ConfigError(f"The kubeconfig can't be read ({error}).") from None
-    found = next((item for item in known if item["name"] == context), active)
-    return str(found["context"].get("namespace") or "")

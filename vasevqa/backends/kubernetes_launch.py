@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Mapping
-from datetime import datetime, timezone
 from typing import Any
 
-from vasevqa.backends.kubernetes_access import TIMEOUT, Access, trouble
+from vasevqa.backends.kubernetes_access import Access, trouble
+from vasevqa.backends.kubernetes_api import Object, Refused
 from vasevqa.backends.launcher_manifest import LAUNCH_LABEL, Launch, owner_reference, render_launcher, render_settings
-from vasevqa.errors import ClusterError, ConfigError, nearest
+from vasevqa.errors import ClusterAway, ClusterError, ConfigError, nearest
 
 LOOK_SECONDS = 1.0
 REMOVAL_SECONDS = 120.0
@@ -22,54 +22,50 @@ def start(access: Access, launch: Launch, owner: str | None = None) -> bool:
     """Start the launch, or leave it be if it runs already (False). `owner` names the ConfigMap that it goes down with."""
     above = None
     if owner is not None:
-        found = access.ask(f"read the ConfigMap {owner}", access.core.read_namespaced_config_map, owner, access.namespace)
-        above = owner_reference(owner, found.metadata.uid)
+        found = access.ask(f"read the ConfigMap {owner}", access.get, access.path("configmaps", owner))
+        above = owner_reference(owner, found["metadata"]["uid"])
     uid = _settings(access, launch, above)
     job = render_launcher(launch, owner_reference(launch.name, uid))
-    if _create(access, "start the launcher", access.batch.create_namespaced_job, job) is not None:
+    if _create(access, "start the launcher", "jobs", job) is not None:
         return True
-    standing = access.ask("read the launcher's Job", access.batch.read_namespaced_job, launch.name, access.namespace, missing=None)
-    if standing is not None and not verdict(access.plain(standing)) and standing.metadata.deletion_timestamp is None:
+    standing = access.ask("read the launcher's Job", access.find, "jobs", launch.name)
+    if standing is not None and not verdict(standing) and "deletionTimestamp" not in standing["metadata"]:
         return False
-    _remove(access, launch.name)
-    if _create(access, "start the launcher", access.batch.create_namespaced_job, job) is None:
+    access.ask("remove the launcher's last Job", access.delete, "jobs", launch.name)
+    _gone(access, "jobs", launch.name)
+    if _create(access, "start the launcher", "jobs", job) is None:
         raise ClusterError(f"Somebody else is starting {launch.name} at this moment; `vasevqa attach {launch.name}` follows it.")
     return True
 
 
 def _settings(access: Access, launch: Launch, above: Mapping[str, Any] | None) -> str:
     """The uid of the launch's ConfigMap, which is made if need be."""
-    end = time.monotonic() + REMOVAL_SECONDS
     while True:
-        made = _create(access, "hand over the recipe", access.core.create_namespaced_config_map, render_settings(launch, above))
+        made = _create(access, "hand over the recipe", "configmaps", render_settings(launch, above))
         if made is None:
-            made = access.ask("read the recipe", access.core.read_namespaced_config_map, launch.name, access.namespace, missing=None)
-        if made is not None and made.metadata.deletion_timestamp is None:
-            return str(made.metadata.uid)
-        if time.monotonic() > end:
-            raise ClusterError(f"The ConfigMap {launch.name} of an earlier launch is still being removed; try again in a minute.")
-        time.sleep(LOOK_SECONDS)
+            made = access.ask("read the recipe", access.find, "configmaps", launch.name)
+        if made is not None and "deletionTimestamp" not in made["metadata"]:
+            return str(made["metadata"]["uid"])
+        _gone(access, "configmaps", launch.name)
 
 
-def _create(access: Access, doing: str, create: Callable[..., Any], manifest: Mapping[str, Any]) -> Any:
+def _create(access: Access, doing: str, kind: str, manifest: Mapping[str, Any]) -> Object | None:
     """What was created, or None if something of that name exists."""
     try:
-        return access.ask(doing, create, access.namespace, dict(manifest))
-    except ClusterError as error:
-        if getattr(error.__cause__, "status", None) == 409:
-            return None
-        raise
+        made: Object = access.ask(doing, access.create, kind, manifest)
+    except Refused as refusal:
+        if refusal.status != 409:
+            raise
+        return None
+    return made
 
 
-def _remove(access: Access, job: str) -> None:
-    def there() -> Any:
-        return access.ask("read a launcher's Job", access.batch.read_namespaced_job, job, access.namespace, missing=None)
-
-    access.ask("remove the launcher's last Job", access.batch.delete_namespaced_job, job, access.namespace, propagation_policy="Foreground", missing=None)
+def _gone(access: Access, kind: str, name: str) -> None:
+    """Wait until an object that is being removed is gone."""
     end = time.monotonic() + REMOVAL_SECONDS
-    while there() is not None:
+    while access.ask("see what is left of an earlier launch", access.find, kind, name) is not None:
         if time.monotonic() > end:
-            raise ClusterError(f"The Job {job} of an earlier launch is still being removed; try again in a minute.")
+            raise ClusterError(f"{name} of an earlier launch is still being removed; try again in a minute.")
         time.sleep(LOOK_SECONDS)
 
 
@@ -81,53 +77,50 @@ def verdict(job: Mapping[str, Any]) -> str:
 
 def find(access: Access, name: str | None) -> str:
     """The launch called `name` (or beginning so), or the one that made the run of that name; the newest without a name."""
-    found = access.ask("list launches", access.core.list_namespaced_config_map, access.namespace, label_selector=LAUNCH_LABEL)
-    launches = [
-        item.metadata.name
-        for item in sorted(found.items, key=lambda item: item.metadata.creation_timestamp)
-        if item.metadata.labels[LAUNCH_LABEL] == item.metadata.name
-    ]
+    found = access.ask("list launches", access.all, "configmaps", labelSelector=LAUNCH_LABEL)
+    launches = [item["metadata"]["name"] for item in found]
     if not launches:
         raise ConfigError(f"There is no launch in namespace {access.namespace}; start one with `vasevqa submit RECIPE`.")
     if name is None:
         return str(launches[-1])
     if name in launches:
         return name
-    run = access.ask("look for the run", access.core.read_namespaced_config_map, f"vase-run-{name}", access.namespace, missing=None)
-    for owner in (run.metadata.owner_references or []) if run is not None else []:
-        if owner.name in launches:
-            return str(owner.name)
+    run = access.ask("look for the run", access.find, "configmaps", f"vase-run-{name}") or {"metadata": {}}
+    for owner in run["metadata"].get("ownerReferences", []):
+        if owner["name"] in launches:
+            return str(owner["name"])
     near = [launch for launch in launches if launch.startswith(name)]
     if len(near) == 1:
         return str(near[0])
     raise ConfigError(f"There {'are several launches' if near else 'is no launch or run'} '{name}' in namespace {access.namespace}.{nearest(name, launches)}")
 
 
-def newest_pod(access: Access, launch: str) -> dict[str, Any] | None:
+def newest_pod(access: Access, launch: str) -> Object | None:
     """The launcher's pod, if it has one."""
-    found = access.ask("look for the launcher's pod", access.core.list_namespaced_pod, access.namespace, label_selector=f"job-name={launch}").items
-    return access.plain(max(found, key=lambda pod: pod.metadata.creation_timestamp)) if found else None
+    found = access.ask("look for the launcher's pod", access.all, "pods", labelSelector=f"job-name={launch}")
+    return found[-1] if found else None
 
 
 def follow(access: Access, launch: str, say: Callable[[str], None]) -> int:
     """Pass on what the launcher prints until it is over; its exit code."""
     log, told, code = _Log(access, say), "", 0
     while True:
-        job = access.ask("read the launcher's Job", access.batch.read_namespaced_job, launch, access.namespace, missing=None)
-        if job is None:
-            raise ClusterError(f"The launcher {launch} was removed.")
-        over = verdict(access.plain(job))
-        pod = newest_pod(access, launch)
-        note = (trouble(pod) if pod["status"].get("phase") != "Running" else "") if pod else ("" if over else _no_pod(access, launch))
+        try:
+            job = access.ask("read the launcher's Job", access.find, "jobs", launch)
+            if job is None:
+                raise ClusterError(f"There is no launcher {launch} any more: it was removed.")
+            over = verdict(job)
+            pod = newest_pod(access, launch)
+            note = _waits(access, launch, pod) if not over else ""
+            if pod is not None and _began(pod):
+                log.read(pod["metadata"]["name"])
+                pod = newest_pod(access, launch) or pod
+            code = (_code(pod) if pod else 0) or code
+        except ClusterAway as error:
+            over, note = "", str(error).rstrip(".")
         if note and note != told:
             say(f"The launcher waits: {note}.")
         told = note or told
-        if pod is not None:
-            began = any((status.get("state") or {}).get(at) for status in pod["status"].get("containerStatuses") or [] for at in ("running", "terminated"))
-            if began:
-                log.read(pod["metadata"]["name"], not over)
-                pod = newest_pod(access, launch) or pod
-            code = _code(pod) or code
         if over == "Complete":
             return 0
         if code in SETTLED or over:
@@ -135,14 +128,20 @@ def follow(access: Access, launch: str, say: Callable[[str], None]) -> int:
         time.sleep(LOOK_SECONDS)
 
 
-def _no_pod(access: Access, launch: str) -> str:
-    """Why a Job has no pod, by its events."""
-    with contextlib.suppress(ClusterError):
-        selector = f"involvedObject.kind=Job,involvedObject.name={launch},type=Warning"
-        events = access.ask("read events", access.core.list_namespaced_event, access.namespace, field_selector=selector).items
+def _waits(access: Access, launch: str, pod: Object | None) -> str:
+    """What keeps the launcher from running, by its pod, or by the Job's events if it has none."""
+    if pod is not None:
+        return trouble(pod) if pod["status"].get("phase") == "Pending" else ""
+    with contextlib.suppress(Refused):
+        events = access.all("events", fieldSelector=f"involvedObject.kind=Job,involvedObject.name={launch},type=Warning")
         if events:
-            return str(events[-1].message)
+            return str(events[-1].get("message", "")).rstrip(".")
     return ""
+
+
+def _began(pod: Object) -> bool:
+    statuses = pod["status"].get("containerStatuses") or []
+    return any((status.get("state") or {}).get(at) for status in statuses for at in ("running", "terminated"))
 
 
 def _code(pod: Mapping[str, Any]) -> int:
@@ -162,43 +161,17 @@ class _Log:
         self.access, self.say = access, say
         self.last = ""  # the newest line's time, to the nanosecond
 
-    def read(self, pod: str, follow: bool) -> None:
-        from urllib3.exceptions import HTTPError
-
-        options: dict[str, Any] = {"follow": follow, "timestamps": True, "_preload_content": False, "_request_timeout": TIMEOUT}
-        if self.last:
-            options["since_seconds"] = max(1, int(time.time() - _seconds(self.last)) + 5)
-        try:
-            stream = self.access.ask("read the launcher's log", self.access.core.read_namespaced_pod_log, pod, self.access.namespace, missing=None, **options)
-        except ClusterError as error:
-            if getattr(error.__cause__, "status", None) == 400:  # the container is between two starts
-                return
-            raise
-        if stream is None:
-            return
-        rest = b""
-        try:
-            for block in stream.stream(4096):
-                *lines, rest = (rest + block).split(b"\n")
+    def read(self, pod: str) -> None:
+        """Up to the end of the container's present process, or until the connection breaks: the next call goes on there."""
+        since = f"{self.last[:19]}Z" if self.last else ""
+        with contextlib.suppress(Refused, ClusterAway):  # between two starts of the container, or gone: what follows says it
+            for lines in self.access.log(pod, "launcher", since):
                 for line in lines:
-                    self._take(line.decode("utf-8", "replace"))
-        except (HTTPError, OSError):  # quiet for a minute, rotated, or cut: the next look goes on after the last line
-            return
-        finally:
-            stream.release_conn()
-        if rest:
-            self._take(rest.decode("utf-8", "replace"))
+                    self._take(line.decode("utf-8", "replace").rstrip("\n"))
 
     def _take(self, line: str) -> None:
         stamp, _, text = line.partition(" ")
-        key = stamp.rstrip("Z").ljust(30, "0")
-        if key > self.last:
-            self.last = key
+        moment = stamp.rstrip("Z").ljust(29, "0")  # a server leaves trailing zeros out
+        if moment > self.last:
+            self.last = moment
             self.say(text)
-
-
-def _seconds(stamp: str) -> float:
-    try:
-        return datetime.strptime(stamp[:19], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc).timestamp()
-    except ValueError:
-        return time.time() - 3600

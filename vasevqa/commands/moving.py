@@ -9,16 +9,19 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from vasevqa import files, transfer
-from vasevqa.backends.kubernetes_access import Access, Broken, Process
+from vasevqa.backends.cluster import Cluster
 from vasevqa.backends.launcher_manifest import VOLUME, render_pod
 from vasevqa.cli import cluster_option
 from vasevqa.commands.submitting import cluster_of, namespace_option
-from vasevqa.errors import ClusterError, ConfigError, DataError
+from vasevqa.errors import Broken, ClusterAway, ClusterError, ConfigError, DataError
+
+if TYPE_CHECKING:
+    from vasevqa.backends.kubernetes_access import Access, Process
 
 IDLE_SECONDS = 1800  # after which a pod that nobody talks to ends by itself
 SILENCE = 300.0  # seconds without an answer after which a connection counts as lost
@@ -42,7 +45,7 @@ def upload(source: Path, target: str | None, cluster: Path | None, namespace: st
       vasevqa upload photos inputs/photos
     """
     place = target or source.resolve().name
-    moved = send(Access(cluster_of(cluster, namespace)), {place: source})
+    moved = send(_access(cluster_of(cluster, namespace)), {place: source})
     click.echo(f"{place} is on the volume: {moved}.")
 
 
@@ -64,8 +67,14 @@ def download(run: str, path: str | None, target: Path | None, cluster: Path | No
     """
     wanted = path or "report.html"
     place = target or Path(PurePosixPath(wanted).name)
-    moved = fetch(Access(cluster_of(cluster, namespace)), wanted if run == "-" else f"runs/{run}/{wanted}", place)
+    moved = fetch(_access(cluster_of(cluster, namespace)), wanted if run == "-" else f"runs/{run}/{wanted}", place)
     click.echo(f"{place} is here: {moved}.")
+
+
+def _access(cluster: Cluster) -> Access:
+    from vasevqa.backends.kubernetes_access import Access
+
+    return Access(cluster)
 
 
 def upload_inputs(access: Access, inputs: Mapping[str, str], base: Path) -> list[str]:
@@ -142,8 +151,8 @@ def _persistently(access: Access, work: Callable[[Connection], None]) -> None:
                     try:
                         work(Connection(process))
                         return
-                    except Broken as error:
-                        tries = 1 if error.moved else tries + 1
+                    except (Broken, ClusterAway) as error:
+                        tries = 1 if getattr(error, "moved", False) else tries + 1
                         if tries >= TRIES:
                             raise
                         click.echo(f"The connection was lost; trying again ({tries}).", err=True)
@@ -152,7 +161,7 @@ def _persistently(access: Access, work: Callable[[Connection], None]) -> None:
                             break
                     finally:
                         process.close()
-        except Broken:
+        except (Broken, ClusterAway):
             tries += 1
             if tries >= TRIES:
                 raise
@@ -160,8 +169,8 @@ def _persistently(access: Access, work: Callable[[Connection], None]) -> None:
 
 
 def _runs(access: Access, pod: str) -> bool:
-    found = access.ask("look for the pod", access.core.read_namespaced_pod, pod, access.namespace, missing=None)
-    return found is not None and found.status.phase == "Running" and found.metadata.deletion_timestamp is None
+    found = access.find("pods", pod)
+    return found is not None and found["status"].get("phase") == "Running" and "deletionTimestamp" not in found["metadata"]
 
 
 def send(access: Access, sources: Mapping[str, Path]) -> str:

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,9 @@ from vasevqa.cli import cluster_option
 from vasevqa.errors import ClusterError, ConfigError
 from vasevqa.pipeline.catalog import PIPELINE
 from vasevqa.pipeline.recipe import load_recipe
+
+if TYPE_CHECKING:
+    from vasevqa.backends.kubernetes_access import Access
 
 
 def namespace_option(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -132,14 +135,14 @@ def _on_the_volume(inputs: dict[str, str], upload: bool) -> None:
             )
 
 
-def _needs_claim(access: Any) -> None:
+def _needs_claim(access: Access) -> None:
+    from vasevqa.backends.kubernetes_api import Refused
+
     name = access.cluster.claim
     try:
-        claim = access.ask(f"read the claim {name}", access.core.read_namespaced_persistent_volume_claim, name, access.namespace, missing=None)
-    except ClusterError as error:
-        if getattr(error.__cause__, "status", None) is None:
-            return  # it may not look; the launcher's pod will say
-        raise
+        claim = access.find("persistentvolumeclaims", name)
+    except Refused:
+        return  # it may not look; the launcher's pod will say
     if claim is None:
         raise ClusterError(
             f"There is no claim {name} in namespace {access.namespace}; `helm install vasevqa helm/vasevqa` or `kubectl apply -k k8s` makes it, "
@@ -147,7 +150,7 @@ def _needs_claim(access: Any) -> None:
         )
 
 
-def _follow(access: Any, launch: str, report: Path | None) -> int:
+def _follow(access: Access, launch: str, report: Path | None) -> int:
     from vasevqa.backends import kubernetes_launch
 
     runs: list[str] = []
