@@ -146,15 +146,19 @@ class Site:
         """The launchers' Jobs, oldest first."""
         return sorted(self.all("jobs", "-l", "app.kubernetes.io/component=launcher"), key=lambda job: job["metadata"]["creationTimestamp"])
 
-    def ended(self, name: str) -> str:
-        """Complete, Failed or nothing."""
-        job = json.loads(self.kubectl("get", "job", name, "-o", "json"))
-        return next((item["type"] for item in job["status"].get("conditions", []) if item["status"] == "True"), "")
-
     def finish(self, count: int) -> None:
-        """Wait until `count` launchers are there and complete."""
-        wait_for(lambda: len(self.launchers()) == count and all(self.ended(job["metadata"]["name"]) for job in self.launchers()), "the launchers to end", 240)
-        assert [self.ended(job["metadata"]["name"]) for job in self.launchers()] == ["Complete"] * count
+        """Wait until `count` launchers are there, and complete."""
+
+        def ends() -> list[str]:
+            conditions = [job["status"].get("conditions", []) for job in self.launchers()]
+            return [next((item["type"] for item in found if item["status"] == "True"), "") for found in conditions]
+
+        wait_for(lambda: len(ends()) == count and all(ends()), "the launchers to end", 240)
+        assert ends() == ["Complete"] * count
+
+    def wait_until_launched(self) -> None:
+        """Wait until the chart's own Job has done its work."""
+        wait_for(lambda: all(job["status"].get("succeeded") for job in self.all("jobs", "-l", "app.kubernetes.io/component=launch")), "the launch", 60)
 
     def attempts(self) -> Sequence[str]:
         """The steps that began, in order."""

@@ -36,6 +36,7 @@ def test_an_upgrade_leaves_the_running_run_alone_and_a_rollback_finds_its_work(s
     assert sorted(site.attempts()) == ["first", "last", "last", "left", "right"]  # what both need was made once
     site.helm("rollback", "it", "1")
     wait_for(lambda: len(site.names("jobs", "-l", "app.kubernetes.io/component=launch")) == 1, "the rollback's launch", 60)
+    site.wait_until_launched()
     site.finish(2)
     assert len(site.attempts()) == 5
     site.helm("uninstall", "it")
