@@ -174,9 +174,7 @@ def test_a_running_container_is_adopted_with_its_log_whole(kit: DockerKit, undis
     assert kit.contents() == undisturbed
     lines = kit.runs()[0].log("first", 1).read_text().splitlines()
     events = [json.loads(line)["event"] for line in lines]
-    assert events[0] == "started"
-    assert events[-1] == "sealed"
-    assert len(set(lines)) == len(lines)
+    assert [event for event in events if event != "progress"] == ["started", "phase", "summary", "sealed"]
 
 
 def test_two_launchers_at_once_make_each_artifact_once(kit: DockerKit, undisturbed: dict[str, dict[str, Any]]) -> None:

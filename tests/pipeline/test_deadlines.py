@@ -85,6 +85,12 @@ class Queueing:
     def remove(self, name: str) -> None:
         self.jobs.pop(name, None)
 
+    def forget_run(self, run: str) -> None:
+        pass
+
+    def gone(self, pod: str) -> bool:
+        return False
+
     def close(self) -> None:
         pass
 

@@ -280,6 +280,13 @@ class DockerBackend:
         self._followers.pop(name, None)
         self._told.pop(name, None)
 
+    def forget_run(self, run: str) -> None:
+        """Nothing is made for a run as a whole."""
+
+    def gone(self, pod: str) -> bool:
+        """Nothing is known of pods."""
+        return False
+
     def close(self) -> None:
         """Let go of the engine; containers run on."""
         self._closing.set()
