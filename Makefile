@@ -9,7 +9,7 @@ LOCK := locks/all.txt
 DEMO ?= demo
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup demo test lint verify generate lock bench clean
+.PHONY: help setup demo test lint verify generate manifests lock bench clean
 
 help:  ## what each target does
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -42,6 +42,8 @@ lint: setup  ## formatting, style, types and import directions
 
 verify: setup  ## regenerate what is generated and committed; fail on a difference
 	$(BIN)/python -m tests.generated --check
+
+manifests: generate  ## write k8s/: what the chart and the renderer make (needs helm for base.yaml)
 
 generate: setup  ## write what is generated and committed
 	$(BIN)/python -m tests.generated
