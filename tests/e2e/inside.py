@@ -116,19 +116,37 @@ class Site:
         path.write_text(yaml.safe_dump({"claim": "it-vasevqa", "service_account": "it-vasevqa", "images": self.images, **settings}))
         return path
 
+    def be_a_user(self) -> None:
+        """The chart without a recipe, and a user who has the role that it has for users, and no other."""
+        self.add_volume("it-vasevqa")
+        self.kubectl("create", "serviceaccount", "ada")
+        subject = {"kind": "ServiceAccount", "name": "ada", "namespace": self.namespace}
+        self.install("install", "--set-json", f"rbac.users={json.dumps([subject])}")
+        mine = yaml.safe_load(command("kubectl", "config", "view", "--minify", "--raw", "--flatten", "-o", "yaml"))
+        user = [{"name": "ada", "user": {"token": self.kubectl("create", "token", "ada").strip()}}]
+        context = [{"name": "e2e", "context": {"cluster": mine["clusters"][0]["name"], "user": "ada", "namespace": self.namespace}}]
+        self.kubeconfig.write_text(yaml.safe_dump({**mine, "users": user, "contexts": context, "current-context": "e2e"}))
+        self.kubeconfig.chmod(0o600)
+        self.cluster_file()
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The user's."""
+        return self.folder / "kubeconfig"
+
     def start(self, *words: str | Path, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
-        """`vasevqa ...` on this machine, with this site's Cluster file."""
+        """`vasevqa ...` on this machine as the user, with this site's Cluster file."""
         return subprocess.Popen(
             [sys.executable, "-m", "tests.e2e.drive", *map(str, words)],
             cwd=ROOT,
-            env={**os.environ, "VASEVQA_CLUSTER": str(self.folder / "cluster.yaml"), **(env or {})},
+            env={**os.environ, "VASEVQA_CLUSTER": str(self.folder / "cluster.yaml"), "KUBECONFIG": str(self.kubeconfig), **(env or {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
 
     def vasevqa(self, *words: str | Path, check: int | None = 0, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        process = self.start(*words, "-n", self.namespace, env=env)
+        process = self.start(*words, env=env)
         out, errors = process.communicate(timeout=240)
         assert check is None or process.returncode == check, out + errors
         assert "Traceback" not in errors, errors
@@ -159,6 +177,10 @@ class Site:
     def wait_until_launched(self) -> None:
         """Wait until the chart's own Job has done its work."""
         wait_for(lambda: all(job["status"].get("succeeded") for job in self.all("jobs", "-l", "app.kubernetes.io/component=launch")), "the launch", 60)
+
+    def wish(self, step: str, *outcomes: int | str) -> None:
+        """How the next attempts of `step` end."""
+        (self.volume / "control" / f"{step}.fail").write_text(json.dumps(outcomes))
 
     def attempts(self) -> Sequence[str]:
         """The steps that began, in order."""
