@@ -9,7 +9,7 @@ LOCK := locks/all.txt
 DEMO ?= demo
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup demo test lint verify generate manifests lock bench clean
+.PHONY: help setup demo test lint verify generate manifests lock pipeline bench clean
 
 help:  ## what each target does
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -54,6 +54,11 @@ lock:  ## resolve the lock files anew (needs uv)
 	  uv pip compile pyproject.toml $${extra#*:} --universal --python-version 3.10 --generate-hashes --quiet --no-header --constraint locks/all.txt --output-file locks/$${extra%%:*}.txt; \
 	done
 	uv pip compile --config-file locks/uv.toml locks/gpu.in pyproject.toml --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes --quiet --no-header --output-file locks/gpu.txt
+
+# RECIPE=, SET="sft.learning_rate=1e-5", INPUT="images=photos", TO=, NAMESPACE=, CLUSTER=, REGISTRY=, REPORTS=
+export RECIPE SET INPUT TO NAMESPACE CLUSTER REGISTRY REPORTS TAG
+pipeline: setup  ## the main job on your cluster: images, doctor, run RECIPE, bring its report here; NAMESPACE=, REGISTRY=
+	@k8s/pipeline
 
 bench: setup  ## speed, as a table of ratios measured in one run
 	$(BIN)/python -m benchmarks

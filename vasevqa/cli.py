@@ -132,9 +132,18 @@ def plan(**given: Any) -> None:
 
 
 @cli.command()
+@click.argument("path", metavar="[RECIPE]", type=click.Path(path_type=Path, dir_okay=False), required=False)
 @click.option("--schema", is_flag=True, help="print the JSON schema for editors")
-def recipe(schema: bool) -> None:
-    """Describe every step and its parameters."""
+@click.option("--stages", is_flag=True, help="print the stages that RECIPE runs, one a line")
+def recipe(path: Path | None, schema: bool, stages: bool) -> None:
+    """Describe every step and its parameters, or RECIPE's stages."""
+    if stages:
+        from vasevqa.commands import doctoring
+
+        if path is None:
+            raise click.UsageError("--stages needs a RECIPE.")
+        click.echo("\n".join(doctoring.stages_of(path)))
+        return
     from vasevqa.commands import running
 
     running.describe_recipes(schema)

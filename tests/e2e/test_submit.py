@@ -68,13 +68,13 @@ def test_a_step_that_fails_for_good_is_not_begun_again_by_restarts(site: Site) -
     assert "No word can be read." in result.stdout
     launch = launch_of(result.stdout)
 
-    def restarts() -> int:
-        return max((status["restartCount"] for pod in site.all("pods", "-l", f"job-name={launch}") for status in pod["status"]["containerStatuses"]), default=9)
+    def restarted() -> bool:
+        pods = site.all("pods", "-l", f"job-name={launch}")
+        return any(status["restartCount"] for pod in pods for status in pod["status"].get("containerStatuses", []))
 
-    wait_for(lambda: restarts() >= 1, "a restart", 120)
+    wait_for(restarted, "a restart", 120)
+    assert "No word can be read." in site.vasevqa("attach", launch, check=3).stdout
     assert site.attempts().count("left") == 1
-    (site.volume / "control/left.fail").unlink()
-    assert "last: done" in site.vasevqa("submit", site.recipe()).stdout if restarts() == 9 else True
 
 
 def test_a_launcher_that_is_killed_or_moved_goes_on(site: Site) -> None:  # noqa: F811

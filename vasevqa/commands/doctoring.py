@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +56,7 @@ class Wanted:
 @click.option("--input", "inputs", multiple=True, metavar="NAME=PATH", help="give or replace an input")
 @click.option("--inputs-from", type=click.Path(path_type=Path, file_okay=False), help="paths in the recipe are relative to this folder, not to the recipe")
 @click.option("--pull/--no-pull", default=True, show_default=True, help="start a tiny pod of each image to see whether it can be pulled")
+@click.option("--upload", is_flag=True, help="inputs on this machine will be brought to the volume, as `submit --upload` does")
 @click.option("--look", hidden=True, help="look at the volume alone, for what this JSON says of a recipe")
 @click.option("--json", "as_json", is_flag=True, help="print JSON lines")
 def doctor(**given: Any) -> None:
@@ -93,9 +94,18 @@ def _findings(given: dict[str, Any]) -> Iterator[Finding]:
         else:
             yield Finding("recipe", OK, f"{recipe.name}: {', '.join(wanted(recipe).stages)}")
     asked = wanted(recipe) if recipe else Wanted({}, {}, {}, (), {})
+    yield from _lacking(recipe, asked)
+    coming = 0
+    if remote and given["upload"]:
+        here = {name: given["recipe"].parent / Path(value).expanduser() for name, value in asked.inputs.items()}
+        for name, path in here.items():
+            if path.exists():
+                coming += (1 + asked.copies.get(name, 0)) * size(path)
+                yield _model(name, path) if name in asked.models else Finding(f"input {name}", OK, f"{path} here, to be uploaded")
+        asked = replace(asked, inputs={name: value for name, value in asked.inputs.items() if not here[name].exists()})
     try:
         if given["backend"] == "kubernetes":
-            yield from _kubernetes(given, asked, remote)
+            yield from _kubernetes(given, asked, remote, coming)
             return
         cluster = cluster_of(given["cluster"], None)
         if given["backend"] == "docker":
@@ -105,6 +115,21 @@ def _findings(given: dict[str, Any]) -> Iterator[Finding]:
     except ClusterError as error:
         yield Finding("cluster" if given["backend"] == "kubernetes" else "engine", BAD, str(error), error.exit_code)
     yield from volume_findings(given["volume"], asked.inputs, asked.models, asked.copies)
+
+
+def stages_of(path: Path) -> list[str]:
+    """The stages whose images a recipe needs."""
+    return list(dict.fromkeys(wanted(load_recipe(path, PIPELINE, here=False)).stages.values()))
+
+
+def _lacking(recipe: Recipe | None, asked: Wanted) -> Iterator[Finding]:
+    """Inputs that steps need and the recipe doesn't name."""
+    for name in asked.stages:
+        step = PIPELINE.step(name)
+        for own, source in step.sources().items():
+            if recipe is not None and source.recipe and step.stage.input(own).required and source.name not in recipe.inputs:
+                text = f"{name} needs it, and the recipe names none; name it, or end before that step with `to`"
+                yield Finding(f"input {source.name}", BAD, text, 2)
 
 
 def wanted(recipe: Recipe) -> Wanted:
@@ -131,14 +156,14 @@ def wanted(recipe: Recipe) -> Wanted:
     )
 
 
-def volume_findings(volume: Path, inputs: Mapping[str, str], models: Any, copies: Mapping[str, int]) -> Iterator[Finding]:
+def volume_findings(volume: Path, inputs: Mapping[str, str], models: Any, copies: Mapping[str, int], coming: int = 0) -> Iterator[Finding]:
     """The volume as it is seen here: can it be written, do the inputs exist, are the models whole, does the space suffice?"""
     top = volume
     while not top.exists():
         top = top.absolute().parent
     if not os.access(top, os.W_OK):
         yield Finding("volume", BAD, f"{top} can't be written by uid {os.getuid()}; change its owner or mode", 74)
-    need = RESERVE
+    need = RESERVE + coming  # bytes on their way here
     for name, value in inputs.items():
         path = volume / value
         if path.exists():
@@ -201,7 +226,7 @@ def _docker(cluster: Cluster, asked: Wanted) -> Iterator[Finding]:
     yield from _devices(asked)
 
 
-def _kubernetes(given: dict[str, Any], asked: Wanted, remote: bool) -> Iterator[Finding]:
+def _kubernetes(given: dict[str, Any], asked: Wanted, remote: bool, coming: int) -> Iterator[Finding]:
     from vasevqa.backends import kubernetes_checks as checks
     from vasevqa.backends.kubernetes_access import Access
 
@@ -222,18 +247,18 @@ def _kubernetes(given: dict[str, Any], asked: Wanted, remote: bool) -> Iterator[
         images = [access.cluster.image(stage) for stage in ("launcher", *asked.stages.values())]
         yield from checks.pulls(access, images)
         if remote:
-            yield from _look(access, asked)
+            yield from _look(access, asked, coming)
     elif remote:
         yield Finding("volume", UNKNOWN, "only a pod sees it, and none may be made (or --no-pull)")
     else:
         yield Finding("images", UNKNOWN, "no pod may be made to try them (or --no-pull)")
 
 
-def _look(access: Access, asked: Wanted) -> Iterator[Finding]:
+def _look(access: Access, asked: Wanted, coming: int) -> Iterator[Finding]:
     """The volume, through a pod that mounts it."""
     from vasevqa.commands.moving import volume_pod
 
-    look = json.dumps({"inputs": asked.inputs, "models": asked.models, "copies": asked.copies})
+    look = json.dumps({"inputs": asked.inputs, "models": asked.models, "copies": asked.copies, "coming": coming})
     out = bytearray()
     try:
         with volume_pod(access, "doctor") as pod:
