@@ -327,3 +327,16 @@ def test_what_is_missing_is_said_in_one_sentence(kit: DockerKit) -> None:
     assert "error: The image vasevqa/nowhere:1 isn't there; `make image STAGE=nowhere` builds it" in result.stderr
     kit.cluster_file.write_text("registrie: x\n")
     assert "there is no setting 'registrie'. Did you mean 'registry'?" in kit.docker(check=2).stderr
+
+
+def test_inputs_are_read_through_links_and_dots(kit: DockerKit, undisturbed: dict[str, dict[str, Any]]) -> None:
+    """A recipe in a folder of its own, words that are a link, on the volume, to a folder elsewhere: each is what it is outside."""
+    (kit.root / "words").rename(kit.root / "elsewhere")
+    (kit.volume.root / "inputs").mkdir()
+    (kit.volume.root / "inputs/words").symlink_to(kit.root / "elsewhere")
+    (kit.root / "recipes").mkdir()
+    recipe = kit.root / "recipes/words.yaml"
+    recipe.write_text(kit.recipe.read_text().replace('"words": "words"', '"words": "../volume/inputs/words"'))
+    kit.call("run", recipe, "--backend", "docker", "--cluster", kit.cluster_file)
+    assert kit.contents() == undisturbed
+    assert [path.name for path in sorted((kit.root / "elsewhere").iterdir())] == ["alpha.txt", "beta.txt"]

@@ -122,7 +122,7 @@ class DockerBackend:
             folder.mkdir(parents=True, exist_ok=True)
         mounts = [Mount(str(task.volume), str(task.volume), "bind")]
         mounts += [Mount(str(path), str(path), "bind", read_only=False) for path in sorted(caches)]
-        mounts += [Mount(str(path), os.path.realpath(path), "bind", read_only=True) for path in sorted({*task.reads})]
+        mounts += [Mount(str(path), os.path.realpath(path), "bind", read_only=True) for path in task.reads]
         # A step on the CPU uses no GPU, and this machine may have none: asking for them would only keep it from running here.
         gpus = asked.gpus if task.device != "cpu" else 0
         return {
