@@ -73,6 +73,11 @@ def cluster_option(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
+def place_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--cluster` and `--namespace`: ask a cluster where there is no volume here."""
+    return cluster_option(click.option("-n", "--namespace", help="ask the cluster, in this namespace")(function))
+
+
 def plan_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """What `plan` and `run` have in common."""
     options: list[Callable[..., Any]] = [
@@ -119,15 +124,20 @@ def run(**given: Any) -> None:
 
 @cli.command()
 @plan_options
+@place_options
 def plan(**given: Any) -> None:
     """Show what `run` would do, and why.
+
+    With a namespace: on the cluster's volume, as `submit` would have it.
 
     \b
     Example:
       vasevqa plan recipe.yaml --set clip-filter.threshold=0.15
     """
-    from vasevqa.commands import running
+    from vasevqa.commands import remotely, running
 
+    if remotely.is_remote(given["volume"], given["cluster"], given["namespace"]):
+        sys.exit(remotely.plan(given))
     running.plan(given)
 
 
@@ -152,14 +162,17 @@ def recipe(path: Path | None, schema: bool, stages: bool) -> None:
 @cli.command()
 @click.argument("name", metavar="[RUN]", required=False)
 @volume_option
+@place_options
 @click.option("--json", "as_json", is_flag=True, help="print JSON")
-def status(name: str | None, volume: Path, as_json: bool) -> None:
+def status(name: str | None, volume: Path, cluster: Path | None, namespace: str | None, as_json: bool) -> None:
     """Show the steps of RUN, and the other runs.
 
     Without RUN, those of the newest.
     """
-    from vasevqa.commands import runs
+    from vasevqa.commands import remotely, runs
 
+    if remotely.is_remote(volume, cluster, namespace):
+        sys.exit(remotely.answer(cluster, namespace, ["status", *remotely.asked(name, ("--json", as_json))]))
     runs.status(name, volume, as_json)
 
 
@@ -167,28 +180,35 @@ def status(name: str | None, volume: Path, as_json: bool) -> None:
 @click.argument("name", metavar="[RUN]", required=False)
 @click.argument("step", required=False)
 @volume_option
+@place_options
 @click.option("-f", "--follow", is_flag=True, help="go on until the run ends")
 @click.option("--raw", is_flag=True, help="print the log files as they are, with the stages' JSON events")
-def logs(name: str | None, step: str | None, volume: Path, follow: bool, raw: bool) -> None:
+def logs(name: str | None, step: str | None, volume: Path, cluster: Path | None, namespace: str | None, follow: bool, raw: bool) -> None:
     """Print the logs of RUN, or of its STEP.
 
     Without RUN, the newest run's: `vasevqa logs -f` follows what runs now.
     """
-    from vasevqa.commands import runs
+    from vasevqa.commands import remotely, runs
 
+    if remotely.is_remote(volume, cluster, namespace):
+        words = ["logs", *filter(None, (name, step)), *remotely.asked(None, ("--follow", follow), ("--raw", raw))]
+        sys.exit(remotely.answer(cluster, namespace, words))
     runs.logs(name, step, volume, follow, raw)
 
 
 @cli.command()
 @click.argument("name", metavar="RUN", required=False)
 @volume_option
-def cancel(name: str | None, volume: Path) -> None:
+@place_options
+def cancel(name: str | None, volume: Path, cluster: Path | None, namespace: str | None) -> None:
     """Stop RUN and its running steps.
 
     Without RUN, the newest. The same `run` command goes on later from where the steps were.
     """
-    from vasevqa.commands import runs
+    from vasevqa.commands import remotely, runs
 
+    if remotely.is_remote(volume, cluster, namespace):
+        sys.exit(remotely.answer(cluster, namespace, ["cancel", *remotely.asked(name)]))
     runs.cancel(name, volume)
 
 

@@ -48,7 +48,8 @@ def images() -> dict[str, str]:
             if subprocess.run(["docker", "image", "inspect", made[stage]], capture_output=True).returncode == 0:
                 continue
             (context / "Dockerfile").write_text(
-                f"FROM {base}\nUSER 0\nRUN rm -r /app/vasevqa /app/jobs\nCOPY . /app/\nRUN chmod -R a+rX /app\nUSER 1000:1000\n"
+                f"FROM {base}\nUSER 0\nRUN rm -r /app/vasevqa /app/jobs\nCOPY . /app/\nRUN chmod -R a+rX /app "
+                '&& printf \'#!/opt/venv/bin/python\\nfrom runpy import run_module\\nrun_module("tests.e2e.drive", run_name="__main__")\\n\' > /app/bin/vasevqa\nUSER 1000:1000\n'
                 f'ENTRYPOINT ["tini", "--", "python", "-m", "{module}"]\n'
             )
             command("docker", "build", "-q", "-t", made[stage], context)
@@ -200,10 +201,17 @@ def inside_images() -> dict[str, str]:
 @pytest.fixture
 def site(inside_images: dict[str, str]) -> Iterator[Site]:
     """An empty namespace, and a folder of this machine's node that its volume lies in."""
+    yield from site_in(inside_images)
+
+
+def site_in(made: dict[str, str]) -> Iterator[Site]:
+    """The same with other images."""
+    before = os.umask(0)  # pods have another uid than this process
     folder = Path(tempfile.mkdtemp(prefix="vase-e2e-", dir=os.environ.get("VASEVQA_E2E_FOLDER", "/var/tmp")))
     folder.chmod(0o755)
-    made = Site(folder / "volume", inside_images)
-    yield made
-    made.remove()
-    wait_for(lambda: not command("kubectl", "get", "namespace", made.namespace, "--ignore-not-found"), "the namespace to go", 120)
+    found = Site(folder / "volume", made)
+    yield found
+    os.umask(before)
+    found.remove()
+    wait_for(lambda: not command("kubectl", "get", "namespace", found.namespace, "--ignore-not-found"), "the namespace to go", 120)
     shutil.rmtree(folder, ignore_errors=True)

@@ -33,6 +33,16 @@ def test_a_submitted_recipe_is_followed_to_its_end_and_its_report_fetched(site: 
     changed = site.vasevqa("submit", site.recipe(), "--set", "last.ending=x", "--only", "last").stdout
     assert "last: done" in changed
     assert len(site.attempts()) == 5
+    assert f"{run[1]}: finished" in site.vasevqa("status").stdout  # no volume here: a pod answers
+    assert "first: 2 words" in site.vasevqa("logs", run[1], "-n", site.namespace).stdout
+    planned = site.vasevqa("plan", site.recipe(), "--set", "left.ending=z").stdout
+    assert [line.split()[:2] for line in planned.splitlines() if not line.startswith(" ")] == [
+        ["first", "hit"],
+        ["left", "run"],
+        ["right", "hit"],
+        ["last", "run"],
+    ]
+    assert "there is nothing to cancel" in site.vasevqa("cancel", run[1], check=2).stdout
     site.kubectl("delete", "configmap", "-l", "vasevqa/launch")
     wait_for(lambda: not site.names("jobs,pods"), "launchers, Jobs and pods to go with their ConfigMaps", 120)
 
@@ -75,6 +85,19 @@ def test_a_step_that_fails_for_good_is_not_begun_again_by_restarts(site: Site) -
     wait_for(restarted, "a restart", 120)
     assert "No word can be read." in site.vasevqa("attach", launch, check=3).stdout
     assert site.attempts().count("left") == 1
+
+
+def test_a_run_is_cancelled_from_here(site: Site) -> None:  # noqa: F811
+    site.be_a_user()
+    site.hold("first")
+    process = site.start("submit", site.recipe())
+    line, _ = wait_for_line(process, "run ", 120)
+    site.wait_until_held("first")
+    assert ": running" in site.vasevqa("status").stdout
+    assert f"{line.split()[1]}: cancelled" in site.vasevqa("cancel").stdout
+    process.communicate(timeout=120)
+    assert process.returncode == 130
+    wait_for(lambda: not site.names("jobs", "-l", "vasevqa/step"), "the step's Job to go", 60)
 
 
 def test_a_launcher_that_is_killed_or_moved_goes_on(site: Site) -> None:  # noqa: F811

@@ -11,7 +11,7 @@ from kubernetes import client, stream
 
 from vasevqa.backends.cluster import Cluster
 from vasevqa.backends.kubernetes_api import Api, Object, Refused
-from vasevqa.errors import Broken, ClusterError
+from vasevqa.errors import Broken, ClusterAway, ClusterError
 
 STARTING = ("ContainerCreating", "PodInitializing")
 UNPULLABLE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
@@ -89,17 +89,43 @@ class Access(Api):
             self._await(name, seconds)
             yield name
         finally:
-            with contextlib.suppress(ClusterError):
-                self._answer("DELETE", self.path("pods", name), {"gracePeriodSeconds": "1"})
+            self._drop(name)
 
-    def _await(self, name: str, seconds: float) -> None:
+    def run_pod(self, manifest: Mapping[str, Any], out: Callable[[bytes], None], seconds: float = 300) -> int:
+        """Run a pod to its end and pass on what it prints; returns its exit code. The pod is removed, whatever happens."""
+        name, kept = manifest["metadata"]["name"], b""
+        self.ask("create a pod", self.create, "pods", manifest)
+        try:
+            self._await(name, seconds, ("Running", "Succeeded", "Failed"))
+            while True:
+                with contextlib.suppress(ClusterAway):
+                    for lines in self.log(name, manifest["spec"]["containers"][0]["name"], kept[:19].decode() + "Z" if kept else ""):
+                        for line in lines:
+                            moment, _, text = line.partition(b" ")
+                            if (moment := moment.rstrip(b"Z").ljust(29, b"0")) > kept:  # a server leaves trailing zeros out
+                                kept = moment
+                                out(text)
+                found = self.ask("read a pod", self.get, self.path("pods", name))
+                ended = [(status.get("state") or {}).get("terminated") for status in found["status"].get("containerStatuses") or []]
+                if found["status"].get("phase") in ("Succeeded", "Failed"):
+                    return int(ended[0]["exitCode"]) if ended and ended[0] else ClusterError.exit_code
+                time.sleep(0.5)
+        finally:
+            self._drop(name)
+
+    def _drop(self, name: str) -> None:
+        with contextlib.suppress(ClusterError):
+            self._answer("DELETE", self.path("pods", name), {"gracePeriodSeconds": "1"})
+
+    def _await(self, name: str, seconds: float, phases: Sequence[str] = ("Running",)) -> None:
         end = time.monotonic() + seconds
         while True:
             found = self.ask("read a pod", self.get, self.path("pods", name))
-            if found["status"].get("phase") == "Running":
+            phase = found["status"].get("phase")
+            if phase in phases:
                 return
             why = trouble(found)
-            if found["status"].get("phase") in ("Failed", "Succeeded"):
+            if phase in ("Failed", "Succeeded"):
                 raise ClusterError(f"The pod {name} ended at once ({why or 'without a word'}); `kubectl logs {name}` may say why.")
             if why and (hopeless(found) or time.monotonic() > end):
                 raise ClusterError(f"The pod {name} can't start: {why}.")
