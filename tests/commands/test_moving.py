@@ -113,7 +113,7 @@ def test_what_arrived_before_a_break_is_not_sent_again(far: Path, tmp_path: Path
     before = upload.bytes
     upload.go(connect(far))
     assert contents(far / "in") == contents(tmp_path / "here")
-    assert upload.bytes - before <= (10 << 20) - have  # `link` is as long as `large`
+    assert upload.bytes - before <= (10 << 20) + 3 - have  # `link` is as long as `large`, and the three bytes may have come unnoticed
     assert not list((far / "in").glob(".*.part"))
 
 
