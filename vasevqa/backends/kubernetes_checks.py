@@ -11,7 +11,7 @@ from vasevqa.backends.checks import BAD, OK, UNKNOWN, WARNING, Finding
 from vasevqa.backends.kubernetes_access import UNPULLABLE, Access
 from vasevqa.backends.kubernetes_api import SERVICE_ACCOUNT, Object, Refused
 from vasevqa.backends.launcher_manifest import render_pod
-from vasevqa.errors import ClusterError, ConfigError
+from vasevqa.errors import ClusterError
 from vasevqa.pipeline.spec import Resources, quantity_bytes
 
 CODE = ClusterError.exit_code
@@ -66,8 +66,8 @@ def account(access: Access) -> Finding:
     return Finding("service account", OK, name)
 
 
-def claim(access: Access, need: int) -> Iterator[Finding]:
-    """The claim, whether its access mode fits the number of nodes, and whether it is large enough for `need` bytes."""
+def claim(access: Access) -> Iterator[Finding]:
+    """The claim, and whether its access mode fits the number of nodes."""
     name = access.cluster.claim
     try:
         there = access.find("persistentvolumeclaims", name)
@@ -97,8 +97,6 @@ def claim(access: Access, need: int) -> Iterator[Finding]:
         )
     else:
         yield Finding("access mode", OK, f"{', '.join(modes)}, and there is one node")
-    if need and _bytes(size) is not None and (_bytes(size) or 0) < need:
-        yield Finding("claim's size", BAD, f"{size} for about {need / 2**30:.1f} GiB that the recipe writes; enlarge the claim", 74)
 
 
 def gpus(access: Access, steps: Mapping[str, Resources]) -> Iterator[Finding]:
@@ -202,6 +200,8 @@ def _pull_pod(access: Access, name: str, image: str) -> dict[str, Any]:
     manifest = render_pod(name, "doctor", access.cluster, [], ["tini", "--version"])
     [container] = manifest["spec"]["containers"]
     container["image"] = image
+    container["volumeMounts"] = [mount for mount in container["volumeMounts"] if mount["name"] != "volume"]  # an image is asked for, not the claim
+    manifest["spec"]["volumes"] = [volume for volume in manifest["spec"]["volumes"] if volume["name"] != "volume"]
     container["resources"] = {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"cpu": "1", "memory": "256Mi"}}
     return manifest
 
@@ -227,11 +227,4 @@ def _nodes(access: Access) -> list[Object] | None:
     try:
         return list(access.get("/api/v1/nodes")["items"])
     except Refused:
-        return None
-
-
-def _bytes(size: str) -> int | None:
-    try:
-        return quantity_bytes(size)
-    except ConfigError:
         return None

@@ -234,7 +234,8 @@ def _kubernetes(given: dict[str, Any], asked: Wanted, remote: bool, coming: int)
     yield checks.server(access)
     yield from checks.rights(access)
     yield checks.account(access)
-    yield from checks.claim(access, 0)
+    claims = list(checks.claim(access))
+    yield from claims
     yield from checks.gpus(access, asked.resources)
     yield from checks.secrets(access)
     yield from checks.queue(access)
@@ -246,7 +247,7 @@ def _kubernetes(given: dict[str, Any], asked: Wanted, remote: bool, coming: int)
     if given["pull"] and access.allowed("create", "", "pods"):
         images = [access.cluster.image(stage) for stage in ("launcher", *asked.stages.values())]
         yield from checks.pulls(access, images)
-        if remote:
+        if remote and not any(finding.state == BAD for finding in claims):
             yield from _look(access, asked, coming)
     elif remote:
         yield Finding("volume", UNKNOWN, "only a pod sees it, and none may be made (or --no-pull)")
