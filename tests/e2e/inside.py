@@ -9,14 +9,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.pipeline.kit import ROOT, wait_for
+from tests.pipeline.kit import ROOT
 from vasevqa.backends.cluster import Cluster
 
 CHART = ROOT / "helm/vasevqa"
@@ -29,6 +30,14 @@ def command(*words: str | Path, given: str | None = None, check: bool = True, en
     done = subprocess.run([str(word) for word in words], input=given, capture_output=True, text=True, env={**os.environ, **(env or {})}, cwd=ROOT)
     assert not check or done.returncode == 0, f"{' '.join(map(str, words))}: {done.stdout}{done.stderr}"
     return done.stdout
+
+
+def until(condition: Callable[[], Any], what: str, seconds: float = 60) -> None:
+    """Ask the cluster until `condition` holds: not too often, since each question is a process."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited {seconds} s in vain for {what}"
+        time.sleep(1)
 
 
 def images() -> dict[str, str]:
@@ -159,7 +168,7 @@ class Site:
         return path
 
     def wait_until_held(self, step: str) -> None:
-        wait_for((self.volume / "control" / f"{step}.hold.reached").exists, f"{step} to be held", 120)
+        until((self.volume / "control" / f"{step}.hold.reached").exists, f"{step} to be held", 120)
 
     def launchers(self) -> list[dict[str, Any]]:
         """The launchers' Jobs, oldest first."""
@@ -172,12 +181,12 @@ class Site:
             conditions = [job["status"].get("conditions", []) for job in self.launchers()]
             return [next((item["type"] for item in found if item["status"] == "True"), "") for found in conditions]
 
-        wait_for(lambda: len(ends()) == count and all(ends()), "the launchers to end", 240)
+        until(lambda: len(ends()) == count and all(ends()), "the launchers to end", 240)
         assert ends() == ["Complete"] * count
 
     def wait_until_launched(self) -> None:
         """Wait until the chart's own Job has done its work."""
-        wait_for(lambda: all(job["status"].get("succeeded") for job in self.all("jobs", "-l", "app.kubernetes.io/component=launch")), "the launch", 60)
+        until(lambda: all(job["status"].get("succeeded") for job in self.all("jobs", "-l", "app.kubernetes.io/component=launch")), "the launch", 60)
 
     def wish(self, step: str, *outcomes: int | str) -> None:
         """How the next attempts of `step` end."""
@@ -213,5 +222,5 @@ def site_in(made: dict[str, str]) -> Iterator[Site]:
     yield found
     os.umask(before)
     found.remove()
-    wait_for(lambda: not command("kubectl", "get", "namespace", found.namespace, "--ignore-not-found"), "the namespace to go", 120)
+    until(lambda: not command("kubectl", "get", "namespace", found.namespace, "--ignore-not-found"), "the namespace to go", 120)
     shutil.rmtree(folder, ignore_errors=True)

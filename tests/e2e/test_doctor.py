@@ -6,8 +6,8 @@ import json
 import os
 from typing import Any
 
-from tests.e2e.inside import Site, inside_images, site  # noqa: F401 - fixtures
-from tests.pipeline.kit import ROOT, wait_for
+from tests.e2e.inside import Site, inside_images, site, until  # noqa: F401 - fixtures
+from tests.pipeline.kit import ROOT
 
 VASE = ROOT / "vasevqa/recipes/vase.yaml"
 
@@ -24,7 +24,7 @@ def test_a_fit_namespace_is_green_and_what_may_not_be_seen_is_not_checked(site: 
     assert {"cluster", "claim", "rights: jobs", "rights: pods/exec", "space"} <= set(found)
     assert found["service account"]["state"] == "not checked"
     assert found[f"image {site.images['launcher']}"]["state"] == "ok"
-    wait_for(lambda: not site.names("pods"), "the pods to go", 60)
+    until(lambda: not site.names("pods"), "the pods to go", 60)
     out = site.helm("test", "it", "--logs")
     assert "Phase:          Succeeded" in out
     assert "ok    rights: jobs" in out

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from tests.e2e.inside import Site, inside_images, site  # noqa: F401 - fixtures
-from tests.pipeline.kit import wait_for
+from tests.e2e.inside import Site, inside_images, site, until  # noqa: F401 - fixtures
 
 
 def test_an_installed_recipe_runs_to_its_end_and_leaves_nothing_but_the_claim(site: Site) -> None:  # noqa: F811
@@ -17,7 +16,7 @@ def test_an_installed_recipe_runs_to_its_end_and_leaves_nothing_but_the_claim(si
     assert len(site.launchers()) == 1
     site.helm("uninstall", "it")
     ours = ("-l", "app.kubernetes.io/part-of=vasevqa")
-    wait_for(lambda: not site.names("jobs,pods,configmaps,roles,rolebindings,serviceaccounts", *ours), "everything to go", 120)
+    until(lambda: not site.names("jobs,pods,configmaps,roles,rolebindings,serviceaccounts", *ours), "everything to go", 120)
     assert site.names("persistentvolumeclaims") == {"it-vasevqa"}
 
 
@@ -28,16 +27,16 @@ def test_an_upgrade_leaves_the_running_run_alone_and_a_rollback_finds_its_work(s
     site.wait_until_held("left")
     [first] = site.launchers()
     site.install("upgrade", "--set-file", f"recipe={site.recipe('two', last={'ending': 'x'})}")
-    wait_for(lambda: len(site.launchers()) == 2, "the second launcher", 60)
+    until(lambda: len(site.launchers()) == 2, "the second launcher", 60)
     running = {job["metadata"]["name"]: job["status"].get("active") for job in site.launchers()}
     assert running[first["metadata"]["name"]] == 1
     held.unlink()
     site.finish(2)
     assert sorted(site.attempts()) == ["first", "last", "last", "left", "right"]  # what both need was made once
     site.helm("rollback", "it", "1")
-    wait_for(lambda: len(site.names("jobs", "-l", "app.kubernetes.io/component=launch")) == 1, "the rollback's launch", 60)
+    until(lambda: len(site.names("jobs", "-l", "app.kubernetes.io/component=launch")) == 1, "the rollback's launch", 60)
     site.wait_until_launched()
     site.finish(2)
     assert len(site.attempts()) == 5
     site.helm("uninstall", "it")
-    wait_for(lambda: not site.names("jobs,pods"), "Jobs and pods to go", 120)
+    until(lambda: not site.names("jobs,pods"), "Jobs and pods to go", 120)

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.e2e.inside import CHART, Site, command, site_in
-from tests.pipeline.kit import ROOT, wait_for
+from tests.e2e.inside import CHART, Site, command, site_in, until
+from tests.pipeline.kit import ROOT
 from vasevqa.backends.cluster import Cluster
 from vasevqa.pipeline.artifacts import Volume
 from vasevqa.pipeline.runs import all_runs
@@ -51,7 +51,7 @@ def test_the_demo_is_curated_by_helm_install_alone(real_site: Site) -> None:
     path = site.folder / "demo.yaml"
     path.write_text(yaml.safe_dump(recipe))
     site.helm("install", "it", CHART, "--set", f"volume.storageClass=,tag={Cluster().tag}", "--set-file", f"recipe={path}")
-    wait_for(lambda: site.launchers() and site.launchers()[0]["status"].get("conditions"), "the run to end", 1200)
+    until(lambda: site.launchers() and site.launchers()[0]["status"].get("conditions"), "the run to end", 1200)
     log = site.kubectl("logs", "-l", "app.kubernetes.io/component=launcher", "--tail=-1")
     [job] = site.launchers()
     assert job["status"].get("succeeded") == 1, log
@@ -62,5 +62,5 @@ def test_the_demo_is_curated_by_helm_install_alone(real_site: Site) -> None:
     assert "<html" in run.report.read_text()
     assert run.place["backend"] == "kubernetes"
     site.helm("uninstall", "it")
-    wait_for(lambda: not site.names("jobs,pods,roles"), "Jobs, pods and roles to go", 120)
+    until(lambda: not site.names("jobs,pods,roles"), "Jobs, pods and roles to go", 120)
     assert site.names("persistentvolumeclaims") == {"it-vasevqa"}

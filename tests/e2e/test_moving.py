@@ -13,8 +13,7 @@ from urllib.parse import urlparse
 
 import yaml
 
-from tests.e2e.inside import Site, inside_images, site  # noqa: F401 - fixtures
-from tests.pipeline.kit import wait_for
+from tests.e2e.inside import Site, inside_images, site, until  # noqa: F401 - fixtures
 
 
 class Cutter:
@@ -99,7 +98,7 @@ def test_thousands_of_files_survive_broken_connections_both_ways(site: Site) -> 
         assert cutter.cuts == 3
     assert contents(site.folder / "back") == contents(site.folder / "photos")
     assert not list((site.volume / "inputs").rglob(".*"))
-    wait_for(lambda: not site.names("pods"), "the pods to go", 60)
+    until(lambda: not site.names("pods"), "the pods to go", 60)
 
 
 def test_a_killed_upload_goes_on_in_the_middle_of_a_file(site: Site) -> None:  # noqa: F811

@@ -6,9 +6,8 @@ import json
 import re
 import signal
 
-from tests.e2e.inside import Site, inside_images, site  # noqa: F401 - fixtures
+from tests.e2e.inside import Site, inside_images, site, until  # noqa: F401 - fixtures
 from tests.e2e.kit import wait_for_line
-from tests.pipeline.kit import wait_for
 
 
 def launch_of(text: str) -> str:
@@ -44,7 +43,7 @@ def test_a_submitted_recipe_is_followed_to_its_end_and_its_report_fetched(site: 
     ]
     assert "there is nothing to cancel" in site.vasevqa("cancel", run[1], check=2).stdout
     site.kubectl("delete", "configmap", "-l", "vasevqa/launch")
-    wait_for(lambda: not site.names("jobs,pods"), "launchers, Jobs and pods to go with their ConfigMaps", 120)
+    until(lambda: not site.names("jobs,pods"), "launchers, Jobs and pods to go with their ConfigMaps", 120)
 
 
 def test_ctrl_c_detaches_and_attach_finds_the_run_again(site: Site) -> None:  # noqa: F811
@@ -82,7 +81,7 @@ def test_a_step_that_fails_for_good_is_not_begun_again_by_restarts(site: Site) -
         pods = site.all("pods", "-l", f"job-name={launch}")
         return any(status["restartCount"] for pod in pods for status in pod["status"].get("containerStatuses", []))
 
-    wait_for(restarted, "a restart", 120)
+    until(restarted, "a restart", 120)
     assert "No word can be read." in site.vasevqa("attach", launch, check=3).stdout
     assert site.attempts().count("left") == 1
 
@@ -97,7 +96,7 @@ def test_a_run_is_cancelled_from_here(site: Site) -> None:  # noqa: F811
     assert f"{line.split()[1]}: cancelled" in site.vasevqa("cancel").stdout
     process.communicate(timeout=120)
     assert process.returncode == 130
-    wait_for(lambda: not site.names("jobs", "-l", "vasevqa/step"), "the step's Job to go", 60)
+    until(lambda: not site.names("jobs", "-l", "vasevqa/step"), "the step's Job to go", 60)
 
 
 def test_a_launcher_that_is_killed_or_moved_goes_on(site: Site) -> None:  # noqa: F811
