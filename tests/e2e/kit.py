@@ -226,6 +226,11 @@ class ClusterKit(Kit):
         wait_for(look, f"a pod of {step}")
         return found[-1]
 
+    def wait_until_running(self, step: str) -> None:
+        """Until the cluster says so too: a kubelet may take its time over a pod that is deleted before."""
+        words = ("-l", f"vasevqa/step={step}")
+        wait_for(lambda: any(pod["status"]["phase"] == "Running" for pod in self.pods(*words)), f"the pod of {step} to be reported as running")
+
     def close(self) -> None:
         for process in self.processes:
             process.kill()
