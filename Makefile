@@ -9,10 +9,10 @@ LOCK := locks/all.txt
 DEMO ?= demo
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup demo test e2e lint verify generate lock bench clean
+.PHONY: help setup demo test e2e lint verify generate lock images image image-sizes bench clean
 
 help:  ## what each target does
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: .venv/installed  ## create .venv from the lock file (about five minutes once; at once when nothing changed)
 
@@ -56,6 +56,21 @@ lock:  ## resolve the lock files anew (needs uv)
 	  uv pip compile pyproject.toml $${extra#*:} --universal --python-version 3.10 --generate-hashes --quiet --no-header --constraint locks/all.txt --output-file locks/$${extra%%:*}.txt; \
 	done
 	uv pip compile --config-file locks/uv.toml locks/gpu.in pyproject.toml --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes --quiet --no-header --output-file locks/gpu.txt
+	uv pip compile --config-file locks/uv.toml locks/megatron.in pyproject.toml --extra megatron --constraint locks/training.txt --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes --quiet --no-header --output-file locks/megatron.txt
+
+# Plain Python and docker do it: no set-up needed. REGISTRY=..., PUSH=1, BASE_IMAGE=..., TRAINING_LOCK=locks/gpu.txt, DIGESTS=images.yaml
+IMAGES := $(PYTHON) -m images.build $(if $(REGISTRY),--registry "$(REGISTRY)") $(if $(PUSH),--push) $(if $(BASE_IMAGE),--base-image "$(BASE_IMAGE)") \
+  $(if $(TRAINING_LOCK),--training-lock "$(TRAINING_LOCK)") $(if $(DIGESTS),--digests "$(DIGESTS)")
+
+images:  ## the container images of all stages but to-megatron; PUSH=1 REGISTRY=... sends them, their digests go to images.yaml
+	@$(IMAGES)
+
+image:  ## one of them: make image STAGE=clip-filter
+	@test -n "$(STAGE)" || { echo "error: Say which image: make image STAGE=clip-filter." >&2; exit 2; }
+	@$(IMAGES) --stage "$(STAGE)"
+
+image-sizes:  ## measure the images that are here, and write the README's table of sizes
+	@$(PYTHON) -m images.sizes
 
 bench: setup  ## speed, as a table of ratios measured in one run
 	$(BIN)/python -m benchmarks

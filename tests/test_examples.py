@@ -73,7 +73,7 @@ def test_the_documented_stage_commands_work_one_after_the_other(tiny_clip: Path,
     assert (tmp_path / "merged-grpo/model.safetensors").is_file()
 
 
-@pytest.mark.parametrize("name", ["reward", "plan", "run", "status", "logs", "cancel", "clean", "report", "recipe", "sample"])
+@pytest.mark.parametrize("name", ["reward", "plan", "run", "status", "logs", "cancel", "clean", "report", "recipe", "repro", "sample"])
 def test_every_command_of_the_readme_exists(name: str) -> None:
     result = subprocess.run([sys.executable, "-m", "vasevqa.cli", name, "--help"], capture_output=True, text=True, cwd=ROOT)
     assert result.returncode == 0

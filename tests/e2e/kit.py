@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -280,8 +279,3 @@ def cluster_kit(folder: Path, image: str, **given: Any) -> Iterator[ClusterKit]:
     finally:
         kit.close()
         namespace.remove()
-
-
-def counted(log: Path) -> Counter[str]:
-    """How often each line of a log occurs."""
-    return Counter(log.read_text().splitlines())

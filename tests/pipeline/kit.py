@@ -48,7 +48,7 @@ class Kit:
         (self.root / "words").mkdir(parents=True)
         for word in ("alpha", "beta"):
             (self.root / "words" / f"{word}.txt").write_text(word)
-        self.control.mkdir()
+        self.control.mkdir(parents=True)
         self.write_recipe()
 
     def write_recipe(self, **steps: dict[str, Any]) -> None:

@@ -303,6 +303,7 @@ def _run_task(stage: Stage, call: tuple[Params, Options, dict[str, Path]], folde
                 "seed": getattr(params, "seed", None),
                 "versions": _versions(),
                 "host": socket.gethostname(),
+                "image": os.environ.get("VASEVQA_IMAGE"),
                 "run": task["run"],
                 "attempt": task["attempt"],
                 "started": started.isoformat(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -185,7 +186,7 @@ def _inputs(given: Any, path: Path, pipeline: Pipeline, lines: _Lines) -> dict[s
         place = path.parent / Path(value).expanduser()
         hub = name in declared and declared[name][0].stage.input(declared[name][1]).hub
         if place.exists():
-            found[name] = str(place.absolute())
+            found[name] = _plain(place)
         elif hub and HUB_ID.fullmatch(value) and not value.startswith((".", "/")):
             found[name] = value
         else:
@@ -193,6 +194,12 @@ def _inputs(given: Any, path: Path, pipeline: Pipeline, lines: _Lines) -> dict[s
                 f"{lines.at('inputs', name)}: the input '{name}' does not exist at {place.absolute()}; correct the path (it is relative to the recipe)."
             )
     return found
+
+
+def _plain(place: Path) -> str:
+    """The absolute path without `..`, by which a container can be given it too: not every folder on the way is there."""
+    plain = Path(os.path.normpath(place.absolute()))
+    return str(plain if plain.exists() and plain.samefile(place) else place.resolve())
 
 
 def _settings(given: Any, step: Step, lines: _Lines) -> StepSettings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -133,7 +134,7 @@ class Work:
             log=run.log(step.name, attempt),
             offline=all(given.path is not None for given in step.inputs.values()),
             image=image,
-            reads=tuple(given.path for given in step.inputs.values() if given.path is not None and not given.path.is_relative_to(run.volume.root)),
+            reads=_outside(step, run.volume.root),
             device=str(getattr(step.options, "device", "auto")),
         )
 
@@ -154,6 +155,20 @@ class Work:
             "volume": str(task.volume),
             "inputs": inputs,
         }
+
+
+def _outside(step: PlannedStep, volume: Path) -> tuple[Path, ...]:
+    """What the step reads outside the volume: inputs, what they are links to, and where a model's files are links to, as in a hub's cache."""
+    found: set[Path] = set()
+    for name, given in step.inputs.items():
+        if given.path is None or given.step is not None:
+            continue
+        found |= {given.path, given.path.resolve()}
+        if step.stage.input(name).hub and given.path.is_dir():
+            with os.scandir(given.path) as entries:
+                found |= {Path(os.path.realpath(entry.path)).parent for entry in entries if entry.is_symlink()}
+    roots = (volume, volume.resolve())
+    return tuple(sorted(path for path in found if path.exists() and not any(path.is_relative_to(root) for root in roots)))
 
 
 class Signals:

@@ -77,6 +77,9 @@ def _fail(control: Path, step: str) -> None:
         raise DataError("No word can be read.")
     if wish == "full":
         raise OSError(errno.ENOSPC, "No space left on device", "/volume/words")
+    if wish == "memory":
+        hoard = [bytearray(16 << 20) for _ in range(1 << 16)]
+        assert hoard
     if wish == "silent":
         os._exit(0)
     if wish == "memory":

@@ -1,0 +1,342 @@
+"""Stages in real containers: found again, limited, classified, stopped, and none left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests import containers
+from tests.pipeline.kit import ROOT, STEPS, Kit, wait_for
+from vasevqa.backends.cluster import Cluster
+from vasevqa.backends.docker import DockerBackend
+from vasevqa.pipeline.faults import FaultPoint
+
+SOMEBODY = 12345
+
+
+class DockerKit(Kit):
+    """The kit with its control folder on the volume, which is what a container sees, and a Cluster file that names the image."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.use_image(containers.copying_image())
+
+    @property
+    def control(self) -> Path:
+        return self.root / "volume/control"
+
+    @property
+    def cluster_file(self) -> Path:
+        return self.root / "cluster.yaml"
+
+    def use_image(self, image: str) -> None:
+        self.cluster_file.write_text(yaml.safe_dump({"images": {"copying": image}}))
+
+    @property
+    def backend(self) -> DockerBackend:  # type: ignore[override]
+        return DockerBackend(self.volume.root, Cluster(images={"copying": containers.copying_image()}))
+
+    def docker(self, *words: str | Path, **given: Any) -> subprocess.CompletedProcess[str]:
+        """`vasevqa run words.yaml --backend docker ...` to its end."""
+        return self.run("--backend", "docker", "--cluster", self.cluster_file, *words, **given)
+
+    def start(self, *words: str | Path, **given: Any) -> subprocess.Popen[str]:
+        """The same in the background."""
+        return self.command("run", self.recipe, "--backend", "docker", "--cluster", self.cluster_file, *words, **given)
+
+    def assert_none_running(self) -> None:
+        backend = self.backend
+        assert [job for job in backend.existing("vase-") if not backend.state(job).over] == []
+
+    def said(self, kind: str) -> list[dict[str, Any]]:
+        return [event for run in self.runs() for event in run.events.read() if event["event"] == kind]
+
+
+@pytest.fixture(scope="module")
+def engine() -> Any:
+    return containers.engine()
+
+
+@pytest.fixture
+def kit(engine: Any, tmp_path: Path) -> Iterator[DockerKit]:
+    made = DockerKit(tmp_path / "kit")
+    yield made
+    made.close()
+    for container in engine.containers.list(all=True, filters={"label": "vasevqa"}):
+        if container.labels["vasevqa.log"].startswith(str(tmp_path)):
+            container.remove(force=True, v=True)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What a run as local processes makes."""
+    kit = Kit(tmp_path_factory.mktemp("local") / "kit")
+    kit.run()
+    return kit.contents()
+
+
+def test_a_recipe_makes_what_it_makes_locally_and_leaves_no_container(kit: DockerKit, undisturbed: dict[str, dict[str, Any]]) -> None:
+    out = kit.docker().stdout
+    assert kit.contents() == undisturbed
+    assert "last: done" in out
+    kit.assert_tidy()
+    [run] = kit.runs()
+    image = containers.engine().images.get(containers.copying_image()).id
+    assert [event["image"] for event in run.events.read() if event["event"] == "step-started"] == [image] * 4
+    assert kit.artifacts()[0].record()["image"] == image
+    assert '"event": "sealed"' in run.log("last", 1).read_text()
+    assert "Nothing to do" in kit.docker().stdout
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
+
+
+def as_somebody(kit: DockerKit, groups: str) -> subprocess.CompletedProcess[str]:
+    """`vasevqa run words.yaml --backend docker --to first` by a user who owns the kit's folder, and may read Python wherever it lies."""
+    for path in (kit.root, *kit.root.rglob("*")):
+        os.chown(path, SOMEBODY, SOMEBODY)
+    for parent in kit.root.parents:  # pytest's folders are its user's alone
+        if not parent.stat().st_mode & stat.S_IXOTH:
+            parent.chmod(parent.stat().st_mode | stat.S_IXOTH)
+    become = ["setpriv", f"--reuid={SOMEBODY}", f"--regid={SOMEBODY}", groups, "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+    words = [sys.executable, "-m", "tests.pipeline.drive", "run", kit.recipe, "--to", "first", "--backend", "docker", "--cluster", kit.cluster_file]
+    environment = {**os.environ, "VASEVQA_VOLUME": str(kit.volume.root), "HOME": str(kit.root)}
+    return subprocess.run([*become, *map(str, words)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+
+
+@needs_root
+def test_files_belong_to_whoever_ran_it(kit: DockerKit) -> None:
+    result = as_somebody(kit, f"--groups={Path('/var/run/docker.sock').stat().st_gid}")
+    assert result.returncode == 0, result.stderr
+    [first] = kit.volume.complete("first")
+    assert {path.stat().st_uid for path in kit.volume.root.rglob("*")} == {SOMEBODY}
+    assert (first.path / "words-alpha.txt").read_text() == "alpha"
+
+
+@needs_root
+def test_a_user_who_may_not_use_docker_is_told_so(kit: DockerKit) -> None:
+    result = as_somebody(kit, "--clear-groups")
+    assert result.returncode == 69
+    assert "can't be used by this user; join its group" in result.stderr
+
+
+def test_a_stage_can_write_nowhere_but_where_it_may(kit: DockerKit, engine: Any) -> None:
+    held = kit.hold("first")
+    process = kit.start("--to", "first")
+    kit.wait_until_held("first")
+    [container] = [entry for entry in engine.containers.list() if entry.labels.get("vasevqa.log", "").startswith(str(kit.root))]
+    host = container.attrs["HostConfig"]
+    assert (host["ReadonlyRootfs"], host["CapDrop"], host["SecurityOpt"], host["Privileged"]) == (True, ["ALL"], ["no-new-privileges"], False)
+    assert container.attrs["Config"]["User"] == f"{os.getuid()}:{os.getgid()}"
+    for place in ("/app/x", "/etc/x", str(kit.root / "words/x")):
+        code, text = container.exec_run(["touch", place])
+        assert code != 0, place
+        assert b"Read-only file system" in text
+    assert container.exec_run(["touch", "/tmp/x"])[0] == 0
+    held.unlink()
+    assert process.wait(60) == 0
+
+
+@pytest.mark.parametrize("point", [FaultPoint.BEFORE_SUBMIT, FaultPoint.IN_SUBMIT, FaultPoint.AFTER_SUBMIT, FaultPoint.WHILE_RUNNING, FaultPoint.BEFORE_COMMIT])
+def test_the_launcher_is_killed_and_started_again(kit: DockerKit, undisturbed: dict[str, dict[str, Any]], point: FaultPoint) -> None:
+    killed = kit.docker(check=None, env={"VASEVQA_FAULT": f"{point.value}:left"})
+    assert killed.returncode == -signal.SIGKILL, f"{point} was not reached: {killed.stdout}{killed.stderr}"
+    kit.docker()
+    assert kit.contents() == undisturbed
+    assert kit.attempts("ends") == dict.fromkeys(STEPS, 1)
+    assert [run.state for run in kit.runs()] == ["finished"]
+    kit.assert_tidy()
+
+
+def test_a_running_container_is_adopted_with_its_log_whole(kit: DockerKit, undisturbed: dict[str, dict[str, Any]]) -> None:
+    held = kit.hold("first")
+    process = kit.start()
+    kit.wait_until_held("first")
+    process.kill()
+    process.communicate()
+    again = kit.start()
+    wait_for(lambda: kit.said("step-adopted"), "the container to be adopted")
+    held.unlink()
+    out, errors = again.communicate(timeout=60)
+    assert again.returncode == 0, errors
+    assert "found running" in out
+    assert kit.attempts() == dict.fromkeys(STEPS, 1)
+    assert kit.contents() == undisturbed
+    lines = kit.runs()[0].log("first", 1).read_text().splitlines()
+    events = [json.loads(line)["event"] for line in lines]
+    assert [event for event in events if event != "progress"] == ["started", "phase", "summary", "sealed"]
+
+
+def test_two_launchers_at_once_make_each_artifact_once(kit: DockerKit, undisturbed: dict[str, dict[str, Any]]) -> None:
+    for process in [kit.start() for _ in range(2)]:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    assert kit.attempts() == dict.fromkeys(STEPS, 1)
+    assert kit.contents() == undisturbed
+    kit.assert_tidy()
+
+
+def test_memory_that_ran_out_is_raised(kit: DockerKit) -> None:
+    kit.wish("first", "memory")
+    out = kit.docker("--to", "first").stdout
+    assert "host memory ran out" in out
+    assert "Trying again" in out
+    asked = [event["resources"]["memory"] for event in kit.said("step-started")]
+    assert asked == ["100Mi", "150Mi"]
+
+
+def test_memory_is_raised_to_its_limit_and_no_further(kit: DockerKit) -> None:
+    kit.wish("first", "memory", "memory", "memory")
+    result = kit.docker("--to", "first", "--set", "first.resources.memory_limit=120Mi", check=137)
+    assert "host memory ran out" in result.stderr
+    assert [event["resources"]["memory"] for event in kit.said("step-started")] == ["100Mi", "120Mi"]
+    kit.assert_none_running()
+
+
+def test_a_bus_error_doubles_the_shared_memory(kit: DockerKit) -> None:
+    kit.wish("first", "bus")
+    kit.docker("--to", "first")
+    assert [event["resources"]["shm"] for event in kit.said("step-started")] == ["1Gi", "2048Mi"]
+
+
+@pytest.mark.parametrize(("wish", "code", "says"), [("data", 3, "No word can be read"), (4, 4, "GPU's memory"), ("full", 74, "disk is full")])
+def test_what_can_not_be_helped_ends_the_run(kit: DockerKit, wish: str | int, code: int, says: str) -> None:
+    kit.wish("first", wish)
+    assert says in kit.docker("--to", "first", check=code).stderr
+    assert kit.attempts()["first"] == 1
+    kit.assert_none_running()
+
+
+def test_an_interruption_and_a_kill_are_tried_again(kit: DockerKit) -> None:
+    kit.wish("first", "again", "kill")
+    kit.docker("--to", "first")
+    assert [event["failure"] for event in kit.said("attempt-failed")] == ["transient", "unknown kill"]
+
+
+def test_gpus_that_the_engine_has_not_are_said_before_anything_runs(kit: DockerKit, engine: Any) -> None:
+    if "nvidia" in engine.info().get("Runtimes", {}):
+        pytest.skip("this engine has GPUs")
+    result = kit.docker("--to", "first", "--set", "first.resources.gpus=1", check=5)
+    assert "has no GPUs" in result.stderr
+    assert "device: cpu" in result.stderr
+    assert kit.attempts() == {}
+    kit.assert_none_running()
+
+
+def test_a_stop_reaches_the_stage_and_leaves_nothing(kit: DockerKit) -> None:
+    kit.hold("first")
+    process = kit.start("--to", "first")
+    kit.wait_until_held("first")
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143, errors
+    assert "stopped by SIGTERM" in kit.runs()[0].log("first", 1).read_text()
+    kit.assert_none_running()
+
+
+def test_cancel_stops_containers_whose_launcher_is_gone(kit: DockerKit) -> None:
+    kit.hold("first")
+    process = kit.start("--to", "first")
+    kit.wait_until_held("first")
+    process.kill()
+    process.communicate()
+    [job] = kit.backend.existing("vase-first-")
+    assert "is still running" in kit.call("clean", kit.runs()[0].name, check=2).stderr
+    assert "cancelled" in kit.call("cancel").stdout
+    assert kit.backend.state(job).over
+    assert f"removed  finished job: {job}" in kit.call("clean", "--yes").stdout
+    kit.assert_none_running()
+
+
+def test_detached_steps_go_on_and_are_taken_up_again(kit: DockerKit, undisturbed: dict[str, dict[str, Any]]) -> None:
+    held = kit.hold("first")
+    process = kit.start("--detach")
+    kit.wait_until_held("first")
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "its steps go on" in out
+    [job] = kit.backend.existing("vase-first-")
+    assert not kit.backend.state(job).over
+    held.unlink()
+    kit.docker()
+    assert kit.attempts() == dict.fromkeys(STEPS, 1)
+    assert kit.contents() == undisturbed
+    assert len(kit.runs()) == 1
+
+
+def test_a_tag_that_moves_changes_nothing_in_a_run(kit: DockerKit, engine: Any) -> None:
+    engine.images.get(containers.copying_image()).tag("vasevqa-test/copying", "moving")
+    kit.use_image("vasevqa-test/copying:moving")
+    held = kit.hold("first")
+    process = kit.start()
+    kit.wait_until_held("first")
+    engine.images.get("vasevqa/base:latest").tag("vasevqa-test/copying", "moving")  # has no such stage
+    held.unlink()
+    _, errors = process.communicate(timeout=60)
+    engine.images.remove("vasevqa-test/copying:moving")
+    assert process.returncode == 0, errors
+    assert len({event["image"] for event in kit.said("step-started")}) == 1
+
+
+def test_secrets_reach_the_stage_and_nothing_else(kit: DockerKit, engine: Any) -> None:
+    held = kit.hold("first")
+    process = kit.start("--to", "first", "--json", env={"HF_TOKEN": "hf_secret_of_mine", "HTTPS_PROXY": "http://proxy.example:3128"})
+    kit.wait_until_held("first")
+    [container] = [entry for entry in engine.containers.list() if entry.labels.get("vasevqa.log", "").startswith(str(kit.root))]
+    environment = container.attrs["Config"]["Env"]
+    assert {"HF_TOKEN=hf_secret_of_mine", "HTTPS_PROXY=http://proxy.example:3128"} <= set(environment)
+    held.unlink()
+    out, errors = process.communicate(timeout=60)
+    assert "hf_secret" not in out + errors
+    for path in kit.volume.root.rglob("*"):
+        assert not path.is_file() or b"hf_secret" not in path.read_bytes(), path
+    printed = kit.call("repro", kit.runs()[0].name, "first", env={"HF_TOKEN": "hf_secret_of_mine"}).stdout
+    assert "-e HF_TOKEN" in printed
+    assert "hf_secret" not in printed
+
+
+def test_repro_prints_a_command_that_repeats_the_step(kit: DockerKit) -> None:
+    kit.docker("--to", "left", "--set", "left.ending=-it's")
+    run = kit.runs()[0]
+    printed = kit.call("repro", run.name, "left").stdout
+    assert f"{containers.engine().images.get(containers.copying_image()).id}" in printed
+    subprocess.run(["sh", "-c", printed], check=True, capture_output=True)
+    [left] = kit.volume.complete("left")
+    repeated = kit.volume.root / f"repro/left-{left.key[:10]}"
+    assert {path.name: path.read_text() for path in repeated.glob("*.txt")} == {path.name: path.read_text() for path in left.path.glob("*.txt")}
+    assert (repeated / "words-words-alpha.txt").read_text() == "alpha-it's"
+    assert "has no step 'lfet'. Did you mean 'left'?" in kit.call("repro", run.name, "lfet", check=2).stderr
+
+
+def test_what_is_missing_is_said_in_one_sentence(kit: DockerKit) -> None:
+    result = kit.docker(check=69, env={"DOCKER_HOST": "unix:///nowhere/docker.sock"})
+    assert result.stderr == "error: No Docker engine answers at unix:///nowhere/docker.sock; start it, set DOCKER_HOST, or use --backend local.\n"
+    kit.use_image("vasevqa/nowhere:1")
+    result = kit.docker("--to", "first", check=2)
+    assert "error: The image vasevqa/nowhere:1 isn't there; `make image STAGE=nowhere` builds it" in result.stderr
+    kit.cluster_file.write_text("registrie: x\n")
+    assert "there is no setting 'registrie'. Did you mean 'registry'?" in kit.docker(check=2).stderr
+
+
+def test_inputs_are_read_through_links_and_dots(kit: DockerKit, undisturbed: dict[str, dict[str, Any]]) -> None:
+    """A recipe in a folder of its own, words that are a link, on the volume, to a folder elsewhere: each is what it is outside."""
+    (kit.root / "words").rename(kit.root / "elsewhere")
+    (kit.volume.root / "inputs").mkdir()
+    (kit.volume.root / "inputs/words").symlink_to(kit.root / "elsewhere")
+    (kit.root / "recipes").mkdir()
+    recipe = kit.root / "recipes/words.yaml"
+    recipe.write_text(kit.recipe.read_text().replace('"words": "words"', '"words": "../volume/inputs/words"'))
+    kit.call("run", recipe, "--backend", "docker", "--cluster", kit.cluster_file)
+    assert kit.contents() == undisturbed
+    assert [path.name for path in sorted((kit.root / "elsewhere").iterdir())] == ["alpha.txt", "beta.txt"]

@@ -1,0 +1,110 @@
+"""Three limits, one after the other: for a place in the queue, for the first line, for the whole attempt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline.kit import FIRST, Kit
+from vasevqa.backends.base import State, Update
+from vasevqa.backends.failures import Failure, Kind
+from vasevqa.pipeline.launcher import StepFailed
+from vasevqa.pipeline.spec import Resources
+from vasevqa.pipeline.work import Work
+
+LIMITS = Resources(queue_deadline=100, start_deadline=30, run_deadline=1000)
+
+
+def work(kit: Kit, **seen: float | bool | str) -> Work:
+    """A step whose attempt was submitted at second 1000."""
+    made = Work(kit.plan(selection=FIRST).steps[0], LIMITS, {})
+    made.begin("vase-first-0123456789-1", 1)
+    made.started = 1000.0
+    for name, value in seen.items():
+        setattr(made, name, value)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("seen", "now", "kind", "says"),
+    [
+        ({}, 1099, None, ""),
+        ({}, 1101, Kind.CLUSTER, "queue_deadline of 100 s"),
+        ({"note": "No node has 9 GPUs."}, 1101, Kind.CLUSTER, "for a place (No node has 9 GPUs); ask for less"),
+        ({"placed": 5000.0}, 5029, None, ""),
+        ({"placed": 5000.0, "note": "There is no such image."}, 5031, Kind.CLUSTER, "start_deadline of 30 s (There is no such image)"),
+        ({"placed": 5000.0, "ran": 5020.0}, 5049, None, ""),
+        ({"placed": 5000.0, "ran": 5020.0}, 5051, Kind.CLUSTER, "printed nothing within its start_deadline"),
+        ({"placed": 5000.0, "ran": 5020.0, "spoke": True}, 6019, None, ""),
+        ({"placed": 5000.0, "ran": 5020.0, "spoke": True}, 6021, Kind.PERMANENT, "ran longer than its run_deadline of 1000 s"),
+    ],
+)
+def test_each_deadline_counts_from_its_own_beginning(kit: Kit, seen: dict[str, float | bool | str], now: float, kind: Kind | None, says: str) -> None:
+    late: Failure | None = work(kit, **seen).late(now)
+    assert (late.kind if late else None) is kind
+    assert says in (late.message if late else "")
+    if late is not None:
+        assert late.exit_code == (69 if kind is Kind.CLUSTER else 75)
+
+
+class Queueing:
+    """A backend on which nothing ever gets a place."""
+
+    confines = True
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, State] = {}
+        self.cancelled: list[str] = []
+
+    def image(self, stage: str) -> str:
+        return f"registry.example.org/{stage}@sha256:12"
+
+    def submit(self, task: object) -> None:
+        self.jobs[task.name] = State.PENDING  # type: ignore[attr-defined]
+
+    def existing(self, prefix: str) -> list[str]:
+        return [name for name in self.jobs if name.startswith(prefix)]
+
+    def state(self, name: str) -> State:
+        return self.jobs.get(name, State.GONE)
+
+    def owner(self, name: str) -> str | None:
+        return None
+
+    def watch(self, names: list[str], seconds: float) -> list[Update]:
+        return [Update(name, self.state(name), note="No node has 9 GPUs.") for name in names]
+
+    def log(self, name: str) -> Path | None:
+        return None
+
+    def cancel(self, name: str, grace: float) -> None:
+        self.cancelled.append(name)
+        self.jobs.pop(name, None)
+
+    def remove(self, name: str) -> None:
+        self.jobs.pop(name, None)
+
+    def forget_run(self, run: str) -> None:
+        pass
+
+    def gone(self, pod: str) -> bool:
+        return False
+
+    def close(self) -> None:
+        pass
+
+
+def test_what_waits_too_long_is_cancelled_and_says_what_it_waited_for(kit: Kit) -> None:
+    launcher = kit.launcher(selection=FIRST, overrides=["first.resources.queue_deadline=1"])
+    backend = Queueing()
+    launcher.backend = launcher._maker.backend = backend
+    with pytest.raises(StepFailed, match="No node has 9 GPUs") as caught:
+        launcher.execute()
+    assert caught.value.code == 69
+    assert len(backend.cancelled) == 1
+    assert backend.jobs == {}
+    waiting = [event for event in kit.events if event["event"] == "step-waiting"]
+    assert [event["message"] for event in waiting] == ["No node has 9 GPUs."]
+    images = [event["image"] for event in kit.events if event["event"] == "run-image"]
+    assert images == ["registry.example.org/copying@sha256:12"]

@@ -1,0 +1,99 @@
+"""`vasevqa repro`: the `docker run` that repeats a step of a run."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vasevqa.backends.base import SECRETS, Task, container_environment
+from vasevqa.backends.cluster import Cluster, load_cluster, parse_cluster
+from vasevqa.errors import ConfigError, nearest
+from vasevqa.pipeline.artifacts import RECORD, Volume
+from vasevqa.pipeline.catalog import PIPELINE
+from vasevqa.pipeline.events import Event
+from vasevqa.pipeline.runs import Run, find_run
+from vasevqa.pipeline.spec import Resources, quantity_bytes
+
+
+def repro(name: str, step: str, volume: Path, cluster_file: Path | None) -> None:
+    """Print the command. Its results go to a folder of their own on the volume: an artifact is never written twice."""
+    place = Volume(volume.absolute())
+    run = find_run(place, name)
+    maker, event = _started(run, step)
+    cluster = load_cluster(cluster_file) if cluster_file else parse_cluster(maker.place.get("cluster", {}), str(maker.path / "place.json"))
+    words = docker_run(place, step, event, cluster)
+    click.echo(" \\\n  ".join(words))
+
+
+def _started(run: Run, step: str) -> tuple[Run, Event]:
+    """The run that made the artifact which `run` has for `step`, and how it started the last attempt."""
+    keys = run.keys()
+    if step not in keys:
+        raise ConfigError(f"Run {run.name} has no step '{step}'.{nearest(step, list(keys))}")
+    runs = [run]
+    try:
+        record = json.loads((run.volume.artifact(step, keys[step]).path / RECORD).read_text(encoding="utf-8"))
+        runs.append(Run(run.volume, str(record["run"])))
+    except (OSError, ValueError, KeyError):
+        pass
+    for maker in runs:
+        found = [event for event in maker.events.read() if event["event"] == "step-started" and event.get("step") == step and event.get("key") == keys[step]]
+        if found and "arguments" in found[-1]:
+            return maker, found[-1]
+    raise ConfigError(f"Nothing is known of how {step} of run {run.name} was started; run it with --refresh {step}, then ask again.")
+
+
+def docker_run(volume: Volume, step: str, event: Event, cluster: Cluster) -> list[str]:
+    """The command's parts, a line each. Values that are secret are left to docker, which takes them from the caller's environment."""
+    stage = PIPELINE.step(step).stage
+    asked = Resources.model_validate(event["resources"])
+    image = str(event.get("image") or cluster.image(stage.name))
+    arguments = _standalone(list(event["arguments"]), stage.output_flag, volume.root / "repro" / f"{step}-{event['key'][:10]}")
+    reads = sorted({Path(word) for word in arguments if word.startswith("/") and not Path(word).is_relative_to(volume.root)})
+    task = Task(
+        run="", step=step, stage=stage.name, key=str(event["key"]), attempt=0, arguments=(), resources=asked, volume=volume.root, log=Path(), image=image
+    )  # fmt: skip
+    environment = {**cluster.environment, **cluster.proxy.variables(), **container_environment(task, max(1, int(asked.cpus)), {})}
+    parts = ["docker run --rm"]
+    if asked.gpus and "--device=cpu" not in arguments:
+        parts.append(f"--gpus {asked.gpus}")
+    parts.append(f"--cpus {asked.cpus:g} --memory {quantity_bytes(asked.memory)}b --shm-size {quantity_bytes(asked.shm)}b")
+    parts.append('--read-only --tmpfs /tmp:exec --cap-drop ALL --security-opt no-new-privileges --user "$(id -u):$(id -g)"')
+    parts += [_volume(volume.root), *(_volume(path, ":ro") for path in reads)]
+    parts += [f"-e {shlex.quote(f'{name}={value}')}" for name, value in sorted(environment.items())]
+    parts += [f"-e {name}" for name in sorted({*SECRETS, *cluster.secrets})]
+    return [*parts, shlex.quote(image), *_lines(arguments)]
+
+
+def _volume(path: Path, mode: str = "") -> str:
+    return f"-v {shlex.quote(f'{path}:{path}{mode}')}"
+
+
+def _standalone(arguments: list[str], output_flag: str, output: Path) -> list[str]:
+    """The stage's arguments without what only a launcher says, writing to `output`."""
+    words: list[str] = []
+    rest = iter(arguments)
+    for word in rest:
+        if word == "--task":
+            next(rest)
+        elif word == output_flag:
+            next(rest)
+            words += [word, str(output)]
+        elif word != "--json-events":
+            words.append(word)
+    return words
+
+
+def _lines(arguments: list[str]) -> list[Any]:
+    """A flag and its value on one line."""
+    lines: list[str] = []
+    for word in arguments:
+        if word.startswith("--") or not lines or " " in lines[-1]:
+            lines.append(shlex.quote(word))
+        else:
+            lines[-1] += f" {shlex.quote(word)}"
+    return lines
