@@ -9,7 +9,7 @@ LOCK := locks/all.txt
 DEMO ?= demo
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup demo test lint verify generate manifests lock images image image-sizes pipeline bench clean
+.PHONY: help setup demo test e2e lint verify generate manifests lock images image image-sizes pipeline bench clean
 
 help:  ## what each target does
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -33,6 +33,10 @@ demo: setup  ## the main job, end to end on CPU with tiny models; the report's p
 
 test: setup  ## all tests
 	$(BIN)/python -m pytest
+
+e2e: setup  ## tests on the Kubernetes cluster that KUBECONFIG names (see the README)
+	@test -n "$$KUBECONFIG" || { echo "error: Set KUBECONFIG to the cluster that the tests may use; the README names a small one."; exit 2; }
+	$(BIN)/python -m pytest tests/e2e -m e2e
 
 lint: setup  ## formatting, style, types and import directions
 	$(BIN)/ruff format --check .

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -226,6 +225,11 @@ class ClusterKit(Kit):
         wait_for(look, f"a pod of {step}")
         return found[-1]
 
+    def wait_until_running(self, step: str) -> None:
+        """Until the cluster says so too: a kubelet may take its time over a pod that is deleted before."""
+        words = ("-l", f"vasevqa/step={step}")
+        wait_for(lambda: any(pod["status"]["phase"] == "Running" for pod in self.pods(*words)), f"the pod of {step} to be reported as running")
+
     def close(self) -> None:
         for process in self.processes:
             process.kill()
@@ -275,8 +279,3 @@ def cluster_kit(folder: Path, image: str, **given: Any) -> Iterator[ClusterKit]:
     finally:
         kit.close()
         namespace.remove()
-
-
-def counted(log: Path) -> Counter[str]:
-    """How often each line of a log occurs."""
-    return Counter(log.read_text().splitlines())

@@ -205,6 +205,7 @@ def test_a_deadline_of_the_cluster(kit: ClusterKit) -> None:
     kit.hold("first")
     process = kit.command("run", kit.recipe, "--to", "first")
     kit.wait_until_held("first")
+    kit.wait_until_running("first")
     kubectl("patch", "job", kit.jobs()[0]["metadata"]["name"], "-n", kit.namespace.name, "-p", '{"spec": {"activeDeadlineSeconds": 1}}')
     ended(process, 75, "stopped by the cluster at a deadline")
     kit.assert_nothing_runs()
@@ -218,19 +219,20 @@ def test_a_stopped_run_leaves_no_pod(kit: ClusterKit, number: signal.Signals) ->
     kit.hold("first")
     process = kit.command("run", kit.recipe)
     kit.wait_until_held("first")
+    kit.wait_until_running("first")
     process.send_signal(number)
     ended(process, 128 + number)
-    assert kit.jobs() == []
-    assert kit.pods() == []
+    kit.assert_nothing_runs()
 
 
 def test_cancel_from_another_terminal_and_clean(kit: ClusterKit) -> None:
     kit.hold("first")
     process = kit.command("run", kit.recipe)
     kit.wait_until_held("first")
+    kit.wait_until_running("first")
     kit.call("cancel")
     ended(process, 130)
-    assert kit.pods() == []
+    kit.assert_nothing_runs()
     assert len(kit.configmaps()) == 1
     kit.call("clean", kit.runs()[0].name, "--yes")
     assert kit.configmaps() == []
@@ -241,6 +243,7 @@ def test_detached_jobs_run_on_and_are_adopted(kit: ClusterKit) -> None:
     held = kit.hold("first")
     process = kit.command("run", kit.recipe, "--detach")
     kit.wait_until_held("first")
+    kit.wait_until_running("first")
     process.send_signal(signal.SIGINT)
     assert "Detached" in ended(process, 0)
     assert [pod["status"]["phase"] for pod in kit.pods()] == ["Running"]
@@ -255,10 +258,11 @@ def test_a_detached_run_is_cancelled(kit: ClusterKit) -> None:
     kit.hold("first")
     process = kit.command("run", kit.recipe, "--detach")
     kit.wait_until_held("first")
+    kit.wait_until_running("first")
     process.send_signal(signal.SIGINT)
     ended(process, 0)
     kit.call("cancel")
-    assert kit.pods() == []
+    kit.assert_nothing_runs()
 
 
 # What can be said before anything is started.

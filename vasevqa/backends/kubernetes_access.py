@@ -48,6 +48,22 @@ class Access(Api):
         """The objects of a kind, oldest first."""
         return sorted(self.get(self.path(kind), **query)["items"], key=lambda item: str(item["metadata"]["creationTimestamp"]))
 
+    def beside_the_claim(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        """The pod on the node that has the claim, if only one node at a time can and something there uses it."""
+        claim, changed = self.cluster.claim, {**manifest, "spec": dict(manifest["spec"])}
+        with contextlib.suppress(Refused):
+            found = self.find("persistentvolumeclaims", claim)
+            if found is None or {"ReadWriteMany", "ReadOnlyMany"} & set(found["spec"].get("accessModes", [])):
+                return changed
+            for pod in self.all("pods", fieldSelector="status.phase=Running"):
+                mounted = [volume.get("persistentVolumeClaim", {}).get("claimName") for volume in pod["spec"].get("volumes", [])]
+                if claim in mounted and pod["spec"].get("nodeName"):
+                    fields = [{"key": "metadata.name", "operator": "In", "values": [pod["spec"]["nodeName"]]}]
+                    terms = {"nodeSelectorTerms": [{"matchFields": fields}]}
+                    changed["spec"]["affinity"] = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
+                    return changed
+        return changed
+
     def allowed(self, verb: str, group: str, resource: str, subresource: str = "") -> bool | None:
         """May I? None where the cluster doesn't say."""
         asked = {"namespace": self.namespace, "verb": verb, "group": group, "resource": resource, **({"subresource": subresource} if subresource else {})}
@@ -84,7 +100,7 @@ class Access(Api):
     def pod(self, manifest: Mapping[str, Any], seconds: float = 300) -> Iterator[str]:
         """A pod for as long as the block lasts; its name, once it runs. ClusterError says why it doesn't."""
         name = manifest["metadata"]["name"]
-        self.ask("create a pod", self.create, "pods", manifest)
+        self.ask("create a pod", self.create, "pods", self.beside_the_claim(manifest))
         try:
             self._await(name, seconds)
             yield name
@@ -94,7 +110,7 @@ class Access(Api):
     def run_pod(self, manifest: Mapping[str, Any], out: Callable[[bytes], None], seconds: float = 300) -> int:
         """Run a pod to its end and pass on what it prints; returns its exit code. The pod is removed, whatever happens."""
         name, kept = manifest["metadata"]["name"], b""
-        self.ask("create a pod", self.create, "pods", manifest)
+        self.ask("create a pod", self.create, "pods", self.beside_the_claim(manifest))
         try:
             self._await(name, seconds, ("Running", "Succeeded", "Failed"))
             while True:
