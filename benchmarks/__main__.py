@@ -14,6 +14,8 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from benchmarks.cluster import cluster_rows
+
 QUICK = "--quick" in sys.argv
 Row = tuple[str, float, str]
 
@@ -218,7 +220,7 @@ def main() -> None:
     """Print the table."""
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
-        rows = [*clip_rows(base), *classify_rows(base), *plan_rows(base), *memory_rows(base), *reward_rows()]
+        rows = [*clip_rows(base), *classify_rows(base), *plan_rows(base), *memory_rows(base), *reward_rows(), *cluster_rows(base, QUICK)]
     print(f"{'what':<58} {'measured':>9}  about")
     for name, value, about in rows:
         print(f"{name:<58} {value:>9.3f}  {about}")

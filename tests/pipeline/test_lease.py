@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from vasevqa.errors import LeaseLost
-from vasevqa.pipeline.lease import Lease, LeaseHeld, holder, revoke
+from vasevqa.pipeline.lease import Lease, LeaseHeld, bury, holder, revoke
 
 
 def age(path: Path, seconds: float) -> None:
@@ -152,3 +153,42 @@ def test_a_process_stopped_past_its_time_writes_nothing_after_it_wakes(tmp_path:
     assert (folder / "result.txt").read_text() == "successor"
     assert [path.name for path in folder.iterdir()] == ["result.txt"]
     assert successor.held()
+
+
+# In a cluster: a launcher's container, or its pod, is another one after a crash.
+
+
+def test_a_restarted_container_knows_its_predecessor_to_be_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VASEVQA_POD_UID", "pod-1")
+    path = tmp_path / "launcher.lease"
+    Lease.acquire(path, "launcher-7")
+    assert holder(path) is not None
+    before = json.loads(path.read_text())
+    path.write_text(json.dumps({**before, "namespace": "pid:[1]"}))
+    assert holder(path) is None
+    monkeypatch.setenv("VASEVQA_POD_UID", "pod-2")
+    assert holder(path) is not None  # it may live: another pod can't know
+
+
+def test_a_lease_is_taken_from_a_pod_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VASEVQA_POD_UID", "pod-1")
+    path = tmp_path / "launcher.lease"
+    Lease.acquire(path, "launcher-7")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "host": "elsewhere"}))
+    monkeypatch.setenv("VASEVQA_POD_UID", "pod-2")
+    bury(path, lambda pod: False)
+    assert holder(path) is not None
+    bury(path, lambda pod: pod == "pod-1")
+    assert holder(path) is None
+    bury(path, lambda pod: True)  # nothing there
+
+
+def test_leases_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.lease"
+    Lease.acquire(path, "attempt")
+    old = json.loads(path.read_text())
+    del old["pod"]
+    path.write_text(json.dumps(old))
+    found = holder(path)
+    assert found is not None
+    assert found.attempt == "attempt"

@@ -31,6 +31,7 @@ TAKEN = {
     "TerminationByKubelet": "its node ended it",
 }
 IMAGE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable", "SignatureValidationFailed"}
+CANT_START = {*IMAGE, "CreateContainerConfigError"}
 PASSING = ("No API token found",)  # right after a namespace was made; mends itself
 MOUNTS = {"FailedMount", "FailedAttachVolume"}
 LONGEST = 400  # characters of a message that isn't ours
@@ -47,9 +48,8 @@ class Seen:
 
 @dataclass(frozen=True)
 class Asked:
-    """What sentences about a job name: the step, its image, its requests, and where it was to run."""
+    """What sentences about a job name: its image, its requests, and where it was to run."""
 
-    step: str
     image: str
     requests: Mapping[str, str] = field(default_factory=dict)
     namespace: str = ""
@@ -65,7 +65,7 @@ def asked_of(job: Object, namespace: str) -> Asked:
     labels = job["metadata"].get("labels", {})
     claim = next((volume["persistentVolumeClaim"]["claimName"] for volume in pod.get("volumes", []) if "persistentVolumeClaim" in volume), "")
     requests = {**container["resources"].get("limits", {}), **container["resources"].get("requests", {})}
-    return Asked(labels.get("vasevqa/step", ""), container["image"], requests, namespace, claim, labels.get("kueue.x-k8s.io/queue-name", ""))
+    return Asked(container["image"], requests, namespace, claim, labels.get("kueue.x-k8s.io/queue-name", ""))
 
 
 def status_of(pod: Object) -> Object:
@@ -85,6 +85,8 @@ def ended(pod: Object, now: datetime | None = None) -> bool:
     if pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
         return True
     gone_by = pod["metadata"].get("deletionTimestamp")
+    if gone_by is not None and status_of(pod).get("state", {}).get("waiting", {}).get("reason") in CANT_START:
+        return True  # and never will: the kubelet only takes its time to say so
     return gone_by is not None and ((now or datetime.now(timezone.utc)) - moment(gone_by)).total_seconds() > LOST_SECONDS
 
 
@@ -136,19 +138,19 @@ def note_of(seen: Seen, asked: Asked) -> str:
 def _no_pod(seen: Seen, asked: Asked) -> str:
     assert seen.job is not None
     if seen.job["spec"].get("suspend"):
-        return f"{asked.step} waits in the queue {asked.queue or 'of the cluster'} to be admitted."
+        return f"It waits in the queue {asked.queue or 'of the cluster'} to be admitted."
     messages = [str(event.get("message", "")) for event in seen.warnings if event.get("reason") == "FailedCreate"]
     message = next((text for text in reversed(messages) if not any(word in text for word in PASSING)), "")
     if not message:
         return ""
     why = short(re.sub(r'^Error creating: (pods "[^"]*" is forbidden: )?', "", message))
     if "exceeded quota" in message:
-        return f"{asked.step} gets no pod, for the quota of namespace {asked.namespace} is used up ({why}); free some of it, ask for less, or have it raised."
+        return f"It gets no pod, for the quota of namespace {asked.namespace} is used up ({why}); free some of it, ask for less, or have it raised."
     if "maximum" in message or "minimum" in message:
-        return f"{asked.step} gets no pod, for a LimitRange of namespace {asked.namespace} forbids what it asks ({why}); change the step's resources."
+        return f"It gets no pod, for a LimitRange of namespace {asked.namespace} forbids what it asks ({why}); change the step's resources."
     if "PodSecurity" in message or "security" in message.lower():
-        return f"{asked.step} gets no pod, for a security policy forbids it ({why}); ask the cluster's administrator."
-    return f"{asked.step} gets no pod ({why}); mend that, it then starts by itself."
+        return f"It gets no pod, for a security policy forbids it ({why}); ask the cluster's administrator."
+    return f"It gets no pod ({why}); mend that, it then starts by itself."
 
 
 def _no_place(pod: Object, asked: Asked) -> str:
@@ -158,16 +160,14 @@ def _no_place(pod: Object, asked: Asked) -> str:
         return ""
     message = short(str(scheduled.get("message", "")))
     if scheduled.get("reason") == "SchedulingGated":
-        return f"{asked.step} waits in the queue {asked.queue or 'of the cluster'} to be admitted."
+        return f"It waits in the queue {asked.queue or 'of the cluster'} to be admitted."
     if "persistentvolumeclaim" in message.lower() and ("not found" in message or "being deleted" in message):
         return f"There is no claim {asked.claim} in namespace {asked.namespace}; create it, or name another `claim` in the Cluster file."
     if "unbound immediate PersistentVolumeClaims" in message:
         return f"The claim {asked.claim} has no volume yet ({message}); look at `kubectl describe pvc {asked.claim}`."
     wants = ", ".join(f"{amount} {name}" for name, amount in sorted(asked.requests.items()))
     free = f" The nodes have: {asked.free}." if asked.free else ""
-    return (
-        f"{asked.step} has no place yet: {message}. It asks for {wants}.{free} It waits until there is room; ask for less in the recipe's resources otherwise."
-    )
+    return f"It has no place yet: {message}. It asks for {wants}.{free} It waits until there is room; ask for less in the recipe's resources otherwise."
 
 
 def _no_start(pod: Object, seen: Seen, asked: Asked) -> str:
@@ -175,20 +175,19 @@ def _no_start(pod: Object, seen: Seen, asked: Asked) -> str:
     reason, message = str(waiting.get("reason", "")), short(str(waiting.get("message", "")))
     if reason in IMAGE:
         return (
-            f"The image {asked.image} of {asked.step} can't be had ({message or reason}); "
-            "push it, or mend `registry`, `tag`, `images` or `pull_secrets` in the Cluster file."
+            f"The image {asked.image} can't be had ({message or reason}); push it, or mend `registry`, `tag`, `images` or `pull_secrets` in the Cluster file."
         )
     if reason == "CreateContainerConfigError":
         what = "create that Secret, or change `secrets` in the Cluster file" if "secret" in message.lower() else "mend that"
-        return f"The container of {asked.step} can't be made ({message}); {what}."
+        return f"Its container can't be made ({message}); {what}."
     if reason in ("CreateContainerError", "RunContainerError", "CrashLoopBackOff"):
-        return f"The container of {asked.step} can't be started ({message or reason})."
+        return f"Its container can't be started ({message or reason})."
     mounts = [event for event in seen.warnings if event.get("reason") in MOUNTS and event.get("involvedObject", {}).get("uid") == pod["metadata"]["uid"]]
     if mounts:
-        return f"The volumes of {asked.step} can't be mounted ({short(str(mounts[-1].get('message', '')))}); look at the claim {asked.claim} and its volume."
+        return f"Its volumes can't be mounted ({short(str(mounts[-1].get('message', '')))}); look at the claim {asked.claim} and its volume."
     sandbox = [event for event in seen.warnings if event.get("reason") == "FailedCreatePodSandBox"]
     if sandbox:
-        return f"The node can't make the pod of {asked.step} ({short(str(sandbox[-1].get('message', '')))})."
+        return f"The node can't make its pod ({short(str(sandbox[-1].get('message', '')))})."
     return ""
 
 

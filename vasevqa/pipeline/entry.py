@@ -236,6 +236,8 @@ def _paths_as_inputs(stage: Stage, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _run(stage: Stage, values: Mapping[str, Any], progress: Any) -> None:
     values = _paths_as_inputs(stage, values)
+    if values["task__file"] is not None and not values["task__file"].is_file():
+        raise ConfigError(f"{values['task__file']} isn't there: the volume here is not the one that the launcher sees; compare claim, claim_path and --volume.")
     params, options = validate(stage.params, values), validate(stage.options, values)
     paths = {known.name: _input_path(stage, known, values[f"input__{known.name}"]) for known in stage.inputs}
     inputs = {name: path for name, path in paths.items() if path is not None}
@@ -264,8 +266,6 @@ def _run_task(stage: Stage, call: tuple[Params, Options, dict[str, Path]], folde
     from vasevqa.pipeline.lease import Lease, LeaseHeld, lease_ttl
 
     params, options, inputs = call
-    if not task_file.is_file():
-        raise ConfigError(f"{task_file} isn't there: the volume here is not the one that the launcher sees; compare claim, claim_path and --volume.")
     task = json.loads(task_file.read_text(encoding="utf-8"))
     key = artifact_key(stage, params, {name: given["key"] for name, given in task["inputs"].items()})
     if key != task["key"]:

@@ -82,6 +82,17 @@ def _fail(control: Path, step: str) -> None:
         assert hoard
     if wish == "silent":
         os._exit(0)
+    if wish == "memory":
+        hog = [bytearray(os.urandom(1 << 20)) for _ in range(4096)]
+        raise AssertionError(f"{len(hog)} MiB were had")
+    if wish == "scratch":
+        Path("/tmp/scratch").write_bytes(os.urandom(64 << 20))
+        signal.pause()
+    if wish == "chatter":
+        for number in range(3000):
+            print(f"line {number}", flush=number % 100 == 0)
+        print("long " + "x" * 50_000, flush=True)
+        return
     assert wish == "no", wish
 
 

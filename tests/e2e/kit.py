@@ -1,0 +1,281 @@
+"""A namespace of its own on the cluster of KUBECONFIG, with a volume that this machine sees at the path where pods mount it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.pipeline.kit import ROOT, STEPS, Kit, wait_for
+from vasevqa.backends.cluster import Cluster, parse_cluster
+from vasevqa.backends.kubernetes import KubernetesBackend
+from vasevqa.pipeline.artifacts import Volume
+
+Object = dict[str, Any]
+COPIED = ("vasevqa", "tests/__init__.py", "tests/pipeline", "locks/launcher.txt")
+IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc")
+
+
+def kubectl(*words: str, given: Any = None, check: bool = True) -> str:
+    """Run kubectl as whoever runs the tests; objects in `given` go to its standard input."""
+    text = None if given is None else "\n---\n".join(json.dumps(thing) for thing in given)
+    done = subprocess.run(["kubectl", *words], input=text, capture_output=True, text=True)
+    assert not check or done.returncode == 0, f"kubectl {' '.join(words)}: {done.stderr}"
+    return done.stdout
+
+
+def apply(given: Sequence[Object]) -> None:
+    """Make or change objects as whoever runs the tests."""
+    kubectl("apply", "-f", "-", given=given)
+
+
+def objects(kind: str, namespace: str, *words: str) -> list[Object]:
+    found: list[Object] = json.loads(kubectl("get", kind, "-n", namespace, "-o", "json", *words))["items"]
+    return found
+
+
+def load(image: str) -> None:
+    """Bring an image of this machine's engine into the cluster, by the command that VASEVQA_E2E_LOAD names."""
+    command = os.environ.get("VASEVQA_E2E_LOAD")
+    if command:
+        subprocess.run([*command.split(), image], check=True, capture_output=True)
+
+
+def copying_image() -> str:
+    """The image of the copying stage, built and loaded unless the cluster got this very code before."""
+    given = os.environ.get("VASEVQA_E2E_IMAGE")
+    if given:
+        return given
+    with tempfile.TemporaryDirectory() as folder:
+        context = Path(folder)
+        for name in COPIED:
+            source, target = ROOT / name, context / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if source.is_dir():
+                shutil.copytree(source, target, ignore=IGNORED)
+            else:
+                shutil.copy(source, target)
+        shutil.copy(Path(__file__).parent / "Dockerfile", context / "Dockerfile")
+        digest = hashlib.sha256()
+        for path in sorted(context.rglob("*")):
+            if path.is_file():
+                digest.update(f"{path.relative_to(context)}\0".encode() + path.read_bytes())
+        image = f"vasevqa-e2e/copying:{digest.hexdigest()[:12]}"
+        if subprocess.run(["docker", "image", "inspect", image], capture_output=True).returncode != 0:
+            built = subprocess.run(["docker", "build", "--quiet", "--tag", image, str(context)], capture_output=True, text=True)
+            assert built.returncode == 0, built.stderr
+            load(image)
+    return image
+
+
+class Namespace:
+    """A namespace with a claim on `volume`, and an account that has the launcher's rights and no other."""
+
+    def __init__(self, volume: Path, claimed: Path | None = None, access: str = "ReadWriteMany") -> None:
+        self.name = f"vase-e2e-{os.urandom(4).hex()}"
+        self.volume = volume
+        volume.mkdir(parents=True, exist_ok=True)
+        volume.chmod(0o777)
+        size = {"storage": "1Gi"}
+        claim = {"name": "vasevqa", "namespace": self.name}
+        role = yaml.safe_load((Path(__file__).parent / "role.yaml").read_text())
+        role["metadata"]["namespace"] = self.name
+        apply(
+            [
+                {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.name, "labels": {"vasevqa-e2e": "true"}}},
+                {
+                    "apiVersion": "v1",
+                    "kind": "PersistentVolume",
+                    "metadata": {"name": self.name, "labels": {"vasevqa-e2e": "true"}},
+                    "spec": {
+                        "capacity": size,
+                        "accessModes": [access],
+                        "storageClassName": "",
+                        "persistentVolumeReclaimPolicy": "Retain",
+                        "hostPath": {"path": str(claimed or volume)},
+                        "claimRef": claim,
+                    },
+                },
+            ]
+        )
+        apply(
+            [
+                {
+                    "apiVersion": "v1",
+                    "kind": "PersistentVolumeClaim",
+                    "metadata": claim,
+                    "spec": {"accessModes": [access], "storageClassName": "", "volumeName": self.name, "resources": {"requests": size}},
+                },
+                {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "launcher", "namespace": self.name}},
+                role,
+                {
+                    "apiVersion": "rbac.authorization.k8s.io/v1",
+                    "kind": "RoleBinding",
+                    "metadata": {"name": "launcher", "namespace": self.name},
+                    "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "launcher"},
+                    "subjects": [{"kind": "ServiceAccount", "name": "launcher", "namespace": self.name}],
+                },
+            ]
+        )
+        self.kubeconfig = self._kubeconfig()
+        wait_for(lambda: kubectl("get", "serviceaccount", "default", "-n", self.name, "--ignore-not-found", "-o", "name"), "the default account")
+        wait_for(self._bound, "the claim to be bound")
+
+    def _bound(self) -> bool:
+        # Any change makes the controller look again, which it otherwise does every quarter of a minute.
+        kubectl("annotate", "pvc", "vasevqa", "-n", self.name, "--overwrite", f"e2e={time.monotonic()}")
+        return kubectl("get", "pvc", "vasevqa", "-n", self.name, "-o", "jsonpath={.status.phase}") == "Bound"
+
+    def _kubeconfig(self) -> Path:
+        mine = yaml.safe_load(kubectl("config", "view", "--minify", "--raw", "--flatten", "-o", "yaml"))
+        token = kubectl("create", "token", "launcher", "-n", self.name).strip()
+        path = self.volume.parent / f"{self.name}.kubeconfig"
+        user = [{"name": "launcher", "user": {"token": token}}]
+        context = [{"name": "e2e", "context": {"cluster": mine["clusters"][0]["name"], "user": "launcher", "namespace": self.name}}]
+        path.write_text(yaml.safe_dump({**mine, "users": user, "contexts": context, "current-context": "e2e"}))
+        path.chmod(0o600)
+        return path
+
+    def remove(self) -> None:
+        """Begin to remove everything; `all_removed` waits for the end."""
+        kubectl("delete", "namespace", self.name, "--wait=false", "--ignore-not-found")
+        kubectl("delete", "pv", self.name, "--wait=false", "--ignore-not-found")
+
+
+def all_removed() -> bool:
+    """True once nothing of any of these namespaces is left."""
+    return not kubectl("get", "namespaces,pv", "-l", "vasevqa-e2e=true", "-o", "name").strip()
+
+
+@dataclass
+class ClusterKit(Kit):
+    """The kit of tests/pipeline with its recipe, words and wishes on a volume of the cluster; commands go to Kubernetes."""
+
+    namespace: Namespace = None  # type: ignore[assignment]
+    image: str = ""
+    settings: Object = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.root.chmod(0o777)
+        self.control.chmod(0o777)
+        self.set_cluster()
+        self._backend: KubernetesBackend | None = None
+
+    def set_cluster(self, **settings: Any) -> None:
+        """Write the Cluster file."""
+        self.settings = {"claim": "vasevqa", "images": {"copying": self.image}, **settings}
+        self.cluster_file.write_text(json.dumps(self.settings))
+
+    @property
+    def cluster_file(self) -> Path:
+        return self.root / "cluster.yaml"
+
+    @property
+    def cluster(self) -> Cluster:
+        return parse_cluster(self.settings, "the test")
+
+    @property
+    def volume(self) -> Volume:
+        return Volume(self.namespace.volume)
+
+    @property
+    def backend(self) -> KubernetesBackend:  # type: ignore[override]
+        """A backend of this process, with the rights of the tests."""
+        return KubernetesBackend(self.volume.root, self.cluster.model_copy(update={"namespace": self.namespace.name}))
+
+    def command(self, *words: str | Path, env: dict[str, str] | None = None, before: Callable[[], None] | None = None) -> subprocess.Popen[str]:
+        own = {"KUBECONFIG": str(self.namespace.kubeconfig), "VASEVQA_BACKEND": "kubernetes", "VASEVQA_CLUSTER": str(self.cluster_file)}
+
+        def prepare() -> None:
+            os.umask(0)  # pods of another uid write beside the launcher's files
+            if before is not None:
+                before()
+
+        return super().command(*words, env={**own, **(env or {})}, before=prepare)
+
+    def jobs(self) -> list[Object]:
+        return objects("jobs", self.namespace.name)
+
+    def pods(self, *words: str) -> list[Object]:
+        return objects("pods", self.namespace.name, *words)
+
+    def configmaps(self) -> list[Object]:
+        return objects("configmaps", self.namespace.name, "-l", "app.kubernetes.io/part-of=vasevqa")
+
+    def wait_for_pod(self, step: str) -> str:
+        """The name of the newest pod of `step`, as soon as there is one."""
+        found: list[str] = []
+
+        def look() -> bool:
+            found[:] = [pod["metadata"]["name"] for pod in self.pods("-l", f"vasevqa/step={step}", "--sort-by=.metadata.creationTimestamp")]
+            return bool(found)
+
+        wait_for(look, f"a pod of {step}")
+        return found[-1]
+
+    def wait_until_running(self, step: str) -> None:
+        """Until the cluster says so too: a kubelet may take its time over a pod that is deleted before."""
+        words = ("-l", f"vasevqa/step={step}")
+        wait_for(lambda: any(pod["status"]["phase"] == "Running" for pod in self.pods(*words)), f"the pod of {step} to be reported as running")
+
+    def close(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.communicate()
+
+    def assert_tidy(self) -> None:
+        for step in STEPS:
+            folder = self.volume.artifacts / step
+            left = [entry.name for entry in folder.iterdir() if entry.suffix not in ("", ".lock")] if folder.is_dir() else []
+            assert not left, left
+        assert self.jobs() == []
+        wait_for(lambda: self.pods() == [], "pods of removed Jobs to go")
+
+    def write_recipe(self, **steps: dict[str, Any]) -> None:
+        """Steps ask for little, so that several fit on a small node."""
+        super().write_recipe(**{name: {**steps.get(name, {}), "resources": {"cpus": 0.1, **steps.get(name, {}).get("resources", {})}} for name in STEPS})
+
+    def assert_nothing_runs(self) -> None:
+        assert self.jobs() == []
+        assert [pod["metadata"]["name"] for pod in self.pods() if pod["status"]["phase"] in ("Pending", "Running")] == []
+
+    def told(self) -> list[Object]:
+        """The events of all runs."""
+        return [event for run in self.runs() for event in run.events.read()]
+
+
+def wait_for_line(process: subprocess.Popen[str], words: str, seconds: float = 60) -> tuple[str, float]:
+    """The first line of the process's output that holds `words`, and after how many seconds it came."""
+    began = time.monotonic()
+    assert process.stdout is not None
+    seen = []
+    for line in process.stdout:
+        seen.append(line)
+        if words in line:
+            return line, time.monotonic() - began
+        assert time.monotonic() - began < seconds, f"waited in vain for '{words}':\n{''.join(seen)}"
+    raise AssertionError(f"'{words}' was not said:\n{''.join(seen)}{process.stderr.read() if process.stderr else ''}")
+
+
+@contextmanager
+def cluster_kit(folder: Path, image: str, **given: Any) -> Iterator[ClusterKit]:
+    """A kit in a namespace of its own, which is removed at the end."""
+    namespace = Namespace(folder / "volume", **given)
+    kit = ClusterKit(folder / "volume/kit", namespace=namespace, image=image)
+    try:
+        yield kit
+    finally:
+        kit.close()
+        namespace.remove()

@@ -1,0 +1,223 @@
+"""The crash drill on a cluster: whoever is killed, and whenever, the same command finishes with the result of an undisturbed run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.kit import ClusterKit, cluster_kit, kubectl, wait_for_line
+from tests.pipeline.kit import STEPS
+from vasevqa.pipeline.events import parse
+from vasevqa.pipeline.faults import FaultPoint
+
+Contents = dict[str, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(image: str) -> Iterator[Contents]:
+    """What a run that nobody disturbs makes."""
+    folder = Path(tempfile.mkdtemp(prefix="vase-e2e-", dir=os.environ.get("VASEVQA_E2E_FOLDER", "/var/tmp")))
+    folder.chmod(0o755)
+    before = os.umask(0)
+    with cluster_kit(folder, image) as kit:
+        kit.run()
+        contents = kit.contents()
+    os.umask(before)
+    shutil.rmtree(folder, ignore_errors=True)
+    assert len(contents) == 4
+    yield contents
+
+
+@pytest.fixture(scope="module")
+def table(request: pytest.FixtureRequest) -> Iterator[list[str]]:
+    """Rows of the drill, printed at its end."""
+    rows: list[str] = []
+    yield rows
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        print(f"\n\n{'the launcher is killed':<16} {'at step':<7} {'adopted after':>13}  {'begun':>5}  result")
+        print("\n".join(rows))
+
+
+def assert_whole(kit: ClusterKit, undisturbed: Contents) -> None:
+    """The result is that of an undisturbed run, nothing is doubled, nothing is left over."""
+    assert kit.contents() == undisturbed
+    assert set(kit.attempts("wrote:words-alpha.txt").values()) <= {1}
+    assert kit.attempts("ends") == dict.fromkeys(STEPS, 1)
+    for step in STEPS:
+        whole = [log for log in kit.runs()[0].path.glob(f"logs/{step}-*.log") if '"sealed"' in log.read_text()]
+        assert len(whole) <= 1  # none in this run if another one submitted the job
+        for log in whole:
+            told = Counter(event["event"] for event in parse(log.read_text().split("\n")))
+            assert {kind: told[kind] for kind in ("started", "phase", "summary", "sealed")} == {"started": 1, "phase": 1, "summary": 1, "sealed": 1}
+    kit.assert_tidy()
+
+
+# At which step the launcher dies at each point, and how often that step is begun in all.
+DRILL = {
+    FaultPoint.RUN_OPENED: ("", 1),
+    FaultPoint.BEFORE_SUBMIT: ("left", 1),
+    FaultPoint.IN_SUBMIT: ("left", 1),
+    FaultPoint.AFTER_SUBMIT: ("left", 1),
+    FaultPoint.WHILE_RUNNING: ("left", 1),
+    FaultPoint.DURING_RETRY: ("left", 2),
+    FaultPoint.BEFORE_COMMIT: ("left", 1),
+    FaultPoint.AFTER_COMMIT: ("left", 1),
+    FaultPoint.BETWEEN_STEPS: ("last", 1),
+    FaultPoint.BEFORE_END: ("", 1),
+}
+
+
+def adopted_after(kit: ClusterKit, began: float) -> str:
+    """How long after its start the second launcher had taken up what runs."""
+    times = [event["time"] - began for event in kit.told() if event["event"] == "step-adopted" and event["time"] > began]
+    return f"{min(times):.2f} s" if times else "-"
+
+
+@pytest.mark.parametrize("point", FaultPoint, ids=lambda point: point.value)
+def test_the_launcher_is_killed_and_started_again(kit: ClusterKit, undisturbed: Contents, table: list[str], point: FaultPoint) -> None:
+    step, begun = DRILL[point]
+    if point is FaultPoint.DURING_RETRY:
+        kit.wish(step, "kill")
+    killed = kit.run(check=None, env={"VASEVQA_FAULT": f"{point.value}:{step}" if step else point.value})
+    assert killed.returncode == -signal.SIGKILL, f"{point} was not reached: {killed.stdout}{killed.stderr}"
+    assert kit.runs()[0].state == "interrupted"
+    began = time.time()
+    kit.run()
+    assert_whole(kit, undisturbed)
+    if step:
+        assert kit.attempts()[step] == begun
+    assert [run.state for run in kit.runs()] == ["finished"]
+    table.append(f"{point.value:<22} {step or '-':<7} {adopted_after(kit, began):>13}  {kit.attempts()[step] if step else 1:>5}  as undisturbed")
+
+
+@pytest.mark.parametrize("where", ["pending", "hold-begin", "hold"])
+def test_what_waits_or_runs_is_adopted_where_it_is(kit: ClusterKit, undisturbed: Contents, table: list[str], where: str) -> None:
+    held = kit.hold("first", "hold" if where == "pending" else where)
+    process = kit.command("run", kit.recipe)
+    if where == "pending":
+        kit.wait_for_pod("first")
+    else:
+        kit.wait_until_held("first", where)
+    process.kill()
+    process.communicate()
+    began = time.time()
+    again = kit.command("run", kit.recipe)
+    wait_for_line(again, "found running, adopted")
+    held.unlink()
+    out, errors = again.communicate(timeout=120)
+    assert again.returncode == 0, out + errors
+    assert kit.attempts() == dict.fromkeys(STEPS, 1)
+    assert_whole(kit, undisturbed)
+    table.append(f"{'while ' + where:<22} {'first':<7} {adopted_after(kit, began):>13}  {kit.attempts()['first']:>5}  as undisturbed")
+
+
+def test_two_launchers_at_once_make_each_artifact_once(kit: ClusterKit, undisturbed: Contents) -> None:
+    processes = [kit.command("run", kit.recipe) for _ in range(2)]
+    for process in processes:
+        out, errors = process.communicate(timeout=180)
+        assert process.returncode == 0, out + errors
+    assert kit.attempts() == dict.fromkeys(STEPS, 1)
+    assert_whole(kit, undisturbed)
+    assert {run.state for run in kit.runs()} == {"finished"}
+
+
+def test_the_same_output_through_two_launchers_and_a_crash(kit: ClusterKit) -> None:
+    kit.wish("first", "chatter")
+    held = kit.hold("first", "hold-begin")
+    first = kit.command("run", kit.recipe, "--to", "first")
+    kit.wait_until_held("first", "hold-begin")
+    second = kit.command("run", kit.recipe, "--to", "first")
+    wait_for_line(second, "found running, adopted")
+    held.unlink()
+    kit.wait_for_pod("first")
+    first.kill()
+    first.communicate()
+    out, errors = second.communicate(timeout=60)
+    assert second.returncode == 0, out + errors
+    lines = kit.runs()[0].log("first", 1).read_text().splitlines()
+    assert [line for line in lines if line.startswith("line ")] == [f"line {number}" for number in range(3000)]
+    assert [len(line) for line in lines if line.startswith("long ")] == [50_005]
+
+
+def test_the_api_server_is_restarted(kit: ClusterKit, undisturbed: Contents) -> None:
+    restart = os.environ.get("VASEVQA_E2E_RESTART_API")
+    if not restart:
+        pytest.skip("VASEVQA_E2E_RESTART_API names no command that restarts the API server")
+    held = kit.hold("left")
+    process = kit.command("run", kit.recipe)
+    kit.wait_until_held("left")
+    subprocess.run(restart, shell=True, check=True, capture_output=True, timeout=120)
+    held.unlink()
+    out, errors = process.communicate(timeout=180)
+    assert process.returncode == 0, out + errors
+    assert kit.attempts() == dict.fromkeys(STEPS, 1)
+    assert_whole(kit, undisturbed)
+
+
+def test_a_volume_that_fills_up(image: str, place: Path) -> None:
+    disk = place / "volume"
+    disk.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=777", "tmpfs", disk], capture_output=True).returncode != 0:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        with cluster_kit(place, image) as kit:
+            held = kit.hold("first")
+            process = kit.command("run", kit.recipe, "--to", "first")
+            kit.wait_until_held("first")
+            with pytest.raises(OSError, match="No space left"), open(disk / "ballast", "wb", buffering=0) as stream:
+                while True:
+                    stream.write(b"x" * 4096)
+            held.unlink()
+            out, errors = process.communicate(timeout=120)
+            assert process.returncode == 74, out + errors
+            assert "full" in errors
+            (disk / "ballast").unlink()
+            kit.run("--to", "first")
+            assert len(kit.contents()) == 1
+            kit.assert_tidy()
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def test_a_launcher_in_another_pod_takes_over_from_one_that_is_gone(kit: ClusterKit, undisturbed: Contents) -> None:
+    held = kit.hold("first")
+    process = kit.command("run", kit.recipe, env={"VASEVQA_POD_UID": "11111111-2222-3333-4444-555555555555"})
+    kit.wait_until_held("first")
+    process.kill()
+    process.communicate()
+    lease = kit.runs()[0].lease
+    lease.write_text(json.dumps({**json.loads(lease.read_text()), "host": "elsewhere", "namespace": "pid:[1]"}))
+    began = time.time()
+    again = kit.command("run", kit.recipe, env={"VASEVQA_POD_UID": "99999999-2222-3333-4444-555555555555"})
+    wait_for_line(again, "found running, adopted")
+    assert time.time() - began < 30  # not the minute that a silent lease takes
+    held.unlink()
+    out, errors = again.communicate(timeout=120)
+    assert again.returncode == 0, out + errors
+    assert len(kit.runs()) == 1
+    assert_whole(kit, undisturbed)
+
+
+def test_a_job_of_another_volume_is_not_taken_for_ours(kit: ClusterKit) -> None:
+    kit.hold("first")
+    process = kit.command("run", kit.recipe, "--to", "first", "--detach")
+    kit.wait_until_held("first")
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+    job = kit.jobs()[0]["metadata"]["name"]
+    kubectl("annotate", "job", job, "-n", kit.namespace.name, "--overwrite", "vasevqa/artifact=another")
+    kubectl("label", "job", job, "-n", kit.namespace.name, "--overwrite", "vasevqa/volume=another")
+    shutil.rmtree(kit.volume.artifacts)
+    assert f"There is another Job {job}" in kit.run("--to", "first", check=69).stderr

@@ -1,0 +1,304 @@
+"""What goes wrong on a cluster, row by row: the cause and what to do about it reach the terminal soon, and what can be mended is."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from typing import Any
+
+import pytest
+
+from tests.e2e.kit import ClusterKit, apply, kubectl, wait_for_line
+from tests.pipeline.kit import wait_for
+
+SOON = 10.0  # seconds in which a cause must reach the terminal
+
+
+def ended(process: subprocess.Popen[str], code: int, says: str = "") -> str:
+    """The process ends with that exit code and one sentence that holds these words."""
+    out, errors = process.communicate(timeout=120)
+    assert process.returncode == code, out + errors
+    assert "Traceback" not in errors
+    assert says in errors, errors
+    return out + errors
+
+
+def asks(kit: ClusterKit, **resources: Any) -> None:
+    kit.write_recipe(first={"resources": resources})
+
+
+# Causes that lie in the cluster: said at once, waited for until the deadline.
+
+
+def said_soon(kit: ClusterKit, words: str, env: dict[str, str] | None = None) -> str:
+    """Run the first step, which can't start: the cause is said within SOON, at the deadline the run ends, and nothing is left."""
+    process = kit.command("run", kit.recipe, "--to", "first", env=env)
+    wait_for_line(process, "first: started")
+    line, seconds = wait_for_line(process, words)
+    assert seconds < SOON, line
+    ended(process, 69, words)
+    assert kit.jobs() == []
+    return line
+
+
+def test_an_image_that_is_nowhere(kit: ClusterKit) -> None:
+    kit.set_cluster(images={"copying": "vasevqa-e2e/nowhere:1"})
+    asks(kit, start_deadline=5)
+    assert "`registry`" in said_soon(kit, "The image vasevqa-e2e/nowhere:1 can't be had")
+
+
+def test_an_image_whose_name_is_none(kit: ClusterKit) -> None:
+    kit.set_cluster(images={"copying": "Vase/Bad:1"})
+    asks(kit, start_deadline=4)
+    said_soon(kit, "The image Vase/Bad:1 can't be had")
+
+
+def test_a_secret_that_is_missing(kit: ClusterKit) -> None:
+    kit.set_cluster(secrets={"HF_TOKEN": {"secret": "hub", "key": "token"}})
+    asks(kit, start_deadline=4)
+    assert "create that Secret" in said_soon(kit, 'secret "hub" not found')
+
+
+def test_a_claim_that_is_missing(kit: ClusterKit) -> None:
+    kit.set_cluster(claim="elsewhere")
+    asks(kit, queue_deadline=4)
+    assert "create it" in said_soon(kit, f"There is no claim elsewhere in namespace {kit.namespace.name}")
+
+
+def test_a_quota_that_is_used_up(kit: ClusterKit) -> None:
+    apply(
+        [
+            {
+                "apiVersion": "v1",
+                "kind": "ResourceQuota",
+                "metadata": {"name": "small", "namespace": kit.namespace.name},
+                "spec": {"hard": {"requests.memory": "50Mi"}},
+            }
+        ]
+    )
+    wait_for(lambda: "50Mi" in kubectl("get", "resourcequota", "small", "-n", kit.namespace.name, "-o", "jsonpath={.status.hard}"), "the quota to hold")
+    asks(kit, queue_deadline=4)
+    assert "requests.memory=50Mi" in said_soon(kit, f"the quota of namespace {kit.namespace.name} is used up")
+
+
+def test_a_limit_range_that_forbids_it(kit: ClusterKit) -> None:
+    limits = [{"type": "Container", "max": {"memory": "50Mi"}}]
+    apply([{"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "small", "namespace": kit.namespace.name}, "spec": {"limits": limits}}])
+    asks(kit, queue_deadline=4)
+    assert "50Mi" in said_soon(kit, f"a LimitRange of namespace {kit.namespace.name} forbids")
+
+
+def test_more_gpus_than_there_are(kit: ClusterKit) -> None:
+    asks(kit, queue_deadline=5, gpus=99)
+    line = said_soon(kit, "Insufficient nvidia.com/gpu")
+    assert "99 nvidia.com/gpu" in line
+    assert "The nodes have" not in line  # the Role doesn't let us see nodes
+
+
+def test_who_may_see_nodes_is_told_what_is_free(kit: ClusterKit, admin: dict[str, str]) -> None:
+    kit.set_cluster(namespace=kit.namespace.name)
+    asks(kit, queue_deadline=5, gpus=99)
+    assert " free" in said_soon(kit, "The nodes have", env=admin)
+
+
+def test_gpus_with_more_memory_than_there_is(kit: ClusterKit) -> None:
+    asks(kit, queue_deadline=5, gpus=1, gpu_memory="1Ti")
+    said_soon(kit, "didn't match")
+
+
+# Causes that lie in the stage or in its node: the class decides what is done.
+
+
+def test_each_exit_code_has_its_meaning(kit: ClusterKit) -> None:
+    for code in (1, 2, 3, 4, 5, 6, 74):
+        kit.wish("first", code)
+        result = kit.run("--to", "first", check=None)
+        assert result.returncode == code, result.stdout + result.stderr
+        assert kit.jobs() == []
+    assert kit.attempts()["first"] == 7
+    kit.wish("first", 75, "data")
+    assert kit.run("--to", "first", check=3).stdout.count("Trying again") == 1
+
+
+def failures(kit: ClusterKit) -> list[tuple[str, bool]]:
+    return [(event["failure"], event["retry"]) for event in kit.told() if event["event"] == "attempt-failed"]
+
+
+def test_memory_is_raised_after_an_out_of_memory_kill(kit: ClusterKit) -> None:
+    asks(kit, memory="100Mi")
+    kit.wish("first", "memory")
+    process = kit.command("run", kit.recipe, "--to", "first")
+    wait_for_line(process, "host memory ran out")
+    asked: list[str] = []
+
+    def second() -> bool:
+        asked[:] = [
+            job["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"] for job in kit.jobs() if job["metadata"]["name"].endswith("-2")
+        ]
+        return bool(asked)
+
+    wait_for(second, "the second attempt")
+    assert asked == ["150Mi"]
+    ended(process, 0)
+    assert failures(kit) == [("host memory", True)]
+
+
+def test_a_bus_error_gets_twice_the_shared_memory(kit: ClusterKit) -> None:
+    kit.wish("first", "bus", "kill", "kill")
+    kit.run("--to", "first", check=137)
+    assert failures(kit) == [("shared memory", True), ("unknown kill", True), ("unknown kill", False)]
+    assert [event["raised"]["shm"] for event in kit.told() if event["event"] == "attempt-failed" and event["failure"] == "shared memory"] == ["2048Mi"]
+
+
+def evict(kit: ClusterKit, pod: str) -> None:
+    """As `kubectl drain` does, without taking the node from others."""
+    where = f"/api/v1/namespaces/{kit.namespace.name}/pods/{pod}/eviction"
+    for version in ("policy/v1", "policy/v1beta1"):
+        review = {"apiVersion": version, "kind": "Eviction", "metadata": {"name": pod, "namespace": kit.namespace.name}}
+        done = subprocess.run(["kubectl", "create", "--raw", where, "-f", "-"], input=json.dumps(review), capture_output=True, text=True)
+        if done.returncode == 0:
+            return
+    raise AssertionError(done.stderr)
+
+
+@pytest.mark.parametrize("how", ["drained", "pod deleted", "pod killed at once", "job deleted"])
+def test_what_is_taken_from_under_a_step_comes_back(kit: ClusterKit, how: str) -> None:
+    held = kit.hold("first")
+    process = kit.command("run", kit.recipe, "--to", "first")
+    kit.wait_until_held("first")
+    (kit.control / "first.hold.reached").unlink()
+    pod = kit.wait_for_pod("first")
+    if how == "drained":
+        evict(kit, pod)
+    elif how == "pod deleted":
+        kubectl("delete", "pod", pod, "-n", kit.namespace.name, "--wait=false")
+    elif how == "pod killed at once":
+        kubectl("delete", "pod", pod, "-n", kit.namespace.name, "--wait=false", "--grace-period=0", "--force")
+    else:
+        kubectl("delete", "job", kit.jobs()[0]["metadata"]["name"], "-n", kit.namespace.name, "--wait=false")
+    kit.wait_until_held("first")
+    held.unlink()
+    ended(process, 0)
+    assert kit.attempts("wrote:words-alpha.txt") == {"first": 1}  # the second attempt went on where the first was
+    assert failures(kit) in ([("transient", True)], [])  # none if the cluster itself made another pod of the same Job
+    kit.assert_tidy()
+
+
+def test_a_stage_that_fills_its_node_is_evicted(kit: ClusterKit) -> None:
+    asks(kit, ephemeral_storage="16Mi")
+    kit.wish("first", "scratch")
+    process = kit.command("run", kit.recipe, "--to", "first")
+    line, _ = wait_for_line(process, "lost its place", 180)
+    assert "evicted" in line
+    ended(process, 0)
+
+
+def test_a_deadline_of_the_run(kit: ClusterKit) -> None:
+    kit.hold("first")
+    asks(kit, run_deadline=3)
+    ended(kit.command("run", kit.recipe, "--to", "first"), 75, "run_deadline")
+    kit.assert_nothing_runs()
+
+
+def test_a_deadline_of_the_cluster(kit: ClusterKit) -> None:
+    kit.hold("first")
+    process = kit.command("run", kit.recipe, "--to", "first")
+    kit.wait_until_held("first")
+    kit.wait_until_running("first")
+    kubectl("patch", "job", kit.jobs()[0]["metadata"]["name"], "-n", kit.namespace.name, "-p", '{"spec": {"activeDeadlineSeconds": 1}}')
+    ended(process, 75, "stopped by the cluster at a deadline")
+    kit.assert_nothing_runs()
+
+
+# Whoever asks a run to stop leaves nothing behind, or all of it.
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+def test_a_stopped_run_leaves_no_pod(kit: ClusterKit, number: signal.Signals) -> None:
+    kit.hold("first")
+    process = kit.command("run", kit.recipe)
+    kit.wait_until_held("first")
+    kit.wait_until_running("first")
+    process.send_signal(number)
+    ended(process, 128 + number)
+    kit.assert_nothing_runs()
+
+
+def test_cancel_from_another_terminal_and_clean(kit: ClusterKit) -> None:
+    kit.hold("first")
+    process = kit.command("run", kit.recipe)
+    kit.wait_until_held("first")
+    kit.wait_until_running("first")
+    kit.call("cancel")
+    ended(process, 130)
+    kit.assert_nothing_runs()
+    assert len(kit.configmaps()) == 1
+    kit.call("clean", kit.runs()[0].name, "--yes")
+    assert kit.configmaps() == []
+    assert kit.runs() == []
+
+
+def test_detached_jobs_run_on_and_are_adopted(kit: ClusterKit) -> None:
+    held = kit.hold("first")
+    process = kit.command("run", kit.recipe, "--detach")
+    kit.wait_until_held("first")
+    kit.wait_until_running("first")
+    process.send_signal(signal.SIGINT)
+    assert "Detached" in ended(process, 0)
+    assert [pod["status"]["phase"] for pod in kit.pods()] == ["Running"]
+    again = kit.command("run", kit.recipe)
+    wait_for_line(again, "found running, adopted")
+    held.unlink()
+    ended(again, 0)
+    assert kit.attempts()["first"] == 1
+
+
+def test_a_detached_run_is_cancelled(kit: ClusterKit) -> None:
+    kit.hold("first")
+    process = kit.command("run", kit.recipe, "--detach")
+    kit.wait_until_held("first")
+    kit.wait_until_running("first")
+    process.send_signal(signal.SIGINT)
+    ended(process, 0)
+    kit.call("cancel")
+    kit.assert_nothing_runs()
+
+
+# What can be said before anything is started.
+
+
+def test_inputs_outside_the_volume_are_refused(kit: ClusterKit) -> None:
+    outside = kit.namespace.volume.parent / "outside"
+    outside.mkdir()
+    (outside / "a.txt").write_text("a")
+    result = kit.run("--input", f"words={outside}", "--to", "first", check=2)
+    assert "vasevqa upload" in result.stderr
+    assert kit.jobs() == []
+
+
+def test_without_the_volume_submit_is_named(kit: ClusterKit) -> None:
+    result = kit.run("--volume", "/nowhere/at/all", check=2)
+    assert "vasevqa submit" in result.stderr
+
+
+def test_another_volume_than_the_claims_is_noticed(kit: ClusterKit) -> None:
+    kit.set_cluster(claim_path="inner")
+    (kit.namespace.volume / "inner").mkdir(mode=0o777)
+    asks(kit, start_deadline=10)
+    result = kit.run("--to", "first", check=2)
+    assert "the volume here is not the one that the launcher sees" in result.stderr
+
+
+def test_missing_rights_are_said(kit: ClusterKit) -> None:
+    kubectl("delete", "rolebinding", "launcher", "-n", kit.namespace.name)
+    result = kit.run(check=69)
+    assert f"Namespace {kit.namespace.name}" in result.stderr
+    assert "forbidden" in result.stderr
+
+
+def test_no_cluster_is_said(kit: ClusterKit) -> None:
+    broken = kit.namespace.volume.parent / "broken"
+    broken.write_text(kit.namespace.kubeconfig.read_text().replace("server: https://", "server: https://127.0.0.1:9/#"))
+    assert "doesn't answer" in kit.run(check=69, env={"KUBECONFIG": str(broken)}).stderr
+    assert "KUBECONFIG" in kit.run(check=69, env={"KUBECONFIG": "/nowhere"}).stderr
