@@ -81,12 +81,14 @@ def compare(one: Path, two: Path, step: str) -> list[str]:
     if one.name != two.name:
         return [f"{step}: the keys differ, {one.name[:10]} and {two.name[:10]}"]
     records = [json.loads((path / "artifact.json").read_text(encoding="utf-8"))["files"] for path in (one, two)]
+    # TensorBoard names its files by time, host and process.
+    records = [{name: entry for name, entry in record.items() if "tfevents" not in name} for record in records]
     if records[0].keys() != records[1].keys():
         return [f"{step}: only one has {', '.join(sorted(records[0].keys() ^ records[1].keys())[:5])}"]
     found = []
     for name, first in records[0].items():
         where, path = f"{step}/{name}", Path(name)
-        if first["sha256"] == records[1][name]["sha256"] or path.name in SETTINGS | DRAWN or name.startswith(("checkpoint", "runs/", "images/runs")):
+        if first["sha256"] == records[1][name]["sha256"] or path.name in SETTINGS | DRAWN or "checkpoint-" in name:
             continue
         if path.suffix == ".json":
             found += differences(*(json.loads((root / name).read_text(encoding="utf-8")) for root in (one, two)), where)
