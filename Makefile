@@ -9,7 +9,7 @@ LOCK := locks/all.txt
 DEMO ?= demo
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup demo test e2e lint verify generate lock images image image-sizes bench clean
+.PHONY: help setup demo test e2e lint verify generate manifests lock images image image-sizes pipeline bench clean
 
 help:  ## what each target does
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -47,6 +47,8 @@ lint: setup  ## formatting, style, types and import directions
 verify: setup  ## regenerate what is generated and committed; fail on a difference
 	$(BIN)/python -m tests.generated --check
 
+manifests: generate  ## write k8s/: what the chart and the renderer make (needs helm for base.yaml)
+
 generate: setup  ## write what is generated and committed
 	$(BIN)/python -m tests.generated
 
@@ -71,6 +73,11 @@ image:  ## one of them: make image STAGE=clip-filter
 
 image-sizes:  ## measure the images that are here, and write the README's table of sizes
 	@$(PYTHON) -m images.sizes
+
+# RECIPE=, SET="sft.learning_rate=1e-5", INPUT="images=photos", TO=, NAMESPACE=, CLUSTER=, REGISTRY=, REPORTS=
+export RECIPE SET INPUT TO NAMESPACE CLUSTER REGISTRY REPORTS TAG
+pipeline: setup  ## the main job on your cluster: images, doctor, run RECIPE, bring its report here; NAMESPACE=, REGISTRY=
+	@k8s/pipeline
 
 bench: setup  ## speed, as a table of ratios measured in one run
 	$(BIN)/python -m benchmarks

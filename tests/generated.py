@@ -3,6 +3,8 @@
 - tests/stage_sources.json: a digest of each stage's code. When code changes, somebody decides: results change (raise the
   stage's version) or they don't (run `make generate`).
 - README.md: the table of stages.
+- helm/vasevqa/: the schema of the chart's values, and its README.
+- k8s/: what the chart and the renderer make (base.yaml needs helm on PATH).
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import json
 import sys
 from pathlib import Path
 
+from tests import chart, manifests
 from vasevqa import files
 from vasevqa.pipeline.catalog import PIPELINE
 from vasevqa.pipeline.spec import Stage
@@ -75,14 +78,25 @@ def readme() -> str:
     return f"{before}{BEGIN}\n{stage_table()}\n{END}{after}"
 
 
-GENERATED = {STAGE_SOURCES: stage_sources, README: readme}
+GENERATED = {STAGE_SOURCES: stage_sources, README: readme, chart.SCHEMA: chart.schema, chart.README: chart.readme}
+
+
+def generated() -> dict[Path, str]:
+    """Every generated file with the content that it should have."""
+    found = {path: make() for path, make in GENERATED.items()}
+    found |= {manifests.K8S / f"jobs/{step.name}.yaml": manifests.job(step) for step in PIPELINE.steps}
+    base = manifests.base()
+    if base is None:
+        print("helm is not on PATH: k8s/base.yaml was left out; install helm to renew or to check it.", file=sys.stderr)
+    else:
+        found[manifests.K8S / "base.yaml"] = base
+    return found
 
 
 def main(arguments: list[str]) -> int:
     """Write the generated files, or with --check say which of them are out of date."""
     stale = []
-    for path, make in GENERATED.items():
-        text = make()
+    for path, text in generated().items():
         if path.is_file() and path.read_text(encoding="utf-8") == text:
             continue
         if "--check" in arguments:

@@ -16,7 +16,12 @@ from vasevqa.errors import Terminated, VaseError, storage_error
 
 # Mounted by name: a command's module is imported when it is used.
 MOUNTED = {
+    "attach": ("vasevqa.commands.submitting", "Follow a run in the cluster."),
+    "doctor": ("vasevqa.commands.doctoring", "Check the place before spending GPU hours."),
+    "download": ("vasevqa.commands.moving", "Bring results of a run from the cluster."),
     "reward": ("vasevqa.commands.rewarding", "Explain the reward of an answer."),
+    "submit": ("vasevqa.commands.submitting", "Run a recipe in the cluster."),
+    "upload": ("vasevqa.commands.moving", "Bring files to the cluster's volume."),
     "sample": ("vasevqa.sample.command", "Draw synthetic vases (and make tiny models) for the demo."),
 }
 
@@ -68,6 +73,11 @@ def cluster_option(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
+def place_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--cluster` and `--namespace`: ask a cluster where there is no volume here."""
+    return cluster_option(click.option("-n", "--namespace", help="ask the cluster, in this namespace")(function))
+
+
 def plan_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """What `plan` and `run` have in common."""
     options: list[Callable[..., Any]] = [
@@ -75,6 +85,9 @@ def plan_options(function: Callable[..., Any]) -> Callable[..., Any]:
         volume_option,
         click.option("--set", "overrides", multiple=True, metavar="STEP.PARAM=VALUE", help="change a parameter"),
         click.option("--input", "inputs", multiple=True, metavar="NAME=PATH", help="give or replace an input"),
+        click.option(
+            "--inputs-from", type=click.Path(path_type=Path, file_okay=False), help="paths in the recipe are relative to this folder, not to the recipe"
+        ),
         click.option("--from", "first", metavar="STEP", help="begin here; what this step reads must exist"),
         click.option("--to", "last", metavar="STEP", help="end here"),
         click.option("--only", multiple=True, metavar="STEP", help="only this step (may be repeated)"),
@@ -94,6 +107,7 @@ def plan_options(function: Callable[..., Any]) -> Callable[..., Any]:
 )
 @cluster_option
 @click.option("--detach", is_flag=True, help="on Ctrl-C leave running steps to the next `run`, which adopts them")
+@click.option("--launch", envvar="VASEVQA_LAUNCH", hidden=True, help="the launch that this is a start of, in a cluster")
 def run(**given: Any) -> None:
     """Run RECIPE, as far as its artifacts are missing.
 
@@ -110,22 +124,36 @@ def run(**given: Any) -> None:
 
 @cli.command()
 @plan_options
+@place_options
 def plan(**given: Any) -> None:
     """Show what `run` would do, and why.
+
+    With a namespace: on the cluster's volume, as `submit` would have it.
 
     \b
     Example:
       vasevqa plan recipe.yaml --set clip-filter.threshold=0.15
     """
-    from vasevqa.commands import running
+    from vasevqa.commands import remotely, running
 
+    if remotely.is_remote(given["volume"], given["cluster"], given["namespace"]):
+        sys.exit(remotely.plan(given))
     running.plan(given)
 
 
 @cli.command()
+@click.argument("path", metavar="[RECIPE]", type=click.Path(path_type=Path, dir_okay=False), required=False)
 @click.option("--schema", is_flag=True, help="print the JSON schema for editors")
-def recipe(schema: bool) -> None:
-    """Describe every step and its parameters."""
+@click.option("--stages", is_flag=True, help="print the stages that RECIPE runs, one a line")
+def recipe(path: Path | None, schema: bool, stages: bool) -> None:
+    """Describe every step and its parameters, or RECIPE's stages."""
+    if stages:
+        from vasevqa.commands import doctoring
+
+        if path is None:
+            raise click.UsageError("--stages needs a RECIPE.")
+        click.echo("\n".join(doctoring.stages_of(path)))
+        return
     from vasevqa.commands import running
 
     running.describe_recipes(schema)
@@ -134,14 +162,17 @@ def recipe(schema: bool) -> None:
 @cli.command()
 @click.argument("name", metavar="[RUN]", required=False)
 @volume_option
+@place_options
 @click.option("--json", "as_json", is_flag=True, help="print JSON")
-def status(name: str | None, volume: Path, as_json: bool) -> None:
+def status(name: str | None, volume: Path, cluster: Path | None, namespace: str | None, as_json: bool) -> None:
     """Show the steps of RUN, and the other runs.
 
     Without RUN, those of the newest.
     """
-    from vasevqa.commands import runs
+    from vasevqa.commands import remotely, runs
 
+    if remotely.is_remote(volume, cluster, namespace):
+        sys.exit(remotely.answer(cluster, namespace, ["status", *remotely.asked(name, ("--json", as_json))]))
     runs.status(name, volume, as_json)
 
 
@@ -149,28 +180,35 @@ def status(name: str | None, volume: Path, as_json: bool) -> None:
 @click.argument("name", metavar="[RUN]", required=False)
 @click.argument("step", required=False)
 @volume_option
+@place_options
 @click.option("-f", "--follow", is_flag=True, help="go on until the run ends")
 @click.option("--raw", is_flag=True, help="print the log files as they are, with the stages' JSON events")
-def logs(name: str | None, step: str | None, volume: Path, follow: bool, raw: bool) -> None:
+def logs(name: str | None, step: str | None, volume: Path, cluster: Path | None, namespace: str | None, follow: bool, raw: bool) -> None:
     """Print the logs of RUN, or of its STEP.
 
     Without RUN, the newest run's: `vasevqa logs -f` follows what runs now.
     """
-    from vasevqa.commands import runs
+    from vasevqa.commands import remotely, runs
 
+    if remotely.is_remote(volume, cluster, namespace):
+        words = ["logs", *filter(None, (name, step)), *remotely.asked(None, ("--follow", follow), ("--raw", raw))]
+        sys.exit(remotely.answer(cluster, namespace, words))
     runs.logs(name, step, volume, follow, raw)
 
 
 @cli.command()
 @click.argument("name", metavar="RUN", required=False)
 @volume_option
-def cancel(name: str | None, volume: Path) -> None:
+@place_options
+def cancel(name: str | None, volume: Path, cluster: Path | None, namespace: str | None) -> None:
     """Stop RUN and its running steps.
 
     Without RUN, the newest. The same `run` command goes on later from where the steps were.
     """
-    from vasevqa.commands import runs
+    from vasevqa.commands import remotely, runs
 
+    if remotely.is_remote(volume, cluster, namespace):
+        sys.exit(remotely.answer(cluster, namespace, ["cancel", *remotely.asked(name)]))
     runs.cancel(name, volume)
 
 

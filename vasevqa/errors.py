@@ -60,6 +60,13 @@ class ClusterAway(ClusterError):
     retry = True
 
 
+class Broken(ClusterError):
+    """A connection to a pod was lost; another one may go on. `moved`: something was done on it first."""
+
+    retry = True
+    moved = False
+
+
 class StorageError(VaseError):
     """The volume is full, read-only or not permitted (sysexits' EX_IOERR)."""
 

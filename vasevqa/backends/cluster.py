@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vasevqa import __version__
 from vasevqa.errors import ConfigError, nearest
@@ -47,6 +47,12 @@ class Proxy(_Model):
     https: str | None = Field(None, description="HTTPS_PROXY")
     no: str | None = Field(None, description="NO_PROXY")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_is_a_word(cls, given: Any) -> Any:
+        # To YAML 1.1 a plain `no` is false, also as a key.
+        return {"no" if key is False else key: value for key, value in given.items()} if isinstance(given, Mapping) else given
+
     def variables(self) -> dict[str, str]:
         """The environment that says so."""
         named = {"HTTP_PROXY": self.http, "HTTPS_PROXY": self.https, "NO_PROXY": self.no}
@@ -71,6 +77,7 @@ class Cluster(_Model):
     pull_secrets: list[Name] = Field(default_factory=list, description="Secrets that hold the registry's credentials")
     secrets: dict[Variable, SecretKey] = Field(default_factory=dict, description="variables whose values lie in Secrets, such as HF_TOKEN")
     gpu_resource: str = Field("nvidia.com/gpu", pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$", description="what the cluster calls a GPU; MIG slices too")
+    gpu_product: str | None = Field(None, description="GPU model of every step with a GPU that names none itself, as the node's label has it")
     gpu_memory_label: str = Field("nvidia.com/gpu.memory", description="node label with a GPU's memory in MiB")
     gpu_product_label: str = Field("nvidia.com/gpu.product", description="node label with the GPU's model")
     node_selector: dict[str, str] = Field(default_factory=dict, description="labels that a node must have")

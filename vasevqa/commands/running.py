@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from vasevqa.backends.base import Backend, job_prefix
-from vasevqa.backends.cluster import load_cluster
+from vasevqa.backends.cluster import Cluster, load_cluster
 from vasevqa.commands import placing
+from vasevqa.commands.launching import once
 from vasevqa.display import make_display
-from vasevqa.errors import ConfigError
+from vasevqa.errors import ConfigError, Interrupted
 from vasevqa.pipeline.artifacts import Volume
 from vasevqa.pipeline.catalog import PIPELINE
 from vasevqa.pipeline.launcher import Cancelled, Detached, Launcher
@@ -23,7 +25,7 @@ from vasevqa.pipeline.runs import Run, all_runs, finished_run, new_run, open_run
 
 
 def _planned(given: dict[str, Any]) -> tuple[Recipe, Plan]:
-    recipe = load_recipe(given["recipe"], PIPELINE, given["overrides"], given["inputs"])
+    recipe = load_recipe(given["recipe"], PIPELINE, given["overrides"], given["inputs"], given["inputs_from"])
     volume = Volume(given["volume"].absolute())
     selection = Selection(given["first"], given["last"], given["only"], given["refresh"])
     return recipe, make_plan(recipe, PIPELINE, volume, selection)
@@ -60,6 +62,12 @@ def run(given: dict[str, Any]) -> int:
             f"There is no folder {given['volume']} here, and the launcher must see the claim's files: name the folder where this machine has them with "
             "--volume, or let the launcher run in the cluster with `vasevqa submit`."
         )
+    if given["launch"]:
+        return once(given["launch"], given["volume"].absolute(), lambda: _run(given))
+    return _run(given)
+
+
+def _run(given: dict[str, Any]) -> int:
     recipe, planned = _planned(given)
     as_json = given["as_json"]
     if all(step.hit for step in planned.steps):
@@ -69,6 +77,7 @@ def run(given: dict[str, Any]) -> int:
             click.echo(json.dumps(line) if as_json else f"Nothing to do: all {len(planned.steps)} steps are up to date. Report: {before.report}")
             return 0
     cluster = load_cluster(given["cluster"])
+    planned = _with_product(planned, cluster)
     backend = placing.make_backend(given["backend"], planned.volume, cluster)
     for earlier in all_runs(planned.volume):
         bury(earlier.lease, backend.gone)
@@ -83,6 +92,18 @@ def run(given: dict[str, Any]) -> int:
             return _execute(planned, record, backend, given)
     finally:
         backend.close()
+
+
+def _with_product(planned: Plan, cluster: Cluster) -> Plan:
+    """The site's GPU model for the steps with a GPU that name none. It changes no result, so it is in no key."""
+    if cluster.gpu_product is None:
+        return planned
+    given = {"gpu_product": cluster.gpu_product}
+    steps = [
+        step if step.resources.gpu_product or not step.resources.gpus else replace(step, resources=step.resources.model_copy(update=given))
+        for step in planned.steps
+    ]
+    return replace(planned, steps=tuple(steps))
 
 
 def _execute(planned: Plan, record: Run, backend: Backend, given: dict[str, Any]) -> int:
@@ -106,7 +127,7 @@ def _execute(planned: Plan, record: Run, backend: Backend, given: dict[str, Any]
             return 130
         if isinstance(error, Detached):
             click.echo(f"Detached from {record.name}: its steps go on, and the same command takes them up again; `vasevqa cancel {record.name}` stops them.")
-            return 0
+            return Interrupted.exit_code if given["launch"] else 0  # in the cluster: not done, start me again
         raise
     display.close()
     write_report(record.path, planned.volume, quiet=as_json)

@@ -58,8 +58,14 @@ class _Lines:
         return self.where
 
 
-def load_recipe(path: Path, pipeline: Pipeline, overrides: Sequence[str] = (), inputs: Sequence[str] = ()) -> Recipe:
-    """The recipe in `path` with `--set step.param=value` and `--input name=path` applied; ConfigError names the line that is wrong."""
+def load_recipe(
+    path: Path, pipeline: Pipeline, overrides: Sequence[str] = (), inputs: Sequence[str] = (), base: Path | None = None, here: bool = True
+) -> Recipe:
+    """The recipe in `path` with `--set step.param=value` and `--input name=path` applied; ConfigError names the line that is wrong.
+
+    Inputs are relative to `base`, or to the recipe's own folder. Without `here` they lie on another machine: they need not
+    exist, and stay as they were written.
+    """
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ConfigError(f"{path} is larger than {MAX_BYTES >> 20} MiB; that is no recipe.")
@@ -76,9 +82,9 @@ def load_recipe(path: Path, pipeline: Pipeline, overrides: Sequence[str] = (), i
         name, equals, value = given.partition("=")
         if not equals or not value:
             raise ConfigError(f"--input {given}: write it as name=path.")
-        tree.setdefault("inputs", {})[name] = str(Path(value).absolute()) if Path(value).exists() else value
+        tree.setdefault("inputs", {})[name] = str(Path(value).absolute()) if here and Path(value).exists() else value
         lines.options["inputs", name] = f"--input {given}"
-    return _check(tree, path, pipeline, lines)
+    return _check(tree, path.stem, pipeline, lines, (base or path.parent) if here else None)
 
 
 def _parse(text: str, lines: _Lines) -> dict[str, Any]:
@@ -140,9 +146,9 @@ def _set(tree: dict[str, Any], override: str, lines: _Lines) -> None:
     lines.options[tuple(words)] = f"--set {override}"
 
 
-def _check(tree: dict[str, Any], path: Path, pipeline: Pipeline, lines: _Lines) -> Recipe:
+def _check(tree: dict[str, Any], stem: str, pipeline: Pipeline, lines: _Lines, base: Path | None) -> Recipe:
     _known(tree, TOP, (), lines)
-    name = tree.get("name", path.stem)
+    name = tree.get("name", stem)
     if not isinstance(name, str) or not name.strip():
         raise ConfigError(f"{lines.at('name')}: the name is a word, not {name!r}.")
     skip = tree.get("skip") or []
@@ -154,7 +160,7 @@ def _check(tree: dict[str, Any], path: Path, pipeline: Pipeline, lines: _Lines) 
     for item in skip:
         if pipeline.step(item).hands_on is None:
             raise ConfigError(f"{lines.at('skip')}: {item} can't be skipped, since nothing can stand for its result; give it as `inputs: {{{item}: PATH}}`.")
-    inputs = _inputs(tree.get("inputs") or {}, path, pipeline, lines)
+    inputs = _inputs(tree.get("inputs") or {}, base, pipeline, lines)
     steps = tree.get("steps") or {}
     if not isinstance(steps, dict):
         raise ConfigError(f"{lines.at('steps')}: steps is a mapping from step to settings.")
@@ -171,7 +177,7 @@ def _known(found: dict[str, Any], known: Sequence[str], path: tuple[str, ...], l
             raise ConfigError(f"{lines.at(*path, key)}: there is no {what} '{key}'.{nearest(key, list(known))}")
 
 
-def _inputs(given: Any, path: Path, pipeline: Pipeline, lines: _Lines) -> dict[str, str]:
+def _inputs(given: Any, base: Path | None, pipeline: Pipeline, lines: _Lines) -> dict[str, str]:
     if not isinstance(given, dict):
         raise ConfigError(f"{lines.at('inputs')}: inputs is a mapping from name to path.")
     declared = {source.name: (step, name) for step in pipeline.steps for name, source in step.sources().items() if source.recipe}
@@ -183,7 +189,10 @@ def _inputs(given: Any, path: Path, pipeline: Pipeline, lines: _Lines) -> dict[s
             continue
         if not isinstance(value, str):
             raise ConfigError(f"{lines.at('inputs', name)}: an input is a path, not {value!r}.")
-        place = path.parent / Path(value).expanduser()
+        if base is None:
+            found[name] = value
+            continue
+        place = base / Path(value).expanduser()
         hub = name in declared and declared[name][0].stage.input(declared[name][1]).hub
         if place.exists():
             found[name] = _plain(place)
@@ -191,7 +200,7 @@ def _inputs(given: Any, path: Path, pipeline: Pipeline, lines: _Lines) -> dict[s
             found[name] = value
         else:
             raise ConfigError(
-                f"{lines.at('inputs', name)}: the input '{name}' does not exist at {place.absolute()}; correct the path (it is relative to the recipe)."
+                f"{lines.at('inputs', name)}: the input '{name}' does not exist at {place.absolute()}; correct the path (it is relative to {base.absolute()})."
             )
     return found
 

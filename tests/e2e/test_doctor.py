@@ -1,0 +1,61 @@
+"""`vasevqa doctor` and `helm test` on a real cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from tests.e2e.inside import Site, inside_images, site, until  # noqa: F401 - fixtures
+from tests.pipeline.kit import ROOT
+
+VASE = ROOT / "vasevqa/recipes/vase.yaml"
+
+
+def findings(site: Site, *words: Any, check: int) -> dict[str, dict[str, Any]]:  # noqa: F811
+    out = site.vasevqa("doctor", *words, "--backend", "kubernetes", "--json", check=check).stdout
+    return {found["what"]: found for found in map(json.loads, out.splitlines())}
+
+
+def test_a_fit_namespace_is_green_and_what_may_not_be_seen_is_not_checked(site: Site) -> None:  # noqa: F811
+    site.be_a_user()
+    found = findings(site, check=0)
+    assert {finding["state"] for finding in found.values()} <= {"ok", "not checked"}
+    assert {"cluster", "claim", "rights: jobs", "rights: pods/exec", "space"} <= set(found)
+    assert found["service account"]["state"] == "not checked"
+    assert found[f"image {site.images['launcher']}"]["state"] == "ok"
+    until(lambda: not site.names("pods"), "the pods to go", 60)
+    out = site.helm("test", "it", "--logs")
+    assert "Phase:          Succeeded" in out
+    assert "ok    rights: jobs" in out
+
+
+def test_what_is_wrong_is_said_with_what_to_do(site: Site) -> None:  # noqa: F811
+    site.be_a_user()
+    site.cluster_file(claim="other", queue="q", secrets={"HF_TOKEN": {"secret": "hub", "key": "token"}}, images={**site.images, "classify": "no/such:image"})
+    recipe = site.folder / "r.yaml"
+    recipe.write_text("inputs: {images: nowhere, train-classifier: words/alpha.txt}\nto: classify\n")
+    found = findings(site, recipe, check=69)
+    assert "there is no claim other" in found["claim"]["text"]
+    assert "can't be pulled" in found["image no/such:image"]["text"]
+    assert found["secret hub"]["state"] == "not checked"  # a user's role doesn't read Secrets
+    assert found["GPUs"]["state"] == "not checked"
+    site.cluster_file(images={**site.images, "classify": site.images["copying"]})
+    found = findings(site, recipe, check=2)
+    assert "there is no /data/nowhere" in found["input images"]["text"]
+    assert found["input train-classifier"]["state"] == "ok"
+
+
+def test_an_administrator_is_told_about_gpus_and_secrets(site: Site) -> None:  # noqa: F811
+    site.be_a_user()
+    site.kubeconfig.unlink()
+    env = {"KUBECONFIG": os.environ["KUBECONFIG"]}
+    site.cluster_file(secrets={"HF_TOKEN": {"secret": "hub", "key": "token"}})
+    site.kubectl("create", "secret", "generic", "hub", "--from-literal=other=x")
+    words = ("doctor", VASE, "--backend", "kubernetes", "-n", site.namespace, "--json", "--no-pull", "--set", "sft.resources.gpus=64")
+    out = site.vasevqa(*words, check=69, env=env).stdout
+    found = {finding["what"]: finding for finding in map(json.loads, out.splitlines())}
+    assert "it has no key token" in found["secret hub"]["text"]
+    assert "no node has 64 GPUs" in found["GPUs: sft"]["text"]
+    assert found["GPUs: classify"]["state"] == "ok"
+    assert found["volume"]["state"] == "not checked"

@@ -1,0 +1,66 @@
+"""The curation half of the demo, from `helm install` alone, in the stages' real images."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.e2e.inside import CHART, Site, command, site_in, until
+from tests.pipeline.kit import ROOT
+from vasevqa.backends.cluster import Cluster
+from vasevqa.pipeline.artifacts import Volume
+from vasevqa.pipeline.runs import all_runs
+
+STAGES = ("launcher", "train-classifier", "classify", "clip-filter", "select-views")
+
+
+@pytest.fixture
+def real_site() -> Iterator[Site]:
+    """A namespace that uses the images of `make images`, brought into the cluster."""
+    images = {stage: Cluster().image(stage) for stage in STAGES}
+    if os.environ.get("VASEVQA_E2E_LOAD"):
+        command(*os.environ["VASEVQA_E2E_LOAD"].split(), *images.values())
+    yield from site_in(images)
+
+
+def demo_inputs(folder: Path) -> None:
+    """The demo's photographs and models: those of an earlier `make demo` if it was run here."""
+    made = Path(os.environ.get("VASEVQA_E2E_DEMO", ROOT / "demo/inputs"))
+    if not made.is_dir():
+        subprocess.run([sys.executable, "-m", "vasevqa.cli", "sample", str(made), "--models"], check=True, cwd=ROOT)
+    for name in ("photos", "quality", "models/tiny-clip"):
+        shutil.copytree(made / name, folder / name)
+
+
+@pytest.mark.timeout(1500)
+def test_the_demo_is_curated_by_helm_install_alone(real_site: Site) -> None:
+    site = real_site
+    demo_inputs(site.volume / "inputs")
+    recipe = yaml.safe_load((ROOT / "vasevqa/recipes/demo.yaml").read_text())
+    recipe["inputs"] = {"images": "inputs/photos", "quality_data": "inputs/quality", "clip_model": "inputs/models/tiny-clip"}
+    recipe |= {"to": "select-views"}
+    site.add_volume("it-vasevqa")
+    path = site.folder / "demo.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    site.helm("install", "it", CHART, "--set", f"volume.storageClass=,tag={Cluster().tag}", "--set-file", f"recipe={path}")
+    until(lambda: site.launchers() and site.launchers()[0]["status"].get("conditions"), "the run to end", 1200)
+    log = site.kubectl("logs", "-l", "app.kubernetes.io/component=launcher", "--tail=-1")
+    [job] = site.launchers()
+    assert job["status"].get("succeeded") == 1, log
+    [run] = all_runs(Volume(site.volume))
+    assert set(run.artifacts()) == {"train-classifier", "classify", "clip-filter", "select-views"}
+    report = json.loads((run.artifacts()["clip-filter"] / "filtering_report.json").read_text())
+    assert report
+    assert "<html" in run.report.read_text()
+    assert run.place["backend"] == "kubernetes"
+    site.helm("uninstall", "it")
+    until(lambda: not site.names("jobs,pods,roles"), "Jobs, pods and roles to go", 120)
+    assert site.names("persistentvolumeclaims") == {"it-vasevqa"}

@@ -1,0 +1,177 @@
+"""Launchers in the cluster: starting one, finding it again, following what it prints."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from vasevqa.backends.kubernetes_access import Access, trouble
+from vasevqa.backends.kubernetes_api import Object, Refused
+from vasevqa.backends.launcher_manifest import LAUNCH_LABEL, Launch, owner_reference, render_launcher, render_settings
+from vasevqa.errors import ClusterAway, ClusterError, ConfigError, nearest
+
+LOOK_SECONDS = 1.0
+REMOVAL_SECONDS = 120.0
+# With these the launcher has said its last word: the restarts that the Job still allows would only repeat it.
+SETTLED = (1, 2, 3, 4, 5, 6, 130)
+
+
+def start(access: Access, launch: Launch, owner: str | None = None) -> bool:
+    """Start the launch, or leave it be if it runs already (False). `owner` names the ConfigMap that it goes down with."""
+    above = None
+    if owner is not None:
+        found = access.ask(f"read the ConfigMap {owner}", access.get, access.path("configmaps", owner))
+        above = owner_reference(owner, found["metadata"]["uid"])
+    uid = _settings(access, launch, above)
+    job = render_launcher(launch, owner_reference(launch.name, uid))
+    if _create(access, "start the launcher", "jobs", job) is not None:
+        return True
+    standing = access.ask("read the launcher's Job", access.find, "jobs", launch.name)
+    if standing is not None and not verdict(standing) and "deletionTimestamp" not in standing["metadata"]:
+        return False
+    access.ask("remove the launcher's last Job", access.delete, "jobs", launch.name)
+    _gone(access, "jobs", launch.name)
+    if _create(access, "start the launcher", "jobs", job) is None:
+        raise ClusterError(f"Somebody else is starting {launch.name} at this moment; `vasevqa attach {launch.name}` follows it.")
+    return True
+
+
+def _settings(access: Access, launch: Launch, above: Mapping[str, Any] | None) -> str:
+    """The uid of the launch's ConfigMap, which is made if need be."""
+    while True:
+        made = _create(access, "hand over the recipe", "configmaps", render_settings(launch, above))
+        if made is None:
+            made = access.ask("read the recipe", access.find, "configmaps", launch.name)
+        if made is not None and "deletionTimestamp" not in made["metadata"]:
+            return str(made["metadata"]["uid"])
+        _gone(access, "configmaps", launch.name)
+
+
+def _create(access: Access, doing: str, kind: str, manifest: Mapping[str, Any]) -> Object | None:
+    """What was created, or None if something of that name exists."""
+    try:
+        made: Object = access.ask(doing, access.create, kind, manifest)
+    except Refused as refusal:
+        if refusal.status != 409:
+            raise
+        return None
+    return made
+
+
+def _gone(access: Access, kind: str, name: str) -> None:
+    """Wait until an object that is being removed is gone."""
+    end = time.monotonic() + REMOVAL_SECONDS
+    while access.ask("see what is left of an earlier launch", access.find, kind, name) is not None:
+        if time.monotonic() > end:
+            raise ClusterError(f"{name} of an earlier launch is still being removed; try again in a minute.")
+        time.sleep(LOOK_SECONDS)
+
+
+def verdict(job: Mapping[str, Any]) -> str:
+    """'Complete', 'Failed' or '' for a Job that isn't over."""
+    conditions = job.get("status", {}).get("conditions") or []
+    return next((item["type"] for item in conditions if item["type"] in ("Complete", "Failed") and item["status"] == "True"), "")
+
+
+def find(access: Access, name: str | None) -> str:
+    """The launch called `name` (or beginning so), or the one that made the run of that name; the newest without a name."""
+    found = access.ask("list launches", access.all, "configmaps", labelSelector=LAUNCH_LABEL)
+    launches = [item["metadata"]["name"] for item in found]
+    if not launches:
+        raise ConfigError(f"There is no launch in namespace {access.namespace}; start one with `vasevqa submit RECIPE`.")
+    if name is None:
+        return str(launches[-1])
+    if name in launches:
+        return name
+    run = access.ask("look for the run", access.find, "configmaps", f"vase-run-{name}") or {"metadata": {}}
+    for owner in run["metadata"].get("ownerReferences", []):
+        if owner["name"] in launches:
+            return str(owner["name"])
+    near = [launch for launch in launches if launch.startswith(name)]
+    if len(near) == 1:
+        return str(near[0])
+    raise ConfigError(f"There {'are several launches' if near else 'is no launch or run'} '{name}' in namespace {access.namespace}.{nearest(name, launches)}")
+
+
+def newest_pod(access: Access, launch: str) -> Object | None:
+    """The launcher's pod, if it has one."""
+    found = access.ask("look for the launcher's pod", access.all, "pods", labelSelector=f"job-name={launch}")
+    return found[-1] if found else None
+
+
+def follow(access: Access, launch: str, say: Callable[[str], None]) -> int:
+    """Pass on what the launcher prints until it is over; its exit code."""
+    log, told, code = _Log(access, say), "", 0
+    while True:
+        try:
+            job = access.ask("read the launcher's Job", access.find, "jobs", launch)
+            if job is None:
+                raise ClusterError(f"There is no launcher {launch} any more: it was removed.")
+            over = verdict(job)
+            pod = newest_pod(access, launch)
+            note = _waits(access, launch, pod) if not over else ""
+            if pod is not None and _began(pod):
+                log.read(pod["metadata"]["name"])
+                pod = newest_pod(access, launch) or pod
+            code = (_code(pod) if pod else 0) or code
+        except ClusterAway as error:
+            over, note = "", str(error).rstrip(".")
+        if note and note != told:
+            say(f"The launcher waits: {note}.")
+        told = note or told
+        if over == "Complete":
+            return 0
+        if code in SETTLED or over:
+            return code or 1
+        time.sleep(LOOK_SECONDS)
+
+
+def _waits(access: Access, launch: str, pod: Object | None) -> str:
+    """What keeps the launcher from running, by its pod, or by the Job's events if it has none."""
+    if pod is not None:
+        return trouble(pod) if pod["status"].get("phase") == "Pending" else ""
+    with contextlib.suppress(Refused):
+        events = access.all("events", fieldSelector=f"involvedObject.kind=Job,involvedObject.name={launch},type=Warning")
+        if events:
+            return str(events[-1].get("message", "")).rstrip(".")
+    return ""
+
+
+def _began(pod: Object) -> bool:
+    statuses = pod["status"].get("containerStatuses") or []
+    return any((status.get("state") or {}).get(at) for status in statuses for at in ("running", "terminated"))
+
+
+def _code(pod: Mapping[str, Any]) -> int:
+    """The exit code of the launcher's last process; 0 if none ended badly."""
+    for status in pod["status"].get("containerStatuses") or []:
+        for when in ("state", "lastState"):
+            ended = (status.get(when) or {}).get("terminated")
+            if ended:
+                return int(ended.get("exitCode", 0))
+    return 0
+
+
+class _Log:
+    """A pod's log, passed on line by line, each once, whatever happens to the connection."""
+
+    def __init__(self, access: Access, say: Callable[[str], None]) -> None:
+        self.access, self.say = access, say
+        self.last = ""  # the newest line's time, to the nanosecond
+
+    def read(self, pod: str) -> None:
+        """Up to the end of the container's present process, or until the connection breaks: the next call goes on there."""
+        since = f"{self.last[:19]}Z" if self.last else ""
+        with contextlib.suppress(Refused, ClusterAway):  # between two starts of the container, or gone: what follows says it
+            for lines in self.access.log(pod, "launcher", since):
+                for line in lines:
+                    self._take(line.decode("utf-8", "replace").rstrip("\n"))
+
+    def _take(self, line: str) -> None:
+        stamp, _, text = line.partition(" ")
+        moment = stamp.rstrip("Z").ljust(29, "0")  # a server leaves trailing zeros out
+        if moment > self.last:
+            self.last = moment
+            self.say(text)

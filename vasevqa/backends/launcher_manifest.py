@@ -1,0 +1,158 @@
+"""The launcher itself as a Job, and a pod for moving files: plain data, as `manifest.py` does it for stages. Helm's chart starts the same Job."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from vasevqa import __version__
+from vasevqa.backends.cluster import Cluster
+
+VOLUME = "/data"  # where the launcher sees the volume, and with it every stage
+SETTINGS = "/etc/vasevqa"
+LAUNCH_LABEL = "vasevqa/launch"
+RESTARTS = 4  # of a launcher that was killed: it adopts what runs; one whose run failed for good says so again and starts nothing
+# Small, and with limits, so that a namespace with a quota takes it. Digesting inputs is the launcher's hardest work.
+LAUNCHER_RESOURCES = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"cpu": "2", "memory": "1Gi"}}
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A recipe on its way into the cluster. Its name says recipe, options, images and settings: the same again is the same launch."""
+
+    recipe: str  # its text
+    title: str
+    cluster: Cluster
+    arguments: tuple[str, ...] = ()  # further options of `vasevqa run`
+
+    @property
+    def settings(self) -> str:
+        """The Cluster file for the launcher. It is in the cluster and in the namespace; the tag is the one meant here, whatever its environment says."""
+        kept = self.cluster.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"context", "namespace"})
+        return yaml.safe_dump({**kept, "tag": self.cluster.tag}, sort_keys=True, allow_unicode=True)
+
+    @property
+    def name(self) -> str:
+        """vasevqa-<recipe>-<hash>: of its ConfigMap and of its Job."""
+        word = re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")[:30].strip("-") or "run"
+        said = json.dumps([self.recipe, self.settings, self.arguments, self.cluster.image("launcher")])
+        return f"vasevqa-{word}-{hashlib.sha256(said.encode()).hexdigest()[:10]}"
+
+
+def owner_reference(name: str, uid: str) -> dict[str, Any]:
+    """Ties an object's life to that of the ConfigMap `name`."""
+    return {"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": uid}
+
+
+def render_settings(launch: Launch, owner: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The ConfigMap that the launcher reads; it can't change under a launcher that is restarted."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": _metadata(launch.name, "launch", launch.cluster, owner, {LAUNCH_LABEL: launch.name}),
+        "data": {"recipe.yaml": launch.recipe, "cluster.yaml": launch.settings},
+        "immutable": True,
+    }
+
+
+def render_launcher(launch: Launch, owner: Mapping[str, Any]) -> dict[str, Any]:
+    """The Job of the launcher, owned by the ConfigMap of `render_settings`."""
+    arguments = ["run", f"{SETTINGS}/recipe.yaml", "--backend", "kubernetes", "--cluster", f"{SETTINGS}/cluster.yaml"]
+    arguments += ["--volume", VOLUME, "--inputs-from", VOLUME, "--detach", *launch.arguments]
+    environment: list[dict[str, Any]] = [
+        {"name": "VASEVQA_OWNER_CONFIGMAP", "value": launch.name},
+        {"name": "VASEVQA_POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},
+        # The Job's own uid: with it a restarted launcher knows what became of the same launch.
+        {"name": "VASEVQA_LAUNCH", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['controller-uid']"}}},
+    ]
+    container = {**_container(launch.cluster, "launcher", arguments, environment), "resources": LAUNCHER_RESOURCES}
+    container["volumeMounts"].append({"name": "settings", "mountPath": SETTINGS, "readOnly": True})
+    # A restart in the same pod finds the lease of the one before and takes it over at once.
+    spec = _pod(launch.cluster, container, "OnFailure")
+    spec |= {"serviceAccountName": launch.cluster.service_account or "vasevqa", "automountServiceAccountToken": True}
+    spec["volumes"].append({"name": "settings", "configMap": {"name": launch.name}})
+    labels = {LAUNCH_LABEL: launch.name}
+    meta = _metadata(launch.name, "launcher", launch.cluster, None, labels)
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": _metadata(launch.name, "launcher", launch.cluster, owner, labels),
+        "spec": {
+            "backoffLimit": RESTARTS,
+            "template": {"metadata": {"labels": meta["labels"], **_annotations(launch.cluster)}, "spec": spec},
+        },
+    }
+
+
+def render_pod(name: str, component: str, cluster: Cluster, arguments: Sequence[str], command: Sequence[str] = ()) -> dict[str, Any]:
+    """A bare pod of the launcher's image with the volume, without any rights: for moving files and for looking."""
+    container = {**_container(cluster, component, arguments, []), "resources": LAUNCHER_RESOURCES}
+    if command:
+        container["command"] = list(command)
+    meta = _metadata(name, component, cluster, None, {})
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {**meta, **_annotations(cluster)}, "spec": _pod(cluster, container, "Never")}
+
+
+def _metadata(name: str, component: str, cluster: Cluster, owner: Mapping[str, Any] | None, labels: Mapping[str, str]) -> dict[str, Any]:
+    standard = {
+        "app.kubernetes.io/name": "vasevqa",
+        "app.kubernetes.io/component": component,
+        "app.kubernetes.io/part-of": "vasevqa",
+        "app.kubernetes.io/managed-by": "vasevqa",
+        "app.kubernetes.io/version": __version__,
+    }
+    return {"name": name, "labels": {**cluster.labels, **standard, **labels}, **({"ownerReferences": [dict(owner)]} if owner else {})}
+
+
+def _annotations(cluster: Cluster) -> dict[str, Any]:
+    return {"annotations": dict(cluster.annotations)} if cluster.annotations else {}
+
+
+def _container(cluster: Cluster, name: str, arguments: Sequence[str], environment: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    data = {"name": "volume", "mountPath": VOLUME, **({"subPath": cluster.claim_path} if cluster.claim_path else {})}
+    return {
+        "name": name,
+        "image": cluster.image("launcher"),
+        "imagePullPolicy": cluster.pull_policy,
+        "args": list(arguments),
+        "env": [{"name": "VASEVQA_VOLUME", "value": VOLUME}, *environment],
+        "securityContext": {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}},
+        "volumeMounts": [data, {"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - inside the pod
+    }
+
+
+def _pod(cluster: Cluster, container: Mapping[str, Any], restart: str) -> dict[str, Any]:
+    """A pod that Pod Security's "restricted" takes."""
+    spec: dict[str, Any] = {
+        "restartPolicy": restart,
+        "automountServiceAccountToken": False,
+        "terminationGracePeriodSeconds": 30,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": cluster.user,
+            "runAsGroup": cluster.group,
+            "fsGroup": cluster.group,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [dict(container)],
+        "volumes": [
+            {"name": "volume", "persistentVolumeClaim": {"claimName": cluster.claim}},
+            {"name": "tmp", "emptyDir": {}},
+        ],
+    }
+    if cluster.pull_secrets:
+        spec["imagePullSecrets"] = [{"name": name} for name in cluster.pull_secrets]
+    if cluster.node_selector:
+        spec["nodeSelector"] = dict(cluster.node_selector)
+    if cluster.tolerations:
+        spec["tolerations"] = [item.model_dump(by_alias=True, exclude_none=True) for item in cluster.tolerations]
+    if cluster.priority_class:
+        spec["priorityClassName"] = cluster.priority_class
+    return spec

@@ -1,0 +1,269 @@
+"""`vasevqa doctor`: is the place fit for the recipe, before it costs anything?"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vasevqa import files
+from vasevqa.backends.checks import BAD, OK, UNKNOWN, WARNING, Finding, found
+from vasevqa.backends.cluster import Cluster
+from vasevqa.backends.launcher_manifest import VOLUME
+from vasevqa.cli import cluster_option, volume_option
+from vasevqa.commands.cleaning import size
+from vasevqa.commands.submitting import cluster_of, namespace_option
+from vasevqa.errors import ClusterError, VaseError
+from vasevqa.pipeline.catalog import PIPELINE
+from vasevqa.pipeline.entry import HUB_ID
+from vasevqa.pipeline.recipe import Recipe, load_recipe
+from vasevqa.pipeline.spec import Resources, quantity_bytes
+
+if TYPE_CHECKING:
+    from vasevqa.backends.kubernetes_access import Access
+
+MARKS = {OK: ("ok  ", "green"), WARNING: ("look", "yellow"), BAD: ("BAD ", "red"), UNKNOWN: ("?   ", None)}
+SHM = "/dev/shm"  # noqa: S108 - what data loaders share
+RESERVE = 1 << 30  # bytes that logs, reports and checkpoints of adapters take
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a recipe asks of the place."""
+
+    stages: dict[str, str]  # step -> stage, of the steps that run
+    resources: dict[str, Resources]
+    inputs: dict[str, str]
+    models: tuple[str, ...]  # the inputs that are models
+    copies: dict[str, int]  # input -> how many times its size is written
+
+
+@click.command()
+@click.argument("recipe", type=click.Path(path_type=Path, dir_okay=False), required=False)
+@click.option(
+    "--backend", type=click.Choice(["local", "docker", "kubernetes"]), default="local", envvar="VASEVQA_BACKEND", show_default=True, help="where steps run"
+)
+@volume_option
+@cluster_option
+@namespace_option
+@click.option("--set", "overrides", multiple=True, metavar="STEP.PARAM=VALUE", help="change a parameter")
+@click.option("--input", "inputs", multiple=True, metavar="NAME=PATH", help="give or replace an input")
+@click.option("--inputs-from", type=click.Path(path_type=Path, file_okay=False), help="paths in the recipe are relative to this folder, not to the recipe")
+@click.option("--pull/--no-pull", default=True, show_default=True, help="start a tiny pod of each image to see whether it can be pulled")
+@click.option("--upload", is_flag=True, help="inputs on this machine will be brought to the volume, as `submit --upload` does")
+@click.option("--look", hidden=True, help="look at the volume alone, for what this JSON says of a recipe")
+@click.option("--json", "as_json", is_flag=True, help="print JSON lines")
+def doctor(**given: Any) -> None:
+    """Check the place before spending GPU hours.
+
+    Looks at the cluster or engine, rights, claim, free space, images, GPUs, secrets, queue and models, for RECIPE if one is given.
+    One line each; what may not be looked at is "?". The exit code is the worst line's, 0 if none is bad.
+
+    \b
+    Example:
+      vasevqa doctor recipe.yaml --backend kubernetes -n my-namespace
+    """
+    worst = 0
+    for finding in _findings(given):
+        worst = max(worst, finding.code)
+        if given["as_json"]:
+            click.echo(json.dumps(finding.plain(), ensure_ascii=False))
+        else:
+            mark, colour = MARKS[finding.state]
+            click.echo(f"{click.style(mark, fg=colour)}  {finding.what}: {finding.text}")
+    sys.exit(worst)
+
+
+def _findings(given: dict[str, Any]) -> Iterator[Finding]:
+    if given["look"]:
+        yield from volume_findings(given["volume"], **json.loads(given["look"]))
+        return
+    remote = given["backend"] == "kubernetes" and not given["volume"].is_dir()
+    recipe = None
+    if given["recipe"]:
+        try:
+            recipe = load_recipe(given["recipe"], PIPELINE, given["overrides"], given["inputs"], given["inputs_from"], here=not remote)
+        except VaseError as error:
+            yield Finding("recipe", BAD, str(error), error.exit_code)
+        else:
+            yield Finding("recipe", OK, f"{recipe.name}: {', '.join(wanted(recipe).stages)}")
+    asked = wanted(recipe) if recipe else Wanted({}, {}, {}, (), {})
+    yield from _lacking(recipe, asked)
+    coming = 0
+    if remote and given["upload"]:
+        here = {name: given["recipe"].parent / Path(value).expanduser() for name, value in asked.inputs.items()}
+        for name, path in here.items():
+            if path.exists():
+                coming += (1 + asked.copies.get(name, 0)) * size(path)
+                yield _model(name, path) if name in asked.models else Finding(f"input {name}", OK, f"{path} here, to be uploaded")
+        asked = replace(asked, inputs={name: value for name, value in asked.inputs.items() if not here[name].exists()})
+    try:
+        if given["backend"] == "kubernetes":
+            yield from _kubernetes(given, asked, remote, coming)
+            return
+        cluster = cluster_of(given["cluster"], None)
+        if given["backend"] == "docker":
+            yield from _docker(cluster, asked)
+        else:
+            yield from _local(asked)
+    except ClusterError as error:
+        yield Finding("cluster" if given["backend"] == "kubernetes" else "engine", BAD, str(error), error.exit_code)
+    yield from volume_findings(given["volume"], asked.inputs, asked.models, asked.copies)
+
+
+def stages_of(path: Path) -> list[str]:
+    """The stages whose images a recipe needs."""
+    return list(dict.fromkeys(wanted(load_recipe(path, PIPELINE, here=False)).stages.values()))
+
+
+def _lacking(recipe: Recipe | None, asked: Wanted) -> Iterator[Finding]:
+    """Inputs that steps need and the recipe doesn't name."""
+    for name in asked.stages:
+        step = PIPELINE.step(name)
+        for own, source in step.sources().items():
+            if recipe is not None and source.recipe and step.stage.input(own).required and source.name not in recipe.inputs:
+                text = f"{name} needs it, and the recipe names none; name it, or end before that step with `to`"
+                yield Finding(f"input {source.name}", BAD, text, 2)
+
+
+def wanted(recipe: Recipe) -> Wanted:
+    """The steps that run: up to `to`, without those that are skipped or replaced; and what their inputs are."""
+    names = [step.name for step in PIPELINE.steps if step.name not in recipe.skip and step.name not in recipe.inputs]
+    if recipe.to is not None:
+        above, todo = set(), [recipe.to]
+        while todo:
+            name = todo.pop()
+            above.add(name)
+            todo += [source.name for source in PIPELINE.step(name).sources().values() if not source.recipe and source.name not in above]
+        names = [name for name in names if name in above]
+    read = {source.name for name in names for source in PIPELINE.step(name).sources().values()}
+    inputs = {name: value for name, value in recipe.inputs.items() if name in read}
+    hubs = {source.name for step in PIPELINE.steps for name, source in step.sources().items() if source.recipe and step.stage.input(name).hub}
+    merges = sum(PIPELINE.step(name).stage.name in ("merge", "to-megatron") for name in names)  # each writes a whole model
+    copies = {"images": 1, "model": merges}
+    return Wanted(
+        {name: PIPELINE.step(name).stage.name for name in names},
+        {name: recipe.steps[name].resources for name in names},
+        inputs,
+        tuple(name for name in inputs if name in hubs),
+        {name: count for name, count in copies.items() if name in inputs and count},
+    )
+
+
+def volume_findings(volume: Path, inputs: Mapping[str, str], models: Any, copies: Mapping[str, int], coming: int = 0) -> Iterator[Finding]:
+    """The volume as it is seen here: can it be written, do the inputs exist, are the models whole, does the space suffice?"""
+    top = volume
+    while not top.exists():
+        top = top.absolute().parent
+    if not os.access(top, os.W_OK):
+        yield Finding("volume", BAD, f"{top} can't be written by uid {os.getuid()}; change its owner or mode", 74)
+    need = RESERVE + coming  # bytes on their way here
+    for name, value in inputs.items():
+        path = volume / value
+        if path.exists():
+            need += copies.get(name, 0) * size(path)
+            yield _model(name, path) if name in models else Finding(f"input {name}", OK, str(path))
+        elif name in models and HUB_ID.fullmatch(value):
+            yield Finding(f"input {name}", UNKNOWN, f"{value} comes from a hub; its size is not counted")
+        else:
+            yield Finding(f"input {name}", BAD, f"there is no {path}; `vasevqa upload` brings it, or correct the recipe", 2)
+    free = files.free_bytes(volume)
+    text = f"{free / 2**30:.1f} GiB free on {volume}, about {need / 2**30:.1f} GiB needed"
+    yield Finding(
+        "space", OK if free > need else BAD, text if free > need else f"{text}; free some (`vasevqa clean` lists what can go)", 0 if free > need else 74
+    )
+
+
+def _model(name: str, path: Path) -> Finding:
+    from vasevqa.training.preflight import check_model
+
+    if name != "model":  # CLIP and others have layouts of their own, which their stages know
+        return Finding(f"input {name}", OK, str(path))
+    try:
+        model = check_model(path)
+    except VaseError as error:
+        return Finding(f"input {name}", BAD, str(error), error.exit_code)
+    return Finding(f"input {name}", OK, f"{path}, whole: {model.parameters / 1e9:.2f} billion parameters")
+
+
+def _local(asked: Wanted) -> Iterator[Finding]:
+    """This machine: /dev/shm and GPUs."""
+    most = max((quantity_bytes(resources.shm) for resources in asked.resources.values()), default=0)
+    has = files.free_bytes(Path(SHM))
+    if most:
+        text = f"{has / 2**30:.1f} GiB free, {most / 2**30:.1f} GiB asked for"
+        yield Finding(SHM, OK if has >= most else WARNING, text if has >= most else f"{text}; fewer data loader workers need less")
+    yield from _devices(asked)
+
+
+def _devices(asked: Wanted) -> Iterator[Finding]:
+    most = max((resources.gpus for resources in asked.resources.values()), default=0)
+    there = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    if most:
+        text = f"{there} here, {most} asked for"
+        yield Finding("GPUs", OK if there >= most else WARNING, text if there >= most else f"{text}; steps with `device: auto` will use the CPU")
+
+
+def _docker(cluster: Cluster, asked: Wanted) -> Iterator[Finding]:
+    """The engine and the images."""
+    from vasevqa.backends import docker
+
+    engine = docker.connect()
+    yield Finding("engine", OK, f"Docker {engine.version()['Version']}")
+    for image in dict.fromkeys(cluster.image(stage) for stage in asked.stages.values()):
+        if engine.images.list(name=image):
+            yield Finding(f"image {image}", OK, "there")
+        elif cluster.registry:
+            yield Finding(f"image {image}", UNKNOWN, "not on this machine; it will be pulled")
+        else:
+            yield Finding(f"image {image}", BAD, "not on this machine; `make images` builds it, or set `registry`", 69)
+    yield from _devices(asked)
+
+
+def _kubernetes(given: dict[str, Any], asked: Wanted, remote: bool, coming: int) -> Iterator[Finding]:
+    from vasevqa.backends import kubernetes_checks as checks
+    from vasevqa.backends.kubernetes_access import Access
+
+    access = Access(cluster_of(given["cluster"], given["namespace"]))
+    yield checks.server(access)
+    yield from checks.rights(access)
+    yield checks.account(access)
+    claims = list(checks.claim(access))
+    yield from claims
+    yield from checks.gpus(access, asked.resources)
+    yield from checks.secrets(access)
+    yield from checks.queue(access)
+    shm = max((quantity_bytes(resources.shm) for resources in asked.resources.values()), default=0)
+    if shm:
+        yield Finding(SHM, OK, f"each pod gets its own, up to {shm / 2**30:.1f} GiB of its memory")
+    if not remote:
+        yield from volume_findings(given["volume"], asked.inputs, asked.models, asked.copies)
+    if given["pull"] and access.allowed("create", "", "pods"):
+        images = [access.cluster.image(stage) for stage in ("launcher", *asked.stages.values())]
+        yield from checks.pulls(access, images)
+        if remote and not any(finding.state == BAD for finding in claims):
+            yield from _look(access, asked, coming)
+    elif remote:
+        yield Finding("volume", UNKNOWN, "only a pod sees it, and none may be made (or --no-pull)")
+    else:
+        yield Finding("images", UNKNOWN, "no pod may be made to try them (or --no-pull)")
+
+
+def _look(access: Access, asked: Wanted, coming: int) -> Iterator[Finding]:
+    """The volume, through a pod that mounts it."""
+    from vasevqa.commands.moving import volume_pod
+
+    look = json.dumps({"inputs": asked.inputs, "models": asked.models, "copies": asked.copies, "coming": coming})
+    out = bytearray()
+    try:
+        with volume_pod(access, "doctor") as pod:
+            access.run_in(pod, ["vasevqa", "doctor", "--volume", VOLUME, "--json", "--look", look], out.extend, lambda block: None)
+        yield from (found(json.loads(line)) for line in out.decode().splitlines())
+    except (ClusterError, ValueError, KeyError) as error:
+        yield Finding("volume", BAD, f"it could not be looked at: {error}", 69)
