@@ -24,6 +24,7 @@ from vasevqa.pipeline.artifacts import Volume
 
 Object = dict[str, Any]
 COPIED = ("vasevqa", "tests/__init__.py", "tests/pipeline", "locks/launcher.txt")
+SESSION = f"run-{os.urandom(4).hex()}"  # several may share a cluster
 IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc")
 
 
@@ -93,11 +94,11 @@ class Namespace:
         role["metadata"]["namespace"] = self.name
         apply(
             [
-                {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.name, "labels": {"vasevqa-e2e": "true"}}},
+                {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.name, "labels": {"vasevqa-e2e": SESSION}}},
                 {
                     "apiVersion": "v1",
                     "kind": "PersistentVolume",
-                    "metadata": {"name": self.name, "labels": {"vasevqa-e2e": "true"}},
+                    "metadata": {"name": self.name, "labels": {"vasevqa-e2e": SESSION}},
                     "spec": {
                         "capacity": size,
                         "accessModes": [access],
@@ -155,7 +156,7 @@ class Namespace:
 
 def all_removed() -> bool:
     """True once nothing of any of these namespaces is left."""
-    return not kubectl("get", "namespaces,pv", "-l", "vasevqa-e2e=true", "-o", "name").strip()
+    return not kubectl("get", "namespaces,pv", "-l", f"vasevqa-e2e={SESSION}", "-o", "name").strip()
 
 
 @dataclass
