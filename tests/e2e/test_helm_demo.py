@@ -38,6 +38,8 @@ def demo_inputs(folder: Path) -> None:
         subprocess.run([sys.executable, "-m", "vasevqa.cli", "sample", str(made), "--models"], check=True, cwd=ROOT)
     for name in ("photos", "quality", "models/tiny-clip"):
         shutil.copytree(made / name, folder / name)
+    for path in folder.rglob("*"):  # pods have another uid
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 @pytest.mark.timeout(1500)
