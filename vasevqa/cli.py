@@ -145,14 +145,15 @@ def plan(**given: Any) -> None:
 @click.argument("path", metavar="[RECIPE]", type=click.Path(path_type=Path, dir_okay=False), required=False)
 @click.option("--schema", is_flag=True, help="print the JSON schema for editors")
 @click.option("--stages", is_flag=True, help="print the stages that RECIPE runs, one a line")
-def recipe(path: Path | None, schema: bool, stages: bool) -> None:
+@click.option("--to", "last", metavar="STEP", help="up to this step")
+def recipe(path: Path | None, schema: bool, stages: bool, last: str | None) -> None:
     """Describe every step and its parameters, or RECIPE's stages."""
     if stages:
         from vasevqa.commands import doctoring
 
         if path is None:
             raise click.UsageError("--stages needs a RECIPE.")
-        click.echo("\n".join(doctoring.stages_of(path)))
+        click.echo("\n".join(doctoring.stages_of(path, last)))
         return
     from vasevqa.commands import running
 

@@ -18,7 +18,7 @@ from vasevqa.backends.cluster import Cluster
 from vasevqa.backends.launcher_manifest import VOLUME
 from vasevqa.cli import cluster_option, volume_option
 from vasevqa.commands.cleaning import size
-from vasevqa.commands.submitting import cluster_of, namespace_option
+from vasevqa.commands.submitting import absolute, cluster_of, known_step, namespace_option
 from vasevqa.errors import ClusterError, VaseError
 from vasevqa.pipeline.catalog import PIPELINE
 from vasevqa.pipeline.entry import HUB_ID
@@ -54,6 +54,7 @@ class Wanted:
 @namespace_option
 @click.option("--set", "overrides", multiple=True, metavar="STEP.PARAM=VALUE", help="change a parameter")
 @click.option("--input", "inputs", multiple=True, metavar="NAME=PATH", help="give or replace an input")
+@click.option("--to", "last", metavar="STEP", help="up to this step")
 @click.option("--inputs-from", type=click.Path(path_type=Path, file_okay=False), help="paths in the recipe are relative to this folder, not to the recipe")
 @click.option("--pull/--no-pull", default=True, show_default=True, help="start a tiny pod of each image to see whether it can be pulled")
 @click.option("--upload", is_flag=True, help="inputs on this machine will be brought to the volume, as `submit --upload` does")
@@ -88,7 +89,9 @@ def _findings(given: dict[str, Any]) -> Iterator[Finding]:
     recipe = None
     if given["recipe"]:
         try:
-            recipe = load_recipe(given["recipe"], PIPELINE, given["overrides"], given["inputs"], given["inputs_from"], here=not remote)
+            inputs = absolute(given["inputs"]) if given["upload"] else given["inputs"]
+            recipe = load_recipe(given["recipe"], PIPELINE, given["overrides"], inputs, given["inputs_from"], here=not remote)
+            recipe = replace(recipe, to=known_step(given["last"]) or recipe.to)
         except VaseError as error:
             yield Finding("recipe", BAD, str(error), error.exit_code)
         else:
@@ -117,9 +120,10 @@ def _findings(given: dict[str, Any]) -> Iterator[Finding]:
     yield from volume_findings(given["volume"], asked.inputs, asked.models, asked.copies)
 
 
-def stages_of(path: Path) -> list[str]:
-    """The stages whose images a recipe needs."""
-    return list(dict.fromkeys(wanted(load_recipe(path, PIPELINE, here=False)).stages.values()))
+def stages_of(path: Path, last: str | None = None) -> list[str]:
+    """The stages whose images a recipe needs, up to step `last`."""
+    recipe = load_recipe(path, PIPELINE, here=False)
+    return list(dict.fromkeys(wanted(replace(recipe, to=known_step(last) or recipe.to)).stages.values()))
 
 
 def _lacking(recipe: Recipe | None, asked: Wanted) -> Iterator[Finding]:

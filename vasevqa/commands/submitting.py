@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ import click
 from vasevqa.backends.cluster import Cluster, load_cluster
 from vasevqa.backends.launcher_manifest import VOLUME, Launch
 from vasevqa.cli import cluster_option
-from vasevqa.errors import ClusterError, ConfigError
+from vasevqa.errors import ClusterError, ConfigError, nearest
 from vasevqa.pipeline.catalog import PIPELINE
 from vasevqa.pipeline.recipe import load_recipe
 
@@ -85,15 +85,15 @@ def _submit(given: dict[str, Any]) -> int:
     from vasevqa.backends import kubernetes_launch
     from vasevqa.backends.kubernetes_access import Access
 
-    recipe = load_recipe(given["recipe"], PIPELINE, given["overrides"], given["inputs"], here=False)
+    inputs = absolute(given["inputs"]) if given["upload"] else list(given["inputs"])
+    recipe = load_recipe(given["recipe"], PIPELINE, given["overrides"], inputs, here=False)
     for option in ("first", "last"):
-        _known_step(given[option])
+        known_step(given[option])
     for name in (*given["only"], *given["refresh"]):
-        _known_step(name)
+        known_step(name)
     _on_the_volume(recipe.inputs, given["upload"])
     access = Access(cluster_of(given["cluster"], given["namespace"]))
     _needs_claim(access)
-    inputs = list(given["inputs"])
     if given["upload"]:
         from vasevqa.commands import moving
 
@@ -117,11 +117,20 @@ def _arguments(given: dict[str, Any], inputs: list[str]) -> tuple[str, ...]:
     return (*words, "--parallel", str(given["parallel"]))
 
 
-def _known_step(name: str | None) -> None:
-    from vasevqa.errors import nearest
-
+def known_step(name: str | None) -> str | None:
+    """`name`; ConfigError if it is no step."""
     if name is not None and name not in PIPELINE.names:
         raise ConfigError(f"There is no step '{name}'.{nearest(name, PIPELINE.names)}")
+    return name
+
+
+def absolute(inputs: Sequence[str]) -> list[str]:
+    """`--input NAME=PATH` words; a PATH that is on this machine as the caller sees it, whatever folder the recipe is in."""
+    words = []
+    for given in inputs:
+        name, equals, value = given.partition("=")
+        words.append(f"{name}={Path(value).absolute()}" if equals and Path(value).exists() else given)
+    return words
 
 
 def _on_the_volume(inputs: dict[str, str], upload: bool) -> None:
