@@ -23,7 +23,7 @@ from docker.types import DeviceRequest, Mount
 from vasevqa.backends.base import Outcome, State, Task, Update, attempt_of, container_environment
 from vasevqa.backends.cluster import Cluster
 from vasevqa.backends.following import Follower
-from vasevqa.errors import ClusterError, ConfigError, DeviceError, VaseError
+from vasevqa.errors import ClusterError, ConfigError, DeviceError
 from vasevqa.pipeline.faults import FaultPoint, fault
 from vasevqa.pipeline.spec import quantity_bytes
 
@@ -88,8 +88,8 @@ class DockerBackend:
                 if error.status_code != 409:
                     raise
                 container = self._container(task.name)
-                if container is None:
-                    raise VaseError(f"{task.name} was removed while it was being started; run again.") from None
+                if container is None:  # another launcher had it, and is done with it: it is gone, which the caller will find
+                    return
                 if container.labels.get(f"{LABEL}.key") != task.key:
                     raise ClusterError(f"There is another container called {container.name}; remove it (`docker rm {container.name}`).") from None
             fault(FaultPoint.IN_SUBMIT, task.step)
@@ -275,8 +275,13 @@ class DockerBackend:
         with _translated(f"remove {name}"):
             container = self._container(name)
             if container is not None:
-                with contextlib.suppress(NotFound):
+                try:
                     container.remove(force=True, v=True)
+                except NotFound:
+                    pass
+                except APIError as error:
+                    if error.status_code != 409:  # another launcher is removing it just now
+                        raise
         self._followers.pop(name, None)
         self._told.pop(name, None)
 
