@@ -40,7 +40,7 @@ def bare(kit: ClusterKit, number: int) -> float:
 
 def step(kit: ClusterKit, number: int) -> float:
     """Seconds from the decision to start a step until its artifact is committed, as the run's log has them."""
-    kit.run("--to", "first", "--set", f"first.ending=-{number}")
+    kit.run("--to", "first", "--set", f"first.ending=-n{number}")
     return float([event["seconds"] for event in kit.told() if event["event"] == "step-done" and not event["hit"]][-1])
 
 
@@ -57,4 +57,10 @@ def cluster_rows(base: Path, quick: bool) -> list[Row]:
         os.umask(before)
     plain, ours = (statistics.median(times) for times in zip(*pairs, strict=True))
     shown = json.dumps([[round(value, 2) for value in pair] for pair in pairs])
-    return [("Kubernetes: seconds that a step takes beyond a bare Job", ours - plain, f"{ours:.2f} against {plain:.2f} s, medians of {shown}; at most 1.5")]
+    return [
+        (
+            "Kubernetes: seconds that a step takes beyond a bare Job",
+            ours - plain,
+            f"{ours:.2f} against {plain:.2f} s, medians of {shown}, of which kubectl's two starts are part; at most 1.5",
+        )
+    ]

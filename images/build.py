@@ -175,6 +175,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (EngineError, BuildError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, EngineError) else 1
+    except KeyboardInterrupt:
+        print("error: Stopped; the same command goes on with what is built.", file=sys.stderr)
+        return 130
     if digests:
         write_digests(target, digests)
         say(f"The images' digests are in {target}.")

@@ -100,5 +100,8 @@ def _failure(lines: Sequence[str], log: Path) -> Exception:
         )
     if "no space left on device" in text:
         return BuildError("The docker engine's disk is full; free some space (`docker system df` says what takes it, `docker image prune` helps).")
+    pushed = re.search(r"The push refers to repository \[([^/\]]+)/", text)
+    if pushed:
+        return BuildError(f"The registry {pushed[1]} doesn't take the image ({lines[-1][-160:]}); check its name, and log in with `docker login {pushed[1]}`.")
     last = "\n".join(f"  {line}" for line in lines[-12:])
     return BuildError(f"docker failed; the whole log is in {log}. Its end:\n{last}")

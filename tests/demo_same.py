@@ -16,7 +16,7 @@ from typing import Any
 ABSOLUTE, RELATIVE = 2e-3, 2e-2
 # What says when, where and by which attempt something was made, not what.
 PROVENANCE = re.compile(
-    r"seconds|time|speed|started|finished|host|path|dir|folder|root|version|elapsed|duration|memory|per_second|rate$|runtime|throughput|output|train_speed"
+    r"seconds|time|speed|started|finished|host|path|dir|folder|root|version|elapsed|duration|memory|per_second|rate$|runtime|throughput|output|train_speed|^row$"  # row: a digest with the paths of model and photograph
 )
 SETTINGS = {"args.json", "training_args.bin", "trainer_state.json", "logging.jsonl", "README.md", "optimizer.pt", "scheduler.pt", "rng_state.pth"}
 PICTURES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"}
@@ -40,6 +40,8 @@ def differences(one: Any, two: Any, where: str) -> list[str]:
     numbers = isinstance(one, (int, float)) and isinstance(two, (int, float)) and not isinstance(one, bool)
     if numbers and (one == two or math.isclose(one, two, rel_tol=RELATIVE, abs_tol=ABSOLUTE)):
         return []
+    if isinstance(one, str) and isinstance(two, str) and one.startswith("/") and two.startswith("/"):
+        one, two = Path(one).name, Path(two).name  # each run has a volume of its own
     return [] if one == two else [f"{where}: {str(one)[:80]} and {str(two)[:80]}"]
 
 
@@ -81,12 +83,14 @@ def compare(one: Path, two: Path, step: str) -> list[str]:
     if one.name != two.name:
         return [f"{step}: the keys differ, {one.name[:10]} and {two.name[:10]}"]
     records = [json.loads((path / "artifact.json").read_text(encoding="utf-8"))["files"] for path in (one, two)]
+    # TensorBoard names its files by time, host and process.
+    records = [{name: entry for name, entry in record.items() if "tfevents" not in name} for record in records]
     if records[0].keys() != records[1].keys():
         return [f"{step}: only one has {', '.join(sorted(records[0].keys() ^ records[1].keys())[:5])}"]
     found = []
     for name, first in records[0].items():
         where, path = f"{step}/{name}", Path(name)
-        if first["sha256"] == records[1][name]["sha256"] or path.name in SETTINGS | DRAWN or name.startswith(("checkpoint", "runs/", "images/runs")):
+        if first["sha256"] == records[1][name]["sha256"] or path.name in SETTINGS | DRAWN or "checkpoint-" in name or "training/images/" in name:
             continue
         if path.suffix == ".json":
             found += differences(*(json.loads((root / name).read_text(encoding="utf-8")) for root in (one, two)), where)

@@ -322,10 +322,22 @@ def test_clean_leaves_a_running_run_alone_and_takes_what_a_cancelled_one_left(ki
     kit.call("cancel")
     removed = kit.call("clean", "--yes").stdout
     assert re.search(r"removed .* unfinished work .*artifacts/left/\w+\.partial", removed)
-    assert "finished job" in removed
     assert not list(kit.volume.artifacts.glob("*/*.partial"))
     assert kit.backend.existing("vase-") == []
     assert [artifact.step for artifact in kit.artifacts()] == ["first", "right"]
+
+
+def test_clean_takes_a_job_that_ended_without_its_launcher_and_what_it_made_is_kept(kit: Kit) -> None:
+    killed = kit.run(check=None, env={"VASEVQA_FAULT": "after-submit:left"})
+    assert killed.returncode == -signal.SIGKILL
+    [job] = kit.backend.existing("vase-left-")
+    wait_for(lambda: kit.backend.state(job).over, "the stage to end by itself")
+    assert f"would remove  finished job: {job}" in kit.call("clean").stdout
+    assert kit.backend.existing("vase-left-") == [job]
+    assert f"removed  finished job: {job}" in kit.call("clean", "--yes").stdout
+    assert kit.backend.existing("vase-left-") == []
+    kit.run()
+    assert kit.attempts() == dict.fromkeys(STEPS, 1)
 
 
 def test_clean_takes_a_job_that_a_killed_launcher_left_half_made(kit: Kit) -> None:

@@ -116,7 +116,7 @@ def test_a_plain_job_whole() -> None:
                     - {{name: HOME, value: /tmp}}
                     - {{name: LOGNAME, value: vasevqa}}
                     - {{name: NVIDIA_VISIBLE_DEVICES, value: void}}
-                    - {{name: OMP_NUM_THREADS, value: "1"}}
+                    - {{name: OMP_NUM_THREADS, value: "2"}}
                     - {{name: OMP_WAIT_POLICY, value: PASSIVE}}
                     - {{name: PYTHONUNBUFFERED, value: "1"}}
                     - {{name: TORCH_HOME, value: /data/.cache/torch}}

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,14 +14,14 @@ from typing import Any
 
 import yaml
 
-from tests.pipeline.kit import ROOT, STEPS, Kit, wait_for
+from tests import containers
+from tests.pipeline.kit import STEPS, Kit, wait_for
 from vasevqa.backends.cluster import Cluster, parse_cluster
 from vasevqa.backends.kubernetes import KubernetesBackend
 from vasevqa.pipeline.artifacts import Volume
 
 Object = dict[str, Any]
-COPIED = ("vasevqa", "tests/__init__.py", "tests/pipeline", "locks/launcher.txt")
-IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc")
+SESSION = f"run-{os.urandom(4).hex()}"  # several may share a cluster
 
 
 def kubectl(*words: str, given: Any = None, check: bool = True) -> str:
@@ -53,29 +50,12 @@ def load(image: str) -> None:
 
 
 def copying_image() -> str:
-    """The image of the copying stage, built and loaded unless the cluster got this very code before."""
+    """The image of the copying stage with the code as it is now, in the cluster."""
     given = os.environ.get("VASEVQA_E2E_IMAGE")
     if given:
         return given
-    with tempfile.TemporaryDirectory() as folder:
-        context = Path(folder)
-        for name in COPIED:
-            source, target = ROOT / name, context / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if source.is_dir():
-                shutil.copytree(source, target, ignore=IGNORED)
-            else:
-                shutil.copy(source, target)
-        shutil.copy(Path(__file__).parent / "Dockerfile", context / "Dockerfile")
-        digest = hashlib.sha256()
-        for path in sorted(context.rglob("*")):
-            if path.is_file():
-                digest.update(f"{path.relative_to(context)}\0".encode() + path.read_bytes())
-        image = f"vasevqa-e2e/copying:{digest.hexdigest()[:12]}"
-        if subprocess.run(["docker", "image", "inspect", image], capture_output=True).returncode != 0:
-            built = subprocess.run(["docker", "build", "--quiet", "--tag", image, str(context)], capture_output=True, text=True)
-            assert built.returncode == 0, built.stderr
-            load(image)
+    image = containers.copying_image()
+    load(image)
     return image
 
 
@@ -93,11 +73,11 @@ class Namespace:
         role["metadata"]["namespace"] = self.name
         apply(
             [
-                {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.name, "labels": {"vasevqa-e2e": "true"}}},
+                {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.name, "labels": {"vasevqa-e2e": SESSION}}},
                 {
                     "apiVersion": "v1",
                     "kind": "PersistentVolume",
-                    "metadata": {"name": self.name, "labels": {"vasevqa-e2e": "true"}},
+                    "metadata": {"name": self.name, "labels": {"vasevqa-e2e": SESSION}},
                     "spec": {
                         "capacity": size,
                         "accessModes": [access],
@@ -155,7 +135,7 @@ class Namespace:
 
 def all_removed() -> bool:
     """True once nothing of any of these namespaces is left."""
-    return not kubectl("get", "namespaces,pv", "-l", "vasevqa-e2e=true", "-o", "name").strip()
+    return not kubectl("get", "namespaces,pv", "-l", f"vasevqa-e2e={SESSION}", "-o", "name").strip()
 
 
 @dataclass

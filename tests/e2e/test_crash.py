@@ -16,8 +16,10 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.kit import ClusterKit, cluster_kit, kubectl, wait_for_line
-from tests.pipeline.kit import STEPS
+from tests.e2e.kit import ClusterKit, apply, cluster_kit, wait_for_line
+from tests.pipeline.kit import FIRST, STEPS
+from vasevqa.backends.base import Task
+from vasevqa.backends.manifest import render_job
 from vasevqa.pipeline.events import parse
 from vasevqa.pipeline.faults import FaultPoint
 
@@ -211,13 +213,10 @@ def test_a_launcher_in_another_pod_takes_over_from_one_that_is_gone(kit: Cluster
 
 
 def test_a_job_of_another_volume_is_not_taken_for_ours(kit: ClusterKit) -> None:
-    kit.hold("first")
-    process = kit.command("run", kit.recipe, "--to", "first", "--detach")
-    kit.wait_until_held("first")
-    process.send_signal(signal.SIGINT)
-    process.communicate()
-    job = kit.jobs()[0]["metadata"]["name"]
-    kubectl("annotate", "job", job, "-n", kit.namespace.name, "--overwrite", "vasevqa/artifact=another")
-    kubectl("label", "job", job, "-n", kit.namespace.name, "--overwrite", "vasevqa/volume=another")
-    shutil.rmtree(kit.volume.artifacts)
-    assert f"There is another Job {job}" in kit.run("--to", "first", check=69).stderr
+    [step] = kit.plan(selection=FIRST).steps
+    fields = {"run": "other", "step": "first", "stage": "copying", "key": step.artifact.key, "attempt": 1, "arguments": (), "resources": step.resources}
+    task = Task(**fields, volume=kit.volume.root, log=kit.volume.root / "log")
+    job = render_job(task, kit.cluster.model_copy(update={"claim": "another"}))
+    job["metadata"]["namespace"] = kit.namespace.name
+    apply([job])
+    assert f"There is another Job {task.name}" in kit.run("--to", "first", check=69).stderr

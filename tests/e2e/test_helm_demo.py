@@ -49,8 +49,6 @@ def test_the_demo_is_curated_by_helm_install_alone(real_site: Site) -> None:
     recipe = yaml.safe_load((ROOT / "vasevqa/recipes/demo.yaml").read_text())
     recipe["inputs"] = {"images": "inputs/photos", "quality_data": "inputs/quality", "clip_model": "inputs/models/tiny-clip"}
     recipe |= {"to": "select-views"}
-    for settings in recipe["steps"].values():
-        settings["resources"]["cpus"] = 1  # beside the launcher on a node of two cores
     site.add_volume("it-vasevqa")
     path = site.folder / "demo.yaml"
     path.write_text(yaml.safe_dump(recipe))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -147,7 +148,7 @@ class Backend(Protocol):
 def stage_defaults(task: Task, cores: int) -> dict[str, str]:
     """Environment of a stage that the launcher's own environment may say otherwise."""
     return {
-        "OMP_NUM_THREADS": str(max(1, min(int(task.resources.cpus), cores))),
+        "OMP_NUM_THREADS": str(max(1, min(math.ceil(task.resources.cpus), cores))),
         "HF_HOME": str(task.volume / ".cache/huggingface"),
         "TORCH_HOME": str(task.volume / ".cache/torch"),
         **({"HF_HUB_OFFLINE": "1"} if task.offline else {}),

@@ -206,7 +206,7 @@ def _variables(task: Task, cluster: Cluster, environ: Mapping[str, str]) -> list
         "HOME": TMP,
         "USER": "vasevqa",  # for libraries that ask who we are: the uid has no entry in the image's passwd
         "LOGNAME": "vasevqa",
-        **container_environment(task, max(1, int(task.resources.cpus)), passed),
+        **container_environment(task, math.ceil(task.resources.cpus), passed),
         **cluster.proxy.variables(),
         **cluster.environment,
         **stage_environment(task),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def docker_run(volume: Volume, step: str, event: Event, cluster: Cluster) -> lis
     task = Task(
         run="", step=step, stage=stage.name, key=str(event["key"]), attempt=0, arguments=(), resources=asked, volume=volume.root, log=Path(), image=image
     )  # fmt: skip
-    environment = {**cluster.environment, **cluster.proxy.variables(), **container_environment(task, max(1, int(asked.cpus)), {})}
+    environment = {**cluster.environment, **cluster.proxy.variables(), **container_environment(task, math.ceil(asked.cpus), {})}
     parts = ["docker run --rm"]
     if asked.gpus and "--device=cpu" not in arguments:
         parts.append(f"--gpus {asked.gpus}")

@@ -114,8 +114,10 @@ def cancel(name: str | None, volume: Path) -> None:
         jobs = [job for job in backend.existing("vase-") if backend.owner(job) == run.name and not backend.state(job).over]
         for job in jobs:
             backend.cancel(job, GRACE)
-        while jobs := [job for job in jobs if not backend.state(job).over]:
-            time.sleep(0.1)
+        for job in jobs:
+            while not backend.state(job).over:
+                time.sleep(0.1)
+            backend.remove(job)
         if run.state == "interrupted":
             run.events.append("run-cancelled")
     finally:
