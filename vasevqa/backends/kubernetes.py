@@ -97,6 +97,8 @@ class KubernetesBackend:
             if known.job is not None and known.job["metadata"]["uid"] != job["metadata"]["uid"]:
                 self._known[job["metadata"]["name"]] = known = Known(watched=known.watched)  # another Job of that name
             known.job = job
+            if known.watched:
+                self._follow(job["metadata"]["name"], known)  # its pod may have been told of first
         elif known.job is not None and known.job["metadata"]["uid"] == job["metadata"]["uid"]:
             known.job = None
             self._forget_if_nothing_is_left(job["metadata"]["name"])
