@@ -100,7 +100,7 @@ def _findings(given: dict[str, Any]) -> Iterator[Finding]:
     yield from _lacking(recipe, asked)
     coming = 0
     if remote and given["upload"]:
-        here = {name: given["recipe"].parent / Path(value).expanduser() for name, value in asked.inputs.items()}
+        here = {name: Path(os.path.normpath(given["recipe"].parent / Path(value).expanduser())) for name, value in asked.inputs.items()}
         for name, path in here.items():
             if path.exists():
                 coming += (1 + asked.copies.get(name, 0)) * size(path)
