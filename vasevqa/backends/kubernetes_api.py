@@ -19,6 +19,7 @@ from vasevqa.errors import ClusterAway, ClusterError
 
 Object = dict[str, Any]
 CONNECT, READ = 5.0, 30.0  # seconds
+SILENCE = 300.0  # seconds without output after which a log is asked for anew: the connection may be dead
 WATCHED = 240  # seconds after which the server ends a watch, which then goes on where it was
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _NETWORK = (urllib3.exceptions.HTTPError, OSError)
@@ -99,7 +100,7 @@ class Api:
     def log(self, pod: str, container: str, since: str = "") -> Iterator[list[bytes]]:
         """The lines of a container's output, each with its time before it, as they come. `since` is a time in whole seconds."""
         query = {"container": container, "follow": "true", "timestamps": "true", **({"sinceTime": since} if since else {})}
-        yield from _lines(self._open("GET", f"{self.path('pods', pod)}/log", query, read=None))
+        yield from _lines(self._open("GET", f"{self.path('pods', pod)}/log", query, read=SILENCE))
 
     def _answer(self, method: str, path: str, query: Mapping[str, str], body: Mapping[str, Any] | None = None) -> Object:
         response = self._open(method, path, query, body)
@@ -121,7 +122,9 @@ class Api:
             if response.status < 400:
                 return response
             text = response.read()
-        except client.ApiException as error:  # TLS
+        except client.ApiException as error:  # TLS: a wrong certificate, or a handshake that a stopping server broke off
+            if "CERTIFICATE" not in str(error.reason).upper():
+                raise ClusterAway(f"The cluster at {self.host} doesn't answer (TLS).") from None
             raise ClusterError(f"The cluster at {self.host} can't be trusted ({' '.join(str(error.reason).split())}); look at your kubeconfig.") from None
         except _NETWORK as error:
             raise ClusterAway(f"The cluster at {self.host} doesn't answer ({_why(error)}).") from None

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from vasevqa.backends.kubernetes_api import Api, Refused
+from vasevqa.backends.kubernetes_api import Api
 from vasevqa.backends.manifest import CONTAINER
 from vasevqa.errors import ClusterAway, ClusterError
 
@@ -172,17 +172,16 @@ class Follower(threading.Thread):
         ended: float | None = None
         while not self._closing.is_set():
             over = self._over()  # before the reading: then nothing can come after it
-            with contextlib.suppress(ClusterAway):
-                try:
-                    whole = self._read()
-                except Refused as refusal:
-                    if refusal.status == 404 or over:
-                        return
-                    whole = False
-                except ClusterError:
+            try:
+                whole = self._read()
+            except ClusterAway:
+                whole = False
+            except ClusterError as error:  # rights, a login, a certificate: they may come back while the stage goes on
+                if over or getattr(error, "status", None) == 404:
                     return
-                if whole and over:
-                    return
+                whole = False
+            if whole and over:
+                return
             if over:
                 ended = ended or time.monotonic()
                 if time.monotonic() - ended > PATIENCE:
