@@ -26,7 +26,7 @@ STAGES = ("launcher", "train-classifier", "classify", "clip-filter", "select-vie
 def real_site() -> Iterator[Site]:
     """A namespace that uses the images of `make images`, brought into the cluster."""
     images = {stage: Cluster().image(stage) for stage in STAGES}
-    if os.environ.get("VASEVQA_E2E_LOAD"):
+    if os.environ.get("VASEVQA_E2E_LOAD") and "VASEVQA_IMAGE_TAG" not in os.environ:  # a tag that is named is in the cluster already
         command(*os.environ["VASEVQA_E2E_LOAD"].split(), *images.values())
     yield from site_in(images)
 
