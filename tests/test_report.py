@@ -45,6 +45,31 @@ def test_a_run_becomes_one_file(volume_root: Path) -> None:
     assert html.count("<rect") == 40
 
 
+def test_a_report_says_what_each_step_held_its_failed_attempts_too(volume_root: Path) -> None:
+    run = volume_root / "runs/20260101-000000-demo-abcd"
+    run.mkdir(parents=True)
+    asked = {"gpus": 2, "cpus": 4.0, "memory": "8Gi"}
+    events = [
+        {"event": "run-started", "time": 0, "steps": ["sft", "merge-sft", "grpo"], "skipped": {}},
+        {"event": "step-started", "time": 0, "step": "sft", "attempt": 1, "resources": asked},
+        {"event": "step-running", "time": 7200, "step": "sft"},  # two hours in the queue hold nothing
+        {"event": "attempt-failed", "time": 9000, "step": "sft", "message": "evicted"},
+        {"event": "step-started", "time": 9000, "step": "sft", "attempt": 2, "resources": asked},
+        {"event": "step-running", "time": 9000, "step": "sft"},
+        {"event": "step-done", "time": 12600, "step": "sft", "hit": False, "key": "k"},
+        {"event": "step-started", "time": 12600, "step": "merge-sft", "attempt": 1, "resources": {"cpus": 2, "memory": "1Gi"}},
+        {"event": "step-running", "time": 12600, "step": "merge-sft"},
+        {"event": "step-done", "time": 14400, "step": "merge-sft", "hit": False, "key": "k"},
+        {"event": "step-done", "time": 14401, "step": "grpo", "hit": True, "key": "k"},
+    ]
+    (run / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    html = write_report(run, Volume(volume_root)).read_text()
+    assert "held 3 GPU-hours (2 GPUs), 6 core-hours, 12 GiB-hours" in html
+    assert "held 1 core-hours, 0.5 GiB-hours" in html
+    assert html.count("held ") == 2  # what was up to date cost nothing
+    assert re.search(r"<b>3</b><span>GPU-hours held</span>", html)
+
+
 def test_a_run_that_did_nothing_yet_has_a_report_too(volume_root: Path) -> None:
     run = volume_root / "runs/20260101-000000-demo-abcd"
     run.mkdir(parents=True)

@@ -11,6 +11,7 @@ from vasevqa.pipeline.artifacts import Volume
 from vasevqa.pipeline.events import EventLog
 from vasevqa.pipeline.progress import duration
 from vasevqa.report import quality, training
+from vasevqa.report.costs import costs
 
 
 def write_report(folder: Path, volume: Volume) -> Path:
@@ -40,7 +41,7 @@ def content(folder: Path) -> dict[str, Any]:
         "name": "-".join(folder.name.split("-")[2:-1]) or folder.name,
         "state": {"started": "running or interrupted"}.get(ends[-1], ends[-1]) if ends else "not started",
         "took": f"{datetime.fromtimestamp(times[0], timezone.utc):%Y-%m-%d %H:%M} UTC, {duration(times[-1] - times[0])}" if times else "",
-        "tiles": _tiles(ordered, filtered),
+        "tiles": _tiles(ordered, filtered, sum(cost.gpu_hours for cost in costs(events).values())),
         "steps": steps,
         "histogram": quality.histogram(rows, threshold) if threshold is not None else None,
         "threshold_source": filtered.get("threshold_source", ""),
@@ -84,6 +85,7 @@ def _steps(events: list[dict[str, Any]], artifacts: dict[str, Path]) -> list[dic
             row.update(state=kind.removeprefix("step-"), text=event.get("message", ""), end=event["time"])
         elif kind == "stage-speed":
             row["speed"] = event["text"]
+    spent = costs(events)
     begins = [row["begin"] for row in found.values() if row["begin"]]
     first = min(begins, default=0.0)
     span = max([row["end"] or 0 for row in found.values()] + [first + 1e-3]) - first
@@ -101,12 +103,13 @@ def _steps(events: list[dict[str, Any]], artifacts: dict[str, Path]) -> list[dic
                 "width": round(100 * (row["end"] - row["begin"]) / span, 2) if worked else None,
                 "text": row["text"] or figures.get("summary", ""),
                 "speed": row.get("speed", ""),
+                "cost": spent[name].text() if name in spent else "",
             }
         )
     return shown
 
 
-def _tiles(artifacts: dict[str, Path], filtered: dict[str, Any]) -> list[dict[str, str]]:
+def _tiles(artifacts: dict[str, Path], filtered: dict[str, Any], gpu_hours: float) -> list[dict[str, str]]:
     tiles: list[dict[str, str]] = []
 
     def tile(value: Any, label: str) -> None:
@@ -126,4 +129,5 @@ def _tiles(artifacts: dict[str, Path], filtered: dict[str, Any]) -> list[dict[st
         stats = quality.read_json(artifacts["select-views"] / "filtering_stats.json")
         tile(stats.get("vases"), "vases with a best view")
         tile(stats.get("lost_vases"), "vases lost")
+    tile(f"{gpu_hours:.2g}" if gpu_hours else None, "GPU-hours held")
     return tiles
