@@ -17,10 +17,11 @@ import yaml
 
 from tests import containers
 from tests.pipeline.kit import ROOT, STEPS, Kit, wait_for
-from vasevqa.backends.base import State
+from vasevqa.backends.base import State, Task
 from vasevqa.backends.cluster import Cluster
 from vasevqa.backends.docker import DockerBackend
 from vasevqa.pipeline.faults import FaultPoint
+from vasevqa.pipeline.spec import Resources
 
 SOMEBODY = 12345
 
@@ -304,6 +305,28 @@ def test_secrets_reach_the_stage_and_nothing_else(kit: DockerKit, engine: Any) -
     printed = kit.call("repro", kit.runs()[0].name, "first", env={"HF_TOKEN": "hf_secret_of_mine"}).stdout
     assert "-e HF_TOKEN" in printed
     assert "hf_secret" not in printed
+
+
+def test_a_site_has_the_last_word_and_what_is_confidential_is_not_shown(kit: DockerKit) -> None:
+    settings = {
+        "images": {"copying": containers.copying_image()},
+        "environment": {"OMP_NUM_THREADS": "7", "WANDB_API_KEY": "key_of_mine"},
+        "proxy": {"https": "http://me:password_of_mine@proxy.example:3128"},
+        "secrets": {"OTHER_TOKEN": {"secret": "other", "key": "token"}},
+    }
+    kit.cluster_file.write_text(yaml.safe_dump(settings))
+    backend = DockerBackend(kit.volume.root, Cluster.model_validate(settings))
+    task = Task("run-1", "first", "copying", "0123456789abcdef", 1, (), Resources(), kit.volume.root, kit.root / "log")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OTHER_TOKEN", "other_of_mine")
+        environment = backend.container(task)["environment"]
+    assert (environment["OMP_NUM_THREADS"], environment["OTHER_TOKEN"]) == ("7", "other_of_mine")
+    kit.docker("--to", "first")
+    printed = kit.call("repro", kit.runs()[0].name, "first").stdout
+    assert "_of_mine" not in printed
+    for name in ("WANDB_API_KEY", "HTTPS_PROXY", "OTHER_TOKEN"):
+        assert f"-e {name} " in printed
+    assert "-e OMP_NUM_THREADS=7" in printed
 
 
 def test_repro_prints_a_command_that_repeats_the_step(kit: DockerKit) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.kit import ClusterKit, apply, cluster_kit, wait_for_line
-from tests.pipeline.kit import FIRST, STEPS
+from tests.pipeline.kit import DRILL, FIRST, STEPS
 from vasevqa.backends.base import Task
 from vasevqa.backends.manifest import render_job
 from vasevqa.pipeline.events import parse
@@ -64,21 +64,6 @@ def assert_whole(kit: ClusterKit, undisturbed: Contents) -> None:
             told = Counter(event["event"] for event in parse(log.read_text().split("\n")))
             assert {kind: told[kind] for kind in ("started", "phase", "summary", "sealed")} == {"started": 1, "phase": 1, "summary": 1, "sealed": 1}
     kit.assert_tidy()
-
-
-# At which step the launcher dies at each point, and how often that step is begun in all.
-DRILL = {
-    FaultPoint.RUN_OPENED: ("", 1),
-    FaultPoint.BEFORE_SUBMIT: ("left", 1),
-    FaultPoint.IN_SUBMIT: ("left", 1),
-    FaultPoint.AFTER_SUBMIT: ("left", 1),
-    FaultPoint.WHILE_RUNNING: ("left", 1),
-    FaultPoint.DURING_RETRY: ("left", 2),
-    FaultPoint.BEFORE_COMMIT: ("left", 1),
-    FaultPoint.AFTER_COMMIT: ("left", 1),
-    FaultPoint.BETWEEN_STEPS: ("last", 1),
-    FaultPoint.BEFORE_END: ("", 1),
-}
 
 
 def adopted_after(kit: ClusterKit, began: float) -> str:

@@ -18,6 +18,7 @@ from tests.pipeline.stages.copying import MODULES, PIPELINE
 from vasevqa.backends.local import LocalBackend
 from vasevqa.pipeline.artifacts import Artifact, Volume, verify
 from vasevqa.pipeline.events import Event
+from vasevqa.pipeline.faults import FaultPoint
 from vasevqa.pipeline.launcher import Launcher
 from vasevqa.pipeline.plan import Plan, Selection, make_plan
 from vasevqa.pipeline.recipe import load_recipe
@@ -26,6 +27,20 @@ from vasevqa.pipeline.runs import Run, all_runs, open_run
 ROOT = Path(__file__).parent.parent.parent
 STEPS = ("first", "left", "right", "last")
 FIRST = Selection(last="first")
+
+# At which step the launcher dies at each point, and how often that step is begun in all.
+DRILL = {
+    FaultPoint.RUN_OPENED: ("", 1),
+    FaultPoint.BEFORE_SUBMIT: ("left", 1),
+    FaultPoint.IN_SUBMIT: ("left", 1),
+    FaultPoint.AFTER_SUBMIT: ("left", 1),
+    FaultPoint.WHILE_RUNNING: ("left", 1),
+    FaultPoint.DURING_RETRY: ("left", 2),
+    FaultPoint.BEFORE_COMMIT: ("left", 1),
+    FaultPoint.AFTER_COMMIT: ("left", 1),
+    FaultPoint.BETWEEN_STEPS: ("last", 1),
+    FaultPoint.BEFORE_END: ("", 1),
+}
 
 
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = 60) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.pipeline.kit import STEPS, Kit, wait_for
+from tests.pipeline.kit import DRILL, STEPS, Kit, wait_for
 from vasevqa.backends.base import State
 from vasevqa.pipeline.faults import FaultPoint
 from vasevqa.pipeline.lease import process_start
@@ -44,21 +44,6 @@ def kill(process: subprocess.Popen[str]) -> None:
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-
-
-# At which step the launcher dies at each point, and how often that step is begun in all.
-DRILL = {
-    FaultPoint.RUN_OPENED: ("", 1),
-    FaultPoint.BEFORE_SUBMIT: ("left", 1),
-    FaultPoint.IN_SUBMIT: ("left", 1),
-    FaultPoint.AFTER_SUBMIT: ("left", 1),
-    FaultPoint.WHILE_RUNNING: ("left", 1),
-    FaultPoint.DURING_RETRY: ("left", 2),
-    FaultPoint.BEFORE_COMMIT: ("left", 1),
-    FaultPoint.AFTER_COMMIT: ("left", 1),
-    FaultPoint.BETWEEN_STEPS: ("last", 1),
-    FaultPoint.BEFORE_END: ("", 1),
-}
 
 
 @pytest.mark.parametrize("point", FaultPoint, ids=lambda point: point.value)

@@ -91,6 +91,10 @@ class Cluster(_Model):
     group: int = Field(1000, gt=0, description="gid that stages run as, and fsGroup of the volume")
     service_account: Name | None = Field(None, description="the launcher's, for `submit`; stages get no token")
 
+    def over(self, environment: Mapping[str, str]) -> dict[str, str]:
+        """`environment` with what the site says instead: its proxies, and its variables last."""
+        return {**environment, **self.proxy.variables(), **self.environment}
+
     def image(self, stage: str) -> str:
         """The image of `stage` ('launcher' too)."""
         prefix = f"{self.registry.rstrip('/')}/" if self.registry else ""

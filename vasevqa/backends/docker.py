@@ -20,7 +20,7 @@ import requests
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.types import DeviceRequest, Mount
 
-from vasevqa.backends.base import Outcome, State, Task, Update, attempt_of, container_environment
+from vasevqa.backends.base import Outcome, State, Task, Update, attempt_of, container_environment, stage_environment
 from vasevqa.backends.cluster import Cluster
 from vasevqa.backends.following import Follower
 from vasevqa.errors import ClusterError, ConfigError, DeviceError
@@ -115,7 +115,8 @@ class DockerBackend:
     def container(self, task: Task) -> dict[str, Any]:
         """What `containers.create` is asked for."""
         asked = task.resources
-        environment = {**self._cluster.environment, **self._cluster.proxy.variables(), **container_environment(task, os.cpu_count() or 1)}
+        secrets = {name: os.environ[name] for name in self._cluster.secrets if os.environ.get(name)}  # on a cluster they lie in Secrets
+        environment = {**self._cluster.over(container_environment(task, os.cpu_count() or 1)), **secrets, **stage_environment(task)}
         # The volume's own cache would be another one than the user's.
         caches = {Path(environment[name]) for name in ("HF_HOME", "TORCH_HOME") if not Path(environment[name]).is_relative_to(task.volume)}
         for folder in caches:

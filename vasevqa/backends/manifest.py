@@ -206,9 +206,7 @@ def _variables(task: Task, cluster: Cluster, environ: Mapping[str, str]) -> list
         "HOME": TMP,
         "USER": "vasevqa",  # for libraries that ask who we are: the uid has no entry in the image's passwd
         "LOGNAME": "vasevqa",
-        **container_environment(task, math.ceil(task.resources.cpus), passed),
-        **cluster.proxy.variables(),
-        **cluster.environment,
+        **cluster.over(container_environment(task, math.ceil(task.resources.cpus), passed)),
         **stage_environment(task),
     }
     if not task.resources.gpus:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shlex
 from pathlib import Path
 from typing import Any
 
 import click
 
-from vasevqa.backends.base import SECRETS, Task, container_environment
+from vasevqa.backends.base import SECRETS, Task, container_environment, stage_environment
 from vasevqa.backends.cluster import Cluster, load_cluster, parse_cluster
 from vasevqa.errors import ConfigError, nearest
 from vasevqa.pipeline.artifacts import RECORD, Volume
@@ -18,6 +19,8 @@ from vasevqa.pipeline.catalog import PIPELINE
 from vasevqa.pipeline.events import Event
 from vasevqa.pipeline.runs import Run, find_run
 from vasevqa.pipeline.spec import Resources, quantity_bytes
+
+CONFIDENTIAL = re.compile(r"TOKEN|SECRET|PASSW|_KEY$", re.IGNORECASE)  # as is a proxy's address with a password in it
 
 
 def repro(name: str, step: str, volume: Path, cluster_file: Path | None) -> None:
@@ -58,15 +61,16 @@ def docker_run(volume: Volume, step: str, event: Event, cluster: Cluster) -> lis
     task = Task(
         run="", step=step, stage=stage.name, key=str(event["key"]), attempt=0, arguments=(), resources=asked, volume=volume.root, log=Path(), image=image
     )  # fmt: skip
-    environment = {**cluster.environment, **cluster.proxy.variables(), **container_environment(task, math.ceil(asked.cpus), {})}
+    environment = {**cluster.over(container_environment(task, math.ceil(asked.cpus), {})), **stage_environment(task)}
+    secret = {*SECRETS, *cluster.secrets, *(name for name, value in environment.items() if CONFIDENTIAL.search(name) or "@" in value.partition("://")[2])}
     parts = ["docker run --rm"]
     if asked.gpus and "--device=cpu" not in arguments:
         parts.append(f"--gpus {asked.gpus}")
     parts.append(f"--cpus {asked.cpus:g} --memory {quantity_bytes(asked.memory)}b --shm-size {quantity_bytes(asked.shm)}b")
     parts.append('--read-only --tmpfs /tmp:exec --cap-drop ALL --security-opt no-new-privileges --user "$(id -u):$(id -g)"')
     parts += [_volume(volume.root), *(_volume(path, ":ro") for path in reads)]
-    parts += [f"-e {shlex.quote(f'{name}={value}')}" for name, value in sorted(environment.items())]
-    parts += [f"-e {name}" for name in sorted({*SECRETS, *cluster.secrets})]
+    parts += [f"-e {shlex.quote(f'{name}={value}')}" for name, value in sorted(environment.items()) if name not in secret]
+    parts += [f"-e {name}" for name in sorted(secret)]
     return [*parts, shlex.quote(image), *_lines(arguments)]
 
 
