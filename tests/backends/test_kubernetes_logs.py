@@ -99,3 +99,10 @@ def test_what_a_full_disk_refused_comes_later(tmp_path: Path, monkeypatch: pytes
     tee.write(lines(3))
     tee.close()
     assert (tmp_path / "log").read_bytes() == lines(1, 2, 3)
+
+
+def test_only_lines_of_the_stage_are_passed_on() -> None:
+    unseen = Unseen()
+    assert unseen.fresh([b"2026-11-25T01:02:03.1Z one\n", b"rpc error: code = NotFound\n", b"2026-11-25T01:02:03.2Z two\n"]) == [b"one\n", b"two\n"]
+    assert unseen.reconnected() == "2026-11-25T01:02:03Z"
+    assert unseen.fresh([b"2026-11-25T01:02:03.2Z two\n", b"2026-11-25T01:02:03.2Z three\n"]) == [b"three\n"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -241,12 +242,24 @@ def wait_for_line(process: subprocess.Popen[str], words: str, seconds: float = 6
     began = time.monotonic()
     assert process.stdout is not None
     seen = []
-    for line in process.stdout:
-        seen.append(line)
-        if words in line:
-            return line, time.monotonic() - began
-        assert time.monotonic() - began < seconds, f"waited in vain for '{words}':\n{''.join(seen)}"
-    raise AssertionError(f"'{words}' was not said:\n{''.join(seen)}{process.stderr.read() if process.stderr else ''}")
+    with timer(seconds, process.kill):  # one that says nothing at all must not keep the test waiting
+        for line in process.stdout:
+            seen.append(line)
+            if words in line:
+                return line, time.monotonic() - began
+    raise AssertionError(f"'{words}' was not said in {time.monotonic() - began:.0f} s:\n{''.join(seen)}{process.stderr.read() if process.stderr else ''}")
+
+
+@contextmanager
+def timer(seconds: float, act: Callable[[], object]) -> Iterator[None]:
+    """Do `act` if the block lasts longer than `seconds`."""
+    clock = threading.Timer(seconds, act)
+    clock.daemon = True
+    clock.start()
+    try:
+        yield
+    finally:
+        clock.cancel()
 
 
 @contextmanager

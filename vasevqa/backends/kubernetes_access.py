@@ -11,6 +11,7 @@ from kubernetes import client, stream
 
 from vasevqa.backends.cluster import Cluster
 from vasevqa.backends.kubernetes_api import Api, Object, Refused
+from vasevqa.backends.kubernetes_logs import PATIENCE, Unseen
 from vasevqa.errors import Broken, ClusterAway, ClusterError
 
 STARTING = ("ContainerCreating", "PodInitializing")
@@ -109,22 +110,25 @@ class Access(Api):
 
     def run_pod(self, manifest: Mapping[str, Any], out: Callable[[bytes], None], seconds: float = 300) -> int:
         """Run a pod to its end and pass on what it prints; returns its exit code. The pod is removed, whatever happens."""
-        name, kept = manifest["metadata"]["name"], b""
+        name, unseen = manifest["metadata"]["name"], Unseen()
         self.ask("create a pod", self.create, "pods", self.beside_the_claim(manifest))
         try:
             self._await(name, seconds, ("Running", "Succeeded", "Failed"))
+            ends = float("inf")
             while True:
-                with contextlib.suppress(ClusterAway):
-                    for lines in self.log(name, manifest["spec"]["containers"][0]["name"], kept[:19].decode() + "Z" if kept else ""):
-                        for line in lines:
-                            moment, _, text = line.partition(b" ")
-                            if (moment := moment.rstrip(b"Z").ljust(29, b"0")) > kept:  # a server leaves trailing zeros out
-                                kept = moment
-                                out(text)
-                found = self.ask("read a pod", self.get, self.path("pods", name))
-                ended = [(status.get("state") or {}).get("terminated") for status in found["status"].get("containerStatuses") or []]
-                if found["status"].get("phase") in ("Succeeded", "Failed"):
-                    return int(ended[0]["exitCode"]) if ended and ended[0] else ClusterError.exit_code
+                found = self.ask("read a pod", self.get, self.path("pods", name))  # before the reading: then nothing can come after it
+                over, whole = found["status"].get("phase") in ("Succeeded", "Failed"), True
+                try:
+                    for lines in self.log(name, manifest["spec"]["containers"][0]["name"], unseen.reconnected()):
+                        for text in unseen.fresh(lines):
+                            out(text)
+                except ClusterAway:
+                    whole = False
+                if over:
+                    ends = min(ends, time.monotonic() + PATIENCE)
+                    if whole or time.monotonic() > ends:
+                        ended = [(status.get("state") or {}).get("terminated") for status in found["status"].get("containerStatuses") or []]
+                        return int(ended[0]["exitCode"]) if ended and ended[0] else ClusterError.exit_code
                 time.sleep(0.5)
         finally:
             self._drop(name)

@@ -9,6 +9,7 @@ from typing import Any
 
 from vasevqa.backends.kubernetes_access import Access, trouble
 from vasevqa.backends.kubernetes_api import Object, Refused
+from vasevqa.backends.kubernetes_logs import PATIENCE, Unseen
 from vasevqa.backends.launcher_manifest import LAUNCH_LABEL, Launch, owner_reference, render_launcher, render_settings
 from vasevqa.errors import ClusterAway, ClusterError, ConfigError, nearest
 
@@ -103,8 +104,9 @@ def newest_pod(access: Access, launch: str) -> Object | None:
 
 def follow(access: Access, launch: str, say: Callable[[str], None]) -> int:
     """Pass on what the launcher prints until it is over; its exit code."""
-    log, told, code = _Log(access, say), "", 0
+    log, told, code, ends = _Log(access, say), "", 0, float("inf")
     while True:
+        whole = True
         try:
             job = access.ask("read the launcher's Job", access.find, "jobs", launch)
             if job is None:
@@ -113,7 +115,7 @@ def follow(access: Access, launch: str, say: Callable[[str], None]) -> int:
             pod = newest_pod(access, launch)
             note = _waits(access, launch, pod) if not over else ""
             if pod is not None and _began(pod):
-                log.read(pod["metadata"]["name"])
+                whole = log.read(pod["metadata"]["name"])
                 pod = newest_pod(access, launch) or pod
             code = (_code(pod) if pod else 0) or code
         except ClusterAway as error:
@@ -121,10 +123,10 @@ def follow(access: Access, launch: str, say: Callable[[str], None]) -> int:
         if note and note != told:
             say(f"The launcher waits: {note}.")
         told = note or told
-        if over == "Complete":
-            return 0
-        if code in SETTLED or over:
-            return code or 1
+        if over or code in SETTLED:
+            ends = min(ends, time.monotonic() + PATIENCE)
+            if whole or time.monotonic() > ends:
+                return 0 if over == "Complete" else code or 1
         time.sleep(LOOK_SECONDS)
 
 
@@ -155,23 +157,22 @@ def _code(pod: Mapping[str, Any]) -> int:
 
 
 class _Log:
-    """A pod's log, passed on line by line, each once, whatever happens to the connection."""
+    """The logs of a launcher's pods, passed on line by line, each once, whatever happens to the connection."""
 
     def __init__(self, access: Access, say: Callable[[str], None]) -> None:
         self.access, self.say = access, say
-        self.last = ""  # the newest line's time, to the nanosecond
+        self.pod, self.unseen = "", Unseen()
 
-    def read(self, pod: str) -> None:
-        """Up to the end of the container's present process, or until the connection breaks: the next call goes on there."""
-        since = f"{self.last[:19]}Z" if self.last else ""
-        with contextlib.suppress(Refused, ClusterAway):  # between two starts of the container, or gone: what follows says it
-            for lines in self.access.log(pod, "launcher", since):
-                for line in lines:
-                    self._take(line.decode("utf-8", "replace").rstrip("\n"))
-
-    def _take(self, line: str) -> None:
-        stamp, _, text = line.partition(" ")
-        moment = stamp.rstrip("Z").ljust(29, "0")  # a server leaves trailing zeros out
-        if moment > self.last:
-            self.last = moment
-            self.say(text)
+    def read(self, pod: str) -> bool:
+        """Up to the end of the container's present process; False if the connection broke before: the next call goes on there."""
+        if pod != self.pod:  # its node's clock may be another's
+            self.pod, self.unseen = pod, Unseen()
+        try:
+            for lines in self.access.log(pod, "launcher", self.unseen.reconnected()):
+                for line in self.unseen.fresh(lines):
+                    self.say(line.decode("utf-8", "replace").rstrip("\n"))
+        except ClusterAway:
+            return False
+        except Refused:
+            return True  # between two starts of the container, or gone: what follows says it
+        return True

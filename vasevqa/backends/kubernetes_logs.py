@@ -8,7 +8,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from vasevqa.backends.kubernetes_api import Api
@@ -51,6 +51,10 @@ class Unseen:
         """The time to ask from: whole seconds are all that the server understands."""
         self._again = 0
         return re.sub(r"\.\d+", "", self.last.decode())
+
+    def fresh(self, lines: Iterable[bytes]) -> list[bytes]:
+        """The lines not seen yet, without the times before them. A line without a time is the kubelet's, about a log that it lost: it is passed over."""
+        return [text for stamp, text in map(unstamped, lines) if stamp and self.new(stamp)]
 
     def new(self, stamp: bytes) -> bool:
         """True if a line of that time wasn't seen yet."""
@@ -196,13 +200,7 @@ class Follower(threading.Thread):
     def _read(self) -> bool:
         """Read until the stream ends; True unless it broke off."""
         for lines in self._api.log(self._pod, CONTAINER, self._unseen.reconnected()):
-            fresh = []
-            for line in lines:
-                stamp, text = unstamped(line)
-                if stamp and self._unseen.new(stamp):  # without a time it is the kubelet that speaks, not the stage
-                    fresh.append(text)
-            if fresh:
-                text = b"".join(fresh)
+            if text := b"".join(self._unseen.fresh(lines)):
                 self._tee.write(text)
                 with self._news:
                     self._text.append(text)

@@ -1,0 +1,97 @@
+"""Following a launcher whose log breaks off, is lost or moves to another pod. What a whole cluster does is in tests/e2e."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.backends.test_kubernetes_api import api, server
+from vasevqa.backends import kubernetes_launch
+from vasevqa.backends.cluster import Cluster
+from vasevqa.backends.kubernetes_access import Access
+
+FOUND = "2026-11-25T05:16:1"
+LOST = b'failed to try resolving symlinks in path "/var/log/pods/a/launcher/0.log": no such file or directory\n'
+
+
+def said(*lines: str) -> bytes:
+    return "".join(f"{FOUND}{at}.5Z {text}\n" for at, text in enumerate(lines)).encode()
+
+
+def pod(name: str, made: int, state: str = "running", **ended: int) -> dict[str, object]:
+    metadata = {"name": name, "creationTimestamp": f"{FOUND}{made}Z"}
+    return {"metadata": metadata, "status": {"phase": "Running", "containerStatuses": [{"state": {state: ended or {"startedAt": f"{FOUND}{made}Z"}}}]}}
+
+
+class Told:
+    """A server that answers from a list of (what is asked for, answer); the last answer to a question stays."""
+
+    def __init__(self, *answers: tuple[str, object]) -> None:
+        self.answers, self.asked = list(answers), list[str]()
+
+    def __call__(self, connection: socket.socket) -> None:
+        path = connection.recv(65536).split()[1].decode()
+        self.asked.append(path)
+        [(place, answer), *more] = [(place, answer) for place, (part, answer) in enumerate(self.answers) if path.split("?")[0].endswith(part)]
+        if more:
+            del self.answers[place]
+        body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+        broken = 0
+        if body.endswith(b"<broken>"):
+            body, broken = body[: -len(b"<broken>")], 1
+        connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body) + broken, body))
+
+
+@pytest.fixture
+def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Told], tuple[int, list[str]]]]:
+    monkeypatch.setattr(kubernetes_launch, "LOOK_SECONDS", 0.01)
+
+    def call(told: Told) -> tuple[int, list[str]]:
+        with server(told) as port:
+            api(tmp_path, f"http://127.0.0.1:{port}", monkeypatch)
+            lines: list[str] = []
+            return kubernetes_launch.follow(Access(Cluster()), "words", lines.append), lines
+
+    yield call
+
+
+COMPLETE = {"status": {"conditions": [{"type": "Complete", "status": "True"}]}}
+RUNNING: dict[str, object] = {"status": {}}
+
+
+def test_words_of_the_kubelet_about_a_lost_log_dont_hide_the_next_pods(follow: Callable[[Told], tuple[int, list[str]]]) -> None:
+    told = Told(
+        ("/jobs/words", RUNNING),
+        ("/jobs/words", COMPLETE),
+        ("/a/log", said("run 1", "first: started") + LOST),
+        ("/b/log", said("run 1", "first: found running, adopted")),
+        ("/pods", {"items": [pod("a", 1)]}),
+        ("/pods", {"items": [pod("a", 1), pod("b", 2)]}),
+    )
+    assert follow(told) == (0, ["run 1", "first: started", "run 1", "first: found running, adopted"])
+
+
+def test_a_log_that_breaks_off_at_the_end_is_read_to_its_end(follow: Callable[[Told], tuple[int, list[str]]]) -> None:
+    lines = said("run 1", "first: started", "first: done")
+    told = Told(
+        ("/jobs/words", COMPLETE),
+        ("/a/log", lines[: len(said("run 1", "first: started"))] + b"<broken>"),
+        ("/a/log", lines),
+        ("/pods", {"items": [pod("a", 1)]}),
+    )
+    assert follow(told) == (0, ["run 1", "first: started", "first: done"])
+    assert any("sinceTime=2026-11-25T05" in path for path in told.asked)
+
+
+def test_a_log_of_a_run_that_failed_for_good_is_read_to_its_end_too(follow: Callable[[Told], tuple[int, list[str]]]) -> None:
+    told = Told(
+        ("/jobs/words", RUNNING),
+        ("/a/log", said("run 1") + b"<broken>"),
+        ("/a/log", said("run 1", "first: failed")),
+        ("/pods", {"items": [pod("a", 1, "terminated", exitCode=3)]}),
+    )
+    assert follow(told) == (3, ["run 1", "first: failed"])
