@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from vasevqa import __version__
 from vasevqa.backends.cluster import Cluster, load_cluster, parse_cluster
@@ -67,6 +68,18 @@ def test_a_mistake_is_one_sentence(tmp_path: Path, text: str, says: str) -> None
         load_cluster(path)
     assert says in str(caught.value)
     assert isinstance(parse_cluster({}, "x"), Cluster)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["proxy: {https: 'http://me:of_mine@proxy.example:3128'}", "environment: {HF_TOKEN: of_mine}", "environment: {http_proxy: 'http://me:of_mine@proxy/'}"],
+)
+def test_nothing_confidential_is_taken_or_repeated(text: str) -> None:
+    with pytest.raises(ConfigError, match="put it into a Secret") as caught:
+        parse_cluster(yaml.safe_load(text), "cluster.yaml")
+    assert "of_mine" not in str(caught.value)
+    allowed = {"environment": {"TOKENIZERS_PARALLELISM": "false", "WHO": "me@example.org"}, "proxy": {"https": "http://proxy.example:3128/a@b"}}
+    assert parse_cluster(allowed, "cluster.yaml").environment["TOKENIZERS_PARALLELISM"] == "false"
 
 
 def test_what_is_no_file_is_said(tmp_path: Path) -> None:

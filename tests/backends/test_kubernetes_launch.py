@@ -13,6 +13,7 @@ from tests.backends.test_kubernetes_api import api, server
 from vasevqa.backends import kubernetes_launch
 from vasevqa.backends.cluster import Cluster
 from vasevqa.backends.kubernetes_access import Access
+from vasevqa.backends.kubernetes_api import Refused
 
 FOUND = "2026-11-25T05:16:1"
 LOST = b'failed to try resolving symlinks in path "/var/log/pods/a/launcher/0.log": no such file or directory\n'
@@ -43,7 +44,8 @@ class Told:
         broken = 0
         if body.endswith(b"<broken>"):
             body, broken = body[: -len(b"<broken>")], 1
-        connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body) + broken, body))
+        status = b"403 Forbidden" if answer == FORBIDDEN else b"200 OK"
+        connection.sendall(b"HTTP/1.1 %b\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body) + broken, body))
 
 
 @pytest.fixture
@@ -60,6 +62,7 @@ def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
 
 
 COMPLETE = {"status": {"conditions": [{"type": "Complete", "status": "True"}]}}
+FORBIDDEN = {"message": "jobs is forbidden"}
 RUNNING: dict[str, object] = {"status": {}}
 
 
@@ -95,3 +98,14 @@ def test_a_log_of_a_run_that_failed_for_good_is_read_to_its_end_too(follow: Call
         ("/pods", {"items": [pod("a", 1, "terminated", exitCode=3)]}),
     )
     assert follow(told) == (3, ["run 1", "first: failed"])
+
+
+def test_rights_that_a_restarted_server_doesnt_know_yet_are_waited_for(
+    follow: Callable[[Told], tuple[int, list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pods = [("/a/log", said("run 1")), ("/pods", {"items": [pod("a", 1)]})]
+    assert follow(Told(("/jobs/words", RUNNING), ("/jobs/words", FORBIDDEN), ("/jobs/words", COMPLETE), *pods)) == (0, ["run 1"])
+    monkeypatch.setattr(kubernetes_launch, "REFUSED_SECONDS", 0)
+    for answers in ([FORBIDDEN], [RUNNING, FORBIDDEN]):  # one who never had them is told at once
+        with pytest.raises(Refused, match="you may not"):
+            follow(Told(*(("/jobs/words", answer) for answer in answers), *pods))

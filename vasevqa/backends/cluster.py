@@ -17,6 +17,7 @@ from vasevqa.errors import ConfigError, nearest
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 MAX_BYTES = 1 << 20
+CONFIDENTIAL = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|_KEY)$", re.IGNORECASE)
 
 
 class _Model(BaseModel):
@@ -75,7 +76,9 @@ class Cluster(_Model):
     claim_path: str = Field("", description="folder of the claim that is the volume's root; empty: the claim's own root")
     pull_policy: str = Field("IfNotPresent", pattern=r"^(IfNotPresent|Always|Never)$", description="imagePullPolicy")
     pull_secrets: list[Name] = Field(default_factory=list, description="Secrets that hold the registry's credentials")
-    secrets: dict[Variable, SecretKey] = Field(default_factory=dict, description="variables whose values lie in Secrets, such as HF_TOKEN")
+    secrets: dict[Variable, SecretKey] = Field(
+        default_factory=dict, description="variables whose values lie in Secrets, such as HF_TOKEN, or HTTPS_PROXY with a password in it"
+    )
     gpu_resource: str = Field("nvidia.com/gpu", pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$", description="what the cluster calls a GPU; MIG slices too")
     gpu_product: str | None = Field(None, description="GPU model of every step with a GPU that names none itself, as the node's label has it")
     gpu_memory_label: str = Field("nvidia.com/gpu.memory", description="node label with a GPU's memory in MiB")
@@ -133,6 +136,10 @@ def parse_cluster(tree: Any, where: str) -> Cluster:
         raise ConfigError(f"{where}: {'.'.join(str(part) for part in first['loc'])}: {first['msg']} (got {first['input']!r}).") from None
     if cluster.claim_path.startswith("/") or ".." in Path(cluster.claim_path).parts:
         raise ConfigError(f"{where}: claim_path: '{cluster.claim_path}' leaves the claim; give a folder in it.")
+    # What the file says ends up on the volume and in manifests, for everybody in the namespace to read.
+    for name, value in {**cluster.environment, **cluster.proxy.variables()}.items():
+        if CONFIDENTIAL.search(name) or "@" in value.partition("://")[2].partition("/")[0]:
+            raise ConfigError(f"{where}: the value of {name} is confidential and has no place here; put it into a Secret, and name that under `secrets`.")
     for stage, image in cluster.images.items():
         if not re.fullmatch(r"[A-Za-z0-9][\w.:/@-]*", image):
             raise ConfigError(f"{where}: images.{stage}: '{image}' is not the name of an image.")

@@ -15,6 +15,7 @@ from vasevqa.errors import ClusterAway, ClusterError, ConfigError, nearest
 
 LOOK_SECONDS = 1.0
 REMOVAL_SECONDS = 120.0
+REFUSED_SECONDS = 60.0  # for which an API server that has just started may not know anybody's rights
 # With these the launcher has said its last word: the restarts that the Job still allows would only repeat it.
 SETTLED = (1, 2, 3, 4, 5, 6, 130)
 
@@ -105,6 +106,7 @@ def newest_pod(access: Access, launch: str) -> Object | None:
 def follow(access: Access, launch: str, say: Callable[[str], None]) -> int:
     """Pass on what the launcher prints until it is over; its exit code."""
     log, told, code, ends = _Log(access, say), "", 0, float("inf")
+    allowed: float | None = None  # when the cluster last answered
     while True:
         whole = True
         try:
@@ -117,9 +119,14 @@ def follow(access: Access, launch: str, say: Callable[[str], None]) -> int:
             if pod is not None and _began(pod):
                 whole = log.read(pod["metadata"]["name"])
                 pod = newest_pod(access, launch) or pod
-            code = (_code(pod) if pod else 0) or code
+            code, allowed = (_code(pod) if pod else 0) or code, time.monotonic()
         except ClusterAway as error:
             over, note = "", str(error).rstrip(".")
+            allowed = allowed and time.monotonic()
+        except Refused as refusal:
+            if refusal.status != 403 or allowed is None or time.monotonic() - allowed > REFUSED_SECONDS:
+                raise
+            over, note = "", ""
         if note and note != told:
             say(f"The launcher waits: {note}.")
         told = note or told
