@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
+import subprocess
+
+import pytest
 
 from tests.e2e.inside import Site, inside_images, site, until  # noqa: F401 - fixtures
 from tests.e2e.kit import wait_for_line
@@ -112,6 +116,22 @@ def test_a_launcher_that_is_killed_or_moved_goes_on(site: Site) -> None:  # noqa
     out, errors = process.communicate(timeout=180)
     assert process.returncode == 0, out + errors
     assert "last: done" in out
+    assert sorted(site.attempts()) == ["first", "last", "left", "right"]
+
+
+def test_a_restarted_api_server_ends_neither_the_run_nor_the_following(site: Site) -> None:  # noqa: F811
+    restart = os.environ.get("VASEVQA_E2E_RESTART_API")
+    if not restart:
+        pytest.skip("VASEVQA_E2E_RESTART_API names no command that restarts the API server")
+    site.be_a_user()
+    held = site.hold("left")
+    process = site.start("submit", site.recipe())
+    site.wait_until_held("left")
+    subprocess.run(restart, shell=True, check=True, capture_output=True, timeout=120)
+    held.unlink()
+    out, errors = process.communicate(timeout=180)
+    assert process.returncode == 0, out + errors
+    assert out.count("left: done") == out.count("last: done") == 1
     assert sorted(site.attempts()) == ["first", "last", "left", "right"]
 
 
