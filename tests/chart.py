@@ -54,7 +54,8 @@ _OWN: dict[str, dict[str, Any]] = {
     "volume.size": _QUANTITY,
     "volume.accessMode": {"enum": ["ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"]},
     "serviceAccount.create": _FLAG,
-    **{f"proxy.{name}": {"type": ["string", "null"]} for name in ("http", "https", "exclude")},
+    # A password in it would be in the release and in the launcher's ConfigMap; it belongs into a Secret that `secrets` names.
+    **{f"proxy.{name}": {"type": ["string", "null"], "pattern": "^[^@]*$"} for name in ("http", "https", "exclude")},
     "rbac.create": _FLAG,
     "rbac.nodes": _FLAG,
     "rbac.users": {

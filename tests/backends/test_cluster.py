@@ -72,14 +72,31 @@ def test_a_mistake_is_one_sentence(tmp_path: Path, text: str, says: str) -> None
 
 @pytest.mark.parametrize(
     "text",
-    ["proxy: {https: 'http://me:of_mine@proxy.example:3128'}", "environment: {HF_TOKEN: of_mine}", "environment: {http_proxy: 'http://me:of_mine@proxy/'}"],
+    [
+        "proxy: {https: 'http://me:of_mine@proxy.example:3128'}",
+        "proxy: {http: 'me:of_mine@proxy.example:3128'}",
+        "proxy: {http: 'http://me:of/of_mine@proxy.example:3128'}",
+        "environment: {HF_TOKEN: of_mine}",
+        "environment: {http_proxy: 'http://me:of_mine@proxy/'}",
+        "environment: {DATABASE: 'postgres://me:of_mine@host/vases'}",
+    ],
 )
 def test_nothing_confidential_is_taken_or_repeated(text: str) -> None:
     with pytest.raises(ConfigError, match="put it into a Secret") as caught:
         parse_cluster(yaml.safe_load(text), "cluster.yaml")
     assert "of_mine" not in str(caught.value)
-    allowed = {"environment": {"TOKENIZERS_PARALLELISM": "false", "WHO": "me@example.org"}, "proxy": {"https": "http://proxy.example:3128/a@b"}}
-    assert parse_cluster(allowed, "cluster.yaml").environment["TOKENIZERS_PARALLELISM"] == "false"
+
+
+@pytest.mark.parametrize("text", ["secrets: {HF_TOKEN: of_mine}", "proxy: 'http://me:of_mine@proxy'", "environment: {HF_TOKEN: [of_mine]}"])
+def test_a_mistake_with_something_confidential_doesnt_repeat_it(text: str) -> None:
+    with pytest.raises(ConfigError, match="should be") as caught:
+        parse_cluster(yaml.safe_load(text), "cluster.yaml")
+    assert "of_mine" not in str(caught.value)
+
+
+def test_what_only_looks_confidential_is_taken() -> None:
+    environment = {"TOKENIZERS_PARALLELISM": "false", "HF_TOKEN_PATH": "/data/token", "WHO": "me@example.org", "PAGE": "https://example.org/a@b"}
+    assert parse_cluster({"environment": environment}, "cluster.yaml").environment == environment
 
 
 def test_what_is_no_file_is_said(tmp_path: Path) -> None:

@@ -143,6 +143,7 @@ def test_a_recipe_is_a_text_or_a_mapping() -> None:
         ("parallel=0", "parallel"),
         ("volume.size=much", "size"),
         ("set={learning_rate}", "set"),
+        ("proxy.https=http://me:mine@proxy:3128", "proxy"),
         ("nonsense=1", "nonsense"),
         ("serviceAccount.create=false", "serviceAccount.name"),
     ],

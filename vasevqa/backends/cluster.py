@@ -17,7 +17,13 @@ from vasevqa.errors import ConfigError, nearest
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 MAX_BYTES = 1 << 20
-CONFIDENTIAL = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|_KEY)$", re.IGNORECASE)
+CONFIDENTIAL = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|_KEY)$", re.IGNORECASE)  # at the end: HF_TOKEN_PATH and the like are no secrets
+QUIET = ("environment", "proxy", "secrets")  # settings whose values no message repeats
+
+
+def has_password(name: str, value: str) -> bool:
+    """True if the variable's value is an address with a user's name or password in it."""
+    return "@" in value if name.upper().endswith("_PROXY") else re.search(r"://[^/?#\s]*@", value) is not None
 
 
 class _Model(BaseModel):
@@ -133,12 +139,13 @@ def parse_cluster(tree: Any, where: str) -> Cluster:
         cluster = Cluster.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
-        raise ConfigError(f"{where}: {'.'.join(str(part) for part in first['loc'])}: {first['msg']} (got {first['input']!r}).") from None
+        got = "" if first["loc"][0] in QUIET else f" (got {first['input']!r})"
+        raise ConfigError(f"{where}: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}{got}.") from None
     if cluster.claim_path.startswith("/") or ".." in Path(cluster.claim_path).parts:
         raise ConfigError(f"{where}: claim_path: '{cluster.claim_path}' leaves the claim; give a folder in it.")
     # What the file says ends up on the volume and in manifests, for everybody in the namespace to read.
     for name, value in {**cluster.environment, **cluster.proxy.variables()}.items():
-        if CONFIDENTIAL.search(name) or "@" in value.partition("://")[2].partition("/")[0]:
+        if CONFIDENTIAL.search(name) or has_password(name, value):
             raise ConfigError(f"{where}: the value of {name} is confidential and has no place here; put it into a Secret, and name that under `secrets`.")
     for stage, image in cluster.images.items():
         if not re.fullmatch(r"[A-Za-z0-9][\w.:/@-]*", image):

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from vasevqa.backends.base import SECRETS, Task, container_environment, stage_environment
-from vasevqa.backends.cluster import Cluster, load_cluster, parse_cluster
+from vasevqa.backends.cluster import Cluster, has_password, load_cluster, parse_cluster
 from vasevqa.errors import ConfigError, nearest
 from vasevqa.pipeline.artifacts import RECORD, Volume
 from vasevqa.pipeline.catalog import PIPELINE
@@ -20,7 +20,7 @@ from vasevqa.pipeline.events import Event
 from vasevqa.pipeline.runs import Run, find_run
 from vasevqa.pipeline.spec import Resources, quantity_bytes
 
-CONFIDENTIAL = re.compile(r"TOKEN|SECRET|PASSW|_KEY$", re.IGNORECASE)  # as is a proxy's address with a password in it
+CONFIDENTIAL = re.compile(r"TOKEN|SECRET|PASSW|_KEY$", re.IGNORECASE)  # wider than what a Cluster file may not say: what may be a secret isn't shown
 
 
 def repro(name: str, step: str, volume: Path, cluster_file: Path | None) -> None:
@@ -62,7 +62,7 @@ def docker_run(volume: Volume, step: str, event: Event, cluster: Cluster) -> lis
         run="", step=step, stage=stage.name, key=str(event["key"]), attempt=0, arguments=(), resources=asked, volume=volume.root, log=Path(), image=image
     )  # fmt: skip
     environment = {**cluster.over(container_environment(task, math.ceil(asked.cpus), {})), **stage_environment(task)}
-    secret = {*SECRETS, *cluster.secrets, *(name for name, value in environment.items() if CONFIDENTIAL.search(name) or "@" in value.partition("://")[2])}
+    secret = {*SECRETS, *cluster.secrets, *(name for name, value in environment.items() if CONFIDENTIAL.search(name) or has_password(name, value))}
     parts = ["docker run --rm"]
     if asked.gpus and "--device=cpu" not in arguments:
         parts.append(f"--gpus {asked.gpus}")
