@@ -6,6 +6,7 @@ import json
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ def said(*lines: str) -> bytes:
     return "".join(f"{FOUND}{at}.5Z {text}\n" for at, text in enumerate(lines)).encode()
 
 
-def pod(name: str, made: int, state: str = "running", **ended: int) -> dict[str, object]:
+def pod(name: str, made: int, state: str = "running", **ended: int) -> dict[str, Any]:
     metadata = {"name": name, "creationTimestamp": f"{FOUND}{made}Z"}
     return {"metadata": metadata, "status": {"phase": "Running", "containerStatuses": [{"state": {state: ended or {"startedAt": f"{FOUND}{made}Z"}}}]}}
 
@@ -62,6 +63,7 @@ def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Told], 
 
 
 COMPLETE = {"status": {"conditions": [{"type": "Complete", "status": "True"}]}}
+FAILED = {"status": {"conditions": [{"type": "Failed", "status": "True"}]}}
 FORBIDDEN = {"message": "jobs is forbidden"}
 RUNNING: dict[str, object] = {"status": {}}
 
@@ -98,6 +100,20 @@ def test_a_log_of_a_run_that_failed_for_good_is_read_to_its_end_too(follow: Call
         ("/pods", {"items": [pod("a", 1, "terminated", exitCode=3)]}),
     )
     assert follow(told) == (3, ["run 1", "first: failed"])
+
+
+def test_a_launcher_between_two_starts_is_heard(follow: Callable[[Told], tuple[int, list[str]]]) -> None:
+    resting = pod("a", 1, "waiting")
+    resting["status"]["containerStatuses"][0]["lastState"] = {"terminated": {"exitCode": 3}}
+    told = Told(("/jobs/words", RUNNING), ("/a/log", said("run 1", "first: failed")), ("/pods", {"items": [resting]}))
+    assert follow(told) == (3, ["run 1", "first: failed"])
+
+
+def test_a_launcher_whose_pod_is_gone_says_where_to_look(follow: Callable[[Told], tuple[int, list[str]]]) -> None:
+    for job, code in ((FAILED, 1), (COMPLETE, 0)):
+        found, lines = follow(Told(("/jobs/words", job), ("/pods", {"items": []})))
+        assert found == code
+        assert [line for line in lines if "`vasevqa status -n " in line] == lines != []
 
 
 def test_rights_that_a_restarted_server_doesnt_know_yet_are_waited_for(

@@ -81,11 +81,11 @@ def test_a_step_that_fails_for_good_is_not_begun_again_by_restarts(site: Site) -
     assert "No word can be read." in result.stdout
     launch = launch_of(result.stdout)
 
-    def restarted() -> bool:
+    def rests() -> bool:
         pods = site.all("pods", "-l", f"job-name={launch}")
-        return any(status["restartCount"] for pod in pods for status in pod["status"].get("containerStatuses", []))
+        return any(status["restartCount"] and "waiting" in status["state"] for pod in pods for status in pod["status"].get("containerStatuses", []))
 
-    until(restarted, "a restart", 120)
+    until(rests, "the time between two restarts", 120)
     assert "No word can be read." in site.vasevqa("attach", launch, check=3).stdout
     assert site.attempts().count("left") == 1
 

@@ -133,6 +133,8 @@ def follow(access: Access, launch: str, say: Callable[[str], None]) -> int:
         if over or code in SETTLED:
             ends = min(ends, time.monotonic() + PATIENCE)
             if whole or time.monotonic() > ends:
+                if over and pod is None and not log.pod:  # a Job that used up its restarts removes its pod
+                    say(f"The launcher has ended, and its pod is gone with what it said; `vasevqa status -n {access.namespace}` tells how its run ended.")
                 return 0 if over == "Complete" else code or 1
         time.sleep(LOOK_SECONDS)
 
@@ -149,8 +151,12 @@ def _waits(access: Access, launch: str, pod: Object | None) -> str:
 
 
 def _began(pod: Object) -> bool:
-    statuses = pod["status"].get("containerStatuses") or []
-    return any((status.get("state") or {}).get(at) for status in statuses for at in ("running", "terminated"))
+    """True if there is a log: between two starts (the container waits then) it is that of the last process."""
+    for status in pod["status"].get("containerStatuses") or []:
+        state, last = status.get("state") or {}, status.get("lastState") or {}
+        if state.get("running") or state.get("terminated") or last.get("terminated"):
+            return True
+    return False
 
 
 def _code(pod: Mapping[str, Any]) -> int:
