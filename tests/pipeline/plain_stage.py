@@ -27,7 +27,7 @@ class Params(spec.Params):
 class Options(spec.Options):
     """How it fails."""
 
-    fail: Literal["no", "data", "gate", "full", "bug", "hang"] = Field("no", description="how to fail")
+    fail: Literal["no", "data", "gate", "full", "memory", "bug", "hang"] = Field("no", description="how to fail")
 
 
 STAGE = spec.Stage("plain-stage", 1, Params, Options, (spec.Input("images", "--input-dir", "the images"),), "Writes down its parameters.")
@@ -42,6 +42,8 @@ def run(params: Params, options: Options, inputs: Mapping[str, Path], output: sp
         raise GateError("The result is not good enough.")
     if options.fail == "full":
         raise OSError(errno.ENOSPC, "No space left on device", "/volume/x")
+    if options.fail == "memory":
+        raise RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")
     if options.fail == "bug":
         raise KeyError("surprise")
     if options.fail == "hang":

@@ -68,6 +68,7 @@ def test_rendered_arguments_give_the_same_parameters(tmp_path: Path) -> None:
         (["--fail", "data"], 3, "no usable image"),
         (["--fail", "gate"], 6, "not good enough"),
         (["--fail", "full"], 74, "the disk is full"),
+        (["--fail", "memory"], 4, "lower its batch size"),
     ],
 )
 def test_a_mistake_is_one_sentence_with_its_exit_code(tmp_path: Path, words: list[str], code: int, says: str) -> None:

@@ -17,6 +17,8 @@ def training_step(self: Trainer, model: Any, inputs: dict[str, Any], *args: Any,
     rows = len(inputs["input_ids"])
     first = int(os.environ["OOM_FROM_STEP"])
     if self.state.global_step >= first and rows > int(os.environ["OOM_ROWS"]):
+        if "OOM_IN_A_LIBRARY" in os.environ:  # as an H100 with 0.7 GB to spare said it
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
         raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate 2.00 GiB for {rows} rows.")
     return real(self, model, inputs, *args, **kwargs)
 

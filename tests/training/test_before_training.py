@@ -96,6 +96,13 @@ def test_a_device_that_is_not_there(tmp_path: Path, qwen: Path, rows: Path) -> N
         attempt(tmp_path, qwen, rows, device="cuda:7")
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_without_a_gpu_training_is_in_float32(dtype: str, tmp_path: Path, qwen: Path, rows: Path) -> None:
+    given = {"model": qwen, "dataset": rows}
+    with pytest.raises(ConfigError, match="set torch_dtype to float32"):
+        sft.run(sft_params(torch_dtype=dtype), sft.Options(**{**OPTIONS, "device": "cpu"}), given, FolderOutput(tmp_path / "out"), RecordingProgress())
+
+
 def test_a_disk_too_small_for_the_checkpoints(tmp_path: Path, qwen: Path, rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "free_below", lambda folder: 30_000_000)
     with pytest.raises(StorageError, match=r"5 checkpoints need 0\.1 GB"):

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from vasevqa import __version__
-from vasevqa.errors import ConfigError, GpuMemoryError, Interrupted, LeaseLost, Terminated, VaseError, storage_error
+from vasevqa.errors import ConfigError, GpuMemoryError, Interrupted, LeaseLost, Terminated, VaseError, out_of_gpu_memory, storage_error
 from vasevqa.pipeline.spec import Input, Options, Params, Stage
 
 HUB_ID = re.compile(r"(hf-hub:)?[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
@@ -197,7 +197,7 @@ def run_stage(stage: Stage, values: Mapping[str, Any]) -> int:
             return _bug(stage, error, say)
         return say("StorageError", known.exit_code, str(known))
     except Exception as error:
-        if type(error).__name__ == "OutOfMemoryError":  # torch's, which must not be imported here
+        if out_of_gpu_memory(error):
             return say("GpuMemoryError", GpuMemoryError.exit_code, f"The GPU's memory doesn't suffice for {stage.name}; lower its batch size.")
         return _bug(stage, error, say)
 

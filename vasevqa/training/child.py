@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vasevqa import files
-from vasevqa.errors import ConfigError, GpuMemoryError, Interrupted, VaseError
+from vasevqa.errors import ConfigError, GpuMemoryError, Interrupted, VaseError, out_of_gpu_memory
 from vasevqa.training.environment import refuse_model_code
 
 PR_SET_PDEATHSIG = 1
@@ -108,10 +108,6 @@ def _check_memory(spec: dict[str, Any]) -> None:
         )
 
 
-def _out_of_memory(error: BaseException) -> bool:
-    return type(error).__name__ == "OutOfMemoryError"
-
-
 def _save_after_oom() -> None:
     """A checkpoint of the last whole step, so that the next rung goes on from there. Of several processes one alone can't save."""
     trainer = STATE.trainer
@@ -148,7 +144,7 @@ def work(spec: dict[str, Any]) -> tuple[int, str]:
         return error.exit_code, str(error)
     except Exception as error:
         traceback.print_exc()
-        if _out_of_memory(error):
+        if out_of_gpu_memory(error):
             error.__traceback__ = None  # its frames hold the activations
             _save_after_oom()
             return GpuMemoryError.exit_code, _first_line(error)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vasevqa import files
-from vasevqa.errors import VaseError
+from vasevqa.errors import GpuMemoryError, VaseError, out_of_gpu_memory
 from vasevqa.training.child import _first_line, die_with_parent
 from vasevqa.training.environment import refuse_model_code
 
@@ -69,7 +69,7 @@ def work(spec: dict[str, Any]) -> dict[str, Any]:
         return {"exit_code": error.exit_code, "message": str(error)}
     except Exception as error:
         traceback.print_exc()
-        return {"exit_code": 4 if type(error).__name__ == "OutOfMemoryError" else 1, "message": _first_line(error)}
+        return {"exit_code": GpuMemoryError.exit_code if out_of_gpu_memory(error) else 1, "message": _first_line(error)}
     said = tee.text.getvalue()
     figures: dict[str, float] = {}
     if (found := _FIGURES.search(said)) is not None:

@@ -68,6 +68,10 @@ class Training:
 
     def check(self) -> dict[str, int]:
         """Everything that can be known before loading."""
+        from vasevqa.curation.devices import resolve_device
+
+        if self.settings["torch_dtype"] != "float32" and resolve_device(self.settings["device"]).type == "cpu":
+            raise ConfigError("Without a GPU ms-swift trains in float32 only; set torch_dtype to float32, or run where CUDA finds a GPU.")
         shape = preflight.check_model(self.model)
         dataset = self.inputs["dataset"]
         rows = {"train": preflight.check_rows(dataset / f"{self.kind}.jsonl", self.root, "solution" if self.kind == "grpo" else None)}
