@@ -1,4 +1,7 @@
-"""`make bench`: speed as ratios, each pair measured in one run on this machine. `--quick` takes fewer images."""
+"""`make bench`: speed as ratios, each pair measured in one run on this machine.
+
+`--quick` takes fewer images; `--cuda` measures curation on the first GPU, and only that.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,8 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from benchmarks.cluster import cluster_rows
-
-QUICK = "--quick" in sys.argv
+QUICK, CUDA = "--quick" in sys.argv, "--cuda" in sys.argv
+DEVICE = "cuda" if CUDA else "cpu"
 Row = tuple[str, float, str]
 
 
@@ -65,12 +67,17 @@ def clip_rows(base: Path) -> list[Row]:
     from vasevqa.curation.loader import Loader
     from vasevqa.stages import clip_filter, select_views
 
-    cpu, count = torch.device("cpu"), 32 if QUICK else 96
+    device, count = torch.device(DEVICE), 32 if QUICK else 96
     photographs(base / "photos", count)
+    if CUDA:  # which takes a few in no time
+        for path in sorted((base / "photos").iterdir()):
+            for number in range(7):
+                os.link(path, path.with_stem(f"{path.stem}-{number}"))
+        count *= 8
     folder = vit_b_32(base / "model")
     prompts = quality.Prompts()
 
-    plain_model = clip.load_clip(folder, cpu, "fp32")
+    plain_model = clip.load_clip(folder, device, "fp32")
     files = sorted((base / "photos").iterdir())
     few = files[: count // 3]
 
@@ -78,7 +85,7 @@ def clip_rows(base: Path) -> list[Row]:
         for path in few:
             plain_model.encode_images(plain_model.preprocess(images.open_image(path)).unsqueeze(0))
 
-    model = clip.load_clip(folder, cpu, "auto")
+    model = clip.load_clip(folder, device, "auto")
     found = list(images.find_images(base / "photos"))
     pixels = torch.cat([batch.pixels for batch in Loader(found[:32], model.preprocess, 32, cover=model.preprocess.size)])
     model.encode_images(pixels)  # warm-up
@@ -100,11 +107,11 @@ def clip_rows(base: Path) -> list[Row]:
     parts = max(min(timed(decode_only) for _ in range(2)), min(timed(model_only) for _ in range(2)))
     options = {"images": base / "photos", "clip_model": folder}
     filtering = timed(
-        lambda: clip_filter.run(clip_filter.Params(), clip_filter.Options(device="cpu"), options, FolderOutput(base / "out"), RecordingProgress())
+        lambda: clip_filter.run(clip_filter.Params(), clip_filter.Options(device=DEVICE), options, FolderOutput(base / "out"), RecordingProgress())
     )
     selecting = timed(
         lambda: select_views.run(
-            select_views.Params(), select_views.Options(device="cpu"), {"images": base / "out"}, FolderOutput(base / "views"), RecordingProgress()
+            select_views.Params(), select_views.Options(device=DEVICE), {"images": base / "out"}, FolderOutput(base / "views"), RecordingProgress()
         )
     )
     assert len(prompts.high) == 8
@@ -125,20 +132,21 @@ def classify_rows(base: Path) -> list[Row]:
     from vasevqa.curation.classifier import MEAN, STD, Classifier, EvalTransform, build
     from vasevqa.curation.loader import Loader
 
-    count = 24 if QUICK else 64
+    count = 512 if CUDA else 24 if QUICK else 64
     files = sorted((base / "photos").iterdir())[:count]
-    network = build("resnet50").eval()
+    device = torch.device(DEVICE)
+    network = build("resnet50").to(device).eval()
     transform = EvalTransform(224)
 
     @torch.inference_mode()
     def plain() -> None:
         for path in files[: count // 4]:
             tensor = functional.to_dtype(functional.pil_to_tensor(transform.cropped(images.open_image(path))), torch.float32, scale=True)
-            network(functional.normalize(tensor, list(MEAN), list(STD)).unsqueeze(0))
+            network(functional.normalize(tensor, list(MEAN), list(STD)).unsqueeze(0).to(device)).cpu()
 
     plain()
     plain_seconds = timed(plain) * 4
-    classifier = Classifier(network.to(memory_format=torch.channels_last), "resnet50", 224, 1.0, torch.device("cpu"))
+    classifier = Classifier(network.to(memory_format=torch.channels_last), "resnet50", 224, 1.0, device)
     found = [images.Found(path, path.name) for path in files]
 
     def ours() -> None:
@@ -147,6 +155,47 @@ def classify_rows(base: Path) -> list[Row]:
 
     ours()
     return [("classify: plain time / ours", plain_seconds / timed(ours), "one image at a time, full decode, fp32")]
+
+
+def training_rows() -> list[Row]:
+    """An epoch of train-classifier's, against one that varies images one by one on the CPU and one that varies none."""
+    import torch
+    from torchvision.transforms import v2
+
+    from vasevqa.curation import classifier, training
+
+    class OneByOne(training.Trainer):
+        vary = v2.Compose(
+            [
+                v2.RandomRotation(10, interpolation=v2.InterpolationMode.BILINEAR, fill=127),
+                v2.RandomResizedCrop(224, scale=(0.7, 1.0), ratio=(0.9, 1.1), antialias=True),
+                v2.RandomHorizontalFlip(),
+                v2.ColorJitter(0.2, 0.2, 0.2, 0.02),
+            ]
+        )
+
+        def _inputs(self, pixels: torch.Tensor) -> torch.Tensor:
+            return classifier.normalized(torch.stack([self.vary(image) for image in pixels.cpu()])).to(self.device)
+
+    count = 640 if CUDA else 32 if QUICK else 96
+    pixels = torch.randint(0, 256, (count + 32, 3, 256, 256), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(count + 32) % 2
+    data = training.Data([f"{number}.png" for number in range(count + 32)], labels, pixels, [], {})
+    parts = {"train": list(range(count)), "val": list(range(count, count + 32)), "test": list(range(count, count + 32))}
+
+    def epoch(kind: type[training.Trainer], augment: bool) -> float:
+        settings = training.Settings(9, 32, 1e-4, 1e-4, 0, 0, "constant", 0, augment)
+        trainer = kind(classifier.build("resnet50"), data, parts, settings, 224, torch.device(DEVICE))
+        if CUDA:
+            trainer.epoch(lambda images: None)
+        return min(timed(lambda: trainer.epoch(lambda images: None)) for _ in range(2 if CUDA else 1))
+
+    epoch(training.Trainer, False)  # warm-up
+    ours, plain, unvaried = epoch(training.Trainer, True), epoch(OneByOne, True), epoch(training.Trainer, False)
+    return [
+        ("train-classifier: images varied one by one / ours", plain / ours, f"an epoch of ResNet50 at 224, {count / ours:.0f} images a second"),
+        ("train-classifier: ours / images not varied", ours / unvaried, "what the variation costs"),
+    ]
 
 
 def plan_rows(base: Path) -> list[Row]:
@@ -220,7 +269,11 @@ def main() -> None:
     """Print the table."""
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
-        rows = [*clip_rows(base), *classify_rows(base), *plan_rows(base), *memory_rows(base), *reward_rows(), *cluster_rows(base, QUICK)]
+        rows = [*clip_rows(base), *classify_rows(base), *training_rows()]
+        if not CUDA:
+            from benchmarks.cluster import cluster_rows  # it needs what a GPU node doesn't have
+
+            rows += [*plan_rows(base), *memory_rows(base), *reward_rows(), *cluster_rows(base, QUICK)]
     print(f"{'what':<58} {'measured':>9}  about")
     for name, value, about in rows:
         print(f"{name:<58} {value:>9.3f}  {about}")

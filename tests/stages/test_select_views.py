@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 
 from tests import pictures
 from tests.fakes import FolderOutput, RecordingProgress
+from tests.pipeline.kit import ROOT
 from vasevqa.curation import clip
 from vasevqa.errors import ConfigError, DataError
 from vasevqa.stages import clip_filter, select_views
@@ -66,6 +69,17 @@ def test_scores_of_clip_filter_are_reused_and_no_model_is_loaded(filtered: Path,
     monkeypatch.setattr(clip, "load_clip", refuse)
     assert select(filtered, tmp_path / "whole")["scores_from"] == "clip-filter"
     assert select(filtered / "accepted", tmp_path / "accepted only")["vases"] == select(filtered, tmp_path / "again")["vases"]
+
+
+def test_scores_that_are_there_need_no_torch(filtered: Path, tmp_path: Path) -> None:
+    words = ["--input-dir", str(filtered), "--output-dir", str(tmp_path / "out")]
+    code = (
+        "import atexit, sys\nfrom vasevqa.pipeline.entry import main\nfrom vasevqa.stages.select_views import STAGE\n"
+        f"atexit.register(lambda: print('torch' in sys.modules))\nmain(STAGE, {words})"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert result.stdout.splitlines()[-1] == "False", result.stdout + result.stderr
+    assert (tmp_path / "out/best_views_report.json").is_file()
 
 
 def test_any_folder_of_photographs_is_scored_here(filtered: Path, tiny_clip: Path, tmp_path: Path) -> None:

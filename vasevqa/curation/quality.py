@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
-from torch.nn.functional import normalize
 
 from vasevqa.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 HIGH_PROMPTS = (
     "a photograph of a complete ancient vase seen from the front",
@@ -88,6 +89,8 @@ def score(images: Tensor, high: Tensor, low: Tensor) -> Scores:
     The mean of a side's features is taken before it is normalized, so that a prompt with a long feature counts for more,
     as in the original's quality filter.
     """
+    from torch.nn.functional import normalize  # here: select-views needs this module's statistics, and torch takes seconds
+
     pictures = normalize(images.float(), dim=-1)
     sides = []
     for side in (high.float(), low.float()):

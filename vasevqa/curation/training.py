@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.transforms import v2
 
+from vasevqa.curation.augmentation import augmented
 from vasevqa.curation.classifier import EvalTransform, normalized, predict_logits
 from vasevqa.curation.devices import fast_bf16
 from vasevqa.curation.images import Found, find_images, quarantine_rows
@@ -117,18 +117,6 @@ def split(names: Sequence[str], labels: Tensor, pattern: str | None, seed: int) 
     return {part: sorted(rows) for part, rows in parts.items()}
 
 
-def augmentation(size: int) -> v2.Transform:
-    """Random resized crop, flip, small rotation, colour jitter: on uint8 batches."""
-    return v2.Compose(
-        [
-            v2.RandomRotation(10, interpolation=v2.InterpolationMode.BILINEAR, fill=127),
-            v2.RandomResizedCrop(size, scale=(0.7, 1.0), ratio=(0.9, 1.1), antialias=True),
-            v2.RandomHorizontalFlip(),
-            v2.ColorJitter(0.2, 0.2, 0.2, 0.02),
-        ]
-    )
-
-
 def centre(pixels: Tensor, size: int) -> Tensor:
     """The central (size, size) of uint8 pixels (..., H, W)."""
     margin = (pixels.shape[-1] - size) // 2
@@ -154,7 +142,6 @@ class Trainer:
         counts = torch.bincount(self.data.labels[self.parts["train"]], minlength=2).float()
         # Rare classes count for more, so that the loss doesn't reward guessing the common one.
         self.loss = nn.CrossEntropyLoss(weight=(counts.sum() / (2 * counts)).to(self.device))
-        self.augment = augmentation(self.size)
 
     @property
     def finished(self) -> bool:
@@ -180,26 +167,26 @@ class Trainer:
             group["lr"] = self.rate(number)
         self.model.train()
         order = torch.tensor(self.parts["train"])[torch.randperm(len(self.parts["train"]))]
-        total = 0.0
+        total = torch.zeros((), dtype=torch.float64, device=self.device)  # read once an epoch: each look would make a GPU wait
         # A last batch of one image would stop batch normalization.
         chunks = [chunk for chunk in order.split(self.settings.batch_size) if len(chunk) > 1 or len(order) == 1]
         for chunk in chunks:
-            pixels, labels = self.data.pixels[chunk], self.data.labels[chunk].to(self.device)
-            inputs = self._inputs(pixels).to(self.device, memory_format=torch.channels_last)
+            labels = self.data.labels[chunk].to(self.device)
+            inputs = self._inputs(self.data.pixels[chunk].to(self.device)).contiguous(memory_format=torch.channels_last)
             self.optimizer.zero_grad(set_to_none=True)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=fast_bf16(self.device)):
                 logits = self.model(inputs)
             loss = self.loss(logits.float(), labels)
             loss.backward()
             self.optimizer.step()
-            total += float(loss.detach()) * len(chunk)
+            total += loss.detach() * len(chunk)
             on_batch(len(chunk))
         logits = self.logits("val")
         labels = self.data.labels[self.parts["val"]]
         row = {
             "epoch": number,
             "learning_rate": self.rate(number),
-            "train_loss": total / max(1, sum(len(chunk) for chunk in chunks)),
+            "train_loss": float(total) / max(1, sum(len(chunk) for chunk in chunks)),
             "val_loss": float(nn.functional.cross_entropy(logits, labels)),
             "val_accuracy": float((logits.argmax(-1) == labels).float().mean()),
         }
@@ -215,14 +202,15 @@ class Trainer:
     def _inputs(self, pixels: Tensor) -> Tensor:
         if not self.settings.augment:
             return normalized(centre(pixels, self.size))
-        return normalized(torch.stack([self.augment(image) for image in pixels]))
+        return normalized(augmented(pixels, self.size))
 
     @torch.inference_mode()
     def logits(self, part: str) -> Tensor:
         """Logits (N, 2) of a part of the split, float32 on the CPU."""
         self.model.eval()
         chunks = torch.tensor(self.parts[part]).split(64)
-        return torch.cat([predict_logits(self.model, normalized(centre(self.data.pixels[chunk], self.size)), self.device) for chunk in chunks])
+        batches = (centre(self.data.pixels[chunk], self.size).to(self.device) for chunk in chunks)
+        return torch.cat([predict_logits(self.model, normalized(pixels), self.device) for pixels in batches])
 
     def state(self) -> dict[str, Any]:
         """Everything that the next epoch depends on, as tensors and plain values."""

@@ -45,7 +45,7 @@ class Options(spec.Options):
 
 STAGE = spec.Stage(
     "train-classifier",
-    1,
+    2,
     Params,
     Options,
     (
@@ -54,7 +54,14 @@ STAGE = spec.Stage(
     ),
     "Trains the quality classifier (ResNet50).",
     spec.Resources(cpus=8, memory="16Gi", gpus=1, gpu_memory="8Gi"),
-    sources=("vasevqa.curation.images", "vasevqa.curation.loader", "vasevqa.curation.names", "vasevqa.curation.classifier", "vasevqa.curation.training"),
+    sources=(
+        "vasevqa.curation.images",
+        "vasevqa.curation.loader",
+        "vasevqa.curation.names",
+        "vasevqa.curation.classifier",
+        "vasevqa.curation.augmentation",
+        "vasevqa.curation.training",
+    ),
 )
 
 
