@@ -109,11 +109,12 @@ def test_a_launcher_between_two_starts_is_heard(follow: Callable[[Told], tuple[i
     assert follow(told) == (3, ["run 1", "first: failed"])
 
 
-def test_a_launcher_whose_pod_is_gone_says_where_to_look(follow: Callable[[Told], tuple[int, list[str]]]) -> None:
-    for job, code in ((FAILED, 1), (COMPLETE, 0)):
-        found, lines = follow(Told(("/jobs/words", job), ("/pods", {"items": []})))
+def test_a_launcher_that_cant_be_heard_any_more_says_where_to_look(follow: Callable[[Told], tuple[int, list[str]]]) -> None:
+    for job, pods, code in ((FAILED, [], 1), (COMPLETE, [], 0), (FAILED, [pod("a", 1, "terminated", exitCode=3)], 3)):
+        found, lines = follow(Told(("/jobs/words", job), ("/a/log", LOST), ("/pods", {"items": pods})))
         assert found == code
-        assert [line for line in lines if "`vasevqa status -n " in line] == lines != []
+        assert [line for line in lines if "`vasevqa status -n " in line] == lines
+        assert len(lines) == 1
 
 
 def test_rights_that_a_restarted_server_doesnt_know_yet_are_waited_for(

@@ -133,8 +133,8 @@ def follow(access: Access, launch: str, say: Callable[[str], None]) -> int:
         if over or code in SETTLED:
             ends = min(ends, time.monotonic() + PATIENCE)
             if whole or time.monotonic() > ends:
-                if over and pod is None and not log.pod:  # a Job that used up its restarts removes its pod
-                    say(f"The launcher has ended, and its pod is gone with what it said; `vasevqa status -n {access.namespace}` tells how its run ended.")
+                if not log.heard:  # a Job that has used up its restarts removes its pod
+                    say(f"What the launcher said can't be read any more; `vasevqa status -n {access.namespace}` tells how its run ended.")
                 return 0 if over == "Complete" else code or 1
         time.sleep(LOOK_SECONDS)
 
@@ -174,7 +174,7 @@ class _Log:
 
     def __init__(self, access: Access, say: Callable[[str], None]) -> None:
         self.access, self.say = access, say
-        self.pod, self.unseen = "", Unseen()
+        self.pod, self.unseen, self.heard = "", Unseen(), False
 
     def read(self, pod: str) -> bool:
         """Up to the end of the container's present process; False if the connection broke before: the next call goes on there."""
@@ -183,6 +183,7 @@ class _Log:
         try:
             for lines in self.access.log(pod, "launcher", self.unseen.reconnected()):
                 for line in self.unseen.fresh(lines):
+                    self.heard = True
                     self.say(line.decode("utf-8", "replace").rstrip("\n"))
         except ClusterAway:
             return False
