@@ -13,11 +13,15 @@ import pytest
 from tests.e2e.kit import ClusterKit, all_removed, cluster_kit, copying_image, kubectl
 from tests.pipeline.kit import wait_for
 
+TIMEOUT = 900  # seconds; the time of a test is also that of its fixtures, which load images, and of a cluster that may be slow
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.e2e)
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(TIMEOUT))
 
 
 @pytest.fixture(scope="session")

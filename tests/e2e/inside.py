@@ -32,7 +32,7 @@ def command(*words: str | Path, given: str | None = None, check: bool = True, en
     return done.stdout
 
 
-def until(condition: Callable[[], Any], what: str, seconds: float = 60) -> None:
+def until(condition: Callable[[], Any], what: str, seconds: float = 120) -> None:
     """Ask the cluster until `condition` holds: not too often, since each question is a process."""
     end = time.monotonic() + seconds
     while not condition():
@@ -186,7 +186,7 @@ class Site:
 
     def wait_until_launched(self) -> None:
         """Wait until the chart's own Job has done its work."""
-        until(lambda: all(job["status"].get("succeeded") for job in self.all("jobs", "-l", "app.kubernetes.io/component=launch")), "the launch", 60)
+        until(lambda: all(job["status"].get("succeeded") for job in self.all("jobs", "-l", "app.kubernetes.io/component=launch")), "the launch", 120)
 
     def wish(self, step: str, *outcomes: int | str) -> None:
         """How the next attempts of `step` end."""

@@ -206,6 +206,10 @@ class ClusterKit(Kit):
         wait_for(look, f"a pod of {step}")
         return found[-1]
 
+    def wait_until_held(self, step: str, where: str = "hold") -> None:
+        """Longer than for a process: a pod is scheduled and started first."""
+        wait_for((self.control / f"{step}.{where}.reached").exists, f"{step} to reach {where}", 120)
+
     def wait_until_running(self, step: str) -> None:
         """Until the cluster says so too: a kubelet may take its time over a pod that is deleted before."""
         words = ("-l", f"vasevqa/step={step}")

@@ -24,7 +24,7 @@ def test_a_fit_namespace_is_green_and_what_may_not_be_seen_is_not_checked(site: 
     assert {"cluster", "claim", "rights: jobs", "rights: pods/exec", "space"} <= set(found)
     assert found["service account"]["state"] == "not checked"
     assert found[f"image {site.images['launcher']}"]["state"] == "ok"
-    until(lambda: not site.names("pods"), "the pods to go", 60)
+    until(lambda: not site.names("pods"), "the pods to go", 120)
     out = site.helm("test", "it", "--logs")
     assert "Phase:          Succeeded" in out
     assert "ok    rights: jobs" in out

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.e2e.inside import Site, inside_images, site, until  # noqa: F401 - fixtures
 
 
@@ -20,6 +22,7 @@ def test_an_installed_recipe_runs_to_its_end_and_leaves_nothing_but_the_claim(si
     assert site.names("persistentvolumeclaims") == {"it-vasevqa"}
 
 
+@pytest.mark.timeout(1500)  # three launches, one after the other
 def test_an_upgrade_leaves_the_running_run_alone_and_a_rollback_finds_its_work(site: Site) -> None:  # noqa: F811
     site.add_volume("it-vasevqa")
     held = site.hold("left")
@@ -27,14 +30,14 @@ def test_an_upgrade_leaves_the_running_run_alone_and_a_rollback_finds_its_work(s
     site.wait_until_held("left")
     [first] = site.launchers()
     site.install("upgrade", "--set-file", f"recipe={site.recipe('two', last={'ending': 'x'})}")
-    until(lambda: len(site.launchers()) == 2, "the second launcher", 60)
+    until(lambda: len(site.launchers()) == 2, "the second launcher", 120)
     running = {job["metadata"]["name"]: job["status"].get("active") for job in site.launchers()}
     assert running[first["metadata"]["name"]] == 1
     held.unlink()
     site.finish(2)
     assert sorted(site.attempts()) == ["first", "last", "last", "left", "right"]  # what both need was made once
     site.helm("rollback", "it", "1")
-    until(lambda: len(site.names("jobs", "-l", "app.kubernetes.io/component=launch")) == 1, "the rollback's launch", 60)
+    until(lambda: len(site.names("jobs", "-l", "app.kubernetes.io/component=launch")) == 1, "the rollback's launch", 120)
     site.wait_until_launched()
     site.finish(2)
     assert len(site.attempts()) == 5

@@ -8,12 +8,22 @@ import random
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlparse
 
+import pytest
 import yaml
 
 from tests.e2e.inside import Site, inside_images, site, until  # noqa: F401 - fixtures
+
+
+@dataclass
+class Connection:
+    """What both directions of a connection know of it."""
+
+    carried: int = 0
+    cut: bool = False
 
 
 class Cutter:
@@ -22,6 +32,7 @@ class Cutter:
     def __init__(self, server: str, limit: int, times: int) -> None:
         parts = urlparse(server)
         self.target, self.limit, self.left, self.cuts = (parts.hostname, parts.port or 443), limit, times, 0
+        self.lock = threading.Lock()
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -31,22 +42,29 @@ class Cutter:
             while True:
                 ours, _ = self.listener.accept()
                 theirs = socket.create_connection(self.target)
-                carried = [0]
+                connection = Connection()
                 for source, sink in ((ours, theirs), (theirs, ours)):
-                    threading.Thread(target=self._carry, args=(source, sink, carried), daemon=True).start()
+                    threading.Thread(target=self._carry, args=(source, sink, connection), daemon=True).start()
 
-    def _carry(self, source: socket.socket, sink: socket.socket, carried: list[int]) -> None:
+    def _carry(self, source: socket.socket, sink: socket.socket, connection: Connection) -> None:
         with contextlib.suppress(OSError):
             while block := source.recv(65536):
-                carried[0] += len(block)
-                if carried[0] > self.limit and self.left:
-                    self.left -= 1
-                    self.cuts += 1
+                if self._cuts(connection, len(block)):
                     break
                 sink.sendall(block)
         for end in (source, sink):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+
+    def _cuts(self, connection: Connection, count: int) -> bool:
+        """Is the connection at its end, now that it shall carry `count` bytes more? Both of its threads ask, and one break counts once."""
+        with self.lock:
+            connection.carried += count
+            if not connection.cut and connection.carried > self.limit and self.left:
+                connection.cut = True
+                self.left -= 1
+                self.cuts += 1
+            return connection.cut
 
 
 @contextlib.contextmanager
@@ -81,6 +99,7 @@ def drawn(folder: Path, count: int) -> dict[str, bytes]:
     return contents(folder)
 
 
+@pytest.mark.timeout(1500)  # thousands of files there and back, with breaks
 def test_thousands_of_files_survive_broken_connections_both_ways(site: Site) -> None:  # noqa: F811
     site.be_a_user()
     wanted = drawn(site.folder / "photos", 3000)
@@ -98,7 +117,7 @@ def test_thousands_of_files_survive_broken_connections_both_ways(site: Site) -> 
         assert cutter.cuts == 3
     assert contents(site.folder / "back") == contents(site.folder / "photos")
     assert not list((site.volume / "inputs").rglob(".*"))
-    until(lambda: not site.names("pods"), "the pods to go", 60)
+    until(lambda: not site.names("pods"), "the pods to go", 120)
 
 
 def test_a_killed_upload_goes_on_in_the_middle_of_a_file(site: Site) -> None:  # noqa: F811

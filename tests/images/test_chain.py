@@ -74,7 +74,8 @@ def test_a_stop_in_the_middle_is_quick_and_the_same_command_goes_on(images: Imag
     if not (data / "dataset").is_dir():
         pytest.fail("the chain before this test made no dataset")
     words = ["--model", "/data/models/Qwen2.5-VL-7B-Instruct", "--dataset-dir", "/data/dataset", "--output-dir", "/data/stopped"]
-    words += shlex.split(TRAINING.replace("--max-steps 2", "--max-steps 30 --save-steps 2"))
+    # Steps enough that they aren't over before Docker's stop arrives.
+    words += shlex.split(TRAINING.replace("--max-steps 2", "--max-steps 60 --save-steps 2"))
     container = images.start("sft", *words, volume=data)
     wait_for((data / "stopped/training/checkpoint-4/trainer_state.json").exists, "the fourth step", 240)
     images.docker("stop", "--time", "60", container)
@@ -84,5 +85,5 @@ def test_a_stop_in_the_middle_is_quick_and_the_same_command_goes_on(images: Imag
     assert "the same command goes on where it was" in log.stderr
     again = images.run("sft", *words, volume=data)
     assert re.search(r"going on from checkpoint-\d+", again.stdout + again.stderr)
-    assert json.loads((data / "stopped/training_summary.json").read_text())["last_checkpoint"] == "checkpoint-30"
-    assert (data / "stopped/training/checkpoint-30/adapter_model.safetensors").is_file()
+    assert json.loads((data / "stopped/training_summary.json").read_text())["last_checkpoint"] == "checkpoint-60"
+    assert (data / "stopped/training/checkpoint-60/adapter_model.safetensors").is_file()
