@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -21,6 +22,11 @@ class Finding:
     def plain(self) -> dict[str, Any]:
         """As JSON has it."""
         return asdict(self)
+
+
+def stage_of(image: str) -> str:
+    """The stage that an image's name says: classify of registry.example.org:5000/me/vasevqa/classify:1."""
+    return re.split(r"[@:]", image.rpartition("/")[2])[0]
 
 
 def found(given: Mapping[str, Any]) -> Finding:

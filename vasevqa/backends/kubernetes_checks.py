@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from vasevqa.backends.checks import BAD, OK, UNKNOWN, WARNING, Finding
+from vasevqa.backends.checks import BAD, OK, UNKNOWN, WARNING, Finding, stage_of
+from vasevqa.backends.cluster import Cluster
 from vasevqa.backends.kubernetes_access import UNPULLABLE, Access
 from vasevqa.backends.kubernetes_api import SERVICE_ACCOUNT, Object, Refused
 from vasevqa.backends.launcher_manifest import render_pod
@@ -25,22 +26,25 @@ LAUNCHER = (
     ("", "events", ("get", "list", "watch")),
     ("", "persistentvolumeclaims", ("get", "list", "watch")),
 )
-USER = (("", "pods", ("create", "delete")), ("", "pods/exec", ("get", "create")))  # beyond that, for upload, download and this doctor
+USER = (("", "pods", ("create", "delete")), ("", "pods/exec", ("get", "create")))  # beyond that, of who doesn't see the volume: upload, download, this doctor
+CORDON: Object = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}  # tolerating it is how a pod gets on a cordoned node
 
 
 def server(access: Access) -> Finding:
-    """The API's address and version; ClusterError if it doesn't answer."""
+    """The API's address and version; ClusterError if it doesn't answer, or doesn't know who asks."""
     try:
         version = access.get("/version")["gitVersion"]
-    except Refused:
+    except Refused as refusal:
+        if refusal.status == 401:
+            raise
         version = "of a version that it doesn't tell"
     return Finding("cluster", OK, f"Kubernetes {version} at {access.host}, namespace {access.namespace}")
 
 
-def rights(access: Access) -> Iterator[Finding]:
-    """May I do what a launcher does? From outside the cluster also: what a user does."""
+def rights(access: Access, remote: bool) -> Iterator[Finding]:
+    """May I do what a launcher does? Outside the cluster and with the volume there (`remote`) also: what a user does."""
     inside = SERVICE_ACCOUNT.is_dir() and "KUBECONFIG" not in os.environ
-    for group, resource, verbs in (*LAUNCHER, *(() if inside else USER)):
+    for group, resource, verbs in (*LAUNCHER, *(USER if remote and not inside else ())):
         name, _, sub = resource.partition("/")
         answers = {verb: access.allowed(verb, group, name, sub) for verb in verbs}
         refused = [verb for verb, answer in answers.items() if answer is False]
@@ -101,24 +105,31 @@ def claim(access: Access) -> Iterator[Finding]:
 
 def gpus(access: Access, steps: Mapping[str, Resources]) -> Iterator[Finding]:
     """Does some node have the GPUs that each step asks for?"""
+    cluster = access.cluster
     asking = {step: resources for step, resources in steps.items() if resources.gpus}
     nodes = _nodes(access) if asking else []
     if nodes is None:
         yield Finding("GPUs", UNKNOWN, f"you may not look at nodes; {len(asking)} steps ask for GPUs")
         return
     for step, resources in asking.items():
-        lacking = [_lack(access, node, resources) for node in nodes]
-        if "" in lacking:
-            yield Finding(f"GPUs: {step}", OK, f"{resources.gpus} x {resources.gpu_resource or access.cluster.gpu_resource}")
+        name = resources.gpu_resource or cluster.gpu_resource
+        lacking = [(node["metadata"]["name"], _lack(cluster, node, resources)) for node in nodes]
+        fit = [node for node, (_, why) in zip(nodes, lacking, strict=True) if not why]
+        if any(not _taints(cluster, node) for node in fit):
+            yield Finding(f"GPUs: {step}", OK, f"{resources.gpus} x {name}")
+        elif fit:
+            text = f"{fit[0]['metadata']['name']} is tainted {_spelt(_taints(cluster, fit[0])[0])}, which `tolerations` doesn't cover"
+            yield Finding(f"GPUs: {step}", WARNING, f"{text}; add it, unless the cluster does so for pods with GPUs (ExtendedResourceToleration)")
         else:
-            why = "; ".join(f"{node['metadata']['name']} {why}" for node, why in list(zip(nodes, lacking, strict=True))[:4]) or "there are no nodes"
-            text = f"no node has {resources.gpus} GPUs{f' with {resources.gpu_memory}' if resources.gpu_memory else ''}: {why}; change `resources` of the step"
-            yield Finding(f"GPUs: {step}", BAD, text, CODE)
+            nearest = sorted(lacking, key=lambda found: found[1].startswith("has 0 "))  # nodes without GPUs say least
+            why = "; ".join(f"{node} {why}" for node, why in nearest[:4]) or "there are no nodes"
+            text = f"no node has {resources.gpus} GPUs{f' with {resources.gpu_memory}' if resources.gpu_memory else ''} for it: {why}"
+            yield Finding(f"GPUs: {step}", BAD, f"{text}; change the step's `resources` or the Cluster file, or ask who keeps the nodes", CODE)
 
 
-def _lack(access: Access, node: Object, resources: Resources) -> str:
-    """What a node lacks for a step; empty if nothing."""
-    cluster, labels = access.cluster, node["metadata"].get("labels", {})
+def _lack(cluster: Cluster, node: Object, resources: Resources) -> str:
+    """What a node lacks for a step; empty if nothing, or if only a taint that keeps pods without GPUs away is in the way."""
+    labels = node["metadata"].get("labels", {})
     name = resources.gpu_resource or cluster.gpu_resource
     has = int(node["status"].get("allocatable", {}).get(name, 0))
     if has < resources.gpus:
@@ -130,7 +141,39 @@ def _lack(access: Access, node: Object, resources: Resources) -> str:
     if product and labels.get(cluster.gpu_product_label) != product:
         return f"has {labels.get(cluster.gpu_product_label, 'GPUs without a label')}, not {product}"
     missing = [f"{key}={value}" for key, value in cluster.node_selector.items() if labels.get(key) != value]
-    return f"lacks the label {missing[0]}" if missing else ""
+    if missing:
+        return f"lacks the label {missing[0]}"
+    if node.get("spec", {}).get("unschedulable") and not _tolerated(cluster, CORDON):
+        return "is cordoned"
+    taints = [_spelt(taint) for taint in _taints(cluster, node) if not _of_gpus(taint, name)]
+    return f"is tainted {taints[0]}, which `tolerations` doesn't cover" if taints else ""
+
+
+def _taints(cluster: Cluster, node: Object) -> list[Object]:
+    """The taints that keep a stage's pod from the node."""
+    taints = node.get("spec", {}).get("taints") or []
+    return [taint for taint in taints if taint["effect"] in ("NoSchedule", "NoExecute") and not _tolerated(cluster, taint)]
+
+
+def _tolerated(cluster: Cluster, taint: Object) -> bool:
+    """As the scheduler sees it: what a toleration leaves out matches everything."""
+    return any(
+        item.effect in (None, taint["effect"])
+        and (item.key or taint["key"]) == taint["key"]
+        and (item.operator == "Exists" or (item.value or "") == (taint.get("value") or ""))
+        for item in cluster.tolerations
+    )
+
+
+def _of_gpus(taint: Object, resource: str) -> bool:
+    """True for the taint that the admission plugin ExtendedResourceToleration lets pods with this resource tolerate."""
+    return bool(taint["key"] == resource and taint["effect"] == "NoSchedule")
+
+
+def _spelt(taint: Object) -> str:
+    """As `kubectl taint` takes it."""
+    value = f"={taint['value']}" if taint.get("value") else ""
+    return f"{taint['key']}{value}:{taint['effect']}"
 
 
 def secrets(access: Access) -> Iterator[Finding]:
@@ -213,9 +256,8 @@ def _pulled(image: str, pod: Object | None, late: bool) -> Finding | None:
     waiting = state.get("waiting") or {}
     if waiting.get("reason") in UNPULLABLE:
         why = " ".join(str(waiting.get("message") or waiting["reason"]).split())[:200]
-        return Finding(
-            f"image {image}", BAD, f"can't be pulled ({why}); build and push it (`make images PUSH=1`), or check registry, tag and pull_secrets", CODE
-        )
+        make = f"make image STAGE={stage_of(image)} PUSH=1"
+        return Finding(f"image {image}", BAD, f"can't be pulled ({why}); build and push it (`{make}`), or check registry, tag and pull_secrets", CODE)
     if "running" in state or "terminated" in state:
         return Finding(f"image {image}", OK, "there")
     if late:

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vasevqa import files
-from vasevqa.backends.checks import BAD, OK, UNKNOWN, WARNING, Finding, found
+from vasevqa.backends.checks import BAD, OK, UNKNOWN, WARNING, Finding, found, stage_of
 from vasevqa.backends.cluster import Cluster
 from vasevqa.backends.launcher_manifest import VOLUME
 from vasevqa.cli import cluster_option, volume_option
 from vasevqa.commands.cleaning import size
 from vasevqa.commands.submitting import absolute, cluster_of, known_step, namespace_option
-from vasevqa.errors import ClusterError, VaseError
+from vasevqa.errors import ClusterError, DeviceError, VaseError
 from vasevqa.pipeline.catalog import PIPELINE
 from vasevqa.pipeline.entry import HUB_ID
 from vasevqa.pipeline.recipe import Recipe, load_recipe
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from vasevqa.backends.kubernetes_access import Access
 
 MARKS = {OK: ("ok  ", "green"), WARNING: ("look", "yellow"), BAD: ("BAD ", "red"), UNKNOWN: ("?   ", None)}
+DEV = Path("/dev")
 SHM = "/dev/shm"  # noqa: S108 - what data loaders share
 RESERVE = 1 << 30  # bytes that logs, reports and checkpoints of adapters take
 
@@ -42,6 +43,7 @@ class Wanted:
     inputs: dict[str, str]
     models: tuple[str, ...]  # the inputs that are models
     copies: dict[str, int]  # input -> how many times its size is written
+    on_cpu: frozenset[str] = frozenset()  # the steps that say `device: cpu`
 
 
 @click.command()
@@ -117,6 +119,8 @@ def _findings(given: dict[str, Any]) -> Iterator[Finding]:
             yield from _local(asked)
     except ClusterError as error:
         yield Finding("cluster" if given["backend"] == "kubernetes" else "engine", BAD, str(error), error.exit_code)
+        if remote:  # this machine's disk says nothing of it
+            return
     yield from volume_findings(given["volume"], asked.inputs, asked.models, asked.copies)
 
 
@@ -157,6 +161,7 @@ def wanted(recipe: Recipe) -> Wanted:
         inputs,
         tuple(name for name in inputs if name in hubs),
         {name: count for name, count in copies.items() if name in inputs and count},
+        frozenset(name for name in names if getattr(recipe.steps[name].options, "device", "auto") == "cpu"),
     )
 
 
@@ -206,12 +211,22 @@ def _local(asked: Wanted) -> Iterator[Finding]:
     yield from _devices(asked)
 
 
-def _devices(asked: Wanted) -> Iterator[Finding]:
-    most = max((resources.gpus for resources in asked.resources.values()), default=0)
-    there = len(list(Path("/dev").glob("nvidia[0-9]*")))
-    if most:
-        text = f"{there} here, {most} asked for"
-        yield Finding("GPUs", OK if there >= most else WARNING, text if there >= most else f"{text}; steps with `device: auto` will use the CPU")
+def _devices(asked: Wanted, engine: str = "") -> Iterator[Finding]:
+    """The GPUs of this machine, unless the engine is elsewhere: a step that asks for more of them ends, it doesn't fall back to the CPU."""
+    asking = {step: resources.gpus for step, resources in asked.resources.items() if resources.gpus and step not in asked.on_cpu}
+    if not asking:
+        return
+    there, most = len(list(DEV.glob("nvidia[0-9]*"))), max(asking.values())
+    short = [step for step, gpus in asking.items() if gpus > there]
+    if engine.startswith(("tcp://", "ssh://")):
+        yield Finding("GPUs", UNKNOWN, f"{most} asked for, and the engine is on another machine (DOCKER_HOST), whose GPUs are not seen from here")
+    elif not short:
+        yield Finding("GPUs", OK, f"{there} here, {most} asked for")
+    elif not there and (DEV / "dxg").exists():
+        yield Finding("GPUs", UNKNOWN, f"{most} asked for, and WSL doesn't tell how many there are; `nvidia-smi` does")
+    else:
+        text = f"{there} here, {most} asked for by {', '.join(short)}; run it where the GPUs are, or say `device: cpu` where that will do"
+        yield Finding("GPUs", BAD, text, DeviceError.exit_code)
 
 
 def _docker(cluster: Cluster, asked: Wanted) -> Iterator[Finding]:
@@ -223,11 +238,11 @@ def _docker(cluster: Cluster, asked: Wanted) -> Iterator[Finding]:
     for image in dict.fromkeys(cluster.image(stage) for stage in asked.stages.values()):
         if engine.images.list(name=image):
             yield Finding(f"image {image}", OK, "there")
-        elif cluster.registry:
-            yield Finding(f"image {image}", UNKNOWN, "not on this machine; it will be pulled")
+        elif not cluster.registry and image.split("/", maxsplit=1)[0] == "vasevqa":  # as the backend, which pulls everything else
+            yield Finding(f"image {image}", BAD, f"not on this machine; `make image STAGE={stage_of(image)}` builds it, or set `registry`", 69)
         else:
-            yield Finding(f"image {image}", BAD, "not on this machine; `make images` builds it, or set `registry`", 69)
-    yield from _devices(asked)
+            yield Finding(f"image {image}", UNKNOWN, "not on this machine; it will be pulled")
+    yield from _devices(asked, os.environ.get("DOCKER_HOST", ""))
 
 
 def _kubernetes(given: dict[str, Any], asked: Wanted, remote: bool, coming: int) -> Iterator[Finding]:
@@ -236,8 +251,9 @@ def _kubernetes(given: dict[str, Any], asked: Wanted, remote: bool, coming: int)
 
     access = Access(cluster_of(given["cluster"], given["namespace"]))
     yield checks.server(access)
-    yield from checks.rights(access)
-    yield checks.account(access)
+    yield from checks.rights(access, remote)
+    if remote:
+        yield checks.account(access)
     claims = list(checks.claim(access))
     yield from claims
     yield from checks.gpus(access, asked.resources)
@@ -248,9 +264,9 @@ def _kubernetes(given: dict[str, Any], asked: Wanted, remote: bool, coming: int)
         yield Finding(SHM, OK, f"each pod gets its own, up to {shm / 2**30:.1f} GiB of its memory")
     if not remote:
         yield from volume_findings(given["volume"], asked.inputs, asked.models, asked.copies)
-    if given["pull"] and access.allowed("create", "", "pods"):
-        images = [access.cluster.image(stage) for stage in ("launcher", *asked.stages.values())]
-        yield from checks.pulls(access, images)
+    if given["pull"] and all(access.allowed(verb, "", "pods") for verb in ("create", "delete")):
+        # Who sees the volume launches from here; else the launcher is a pod too.
+        yield from checks.pulls(access, [access.cluster.image(stage) for stage in (*(("launcher",) if remote else ()), *asked.stages.values())])
         if remote and not any(finding.state == BAD for finding in claims):
             yield from _look(access, asked, coming)
     elif remote:
