@@ -108,7 +108,7 @@ def storage_error(error: OSError, doing: str, path: Path | str | None = None) ->
 
 
 # How CUDA and its libraries say it where torch has no OutOfMemoryError for it: outside its allocator, or in a library's own.
-_NO_GPU_MEMORY = re.compile(r"CUDA (error: )?out of memory|CU(BLAS|DNN|SPARSE|SOLVER|FFT)\w*_ALLOC_FAILED|Cuda failure .*out of memory")
+_NO_GPU_MEMORY = re.compile(r"CUDA (error: )?out of memory|CU(BLAS|DNN|SPARSE|SOLVER|FFT)\w*_ALLOC(ATION)?_FAILED|Cuda failure .*out of memory")
 
 
 def out_of_gpu_memory(error: BaseException) -> bool:

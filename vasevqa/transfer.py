@@ -33,16 +33,28 @@ def inside(root: Path, name: str) -> Path:
 
 
 def walk(top: Path) -> Iterator[tuple[str, Path]]:
-    """Every file below `top`, by its name relative to it; links to files count as files, links to folders are left out."""
+    """Every file below `top`, by its name relative to it; links to files count as files, links to folders are left out.
+
+    OSError for a folder that can't be read.
+    """
     if top.is_file():
         yield "", top
         return
-    for folder, inner, names in os.walk(top):
+    for folder, inner, names in os.walk(top, onerror=_fail):
         inner.sort()
         for name in sorted(names):
             path = Path(folder) / name
             if not unfinished(name) and path.is_file():
                 yield path.relative_to(top).as_posix(), path
+
+
+def linked(top: Path) -> list[Path]:
+    """The links to folders below `top`, which `walk` leaves out."""
+    return [Path(folder) / name for folder, inner, _ in os.walk(top) for name in sorted(inner) if (Path(folder) / name).is_symlink()]
+
+
+def _fail(error: OSError) -> None:
+    raise error
 
 
 def unfinished(name: str) -> bool:

@@ -15,6 +15,7 @@ from vasevqa.backends import kubernetes_launch
 from vasevqa.backends.cluster import Cluster
 from vasevqa.backends.kubernetes_access import Access
 from vasevqa.backends.kubernetes_api import Refused
+from vasevqa.errors import ClusterError
 
 FOUND = "2026-11-25T05:16:1"
 LOST = b"rpc error: code = NotFound desc = an error occurred when try to find container: not found"  # a kubelet's, about a pod that was removed
@@ -57,7 +58,7 @@ def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Told], 
         with server(told) as port:
             api(tmp_path, f"http://127.0.0.1:{port}", monkeypatch)
             lines: list[str] = []
-            return kubernetes_launch.follow(Access(Cluster()), "words", lines.append), lines
+            return kubernetes_launch.follow(Access(Cluster()), "words", lines.append, " -n vases"), lines
 
     return call
 
@@ -113,8 +114,21 @@ def test_a_launcher_that_cant_be_heard_any_more_says_where_to_look(follow: Calla
     for job, pods, code in ((FAILED, [], 1), (COMPLETE, [], 0), (FAILED, [pod("a", 1, "terminated", exitCode=3)], 3)):
         found, lines = follow(Told(("/jobs/words", job), ("/a/log", LOST), ("/pods", {"items": pods})))
         assert found == code
-        assert [line for line in lines if "`vasevqa status -n " in line] == lines
+        assert [line for line in lines if "`vasevqa status -n vases`" in line] == lines
         assert len(lines) == 1
+
+
+def test_an_earlier_end_decides_nothing_while_the_next_process_runs(follow: Callable[[Told], tuple[int, list[str]]]) -> None:
+    again, ended = pod("a", 1), pod("a", 1, "terminated", exitCode=0)
+    again["status"]["containerStatuses"][0]["lastState"] = {"terminated": {"exitCode": 1}}
+    told = Told(
+        ("/jobs/words", RUNNING),
+        ("/jobs/words", COMPLETE),
+        ("/a/log", said("run 1")),
+        ("/a/log", said("run 1", "first: done")),
+        *(("/pods", {"items": [item]}) for item in (again, again, ended)),
+    )
+    assert follow(told) == (0, ["run 1", "first: done"])
 
 
 def test_rights_that_a_restarted_server_doesnt_know_yet_are_waited_for(
@@ -126,3 +140,50 @@ def test_rights_that_a_restarted_server_doesnt_know_yet_are_waited_for(
     for answers in ([FORBIDDEN], [RUNNING, FORBIDDEN]):  # one who never had them is told at once
         with pytest.raises(Refused, match="you may not"):
             follow(Told(*(("/jobs/words", answer) for answer in answers), *pods))
+
+
+def named(kind: str, name: str, made: int, ends: str = "", label: bool = False) -> dict[str, Any]:
+    labels = {"vasevqa/launch": name} if label else {}
+    conditions = [{"type": ends, "status": "True"}] if ends else []
+    return {"metadata": {"name": name, "creationTimestamp": f"{FOUND}{made}Z", "labels": labels}, "status": {"conditions": conditions}, "kind": kind}
+
+
+def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, configmaps: list[object], *jobs: list[object]) -> tuple[str, Told]:
+    monkeypatch.setattr(kubernetes_launch, "LOOK_SECONDS", 0.01)
+    told = Told(("/configmaps", {"items": configmaps}), *(("/jobs", {"items": listed}) for listed in jobs))
+    with server(told) as port:
+        api(tmp_path, f"http://127.0.0.1:{port}", monkeypatch)
+        return kubernetes_launch.find(Access(Cluster()), None), told
+
+
+def test_the_newest_launch_is_the_one_whose_job_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rollback, or an older recipe submitted again, finds its ConfigMap; its Job is new."""
+    maps: list[object] = [named("ConfigMap", "a", 1), named("ConfigMap", "b", 2)]
+    assert found(tmp_path, monkeypatch, maps, [named("Job", "b", 3, label=True), named("Job", "a", 4, label=True)])[0] == "a"
+
+
+def test_a_launch_that_the_chart_is_about_to_start_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    maps: list[object] = [named("ConfigMap", "a", 1), named("ConfigMap", "b", 2)]
+    old = named("Job", "a", 1, "Complete", label=True)
+    begun, done = named("Job", "it-launch", 2), named("Job", "it-launch", 2, "Complete")
+    name, told = found(tmp_path, monkeypatch, maps, [old, begun], [old, begun], [old, done, named("Job", "b", 3, label=True)])
+    assert name == "b"
+    assert sum("/jobs" in path for path in told.asked) >= 3
+    with pytest.raises(ClusterError, match="logs job/it-launch"):
+        found(tmp_path, monkeypatch, maps, [old, named("Job", "it-launch", 2, "Failed")])
+    later = named("Job", "b", 3, label=True)
+    assert found(tmp_path, monkeypatch, maps, [old, named("Job", "it-launch", 2, "Failed"), later])[0] == "b"
+
+
+def test_what_is_started_belongs_to_the_release_whose_volume_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def release(*claims: str) -> str | None:
+        items = [
+            {"metadata": {"name": f"it{number}", "creationTimestamp": "1"}, "data": {"cluster.yaml": f"claim: {claim}"}} for number, claim in enumerate(claims)
+        ]
+        with server(Told(("/configmaps", {"items": items}))) as port:
+            api(tmp_path, f"http://127.0.0.1:{port}", monkeypatch)
+            return kubernetes_launch.release(Access(Cluster(claim="mine")))
+
+    assert release("other", "mine") == "it1"
+    assert release("other") is None
+    assert release("mine", "mine") is None

@@ -10,7 +10,7 @@ import yaml
 
 from tests.helm.test_chart import assert_restricted
 from vasevqa.backends.cluster import Cluster, parse_cluster
-from vasevqa.backends.launcher_manifest import Launch, owner_reference, render_launcher, render_pod, render_settings
+from vasevqa.backends.launcher_manifest import Launch, named, owner_reference, render_launcher, render_pod, render_settings
 
 SETTINGS: dict[str, Any] = {
     "namespace": "here",
@@ -42,6 +42,12 @@ def test_a_launch_is_named_by_all_that_it_is() -> None:
     assert len({LAUNCH.name, *(other.name for other in others)}) == 4
     assert Launch("", "ÄÖÜ", Cluster()).name.startswith("vasevqa-run-")
     assert len(Launch("", "x" * 200, Cluster()).name) <= 63
+
+
+def test_a_recipe_takes_its_files_name_along() -> None:
+    assert yaml.safe_load(named("inputs: {images: photos}\n# the end", "my vases")) == {"inputs": {"images": "photos"}, "name": "my vases"}
+    for text in ("name: mine\n", "{inputs: {}}", "inputs: {}\n...\n", "- no recipe\n", "{"):
+        assert named(text, "my vases") == text
 
 
 def test_the_settings_load_again_inside() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,17 @@ def test_what_may_pass_is_tried_again(tmp_path: Path) -> None:
     with pytest.raises(StepFailed, match="wrong") as caught:
         once("job", tmp_path, lambda: 0)
     assert caught.value.code == 2
+
+
+def test_a_bug_or_an_ill_volume_is_no_end_of_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def fails() -> int:
+        raise OSError(errno.ESTALE, "Stale file handle", "/data/x")
+
+    assert once("job", tmp_path, fails) == 70
+    assert "Stale file handle" in capsys.readouterr().err
+    assert once("job", tmp_path, lambda: 0) == 0
+    with pytest.raises(OSError, match="No space left"):  # the command line explains that one
+        once("job", tmp_path, lambda: os.write(os.open("/dev/full", os.O_WRONLY), b"x"))
 
 
 def test_a_cancelled_launch_stays_cancelled(tmp_path: Path) -> None:

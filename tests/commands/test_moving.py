@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from vasevqa import files, transfer
+from vasevqa.commands import moving
 from vasevqa.commands.moving import Connection, _Download, _Upload
 from vasevqa.errors import Broken, ConfigError, DataError
 
@@ -183,3 +185,46 @@ def test_a_folder_in_the_way_is_said(far: Path, tmp_path: Path) -> None:
 def test_a_pod_that_nobody_talks_to_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(transfer, "ALIVE", tmp_path / "alive")
     assert transfer.main(["--wait", "0.2"]) == 0
+
+
+def test_inputs_of_another_content_have_a_place_of_their_own(
+    far: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What one recipe brought is neither mixed with another's nor changed under a run that reads it."""
+    monkeypatch.setattr(moving, "_persistently", lambda access, work: work(connect(far)))
+    photos = tmp_path / "photos"
+    source(photos)
+
+    def submit() -> str:
+        [images, model] = moving.upload_inputs(None, {"images": "photos", "model": "hub/name"}, tmp_path)  # type: ignore[arg-type]
+        assert model == "model=hub/name"
+        return images.removeprefix("images=")
+
+    first = submit()
+    assert submit() == first
+    assert "0 sent (0 bytes)" in capsys.readouterr().out
+    before = {path.name for path in (far / first).rglob("*")}
+    (photos / "empty").unlink()
+    (photos / "new.jpg").write_bytes(b"new")
+    second = submit()
+    assert second != first
+    assert {path.name for path in (far / first).rglob("*")} == before
+    assert {path.name for path in (far / second).rglob("*")} == (before | {"new.jpg"}) - {"empty"}
+
+
+def test_links_to_folders_are_told_of_and_unreadable_folders_refused(
+    far: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(moving, "_persistently", lambda access, work: work(connect(far)))
+    source(tmp_path / "photos")
+    (tmp_path / "photos/site2").symlink_to(tmp_path)
+    moving.send(None, {"photos": tmp_path / "photos"})  # type: ignore[arg-type]
+    assert "Left out: " + str(tmp_path / "photos/site2") in capsys.readouterr().err
+
+    def closed(top: object, onerror: Callable[[OSError], None]) -> Iterator[object]:
+        onerror(PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "photos/a")))
+        yield from ()
+
+    monkeypatch.setattr(os, "walk", closed)  # root reads every folder
+    with pytest.raises(PermissionError, match="photos/a"):
+        dict(transfer.walk(tmp_path / "photos"))

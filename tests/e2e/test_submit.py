@@ -46,8 +46,9 @@ def test_a_submitted_recipe_is_followed_to_its_end_and_its_report_fetched(site: 
         ["last", "run"],
     ]
     assert "there is nothing to cancel" in site.vasevqa("cancel", run[1], check=2).stdout
-    site.kubectl("delete", "configmap", "-l", "vasevqa/launch")
-    until(lambda: not site.names("jobs,pods"), "launchers, Jobs and pods to go with their ConfigMaps", 120)
+    assert site.launchers()
+    site.helm("uninstall", "it")
+    until(lambda: not site.names("jobs,pods") and not site.names("configmaps", "-l", "vasevqa/launch"), "all that was submitted to go with the release", 120)
 
 
 def test_ctrl_c_detaches_and_attach_finds_the_run_again(site: Site) -> None:  # noqa: F811
@@ -60,13 +61,13 @@ def test_ctrl_c_detaches_and_attach_finds_the_run_again(site: Site) -> None:  # 
     out, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     launch = launch_of(out)
-    assert f"`vasevqa attach {launch}` follows it again" in out
+    assert re.search(rf"`vasevqa attach {launch} -n {site.namespace} --cluster \S+` follows it again", out)
     again = site.start("submit", site.recipe())
     assert "Already running: " in wait_for_line(again, launch)[0]
     again.kill()
     again.communicate()
     follower = site.start("attach", line.split()[1])  # by the run's name
-    wait_for_line(follower, "right: done", 60)
+    wait_for_line(follower, "right: done", 120)
     held.unlink()
     out, _ = follower.communicate(timeout=120)
     assert follower.returncode == 0
@@ -100,7 +101,7 @@ def test_a_run_is_cancelled_from_here(site: Site) -> None:  # noqa: F811
     assert f"{line.split()[1]}: cancelled" in site.vasevqa("cancel").stdout
     process.communicate(timeout=120)
     assert process.returncode == 130
-    until(lambda: not site.names("jobs", "-l", "vasevqa/step"), "the step's Job to go", 60)
+    until(lambda: not site.names("jobs", "-l", "vasevqa/step"), "the step's Job to go", 120)
 
 
 def test_a_launcher_that_is_killed_or_moved_goes_on(site: Site) -> None:  # noqa: F811
@@ -158,7 +159,7 @@ def test_what_is_missing_is_said_in_one_sentence(site: Site) -> None:  # noqa: F
         site.cluster_file(**settings)
         process = site.start("submit", site.recipe(), *words)
         if "service_account" in settings or "images" in settings:
-            assert says in wait_for_line(process, "The launcher waits", 60)[0]
+            assert says in wait_for_line(process, "The launcher waits", 120)[0]
             process.kill()
             process.communicate()
         else:

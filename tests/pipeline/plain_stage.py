@@ -43,7 +43,7 @@ def run(params: Params, options: Options, inputs: Mapping[str, Path], output: sp
     if options.fail == "full":
         raise OSError(errno.ENOSPC, "No space left on device", "/volume/x")
     if options.fail == "memory":
-        raise RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")
+        raise RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED")
     if options.fail == "bug":
         raise KeyError("surprise")
     if options.fail == "hang":

@@ -294,7 +294,7 @@ class KubernetesBackend:
         together, node = False, None
         try:
             claim = self._api.get(self._api.path("persistentvolumeclaims", self._cluster.claim))
-            together = not {"ReadWriteMany", "ReadOnlyMany"} & set(claim["spec"].get("accessModes", []))
+            together = "ReadWriteMany" not in claim["spec"].get("accessModes", [])  # of other modes only one node may write
             node = self._node_of_claim() if together else None
         except Refused as refusal:
             if refusal.status not in (403, 404):  # without the claim the pod will wait, and say so

@@ -54,7 +54,7 @@ class Access(Api):
         claim, changed = self.cluster.claim, {**manifest, "spec": dict(manifest["spec"])}
         with contextlib.suppress(Refused):
             found = self.find("persistentvolumeclaims", claim)
-            if found is None or {"ReadWriteMany", "ReadOnlyMany"} & set(found["spec"].get("accessModes", [])):
+            if found is None or "ReadWriteMany" in found["spec"].get("accessModes", []):
                 return changed
             for pod in self.all("pods", fieldSelector="status.phase=Running"):
                 mounted = [volume.get("persistentVolumeClaim", {}).get("claimName") for volume in pod["spec"].get("volumes", [])]

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import yaml
+
 from vasevqa.backends.kubernetes_access import Access, trouble
 from vasevqa.backends.kubernetes_api import Object, Refused
 from vasevqa.backends.kubernetes_logs import PATIENCE, Unseen
@@ -15,6 +17,7 @@ from vasevqa.errors import ClusterAway, ClusterError, ConfigError, nearest
 
 LOOK_SECONDS = 1.0
 REMOVAL_SECONDS = 120.0
+LAUNCH_SECONDS = 120.0  # in which the chart's Job starts a launcher
 REFUSED_SECONDS = 60.0  # for which an API server that has just started may not know anybody's rights
 # With these the launcher has said its last word: the restarts that the Job still allows would only repeat it.
 SETTLED = (1, 2, 3, 4, 5, 6, 130)
@@ -79,12 +82,15 @@ def verdict(job: Mapping[str, Any]) -> str:
 
 def find(access: Access, name: str | None) -> str:
     """The launch called `name` (or beginning so), or the one that made the run of that name; the newest without a name."""
+    if name is None:
+        _await_launch(access)
     found = access.ask("list launches", access.all, "configmaps", labelSelector=LAUNCH_LABEL)
     launches = [item["metadata"]["name"] for item in found]
     if not launches:
         raise ConfigError(f"There is no launch in namespace {access.namespace}; start one with `vasevqa submit RECIPE`.")
-    if name is None:
-        return str(launches[-1])
+    if name is None:  # by their Jobs: a launch that is made again has the ConfigMap that it had
+        jobs = [job["metadata"]["name"] for job in access.ask("list launchers", access.all, "jobs", labelSelector=LAUNCH_LABEL)]
+        return str(next((job for job in reversed(jobs) if job in launches), launches[-1]))
     if name in launches:
         return name
     run = access.ask("look for the run", access.find, "configmaps", f"vase-run-{name}") or {"metadata": {}}
@@ -97,14 +103,38 @@ def find(access: Access, name: str | None) -> str:
     raise ConfigError(f"There {'are several launches' if near else 'is no launch or run'} '{name}' in namespace {access.namespace}.{nearest(name, launches)}")
 
 
+def _await_launch(access: Access) -> None:
+    """Wait while the chart's own Job is about to start a launcher; ClusterError if the last one could not."""
+    end = time.monotonic() + LAUNCH_SECONDS
+    while True:
+        found = access.ask("look for a launch", access.all, "jobs", labelSelector="app.kubernetes.io/component in (launch,launcher)")
+        newest = found[-1] if found else {"metadata": {"labels": {LAUNCH_LABEL: ""}}}
+        if LAUNCH_LABEL in newest["metadata"].get("labels", {}) or verdict(newest) == "Complete":
+            return
+        name = newest["metadata"]["name"]
+        if verdict(newest) or time.monotonic() > end:
+            raise ClusterError(f"The Job {name} of the chart has started no launcher; `kubectl -n {access.namespace} logs job/{name}` says why.")
+        time.sleep(LOOK_SECONDS)
+
+
+def release(access: Access) -> str | None:
+    """The ConfigMap of the one Helm release whose volume this is: what is started here then goes down with it."""
+    with contextlib.suppress(Refused, yaml.YAMLError):
+        found = access.all("configmaps", labelSelector="app.kubernetes.io/managed-by=Helm,app.kubernetes.io/name=vasevqa")
+        settings = {item["metadata"]["name"]: yaml.safe_load((item.get("data") or {}).get("cluster.yaml", "")) or {} for item in found}
+        ours = [name for name, said in settings.items() if said.get("claim") == access.cluster.claim]
+        return ours[0] if len(ours) == 1 else None
+    return None
+
+
 def newest_pod(access: Access, launch: str) -> Object | None:
     """The launcher's pod, if it has one."""
     found = access.ask("look for the launcher's pod", access.all, "pods", labelSelector=f"job-name={launch}")
     return found[-1] if found else None
 
 
-def follow(access: Access, launch: str, say: Callable[[str], None]) -> int:
-    """Pass on what the launcher prints until it is over; its exit code."""
+def follow(access: Access, launch: str, say: Callable[[str], None], where: str = "") -> int:
+    """Pass on what the launcher prints until it is over; its exit code. `where` are the options with which commands get there."""
     log, told, code, ends = _Log(access, say), "", 0, float("inf")
     allowed: float | None = None  # when the cluster last answered
     while True:
@@ -134,7 +164,7 @@ def follow(access: Access, launch: str, say: Callable[[str], None]) -> int:
             ends = min(ends, time.monotonic() + PATIENCE)
             if whole or time.monotonic() > ends:
                 if not log.heard:  # a Job that has used up its restarts removes its pod
-                    say(f"What the launcher said can't be read any more; `vasevqa status -n {access.namespace}` tells how its run ended.")
+                    say(f"What the launcher said can't be read any more; `vasevqa status{where}` tells how its run ended.")
                 return 0 if over == "Complete" else code or 1
         time.sleep(LOOK_SECONDS)
 
@@ -160,9 +190,9 @@ def _began(pod: Object) -> bool:
 
 
 def _code(pod: Mapping[str, Any]) -> int:
-    """The exit code of the launcher's last process; 0 if none ended badly."""
+    """The exit code of the launcher's last process; 0 if none ended badly, or if the next one runs: it says itself what it finds."""
     for status in pod["status"].get("containerStatuses") or []:
-        for when in ("state", "lastState"):
+        for when in () if (status.get("state") or {}).get("running") else ("state", "lastState"):
             ended = (status.get(when) or {}).get("terminated")
             if ended:
                 return int(ended.get("exitCode", 0))

@@ -45,6 +45,18 @@ class Launch:
         return f"vasevqa-{word}-{hashlib.sha256(said.encode()).hexdigest()[:10]}"
 
 
+def named(text: str, title: str) -> str:
+    """A recipe's text with its name in it: inside, every file is called recipe.yaml, and a run would be too."""
+    try:
+        tree = yaml.safe_load(text)
+        added = f"{text.rstrip()}\nname: {json.dumps(title)}\n"
+        if isinstance(tree, dict) and "name" not in tree and yaml.safe_load(added) == {**tree, "name": title}:
+            return added
+    except yaml.YAMLError:  # in braces, or with an end mark: it goes as it is
+        pass
+    return text
+
+
 def owner_reference(name: str, uid: str) -> dict[str, Any]:
     """Ties an object's life to that of the ConfigMap `name`."""
     return {"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": uid}

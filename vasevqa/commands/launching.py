@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import click
+
 from vasevqa import files
-from vasevqa.errors import ClusterError, StorageError, VaseError
+from vasevqa.errors import ClusterError, StorageError, VaseError, storage_error
 from vasevqa.pipeline.launcher import StepFailed
 
 CANCELLED = 130  # somebody asked for it by `vasevqa cancel`
+BROKEN_DOWN = 70  # sysexits' EX_SOFTWARE
+KNOWN = (BrokenPipeError, click.ClickException, click.exceptions.Exit)  # what the command line has an answer to
 
 
 def once(launch: str, volume: Path, work: Callable[[], int]) -> int:
@@ -32,6 +37,11 @@ def once(launch: str, volume: Path, work: Callable[[], int]) -> int:
         if isinstance(error, StepFailed) or not (error.retry or isinstance(error, (ClusterError, StorageError))):
             files.write_json(record, {"exit_code": getattr(error, "code", error.exit_code), "message": str(error)})
         raise
+    except Exception as error:
+        if isinstance(error, KNOWN) or (isinstance(error, OSError) and storage_error(error, "write or read") is not None):
+            raise
+        traceback.print_exc()
+        return BROKEN_DOWN  # a bug, or a volume that is ill: another start goes on, which code 1 would not tell those who follow
     if code == CANCELLED:
         files.write_json(record, {"exit_code": code, "message": "The run was cancelled; submit it again to go on where it was."})
     return code

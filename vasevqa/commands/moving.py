@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import hashlib
 import json
 import os
 import time
@@ -17,7 +18,7 @@ from vasevqa import files, transfer
 from vasevqa.backends.cluster import Cluster
 from vasevqa.backends.launcher_manifest import VOLUME, render_pod
 from vasevqa.cli import cluster_option
-from vasevqa.commands.submitting import cluster_of, namespace_option
+from vasevqa.commands.submitting import cluster_of, namespace_option, needs_claim
 from vasevqa.errors import Broken, ClusterAway, ClusterError, ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -78,18 +79,33 @@ def _access(cluster: Cluster) -> Access:
 
 
 def upload_inputs(access: Access, inputs: Mapping[str, str], base: Path) -> list[str]:
-    """Bring those inputs of a recipe that are on this machine to inputs/NAME; `--input` options that say so."""
+    """Bring those inputs of a recipe that are on this machine to inputs/NAME-DIGEST; `--input` options that say so.
+
+    The digest is the content's: what another recipe or an earlier submission brought under this name is neither mixed with it
+    nor changed under a run that reads it, and the same again is there already.
+    """
     here = {name: base / Path(value).expanduser() for name, value in inputs.items()}
     found = {name: path for name, path in here.items() if path.exists()}
-    places = {name: f"inputs/{name}{path.suffix if path.is_file() else ''}" for name, path in found.items()}
+    known: dict[Path, tuple[int, str]] = {}
+    places = {name: f"inputs/{name}-{_content(path, known)}{path.suffix if path.is_file() else ''}" for name, path in found.items()}
     if found:
-        click.echo(f"The inputs are on the volume: {send(access, {places[name]: path for name, path in found.items()})}.")
+        click.echo(f"The inputs are on the volume: {send(access, {places[name]: path for name, path in found.items()}, known)}.")
     return [f"{name}={places.get(name, value)}" for name, value in inputs.items()]
+
+
+def _content(top: Path, known: dict[Path, tuple[int, str]]) -> str:
+    """Ten digits that say names and contents of all files below `top`; `known` gets each file's size and digest."""
+    whole = hashlib.sha256()
+    for name, path in transfer.walk(top):
+        known[path] = (path.stat().st_size, files.digest_file(path))
+        whole.update(f"{name}\0{known[path][1]}\n".encode())
+    return whole.hexdigest()[:10]
 
 
 @contextlib.contextmanager
 def volume_pod(access: Access, purpose: str = "move") -> Iterator[str]:
     """A pod with the volume, for as long as the block lasts."""
+    needs_claim(access)
     name = f"vasevqa-{purpose}-{os.urandom(4).hex()}"
     wait = ["tini", "--", "python", "-m", "vasevqa.transfer", "--wait", str(IDLE_SECONDS)]
     with access.pod(render_pod(name, purpose, access.cluster, [], wait)) as pod:
@@ -173,16 +189,22 @@ def _runs(access: Access, pod: str) -> bool:
     return found is not None and found["status"].get("phase") == "Running" and "deletionTimestamp" not in found["metadata"]
 
 
-def send(access: Access, sources: Mapping[str, Path]) -> str:
-    """Bring files and folders to the volume: {place on the volume: path here}. Returns what was done, in words."""
+def send(access: Access, sources: Mapping[str, Path], known: Mapping[Path, tuple[int, str]] | None = None) -> str:
+    """Bring files and folders to the volume: {place on the volume: path here}. Returns what was done, in words.
+
+    `known`: the sizes and digests of files whose digest was taken already.
+    """
     wanted = {}
     for place, source in sources.items():
+        for link in transfer.linked(source):
+            click.echo(f"Left out: {link} is a link to a folder; upload what it leads to under a name of its own.", err=True)
         for name, path in transfer.walk(source):
             wanted["/".join(filter(None, [PurePosixPath(place).as_posix(), name]))] = path
         transfer.inside(Path(VOLUME), place)
     if not wanted:
         raise DataError(f"There is no file in {', '.join(map(str, sources.values()))}; nothing was sent.")
     upload = _Upload(wanted)
+    upload.digests = {name: known[path] for name, path in wanted.items() if path in known} if known else {}
     _persistently(access, upload.go)
     return f"{len(wanted)} files, {upload.sent} sent ({_size(upload.bytes)}), {len(wanted) - upload.sent} were there"
 

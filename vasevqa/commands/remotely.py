@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vasevqa.backends.launcher_manifest import VOLUME, render_pod
-from vasevqa.commands.submitting import cluster_of
+from vasevqa.commands.submitting import cluster_of, needs_claim
 from vasevqa.errors import ConfigError
 
 MOST = 100_000  # bytes of a recipe that fit a variable of the pod
@@ -29,6 +29,7 @@ def answer(cluster: Path | None, namespace: str | None, words: Sequence[str], re
     from vasevqa.backends.kubernetes_access import Access
 
     access = Access(cluster_of(cluster, namespace))
+    needs_claim(access)
     manifest = render_pod(f"vasevqa-look-{os.urandom(4).hex()}", "look", access.cluster, [*words, "--volume", VOLUME])
     manifest["spec"] |= {"serviceAccountName": access.cluster.service_account or "vasevqa", "automountServiceAccountToken": True}
     [container] = manifest["spec"]["containers"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vasevqa.backends.cluster import Cluster, load_cluster
-from vasevqa.backends.launcher_manifest import VOLUME, Launch
+from vasevqa.backends.launcher_manifest import VOLUME, Launch, named
 from vasevqa.cli import cluster_option
 from vasevqa.errors import ClusterError, ConfigError, nearest
 from vasevqa.pipeline.catalog import PIPELINE
@@ -39,7 +40,7 @@ def cluster_of(path: Path | None, namespace: str | None) -> Cluster:
 @namespace_option
 @click.option("--set", "overrides", multiple=True, metavar="STEP.PARAM=VALUE", help="change a parameter")
 @click.option("--input", "inputs", multiple=True, metavar="NAME=PATH", help="give or replace an input; PATH is relative to the volume")
-@click.option("--upload", is_flag=True, help="first bring the recipe's inputs that are on this machine to the volume, as inputs/NAME")
+@click.option("--upload", is_flag=True, help="first bring the recipe's inputs that are on this machine to the volume, as inputs/NAME-DIGEST")
 @click.option("--from", "first", metavar="STEP", help="begin here; what this step reads must exist")
 @click.option("--to", "last", metavar="STEP", help="end here")
 @click.option("--only", multiple=True, metavar="STEP", help="only this step (may be repeated)")
@@ -78,7 +79,7 @@ def attach(name: str | None, cluster: Path | None, namespace: str | None, report
     from vasevqa.backends.kubernetes_access import Access
 
     access = Access(cluster_of(cluster, namespace))
-    sys.exit(_follow(access, kubernetes_launch.find(access, name), report))
+    sys.exit(_follow(access, kubernetes_launch.find(access, name), report, _where(access, cluster)))
 
 
 def _submit(given: dict[str, Any]) -> int:
@@ -93,18 +94,24 @@ def _submit(given: dict[str, Any]) -> int:
         known_step(name)
     _on_the_volume(recipe.inputs, given["upload"])
     access = Access(cluster_of(given["cluster"], given["namespace"]))
-    _needs_claim(access)
+    needs_claim(access)
+    where = _where(access, given["cluster"])
     if given["upload"]:
         from vasevqa.commands import moving
 
         inputs = moving.upload_inputs(access, recipe.inputs, given["recipe"].parent)
-    launch = Launch(given["recipe"].read_text(encoding="utf-8"), recipe.name, access.cluster, _arguments(given, inputs))
-    started = kubernetes_launch.start(access, launch, os.environ.get("VASEVQA_OWNER_CONFIGMAP"))
+    launch = Launch(named(given["recipe"].read_text(encoding="utf-8"), recipe.name), recipe.name, access.cluster, _arguments(given, inputs))
+    started = kubernetes_launch.start(access, launch, os.environ.get("VASEVQA_OWNER_CONFIGMAP") or kubernetes_launch.release(access))
     click.echo(f"{'Started' if started else 'Already running:'} {launch.name} in namespace {access.namespace}.")
     if given["detach"]:
-        click.echo(f"`vasevqa attach {launch.name}` follows it.")
+        click.echo(f"`vasevqa attach {launch.name}{where}` follows it.")
         return 0
-    return _follow(access, launch.name, given["report"])
+    return _follow(access, launch.name, given["report"], where)
+
+
+def _where(access: Access, cluster: Path | None) -> str:
+    """The options with which another command gets to the same place."""
+    return f" -n {access.namespace}" + (f" --cluster {shlex.quote(str(cluster))}" if cluster else "")
 
 
 def _arguments(given: dict[str, Any], inputs: list[str]) -> tuple[str, ...]:
@@ -144,7 +151,8 @@ def _on_the_volume(inputs: dict[str, str], upload: bool) -> None:
             )
 
 
-def _needs_claim(access: Access) -> None:
+def needs_claim(access: Access) -> None:
+    """ClusterError if there is no claim: a pod would wait for it in vain."""
     from vasevqa.backends.kubernetes_api import Refused
 
     name = access.cluster.claim
@@ -159,7 +167,7 @@ def _needs_claim(access: Access) -> None:
         )
 
 
-def _follow(access: Access, launch: str, report: Path | None) -> int:
+def _follow(access: Access, launch: str, report: Path | None, where: str) -> int:
     from vasevqa.backends import kubernetes_launch
 
     runs: list[str] = []
@@ -172,10 +180,11 @@ def _follow(access: Access, launch: str, report: Path | None) -> int:
         click.echo(line)
 
     try:
-        code = kubernetes_launch.follow(access, launch, say)
+        code = kubernetes_launch.follow(access, launch, say, where)
     except KeyboardInterrupt:
         click.echo(
-            f"\nDetached: it goes on in the cluster. `vasevqa attach {launch}` follows it again, and `kubectl delete configmap {launch}` stops and removes it."
+            f"\nDetached: it goes on in the cluster. `vasevqa attach {launch}{where}` follows it again, "
+            f"and `kubectl -n {access.namespace} delete configmap {launch}` stops and removes it."
         )
         return 0
     if runs and report is not None:
@@ -184,5 +193,5 @@ def _follow(access: Access, launch: str, report: Path | None) -> int:
         moving.fetch(access, f"runs/{runs[-1]}/report.html", report / f"{runs[-1]}.html")
         click.echo(f"Report on this machine: {report / f'{runs[-1]}.html'}")
     elif runs:
-        click.echo(f"`vasevqa download {runs[-1]} report.html` brings its report here.")
+        click.echo(f"`vasevqa download {runs[-1]} report.html{where}` brings its report here.")
     return code
