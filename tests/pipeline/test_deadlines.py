@@ -9,7 +9,11 @@ import pytest
 from tests.pipeline.kit import FIRST, Kit
 from vasevqa.backends.base import State, Update
 from vasevqa.backends.failures import Failure, Kind
-from vasevqa.pipeline.launcher import StepFailed
+from vasevqa.errors import ClusterAway
+from vasevqa.pipeline import launcher as launching
+from vasevqa.pipeline.launcher import Cancelled, Launcher, StepFailed
+from vasevqa.pipeline.lease import Lease
+from vasevqa.pipeline.runs import Run
 from vasevqa.pipeline.spec import Resources
 from vasevqa.pipeline.work import Work
 
@@ -56,6 +60,8 @@ class Queueing:
     def __init__(self) -> None:
         self.jobs: dict[str, State] = {}
         self.cancelled: list[str] = []
+        self.whose: str | None = None
+        self.away = 0  # how often it doesn't answer when it is to cancel something
 
     def image(self, stage: str) -> str:
         return f"registry.example.org/{stage}@sha256:12"
@@ -70,7 +76,7 @@ class Queueing:
         return self.jobs.get(name, State.GONE)
 
     def owner(self, name: str) -> str | None:
-        return None
+        return self.whose
 
     def watch(self, names: list[str], seconds: float) -> list[Update]:
         return [Update(name, self.state(name), note="No node has 9 GPUs.") for name in names]
@@ -79,6 +85,9 @@ class Queueing:
         return None
 
     def cancel(self, name: str, grace: float) -> None:
+        if self.away:
+            self.away -= 1
+            raise ClusterAway("The cluster doesn't answer.")
         self.cancelled.append(name)
         self.jobs.pop(name, None)
 
@@ -95,16 +104,55 @@ class Queueing:
         pass
 
 
-def test_what_waits_too_long_is_cancelled_and_says_what_it_waited_for(kit: Kit) -> None:
-    launcher = kit.launcher(selection=FIRST, overrides=["first.resources.queue_deadline=1"])
+def waiting(kit: Kit, deadline: int = 1) -> tuple[Launcher, Queueing]:
+    """A launcher of the first step on a backend that has no place for it."""
+    launcher = kit.launcher(selection=FIRST, overrides=[f"first.resources.queue_deadline={deadline}"])
     backend = Queueing()
     launcher.backend = launcher._maker.backend = backend
+    return launcher, backend
+
+
+def test_what_waits_too_long_is_cancelled_and_says_what_it_waited_for(kit: Kit) -> None:
+    launcher, backend = waiting(kit)
     with pytest.raises(StepFailed, match="No node has 9 GPUs") as caught:
         launcher.execute()
     assert caught.value.code == 69
     assert len(backend.cancelled) == 1
     assert backend.jobs == {}
-    waiting = [event for event in kit.events if event["event"] == "step-waiting"]
-    assert [event["message"] for event in waiting] == ["No node has 9 GPUs."]
+    waited = [event for event in kit.events if event["event"] == "step-waiting"]
+    assert [event["message"] for event in waited] == ["No node has 9 GPUs."]
     images = [event["image"] for event in kit.events if event["event"] == "run-image"]
     assert images == ["registry.example.org/copying@sha256:12"]
+
+
+def test_a_job_of_another_run_is_not_stopped_at_a_deadline_of_this_one(kit: Kit) -> None:
+    launcher, backend = waiting(kit)
+    backend.whose = "another"
+    lease = Lease.acquire(Run(kit.volume, "another").lease, "launcher-1")
+    with pytest.raises(StepFailed, match=r"queue_deadline of 1 s .*run another started vase-first-.* goes on there") as caught:
+        launcher.execute()
+    lease.release()
+    assert caught.value.code == 69
+    assert backend.cancelled == []
+    assert list(backend.jobs.values()) == [State.PENDING]
+
+
+def test_a_job_whose_run_has_no_launcher_any_more_is_stopped_at_a_deadline(kit: Kit) -> None:
+    launcher, backend = waiting(kit)
+    backend.whose = "another"
+    with pytest.raises(StepFailed, match="queue_deadline of 1 s"):
+        launcher.execute()
+    assert (len(backend.cancelled), backend.jobs) == (1, {})
+
+
+@pytest.mark.parametrize("wish", [False, True])
+def test_a_cluster_that_is_away_is_asked_again_to_stop_a_job(kit: Kit, monkeypatch: pytest.MonkeyPatch, wish: bool) -> None:
+    monkeypatch.setattr(launching, "WATCH_SECONDS", 0.01)
+    launcher, backend = waiting(kit, deadline=100 if wish else 1)
+    backend.away = 3
+    if wish:
+        launcher._listen = lambda event: launcher.run.cancel_file.touch() if event["event"] == "step-waiting" else kit.events.append(event)
+    with pytest.raises(Cancelled if wish else StepFailed):
+        launcher.execute()
+    assert (backend.away, len(backend.cancelled), backend.jobs) == (0, 1, {})
+    assert [event["event"] for event in kit.events].count("step-cancelled") == wish

@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,19 +19,21 @@ from typing import Any
 import docker
 import requests
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
-from docker.types import DeviceRequest, Mount
+from docker.types import DeviceRequest, LogConfig, Mount
 
 from vasevqa.backends.base import Outcome, State, Task, Update, attempt_of, container_environment, stage_environment
 from vasevqa.backends.cluster import Cluster
 from vasevqa.backends.following import Follower
-from vasevqa.errors import ClusterError, ConfigError, DeviceError
+from vasevqa.errors import ClusterAway, ClusterError, ConfigError, DeviceError
 from vasevqa.pipeline.faults import FaultPoint, fault
 from vasevqa.pipeline.spec import quantity_bytes
 
 LABEL = "vasevqa"
 STATES = {"created": State.PENDING, "exited": State.FINISHED, "dead": State.FINISHED}  # every other one is a kind of running
 AWAY = (DockerException, requests.exceptions.RequestException, OSError)
+NO_ROTATION = "1000g"  # whatever the daemon's own settings say: a log is read from its beginning
 TRY_AGAIN = 2.0  # seconds until an engine that went away is asked again
+ENDING = 2.0  # seconds from the end of a container's output to its own
 TIMEOUT = 60.0
 
 
@@ -75,7 +78,8 @@ class DockerBackend:
     def submit(self, task: Task) -> None:
         """Create and start the container; one of that name which is there already is adopted.
 
-        ConfigError without the image, DeviceError where the engine has no GPUs for it, ClusterError if the engine refuses otherwise.
+        ConfigError without the image, DeviceError where the engine has no GPUs for it, ClusterAway if it doesn't answer,
+        ClusterError if it refuses otherwise.
         """
         task.log.parent.mkdir(parents=True, exist_ok=True)
         task.log.touch()
@@ -150,6 +154,7 @@ class DockerBackend:
             "memswap_limit": quantity_bytes(asked.memory),
             "nano_cpus": int(min(asked.cpus, self._cpus()) * 1e9),
             "shm_size": quantity_bytes(asked.shm),
+            "log_config": LogConfig(type=LogConfig.types.JSON, config={"max-size": NO_ROTATION}),
             "device_requests": [DeviceRequest(count=gpus, capabilities=[["gpu"]])] if gpus else None,
         }
 
@@ -195,11 +200,12 @@ class DockerBackend:
         """News of these jobs as soon as there are any, at the latest after `seconds`."""
         for name in names:
             if name not in self._followers:
-                self._follow(name)
+                with contextlib.suppress(ClusterAway):  # the next watch looks again
+                    self._follow(name)
         updates: list[Update] = []
 
         def any_news() -> bool:
-            for name in names:
+            for name in (name for name in names if name in self._followers):
                 state, text, note = self._followers[name].news()
                 if text or state.over or self._told.get(name) != (state, note):
                     self._told[name] = (state, note)
@@ -225,14 +231,16 @@ class DockerBackend:
         """What a follower does: the container's output from its beginning, however often the engine goes away, then how it stands."""
 
         def follow(follower: Follower) -> State:
+            over = False
             while container is not None and not self._closing.is_set():
                 try:
                     position = 0
-                    for block in container.logs(stream=True, follow=True):
+                    for block in container.logs(stream=True, follow=not over):
                         follower.write(block, position)
                         position += len(block)
-                    container.wait()
-                    return State.FINISHED
+                    if over:
+                        return State.FINISHED
+                    over = self._ended(container)  # then once more, for docker's client takes a connection that broke off for an end
                 except NotFound:
                     break
                 except AWAY as error:
@@ -243,6 +251,16 @@ class DockerBackend:
             return State.GONE
 
         return follow
+
+    def _ended(self, container: Any) -> bool:
+        """True if the container whose output ended has ended too, or does so in a moment."""
+        end = time.monotonic() + ENDING
+        while time.monotonic() < end:
+            container.reload()
+            if STATES.get(container.status) is State.FINISHED:
+                return True
+            self._closing.wait(0.05)
+        return False
 
     def outcome(self, name: str) -> Outcome:
         """The exit code, and whether the kernel ended it for want of memory."""
@@ -320,12 +338,12 @@ def _translated(doing: str) -> Iterator[None]:
     """The engine's errors as one sentence."""
     try:
         yield
-    except APIError as error:
+    except DockerException as error:  # the engine's answer, or its client's own: asking again would change nothing
         raise ClusterError(f"The Docker engine could not {doing}: {_said(error)}.") from None
     except AWAY as error:
         if isinstance(error, OSError) and not isinstance(error, (ConnectionError, requests.exceptions.RequestException)):
             raise  # the volume's, not the engine's
-        raise ClusterError(f"The Docker engine could not {doing}: it doesn't answer ({type(error).__name__}); is it running?") from None
+        raise ClusterAway(f"The Docker engine could not {doing}: it doesn't answer ({type(error).__name__}); is it running?") from None
 
 
 def _said(error: Exception) -> str:

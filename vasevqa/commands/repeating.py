@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import os
 import re
 import shlex
 from pathlib import Path
@@ -57,25 +57,39 @@ def docker_run(volume: Volume, step: str, event: Event, cluster: Cluster) -> lis
     asked = Resources.model_validate(event["resources"])
     image = str(event.get("image") or cluster.image(stage.name))
     arguments = _standalone(list(event["arguments"]), stage.output_flag, volume.root / "repro" / f"{step}-{event['key'][:10]}")
-    reads = sorted({Path(word) for word in arguments if word.startswith("/") and not Path(word).is_relative_to(volume.root)})
     task = Task(
-        run="", step=step, stage=stage.name, key=str(event["key"]), attempt=0, arguments=(), resources=asked, volume=volume.root, log=Path(), image=image
-    )  # fmt: skip
-    environment = {**cluster.over(container_environment(task, math.ceil(asked.cpus), {})), **stage_environment(task)}
+        run="",
+        step=step,
+        stage=stage.name,
+        key=str(event["key"]),
+        attempt=0,
+        arguments=(),
+        resources=asked,
+        volume=volume.root,
+        log=Path(),
+        offline=bool(event.get("offline")),
+        image=image,
+    )
+    cores = os.cpu_count() or 1
+    environment = {**cluster.over(container_environment(task, cores, event.get("environment", {}))), **stage_environment(task)}
+    caches = {folder for folder in (Path(environment[name]) for name in ("HF_HOME", "TORCH_HOME")) if not folder.is_relative_to(volume.root)}
+    # What was recorded without its reads names at least some of them in its arguments.
+    reads = event.get("reads", [word for word in arguments if word.startswith("/") and not Path(word).is_relative_to(volume.root)])
     secret = {*SECRETS, *cluster.secrets, *(name for name, value in environment.items() if CONFIDENTIAL.search(name) or has_password(name, value))}
     parts = ["docker run --rm"]
     if asked.gpus and "--device=cpu" not in arguments:
         parts.append(f"--gpus {asked.gpus}")
-    parts.append(f"--cpus {asked.cpus:g} --memory {quantity_bytes(asked.memory)}b --shm-size {quantity_bytes(asked.shm)}b")
+    parts.append(f"--cpus {min(asked.cpus, cores):g} --memory {quantity_bytes(asked.memory)}b --shm-size {quantity_bytes(asked.shm)}b")
     parts.append('--read-only --tmpfs /tmp:exec --cap-drop ALL --security-opt no-new-privileges --user "$(id -u):$(id -g)"')
-    parts += [_volume(volume.root), *(_volume(path, ":ro") for path in reads)]
+    parts += [_volume(volume.root, volume.root), *(_volume(folder, folder) for folder in sorted(caches))]
+    parts += [_volume(os.path.realpath(path), path, ":ro") for path in sorted(set(reads))]
     parts += [f"-e {shlex.quote(f'{name}={value}')}" for name, value in sorted(environment.items()) if name not in secret]
     parts += [f"-e {name}" for name in sorted(secret)]
     return [*parts, shlex.quote(image), *_lines(arguments)]
 
 
-def _volume(path: Path, mode: str = "") -> str:
-    return f"-v {shlex.quote(f'{path}:{path}{mode}')}"
+def _volume(source: Path | str, target: Path | str, mode: str = "") -> str:
+    return f"-v {shlex.quote(f'{source}:{target}{mode}')}"
 
 
 def _standalone(arguments: list[str], output_flag: str, output: Path) -> list[str]:

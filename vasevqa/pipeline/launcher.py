@@ -11,6 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -176,7 +177,9 @@ class Launcher:
                 raise
             work.standing = Standing.ELSEWHERE
         except ClusterAway as error:  # nothing was decided yet: the same again, later
-            if work.standing is not Standing.RUNNING:
+            if work.standing is Standing.RUNNING:
+                time.sleep(WATCH_SECONDS)  # `watch` says at once that a job is over, however often
+            else:
                 self._wait_for_cluster(work, str(error))
         except VaseError as error:
             self._maker.give_up(work, Failure(Kind.PERMANENT, str(error), error.exit_code))
@@ -197,16 +200,20 @@ class Launcher:
         asked = len(self._signals.numbers) or int(self.run.cancel_file.exists())
         if self.detach and self._signals.numbers:
             raise Detached
-        if asked > self._heeded:
-            for work in self._in(Standing.RUNNING):
-                if self._heeded == 0:
-                    self._tell("step-cancelled", {"step": work.name, "job": work.job, "key": work.planned.artifact.key})
-                if self._ours(work):
-                    self.backend.cancel(work.job, self.grace if asked == 1 else 0.0)
-                else:
-                    work.standing = Standing.CANCELLED
-            self._heeded = asked
+        for work in self._in(Standing.RUNNING):
+            if asked and not self._heeded:
+                self._tell("step-cancelled", {"step": work.name, "job": work.job, "key": work.planned.artifact.key})
+            if asked > work.asked:
+                self._guarded(work, partial(self._stop, work, asked))
+        self._heeded = max(self._heeded, asked)
         return asked > 0
+
+    def _stop(self, work: Work, asked: int) -> None:
+        if self._ours(work):
+            self.backend.cancel(work.job, self.grace if asked == 1 else 0.0)
+            work.asked = asked
+        else:
+            work.standing = Standing.CANCELLED
 
     def _ours(self, work: Work) -> bool:
         """False if another run, whose launcher is alive, submitted the job: then it isn't ours to stop."""
@@ -231,7 +238,14 @@ class Launcher:
                     self._unanswered.discard(work.name)
 
     def _mind_deadline(self, work: Work) -> None:
-        if work.overdue is None:
-            work.overdue = work.late(time.time())
-            if work.overdue is not None:
-                self.backend.cancel(work.job, self.grace)
+        late = work.late(time.time()) if work.overdue is None else None
+        if late is not None:
+            self._guarded(work, partial(self._end_late, work, late))
+
+    def _end_late(self, work: Work, late: Failure) -> None:
+        if self._ours(work):
+            self.backend.cancel(work.job, self.grace)
+            work.overdue = late
+        else:  # its deadlines may be others
+            whose = f"run {self.backend.owner(work.job)} started {work.job}, which goes on there"
+            self._maker.give_up(work, replace(late, message=f"{late.message.rstrip('.')} ({whose})."))

@@ -14,7 +14,7 @@ from typing import Any
 from vasevqa import files
 from vasevqa.backends.base import Backend, State, Update, attempt_of
 from vasevqa.backends.failures import Failure, Kind, classify, pause, remedy
-from vasevqa.errors import ClusterAway, DataError, Interrupted
+from vasevqa.errors import ClusterAway, ClusterError, DataError, Interrupted
 from vasevqa.pipeline.artifacts import RECORD
 from vasevqa.pipeline.digests import stamp
 from vasevqa.pipeline.events import parse
@@ -25,6 +25,7 @@ from vasevqa.pipeline.runs import Run
 from vasevqa.pipeline.work import Standing, Work
 
 PROGRESS_SECONDS = 10.0  # how often progress goes into the event log, for `status` in another terminal
+RECORDED = ("HF_HOME", "TORCH_HOME", "HF_HUB_OFFLINE")  # what of the launcher's environment a step is repeated with; nothing confidential
 FULL = 1 << 20  # bytes: with fewer free, a failure that nobody explained is the volume's
 
 
@@ -69,6 +70,7 @@ class Maker:
             if not jobs or self.backend.state(jobs[-1]).over:
                 return False
             work.begin(jobs[-1], attempt_of(jobs[-1]))
+        work.attempt = attempt_of(work.job)  # of one that was submitted without hearing so
         work.standing, work.said, work.overdue = Standing.RUNNING, "", None
         self._share_log(work)
         self._tell("step-adopted", {"step": work.name, "job": work.job, "attempt": work.attempt, "key": work.planned.artifact.key})
@@ -76,7 +78,11 @@ class Maker:
 
     def _share_log(self, work: Work) -> None:
         """A job that another run submitted writes its log there: give it a name here too."""
-        log, ours = self.backend.log(work.job), self.run.log(work.name, work.attempt)
+        try:
+            log = self.backend.log(work.job)
+        except ClusterAway:  # no reason not to say that the job is there
+            return
+        ours = self.run.log(work.name, work.attempt)
         if log is None or log == ours or not log.exists():
             return
         ours.parent.mkdir(parents=True, exist_ok=True)
@@ -113,6 +119,9 @@ class Maker:
                 "resources": work.resources.model_dump(exclude_none=True),
                 "image": task.image,
                 "arguments": list(task.arguments),
+                "reads": [str(path) for path in task.reads],
+                "offline": task.offline,
+                "environment": {name: os.environ[name] for name in RECORDED if os.environ.get(name)},
             },
         )
 
@@ -172,8 +181,8 @@ class Maker:
         elif work.overdue:
             self.give_up(work, work.overdue)
         elif stopping:
-            work.standing = Standing.CANCELLED
             self._forget(work)
+            work.standing = Standing.CANCELLED
         else:
             self._failed(work, self._why(work, state))
 
@@ -219,7 +228,7 @@ class Maker:
         if work.aside is not None and not work.planned.artifact.path.exists():
             with contextlib.suppress(OSError):
                 work.aside.rename(work.planned.artifact.path)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ClusterError):  # that is the failure, perhaps
             self._forget(work)
         log = str(self.run.log(work.name, work.attempt)) if work.attempt else ""
         self._tell("step-failed", {"step": work.name, "message": failure.message, "exit_code": failure.exit_code, "log": log})
@@ -256,8 +265,8 @@ class Maker:
         artifact = work.planned.artifact
         summary = artifact.record().get("summary", "")
         self.run.link(artifact)
+        self._forget(work)  # while the cluster is away the step isn't done
         work.standing = Standing.DONE
-        self._forget(work)
         if work.aside is not None:
             shutil.rmtree(work.aside, ignore_errors=True)
         seconds = None if hit or not work.started else round(time.time() - work.started, 3)

@@ -59,7 +59,8 @@ class Work:
     spoke: bool = False  # the present attempt printed something
     note: str = ""  # what the present attempt waits for
     image_id: str = ""  # the image that it runs, as its machine calls it
-    overdue: Failure | None = None  # which deadline passed
+    overdue: Failure | None = None  # which deadline passed, and had the job stopped
+    asked: int = 0  # how many wishes to stop its job was told of
 
     @property
     def name(self) -> str:
@@ -113,7 +114,7 @@ class Work:
             message = f"{self.name} printed nothing within its start_deadline of {asked.start_deadline} s; look at its image and volume, or raise the deadline."
             return Failure(Kind.CLUSTER, message, UNAVAILABLE)
         if asked.run_deadline is not None and self.ran and now - self.ran > asked.run_deadline:
-            message = f"{self.name} ran longer than its run_deadline of {asked.run_deadline} s and was stopped; raise it, the next run goes on from there."
+            message = f"{self.name} ran longer than its run_deadline of {asked.run_deadline} s; raise it, the next run goes on from there."
             return Failure(Kind.PERMANENT, message, Interrupted.exit_code)
         return None
 
