@@ -56,7 +56,9 @@ def test_a_report_says_what_each_step_held_its_failed_attempts_too(volume_root: 
         {"event": "attempt-failed", "time": 9000, "step": "sft", "message": "evicted"},
         {"event": "step-started", "time": 9000, "step": "sft", "attempt": 2, "resources": asked},
         {"event": "step-running", "time": 9000, "step": "sft"},
-        {"event": "step-done", "time": 12600, "step": "sft", "hit": False, "key": "k"},
+        {"event": "step-requeued", "time": 10000, "step": "sft"},  # others took its place
+        {"event": "step-running", "time": 11000, "step": "sft"},
+        {"event": "step-done", "time": 13600, "step": "sft", "hit": False, "key": "k"},
         {"event": "step-started", "time": 12600, "step": "merge-sft", "attempt": 1, "resources": {"cpus": 2, "memory": "1Gi"}},
         {"event": "step-running", "time": 12600, "step": "merge-sft"},
         {"event": "step-done", "time": 14400, "step": "merge-sft", "hit": False, "key": "k"},

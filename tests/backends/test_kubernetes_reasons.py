@@ -88,7 +88,10 @@ def test_other_ends() -> None:
 
 
 def test_waiting_in_a_queue_is_said() -> None:
-    assert note_of(Seen(job(suspend=True)), ASKED) == "It waits in the queue gpus to be admitted."
+    preempted = pod("Failed", ended(143), "n", reason="Terminated")
+    for pods in ([], [preempted]):
+        assert note_of(Seen(job(suspend=True), pods), ASKED) == "It waits in the queue gpus to be admitted."
+        assert state_of(Seen(job(suspend=True), pods)) is State.PENDING
 
 
 def test_a_volume_that_is_attached_elsewhere_is_said() -> None:

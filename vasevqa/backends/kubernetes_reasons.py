@@ -112,6 +112,8 @@ def state_of(seen: Seen, now: datetime | None = None) -> State:
             return State.FINISHED
         if condition(seen.job, "Complete") or condition(seen.job, "Failed"):
             return State.FINISHED
+        if seen.job["spec"].get("suspend"):  # a queue took its place, and may give it another
+            return State.PENDING
     # Between a pod's failure and the verdict nothing new is told: there may be another pod.
     newest = alive[-1] if alive else (seen.pods[-1] if seen.pods else None)
     if newest is None:
@@ -127,7 +129,7 @@ def note_of(seen: Seen, asked: Asked) -> str:
         return ""
     newest = next((pod for pod in reversed(seen.pods) if not ended(pod)), None)
     if newest is None:
-        return "" if seen.pods else _no_pod(seen, asked)
+        return "" if seen.pods and not seen.job["spec"].get("suspend") else _no_pod(seen, asked)
     if not newest["spec"].get("nodeName"):
         return _no_place(newest, asked)
     if began(newest):

@@ -139,6 +139,9 @@ class Maker:
         """What is new about the job that makes the step's artifact."""
         if update.state in (State.STARTING, State.RUNNING) and not work.placed:
             work.placed = time.time()
+        if update.state is State.PENDING and work.ran:  # it lost its place to others: it holds nothing until it has one again
+            work.ran = 0.0
+            self._tell("step-requeued", {"step": work.name, "job": work.job, "key": work.planned.artifact.key})
         if update.state is State.RUNNING and not work.ran:
             work.ran = time.time()
             self._tell("step-running", {"step": work.name, "job": work.job, "key": work.planned.artifact.key})

@@ -88,6 +88,8 @@ class Work:
                 self.job, self.attempt = event["job"], event["attempt"]
             elif kind == "step-running":
                 self.placed = self.ran = event["time"]
+            elif kind == "step-requeued":
+                self.ran = 0.0
             elif kind == "step-refreshed":
                 self.refreshed, self.aside = True, Path(event["aside"])
             elif kind == "attempt-failed":

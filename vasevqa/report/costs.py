@@ -9,7 +9,7 @@ from typing import Any
 from vasevqa.errors import ConfigError
 from vasevqa.pipeline.spec import quantity_bytes
 
-ENDS = ("attempt-failed", "step-done", "step-failed", "step-cancelled")
+ENDS = ("attempt-failed", "step-done", "step-failed", "step-cancelled", "step-requeued")
 
 
 @dataclass
