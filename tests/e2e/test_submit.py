@@ -104,15 +104,20 @@ def test_a_run_is_cancelled_from_here(site: Site) -> None:  # noqa: F811
     until(lambda: not site.names("jobs", "-l", "vasevqa/step"), "the step's Job to go", 120)
 
 
-def test_a_launcher_that_is_killed_or_moved_goes_on(site: Site) -> None:  # noqa: F811
+@pytest.mark.parametrize("how", ["moved", "killed"])
+def test_a_launcher_that_is_killed_or_moved_goes_on(site: Site, how: str) -> None:  # noqa: F811
     site.be_a_user()
     held = site.hold("left")
     process = site.start("submit", site.recipe())
     wait_for_line(process, "run ", 120)
     site.wait_until_held("left")
     [pod] = site.names("pods", "-l", "app.kubernetes.io/component=launcher")
-    site.kubectl("delete", "pod", pod)
+    if how == "moved":
+        site.kubectl("delete", "pod", pod)
+    else:  # the kubelet starts it again in the same pod
+        site.kubectl("exec", pod, "--", "sh", "-c", "kill -9 $(cat /proc/1/task/1/children)")
     wait_for_line(process, "left: found running, adopted", 120)
+    assert (site.names("pods", "-l", "app.kubernetes.io/component=launcher") == {pod}) == (how == "killed")
     held.unlink()
     out, errors = process.communicate(timeout=180)
     assert process.returncode == 0, out + errors

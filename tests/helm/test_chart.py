@@ -192,6 +192,13 @@ def test_the_launch_is_called_after_what_it_starts() -> None:
     assert not [document for document in rendered() if document["kind"] == "Job"]
 
 
+def test_one_stage_alone_and_changes_reach_the_launcher() -> None:
+    job = one("Job", "it-vasevqa-launch", "--set-file", f"recipe={DEMO}", "--set", "steps={clip-filter,select-views},set={clip-filter.threshold=0.3}")
+    words = job["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert [words[at + 1] for at, word in enumerate(words) if word == "--only"] == ["clip-filter", "select-views"]
+    assert words[words.index("--set") + 1] == "clip-filter.threshold=0.3"
+
+
 def test_the_roles_are_what_is_used_and_nothing_more() -> None:
     def rules(role: dict[str, Any]) -> set[tuple[str, str, str]]:
         return {(group, resource, verb) for rule in role["rules"] for group in rule["apiGroups"] for resource in rule["resources"] for verb in rule["verbs"]}
