@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import select
 import subprocess
 import sys
@@ -194,10 +195,14 @@ def test_inputs_of_another_content_have_a_place_of_their_own(
     monkeypatch.setattr(moving, "_persistently", lambda access, work: work(connect(far)))
     photos = tmp_path / "photos"
     source(photos)
+    (tmp_path / "list.json").write_text("[]")
 
     def submit() -> str:
-        [images, model] = moving.upload_inputs(None, {"images": "photos", "model": "hub/name"}, tmp_path)  # type: ignore[arg-type]
+        inputs = {"images": "photos", "model": "hub/name", "annotations": "list.json"}
+        [images, model, annotations] = moving.upload_inputs(None, inputs, tmp_path)  # type: ignore[arg-type]
         assert model == "model=hub/name"
+        assert re.fullmatch(r"annotations=inputs/annotations-[0-9a-f]{10}/list\.json", annotations)
+        assert (far / annotations.removeprefix("annotations=")).read_text() == "[]"
         return images.removeprefix("images=")
 
     first = submit()

@@ -87,7 +87,8 @@ def upload_inputs(access: Access, inputs: Mapping[str, str], base: Path) -> list
     here = {name: base / Path(value).expanduser() for name, value in inputs.items()}
     found = {name: path for name, path in here.items() if path.exists()}
     known: dict[Path, tuple[int, str]] = {}
-    places = {name: f"inputs/{name}-{_content(path, known)}{path.suffix if path.is_file() else ''}" for name, path in found.items()}
+    # A file keeps its name, which reports show.
+    places = {name: f"inputs/{name}-{_content(path, known)}{f'/{path.name}' if path.is_file() else ''}" for name, path in found.items()}
     if found:
         click.echo(f"The inputs are on the volume: {send(access, {places[name]: path for name, path in found.items()}, known)}.")
     return [f"{name}={places.get(name, value)}" for name, value in inputs.items()]
