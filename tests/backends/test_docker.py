@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
-import socket
-import socketserver
 import stat
 import subprocess
 import sys
-import tempfile
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,138 +15,14 @@ import pytest
 import yaml
 
 from tests import containers
-from tests.pipeline.kit import FIRST, ROOT, STEPS, Background, Kit, of, wait_for
-from vasevqa.backends.base import State, Task
+from tests.backends.docker_kit import DockerKit, small_task
+from tests.pipeline.kit import ROOT, STEPS, wait_for
+from vasevqa.backends.base import State
 from vasevqa.backends.cluster import Cluster
 from vasevqa.backends.docker import DockerBackend
-from vasevqa.errors import ClusterAway
-from vasevqa.pipeline import launcher as launching
 from vasevqa.pipeline.faults import FaultPoint
-from vasevqa.pipeline.spec import Resources
 
 SOMEBODY = 12345
-
-
-class DockerKit(Kit):
-    """The kit with its control folder on the volume, which is what a container sees, and a Cluster file that names the image."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.use_image(containers.copying_image())
-
-    @property
-    def control(self) -> Path:
-        return self.root / "volume/control"
-
-    @property
-    def cluster_file(self) -> Path:
-        return self.root / "cluster.yaml"
-
-    def use_image(self, image: str) -> None:
-        self.cluster_file.write_text(yaml.safe_dump({"images": {"copying": image}}))
-
-    @property
-    def backend(self) -> DockerBackend:  # type: ignore[override]
-        return DockerBackend(self.volume.root, Cluster(images={"copying": containers.copying_image()}))
-
-    def docker(self, *words: str | Path, **given: Any) -> subprocess.CompletedProcess[str]:
-        """`vasevqa run words.yaml --backend docker ...` to its end."""
-        return self.run("--backend", "docker", "--cluster", self.cluster_file, *words, **given)
-
-    def start(self, *words: str | Path, **given: Any) -> subprocess.Popen[str]:
-        """The same in the background."""
-        return self.command("run", self.recipe, "--backend", "docker", "--cluster", self.cluster_file, *words, **given)
-
-    def assert_none_running(self) -> None:
-        backend = self.backend
-        assert [job for job in backend.existing("vase-") if not backend.state(job).over] == []
-
-    def said(self, kind: str) -> list[dict[str, Any]]:
-        return [event for run in self.runs() for event in run.events.read() if event["event"] == kind]
-
-
-@pytest.fixture(scope="module")
-def engine() -> Any:
-    return containers.engine()
-
-
-@pytest.fixture
-def kit(engine: Any, tmp_path: Path) -> Iterator[DockerKit]:
-    made = DockerKit(tmp_path / "kit")
-    yield made
-    made.close()
-    for container in engine.containers.list(all=True, filters={"label": "vasevqa"}):
-        if container.labels["vasevqa.log"].startswith(str(tmp_path)):
-            container.remove(force=True, v=True)
-
-
-def small_task(kit: Kit) -> Task:
-    """A task that nobody plans."""
-    return Task("run-1", "first", "copying", "0123456789abcdef", 1, (), Resources(), kit.volume.root, kit.root / "log")
-
-
-class Gate:
-    """A way to the engine: closed, it refuses whoever comes and breaks off with whoever is there."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "docker.sock"
-        self._within: set[socket.socket] = set()
-        self.open()
-
-    def open(self) -> None:
-        gate = self
-
-        class Visit(socketserver.BaseRequestHandler):
-            def handle(self) -> None:
-                with socket.socket(socket.AF_UNIX) as engine:
-                    engine.connect(os.environ["ENGINE"])
-                    gate._within |= {self.request, engine}
-                    back = threading.Thread(target=pump, args=[engine, self.request], daemon=True)
-                    back.start()
-                    pump(self.request, engine)
-                    back.join()
-                    gate._within -= {self.request, engine}
-
-        self._server = socketserver.ThreadingUnixStreamServer(str(self.path), Visit)
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, args=[0.01], daemon=True).start()
-
-    def close(self) -> None:
-        self.path.unlink()
-        self._server.shutdown()
-        for end in list(self._within):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-        self._server.server_close()
-
-
-def pump(source: socket.socket, target: socket.socket) -> None:
-    """Hand on what comes, to the end."""
-    with contextlib.suppress(OSError):
-        while block := source.recv(1 << 16):
-            target.sendall(block)
-    with contextlib.suppress(OSError):
-        target.shutdown(socket.SHUT_WR)
-
-
-@pytest.fixture
-def gate(engine: Any) -> Iterator[Gate]:
-    """The way that DOCKER_HOST names during the test."""
-    # Not under tmp_path: the path of a socket must be short.
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ENGINE", os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://"))
-        made = Gate(Path(folder))
-        patch.setenv("DOCKER_HOST", f"unix://{made.path}")
-        yield made
-        made.close()
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """What a run as local processes makes."""
-    kit = Kit(tmp_path_factory.mktemp("local") / "kit")
-    kit.run()
-    return kit.contents()
 
 
 def test_a_recipe_makes_what_it_makes_locally_and_leaves_no_container(kit: DockerKit, undisturbed: dict[str, dict[str, Any]]) -> None:
@@ -398,44 +268,6 @@ def test_a_site_has_the_last_word_and_what_is_confidential_is_not_shown(kit: Doc
     assert "-e OMP_NUM_THREADS=7" in printed
 
 
-def test_repro_prints_a_command_that_repeats_the_step(kit: DockerKit) -> None:
-    kit.docker("--to", "left", "--set", "left.ending=-it's")
-    run = kit.runs()[0]
-    printed = kit.call("repro", run.name, "left").stdout
-    assert f"{containers.engine().images.get(containers.copying_image()).id}" in printed
-    subprocess.run(["sh", "-c", printed], check=True, capture_output=True)
-    [left] = kit.volume.complete("left")
-    repeated = kit.volume.root / f"repro/left-{left.key[:10]}"
-    assert {path.name: path.read_text() for path in repeated.glob("*.txt")} == {path.name: path.read_text() for path in left.path.glob("*.txt")}
-    assert (repeated / "words-words-alpha.txt").read_text() == "alpha-it's"
-    lines = [json.loads(line) for line in run.events.path.read_text().splitlines()]  # as runs were recorded before
-    old = [{name: value for name, value in line.items() if name not in ("reads", "offline", "environment")} for line in lines]
-    run.events.path.write_text("".join(json.dumps(line) + "\n" for line in old))
-    assert f" -v {kit.root}/words:{kit.root}/words:ro " in kit.call("repro", run.name, "first").stdout
-    assert "has no step 'lfet'. Did you mean 'left'?" in kit.call("repro", run.name, "lfet", check=2).stderr
-
-
-def test_repro_sees_what_a_step_saw_outside_the_volume(kit: DockerKit) -> None:
-    (kit.root / "words").rename(kit.root / "elsewhere")
-    (kit.volume.root / "inputs").mkdir()
-    (kit.volume.root / "inputs/words").symlink_to(kit.root / "elsewhere")
-    (kit.root / "elsewhere/gamma.txt").write_text("gamma")
-    kit.recipe.write_text(kit.recipe.read_text().replace('"words": "words"', '"words": "volume/inputs/words"'))
-    home = kit.root / "home"
-    kit.docker("--to", "first", "--set", "first.resources.cpus=4096", env={"HF_HOME": str(home), "HTTPS_PROXY": "http://proxy.example:3128"})
-    [started] = kit.said("step-started")
-    assert (started["reads"], started["offline"], started["environment"]["HF_HOME"]) == ([str(kit.root / "elsewhere")], True, str(home))
-    assert "proxy.example" not in json.dumps(started)
-    printed = kit.call("repro", kit.runs()[0].name, "first").stdout
-    for part in (f"--cpus {os.cpu_count()} ", f"-v {home}:{home} ", f"-e HF_HOME={home} ", "-e HF_HUB_OFFLINE="):
-        assert part in printed
-    subprocess.run(["sh", "-c", printed], check=True, capture_output=True)
-    [first] = kit.volume.complete("first")
-    repeated = kit.volume.root / f"repro/first-{first.key[:10]}"
-    assert {path.name: path.read_text() for path in repeated.glob("*.txt")} == {path.name: path.read_text() for path in first.path.glob("*.txt")}
-    assert (repeated / "words-gamma.txt").read_text() == "gamma"
-
-
 def test_what_is_missing_is_said_in_one_sentence(kit: DockerKit) -> None:
     result = kit.docker(check=69, env={"DOCKER_HOST": "unix:///nowhere/docker.sock"})
     assert result.stderr == "error: No Docker engine answers at unix:///nowhere/docker.sock; start it, set DOCKER_HOST, or use --backend local.\n"
@@ -464,43 +296,3 @@ def test_a_log_is_never_rotated_whatever_the_daemon_does_else(kit: DockerKit, en
     container = engine.containers.create(**kit.backend.container(small_task(kit)))
     found = container.attrs["HostConfig"]["LogConfig"]
     assert (found["Type"], found["Config"]["max-size"]) == ("json-file", "1000g")
-
-
-def test_an_engine_that_is_away_is_one_to_ask_again(kit: DockerKit, gate: Gate) -> None:
-    kit.volume.root.mkdir(exist_ok=True)
-    backend, task = kit.backend, small_task(kit)
-    gate.close()
-    for ask in (lambda: backend.submit(task), lambda: backend.state(task.name), lambda: backend.cancel(task.name, 0)):
-        with pytest.raises(ClusterAway, match="doesn't answer"):
-            ask()
-    assert backend.watch([task.name], 0.1) == []
-    gate.open()
-    assert backend.state(task.name) is State.GONE
-    assert [update.state for update in backend.watch([task.name], 10)][-1:] == [State.GONE]
-
-
-@pytest.mark.parametrize("long", [False, True])
-def test_an_engine_that_goes_away_ends_no_run(kit: DockerKit, gate: Gate, monkeypatch: pytest.MonkeyPatch, long: bool) -> None:
-    """Away before the step is started, and again while it runs, for a moment or for long."""
-    monkeypatch.setattr(launching, "AWAY_SECONDS", 0.1)
-    held = kit.hold("first")
-    launcher = kit.launcher(selection=FIRST)
-    gate.close()
-    going = Background(launcher)
-    wait_for(lambda: of(kit, "step-waiting"), "the launcher to say what it waits for")
-    assert "doesn't answer" in of(kit, "step-waiting")[0]["message"]
-    gate.open()
-    kit.wait_until_held("first")
-    wait_for(lambda: of(kit, "stage-started"), "the stage to be heard")
-    gate.close()
-    if long:
-        wait_for(lambda: len(of(kit, "step-waiting")) > 1, "the launcher to say so again")
-        held.unlink()
-    gate.open()
-    held.unlink(missing_ok=True)
-    assert going.join() is None
-    assert kit.attempts("begins") == {"first": 1}
-    assert of(kit, "attempt-failed") == []
-    lines = launcher.run.log("first", 1).read_text().splitlines()
-    assert [event for event in (json.loads(line)["event"] for line in lines) if event != "progress"] == ["started", "phase", "summary", "sealed"]
-    kit.assert_tidy()

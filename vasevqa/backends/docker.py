@@ -22,6 +22,7 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.types import DeviceRequest, LogConfig, Mount
 
 from vasevqa.backends.base import Outcome, State, Task, Update, attempt_of, container_environment, stage_environment
+from vasevqa.backends.checks import stage_of
 from vasevqa.backends.cluster import Cluster
 from vasevqa.backends.following import Follower
 from vasevqa.errors import ClusterAway, ClusterError, ConfigError, DeviceError
@@ -66,9 +67,8 @@ class DockerBackend:
         return str(digests[0] if digests else found.id)
 
     def _pull(self, reference: str) -> Any:
-        if not self._cluster.registry and reference.split("/", maxsplit=1)[0] == "vasevqa":
-            stage = re.split(r"[:@]", reference.removeprefix("vasevqa/"))[0]
-            raise ConfigError(f"The image {reference} isn't there; `make image STAGE={stage}` builds it, or name a registry in the Cluster file.")
+        if built_here(self._cluster, reference):
+            raise ConfigError(f"The image {reference} isn't there; `make image STAGE={stage_of(reference)}` builds it, or name a registry in the Cluster file.")
         try:
             self._client.images.pull(reference)
             return self._client.images.get(reference)
@@ -315,6 +315,11 @@ class DockerBackend:
         """Let go of the engine; containers run on."""
         self._closing.set()
         self._client.close()
+
+
+def built_here(cluster: Cluster, reference: str) -> bool:
+    """True for one of our images when no registry is named: it can't be fetched from anywhere."""
+    return not cluster.registry and reference.split("/", maxsplit=1)[0] == "vasevqa"
 
 
 def connect() -> Any:

@@ -238,7 +238,7 @@ def _docker(cluster: Cluster, asked: Wanted) -> Iterator[Finding]:
     for image in dict.fromkeys(cluster.image(stage) for stage in asked.stages.values()):
         if engine.images.list(name=image):
             yield Finding(f"image {image}", OK, "there")
-        elif not cluster.registry and image.split("/", maxsplit=1)[0] == "vasevqa":  # as the backend, which pulls everything else
+        elif docker.built_here(cluster, image):
             yield Finding(f"image {image}", BAD, f"not on this machine; `make image STAGE={stage_of(image)}` builds it, or set `registry`", 69)
         else:
             yield Finding(f"image {image}", UNKNOWN, "not on this machine; it will be pulled")
