@@ -1,0 +1,64 @@
+"""Artifacts that an earlier vasevqa made stay valid: the demo as it was, recorded in kept_volume.json, is all hits."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vasevqa.pipeline.artifacts import RECORD, Volume
+from vasevqa.pipeline.catalog import PIPELINE
+from vasevqa.pipeline.digests import DigestCache, stamp
+from vasevqa.pipeline.plan import Plan, make_plan
+from vasevqa.pipeline.recipe import load_recipe
+
+KEPT: dict[str, Any] = json.loads(Path(__file__).with_name("kept_volume.json").read_text())
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Volume:
+    """The kept volume: each artifact's record, and inputs whose content its stat cache knows (the content itself is too large to keep)."""
+    found = Volume(tmp_path.resolve())
+    for given in KEPT["inputs"].values():
+        path = found.root / "inputs" / given["name"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("kept")
+        DigestCache(found.cache).digest(path)  # makes the table
+        with contextlib.closing(sqlite3.connect(found.cache / "digests.sqlite")) as connection, connection:
+            connection.execute("INSERT OR REPLACE INTO trees VALUES (?, ?, ?)", (os.fspath(path), stamp(path), given["digest"]))
+    for record in KEPT["artifacts"]:
+        folder = found.artifact(record["step"], record["key"]).path
+        folder.mkdir(parents=True)
+        (folder / RECORD).write_text(json.dumps(record))
+    return found
+
+
+def plan(volume: Volume, *overrides: str) -> Plan:
+    recipe = volume.root / "recipe.yaml"
+    recipe.write_text(KEPT["recipe"])
+    inputs = [f"{name}={volume.root / 'inputs' / given['name']}" for name, given in KEPT["inputs"].items()]
+    return make_plan(load_recipe(recipe, PIPELINE, overrides, inputs), PIPELINE, volume)
+
+
+def test_a_volume_made_before_is_all_hits(volume: Volume) -> None:
+    planned = plan(volume)
+    assert {step.name: step.reasons for step in planned.steps if not step.hit} == {}
+    assert {(step.name, step.artifact.key) for step in planned.steps} == {(record["step"], record["key"]) for record in KEPT["artifacts"]}
+
+
+def test_another_parameter_is_a_miss_on_it(volume: Volume) -> None:
+    missing = [step.name for step in plan(volume, "sft.lora_rank=16").steps if not step.hit]
+    assert missing == ["sft", "merge-sft", "grpo", "merge-grpo", "evaluate"]
+
+
+def test_content_is_digested_as_before(tmp_path: Path) -> None:
+    for name in ("photos/b/2.jpg", "photos/a.jpg", "photos/Ä.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    digests = DigestCache(tmp_path / ".cache")
+    assert {name: digests.digest(tmp_path / name) for name in ("photos", "photos/a.jpg")} == KEPT["digests"]
