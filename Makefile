@@ -45,12 +45,12 @@ lint: setup  ## formatting, style, types and import directions
 	$(BIN)/lint-imports
 
 verify: setup  ## regenerate what is generated and committed; fail on a difference
-	$(BIN)/python -m tests.generated --check
+	$(BIN)/python -m scripts.generated --check
 
 manifests: generate  ## write k8s/: what the chart and the renderer make (needs helm for base.yaml)
 
 generate: setup  ## write what is generated and committed
-	$(BIN)/python -m tests.generated
+	$(BIN)/python -m scripts.generated
 
 lock:  ## resolve the lock files anew (needs uv)
 	uv pip compile pyproject.toml --all-extras --universal --python-version 3.10 --generate-hashes --quiet --no-header --output-file locks/all.txt

@@ -63,7 +63,7 @@ def clip_rows(base: Path) -> list[Row]:
     import torch
 
     from tests.fakes import FolderOutput, RecordingProgress
-    from vasevqa.curation import clip, images, quality
+    from vasevqa.curation import clip, images, scoring
     from vasevqa.curation.loader import Loader
     from vasevqa.stages import clip_filter, select_views
 
@@ -75,7 +75,7 @@ def clip_rows(base: Path) -> list[Row]:
                 os.link(path, path.with_stem(f"{path.stem}-{number}"))
         count *= 8
     folder = vit_b_32(base / "model")
-    prompts = quality.Prompts()
+    prompts = scoring.Prompts()
 
     plain_model = clip.load_clip(folder, device, "fp32")
     files = sorted((base / "photos").iterdir())
@@ -162,9 +162,9 @@ def training_rows() -> list[Row]:
     import torch
     from torchvision.transforms import v2
 
-    from vasevqa.curation import classifier, training
+    from vasevqa.curation import classifier, classifier_training
 
-    class OneByOne(training.Trainer):
+    class OneByOne(classifier_training.Trainer):
         vary = v2.Compose(
             [
                 v2.RandomRotation(10, interpolation=v2.InterpolationMode.BILINEAR, fill=127),
@@ -180,18 +180,18 @@ def training_rows() -> list[Row]:
     count = 640 if CUDA else 32 if QUICK else 96
     pixels = torch.randint(0, 256, (count + 32, 3, 256, 256), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(count + 32) % 2
-    data = training.Data([f"{number}.png" for number in range(count + 32)], labels, pixels, [], {})
+    data = classifier_training.Data([f"{number}.png" for number in range(count + 32)], labels, pixels, [], {})
     parts = {"train": list(range(count)), "val": list(range(count, count + 32)), "test": list(range(count, count + 32))}
 
-    def epoch(kind: type[training.Trainer], augment: bool) -> float:
-        settings = training.Settings(9, 32, 1e-4, 1e-4, 0, 0, "constant", 0, augment)
+    def epoch(kind: type[classifier_training.Trainer], augment: bool) -> float:
+        settings = classifier_training.Settings(9, 32, 1e-4, 1e-4, 0, 0, "constant", 0, augment)
         trainer = kind(classifier.build("resnet50"), data, parts, settings, 224, torch.device(DEVICE))
         if CUDA:
             trainer.epoch(lambda images: None)
         return min(timed(lambda: trainer.epoch(lambda images: None)) for _ in range(2 if CUDA else 1))
 
-    epoch(training.Trainer, False)  # warm-up
-    ours, plain, unvaried = epoch(training.Trainer, True), epoch(OneByOne, True), epoch(training.Trainer, False)
+    epoch(classifier_training.Trainer, False)  # warm-up
+    ours, plain, unvaried = epoch(classifier_training.Trainer, True), epoch(OneByOne, True), epoch(classifier_training.Trainer, False)
     return [
         ("train-classifier: images varied one by one / ours", plain / ours, f"an epoch of ResNet50 at 224, {count / ours:.0f} images a second"),
         ("train-classifier: ours / images not varied", ours / unvaried, "what the variation costs"),
@@ -200,7 +200,7 @@ def training_rows() -> list[Row]:
 
 def plan_rows(base: Path) -> list[Row]:
     """The second digest of 100,000 files costs stat calls."""
-    from vasevqa.pipeline.digests import DigestCache
+    from vasevqa.artifacts.digests import DigestCache
 
     count = 10_000 if QUICK else 100_000
     for number in range(count):
@@ -250,7 +250,7 @@ def memory_rows(base: Path) -> list[Row]:
 
 def reward_rows() -> list[Row]:
     """The reward of a completion, against 1 ms."""
-    from vasevqa.training.reward import score
+    from vasevqa.reward.score import score
 
     count = 300 if QUICK else 3000
     kinds = [

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from tests.e2e.kit import ClusterKit, apply, cluster_kit, copying_image, kubectl
 from vasevqa.backends.base import Task
-from vasevqa.backends.manifest import render_job
-from vasevqa.pipeline.spec import Resources
+from vasevqa.backends.kubernetes.stage_job import render_job
+from vasevqa.spec import Resources
 
 Row = tuple[str, float, str]
 

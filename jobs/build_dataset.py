@@ -1,6 +1,6 @@
 """The click command of the build-dataset image."""
 
-from vasevqa.pipeline.entry import main
+from vasevqa.runtime.command import main
 from vasevqa.stages.build_dataset import STAGE
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The click command of the merge image."""
 
-from vasevqa.pipeline.entry import main
+from vasevqa.runtime.command import main
 from vasevqa.stages.merge import STAGE
 
 if __name__ == "__main__":

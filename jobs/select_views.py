@@ -1,6 +1,6 @@
 """The click command of the select-views image."""
 
-from vasevqa.pipeline.entry import main
+from vasevqa.runtime.command import main
 from vasevqa.stages.select_views import STAGE
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The click command of the sft image."""
 
-from vasevqa.pipeline.entry import main
+from vasevqa.runtime.command import main
 from vasevqa.stages.sft import STAGE
 
 if __name__ == "__main__":

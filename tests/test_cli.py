@@ -17,8 +17,8 @@ import pytest
 import yaml
 
 from tests.pipeline.kit import ROOT, STEPS, Kit, wait_for
-from vasevqa.pipeline.faults import FaultPoint
-from vasevqa.pipeline.lease import process_start
+from vasevqa.artifacts.lease import process_start
+from vasevqa.faults import FaultPoint
 
 
 @pytest.fixture

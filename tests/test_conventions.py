@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import generated
+from scripts import generated
+from vasevqa.cli import COMMANDS
 from vasevqa.pipeline.catalog import PIPELINE
 
 ROOT = Path(__file__).parent.parent
@@ -74,3 +75,10 @@ def test_catalog_steps_read_what_their_stages_declare() -> None:
         required = {given.name for given in step.stage.inputs if given.required}
         assert required <= set(step.inputs) <= declared, step.name
         assert importlib.import_module(step.stage.module).STAGE is step.stage
+
+
+def test_every_command_has_a_module_of_its_name() -> None:
+    modules = {path.stem for path in (ROOT / "vasevqa/cli").glob("*.py") if f"def {path.stem}(" in path.read_text()}
+    assert modules == set(COMMANDS)
+    for name in COMMANDS:
+        assert getattr(importlib.import_module(f"vasevqa.cli.{name}"), name).name == name

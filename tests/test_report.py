@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from tests import pictures
-from vasevqa.pipeline.artifacts import Volume
+from vasevqa.artifacts.volume import Volume
 from vasevqa.pipeline.events import EventLog
 from vasevqa.report.html import write_report
 

@@ -114,13 +114,3 @@ _NO_GPU_MEMORY = re.compile(r"CUDA (error: )?out of memory|CU(BLAS|DNN|SPARSE|SO
 def out_of_gpu_memory(error: BaseException) -> bool:
     """True if `error` says that a GPU's memory ran out (torch isn't imported for that)."""
     return type(error).__name__ == "OutOfMemoryError" or (isinstance(error, RuntimeError) and _NO_GPU_MEMORY.search(str(error)) is not None)
-
-
-def nearest(word: str, known: list[str] | tuple[str, ...]) -> str:
-    """A suggestion such as ` Did you mean 'threshold'?`, or what is known where nothing is near."""
-    from difflib import get_close_matches
-
-    near = get_close_matches(word, known, n=1, cutoff=0.6)
-    if near:
-        return f" Did you mean '{near[0]}'?"
-    return f" Known: {', '.join(sorted(known))}." if known else ""

@@ -12,8 +12,8 @@ from tests import containers
 from tests.pipeline.kit import Kit
 from vasevqa.backends.base import Task
 from vasevqa.backends.cluster import Cluster
-from vasevqa.backends.docker import DockerBackend
-from vasevqa.pipeline.spec import Resources
+from vasevqa.backends.docker.backend import DockerBackend
+from vasevqa.spec import Resources
 
 
 class DockerKit(Kit):

@@ -19,8 +19,8 @@ from tests.backends.docker_kit import DockerKit, small_task
 from tests.pipeline.kit import ROOT, STEPS, wait_for
 from vasevqa.backends.base import State
 from vasevqa.backends.cluster import Cluster
-from vasevqa.backends.docker import DockerBackend
-from vasevqa.pipeline.faults import FaultPoint
+from vasevqa.backends.docker.backend import DockerBackend
+from vasevqa.faults import FaultPoint
 
 SOMEBODY = 12345
 

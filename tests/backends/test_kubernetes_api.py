@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vasevqa.backends.kubernetes_api import Api, Refused
+from vasevqa.backends.kubernetes.api import Api, Refused
 from vasevqa.errors import ClusterAway, ClusterError
 
 

@@ -12,11 +12,11 @@ import pytest
 
 from tests.backends.test_kubernetes_api import api, server
 from tests.pipeline.kit import Kit
-from vasevqa.backends import kubernetes_checks as checks
 from vasevqa.backends.checks import Finding
 from vasevqa.backends.cluster import Cluster, Toleration
-from vasevqa.backends.kubernetes_access import Access
-from vasevqa.pipeline.spec import Resources
+from vasevqa.backends.kubernetes import checks
+from vasevqa.backends.kubernetes.session import Access
+from vasevqa.spec import Resources
 
 CLAIM = {"status": {"phase": "Bound", "capacity": {"storage": "9Gi"}}, "spec": {"accessModes": ["ReadWriteMany"]}}
 UNPULLED = {"status": {"containerStatuses": [{"state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}}}]}}

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from tests.backends.test_kubernetes_api import api, server
-from vasevqa.backends import kubernetes_launch
 from vasevqa.backends.cluster import Cluster
-from vasevqa.backends.kubernetes_access import Access
-from vasevqa.backends.kubernetes_api import Refused
+from vasevqa.backends.kubernetes import launches
+from vasevqa.backends.kubernetes.api import Refused
+from vasevqa.backends.kubernetes.session import Access
 from vasevqa.errors import ClusterError
 
 FOUND = "2026-11-25T05:16:1"
@@ -52,13 +52,13 @@ class Told:
 
 @pytest.fixture
 def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Told], tuple[int, list[str]]]:
-    monkeypatch.setattr(kubernetes_launch, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(launches, "LOOK_SECONDS", 0.01)
 
     def call(told: Told) -> tuple[int, list[str]]:
         with server(told) as port:
             api(tmp_path, f"http://127.0.0.1:{port}", monkeypatch)
             lines: list[str] = []
-            return kubernetes_launch.follow(Access(Cluster()), "words", lines.append, " -n vases"), lines
+            return launches.follow(Access(Cluster()), "words", lines.append, " -n vases"), lines
 
     return call
 
@@ -136,7 +136,7 @@ def test_rights_that_a_restarted_server_doesnt_know_yet_are_waited_for(
 ) -> None:
     pods = [("/a/log", said("run 1")), ("/pods", {"items": [pod("a", 1)]})]
     assert follow(Told(("/jobs/words", RUNNING), ("/jobs/words", FORBIDDEN), ("/jobs/words", COMPLETE), *pods)) == (0, ["run 1"])
-    monkeypatch.setattr(kubernetes_launch, "REFUSED_SECONDS", 0)
+    monkeypatch.setattr(launches, "REFUSED_SECONDS", 0)
     for answers in ([FORBIDDEN], [RUNNING, FORBIDDEN]):  # one who never had them is told at once
         with pytest.raises(Refused, match="you may not"):
             follow(Told(*(("/jobs/words", answer) for answer in answers), *pods))
@@ -149,11 +149,11 @@ def named(kind: str, name: str, made: int, ends: str = "", label: bool = False) 
 
 
 def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, configmaps: list[object], *jobs: list[object]) -> tuple[str, Told]:
-    monkeypatch.setattr(kubernetes_launch, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(launches, "LOOK_SECONDS", 0.01)
     told = Told(("/configmaps", {"items": configmaps}), *(("/jobs", {"items": listed}) for listed in jobs))
     with server(told) as port:
         api(tmp_path, f"http://127.0.0.1:{port}", monkeypatch)
-        return kubernetes_launch.find(Access(Cluster()), None), told
+        return launches.find(Access(Cluster()), None), told
 
 
 def test_the_newest_launch_is_the_one_whose_job_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +182,7 @@ def test_what_is_started_belongs_to_the_release_whose_volume_it_is(tmp_path: Pat
         ]
         with server(Told(("/configmaps", {"items": items}))) as port:
             api(tmp_path, f"http://127.0.0.1:{port}", monkeypatch)
-            return kubernetes_launch.release(Access(Cluster(claim="mine")))
+            return launches.release(Access(Cluster(claim="mine")))
 
     assert release("other", "mine") == "it1"
     assert release("other") is None

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from vasevqa.backends.kubernetes_logs import PIECE, Tee, Unseen, unstamped
+from vasevqa.backends.kubernetes.logs import PIECE, Tee, Unseen, unstamped
 
 
 def lines(*numbers: int) -> bytes:

@@ -12,8 +12,8 @@ import pytest
 
 from tests.backends.test_kubernetes_api import api, server
 from tests.pipeline.kit import wait_for
-from vasevqa.backends import kubernetes_watch
-from vasevqa.backends.kubernetes_watch import Mirror
+from vasevqa.backends.kubernetes import watch
+from vasevqa.backends.kubernetes.watch import Mirror
 
 
 def thing(name: str, version: int) -> dict[str, object]:
@@ -42,7 +42,7 @@ class Script:
 
 
 def test_a_watch_goes_on_from_bookmarks_and_lists_anew_when_it_must(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kubernetes_watch, "SHORTEST", 0.0)
+    monkeypatch.setattr(watch, "SHORTEST", 0.0)
     script = Script(
         {"metadata": {"resourceVersion": "1"}, "items": [thing("a", 1)]},
         [{"type": "ADDED", "object": thing("b", 3)}, {"type": "BOOKMARK", "object": thing("", 7)}],  # and ends, as planned

@@ -18,11 +18,11 @@ from pathlib import Path
 import pytest
 
 from tests.pipeline.kit import ROOT, wait_for
-from vasevqa.backends import supervise
+from vasevqa.artifacts.lease import process_start
 from vasevqa.backends.base import State, Task
-from vasevqa.backends.local import LocalBackend
-from vasevqa.pipeline.lease import process_start
-from vasevqa.pipeline.spec import Resources
+from vasevqa.backends.local import supervisor
+from vasevqa.backends.local.backend import LocalBackend
+from vasevqa.spec import Resources
 
 KEY = "0123456789abcdef"
 
@@ -230,7 +230,7 @@ def test_a_killed_supervisor_takes_the_stage_along(stages: Stages) -> None:
 
 def test_a_job_whose_launcher_died_before_starting_it_is_started_by_the_next(stages: Stages) -> None:
     task = stages.task("print('hello')")
-    program = "import pickle, sys; from pathlib import Path; from vasevqa.backends.local import LocalBackend; task = pickle.load(sys.stdin.buffer)"
+    program = "import pickle, sys; from pathlib import Path; from vasevqa.backends.local.backend import LocalBackend; task = pickle.load(sys.stdin.buffer)"
     program += "; LocalBackend(task.volume, {'program': 'program'}).submit(task)"
     killed = subprocess.run([sys.executable, "-c", program], input=pickle.dumps(task), cwd=ROOT, env={**os.environ, "VASEVQA_FAULT": "in-submit"})
     assert killed.returncode == -signal.SIGKILL
@@ -291,9 +291,9 @@ def test_a_file_system_without_hard_links_still_has_one_claim(tmp_path: Path, mo
     def refuse(source: Path, target: Path) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
-    monkeypatch.setattr(supervise.os, "link", refuse)
-    assert supervise.claim(tmp_path, {"host": "here"})
-    assert not supervise.claim(tmp_path, {"host": "there"})
+    monkeypatch.setattr(supervisor.os, "link", refuse)
+    assert supervisor.claim(tmp_path, {"host": "here"})
+    assert not supervisor.claim(tmp_path, {"host": "there"})
     assert json.loads((tmp_path / "claim.json").read_text())["host"] == "here"
     assert [path.name for path in tmp_path.iterdir()] == ["claim.json"]
 

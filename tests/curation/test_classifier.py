@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from tests import pictures
-from vasevqa.curation import classifier, training
-from vasevqa.curation.names import name_pattern, parse_name
+from vasevqa.curation import classifier, classifier_training
+from vasevqa.curation.file_names import name_pattern, parse_name
 from vasevqa.errors import ConfigError, DataError
 
 CPU = torch.device("cpu")
@@ -86,7 +86,7 @@ def test_all_views_of_a_vase_are_on_one_side() -> None:
     pattern = name_pattern(None)
     names = [f"{label}/{pictures.vase_name(100 * label + vase, view)}" for label in (0, 1) for vase in range(30) for view in range(4)]
     labels = torch.tensor([int(name[0]) for name in names])
-    parts = training.split(names, labels, None, seed=3)
+    parts = classifier_training.split(names, labels, None, seed=3)
     assert sorted(index for rows in parts.values() for index in rows) == list(range(240))
     vases = {part: {parse_name(names[index][2:], pattern).vase for index in rows} for part, rows in parts.items()}  # type: ignore[union-attr]
     assert not vases["train"] & vases["val"]
@@ -95,19 +95,19 @@ def test_all_views_of_a_vase_are_on_one_side() -> None:
     for part, share in (("train", 0.8), ("val", 0.1), ("test", 0.1)):
         assert len(parts[part]) == pytest.approx(240 * share, abs=8)
         assert float(labels[parts[part]].float().mean()) == pytest.approx(0.5, abs=0.05)
-    assert parts == training.split(names, labels, None, seed=3)
-    assert parts != training.split(names, labels, None, seed=4)
+    assert parts == classifier_training.split(names, labels, None, seed=3)
+    assert parts != classifier_training.split(names, labels, None, seed=4)
 
 
 def test_too_few_vases_are_an_error() -> None:
     names = [f"{label}/{pictures.vase_name(label, view)}" for label in (0, 1) for view in range(6)]
     with pytest.raises(DataError, match="1 vases"):
-        training.split(names, torch.tensor([int(name[0]) for name in names]), None, 0)
+        classifier_training.split(names, torch.tensor([int(name[0]) for name in names]), None, 0)
 
 
 def test_metrics_by_hand() -> None:
     logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 3.0], [0.0, 2.0]])
-    found = training.evaluate(logits, torch.tensor([0, 0, 1, 1, 1]))
+    found = classifier_training.evaluate(logits, torch.tensor([0, 0, 1, 1, 1]))
     assert found["confusion_matrix"] == [[1, 1], [1, 2]]
     assert found["accuracy"] == pytest.approx(3 / 5)
     assert found["precision"] == found["recall"] == pytest.approx(2 / 3)
@@ -119,4 +119,4 @@ def test_the_temperature_undoes_overconfidence() -> None:
     labels = torch.randint(0, 2, (4000,))
     honest = torch.where(torch.rand(4000) < 0.8, labels, 1 - labels)
     logits = torch.stack([1.0 - honest.float(), honest.float()], 1) * torch.tensor(4.0).log() * 3
-    assert training.temperature(logits, labels) == pytest.approx(3, rel=0.1)
+    assert classifier_training.temperature(logits, labels) == pytest.approx(3, rel=0.1)

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from tests import clips, pictures
-from vasevqa.curation import quality
+from vasevqa.curation import scoring
 from vasevqa.curation.clip import load_clip, model_digest
 from vasevqa.curation.images import find_images
 from vasevqa.curation.loader import Loader
@@ -31,9 +31,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def our_scores(folder: Path, model_folder: Path, batch_size: int = 4, precision: str = "fp32") -> np.ndarray:
     model = load_clip(model_folder, CPU, precision)
-    prompts = quality.Prompts()
+    prompts = scoring.Prompts()
     features = torch.cat([model.encode_images(batch.pixels) for batch in Loader(find_images(folder), model.preprocess, batch_size)])
-    return quality.score(features, model.encode_texts(list(prompts.high)), model.encode_texts(list(prompts.low))).score
+    return scoring.score(features, model.encode_texts(list(prompts.high)), model.encode_texts(list(prompts.low))).score
 
 
 def plain_scores(folder: Path, model_folder: Path) -> np.ndarray:
@@ -50,7 +50,7 @@ def plain_scores(folder: Path, model_folder: Path) -> np.ndarray:
         mean = torch.stack(rows).mean(0)
         return mean / mean.norm()
 
-    high, low = side(quality.HIGH_PROMPTS), side(quality.LOW_PROMPTS)
+    high, low = side(scoring.HIGH_PROMPTS), side(scoring.LOW_PROMPTS)
     scores = []
     for path in sorted(folder.iterdir()):
         with torch.no_grad():

@@ -17,9 +17,9 @@ import yaml
 
 from tests import containers
 from tests.pipeline.kit import STEPS, Kit, wait_for
+from vasevqa.artifacts.volume import Volume
 from vasevqa.backends.cluster import Cluster, parse_cluster
-from vasevqa.backends.kubernetes import KubernetesBackend
-from vasevqa.pipeline.artifacts import Volume
+from vasevqa.backends.kubernetes.backend import KubernetesBackend
 
 Object = dict[str, Any]
 SESSION = f"run-{os.urandom(4).hex()}"  # several may share a cluster

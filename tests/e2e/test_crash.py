@@ -19,9 +19,9 @@ import pytest
 from tests.e2e.kit import ClusterKit, apply, cluster_kit, wait_for_line
 from tests.pipeline.kit import DRILL, FIRST, STEPS
 from vasevqa.backends.base import Task
-from vasevqa.backends.manifest import render_job
+from vasevqa.backends.kubernetes.stage_job import render_job
+from vasevqa.faults import FaultPoint
 from vasevqa.pipeline.events import parse
-from vasevqa.pipeline.faults import FaultPoint
 
 Contents = dict[str, dict[str, Any]]
 

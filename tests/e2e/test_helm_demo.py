@@ -15,8 +15,8 @@ import yaml
 
 from tests.e2e.inside import CHART, Site, command, site_in, until
 from tests.pipeline.kit import ROOT
+from vasevqa.artifacts.volume import Volume
 from vasevqa.backends.cluster import Cluster
-from vasevqa.pipeline.artifacts import Volume
 from vasevqa.pipeline.runs import all_runs
 
 STAGES = ("launcher", "train-classifier", "classify", "clip-filter", "select-views")

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.backends.test_manifest import CASES
+from tests.backends.test_stage_job import CASES
 from tests.e2e.kit import ClusterKit, cluster_kit, kubectl
 from tests.pipeline.kit import wait_for
-from vasevqa.backends.manifest import render_job, render_run
+from vasevqa.backends.kubernetes.stage_job import render_job, render_run
 
 
 def missing(sent: Any, kept: Any, where: str = "") -> list[str]:

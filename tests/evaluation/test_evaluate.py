@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from tests.fakes import FolderOutput, RecordingProgress
-from vasevqa.display import sentence
+from vasevqa.artifacts.volume import Volume
+from vasevqa.cli.display import sentence
 from vasevqa.errors import ConfigError, DataError, DeviceError
 from vasevqa.evaluation import generation
-from vasevqa.pipeline.artifacts import Volume
 from vasevqa.pipeline.catalog import PIPELINE
 from vasevqa.pipeline.plan import Selection, make_plan
 from vasevqa.pipeline.recipe import load_recipe

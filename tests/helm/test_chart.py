@@ -12,10 +12,10 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tests import chart
+from scripts import chart
 from vasevqa import __version__
 from vasevqa.backends.cluster import Cluster, parse_cluster
-from vasevqa.backends.kubernetes_checks import LAUNCHER, USER
+from vasevqa.backends.kubernetes.checks import LAUNCHER, USER
 
 ROOT = Path(__file__).parent.parent.parent
 DEMO = ROOT / "vasevqa/recipes/demo.yaml"

@@ -11,7 +11,7 @@ import pytest
 
 from images import build, names, sizes
 from images import engine as engines
-from tests.generated import stages
+from scripts.generated import stages
 from tests.images import kit
 
 

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.pipeline.stages.copying import MODULES, PIPELINE
-from vasevqa.backends.local import LocalBackend
-from vasevqa.pipeline.artifacts import Artifact, Volume, verify
+from vasevqa.artifacts.contents import verify
+from vasevqa.artifacts.volume import Artifact, Volume
+from vasevqa.backends.local.backend import LocalBackend
+from vasevqa.faults import FaultPoint
 from vasevqa.pipeline.events import Event
-from vasevqa.pipeline.faults import FaultPoint
 from vasevqa.pipeline.launcher import Launcher
 from vasevqa.pipeline.plan import Plan, Selection, make_plan
 from vasevqa.pipeline.recipe import load_recipe

@@ -10,8 +10,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from vasevqa import spec
 from vasevqa.errors import DataError, GateError
-from vasevqa.pipeline import spec
 
 
 class Params(spec.Params):
@@ -54,6 +54,6 @@ def run(params: Params, options: Options, inputs: Mapping[str, Path], output: sp
 
 
 if __name__ == "__main__":
-    from vasevqa.pipeline.entry import main
+    from vasevqa.runtime.command import main
 
     main(STAGE)

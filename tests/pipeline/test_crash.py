@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from tests.pipeline.kit import DRILL, STEPS, Kit, wait_for
+from vasevqa.artifacts.lease import process_start
 from vasevqa.backends.base import State
-from vasevqa.pipeline.faults import FaultPoint
-from vasevqa.pipeline.lease import process_start
+from vasevqa.faults import FaultPoint
 
 Contents = dict[str, dict[str, Any]]
 

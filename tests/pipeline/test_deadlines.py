@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from tests.pipeline.kit import FIRST, Kit
+from vasevqa.artifacts.lease import Lease
 from vasevqa.backends.base import State, Update
-from vasevqa.backends.failures import Failure, Kind
 from vasevqa.errors import ClusterAway
 from vasevqa.pipeline import launcher as launching
+from vasevqa.pipeline.failures import Failure, Kind
 from vasevqa.pipeline.launcher import Cancelled, Launcher, StepFailed
-from vasevqa.pipeline.lease import Lease
 from vasevqa.pipeline.runs import Run
-from vasevqa.pipeline.spec import Resources
-from vasevqa.pipeline.work import Work
+from vasevqa.pipeline.step_run import Work
+from vasevqa.spec import Resources
 
 LIMITS = Resources(queue_deadline=100, start_deadline=30, run_deadline=1000)
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from vasevqa.pipeline.artifacts import RECORD, Volume
+from vasevqa.artifacts.contents import RECORD
+from vasevqa.artifacts.digests import DigestCache, stamp
+from vasevqa.artifacts.volume import Volume
 from vasevqa.pipeline.catalog import PIPELINE
-from vasevqa.pipeline.digests import DigestCache, stamp
 from vasevqa.pipeline.plan import Plan, make_plan
 from vasevqa.pipeline.recipe import load_recipe
 

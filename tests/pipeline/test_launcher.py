@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.pipeline.kit import FIRST, STEPS, Background, Kit, of, wait_for
-from vasevqa.backends import failures
-from vasevqa.pipeline import making
+from vasevqa.pipeline import executor, failures
 from vasevqa.pipeline.launcher import StepFailed
 from vasevqa.pipeline.plan import Selection
 
@@ -192,7 +191,7 @@ def test_a_retry_that_has_no_place_yet_waits_quietly(kit: Kit, monkeypatch: pyte
         return heed()
 
     monkeypatch.setattr(launcher, "_heed", counted)
-    monkeypatch.setattr(making, "pause", lambda kind, tries: 0.01)
+    monkeypatch.setattr(executor, "pause", lambda kind, tries: 0.01)
     background = Background(launcher)
     kit.wait_until_held("right")
     before = rounds

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from vasevqa.artifacts.digests import DigestCache, stamp
+from vasevqa.artifacts.output import StageOutput
+from vasevqa.artifacts.volume import Volume
 from vasevqa.errors import ConfigError
-from vasevqa.pipeline.artifacts import StageOutput, Volume
 from vasevqa.pipeline.catalog import PIPELINE
-from vasevqa.pipeline.digests import DigestCache, stamp
 from vasevqa.pipeline.plan import Plan, PlannedStep, Selection, make_plan
 from vasevqa.pipeline.recipe import load_recipe
-from vasevqa.pipeline.spec import Pipeline, Step
+from vasevqa.spec import Pipeline, Step
 
 TEXT = "inputs: {images: photos, quality_data: quality, clip_model: clip}\n"
 
@@ -158,7 +159,7 @@ def test_a_second_digest_reads_no_content(tmp_path: Path, monkeypatch: pytest.Mo
     folder.mkdir()
     for number in range(5):
         (folder / f"{number}.jpg").write_text(str(number))
-    monkeypatch.setattr("vasevqa.pipeline.digests.RACY", -(10**18))  # as if the files were old
+    monkeypatch.setattr("vasevqa.artifacts.digests.RACY", -(10**18))  # as if the files were old
     first = DigestCache(tmp_path / "cache").digest(folder)
     monkeypatch.setattr("vasevqa.files.digest_file", lambda path: pytest.fail(f"{path} was read again"))
     assert DigestCache(tmp_path / "cache").digest(folder) == first

@@ -18,10 +18,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from tests.fakes import FolderOutput, RecordingProgress
-from vasevqa.curation import clip, quality
+from vasevqa.curation import clip, scoring
+from vasevqa.curation.file_names import name_pattern, parse_name
 from vasevqa.curation.images import Unreadable, find_images, open_image
 from vasevqa.curation.loader import Loader
-from vasevqa.curation.names import name_pattern, parse_name
 from vasevqa.errors import ConfigError
 from vasevqa.sample.dataset import Settings, draw_sample
 from vasevqa.sample.tiny_clip import train_tiny_clip
@@ -114,8 +114,8 @@ def test_the_tiny_clip_tells_intact_from_damaged_on_unseen_vases(held_out: Path)
     for batch in Loader(find_images(held_out), model.preprocess, 32, cover=model.preprocess.size):
         names += batch.names
         features.append(model.encode_images(batch.pixels))
-    prompts = quality.Prompts()
-    scores = quality.score(torch.cat(features), model.encode_texts(list(prompts.high)), model.encode_texts(list(prompts.low))).score
+    prompts = scoring.Prompts()
+    scores = scoring.score(torch.cat(features), model.encode_texts(list(prompts.high)), model.encode_texts(list(prompts.low))).score
     labels = [int(name[0]) for name in names]
     assert roc_auc_score(labels, scores) >= 0.9
     accepted = scores >= DEMO["clip-filter"]["threshold"]

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.fakes import FolderOutput, RecordingProgress
+from vasevqa.dataset import splits
 from vasevqa.errors import ConfigError, DataError
-from vasevqa.pipeline.entry import command
+from vasevqa.runtime.command import command
 from vasevqa.stages import build_dataset
-from vasevqa.training import splitting
 
 IDS = [f"{number:08x}-0000-4000-8000-000000000000" for number in range(12)]
 SHAPES = ("lekythos", "amphora", "kylix")
@@ -234,9 +234,9 @@ def test_near_duplicates_stay_on_one_side(tmp_path: Path, views: Path) -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=40), st.floats(0, 0.4), st.floats(0, 0.4), st.integers(0, 5))
 def test_splits_keep_training_first(sizes: list[int], val: float, evaluation: float, seed: int) -> None:
-    sides = splitting.split(sizes, val, evaluation, seed)
+    sides = splits.split(sizes, val, evaluation, seed)
     assert "train" in sides
-    assert sides == splitting.split(sizes, val, evaluation, seed)
+    assert sides == splits.split(sizes, val, evaluation, seed)
     if len(sizes) >= 3 and val and evaluation:
         assert {"train", "val", "eval"} == set(sides)
 
@@ -250,8 +250,8 @@ def test_pairs_are_those_of_comparing_all_with_all() -> None:
             row[bit // 8] ^= 1 << (bit % 8)
     hashes = np.concatenate([base, near])
     expected = [(one, other) for one in range(60) for other in range(one + 1, 60) if int(np.bitwise_count(hashes[one] ^ hashes[other]).sum()) <= 8]
-    assert splitting.near_duplicates(hashes, 8) == expected
-    assert len(splitting.near_duplicates(np.zeros((50_000, 32), dtype=np.uint8), 8)) == 49_999
+    assert splits.near_duplicates(hashes, 8) == expected
+    assert len(splits.near_duplicates(np.zeros((50_000, 32), dtype=np.uint8), 8)) == 49_999
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_other_vases(tmp_path: Path, views: Path) -> None:

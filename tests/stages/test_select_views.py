@@ -74,7 +74,7 @@ def test_scores_of_clip_filter_are_reused_and_no_model_is_loaded(filtered: Path,
 def test_scores_that_are_there_need_no_torch(filtered: Path, tmp_path: Path) -> None:
     words = ["--input-dir", str(filtered), "--output-dir", str(tmp_path / "out")]
     code = (
-        "import atexit, sys\nfrom vasevqa.pipeline.entry import main\nfrom vasevqa.stages.select_views import STAGE\n"
+        "import atexit, sys\nfrom vasevqa.runtime.command import main\nfrom vasevqa.stages.select_views import STAGE\n"
         f"atexit.register(lambda: print('torch' in sys.modules))\nmain(STAGE, {words})"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)

@@ -54,9 +54,9 @@ def main() -> None:
                 return real(args, models, **kwargs)
 
             convert.save_mcore_checkpoint = tampered
-        from vasevqa.training import megatron_child
+        from vasevqa.training.swift import megatron_worker
 
-        megatron_child.main()
+        megatron_worker.main()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import Trainer
 
-from vasevqa.training import child
+from vasevqa.training.swift import worker
 
 real = Trainer.training_step
 
@@ -25,4 +25,4 @@ def training_step(self: Trainer, model: Any, inputs: dict[str, Any], *args: Any,
 
 if __name__ == "__main__":
     Trainer.training_step = training_step
-    child.main()
+    worker.main()

@@ -11,14 +11,18 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from scripts import list_swift_arguments
 from tests.fakes import FolderOutput, RecordingProgress
 from tests.training.conftest import OPTIONS, grpo_params, sft_params, write_rows
+from vasevqa import models
 from vasevqa.errors import ConfigError, DataError, DeviceError, GpuMemoryError, StorageError
 from vasevqa.pipeline.catalog import PIPELINE
-from vasevqa.pipeline.entry import command
 from vasevqa.pipeline.recipe import load_recipe
+from vasevqa.runtime.command import command
 from vasevqa.stages import grpo, merge, sft
-from vasevqa.training import checkpoints, child, environment, list_arguments, preflight, swift
+from vasevqa.training import checkpoints, estimate, preflight
+from vasevqa.training.swift import arguments as swift
+from vasevqa.training.swift import environment, worker
 
 
 @pytest.fixture
@@ -115,23 +119,23 @@ def test_a_gpu_too_small_is_found_before_loading(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10 * 10**9, 16 * 10**9))
     with pytest.raises(GpuMemoryError, match="about 24 GB of GPU memory, and 10 of 16 GB are free"):
-        child._check_memory({"gpu_bytes": 24 * 10**9})
-    child._check_memory({"gpu_bytes": 9 * 10**9})
+        worker._check_memory({"gpu_bytes": 24 * 10**9})
+    worker._check_memory({"gpu_bytes": 9 * 10**9})
 
 
 def test_the_estimate_agrees_with_what_the_7b_model_is_known_to_need() -> None:
     """Qwen2.5-VL-7B: 8.3e9 parameters; the original asks for 24 GB in SFT and 32 GB in GRPO."""
     linear = 28 * (2 * (3584 + 3584) + 2 * (3584 + 512) + 3 * (3584 + 18944))
-    shape = preflight.Model(8_292_166_656, linear, 3584, 28, 152064, 18944)
-    sft_bytes = preflight.gpu_bytes("sft", shape, sft.Params().model_dump(), 1, True)
+    shape = models.Model(8_292_166_656, linear, 3584, 28, 152064, 18944)
+    sft_bytes = estimate.gpu_bytes("sft", shape, sft.Params().model_dump(), 1, True)
     assert 18e9 < sft_bytes < 30e9
-    assert preflight.gpu_bytes("sft", shape, sft.Params().model_dump(), 2, True) > sft_bytes
-    assert preflight.gpu_bytes("sft", shape, sft.Params(tuner_type="full").model_dump(), 1, True) > 80e9
-    assert 18e9 < preflight.gpu_bytes("grpo", shape, grpo.Params().model_dump(), 1, True) < 32e9
+    assert estimate.gpu_bytes("sft", shape, sft.Params().model_dump(), 2, True) > sft_bytes
+    assert estimate.gpu_bytes("sft", shape, sft.Params(tuner_type="full").model_dump(), 1, True) > 80e9
+    assert 18e9 < estimate.gpu_bytes("grpo", shape, grpo.Params().model_dump(), 1, True) < 32e9
 
 
 def test_the_list_of_arguments_is_ms_swifts() -> None:
-    assert swift.NAMES.read_text() == list_arguments.installed()
+    assert swift.NAMES.read_text() == list_swift_arguments.installed()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from tests.fakes import FolderOutput, RecordingProgress
 from tests.training.conftest import OPTIONS, grpo_params, losses, sft_params
 from vasevqa.errors import GateError
 from vasevqa.stages import grpo, merge, sft
-from vasevqa.training import merging
+from vasevqa.training import merge as merging
 
 PLAIN_REWARD = """
 def external_vase_acc(responses, references):

@@ -17,7 +17,7 @@ from tests.fakes import FolderOutput, RecordingProgress
 from tests.training.conftest import OPTIONS, TINY, grpo_params, losses, sft_params
 from vasevqa.errors import ConfigError, GpuMemoryError, Interrupted
 from vasevqa.stages import grpo, sft
-from vasevqa.training import checkpoints, running
+from vasevqa.training import checkpoints, trainer
 
 STEPS = 24
 
@@ -43,7 +43,7 @@ def trainers(folder: Path) -> list[str]:
     for entry in Path("/proc").iterdir():
         try:
             words = (entry / "cmdline").read_text() if entry.name.isdigit() else ""
-            opened = [str(link.readlink()) for link in (entry / "fd").iterdir()] if "vasevqa.training.child" in words else []
+            opened = [str(link.readlink()) for link in (entry / "fd").iterdir()] if "vasevqa.training.swift.worker" in words else []
         except OSError:
             continue
         if any(str(folder) in name for name in opened):
@@ -100,7 +100,7 @@ def test_killed_half_writing_a_checkpoint_then_stopped_then_finished(tmp_path: P
 def train_without_memory(folder: Path, qwen: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch, **environ: Any) -> RecordingProgress:
     for name, value in environ.items():
         monkeypatch.setenv(name, str(value))
-    monkeypatch.setattr(running, "CHILD", "tests.training.oom_child")
+    monkeypatch.setattr(trainer, "CHILD", "tests.training.oom_child")
     progress = RecordingProgress()
     sft.run(sft_params(max_steps=8), sft.Options(**OPTIONS), {"model": qwen, "dataset": dataset}, FolderOutput(folder), progress)
     return progress
@@ -117,7 +117,7 @@ def test_the_ladder_goes_on_from_the_step_where_memory_ran_out(tmp_path: Path, q
 
 
 def test_the_ladder_ends_with_advice(tmp_path: Path, qwen: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "rungs", lambda batch, accumulation, processes, checkpointing: [running.Rung(1, 4, True)])
+    monkeypatch.setattr(trainer, "rungs", lambda batch, accumulation, processes, checkpointing: [trainer.Rung(1, 4, True)])
     with pytest.raises(GpuMemoryError, match="max_pixels"):
         train_without_memory(tmp_path / "sft", qwen, dataset, monkeypatch, OOM_FROM_STEP=0, OOM_ROWS=0, OOM_IN_A_LIBRARY=1)
 
@@ -144,21 +144,21 @@ def test_another_training_in_the_same_folder_is_refused(tmp_path: Path, qwen: Pa
 
 
 def test_grpo_goes_on_after_a_kill(tmp_path: Path, qwen: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = running.Training._tell
+    real = trainer.Training._tell
 
-    def kill_after_three(self: running.Training, log: Path, at: int) -> int:
+    def kill_after_three(self: trainer.Training, log: Path, at: int) -> int:
         read = real(self, log, at)
         if self.seen >= 3 and not killed:
             killed.append(os.getpid())
             for entry in Path("/proc").iterdir():
                 if entry.name.isdigit() and (entry / "stat").exists() and (entry / "stat").read_text().rpartition(")")[2].split()[1] == str(os.getpid()):
                     words = (entry / "cmdline").read_text()
-                    if "vasevqa.training.child" in words:
+                    if "vasevqa.training.swift.worker" in words:
                         os.kill(int(entry.name), signal.SIGKILL)
         return read
 
     killed: list[int] = []
-    monkeypatch.setattr(running.Training, "_tell", kill_after_three)
+    monkeypatch.setattr(trainer.Training, "_tell", kill_after_three)
     output, inputs = FolderOutput(tmp_path / "grpo"), {"model": qwen, "dataset": dataset}
     params = grpo_params(max_steps=6, save_steps=2, max_completion_length=4)
     with pytest.raises(Interrupted, match="SIGKILL"):
@@ -173,9 +173,9 @@ def test_grpo_goes_on_after_a_kill(tmp_path: Path, qwen: Path, dataset: Path, mo
 
 def test_rungs_keep_the_global_batch() -> None:
     for batch, accumulation, processes in ((8, 2, 1), (4, 4, 2), (6, 1, 3), (1, 16, 4)):
-        for rung in running.rungs(batch, accumulation, processes, False):
+        for rung in trainer.rungs(batch, accumulation, processes, False):
             assert rung.batch_size * rung.accumulation * processes == batch * accumulation
-    ladder = running.rungs(8, 1, 1, False)
+    ladder = trainer.rungs(8, 1, 1, False)
     assert [(rung.batch_size, rung.gradient_checkpointing) for rung in ladder] == [(8, False), (8, True), (4, True), (2, True), (1, True)]
     with pytest.raises(Exception, match="can't share"):
-        running.rungs(1, 3, 2, True)
+        trainer.rungs(1, 3, 2, True)

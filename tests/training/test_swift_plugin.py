@@ -9,7 +9,7 @@ import pytest
 from swift.rewards import orms
 
 from vasevqa.errors import ConfigError, DataError
-from vasevqa.training import swift_plugin
+from vasevqa.training.swift import plugin as swift_plugin
 
 CLASS_FORM = """
 from swift.rewards import ORM, orms

@@ -14,16 +14,16 @@ from safetensors.torch import load_file, save_file
 
 from tests.fakes import FolderOutput, RecordingProgress
 from vasevqa.errors import ConfigError, DataError, GateError
-from vasevqa.pipeline.entry import command
+from vasevqa.runtime.command import command
 from vasevqa.stages import to_megatron
-from vasevqa.training import exporting
+from vasevqa.training import export
 
 
 @pytest.fixture
 def standin(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if there were CUDA and transformer-engine."""
-    monkeypatch.setattr(exporting, "check_machine", lambda: None)
-    monkeypatch.setattr(exporting, "CHILD", "tests.training.megatron_standin_child")
+    monkeypatch.setattr(export, "check_machine", lambda: None)
+    monkeypatch.setattr(export, "CHILD", "tests.training.megatron_standin_child")
 
 
 @pytest.fixture(scope="module")
@@ -89,4 +89,4 @@ def test_without_cuda_it_ends_before_loading(tmp_path: Path, half: Path) -> None
 def test_without_transformer_engine_it_ends_before_loading(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(ConfigError, match="the package transformer_engine, which is not installed"):
-        exporting.check_machine()
+        export.check_machine()

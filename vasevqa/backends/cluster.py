@@ -12,7 +12,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vasevqa import __version__
-from vasevqa.errors import ConfigError, nearest
+from vasevqa.errors import ConfigError
+from vasevqa.text import nearest
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
@@ -151,3 +152,9 @@ def parse_cluster(tree: Any, where: str) -> Cluster:
         if not re.fullmatch(r"[A-Za-z0-9][\w.:/@-]*", image):
             raise ConfigError(f"{where}: images.{stage}: '{image}' is not the name of an image.")
     return cluster
+
+
+def cluster_of(path: Path | None, namespace: str | None) -> Cluster:
+    """The Cluster file's settings, in `namespace` if one is given."""
+    cluster = load_cluster(path)
+    return cluster.model_copy(update={"namespace": namespace}) if namespace else cluster

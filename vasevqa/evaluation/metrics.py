@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from vasevqa.training.reward import score
-from vasevqa.training.reward_dates import iou, parse_dates
-from vasevqa.training.reward_words import jaccard, normalize, terms, words
+from vasevqa.reward.dates import iou, parse_dates
+from vasevqa.reward.score import score
+from vasevqa.reward.vocabulary import jaccard, normalize, terms, words
 
 # The original's overall score of captions.
 OVERALL = {"clip_similarity": 0.25, "semantic_similarity": 0.25, "recall_at_10": 0.20, "lexical_similarity": 0.15, "recall_at_5": 0.10, "recall_at_1": 0.05}

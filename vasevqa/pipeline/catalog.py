@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vasevqa.pipeline.spec import Pipeline, Step
+from vasevqa.spec import Pipeline, Step
 from vasevqa.stages import build_dataset, classify, clip_filter, evaluate, grpo, merge, select_views, sft, to_megatron, train_classifier
 
 PIPELINE = Pipeline(

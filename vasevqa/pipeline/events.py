@@ -10,6 +10,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from vasevqa.text import duration
+
 Event = dict[str, Any]
 
 
@@ -67,3 +69,11 @@ def parse(lines: list[str]) -> Iterator[Event]:
             continue
         if isinstance(event, dict) and isinstance(event.get("event"), str) and isinstance(event.get("time", 0.0), (int, float)):
             yield event
+
+
+def progress_text(event: Event) -> str:
+    """'scoring 120/400 images (33.1/s, 8 s left)'."""
+    of = f"/{event['total']}" if event.get("total") else ""
+    left = f", {duration(event['left'])} left" if event.get("left") else ""
+    rate = f" ({event['rate']}/s{left})" if event.get("rate") else ""
+    return f"{event.get('what', '')} {event.get('done', 0)}{of} {event.get('unit', '')}{rate}".strip()

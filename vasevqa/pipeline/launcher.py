@@ -15,16 +15,16 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from vasevqa.artifacts.lease import Lease, LeaseHeld, holder
 from vasevqa.backends.base import Backend
-from vasevqa.backends.failures import Failure, Kind
 from vasevqa.errors import ClusterAway, Interrupted, LeaseLost, StorageError, Terminated, VaseError, storage_error
+from vasevqa.faults import FaultPoint, fault
 from vasevqa.pipeline.events import Event
-from vasevqa.pipeline.faults import FaultPoint, fault
-from vasevqa.pipeline.lease import Lease, LeaseHeld, holder
-from vasevqa.pipeline.making import Maker, stamps_of
+from vasevqa.pipeline.executor import Maker, stamps_of
+from vasevqa.pipeline.failures import Failure, Kind
 from vasevqa.pipeline.plan import Plan
 from vasevqa.pipeline.runs import Run
-from vasevqa.pipeline.work import Signals, Standing, Work
+from vasevqa.pipeline.step_run import Signals, Standing, Work
 
 WATCH_SECONDS = 0.5
 AWAY_SECONDS = 5.0  # until a cluster that didn't answer is asked again

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-from vasevqa.errors import ConfigError, DataError, nearest
-from vasevqa.pipeline.artifacts import Artifact, Volume, artifact_key
-from vasevqa.pipeline.digests import DigestCache
+from vasevqa.artifacts.digests import DigestCache
+from vasevqa.artifacts.volume import Artifact, Volume, artifact_key
+from vasevqa.backends.cluster import Cluster
+from vasevqa.errors import ConfigError, DataError
 from vasevqa.pipeline.recipe import Recipe
-from vasevqa.pipeline.spec import Options, Params, Pipeline, Resources, Source, Stage, Step
+from vasevqa.spec import Options, Params, Pipeline, Resources, Source, Stage, Step
+from vasevqa.text import nearest
 
 
 @dataclass(frozen=True)
@@ -221,3 +223,22 @@ def _differences(step: Step, params: Params, inputs: Mapping[str, PlannedInput],
             rerun = given.step is not None and not planned[given.step].hit
             found.append(f"input {name} comes from {given.step}, which will run" if rerun else f"input {name} changed")
     return found
+
+
+def plan_rows(planned: Plan) -> list[dict[str, Any]]:
+    """The plan as plain values."""
+    return [
+        {"step": step.name, "key": step.artifact.key, "hit": step.hit, "sealed": step.artifact.sealed, "reasons": list(step.reasons)} for step in planned.steps
+    ]
+
+
+def with_gpu_product(planned: Plan, cluster: Cluster) -> Plan:
+    """The site's GPU model for the steps with a GPU that name none. It changes no result, so it is in no key."""
+    if cluster.gpu_product is None:
+        return planned
+    given = {"gpu_product": cluster.gpu_product}
+    steps = [
+        step if step.resources.gpu_product or not step.resources.gpus else replace(step, resources=step.resources.model_copy(update=given))
+        for step in planned.steps
+    ]
+    return replace(planned, steps=tuple(steps))

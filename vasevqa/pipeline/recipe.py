@@ -11,9 +11,10 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from vasevqa.errors import ConfigError, nearest
-from vasevqa.pipeline.entry import HUB_ID
-from vasevqa.pipeline.spec import Options, Params, Pipeline, Resources, Step
+from vasevqa.errors import ConfigError
+from vasevqa.models import HUB_ID
+from vasevqa.spec import Options, Params, Pipeline, Resources, Step
+from vasevqa.text import nearest
 
 TOP = ("name", "inputs", "steps", "skip", "to")
 MAX_BYTES = 1 << 20
@@ -284,3 +285,19 @@ def recipe_schema(pipeline: Pipeline) -> dict[str, Any]:
         },
         "$defs": definitions,
     }
+
+
+def known_step(pipeline: Pipeline, name: str | None) -> str | None:
+    """`name`; ConfigError if it is no step."""
+    if name is not None and name not in pipeline.names:
+        raise ConfigError(f"There is no step '{name}'.{nearest(name, pipeline.names)}")
+    return name
+
+
+def absolute(inputs: Sequence[str]) -> list[str]:
+    """`--input NAME=PATH` words; a PATH that is on this machine as the caller sees it, whatever folder the recipe is in."""
+    words = []
+    for given in inputs:
+        name, equals, value = given.partition("=")
+        words.append(f"{name}={Path(value).absolute()}" if equals and Path(value).exists() else given)
+    return words

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from vasevqa import files
-from vasevqa.errors import ConfigError, nearest
-from vasevqa.pipeline.artifacts import Artifact, Volume
+from vasevqa.artifacts.lease import holder
+from vasevqa.artifacts.volume import Artifact, Volume
+from vasevqa.errors import ConfigError
 from vasevqa.pipeline.events import EventLog
-from vasevqa.pipeline.lease import holder
+from vasevqa.text import nearest
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vasevqa.errors import ConfigError
-from vasevqa.pipeline.spec import quantity_bytes
+from vasevqa.spec import quantity_bytes
 
 ENDS = ("attempt-failed", "step-done", "step-failed", "step-cancelled", "step-requeued")
 

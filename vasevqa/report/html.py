@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from vasevqa import files
-from vasevqa.pipeline.artifacts import Volume
+from vasevqa.artifacts.volume import Volume
 from vasevqa.pipeline.events import EventLog
-from vasevqa.pipeline.progress import duration
 from vasevqa.report import quality, training
 from vasevqa.report.costs import costs
+from vasevqa.text import duration
 
 
 def write_report(folder: Path, volume: Volume) -> Path:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from vasevqa.pipeline import spec
+from vasevqa import spec
 
 
 class Params(spec.Params):
@@ -47,17 +47,17 @@ STAGE = spec.Stage(
     spec.Resources(cpus=2, memory="4Gi"),
     sources=(
         "vasevqa.curation.images",
-        "vasevqa.curation.names",
-        "vasevqa.training.records",
-        "vasevqa.training.questions",
-        "vasevqa.training.splitting",
-        "vasevqa.training.building",
+        "vasevqa.curation.file_names",
+        "vasevqa.dataset.annotations",
+        "vasevqa.dataset.questions",
+        "vasevqa.dataset.splits",
+        "vasevqa.dataset.build",
     ),
 )
 
 
 def run(params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress) -> None:
     """Read, join, split, and write sft.jsonl, val.jsonl, grpo.jsonl, eval.jsonl, dataset_report.json and images/."""
-    from vasevqa.training import building
+    from vasevqa.dataset import build
 
-    building.build(params.model_dump(), options.model_dump(), inputs, output, progress)
+    build.build(params.model_dump(), options.model_dump(), inputs, output, progress)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from vasevqa import spec
 from vasevqa.errors import DataError
-from vasevqa.pipeline import spec
 
 if TYPE_CHECKING:
     from vasevqa.curation.classifier import Classifier

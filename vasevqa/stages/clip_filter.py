@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from vasevqa import spec
 from vasevqa.errors import ConfigError, DataError
-from vasevqa.pipeline import spec
 
 if TYPE_CHECKING:
     from vasevqa.curation.embeddings import Embedded
     from vasevqa.curation.images import Found
-    from vasevqa.curation.quality import Prompts, Scores
+    from vasevqa.curation.scoring import Prompts, Scores
 
 REPORT = "filtering_report.json"
 
@@ -58,7 +58,7 @@ STAGE = spec.Stage(
     "CLIP quality filter: keeps complete, undamaged vases.",
     spec.Resources(cpus=4, memory="8Gi", gpus=1, gpu_memory="8Gi"),
     needs_output=lambda params: not params.analyze_only,
-    sources=("vasevqa.curation.images", "vasevqa.curation.loader", "vasevqa.curation.clip", "vasevqa.curation.quality", "vasevqa.curation.embeddings"),
+    sources=("vasevqa.curation.images", "vasevqa.curation.loader", "vasevqa.curation.clip", "vasevqa.curation.scoring", "vasevqa.curation.embeddings"),
     interact="vasevqa.stages.clip_menu:interact",
 )
 
@@ -76,14 +76,14 @@ class _Result:
 
 def run(params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output | None, progress: spec.Progress) -> None:
     """Embed, score, choose the threshold, and sort into accepted/ and rejected/ (unless params.analyze_only)."""
-    from vasevqa.curation import quality
+    from vasevqa.curation import scoring
 
     result = _embed(params, options, inputs, output, progress)
     values = result.scores.score
-    stats, advice = quality.statistics(values), quality.recommendations(values)
-    threshold, origin = quality.choose(params.threshold, advice)
+    stats, advice = scoring.statistics(values), scoring.recommendations(values)
+    threshold, origin = scoring.choose(params.threshold, advice)
     if params.analyze_only:
-        for line in quality.report_lines(stats, advice):
+        for line in scoring.report_lines(stats, advice):
             progress.note(line)
     report = {
         "model": result.model,
@@ -97,7 +97,7 @@ def run(params: Params, options: Options, inputs: Mapping[str, Path], output: sp
     figures: dict[str, Any] = {"images": len(values), "quarantined": len(result.quarantined), "threshold": threshold, "threshold_source": origin}
     if output is not None:
         with output.writing("score_histogram.png") as stream:
-            stream.write(quality.histogram_png(values, threshold, f"Quality of {len(values)} photographs"))
+            stream.write(scoring.histogram_png(values, threshold, f"Quality of {len(values)} photographs"))
     if params.analyze_only:
         if output is not None:
             output.write_json("analysis.json", report)
@@ -118,13 +118,13 @@ def run(params: Params, options: Options, inputs: Mapping[str, Path], output: sp
 
 
 def _embed(params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output | None, progress: spec.Progress) -> _Result:
-    from vasevqa.curation import clip, images, quality
+    from vasevqa.curation import clip, images, scoring
     from vasevqa.curation.devices import resolve_device
     from vasevqa.curation.embeddings import Embedded
     from vasevqa.curation.loader import Loader
 
     device = resolve_device(options.device)
-    prompts = quality.load_prompts(inputs.get("prompts"))
+    prompts = scoring.load_prompts(inputs.get("prompts"))
     found = list(images.find_images(inputs["images"]))
     if not found:
         raise DataError(f"There is no image in {inputs['images']} ({', '.join(sorted(images.SUFFIXES))}); check --input-dir.")
@@ -152,7 +152,7 @@ def _embed(params: Params, options: Options, inputs: Mapping[str, Path], output:
     names = [item.name for item in found if item.name not in unreadable]
     if not names:
         raise DataError(f"None of the {len(found)} images in {inputs['images']} can be read (first: {loader.quarantined[0].reason}); check the files.")
-    scores = quality.score(embedded.gather(names), model.encode_texts(list(prompts.high)), model.encode_texts(list(prompts.low)))
+    scores = scoring.score(embedded.gather(names), model.encode_texts(list(prompts.high)), model.encode_texts(list(prompts.low)))
     about = {"name": model.name, "digest": model.digest, "precision": model.precision, "seconds": {"decode": loader.seconds["wait"], "model": model_seconds}}
     paths = {item.name: item.path for item in found}
     return _Result(names, paths, scores, prompts, images.quarantine_rows(loader.quarantined), about, embedded)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from vasevqa.pipeline import spec
+from vasevqa import spec
 
 
 class Params(spec.Params):
@@ -51,12 +51,12 @@ STAGE = spec.Stage(
     ),
     "Compares base, SFT and GRPO model on held-out vases.",
     spec.Resources(cpus=4, memory="48Gi", gpus=1, gpu_memory="24G"),
-    sources=tuple(f"vasevqa.evaluation.{name}" for name in ("evaluating", "metrics", "captions", "generation", "embedding", "comparing")),
+    sources=tuple(f"vasevqa.evaluation.{name}" for name in ("evaluate", "metrics", "captions", "generation", "encoders", "comparison")),
 )
 
 
 def run(params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress) -> None:
     """Generate answers, measure, and write evaluation.json, comparison.md and comparison.png."""
-    from vasevqa.evaluation import evaluating
+    from vasevqa.evaluation import evaluate
 
-    evaluating.evaluate(params.model_dump(), options.model_dump(), inputs, output, progress)
+    evaluate.evaluate(params.model_dump(), options.model_dump(), inputs, output, progress)

@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from vasevqa.pipeline import spec
-from vasevqa.stages.training_params import INPUTS, SOURCES, TrainingOptions, TrainingParams, refused
+from vasevqa import spec
+from vasevqa.training.params import INPUTS, SOURCES, TrainingOptions, TrainingParams, refused
 
 
 class Params(TrainingParams):
@@ -76,12 +76,12 @@ STAGE = spec.Stage(
     ),
     "Reinforcement (GRPO) with the vase reward, by ms-swift.",
     spec.Resources(cpus=8, memory="64Gi", gpus=1, gpu_memory="32G", shm="8Gi"),
-    sources=(*SOURCES, "vasevqa.training.reward", "vasevqa.training.swift_plugin"),
+    sources=(*SOURCES, "vasevqa.reward.score", "vasevqa.training.swift.plugin"),
 )
 
 
 def run(params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress) -> None:
     """Check what can be checked, train in a child process, keep checkpoints, reward curve and completions."""
-    from vasevqa.training import running
+    from vasevqa.training import trainer
 
-    running.train("grpo", params.model_dump(), options.model_dump(), inputs, output, progress)
+    trainer.train("grpo", params.model_dump(), options.model_dump(), inputs, output, progress)

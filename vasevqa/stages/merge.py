@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from vasevqa.pipeline import spec
+from vasevqa import spec
 
 
 class Params(spec.Params):
@@ -38,12 +38,18 @@ STAGE = spec.Stage(
     ),
     "Merges the adapter into its base, with a parity gate.",
     spec.Resources(cpus=4, memory="48Gi", gpus=0),
-    sources=("vasevqa.training.swift", "vasevqa.training.merging", "vasevqa.training.parity", "vasevqa.training.checkpoints", "vasevqa.training.child"),
+    sources=(
+        "vasevqa.training.swift.arguments",
+        "vasevqa.training.merge",
+        "vasevqa.training.parity",
+        "vasevqa.training.checkpoints",
+        "vasevqa.training.swift.worker",
+    ),
 )
 
 
 def run(params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress) -> None:
     """Merge (a full model passes through), compare logits, and keep the figures; GateError over tolerance."""
-    from vasevqa.training import merging
+    from vasevqa.training import merge
 
-    merging.merge(params.model_dump(), options.model_dump(), inputs, output, progress)
+    merge.merge(params.model_dump(), options.model_dump(), inputs, output, progress)

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from vasevqa import spec
 from vasevqa.errors import ConfigError, DataError
-from vasevqa.pipeline import spec
 
 
 class Params(spec.Params):
@@ -45,7 +45,7 @@ STAGE = spec.Stage(
     ),
     "Picks the best view of every vase.",
     spec.Resources(cpus=2, memory="4Gi"),
-    sources=("vasevqa.curation.images", "vasevqa.curation.names", "vasevqa.curation.clip", "vasevqa.curation.quality", "vasevqa.curation.reports"),
+    sources=("vasevqa.curation.images", "vasevqa.curation.file_names", "vasevqa.curation.clip", "vasevqa.curation.scoring", "vasevqa.curation.reports"),
 )
 
 
@@ -63,10 +63,10 @@ class View:
 
 def run(params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress) -> None:
     """Group by vase, pick, place in best_views/, and say what was lost."""
-    from vasevqa.curation import names
+    from vasevqa.curation import file_names
     from vasevqa.curation.reports import read_report, remove_ours
 
-    pattern = names.name_pattern(params.name_pattern)
+    pattern = file_names.name_pattern(params.name_pattern)
     base = inputs["images"]
     images = base / "accepted" if (base / "accepted").is_dir() else base
     report_folder = images.parent if images.name == "accepted" else images
@@ -74,7 +74,7 @@ def run(params: Params, options: Options, inputs: Mapping[str, Path], output: sp
     scored, quarantined, seconds, reused = _similarities(images, report, (params, options, inputs), progress)
     views: dict[str, list[View]] = defaultdict(list)
     for name, path, similarity in scored:
-        parsed = names.parse_name(name, pattern)
+        parsed = file_names.parse_name(name, pattern)
         view = View(parsed.vase, parsed.view, name, path, similarity, True) if parsed else View(name, "", name, path, similarity, False)
         views[view.vase].append(view)
     for group in views.values():
@@ -134,11 +134,11 @@ def _similarities(
     params, options, inputs = call
     if "clip_model" not in inputs:
         raise ConfigError(f"{len(missing)} images in {images} were not scored by clip-filter; give --clip-model to score them here.")
-    from vasevqa.curation import clip, quality
+    from vasevqa.curation import clip, scoring
     from vasevqa.curation.devices import resolve_device
     from vasevqa.curation.loader import Loader
 
-    prompts = quality.Prompts(*(tuple(report["prompts"][side]) for side in ("high", "low"))) if "prompts" in report else quality.Prompts()
+    prompts = scoring.Prompts(*(tuple(report["prompts"][side]) for side in ("high", "low"))) if "prompts" in report else scoring.Prompts()
     model = clip.load_clip(inputs["clip_model"], resolve_device(options.device), params.precision, options.model_cache_dir)
     if known and report.get("model", {}).get("digest") != model.digest:
         raise ConfigError(
@@ -150,7 +150,7 @@ def _similarities(
     seconds = 0.0
     for batch in loader:
         began = time.perf_counter()
-        similar = quality.score(model.encode_images(batch.pixels), high, low).high
+        similar = scoring.score(model.encode_images(batch.pixels), high, low).high
         seconds += time.perf_counter() - began
         scored += [(name, path, float(value)) for name, path, value in zip(batch.names, batch.paths, similar, strict=True)]
         progress.advance(len(batch.names))
@@ -183,7 +183,7 @@ def _vase_row(vase: str, group: list[View]) -> dict[str, Any]:
 
 def _lost(kept: set[str], rejected: list[dict[str, Any]], unreadable: list[dict[str, str]], classified: Path | None, pattern: Any) -> list[dict[str, Any]]:
     """Vases without an accepted view, each with the step that lost them last and their best image there."""
-    from vasevqa.curation.names import parse_name
+    from vasevqa.curation.file_names import parse_name
     from vasevqa.curation.reports import read_report
 
     rows: list[tuple[str, str, float | None]] = [("clip-filter", row["name"], float(row["score"])) for row in rejected]
@@ -209,7 +209,7 @@ def _lost(kept: set[str], rejected: list[dict[str, Any]], unreadable: list[dict[
 
 
 def _stats(views: dict[str, list[View]], lost: list[dict[str, Any]], unmatched: list[str]) -> dict[str, Any]:
-    from vasevqa.curation.quality import statistics
+    from vasevqa.curation.scoring import statistics
 
     images = sum(len(group) for group in views.values())
     return {

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from vasevqa.pipeline import spec
-from vasevqa.stages.training_params import INPUTS, SOURCES, TrainingOptions, TrainingParams, refused
+from vasevqa import spec
+from vasevqa.training.params import INPUTS, SOURCES, TrainingOptions, TrainingParams, refused
 
 
 class Params(TrainingParams):
@@ -47,6 +47,6 @@ STAGE = spec.Stage(
 
 def run(params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress) -> None:
     """Check what can be checked, train in a child process, keep checkpoints, learning curve and figures."""
-    from vasevqa.training import running
+    from vasevqa.training import trainer
 
-    running.train("sft", params.model_dump(), options.model_dump(), inputs, output, progress)
+    trainer.train("sft", params.model_dump(), options.model_dump(), inputs, output, progress)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from vasevqa.pipeline import spec
+from vasevqa import spec
 
 
 class Params(spec.Params):
@@ -36,12 +36,12 @@ STAGE = spec.Stage(
     ),
     "Converts a model to Megatron's format (needs CUDA).",
     spec.Resources(cpus=8, memory="96Gi", gpus=1, gpu_memory="40G"),
-    sources=("vasevqa.training.exporting", "vasevqa.training.megatron_child", "vasevqa.training.swift", "vasevqa.training.parity"),
+    sources=("vasevqa.training.export", "vasevqa.training.swift.megatron_worker", "vasevqa.training.swift.arguments", "vasevqa.training.parity"),
 )
 
 
 def run(params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress) -> None:
     """Convert, compare both forms on a picture, and keep the figures; GateError over tolerance."""
-    from vasevqa.training import exporting
+    from vasevqa.training import export
 
-    exporting.convert(params.model_dump(), options.model_dump(), inputs, output, progress)
+    export.convert(params.model_dump(), options.model_dump(), inputs, output, progress)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from vasevqa.pipeline import spec
+from vasevqa import spec
 
 if TYPE_CHECKING:
-    from vasevqa.curation.training import Trainer
+    from vasevqa.curation.classifier_training import Trainer
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -57,10 +57,10 @@ STAGE = spec.Stage(
     sources=(
         "vasevqa.curation.images",
         "vasevqa.curation.loader",
-        "vasevqa.curation.names",
+        "vasevqa.curation.file_names",
         "vasevqa.curation.classifier",
         "vasevqa.curation.augmentation",
-        "vasevqa.curation.training",
+        "vasevqa.curation.classifier_training",
     ),
 )
 
@@ -69,7 +69,7 @@ def run(params: Params, options: Options, inputs: Mapping[str, Path], output: sp
     """Train, keep the best epoch by validation loss, calibrate on validation, measure on test."""
     import torch
 
-    from vasevqa.curation import classifier, training
+    from vasevqa.curation import classifier, classifier_training
     from vasevqa.curation.devices import resolve_device
 
     device = resolve_device(options.device)
@@ -78,9 +78,9 @@ def run(params: Params, options: Options, inputs: Mapping[str, Path], output: sp
     weights = "file" if "weights_file" in inputs else params.weights
     classifier.load_backbone(model, params.arch, weights, inputs.get("weights_file"))
     progress.start("decoding")
-    data = training.load_data(inputs["data"], params.image_size, options.workers, output.root / "pixels.tmp", progress.advance)
-    parts = training.split(data.names, data.labels, params.name_pattern, params.seed)
-    settings = training.Settings(
+    data = classifier_training.load_data(inputs["data"], params.image_size, options.workers, output.root / "pixels.tmp", progress.advance)
+    parts = classifier_training.split(data.names, data.labels, params.name_pattern, params.seed)
+    settings = classifier_training.Settings(
         params.epochs,
         params.batch_size,
         params.learning_rate,
@@ -91,14 +91,14 @@ def run(params: Params, options: Options, inputs: Mapping[str, Path], output: sp
         params.seed,
         params.augment,
     )
-    trainer = training.Trainer(model, data, parts, settings, params.image_size, device)
+    trainer = classifier_training.Trainer(model, data, parts, settings, params.image_size, device)
     _resume(trainer, params, output, progress)
     seconds = _train(trainer, params, output, progress)
 
     model.load_state_dict(trainer.best["state"])
     val_labels, test_labels = data.labels[parts["val"]], data.labels[parts["test"]]
-    heat = training.temperature(trainer.logits("val"), val_labels)
-    metrics = training.evaluate(trainer.logits("test"), test_labels)
+    heat = classifier_training.temperature(trainer.logits("val"), val_labels)
+    metrics = classifier_training.evaluate(trainer.logits("test"), test_labels)
     saved = {"state_dict": trainer.best["state"], "arch": params.arch, "image_size": params.image_size, "temperature": heat, "classes": ["low", "high"]}
     _save(output, classifier.MODEL_FILE, saved)
     output.write_json(
@@ -117,7 +117,7 @@ def run(params: Params, options: Options, inputs: Mapping[str, Path], output: sp
         },
     )
     with output.writing("training_history.png") as stream:
-        stream.write(training.history_png(trainer.history, trainer.best["epoch"]))
+        stream.write(classifier_training.history_png(trainer.history, trainer.best["epoch"]))
     _tensorboard(output, trainer)
     for leftover in (CHECKPOINT, "pixels.tmp"):
         (output.root / leftover).unlink(missing_ok=True)

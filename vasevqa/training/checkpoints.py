@@ -12,8 +12,9 @@ from typing import Any
 
 from vasevqa import files
 from vasevqa.errors import ConfigError, DataError
+from vasevqa.models import INDEX, safetensors_header
 
-ADAPTER, INDEX, WEIGHTS, STATE = "adapter_model.safetensors", "model.safetensors.index.json", "model.safetensors", "trainer_state.json"
+ADAPTER, STATE = "adapter_model.safetensors", "trainer_state.json"
 ASIDE = ".set-aside"
 _NAME = re.compile(r"checkpoint-([0-9]+)")
 
@@ -30,24 +31,6 @@ class Checkpoint:
     def adapter(self) -> bool:
         """True if it holds an adapter, not a whole model."""
         return (self.path / ADAPTER).is_file()
-
-
-def safetensors_header(path: Path) -> dict[str, Any]:
-    """The header of a safetensors file: name -> {dtype, shape, data_offsets}. DataError if the file is cut short or is none."""
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            if length > size:
-                raise ValueError("its header is cut short")
-            header: dict[str, Any] = json.loads(stream.read(length))
-        header.pop("__metadata__", None)
-        end = max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
-        if 8 + length + end != size:
-            raise ValueError(f"it has {size} bytes of {8 + length + end}")
-    except (ValueError, KeyError, TypeError, AttributeError, FileNotFoundError) as error:
-        raise DataError(f"{path} is no complete safetensors file ({error}); copy or train it again.") from None
-    return header
 
 
 def _problem(path: Path) -> str | None:

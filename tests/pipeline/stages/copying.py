@@ -14,8 +14,8 @@ from pathlib import Path
 
 from pydantic import Field
 
+from vasevqa import spec
 from vasevqa.errors import DataError, Interrupted
-from vasevqa.pipeline import spec
 
 
 class Params(spec.Params):
@@ -133,6 +133,6 @@ def run(params: Params, options: Options, inputs: Mapping[str, Path], output: sp
 
 
 if __name__ == "__main__":
-    from vasevqa.pipeline.entry import main
+    from vasevqa.runtime.command import main
 
     main(STAGE)

@@ -1,0 +1,25 @@
+"""`python -m scripts.demo_learned VOLUME`: the demo's newest run must have learned, not just run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+
+def main(volume: Path) -> None:
+    """Raise AssertionError unless the losses fell, the rewards spread, the adapters changed and the answers got better."""
+    steps = max((run for run in (volume / "runs").iterdir() if (run / "steps/evaluate").exists()), key=lambda run: run.name) / "steps"
+    sft, grpo = (json.loads((steps / name / "training_summary.json").read_text()) for name in ("sft", "grpo"))
+    assert sft["last_loss"] < sft["first_loss"] / 2, sft
+    assert sft["adapter_norm"] > 0.1, sft
+    assert grpo["reward_spread"] > 0, grpo
+    assert grpo["adapter_norm"] > 0, grpo
+    models = json.loads((steps / "evaluate/evaluation.json").read_text())["models"]
+    rewards = {name: model["rewards"]["value"] for name, model in models.items()}
+    assert rewards["sft"] > rewards["base"], rewards
+    print(f"the demo learned: loss {sft['first_loss']:.1f} -> {sft['last_loss']:.1f}, held-out rewards {rewards}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

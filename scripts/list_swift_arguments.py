@@ -1,0 +1,26 @@
+"""`python -m scripts.list_swift_arguments`: write vasevqa/training/swift/arguments.txt anew from the ms-swift that is installed."""
+
+from __future__ import annotations
+
+import dataclasses
+from importlib.metadata import version
+
+from vasevqa import files
+from vasevqa.training.swift.arguments import NAMES
+
+
+def installed() -> str:
+    """The list's text: a line a name, with the commands that know it."""
+    from swift.arguments import ExportArguments, RLHFArguments, SftArguments
+
+    known: dict[str, list[str]] = {}
+    for command, kind in (("sft", SftArguments), ("rlhf", RLHFArguments), ("export", ExportArguments)):
+        for field in dataclasses.fields(kind):
+            if field.init:
+                known.setdefault(field.name, []).append(command)
+    lines = [f"# Arguments of ms-swift {version('ms-swift')}, written by `python -m scripts.list_swift_arguments`."]
+    return "\n".join(lines + [" ".join([name, *commands]) for name, commands in sorted(known.items())]) + "\n"
+
+
+if __name__ == "__main__":
+    files.write_text(NAMES, installed())

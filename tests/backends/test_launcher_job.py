@@ -1,0 +1,91 @@
+"""The launcher's Job and the pod that moves files, as plain data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from tests.helm.test_chart import assert_restricted
+from vasevqa.backends.cluster import Cluster, parse_cluster
+from vasevqa.backends.kubernetes.launcher_job import Launch, named, owner_reference, render_launcher, render_pod, render_settings
+
+SETTINGS: dict[str, Any] = {
+    "namespace": "here",
+    "context": "laptop",
+    "claim": "mine",
+    "claim_path": "a",
+    "tag": "1",
+    "pull_secrets": ["pull"],
+    "tolerations": [{"operator": "Exists"}],
+    "node_selector": {"pool": "gpu"},
+    "priority_class": "low",
+    "labels": {"team": "vases"},
+    "annotations": {"note": "x"},
+    "service_account": "theirs",
+}
+LAUNCH = Launch("name: Vases, old\n", "Vases, old", parse_cluster(SETTINGS, "the test"), ("--parallel", "2"))
+OWNER = owner_reference("above", "uid-1")
+
+
+def test_a_launch_is_named_by_all_that_it_is() -> None:
+    assert LAUNCH.name.startswith("vasevqa-vases-old-")
+    same = Launch(LAUNCH.recipe, LAUNCH.title, parse_cluster({**SETTINGS, "context": "other"}, "the test"), LAUNCH.arguments)
+    assert same.name == LAUNCH.name
+    others = [
+        Launch("name: x\n", LAUNCH.title, LAUNCH.cluster, LAUNCH.arguments),
+        Launch(LAUNCH.recipe, LAUNCH.title, LAUNCH.cluster),
+        Launch(LAUNCH.recipe, LAUNCH.title, parse_cluster({**SETTINGS, "tag": "2"}, "the test"), LAUNCH.arguments),
+    ]
+    assert len({LAUNCH.name, *(other.name for other in others)}) == 4
+    assert Launch("", "ÄÖÜ", Cluster()).name.startswith("vasevqa-run-")
+    assert len(Launch("", "x" * 200, Cluster()).name) <= 63
+
+
+def test_a_recipe_takes_its_files_name_along() -> None:
+    assert yaml.safe_load(named("inputs: {images: photos}\n# the end", "my vases")) == {"inputs": {"images": "photos"}, "name": "my vases"}
+    for text in ("name: mine\n", "{inputs: {}}", "inputs: {}\n...\n", "- no recipe\n", "{"):
+        assert named(text, "my vases") == text
+
+
+def test_the_settings_load_again_inside() -> None:
+    manifest = render_settings(LAUNCH, OWNER)
+    kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
+    inside = parse_cluster(yaml.safe_load(manifest["data"]["cluster.yaml"]), "inside")
+    assert inside == LAUNCH.cluster.model_copy(update={"namespace": None, "context": None})
+    assert manifest["metadata"]["ownerReferences"] == [OWNER]
+    assert manifest["immutable"] is True
+
+
+def test_the_tag_is_the_one_meant_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VASEVQA_IMAGE_TAG", "here")
+    launch = Launch("", "x", Cluster())
+    monkeypatch.setenv("VASEVQA_IMAGE_TAG", "there")
+    assert parse_cluster(yaml.safe_load(launch.settings), "inside").tag == "here"
+
+
+def test_the_launcher_goes_on_after_a_crash_and_sees_the_claim() -> None:
+    manifest = render_launcher(LAUNCH, OWNER)
+    kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
+    spec = manifest["spec"]["template"]["spec"]
+    assert_restricted("launcher", spec)
+    assert (manifest["spec"]["backoffLimit"], spec["restartPolicy"]) == (4, "OnFailure")
+    assert (spec["serviceAccountName"], spec["automountServiceAccountToken"]) == ("theirs", True)
+    assert (spec["nodeSelector"], spec["priorityClassName"], spec["imagePullSecrets"]) == ({"pool": "gpu"}, "low", [{"name": "pull"}])
+    [container] = spec["containers"]
+    words = "run /etc/vasevqa/recipe.yaml --backend kubernetes --cluster /etc/vasevqa/cluster.yaml --volume /data --inputs-from /data --detach --parallel 2"
+    assert container["args"] == words.split()
+    assert container["image"] == "vasevqa/launcher:1"
+    assert {item["name"] for item in container["env"]} == {"VASEVQA_VOLUME", "VASEVQA_OWNER_CONFIGMAP", "VASEVQA_POD_UID", "VASEVQA_LAUNCH"}
+    assert container["volumeMounts"][0] == {"name": "volume", "mountPath": "/data", "subPath": "a"}
+    assert manifest["spec"]["template"]["metadata"]["labels"]["team"] == "vases"
+
+
+def test_a_pod_that_moves_files_has_no_rights() -> None:
+    manifest = render_pod("vasevqa-move-1", "move", LAUNCH.cluster, [], ["tini", "--", "python"])
+    kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
+    assert_restricted("move", manifest["spec"])
+    assert manifest["spec"]["automountServiceAccountToken"] is False
+    assert "serviceAccountName" not in manifest["spec"]

@@ -1,0 +1,237 @@
+"""Both ends of a transfer over pipes: the far end is a process as it runs in a pod."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import select
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from vasevqa import files
+from vasevqa.errors import Broken, ConfigError, DataError
+from vasevqa.transfer import far_end, paths, sending
+from vasevqa.transfer.connection import Connection
+from vasevqa.transfer.fetching import _Download
+from vasevqa.transfer.sending import _Upload
+
+
+class Pipe:
+    """A far end on this machine, with what `Process` has; it breaks after `limit` bytes in either direction."""
+
+    pod = "pod"
+
+    def __init__(self, root: Path, limit: int = 1 << 40) -> None:
+        self.left = limit
+        self.process = subprocess.Popen([sys.executable, "-m", "vasevqa.transfer", str(root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.stdin, self.stdout = self.process.stdin, self.process.stdout
+        os.set_blocking(self.stdout.fileno(), False)
+        self.came = b""
+
+    @property
+    def over(self) -> bool:
+        return self.process.poll() is not None and not self.came
+
+    def write(self, block: bytes) -> None:
+        self.stdin.write(self._carried(block))
+        self.stdin.flush()
+
+    def read(self, seconds: float) -> None:
+        if select.select([self.stdout], [], [], seconds)[0]:
+            self.came += self._carried(self.stdout.read() or b"")
+
+    def _carried(self, block: bytes) -> bytes:
+        self.left -= len(block)
+        if self.left < 0:
+            self.process.kill()
+            raise Broken("cut")
+        return block
+
+    def taken(self) -> bytes:
+        block, self.came = self.came, b""
+        return block
+
+
+@pytest.fixture
+def far(tmp_path: Path) -> Iterator[Path]:
+    root = tmp_path / "far"
+    root.mkdir()
+    yield root
+    for process in _started:
+        process.kill()
+        process.communicate()
+    _started.clear()
+
+
+_started: list[subprocess.Popen[bytes]] = []
+
+
+def connect(root: Path, limit: int = 1 << 40) -> Connection:
+    pipe = Pipe(root, limit)
+    _started.append(pipe.process)
+    return Connection(pipe)  # type: ignore[arg-type]
+
+
+def source(folder: Path) -> dict[str, Path]:
+    (folder / "a").mkdir(parents=True)
+    (folder / "a/é.jpg").write_bytes(b"one")
+    (folder / "empty").touch()
+    (folder / "large").write_bytes(os.urandom(5 << 20))
+    (folder / ".left.part").write_bytes(b"of an earlier transfer")
+    (folder / "link").symlink_to("large")
+    return {f"in/{name}": path for name, path in paths.walk(folder)}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".part"}
+
+
+def test_files_arrive_whole_and_once(far: Path, tmp_path: Path) -> None:
+    upload = _Upload(source(tmp_path / "here"))
+    upload.go(connect(far))
+    assert contents(far / "in") == contents(tmp_path / "here")
+    assert upload.sent == 4
+    again = _Upload({f"in/{name}": path for name, path in paths.walk(tmp_path / "here")})
+    again.go(connect(far))
+    assert (again.sent, again.bytes) == (0, 0)
+    download = _Download("in", tmp_path / "back")
+    download.go(connect(far))
+    assert contents(tmp_path / "back") == contents(tmp_path / "here")
+    assert (download.total, download.got) == (4, 4)
+
+
+def test_what_arrived_before_a_break_is_not_sent_again(far: Path, tmp_path: Path) -> None:
+    upload = _Upload(source(tmp_path / "here"))
+    with pytest.raises(Broken) as broken:
+        upload.go(connect(far, 3 << 20))
+    assert broken.value.moved
+    [part] = (far / "in").glob(".large*.part")
+    have = part.stat().st_size
+    assert 0 < have < 5 << 20
+    before = upload.bytes
+    upload.go(connect(far))
+    assert contents(far / "in") == contents(tmp_path / "here")
+    assert upload.bytes - before <= (10 << 20) + 3 - have  # `link` is as long as `large`, and the three bytes may have come unnoticed
+    assert not list((far / "in").glob(".*.part"))
+
+
+def test_a_broken_download_goes_on_and_leaves_nothing_half_written(far: Path, tmp_path: Path) -> None:
+    source(far / "in")
+    download = _Download("in", tmp_path / "back")
+    with pytest.raises(Broken):
+        download.go(connect(far, 3 << 20))
+    assert not (tmp_path / "back/large").exists()
+    download.go(connect(far))
+    assert contents(tmp_path / "back") == contents(far / "in")
+
+
+def test_a_part_that_was_spoilt_is_thrown_away_and_sent_anew(far: Path, tmp_path: Path) -> None:
+    source(tmp_path / "here")
+    large = tmp_path / "here/large"
+    part = paths.part_of(far / "in/large", files.digest_file(large))
+    part.parent.mkdir()
+    part.write_bytes(b"x" * 1000)
+    upload = _Upload({"in/large": large})
+    upload.go(connect(far))
+    assert (far / "in/large").read_bytes() == large.read_bytes()
+
+
+def test_a_file_that_changes_all_the_time_is_an_error(far: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "busy"
+    path.write_bytes(b"xyz")
+    monkeypatch.setattr(files, "digest_file", lambda path: "0" * 64)
+    with pytest.raises(DataError, match="is it being written"):
+        _Upload({"busy": path}).go(connect(far))
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", "a/../../x", "out/x", "artifacts/x", "runs/x", ".cache/x"])
+def test_no_path_leads_out(far: Path, tmp_path: Path, name: str) -> None:
+    (far / "out").symlink_to(tmp_path)
+    path = tmp_path / "x"
+    path.write_bytes(b"x")
+    with pytest.raises(ConfigError):
+        _Upload({name: path}).go(connect(far))
+    assert path.read_bytes() == b"x"
+
+
+def test_a_far_end_can_not_write_outside_of_the_target(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError):
+        _Download("in", tmp_path / "back")._here("../../x")
+
+
+def test_links_out_of_the_volume_are_not_fetched(far: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("s")
+    (far / "in").mkdir()
+    (far / "in/secret").symlink_to(tmp_path / "secret")
+    (far / "in/plain").write_text("p")
+    download = _Download("in", tmp_path / "back")
+    download.go(connect(far))
+    assert contents(tmp_path / "back") == {"plain": b"p"}
+    with pytest.raises(ConfigError, match="leads out"):
+        _Download("in/secret", tmp_path / "back").go(connect(far))
+
+
+def test_a_folder_in_the_way_is_said(far: Path, tmp_path: Path) -> None:
+    (far / "x").mkdir()
+    (tmp_path / "x").write_text("x")
+    with pytest.raises(ConfigError, match="is a folder"):
+        _Upload({"x": tmp_path / "x"}).go(connect(far))
+
+
+def test_a_pod_that_nobody_talks_to_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(far_end, "ALIVE", tmp_path / "alive")
+    assert far_end.main(["--wait", "0.2"]) == 0
+
+
+def test_inputs_of_another_content_have_a_place_of_their_own(
+    far: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What one recipe brought is neither mixed with another's nor changed under a run that reads it."""
+    monkeypatch.setattr(sending, "persistently", lambda access, work: work(connect(far)))
+    photos = tmp_path / "photos"
+    source(photos)
+    (tmp_path / "list.json").write_text("[]")
+
+    def submit() -> str:
+        inputs = {"images": "photos", "model": "hub/name", "annotations": "list.json"}
+        [images, model, annotations] = sending.upload_inputs(None, inputs, tmp_path)  # type: ignore[arg-type]
+        assert model == "model=hub/name"
+        assert re.fullmatch(r"annotations=inputs/annotations-[0-9a-f]{10}/list\.json", annotations)
+        assert (far / annotations.removeprefix("annotations=")).read_text() == "[]"
+        return images.removeprefix("images=")
+
+    first = submit()
+    assert submit() == first
+    assert "0 sent (0 bytes)" in capsys.readouterr().out
+    before = {path.name for path in (far / first).rglob("*")}
+    (photos / "empty").unlink()
+    (photos / "new.jpg").write_bytes(b"new")
+    second = submit()
+    assert second != first
+    assert {path.name for path in (far / first).rglob("*")} == before
+    assert {path.name for path in (far / second).rglob("*")} == (before | {"new.jpg"}) - {"empty"}
+
+
+def test_links_to_folders_are_told_of_and_unreadable_folders_refused(
+    far: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sending, "persistently", lambda access, work: work(connect(far)))
+    source(tmp_path / "photos")
+    (tmp_path / "photos/site2").symlink_to(tmp_path)
+    sending.send(None, {"photos": tmp_path / "photos"})  # type: ignore[arg-type]
+    assert "Left out: " + str(tmp_path / "photos/site2") in capsys.readouterr().err
+
+    def closed(top: object, onerror: Callable[[OSError], None]) -> Iterator[object]:
+        onerror(PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "photos/a")))
+        yield from ()
+
+    monkeypatch.setattr(os, "walk", closed)  # root reads every folder
+    with pytest.raises(PermissionError, match="photos/a"):
+        dict(paths.walk(tmp_path / "photos"))

@@ -1,0 +1,146 @@
+"""One command a stage: flags, errors and exit codes as a user at a shell meets them."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline import plain_stage
+from vasevqa.artifacts.volume import Volume, artifact_key
+from vasevqa.runtime.flags import argv
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def call(*words: str | Path, check: int | None = 0) -> subprocess.CompletedProcess[str]:
+    result = subprocess.run([sys.executable, "-m", "tests.pipeline.plain_stage", *map(str, words)], capture_output=True, text=True, cwd=ROOT)
+    if check is not None:
+        assert result.returncode == check, result.stdout + result.stderr
+    assert check == 1 or "Traceback" not in result.stderr
+    return result
+
+
+def result_of(folder: Path) -> dict[str, object]:
+    loaded: dict[str, object] = json.loads((folder / "result.json").read_text())
+    return loaded
+
+
+def test_flags_come_from_the_fields_and_underscores_work(tmp_path: Path) -> None:
+    call(
+        "--input_dir",
+        tmp_path,
+        "--output_dir",
+        tmp_path / "out",
+        "--upper_limit",
+        "3",
+        "--kind",
+        "with_underscore",
+        "--word",
+        "a_b",
+        "--word",
+        "c",
+        "--table",
+        '{"x": 1}',
+    )
+    assert result_of(tmp_path / "out") == {"upper_limit": 3.0, "kind": "with_underscore", "word": ["a_b", "c"], "table": {"x": 1}, "loud": False}
+
+
+def test_rendered_arguments_give_the_same_parameters(tmp_path: Path) -> None:
+    params = plain_stage.Params(upper_limit=2.5, kind="with_underscore", word=["-x", "y z"], table={"k": 2}, loud=True)
+    words = argv(plain_stage.STAGE, params, plain_stage.Options(), {"images": str(tmp_path)}, str(tmp_path / "out"))
+    call(*words)
+    assert result_of(tmp_path / "out") == params.model_dump(mode="json")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["--input-dir", "missing-folder"], 2, "missing-folder does not exist"),
+        (["--upper-limit", "9"], 2, "--upper-limit"),
+        (["--upper-limt", "1"], 2, "Did you mean '--upper-limit'"),
+        (["--kind", "other"], 2, "with_underscore"),
+        (["--table", "{"], 2, "--table takes JSON"),
+        (["--fail", "data"], 3, "no usable image"),
+        (["--fail", "gate"], 6, "not good enough"),
+        (["--fail", "full"], 74, "the disk is full"),
+        (["--fail", "memory"], 4, "lower its batch size"),
+    ],
+)
+def test_a_mistake_is_one_sentence_with_its_exit_code(tmp_path: Path, words: list[str], code: int, says: str) -> None:
+    given = ["--output-dir", str(tmp_path / "out")] + ([] if "--input-dir" in words else ["--input-dir", str(tmp_path)])
+    result = call(*given, *words, check=code)
+    assert says in result.stderr
+
+
+def test_a_bug_is_exit_1_with_its_trace(tmp_path: Path) -> None:
+    result = call("--input-dir", tmp_path, "--output-dir", tmp_path / "out", "--fail", "bug", check=1)
+    assert "this is a bug" in result.stderr
+    assert "Traceback" in result.stderr
+
+
+def test_an_output_folder_is_needed(tmp_path: Path) -> None:
+    assert "--output-dir" in call("--input-dir", tmp_path, check=2).stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_stopped_from_outside(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    words = ["--input-dir", str(tmp_path), "--output-dir", str(tmp_path / "out"), "--fail", "hang", "--json-events"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.pipeline.plain_stage", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    ) as stage:
+        assert stage.stdout is not None
+        for line in stage.stdout:
+            if json.loads(line)["event"] == "phase":
+                break
+        stage.send_signal(number)
+        _, errors = stage.communicate(timeout=30)
+    assert stage.returncode == code
+    assert "the same" in errors
+
+
+def test_json_events_tell_the_whole_story(tmp_path: Path) -> None:
+    lines = call("--input-dir", tmp_path, "--output-dir", tmp_path / "out", "--json-events").stdout.splitlines()
+    events = [json.loads(line) for line in lines]
+    assert [event["event"] for event in events] == ["started", "phase", "progress", "summary"]
+    assert events[2]["done"] == events[2]["total"] == 3
+    assert events[3]["figures"] == {"count": 3}
+
+
+def test_a_task_is_sealed_with_its_provenance(tmp_path: Path, volume_root: Path) -> None:
+    params = plain_stage.Params(upper_limit=2)
+    key = artifact_key(plain_stage.STAGE, params, {"images": "digest-of-images"})
+    artifact = Volume(volume_root).artifact("plain", key)
+    task = tmp_path / "task.json"
+    inputs = {"images": {"key": "digest-of-images", "path": str(tmp_path)}}
+    task.write_text(
+        json.dumps({"step": "plain", "stage": "plain-stage", "key": key, "attempt": "a1", "run": "r1", "volume": str(volume_root), "inputs": inputs})
+    )
+    words = [*argv(plain_stage.STAGE, params, plain_stage.Options(), {"images": str(tmp_path)}, str(artifact.partial)), "--task", str(task), "--json-events"]
+    events = [json.loads(line) for line in call(*words).stdout.splitlines()]
+    assert events[-1]["event"] == "sealed"
+    assert artifact.sealed
+    assert not artifact.lease.exists()
+    artifact.commit("test")
+    record = artifact.record()
+    assert record["params"]["upper_limit"] == 2
+    assert record["inputs"] == inputs
+    assert record["attempt"] == "a1"
+    assert record["versions"]["python"]
+    assert record["summary"] == "3 things"
+    assert set(record["files"]) == {"result.json"}
+    # Again: what is complete is not made anew.
+    assert json.loads(call(*words).stdout.splitlines()[-1]) | {"time": 0} == {"event": "sealed", "time": 0, "already": True}
+
+
+def test_a_task_of_another_version_is_refused(tmp_path: Path, volume_root: Path) -> None:
+    task = tmp_path / "task.json"
+    task.write_text(
+        json.dumps({"step": "plain", "key": "0" * 32, "attempt": "a", "run": "r", "volume": str(volume_root), "inputs": {"images": {"key": "d", "path": "p"}}})
+    )
+    result = call("--input-dir", tmp_path, "--output-dir", volume_root / "artifacts/plain/x.partial", "--task", task, check=2)
+    assert "use the version that the launcher has" in result.stderr

@@ -1,0 +1,72 @@
+"""An artifact's files: listed with their digests when it is sealed, compared with that list before it is committed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from vasevqa import files
+from vasevqa.artifacts.lease import Lease
+from vasevqa.errors import DataError
+
+RECORD = "artifact.json"
+
+
+def tree(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Every file below `root` but artifact.json, by its relative name."""
+    pending = [""]
+    while pending:
+        prefix = pending.pop()
+        with os.scandir(root / prefix) as entries:
+            for entry in entries:
+                name = f"{prefix}{entry.name}"
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(f"{name}/")
+                elif name != RECORD:
+                    yield name, entry
+
+
+def is_temporary(name: str) -> bool:
+    """True for what `files.writing` leaves when its process is killed."""
+    base = name.rpartition("/")[2]
+    return base.startswith(".") and base.endswith(".tmp")
+
+
+def list_files(root: Path, known: Mapping[str, str] | None = None) -> dict[str, dict[str, Any]]:
+    """Size in bytes and SHA-256 of every file below `root` (not artifact.json itself), by relative name.
+
+    `known` holds digests that need not be computed again (of hard links into other artifacts).
+    """
+    known = known or {}
+    sizes = {name: entry.stat(follow_symlinks=False).st_size for name, entry in tree(root)}
+    unknown = [name for name in sizes if name not in known]
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        digests = dict(zip(unknown, pool.map(lambda name: files.digest_file(root / name), unknown), strict=True))
+    return {name: {"size": size, "sha256": known.get(name) or digests[name]} for name, size in sorted(sizes.items())}
+
+
+def verify(root: Path, lease: Lease | None = None) -> dict[str, Any]:
+    """Compare the folder with its artifact.json and return the record; DataError names the first file that differs.
+
+    Files that are hard links into other artifacts were verified there: only their size is compared.
+    """
+    record: dict[str, Any] = json.loads((root / RECORD).read_text(encoding="utf-8"))
+    listed: dict[str, dict[str, Any]] = dict(record["files"])
+    for name, entry in tree(root):
+        stat = entry.stat(follow_symlinks=False)
+        if is_temporary(name):
+            continue
+        expected = listed.pop(name, None)
+        if expected is None:
+            raise DataError(f"{root / name} appeared after its step had finished; remove {root} and run the step again.")
+        if stat.st_size != expected["size"] or (stat.st_nlink == 1 and files.digest_file(root / name) != expected["sha256"]):
+            raise DataError(f"{root / name} differs from what its step wrote; remove {root} and run the step again.")
+        if lease is not None:
+            lease.check()
+    if listed:
+        raise DataError(f"{root / next(iter(listed))} is missing though its step wrote it; remove {root} and run the step again.")
+    return record

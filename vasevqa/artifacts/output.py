@@ -1,0 +1,102 @@
+"""Where a stage writes: a folder, guarded by a lease when a launcher started the stage, and sealed with artifact.json."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from vasevqa import files
+from vasevqa.artifacts.contents import RECORD, is_temporary, list_files, tree
+from vasevqa.artifacts.lease import Lease
+from vasevqa.errors import VaseError
+
+SCHEMA = 1
+
+
+class StageOutput:
+    """The Output handed to a stage: a folder, guarded by a lease when a launcher started the stage."""
+
+    def __init__(self, root: Path, lease: Lease | None = None) -> None:
+        self._root = root
+        self._lease = lease
+        self._linked: dict[str, str] = {}
+        self._records: dict[Path, dict[str, Any]] = {}
+        self._immutable: dict[Path, Path | None] = {}
+        root.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def root(self) -> Path:
+        """The folder to write into."""
+        return self._root
+
+    @property
+    def standalone(self) -> bool:
+        """True without a launcher."""
+        return self._lease is None
+
+    @property
+    def final(self) -> Path:
+        """The folder's path once it is complete."""
+        return self._root.with_suffix("") if self._lease is not None and self._root.suffix == ".partial" else self._root
+
+    @property
+    def volume(self) -> Path | None:
+        """The volume's root: `<volume>/artifacts/<step>/<key>.partial`."""
+        return self._root.parents[2] if self._lease is not None else None
+
+    def check(self) -> None:
+        """Raise LeaseLost if another attempt owns this output now."""
+        if self._lease is not None:
+            self._lease.check()
+
+    def _target(self, name: str) -> Path:
+        target = self._root / name
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise VaseError(f"'{name}' would leave the output folder {self._root}.")
+        return target
+
+    @contextlib.contextmanager
+    def writing(self, name: str, mode: str = "wb") -> Iterator[IO[Any]]:
+        """A stream for the file `name`, which appears only when complete."""
+        self.check()
+        with files.writing(self._target(name), mode, self.check) as stream:
+            yield stream
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a text file atomically."""
+        with self.writing(name, "w") as stream:
+            stream.write(text)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a JSON file atomically."""
+        self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+    def place(self, source: Path, name: str) -> str:
+        """Put an image at `name`: hard link out of an artifact, copy (or reflink) of a user's file."""
+        self.check()
+        folder = source.parent
+        if folder not in self._immutable:
+            self._immutable[folder] = files.immutable_root(source)
+        root = self._immutable[folder]
+        how = files.place(source, self._target(name), immutable=root is not None)
+        if how == "link" and root is not None:
+            if root not in self._records:
+                self._records[root] = json.loads((root / RECORD).read_text(encoding="utf-8"))["files"]
+            inside = source.resolve().relative_to(root).as_posix()
+            if inside in self._records[root]:
+                self._linked[name] = self._records[root][inside]["sha256"]
+        return how
+
+    def seal(self, record: Mapping[str, Any]) -> None:
+        """Write artifact.json, the last file of an artifact: its existence says that everything else is there."""
+        self.check()
+        for name in [name for name, _ in tree(self._root) if is_temporary(name)]:
+            (self._root / name).unlink(missing_ok=True)
+        listed = list_files(self._root, self._linked)
+        os.sync()
+        with files.writing(self._root / RECORD, "w", self.check) as stream:
+            json.dump({"schema": SCHEMA, **record, "files": listed}, stream, indent=1, ensure_ascii=False)

@@ -1,0 +1,388 @@
+"""The Kubernetes backend: one attempt of a step is a Job, whose pod sees the claim at the very path that the launcher sees.
+
+Jobs, pods and warnings are watched, never polled; each pod's output is followed in a thread. All of that outlives a server that
+goes away for minutes: nothing new is told meanwhile, except that it doesn't answer. Namespaced rights suffice: create, get, list,
+watch and delete jobs and configmaps; get, list and watch pods, their logs, events and claims.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import threading
+import time
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from vasevqa.backends.base import Outcome, State, Task, Update, attempt_of
+from vasevqa.backends.cluster import Cluster
+from vasevqa.backends.kubernetes import status as reasons
+from vasevqa.backends.kubernetes.api import Api, Object, Refused
+from vasevqa.backends.kubernetes.logs import Follower
+from vasevqa.backends.kubernetes.nodes import free_gpus
+from vasevqa.backends.kubernetes.stage_job import HASH, JOB, LOG, RUN, VOLUME, Placement, artifact_hash, render_job, render_run, volume_id
+from vasevqa.backends.kubernetes.watch import Mirror
+from vasevqa.errors import ClusterAway, ClusterError, ConfigError
+from vasevqa.faults import FaultPoint, fault
+
+AWAY_SECONDS = 2.0  # a server that is away for less isn't worth a word
+DELETED_SECONDS = 15.0  # how long a Job of the same name may take to go
+RECIPE_BYTES = 500_000  # of a recipe kept in a ConfigMap
+
+
+@dataclass
+class Known:
+    """What this launcher told and keeps of a job: pods that were deleted are the only witnesses of how it ended."""
+
+    told: tuple[Any, ...] = ()
+    image: str = ""
+    log: Path | None = None
+    pods: dict[str, Object] = field(default_factory=dict)  # by UID, also those that are gone
+    alive: set[str] = field(default_factory=set)
+    job: Object | None = None
+    followers: dict[str, Follower] = field(default_factory=dict)  # by the pod's UID
+    watched: bool = False
+    free: str | None = None
+
+
+class KubernetesBackend:
+    """Stages as Jobs in one namespace, for the artifacts on the claim that `cluster` names. ClusterError if the cluster doesn't answer."""
+
+    confines = True
+
+    def __init__(self, volume: Path, cluster: Cluster) -> None:
+        self._volume, self._cluster = volume, cluster
+        self._api = Api(cluster.context, cluster.namespace)
+        self._news = threading.Condition(threading.RLock())
+        self._known: dict[str, Known] = {}
+        self._warnings: dict[str, dict[str, Object]] = {}  # by the UID of what they are about, then by their own
+        self._closing = threading.Event()
+        ours = {"labelSelector": f"{VOLUME}={volume_id(cluster)}"}
+        try:
+            self._jobs = Mirror(self._api, self._api.path("jobs"), ours, self._news, self._job_changed)
+            self._mirrors = [self._jobs, Mirror(self._api, self._api.path("pods"), ours, self._news, self._pod_changed)]
+        except Refused as refusal:
+            raise ClusterError(
+                f"Namespace {self._api.namespace} of {self._api.host} can't be used: {reasons.short(str(refusal))}; ask for the rights that the README lists."
+            ) from None
+        with contextlib.suppress(Refused):  # without events some reasons remain unsaid
+            self._mirrors.append(Mirror(self._api, self._api.path("events"), {"fieldSelector": "type=Warning"}, self._news, self._warned))
+        for mirror in self._mirrors:
+            mirror.start()
+
+    def image(self, stage: str) -> str:
+        """The image by the name that the Cluster file gives it; its digest is known once a pod runs it."""
+        return self._cluster.image(stage)
+
+    def close(self) -> None:
+        """Let go of connections and threads; jobs run on."""
+        self._closing.set()
+        for mirror in self._mirrors:
+            mirror.close()
+        with self._news:
+            for known in self._known.values():
+                for follower in known.followers.values():
+                    follower.close()
+            self._news.notify_all()
+        self._api.close()
+
+    # What the watches tell. Each is called with the condition held.
+
+    def _job_changed(self, job: Object, alive: bool) -> None:
+        known = self._known.setdefault(job["metadata"]["name"], Known())
+        if alive:
+            if known.job is not None and known.job["metadata"]["uid"] != job["metadata"]["uid"]:
+                self._known[job["metadata"]["name"]] = known = Known(watched=known.watched)  # another Job of that name
+            known.job = job
+            if known.watched:
+                self._follow(job["metadata"]["name"], known)  # its pod may have been told of first
+        elif known.job is not None and known.job["metadata"]["uid"] == job["metadata"]["uid"]:
+            known.job = None
+            self._forget_if_nothing_is_left(job["metadata"]["name"])
+
+    def _pod_changed(self, pod: Object, alive: bool) -> None:
+        name, uid = pod["metadata"].get("labels", {}).get(JOB, ""), pod["metadata"]["uid"]
+        known = self._known.setdefault(name, Known())
+        known.pods[uid] = pod
+        (known.alive.add if alive else known.alive.discard)(uid)
+        if not alive:
+            self._forget_if_nothing_is_left(name)
+        elif known.watched:
+            self._follow(name, known)
+
+    def _forget_if_nothing_is_left(self, name: str) -> None:
+        known = self._known[name]
+        if known.job is None and not known.alive and not known.watched:
+            del self._known[name]
+
+    def _warned(self, event: Object, alive: bool) -> None:
+        about = self._warnings.setdefault(str(event.get("involvedObject", {}).get("uid", "")), {})
+        if alive:
+            about[event["metadata"]["uid"]] = event
+        else:
+            about.pop(event["metadata"]["uid"], None)
+
+    # What a launcher asks.
+
+    def existing(self, prefix: str) -> list[str]:
+        """The Jobs of this volume whose names begin with `prefix`, by attempt."""
+        with self._news:
+            names = [name for name, known in self._known.items() if known.job is not None and name.startswith(prefix)]
+        return sorted((name for name in names if re.search(r"-[0-9]+$", name)), key=attempt_of)
+
+    def state(self, name: str) -> State:
+        """Where the Job stands, as far as the cluster has told."""
+        with self._news:
+            return reasons.state_of(self._seen(name))
+
+    def owner(self, name: str) -> str | None:
+        """The run whose label the Job bears."""
+        with self._news:
+            known = self._known.get(name)
+            return None if known is None or known.job is None else known.job["metadata"].get("labels", {}).get(RUN)
+
+    def log(self, name: str) -> Path | None:
+        """Where the output goes: the Job says it, relative to the volume."""
+        with self._news:
+            known = self._known.get(name)
+            if known is None:
+                return None
+            if known.log is None and known.job is not None:
+                known.log = self._volume / known.job["metadata"].get("annotations", {}).get(LOG, f"logs/{name}.log")
+            return known.log
+
+    def _seen(self, name: str) -> reasons.Seen:
+        """The Job with its pods, oldest first. Call it with the condition held."""
+        known = self._known.get(name)
+        if known is None:
+            return reasons.Seen(None)
+        pods = list(known.pods.values())
+        if known.job is not None:  # pods of an earlier Job of that name are not its own
+            uid = known.job["metadata"]["uid"]
+            pods = [pod for pod in pods if any(owner["uid"] == uid for owner in pod["metadata"].get("ownerReferences", []))]
+            uids = [uid, *(pod["metadata"]["uid"] for pod in pods)]
+        else:
+            uids = []
+        pods = [pod if pod["metadata"]["uid"] in known.alive else _vanished(pod) for pod in pods]
+        warnings = [event for uid in uids for event in self._warnings.get(uid, {}).values()]
+        warnings.sort(key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or ""))
+        return reasons.Seen(known.job, sorted(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp"))), warnings)
+
+    def watch(self, names: Collection[str], seconds: float) -> list[Update]:
+        """News of these jobs as soon as there are any, at the latest after `seconds`."""
+        end = time.monotonic() + seconds
+        with self._news:
+            for name in names:
+                known = self._known.setdefault(name, Known())
+                if not known.watched:
+                    known.watched = True
+                    self._follow(name, known)
+        self._look_at_nodes(names)
+        updates: list[Update] = []
+        with self._news:
+            while True:
+                updates = [update for name in names if (update := self._update(name)) is not None]
+                left = end - time.monotonic()
+                if updates or left <= 0:
+                    return updates
+                self._news.wait(left)
+
+    def _follow(self, name: str, known: Known) -> None:
+        """Read the output of every pod of the job that has any. Call it with the condition held."""
+        log = self.log(name)
+        if log is None:
+            return
+        for uid, pod in known.pods.items():
+            if uid not in known.followers and uid in known.alive and reasons.began(pod):
+
+                def over(known: Known = known, uid: str = uid) -> bool:
+                    return uid not in known.alive or "terminated" in reasons.status_of(known.pods[uid]).get("state", {}) or reasons.ended(known.pods[uid])
+
+                known.followers[uid] = Follower(self._api, pod["metadata"]["name"], log, self._news, over)
+                known.followers[uid].start()
+
+    def _update(self, name: str) -> Update | None:
+        """What is new about one job. Call it with the condition held."""
+        known = self._known[name]
+        seen = self._seen(name)
+        state = reasons.state_of(seen)
+        if state.over and not all(follower.done for follower in known.followers.values()):
+            state = State.RUNNING  # all text comes before the end
+        text = "".join(follower.take() for follower in known.followers.values())
+        note = self._away() or ("" if known.job is None else reasons.note_of(seen, self._asked(known)))
+        image = image_id = ""
+        if seen.pods:
+            asked = seen.pods[-1]["spec"]["containers"][0]["image"]
+            image, image_id = reasons.image_of(seen.pods[-1], asked)
+        if not text and not state.over and known.told == (state, note, image_id):
+            return None
+        known.told = (state, note, image_id)
+        return Update(name, state, text, note, image, image_id)
+
+    def _asked(self, known: Known) -> reasons.Asked:
+        assert known.job is not None
+        return replace(reasons.asked_of(known.job, self._api.namespace), free=known.free or "")
+
+    def _away(self) -> str:
+        for mirror in self._mirrors[:2]:
+            if mirror.away and time.monotonic() - mirror.since > AWAY_SECONDS:
+                return f"{mirror.away} What runs there runs on, and the launcher goes on once it answers."
+        return ""
+
+    def _look_at_nodes(self, names: Collection[str]) -> None:
+        """What GPUs there are, once for each job that has no place: only with rights that a launcher need not have."""
+        for name in names:
+            with self._news:
+                known = self._known[name]
+                seen = self._seen(name)
+                unplaced = known.free is None and seen.job is not None and any("PodScheduled" in str(pod["status"].get("conditions")) for pod in seen.pods)
+                if not unplaced or reasons.state_of(seen) is not State.PENDING:
+                    continue
+                requests = self._asked(known).requests
+                known.free = ""
+            resource = next((key for key in requests if "/" in key), None)
+            if resource is not None:
+                known.free = free_gpus(self._api, resource, self._cluster)
+
+    def outcome(self, name: str) -> Outcome:
+        """How the Job ended, by its pod."""
+        with self._news:
+            return reasons.outcome_of(self._seen(name))
+
+    # What a launcher wants done.
+
+    def submit(self, task: Task) -> None:
+        """Create the Job; one of that name which makes the same artifact on the same volume is adopted.
+
+        ConfigError if the task reads something outside the volume, ClusterAway if the cluster doesn't answer, ClusterError if it refuses.
+        """
+        manifest = render_job(task, self._cluster, self._placement(task))
+        task.log.parent.mkdir(parents=True, exist_ok=True)
+        end = time.monotonic() + DELETED_SECONDS
+        while True:
+            try:
+                job = self._api.create("jobs", manifest)
+                break
+            except Refused as refusal:
+                if refusal.status != 409:
+                    raise ClusterError(f"The cluster refuses the Job {task.name}: {reasons.short(str(refusal))}.") from None
+            try:
+                job = self._api.get(self._api.path("jobs", task.name))
+            except Refused:  # it went meanwhile
+                continue
+            if "deletionTimestamp" not in job["metadata"] or time.monotonic() > end:
+                self._check_same(job, task)
+                break
+            self._closing.wait(0.5)
+        fault(FaultPoint.IN_SUBMIT, task.step)
+        with self._news:
+            if job["metadata"]["uid"] not in self._jobs.objects:  # the watch may have been faster, and know more
+                self._jobs.add(job)
+                self._job_changed(job, True)
+
+    def _check_same(self, job: Object, task: Task) -> None:
+        if job["metadata"].get("annotations", {}).get(HASH) != artifact_hash(task, self._cluster):
+            raise ClusterError(
+                f"There is another Job {task.name} in namespace {self._api.namespace}, for another volume or artifact; "
+                f"wait for its end, or remove it (`kubectl delete job {task.name}`)."
+            )
+
+    def _placement(self, task: Task) -> Placement:
+        together, node = False, None
+        try:
+            claim = self._api.get(self._api.path("persistentvolumeclaims", self._cluster.claim))
+            together = "ReadWriteMany" not in claim["spec"].get("accessModes", [])  # of other modes only one node may write
+            node = self._node_of_claim() if together else None
+        except Refused as refusal:
+            if refusal.status not in (403, 404):  # without the claim the pod will wait, and say so
+                raise
+        return Placement(self._run_owner(task.run), together, node, dict(os.environ))
+
+    def _node_of_claim(self) -> str | None:
+        """The node on which something in the namespace uses the claim."""
+        for pod in self._api.get(self._api.path("pods"), fieldSelector="status.phase=Running")["items"]:
+            for volume in pod["spec"].get("volumes", []):
+                if volume.get("persistentVolumeClaim", {}).get("claimName") == self._cluster.claim and pod["spec"].get("nodeName"):
+                    return str(pod["spec"]["nodeName"])
+        return None
+
+    def _run_owner(self, run: str) -> dict[str, str]:
+        """The ConfigMap that owns the run's Jobs; made at the first one. Asked for each: with an owner that is gone a Job would go at once."""
+        try:
+            recipe = (self._volume / "runs" / run / "recipe.yaml").read_text(encoding="utf-8")[:RECIPE_BYTES]
+        except OSError:
+            recipe = ""
+        manifest = render_run(run, recipe, self._volume, self._cluster, self._above())
+        try:
+            made = self._api.create("configmaps", manifest)
+        except Refused as refusal:
+            if refusal.status != 409:
+                raise ClusterError(f"The cluster refuses the ConfigMap of run {run}: {reasons.short(str(refusal))}.") from None
+            made = self._api.get(self._api.path("configmaps", manifest["metadata"]["name"]))
+        return {"name": made["metadata"]["name"], "uid": made["metadata"]["uid"]}
+
+    def _above(self) -> dict[str, str] | None:
+        """The ConfigMap that owns the run's: the chart's, so that uninstalling it removes all."""
+        name = os.environ.get("VASEVQA_OWNER_CONFIGMAP")
+        if not name:
+            return None
+        try:
+            found = self._api.get(self._api.path("configmaps", name))
+        except Refused as refusal:
+            raise ConfigError(f"VASEVQA_OWNER_CONFIGMAP: the ConfigMap {name} can't be read ({reasons.short(str(refusal))}).") from None
+        return {"name": name, "uid": found["metadata"]["uid"]}
+
+    def cancel(self, name: str, grace: float) -> None:
+        """Delete the Job with its pods. Their own grace period holds (manifest.GRACE): shortening it would take the right to delete pods.
+
+        While the cluster doesn't answer, a thread asks again.
+        """
+        if self.state(name).over:
+            return
+        try:
+            self._api.delete("jobs", name)
+        except ClusterAway:
+            threading.Thread(target=self._delete_later, args=[name], name=f"delete {name}", daemon=True).start()
+
+    def _delete_later(self, name: str) -> None:
+        while not self._closing.wait(AWAY_SECONDS):
+            with contextlib.suppress(ClusterAway):
+                self._api.delete("jobs", name)
+                return
+
+    def remove(self, name: str) -> None:
+        """Delete a finished Job with its pods; its log stays. What can't be deleted now goes by itself after some days (manifest.KEPT)."""
+        with contextlib.suppress(ClusterAway):
+            self._api.delete("jobs", name)
+        with self._news:
+            known = self._known.get(name)
+            if known is None:
+                return
+            known.watched = False
+            if known.job is not None:
+                self._jobs.drop(known.job["metadata"]["uid"])
+                known.job = None
+            self._forget_if_nothing_is_left(name)
+
+    def forget_run(self, run: str) -> None:
+        """Delete the run's ConfigMap, and with it the Jobs that are left of the run."""
+        self._api.delete("configmaps", f"vase-run-{run}")
+
+    def gone(self, pod: str) -> bool:
+        """True if the namespace has no such pod any more, or it has ended."""
+        try:
+            found = self._api.get(self._api.path("pods"))["items"]
+        except ClusterError:
+            return False
+        return all(reasons.ended(entry) for entry in found if entry["metadata"]["uid"] == pod)
+
+
+def _vanished(pod: Object) -> Object:
+    """A deleted pod as it was last seen, as one that has ended."""
+    if pod["status"].get("phase") in ("Succeeded", "Failed"):
+        return pod
+    metadata = {"deletionTimestamp": "1970-01-01T00:00:00Z", **pod["metadata"]}
+    return {**pod, "metadata": metadata, "status": {**pod["status"], "phase": "Failed"}}

@@ -1,0 +1,272 @@
+"""Is a namespace fit for a run? What may not be looked at is "not checked", never wrong."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from vasevqa.backends.checks import BAD, OK, UNKNOWN, WARNING, Finding, stage_of
+from vasevqa.backends.cluster import Cluster
+from vasevqa.backends.kubernetes.api import SERVICE_ACCOUNT, Object, Refused
+from vasevqa.backends.kubernetes.launcher_job import render_pod
+from vasevqa.backends.kubernetes.session import UNPULLABLE, Access
+from vasevqa.errors import ClusterError
+from vasevqa.spec import Resources, quantity_bytes
+
+CODE = ClusterError.exit_code
+PULL_SECONDS = 90.0
+# (group, resource, verbs): what a launcher does, and nothing else.
+LAUNCHER = (
+    ("batch", "jobs", ("create", "get", "list", "watch", "delete")),
+    ("", "configmaps", ("create", "get", "list", "watch", "delete")),
+    ("", "pods", ("get", "list", "watch")),
+    ("", "pods/log", ("get", "list", "watch")),
+    ("", "events", ("get", "list", "watch")),
+    ("", "persistentvolumeclaims", ("get", "list", "watch")),
+)
+USER = (("", "pods", ("create", "delete")), ("", "pods/exec", ("get", "create")))  # beyond that, of who doesn't see the volume: upload, download, this doctor
+CORDON: Object = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}  # tolerating it is how a pod gets on a cordoned node
+
+
+def server(access: Access) -> Finding:
+    """The API's address and version; ClusterError if it doesn't answer, or doesn't know who asks."""
+    try:
+        version = access.get("/version")["gitVersion"]
+    except Refused as refusal:
+        if refusal.status == 401:
+            raise
+        version = "of a version that it doesn't tell"
+    return Finding("cluster", OK, f"Kubernetes {version} at {access.host}, namespace {access.namespace}")
+
+
+def rights(access: Access, remote: bool) -> Iterator[Finding]:
+    """May I do what a launcher does? Outside the cluster and with the volume there (`remote`) also: what a user does."""
+    inside = SERVICE_ACCOUNT.is_dir() and "KUBECONFIG" not in os.environ
+    for group, resource, verbs in (*LAUNCHER, *(USER if remote and not inside else ())):
+        name, _, sub = resource.partition("/")
+        answers = {verb: access.allowed(verb, group, name, sub) for verb in verbs}
+        refused = [verb for verb, answer in answers.items() if answer is False]
+        if refused:
+            who = "the launcher's service account" if inside else "you"
+            ask = "the chart's role `-launcher`" if inside else "the chart's role `-user`"
+            yield Finding(f"rights: {resource}", BAD, f"{who} may not {', '.join(refused)} {resource}; ask for {ask}", CODE)
+        elif None in answers.values():
+            yield Finding(f"rights: {resource}", UNKNOWN, "the cluster doesn't tell who may what")
+        else:
+            yield Finding(f"rights: {resource}", OK, ", ".join(verbs))
+
+
+def account(access: Access) -> Finding:
+    """The launcher's service account."""
+    name = access.cluster.service_account or "vasevqa"
+    try:
+        there = access.find("serviceaccounts", name)
+    except Refused:
+        return Finding("service account", UNKNOWN, f"you may not look at {name}")
+    if there is None:
+        return Finding("service account", BAD, f"there is no {name}; install the chart, or name another one as `service_account`", CODE)
+    return Finding("service account", OK, name)
+
+
+def claim(access: Access) -> Iterator[Finding]:
+    """The claim, and whether its access mode fits the number of nodes."""
+    name = access.cluster.claim
+    try:
+        there = access.find("persistentvolumeclaims", name)
+    except Refused:
+        yield Finding("claim", UNKNOWN, f"you may not look at {name}")
+        return
+    if there is None:
+        yield Finding("claim", BAD, f"there is no claim {name}; install the chart, or name another one as `claim` in the Cluster file", CODE)
+        return
+    phase = there["status"].get("phase", "")
+    size = str(there["status"].get("capacity", {}).get("storage", "")) or str(there["spec"]["resources"]["requests"]["storage"])
+    if phase == "Lost":
+        yield Finding("claim", BAD, f"the volume of {name} is gone; restore it or make another claim", CODE)
+    elif phase == "Pending":
+        yield Finding("claim", WARNING, f"{name} has no volume yet: right if its class waits for the first pod, else `kubectl describe pvc {name}` says why")
+    else:
+        yield Finding("claim", OK, f"{name}, {size}")
+    modes = there["spec"].get("accessModes", [])
+    nodes = _nodes(access)
+    if "ReadWriteMany" in modes:
+        yield Finding("access mode", OK, "ReadWriteMany: steps run on any node")
+    elif nodes is None:
+        yield Finding("access mode", UNKNOWN, f"{', '.join(modes)}, and you may not count the nodes; all steps will run on one of them")
+    elif len(nodes) > 1:
+        yield Finding(
+            "access mode", WARNING, f"{', '.join(modes)} with {len(nodes)} nodes: all steps run on one, which needs the GPUs; ReadWriteMany is better"
+        )
+    else:
+        yield Finding("access mode", OK, f"{', '.join(modes)}, and there is one node")
+
+
+def gpus(access: Access, steps: Mapping[str, Resources]) -> Iterator[Finding]:
+    """Does some node have the GPUs that each step asks for?"""
+    cluster = access.cluster
+    asking = {step: resources for step, resources in steps.items() if resources.gpus}
+    nodes = _nodes(access) if asking else []
+    if nodes is None:
+        yield Finding("GPUs", UNKNOWN, f"you may not look at nodes; {len(asking)} steps ask for GPUs")
+        return
+    for step, resources in asking.items():
+        name = resources.gpu_resource or cluster.gpu_resource
+        lacking = [(node["metadata"]["name"], _lack(cluster, node, resources)) for node in nodes]
+        fit = [node for node, (_, why) in zip(nodes, lacking, strict=True) if not why]
+        if any(not _taints(cluster, node) for node in fit):
+            yield Finding(f"GPUs: {step}", OK, f"{resources.gpus} x {name}")
+        elif fit:
+            text = f"{fit[0]['metadata']['name']} is tainted {_spelt(_taints(cluster, fit[0])[0])}, which `tolerations` doesn't cover"
+            yield Finding(f"GPUs: {step}", WARNING, f"{text}; add it, unless the cluster does so for pods with GPUs (ExtendedResourceToleration)")
+        else:
+            nearest = sorted(lacking, key=lambda found: found[1].startswith("has 0 "))  # nodes without GPUs say least
+            why = "; ".join(f"{node} {why}" for node, why in nearest[:4]) or "there are no nodes"
+            text = f"no node has {resources.gpus} GPUs{f' with {resources.gpu_memory}' if resources.gpu_memory else ''} for it: {why}"
+            yield Finding(f"GPUs: {step}", BAD, f"{text}; change the step's `resources` or the Cluster file, or ask who keeps the nodes", CODE)
+
+
+def _lack(cluster: Cluster, node: Object, resources: Resources) -> str:
+    """What a node lacks for a step; empty if nothing, or if only a taint that keeps pods without GPUs away is in the way."""
+    labels = node["metadata"].get("labels", {})
+    name = resources.gpu_resource or cluster.gpu_resource
+    has = int(node["status"].get("allocatable", {}).get(name, 0))
+    if has < resources.gpus:
+        return f"has {has} {name}"
+    memory = labels.get(cluster.gpu_memory_label, "")
+    if resources.gpu_memory and (not memory.isdigit() or int(memory) < -(-quantity_bytes(resources.gpu_memory) >> 20)):
+        return f"has GPUs with {memory or 'unknown'} MiB ({cluster.gpu_memory_label})"
+    product = resources.gpu_product or cluster.gpu_product
+    if product and labels.get(cluster.gpu_product_label) != product:
+        return f"has {labels.get(cluster.gpu_product_label, 'GPUs without a label')}, not {product}"
+    missing = [f"{key}={value}" for key, value in cluster.node_selector.items() if labels.get(key) != value]
+    if missing:
+        return f"lacks the label {missing[0]}"
+    if node.get("spec", {}).get("unschedulable") and not _tolerated(cluster, CORDON):
+        return "is cordoned"
+    taints = [_spelt(taint) for taint in _taints(cluster, node) if not _of_gpus(taint, name)]
+    return f"is tainted {taints[0]}, which `tolerations` doesn't cover" if taints else ""
+
+
+def _taints(cluster: Cluster, node: Object) -> list[Object]:
+    """The taints that keep a stage's pod from the node."""
+    taints = node.get("spec", {}).get("taints") or []
+    return [taint for taint in taints if taint["effect"] in ("NoSchedule", "NoExecute") and not _tolerated(cluster, taint)]
+
+
+def _tolerated(cluster: Cluster, taint: Object) -> bool:
+    """As the scheduler sees it: what a toleration leaves out matches everything."""
+    return any(
+        item.effect in (None, taint["effect"])
+        and (item.key or taint["key"]) == taint["key"]
+        and (item.operator == "Exists" or (item.value or "") == (taint.get("value") or ""))
+        for item in cluster.tolerations
+    )
+
+
+def _of_gpus(taint: Object, resource: str) -> bool:
+    """True for the taint that the admission plugin ExtendedResourceToleration lets pods with this resource tolerate."""
+    return bool(taint["key"] == resource and taint["effect"] == "NoSchedule")
+
+
+def _spelt(taint: Object) -> str:
+    """As `kubectl taint` takes it."""
+    value = f"={taint['value']}" if taint.get("value") else ""
+    return f"{taint['key']}{value}:{taint['effect']}"
+
+
+def secrets(access: Access) -> Iterator[Finding]:
+    """The Secrets that stages and pulls need."""
+    wanted: dict[str, set[str]] = {name: set() for name in access.cluster.pull_secrets}
+    for key in access.cluster.secrets.values():
+        wanted.setdefault(key.secret, set()).add(key.key)
+    for name, keys in wanted.items():
+        try:
+            there = access.find("secrets", name)
+        except Refused:
+            yield Finding(f"secret {name}", UNKNOWN, "you may not look at Secrets")
+            continue
+        lacking = sorted(keys - set((there or {}).get("data") or {}))
+        if there is None:
+            yield Finding(f"secret {name}", BAD, f"there is none; make it (`kubectl create secret generic {name} …`)", CODE)
+        elif lacking:
+            yield Finding(f"secret {name}", BAD, f"it has no key {', '.join(lacking)}", CODE)
+        else:
+            yield Finding(f"secret {name}", OK, ", ".join(sorted(keys)) or "there")
+
+
+def queue(access: Access) -> Iterator[Finding]:
+    """Kueue's local queue, if one is named."""
+    name = access.cluster.queue
+    if name is None:
+        return
+    try:
+        access.get(f"/apis/kueue.x-k8s.io/v1beta1/namespaces/{access.namespace}/localqueues/{name}")
+    except Refused as refusal:
+        if refusal.status == 404:
+            yield Finding("queue", BAD, f"there is no queue {name} in namespace {access.namespace} (or no Kueue); take `queue` away, or name another one", CODE)
+        else:
+            yield Finding("queue", UNKNOWN, f"you may not look at the queue {name}")
+        return
+    yield Finding("queue", OK, name)
+
+
+def pulls(access: Access, images: Iterable[str]) -> Iterator[Finding]:
+    """Start a tiny pod of each image and see whether it can be pulled."""
+    names: dict[str, str] = {}
+    try:
+        for number, image in enumerate(dict.fromkeys(images)):
+            name = f"vasevqa-pull-{os.urandom(4).hex()}-{number}"
+            manifest = _pull_pod(access, name, image)
+            try:
+                access.create("pods", manifest)
+            except Refused as refusal:
+                yield Finding(f"image {image}", UNKNOWN, f"no pod can be made to try it ({refusal})")
+                continue
+            names[image] = name
+        end = time.monotonic() + PULL_SECONDS
+        left = dict(names)
+        while left:
+            for image, name in list(left.items()):
+                finding = _pulled(image, access.find("pods", name), time.monotonic() > end)
+                if finding is not None:
+                    del left[image]
+                    yield finding
+            time.sleep(0.5 if left else 0)
+    finally:
+        for name in names.values():
+            access.delete("pods", name)
+
+
+def _pull_pod(access: Access, name: str, image: str) -> dict[str, Any]:
+    manifest = render_pod(name, "doctor", access.cluster, [], ["tini", "--version"])
+    [container] = manifest["spec"]["containers"]
+    container["image"] = image
+    container["volumeMounts"] = [mount for mount in container["volumeMounts"] if mount["name"] != "volume"]  # an image is asked for, not the claim
+    manifest["spec"]["volumes"] = [volume for volume in manifest["spec"]["volumes"] if volume["name"] != "volume"]
+    container["resources"] = {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"cpu": "1", "memory": "256Mi"}}
+    return manifest
+
+
+def _pulled(image: str, pod: Object | None, late: bool) -> Finding | None:
+    """What a pod says of its image; None while it says nothing."""
+    statuses = (pod or {}).get("status", {}).get("containerStatuses") or []
+    state = (statuses[0].get("state") or {}) if statuses else {}
+    waiting = state.get("waiting") or {}
+    if waiting.get("reason") in UNPULLABLE:
+        why = " ".join(str(waiting.get("message") or waiting["reason"]).split())[:200]
+        make = f"make image STAGE={stage_of(image)} PUSH=1"
+        return Finding(f"image {image}", BAD, f"can't be pulled ({why}); build and push it (`{make}`), or check registry, tag and pull_secrets", CODE)
+    if "running" in state or "terminated" in state:
+        return Finding(f"image {image}", OK, "there")
+    if late:
+        return Finding(f"image {image}", UNKNOWN, f"not there after {PULL_SECONDS:.0f} s; it may still come")
+    return None
+
+
+def _nodes(access: Access) -> list[Object] | None:
+    try:
+        return list(access.get("/api/v1/nodes")["items"])
+    except Refused:
+        return None

@@ -1,0 +1,223 @@
+"""Launchers in the cluster: starting one, finding it again, following what it prints."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import yaml
+
+from vasevqa.backends.kubernetes.api import Object, Refused
+from vasevqa.backends.kubernetes.launcher_job import LAUNCH_LABEL, Launch, owner_reference, render_launcher, render_settings
+from vasevqa.backends.kubernetes.logs import PATIENCE, Unseen
+from vasevqa.backends.kubernetes.session import Access, trouble
+from vasevqa.errors import ClusterAway, ClusterError, ConfigError
+from vasevqa.text import nearest
+
+LOOK_SECONDS = 1.0
+REMOVAL_SECONDS = 120.0
+LAUNCH_SECONDS = 120.0  # in which the chart's Job starts a launcher
+REFUSED_SECONDS = 60.0  # for which an API server that has just started may not know anybody's rights
+# With these the launcher has said its last word: the restarts that the Job still allows would only repeat it.
+SETTLED = (1, 2, 3, 4, 5, 6, 130)
+
+
+def start(access: Access, launch: Launch, owner: str | None = None) -> bool:
+    """Start the launch, or leave it be if it runs already (False). `owner` names the ConfigMap that it goes down with."""
+    above = None
+    if owner is not None:
+        found = access.ask(f"read the ConfigMap {owner}", access.get, access.path("configmaps", owner))
+        above = owner_reference(owner, found["metadata"]["uid"])
+    uid = _settings(access, launch, above)
+    job = render_launcher(launch, owner_reference(launch.name, uid))
+    if _create(access, "start the launcher", "jobs", job) is not None:
+        return True
+    standing = access.ask("read the launcher's Job", access.find, "jobs", launch.name)
+    if standing is not None and not verdict(standing) and "deletionTimestamp" not in standing["metadata"]:
+        return False
+    access.ask("remove the launcher's last Job", access.delete, "jobs", launch.name)
+    _gone(access, "jobs", launch.name)
+    if _create(access, "start the launcher", "jobs", job) is None:
+        raise ClusterError(f"Somebody else is starting {launch.name} at this moment; `vasevqa attach {launch.name}` follows it.")
+    return True
+
+
+def _settings(access: Access, launch: Launch, above: Mapping[str, Any] | None) -> str:
+    """The uid of the launch's ConfigMap, which is made if need be."""
+    while True:
+        made = _create(access, "hand over the recipe", "configmaps", render_settings(launch, above))
+        if made is None:
+            made = access.ask("read the recipe", access.find, "configmaps", launch.name)
+        if made is not None and "deletionTimestamp" not in made["metadata"]:
+            return str(made["metadata"]["uid"])
+        _gone(access, "configmaps", launch.name)
+
+
+def _create(access: Access, doing: str, kind: str, manifest: Mapping[str, Any]) -> Object | None:
+    """What was created, or None if something of that name exists."""
+    try:
+        made: Object = access.ask(doing, access.create, kind, manifest)
+    except Refused as refusal:
+        if refusal.status != 409:
+            raise
+        return None
+    return made
+
+
+def _gone(access: Access, kind: str, name: str) -> None:
+    """Wait until an object that is being removed is gone."""
+    end = time.monotonic() + REMOVAL_SECONDS
+    while access.ask("see what is left of an earlier launch", access.find, kind, name) is not None:
+        if time.monotonic() > end:
+            raise ClusterError(f"{name} of an earlier launch is still being removed; try again in a minute.")
+        time.sleep(LOOK_SECONDS)
+
+
+def verdict(job: Mapping[str, Any]) -> str:
+    """'Complete', 'Failed' or '' for a Job that isn't over."""
+    conditions = job.get("status", {}).get("conditions") or []
+    return next((item["type"] for item in conditions if item["type"] in ("Complete", "Failed") and item["status"] == "True"), "")
+
+
+def find(access: Access, name: str | None) -> str:
+    """The launch called `name` (or beginning so), or the one that made the run of that name; the newest without a name."""
+    if name is None:
+        _await_launch(access)
+    found = access.ask("list launches", access.all, "configmaps", labelSelector=LAUNCH_LABEL)
+    launches = [item["metadata"]["name"] for item in found]
+    if not launches:
+        raise ConfigError(f"There is no launch in namespace {access.namespace}; start one with `vasevqa submit RECIPE`.")
+    if name is None:  # by their Jobs: a launch that is made again has the ConfigMap that it had
+        jobs = [job["metadata"]["name"] for job in access.ask("list launchers", access.all, "jobs", labelSelector=LAUNCH_LABEL)]
+        return str(next((job for job in reversed(jobs) if job in launches), launches[-1]))
+    if name in launches:
+        return name
+    run = access.ask("look for the run", access.find, "configmaps", f"vase-run-{name}") or {"metadata": {}}
+    for owner in run["metadata"].get("ownerReferences", []):
+        if owner["name"] in launches:
+            return str(owner["name"])
+    near = [launch for launch in launches if launch.startswith(name)]
+    if len(near) == 1:
+        return str(near[0])
+    raise ConfigError(f"There {'are several launches' if near else 'is no launch or run'} '{name}' in namespace {access.namespace}.{nearest(name, launches)}")
+
+
+def _await_launch(access: Access) -> None:
+    """Wait while the chart's own Job is about to start a launcher; ClusterError if the last one could not."""
+    end = time.monotonic() + LAUNCH_SECONDS
+    while True:
+        found = access.ask("look for a launch", access.all, "jobs", labelSelector="app.kubernetes.io/component in (launch,launcher)")
+        newest = found[-1] if found else {"metadata": {"labels": {LAUNCH_LABEL: ""}}}
+        if LAUNCH_LABEL in newest["metadata"].get("labels", {}) or verdict(newest) == "Complete":
+            return
+        name = newest["metadata"]["name"]
+        if verdict(newest) or time.monotonic() > end:
+            raise ClusterError(f"The Job {name} of the chart has started no launcher; `kubectl -n {access.namespace} logs job/{name}` says why.")
+        time.sleep(LOOK_SECONDS)
+
+
+def release(access: Access) -> str | None:
+    """The ConfigMap of the one Helm release whose volume this is: what is started here then goes down with it."""
+    with contextlib.suppress(Refused, yaml.YAMLError):
+        found = access.all("configmaps", labelSelector="app.kubernetes.io/managed-by=Helm,app.kubernetes.io/name=vasevqa")
+        settings = {item["metadata"]["name"]: yaml.safe_load((item.get("data") or {}).get("cluster.yaml", "")) or {} for item in found}
+        ours = [name for name, said in settings.items() if said.get("claim") == access.cluster.claim]
+        return ours[0] if len(ours) == 1 else None
+    return None
+
+
+def newest_pod(access: Access, launch: str) -> Object | None:
+    """The launcher's pod, if it has one."""
+    found = access.ask("look for the launcher's pod", access.all, "pods", labelSelector=f"job-name={launch}")
+    return found[-1] if found else None
+
+
+def follow(access: Access, launch: str, say: Callable[[str], None], where: str = "") -> int:
+    """Pass on what the launcher prints until it is over; its exit code. `where` are the options with which commands get there."""
+    log, told, code, ends = _Log(access, say), "", 0, float("inf")
+    allowed: float | None = None  # when the cluster last answered
+    while True:
+        whole = True
+        try:
+            job = access.ask("read the launcher's Job", access.find, "jobs", launch)
+            if job is None:
+                raise ClusterError(f"There is no launcher {launch} any more: it was removed.")
+            over = verdict(job)
+            pod = newest_pod(access, launch)
+            note = _waits(access, launch, pod) if not over else ""
+            if pod is not None and _began(pod):
+                whole = log.read(pod["metadata"]["name"])
+                pod = newest_pod(access, launch) or pod
+            code, allowed = (_code(pod) if pod else 0) or code, time.monotonic()
+        except ClusterAway as error:
+            over, note = "", str(error).rstrip(".")
+            allowed = allowed and time.monotonic()
+        except Refused as refusal:
+            if refusal.status != 403 or allowed is None or time.monotonic() - allowed > REFUSED_SECONDS:
+                raise
+            over, note = "", ""
+        if note and note != told:
+            say(f"The launcher waits: {note}.")
+        told = note or told
+        if over or code in SETTLED:
+            ends = min(ends, time.monotonic() + PATIENCE)
+            if whole or time.monotonic() > ends:
+                if not log.heard:  # a Job that has used up its restarts removes its pod
+                    say(f"What the launcher said can't be read any more; `vasevqa status{where}` tells how its run ended.")
+                return 0 if over == "Complete" else code or 1
+        time.sleep(LOOK_SECONDS)
+
+
+def _waits(access: Access, launch: str, pod: Object | None) -> str:
+    """What keeps the launcher from running, by its pod, or by the Job's events if it has none."""
+    if pod is not None:
+        return trouble(pod) if pod["status"].get("phase") == "Pending" else ""
+    with contextlib.suppress(Refused):
+        events = access.all("events", fieldSelector=f"involvedObject.kind=Job,involvedObject.name={launch},type=Warning")
+        if events:
+            return str(events[-1].get("message", "")).rstrip(".")
+    return ""
+
+
+def _began(pod: Object) -> bool:
+    """True if there is a log: between two starts (the container waits then) it is that of the last process."""
+    for status in pod["status"].get("containerStatuses") or []:
+        state, last = status.get("state") or {}, status.get("lastState") or {}
+        if state.get("running") or state.get("terminated") or last.get("terminated"):
+            return True
+    return False
+
+
+def _code(pod: Mapping[str, Any]) -> int:
+    """The exit code of the launcher's last process; 0 if none ended badly, or if the next one runs: it says itself what it finds."""
+    for status in pod["status"].get("containerStatuses") or []:
+        for when in () if (status.get("state") or {}).get("running") else ("state", "lastState"):
+            ended = (status.get(when) or {}).get("terminated")
+            if ended:
+                return int(ended.get("exitCode", 0))
+    return 0
+
+
+class _Log:
+    """The logs of a launcher's pods, passed on line by line, each once, whatever happens to the connection."""
+
+    def __init__(self, access: Access, say: Callable[[str], None]) -> None:
+        self.access, self.say = access, say
+        self.pod, self.unseen, self.heard = "", Unseen(), False
+
+    def read(self, pod: str) -> bool:
+        """Up to the end of the container's present process; False if the connection broke before: the next call goes on there."""
+        if pod != self.pod:  # its node's clock may be another's
+            self.pod, self.unseen = pod, Unseen()
+        try:
+            for lines in self.access.log(pod, "launcher", self.unseen.reconnected()):
+                for line in self.unseen.fresh(lines):
+                    self.heard = True
+                    self.say(line.decode("utf-8", "replace").rstrip("\n"))
+        except ClusterAway:
+            return False
+        except Refused:
+            return True  # between two starts of the container, or gone: what follows says it
+        return True

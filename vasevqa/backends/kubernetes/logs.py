@@ -1,0 +1,210 @@
+"""Follows a pod's output: each byte once to whoever watches, and into the job's log at the place where it belongs."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from vasevqa.backends.kubernetes.api import Api
+from vasevqa.backends.kubernetes.stage_job import CONTAINER
+from vasevqa.errors import ClusterAway, ClusterError
+
+STAMP = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)) ")
+PIECE = 16384  # bytes: longer lines are kept by the container runtime in pieces of this size, each with a time of its own
+PATIENCE = 15.0  # seconds in which the output of a pod that ended must be had
+PAUSE = 1.0
+PENDING = 4 << 20  # bytes kept for a log that can't be written just now
+
+
+def unstamped(line: bytes) -> tuple[bytes, bytes]:
+    """The time before a line, and the line without it (and without the times of its further pieces, where the kubelet adds them)."""
+    first = STAMP.match(line)
+    if first is None:
+        return b"", line
+    stamp, rest = first[1], line[first.end() :]
+    if len(rest) <= PIECE:
+        return stamp, rest
+    parts = []
+    while len(rest) > PIECE:
+        parts.append(rest[:PIECE])
+        rest = rest[PIECE:]
+        again = STAMP.match(rest)
+        rest = rest[again.end() :] if again else rest
+    return stamp, b"".join([*parts, rest])
+
+
+class Unseen:
+    """Passes over lines that came before the connection broke: those older than the last time seen, and as many of that time as were seen."""
+
+    def __init__(self) -> None:
+        self.last = b""
+        self._count = 0  # lines with that time so far
+        self._again = 0  # of them, since the connection was made anew
+
+    def reconnected(self) -> str:
+        """The time to ask from: whole seconds are all that the server understands."""
+        self._again = 0
+        return re.sub(r"\.\d+", "", self.last.decode())
+
+    def fresh(self, lines: Iterable[bytes]) -> list[bytes]:
+        """The lines not seen yet, without the times before them. A line without a time is the kubelet's, about a log that it lost: it is passed over."""
+        return [text for stamp, text in map(unstamped, lines) if stamp and self.new(stamp)]
+
+    def new(self, stamp: bytes) -> bool:
+        """True if a line of that time wasn't seen yet."""
+        if self.last and _order(stamp) < _order(self.last):
+            return False
+        if stamp == self.last:
+            self._again += 1
+            if self._again <= self._count:
+                return False
+        self.last, self._count = stamp, self._again if stamp == self.last else 1
+        self._again = self._count
+        return True
+
+
+def _order(stamp: bytes) -> tuple[bytes, bytes]:
+    whole, _, fraction = stamp.partition(b".")
+    return whole.rstrip(b"Z"), fraction.rstrip(b"Z").ljust(9, b"0")
+
+
+class Tee:
+    """Writes one pod's output into the job's log at absolute places.
+
+    Whoever else follows the same pod, another launcher or the next one after a crash, writes the same bytes at the same places.
+    Where the stream begins is looked for in what the file holds: at its start, further on if the kubelet threw the beginning away,
+    and at its end if another pod of the same Job wrote before.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor: int | None = None
+        self._place: int | None = None
+        self._pending = b""
+
+    def write(self, block: bytes) -> None:
+        """Add whole lines. A full disk must not keep anybody from hearing the stage: what can't be written waits for the next time."""
+        self._pending += block
+        with contextlib.suppress(OSError):
+            if self._descriptor is None:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            if self._place is None:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX)  # another pod's end must be found by one launcher after the other
+                try:
+                    self._place = self._begin(self._pending)
+                    self._flush()
+                finally:
+                    fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            self._flush()
+        if len(self._pending) > PENDING:
+            self._pending = b""
+            self._place = None
+
+    def _begin(self, block: bytes) -> int:
+        """Where `block`, the beginning of the stream, lies in the file."""
+        assert self._descriptor is not None
+        size = os.fstat(self._descriptor).st_size
+        content = os.pread(self._descriptor, size, 0)
+        first = block[: block.find(b"\n") + 1]
+        place = 0 if content.startswith(first[:size]) else content.find(b"\n" + first) + 1 or size
+        while place < size:
+            shared = min(len(block), size - place)
+            if content[place : place + shared] == block[:shared]:
+                break
+            place = content.find(b"\n" + first, place) + 1 or size
+        return place
+
+    def _flush(self) -> None:
+        assert self._descriptor is not None
+        assert self._place is not None
+        while self._pending:
+            written = os.pwrite(self._descriptor, self._pending, self._place)
+            self._place += written
+            self._pending = self._pending[written:]
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+class Follower(threading.Thread):
+    """Reads the output of `pod` to its end, over every break of the connection. `text` is what nobody took yet; `done`: all of it came."""
+
+    def __init__(self, api: Api, pod: str, log: Path, news: threading.Condition, over: Callable[[], bool]) -> None:
+        super().__init__(name=f"log {pod}", daemon=True)
+        self.done = False
+        self._api, self._pod, self._news, self._over = api, pod, news, over
+        self._text: list[bytes] = []
+        self._tee = Tee(log)
+        self._unseen = Unseen()
+        self._closing = threading.Event()
+
+    def close(self) -> None:
+        """Stop at the next line."""
+        self._closing.set()
+
+    def take(self) -> str:
+        """The text since the last time. Call it with the condition held."""
+        text, self._text = b"".join(self._text), []
+        return text.decode("utf-8", "replace")
+
+    @property
+    def waiting(self) -> bool:
+        """True if there is text to take."""
+        return bool(self._text)
+
+    def run(self) -> None:
+        """Follow to the end."""
+        try:
+            self._follow()
+        finally:
+            self._tee.close()
+            with self._news:
+                self.done = True
+                self._news.notify_all()
+
+    def _follow(self) -> None:
+        ended: float | None = None
+        while not self._closing.is_set():
+            over = self._over()  # before the reading: then nothing can come after it
+            try:
+                whole = self._read()
+            except ClusterAway:
+                whole = False
+            except ClusterError as error:  # rights, a login, a certificate: they may come back while the stage goes on
+                if over or getattr(error, "status", None) == 404:
+                    return
+                whole = False
+            if whole and over:
+                return
+            if over:
+                ended = ended or time.monotonic()
+                if time.monotonic() - ended > PATIENCE:
+                    return
+            self._wait()
+
+    def _wait(self) -> None:
+        """Until there may be more: soon, for the stream ends at a rotation as it does at the end of the output."""
+        with self._news:
+            self._news.wait_for(lambda: self._closing.is_set() or self._over(), PAUSE)
+
+    def _read(self) -> bool:
+        """Read until the stream ends; True unless it broke off."""
+        for lines in self._api.log(self._pod, CONTAINER, self._unseen.reconnected()):
+            if text := b"".join(self._unseen.fresh(lines)):
+                self._tee.write(text)
+                with self._news:
+                    self._text.append(text)
+                    self._news.notify_all()
+            if self._closing.is_set():
+                return False
+        return True

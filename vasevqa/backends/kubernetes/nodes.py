@@ -1,0 +1,40 @@
+"""What the nodes have: only for whoever may read nodes, and only to explain why there is no place."""
+
+from __future__ import annotations
+
+from vasevqa.backends.cluster import Cluster
+from vasevqa.backends.kubernetes.api import Api, Object
+from vasevqa.errors import ClusterError
+
+MOST = 4  # nodes named in a sentence
+
+
+def free_gpus(api: Api, resource: str, cluster: Cluster) -> str:
+    """The nodes' GPUs and how many of them are free, such as "vase-node 4 (1 free, NVIDIA-H200)"; empty without the right to read nodes."""
+    try:
+        nodes = api.get("/api/v1/nodes")["items"]
+    except ClusterError:
+        return ""
+    try:
+        running = "status.phase!=Succeeded,status.phase!=Failed"
+        try:
+            pods, everywhere = api.get("/api/v1/pods", fieldSelector=running)["items"], True
+        except ClusterError:  # then those that we may see
+            pods, everywhere = api.get(api.path("pods"), fieldSelector=running)["items"], False
+    except ClusterError:
+        return ""
+    said = []
+    for node in nodes:
+        total = int(node["status"].get("allocatable", {}).get(resource, 0))
+        if total:
+            used = sum(_asks(pod, resource) for pod in pods if pod["spec"].get("nodeName") == node["metadata"]["name"])
+            free = f"{max(0, total - used)} free" if everywhere else f"{used} used in this namespace"
+            product = node["metadata"].get("labels", {}).get(cluster.gpu_product_label)
+            said.append(f"{node['metadata']['name']} {total} ({free}{f', {product}' if product else ''})")
+    if not said:
+        return f"no {resource} at all"
+    return f"{', '.join(said[:MOST])}{f' and {len(said) - MOST} more' if len(said) > MOST else ''}"
+
+
+def _asks(pod: Object, resource: str) -> int:
+    return sum(int(container.get("resources", {}).get("requests", {}).get(resource, 0)) for container in pod["spec"]["containers"])

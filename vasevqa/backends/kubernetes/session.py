@@ -1,0 +1,257 @@
+"""A namespace of a cluster as the person at the keyboard (or a pod) may use it: rights, refusals explained, commands in pods."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from kubernetes import client, stream
+
+from vasevqa.backends.cluster import Cluster
+from vasevqa.backends.kubernetes.api import Api, Object, Refused
+from vasevqa.backends.kubernetes.logs import PATIENCE, Unseen
+from vasevqa.errors import Broken, ClusterAway, ClusterError
+
+STARTING = ("ContainerCreating", "PodInitializing")
+UNPULLABLE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
+
+
+class Access(Api):
+    """The namespace that `cluster` says, with what submitting, moving files and looking need beyond a backend's calls."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(cluster.context, cluster.namespace)
+        self.cluster = cluster
+
+    def ask(self, doing: str, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """What `call`, a method of this class, answers; a refusal says what was being done."""
+        try:
+            return call(*arguments, **options)
+        except Refused as refusal:
+            if refusal.status == 403 and "exceeded quota" not in str(refusal):
+                said = f"Could not {doing}: you may not, in namespace {self.namespace} ({refusal}); ask for the role that the chart calls `-user`."
+            else:
+                said = f"Could not {doing} in namespace {self.namespace}: {refusal}"
+            raise Refused(said, refusal.status) from None
+
+    def find(self, kind: str, name: str) -> Object | None:
+        """An object of the namespace, or None if there is none of that name."""
+        try:
+            return self.get(self.path(kind, name))
+        except Refused as refusal:
+            if refusal.status != 404:
+                raise
+            return None
+
+    def all(self, kind: str, **query: str) -> list[Object]:
+        """The objects of a kind, oldest first."""
+        return sorted(self.get(self.path(kind), **query)["items"], key=lambda item: str(item["metadata"]["creationTimestamp"]))
+
+    def beside_the_claim(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        """The pod on the node that has the claim, if only one node at a time can and something there uses it."""
+        claim, changed = self.cluster.claim, {**manifest, "spec": dict(manifest["spec"])}
+        with contextlib.suppress(Refused):
+            found = self.find("persistentvolumeclaims", claim)
+            if found is None or "ReadWriteMany" in found["spec"].get("accessModes", []):
+                return changed
+            for pod in self.all("pods", fieldSelector="status.phase=Running"):
+                mounted = [volume.get("persistentVolumeClaim", {}).get("claimName") for volume in pod["spec"].get("volumes", [])]
+                if claim in mounted and pod["spec"].get("nodeName"):
+                    fields = [{"key": "metadata.name", "operator": "In", "values": [pod["spec"]["nodeName"]]}]
+                    terms = {"nodeSelectorTerms": [{"matchFields": fields}]}
+                    changed["spec"]["affinity"] = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
+                    return changed
+        return changed
+
+    def allowed(self, verb: str, group: str, resource: str, subresource: str = "") -> bool | None:
+        """May I? None where the cluster doesn't say."""
+        asked = {"namespace": self.namespace, "verb": verb, "group": group, "resource": resource, **({"subresource": subresource} if subresource else {})}
+        body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": {"resourceAttributes": asked}}
+        try:
+            return bool(self._answer("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", {}, body)["status"]["allowed"])
+        except Refused:
+            return None
+
+    def open(self, pod: str, command: Sequence[str]) -> Process:
+        """Start a process in `pod`; Broken if the connection can't be made."""
+        api = client.CoreV1Api(client.ApiClient(self._client.configuration))  # its own client: a stream takes the client's transport over
+        options = {"stderr": True, "stdin": True, "stdout": True, "tty": False, "_preload_content": False, "binary": True}
+        try:
+            return Process(pod, stream.stream(api.connect_get_namespaced_pod_exec, pod, self.namespace, command=list(command), **options))
+        except client.ApiException as error:
+            raise Broken(f"Could not run a command in pod {pod}: {_short(error.reason or error)}") from None
+
+    def run_in(self, pod: str, command: Sequence[str], out: Callable[[bytes], None], err: Callable[[bytes], None]) -> int:
+        """Run `command` in `pod` and pass on what it prints; returns its exit code. ClusterError if the connection breaks."""
+        process = self.open(pod, command)
+        try:
+            while not process.over:
+                process.read(5)
+                if block := process.errors():
+                    err(block)
+                if block := process.taken():
+                    out(block)
+            return process.exit_code()
+        finally:
+            process.close()
+
+    @contextlib.contextmanager
+    def pod(self, manifest: Mapping[str, Any], seconds: float = 300) -> Iterator[str]:
+        """A pod for as long as the block lasts; its name, once it runs. ClusterError says why it doesn't."""
+        name = manifest["metadata"]["name"]
+        self.ask("create a pod", self.create, "pods", self.beside_the_claim(manifest))
+        try:
+            self._await(name, seconds)
+            yield name
+        finally:
+            self._drop(name)
+
+    def run_pod(self, manifest: Mapping[str, Any], out: Callable[[bytes], None], seconds: float = 300) -> int:
+        """Run a pod to its end and pass on what it prints; returns its exit code. The pod is removed, whatever happens."""
+        name, unseen = manifest["metadata"]["name"], Unseen()
+        self.ask("create a pod", self.create, "pods", self.beside_the_claim(manifest))
+        try:
+            self._await(name, seconds, ("Running", "Succeeded", "Failed"))
+            ends = float("inf")
+            while True:
+                found = self.ask("read a pod", self.get, self.path("pods", name))  # before the reading: then nothing can come after it
+                over, whole = found["status"].get("phase") in ("Succeeded", "Failed"), True
+                try:
+                    for lines in self.log(name, manifest["spec"]["containers"][0]["name"], unseen.reconnected()):
+                        for text in unseen.fresh(lines):
+                            out(text)
+                except ClusterAway:
+                    whole = False
+                if over:
+                    ends = min(ends, time.monotonic() + PATIENCE)
+                    if whole or time.monotonic() > ends:
+                        ended = [(status.get("state") or {}).get("terminated") for status in found["status"].get("containerStatuses") or []]
+                        return int(ended[0]["exitCode"]) if ended and ended[0] else ClusterError.exit_code
+                time.sleep(0.5)
+        finally:
+            self._drop(name)
+
+    def _drop(self, name: str) -> None:
+        with contextlib.suppress(ClusterError):
+            self._answer("DELETE", self.path("pods", name), {"gracePeriodSeconds": "1"})
+
+    def _await(self, name: str, seconds: float, phases: Sequence[str] = ("Running",)) -> None:
+        end = time.monotonic() + seconds
+        while True:
+            found = self.ask("read a pod", self.get, self.path("pods", name))
+            phase = found["status"].get("phase")
+            if phase in phases:
+                return
+            why = trouble(found)
+            if phase in ("Failed", "Succeeded"):
+                raise ClusterError(f"The pod {name} ended at once ({why or 'without a word'}); `kubectl logs {name}` may say why.")
+            if why and (hopeless(found) or time.monotonic() > end):
+                raise ClusterError(f"The pod {name} can't start: {why}.")
+            if time.monotonic() > end:
+                raise ClusterError(f"The pod {name} didn't start within {seconds:.0f} s; `kubectl describe pod {name}` may say why.")
+            time.sleep(0.5)
+
+
+class _Forgotten:
+    def write(self, block: bytes) -> None:
+        """Keep nothing."""
+
+
+class Process:
+    """A process in a pod, by its streams, in bytes."""
+
+    def __init__(self, pod: str, socket: Any) -> None:
+        self.pod, self._socket = pod, socket
+        socket._all = _Forgotten()  # the client would keep a copy of all that ever came
+
+    @property
+    def over(self) -> bool:
+        """True once the connection has ended and everything that came was taken."""
+        return not self._socket.is_open()
+
+    def write(self, block: bytes) -> None:
+        """Send to its stdin."""
+        with self._watched():
+            self._socket.write_stdin(block)
+
+    def read(self, seconds: float) -> None:
+        """Wait up to `seconds` for something to arrive."""
+        with self._watched():
+            self._socket.update(timeout=seconds)
+
+    def taken(self) -> bytes:
+        """What has arrived on stdout since the last call."""
+        with self._watched():
+            return bytes(self._socket.read_stdout(timeout=0))
+
+    def errors(self) -> bytes:
+        """What has arrived on stderr since the last call."""
+        with self._watched():
+            return bytes(self._socket.read_stderr(timeout=0))
+
+    def exit_code(self) -> int:
+        """How it ended; Broken if the connection was lost before that was known."""
+        try:
+            return int(self._socket.returncode)
+        except (TypeError, KeyError, ValueError, IndexError, AttributeError):
+            raise Broken(f"The connection to pod {self.pod} was lost; try again.") from None
+
+    def close(self) -> None:
+        """End the connection, and with it the process' input."""
+        with contextlib.suppress(Exception):
+            self._socket.close(timeout=1)
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        from websocket import WebSocketException
+
+        try:
+            yield
+        except (WebSocketException, OSError, ValueError) as error:
+            raise Broken(f"The connection to pod {self.pod} broke ({_short(error)}); try again.") from None
+
+
+def trouble(pod: Mapping[str, Any]) -> str:
+    """Why a pod doesn't run, in the cluster's words and with what to do; empty if nothing is wrong with it."""
+    status = pod.get("status", {})
+    for container in status.get("containerStatuses") or []:
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        if waiting.get("reason") in UNPULLABLE:
+            return f"the image {container['image']} can't be pulled ({waiting.get('message') or waiting['reason']}); check `registry`, `tag` and `pull_secrets`"
+        if waiting.get("reason") and waiting["reason"] not in STARTING:
+            return f"{waiting['reason']}: {waiting.get('message', '')}".rstrip(": ")
+    for condition in status.get("conditions") or []:
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return f"it has no place ({condition.get('message', condition.get('reason', ''))})"
+    return str(status.get("message") or "")
+
+
+def hopeless(pod: Mapping[str, Any]) -> bool:
+    """True if waiting won't help: an image that can't be pulled, a setting that is missing."""
+    for container in pod.get("status", {}).get("containerStatuses") or []:
+        waiting = ((container.get("state") or {}).get("waiting") or {}).get("reason", "")
+        if waiting in (*UNPULLABLE, "CreateContainerConfigError"):
+            return True
+    return False
+
+
+def _short(error: object) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+
+
+def needs_claim(access: Access) -> None:
+    """ClusterError if there is no claim: a pod would wait for it in vain."""
+    from vasevqa.backends.kubernetes.api import Refused
+
+    name = access.cluster.claim
+    try:
+        claim = access.find("persistentvolumeclaims", name)
+    except Refused:
+        return  # it may not look; the launcher's pod will say
+    if claim is None:
+        raise ClusterError(
+            f"There is no claim {name} in namespace {access.namespace}; `helm install vasevqa helm/vasevqa` or `kubectl apply -k k8s` makes it, "
+            "or name yours as `claim` in the Cluster file."
+        )

@@ -1,0 +1,220 @@
+"""The Kubernetes objects of a run, as plain mappings: one Job for each attempt of a step, and a ConfigMap that owns them.
+
+Rendering is pure: the same task, settings and placement give the same manifest. Only fields of batch/v1 and v1 that every
+server since 1.20 knows are used, since an older server drops silently what it doesn't know.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vasevqa import __version__, files
+from vasevqa.backends.base import Task
+from vasevqa.backends.cluster import Cluster
+from vasevqa.backends.environment import SECRETS, container_environment, stage_environment
+from vasevqa.errors import ConfigError
+from vasevqa.spec import Resources, quantity_bytes
+
+PREFIX = "vasevqa/"  # of our own labels and annotations
+VOLUME, RUN, STEP, KEY, ATTEMPT, JOB = (f"{PREFIX}{word}" for word in ("volume", "run", "step", "key", "attempt", "job"))
+HASH, LOG = f"{PREFIX}artifact", f"{PREFIX}log"  # annotations
+CONTAINER = "stage"
+GRACE = 60  # seconds from SIGTERM to SIGKILL: time for a checkpoint, and more than any launcher waits
+KEPT = 7 * 86400  # seconds that a finished Job stays if no launcher ever comes back for it
+TMP = "/tmp"  # noqa: S108 - the pod's own
+
+Manifest = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What only the cluster at hand can tell: who owns the Job, and where a claim that one node alone can mount keeps it.
+
+    `together` puts all pods of the volume on one node, `node` says on which, once something there uses the claim.
+    `environ` is the launcher's environment, of which proxies and hub settings are passed on.
+    """
+
+    owner: Mapping[str, str] | None = None  # name and uid of the run's ConfigMap
+    together: bool = False
+    node: str | None = None
+    environ: Mapping[str, str] = field(default_factory=dict)
+
+
+def volume_id(cluster: Cluster) -> str:
+    """A label for everything that belongs to one volume: the claim and the folder in it."""
+    return files.digest_json([cluster.claim, _claim_path(cluster)])[:16]
+
+
+def artifact_hash(task: Task, cluster: Cluster) -> str:
+    """Two Jobs of one name that have it in common make the same artifact on the same volume, whichever run submitted them.
+
+    Not the whole spec: two runs share a Job though their log folders, deadlines and resources differ.
+    """
+    return files.digest_json({"claim": cluster.claim, "path": _claim_path(cluster), "volume": str(task.volume), "step": task.step, "key": task.key})[:32]
+
+
+def _claim_path(cluster: Cluster) -> str:
+    return str(Path(cluster.claim_path)) if cluster.claim_path.strip("/.") else ""
+
+
+def standard_labels(cluster: Cluster, component: str) -> dict[str, str]:
+    """The labels that everything of a volume has."""
+    return {
+        **cluster.labels,
+        "app.kubernetes.io/name": "vasevqa",
+        "app.kubernetes.io/component": component,
+        "app.kubernetes.io/part-of": "vasevqa",
+        "app.kubernetes.io/managed-by": "vasevqa",
+        "app.kubernetes.io/version": __version__,
+        VOLUME: volume_id(cluster),
+    }
+
+
+def render_run(run: str, recipe: str, volume: Path, cluster: Cluster, owner: Mapping[str, str] | None = None) -> Manifest:
+    """The ConfigMap that owns a run's Jobs: deleting it deletes them."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": f"vase-run-{run}", "labels": {**standard_labels(cluster, "run"), RUN: run}, **_owned(owner)},
+        "data": {"volume": str(volume), "recipe.yaml": recipe},
+    }
+
+
+def _owned(owner: Mapping[str, str] | None) -> dict[str, Any]:
+    return {"ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": owner["name"], "uid": owner["uid"]}]} if owner else {}
+
+
+def render_job(task: Task, cluster: Cluster, placement: Placement | None = None) -> Manifest:
+    """The Job of one attempt. ConfigError if the task reads something that no pod can see."""
+    if task.reads:
+        raise ConfigError(f"The input {task.reads[0]} lies outside the volume {task.volume}, where no pod sees it; put it there (`vasevqa upload`).")
+    place = placement or Placement()
+    labels = {**standard_labels(cluster, task.stage), RUN: task.run, STEP: task.step, KEY: task.key[:63], ATTEMPT: str(task.attempt), JOB: task.name}
+    log = str(task.log.relative_to(task.volume)) if task.log.is_relative_to(task.volume) else str(task.log)
+    asked = task.resources
+    spec: Manifest = {
+        "backoffLimit": 0,  # one Job is one attempt: the remedy for a failure often changes the Job
+        "ttlSecondsAfterFinished": KEPT,
+        "template": {"metadata": {"labels": labels, "annotations": dict(cluster.annotations)}, "spec": _pod(task, cluster, place)},
+    }
+    if asked.run_deadline is not None:
+        # The launcher minds the deadline. This is for one that never comes back: a stage that hangs mustn't keep its GPUs.
+        spec["activeDeadlineSeconds"] = asked.queue_deadline + asked.start_deadline + asked.run_deadline
+    queue = {"kueue.x-k8s.io/queue-name": cluster.queue} if cluster.queue else {}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": task.name,
+            "labels": {**labels, **queue},
+            "annotations": {HASH: artifact_hash(task, cluster), LOG: log},
+            **_owned(place.owner),
+        },
+        "spec": spec,
+    }
+
+
+def _pod(task: Task, cluster: Cluster, place: Placement) -> Manifest:
+    mount: Manifest = {"name": "volume", "mountPath": str(task.volume)}
+    if _claim_path(cluster):
+        mount["subPath"] = _claim_path(cluster)
+    pod: Manifest = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": GRACE,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": cluster.user,
+            "runAsGroup": cluster.group,
+            "fsGroup": cluster.group,
+            "fsGroupChangePolicy": "OnRootMismatch",  # a volume of a million images isn't walked through at each start
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [
+            {
+                "name": CONTAINER,
+                "image": task.image or cluster.image(task.stage),
+                "imagePullPolicy": cluster.pull_policy,
+                "args": list(task.arguments),
+                "env": _variables(task, cluster, place.environ),
+                "resources": _resources(task.resources, cluster),
+                "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": True},
+                "volumeMounts": [mount, {"name": "tmp", "mountPath": TMP}, {"name": "shm", "mountPath": "/dev/shm"}],  # noqa: S108
+            }
+        ],
+        "volumes": [
+            {"name": "volume", "persistentVolumeClaim": {"claimName": cluster.claim}},
+            {"name": "tmp", "emptyDir": {}},
+            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": task.resources.shm}},  # 64 MiB without it
+        ],
+    }
+    optional = {
+        "nodeSelector": dict(cluster.node_selector),
+        "tolerations": [toleration.model_dump(by_alias=True, exclude_none=True) for toleration in cluster.tolerations],
+        "imagePullSecrets": [{"name": name} for name in cluster.pull_secrets],
+        "priorityClassName": cluster.priority_class,
+        "runtimeClassName": cluster.runtime_class,
+        "affinity": _affinity(task.resources, cluster, place),
+    }
+    return {**pod, **{name: value for name, value in optional.items() if value}}
+
+
+def _resources(asked: Resources, cluster: Cluster) -> Manifest:
+    """Memory and GPUs as request and limit alike, so that what is asked for is there; CPUs as a request that may be exceeded."""
+    both: dict[str, str] = {"memory": asked.memory}
+    if asked.gpus:
+        both[asked.gpu_resource or cluster.gpu_resource] = str(asked.gpus)
+    if asked.ephemeral_storage:
+        both["ephemeral-storage"] = asked.ephemeral_storage
+    return {"requests": {"cpu": f"{round(asked.cpus * 1000)}m" if asked.cpus % 1 else str(int(asked.cpus)), **both}, "limits": dict(both)}
+
+
+def _affinity(asked: Resources, cluster: Cluster, place: Placement) -> Manifest:
+    term: Manifest = {}
+    wanted = []
+    if asked.gpus and asked.gpu_memory:
+        least = math.ceil(quantity_bytes(asked.gpu_memory) / 2**20)
+        wanted.append({"key": cluster.gpu_memory_label, "operator": "Gt", "values": [str(least - 1)]})
+    if asked.gpus and asked.gpu_product:
+        wanted.append({"key": cluster.gpu_product_label, "operator": "In", "values": [asked.gpu_product]})
+    if wanted:
+        term["matchExpressions"] = wanted
+    if place.node:
+        term["matchFields"] = [{"key": "metadata.name", "operator": "In", "values": [place.node]}]
+    affinity: Manifest = {}
+    if term:
+        affinity["nodeAffinity"] = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
+    if place.together:
+        # The first pod may go anywhere, for a pod that matches its own rule needs no other.
+        affinity["podAffinity"] = {
+            "requiredDuringSchedulingIgnoredDuringExecution": [
+                {"labelSelector": {"matchLabels": {VOLUME: volume_id(cluster)}}, "topologyKey": "kubernetes.io/hostname"}
+            ]
+        }
+    return affinity
+
+
+def _variables(task: Task, cluster: Cluster, environ: Mapping[str, str]) -> list[Manifest]:
+    """The container's environment. Secrets are references: no manifest, event or log ever holds a value."""
+    caches = ("HF_HOME", "TORCH_HOME")  # only the volume is there in a pod
+    passed = {name: value for name, value in environ.items() if name not in caches or Path(value).is_relative_to(task.volume)}
+    plain = {
+        "HOME": TMP,
+        "USER": "vasevqa",  # for libraries that ask who we are: the uid has no entry in the image's passwd
+        "LOGNAME": "vasevqa",
+        **cluster.over(container_environment(task, math.ceil(task.resources.cpus), passed)),
+        **stage_environment(task),
+    }
+    if not task.resources.gpus:
+        plain["NVIDIA_VISIBLE_DEVICES"] = "void"  # an image that says `all` would see GPUs it has no claim to
+    secret = set(SECRETS) | set(cluster.secrets)
+    references = [
+        {"name": name, "valueFrom": {"secretKeyRef": {"name": where.secret, "key": where.key, "optional": False}}}
+        for name, where in sorted(cluster.secrets.items())
+    ]
+    return [{"name": name, "value": value} for name, value in sorted(plain.items()) if name not in secret] + references

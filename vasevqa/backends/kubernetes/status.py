@@ -1,0 +1,251 @@
+"""What the cluster's objects say of a job: where it stands, what it waits for and how it ended. Pure: from mappings to sentences."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+from vasevqa.backends.base import Outcome, State
+from vasevqa.backends.kubernetes.stage_job import CONTAINER
+
+Object = Mapping[str, Any]
+LOST_SECONDS = 60.0  # past its grace period a pod that is still being deleted has lost its node
+# Ways in which a place is taken from a pod, as the kubelet or a controller calls them.
+TAKEN = {
+    "Evicted": "evicted",
+    "Preempted": "preempted",
+    "Preempting": "preempted",
+    "Terminated": "its node shut down",
+    "Shutdown": "its node shut down",
+    "NodeShutdown": "its node shut down",
+    "NodeLost": "its node was lost",
+    "NodeAffinity": "its node refused it",
+    "UnexpectedAdmissionError": "its node refused it",
+    "PreemptionByScheduler": "preempted",
+    "DeletionByTaintManager": "its node was drained or lost",
+    "EvictionByEvictionAPI": "evicted",
+    "DeletionByPodGC": "its node was lost",
+    "TerminationByKubelet": "its node ended it",
+}
+IMAGE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable", "SignatureValidationFailed"}
+CANT_START = {*IMAGE, "CreateContainerConfigError"}
+PASSING = ("No API token found",)  # right after a namespace was made; mends itself
+MOUNTS = {"FailedMount", "FailedAttachVolume"}
+LONGEST = 400  # characters of a message that isn't ours
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A job as the cluster shows it: the Job (None: it is deleted), its pods, oldest first, and warnings about either."""
+
+    job: Object | None
+    pods: Sequence[Object] = ()
+    warnings: Sequence[Object] = ()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What sentences about a job name: its image, its requests, and where it was to run."""
+
+    image: str
+    requests: Mapping[str, str] = field(default_factory=dict)
+    namespace: str = ""
+    claim: str = ""
+    queue: str = ""
+    free: str = ""  # what the nodes have, if that may be seen
+
+
+def asked_of(job: Object, namespace: str) -> Asked:
+    """What `job` asks for, from its own spec."""
+    pod = job["spec"]["template"]["spec"]
+    container = pod["containers"][0]
+    labels = job["metadata"].get("labels", {})
+    claim = next((volume["persistentVolumeClaim"]["claimName"] for volume in pod.get("volumes", []) if "persistentVolumeClaim" in volume), "")
+    requests = {**container["resources"].get("limits", {}), **container["resources"].get("requests", {})}
+    return Asked(container["image"], requests, namespace, claim, labels.get("kueue.x-k8s.io/queue-name", ""))
+
+
+def status_of(pod: Object) -> Object:
+    """The status of the pod's container; empty before the kubelet knows it."""
+    statuses = pod.get("status", {}).get("containerStatuses") or []
+    return next((status for status in statuses if status["name"] == CONTAINER), {})
+
+
+def began(pod: Object) -> bool:
+    """True once the container runs or has run: it has a log."""
+    state = status_of(pod).get("state", {})
+    return "running" in state or bool(state.get("terminated", {}).get("containerID") or state.get("terminated", {}).get("startedAt"))
+
+
+def ended(pod: Object, now: datetime | None = None) -> bool:
+    """True if nothing of the pod runs any more, or nobody will ever hear of it."""
+    if pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
+        return True
+    gone_by = pod["metadata"].get("deletionTimestamp")
+    if gone_by is not None and status_of(pod).get("state", {}).get("waiting", {}).get("reason") in CANT_START:
+        return True  # and never will: the kubelet only takes its time to say so
+    return gone_by is not None and ((now or datetime.now(timezone.utc)) - moment(gone_by)).total_seconds() > LOST_SECONDS
+
+
+def moment(stamp: str) -> datetime:
+    """The time that an object's stamp says (RFC 3339; fractions may be of any length)."""
+    whole, _, fraction = stamp.rstrip("Z").partition(".")
+    return datetime.strptime(f"{whole}.{(fraction or '0')[:6]}", "%Y-%m-%dT%H:%M:%S.%f").replace(tzinfo=timezone.utc)
+
+
+def condition(thing: Object, kind: str) -> Object:
+    """A condition of a Job or pod that holds; empty if it doesn't."""
+    found = (entry for entry in thing.get("status", {}).get("conditions") or [] if entry["type"] == kind and entry["status"] == "True")
+    return next(found, {})
+
+
+def state_of(seen: Seen, now: datetime | None = None) -> State:
+    """Where the job stands. A Job's verdict counts only when its pods have ended too; a pod that succeeded needs no verdict."""
+    alive = [pod for pod in seen.pods if not ended(pod, now)]
+    if seen.job is None:
+        return State.RUNNING if alive else State.GONE
+    if not alive:
+        if any(pod["status"].get("phase") == "Succeeded" for pod in seen.pods):
+            return State.FINISHED
+        if condition(seen.job, "Complete") or condition(seen.job, "Failed"):
+            return State.FINISHED
+        if seen.job["spec"].get("suspend"):  # a queue took its place, and may give it another
+            return State.PENDING
+    # Between a pod's failure and the verdict nothing new is told: there may be another pod.
+    newest = alive[-1] if alive else (seen.pods[-1] if seen.pods else None)
+    if newest is None:
+        return State.PENDING
+    if began(newest) or newest["status"].get("phase") in ("Running", "Failed"):
+        return State.RUNNING
+    return State.STARTING if newest["spec"].get("nodeName") else State.PENDING
+
+
+def note_of(seen: Seen, asked: Asked) -> str:
+    """One sentence: what the job waits for and what to do about it. Empty if it waits for nothing of note."""
+    if seen.job is None:
+        return ""
+    newest = next((pod for pod in reversed(seen.pods) if not ended(pod)), None)
+    if newest is None:
+        return "" if seen.pods and not seen.job["spec"].get("suspend") else _no_pod(seen, asked)
+    if not newest["spec"].get("nodeName"):
+        return _no_place(newest, asked)
+    if began(newest):
+        return ""
+    return _no_start(newest, seen, asked)
+
+
+def _no_pod(seen: Seen, asked: Asked) -> str:
+    assert seen.job is not None
+    if seen.job["spec"].get("suspend"):
+        return f"It waits in the queue {asked.queue or 'of the cluster'} to be admitted."
+    messages = [str(event.get("message", "")) for event in seen.warnings if event.get("reason") == "FailedCreate"]
+    message = next((text for text in reversed(messages) if not any(word in text for word in PASSING)), "")
+    if not message:
+        return ""
+    why = short(re.sub(r'^Error creating: (pods "[^"]*" is forbidden: )?', "", message))
+    if "exceeded quota" in message:
+        return f"It gets no pod, for the quota of namespace {asked.namespace} is used up ({why}); free some of it, ask for less, or have it raised."
+    if "maximum" in message or "minimum" in message:
+        return f"It gets no pod, for a LimitRange of namespace {asked.namespace} forbids what it asks ({why}); change the step's resources."
+    if "PodSecurity" in message or "security" in message.lower():
+        return f"It gets no pod, for a security policy forbids it ({why}); ask the cluster's administrator."
+    return f"It gets no pod ({why}); mend that, it then starts by itself."
+
+
+def _no_place(pod: Object, asked: Asked) -> str:
+    conditions = pod.get("status", {}).get("conditions") or []
+    scheduled = next((entry for entry in conditions if entry["type"] == "PodScheduled" and entry["status"] == "False"), None)
+    if scheduled is None:
+        return ""
+    message = short(str(scheduled.get("message", "")))
+    if scheduled.get("reason") == "SchedulingGated":
+        return f"It waits in the queue {asked.queue or 'of the cluster'} to be admitted."
+    if "persistentvolumeclaim" in message.lower() and ("not found" in message or "being deleted" in message):
+        return f"There is no claim {asked.claim} in namespace {asked.namespace}; create it, or name another `claim` in the Cluster file."
+    if "unbound immediate PersistentVolumeClaims" in message:
+        return f"The claim {asked.claim} has no volume yet ({message}); look at `kubectl describe pvc {asked.claim}`."
+    wants = ", ".join(f"{amount} {name}" for name, amount in sorted(asked.requests.items()))
+    free = f" The nodes have: {asked.free}." if asked.free else ""
+    return f"It has no place yet: {message}. It asks for {wants}.{free} It waits until there is room; ask for less in the recipe's resources otherwise."
+
+
+def _no_start(pod: Object, seen: Seen, asked: Asked) -> str:
+    waiting = status_of(pod).get("state", {}).get("waiting", {})
+    reason, message = str(waiting.get("reason", "")), short(str(waiting.get("message", "")))
+    if reason in IMAGE:
+        return (
+            f"The image {asked.image} can't be had ({message or reason}); push it, or mend `registry`, `tag`, `images` or `pull_secrets` in the Cluster file."
+        )
+    if reason == "CreateContainerConfigError":
+        what = "create that Secret, or change `secrets` in the Cluster file" if "secret" in message.lower() else "mend that"
+        return f"Its container can't be made ({message}); {what}."
+    if reason in ("CreateContainerError", "RunContainerError", "CrashLoopBackOff"):
+        return f"Its container can't be started ({message or reason})."
+    mounts = [event for event in seen.warnings if event.get("reason") in MOUNTS and event.get("involvedObject", {}).get("uid") == pod["metadata"]["uid"]]
+    if mounts:
+        return f"Its volumes can't be mounted ({short(str(mounts[-1].get('message', '')))}); look at the claim {asked.claim} and its volume."
+    sandbox = [event for event in seen.warnings if event.get("reason") == "FailedCreatePodSandBox"]
+    if sandbox:
+        return f"The node can't make its pod ({short(str(sandbox[-1].get('message', '')))})."
+    return ""
+
+
+def short(message: str) -> str:
+    """A foreign message as part of a sentence."""
+    line = " ".join(message.split()).rstrip(".")
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
+
+
+def outcome_of(seen: Seen) -> Outcome:
+    """How a job ended, by its newest pod and the Job's own verdict."""
+    failed = condition(seen.job or {}, "Failed")
+    if any(pod["status"].get("phase") == "Succeeded" for pod in seen.pods):
+        return Outcome(0)
+    if failed.get("reason") == "DeadlineExceeded":
+        return Outcome(None, message=short(str(failed.get("message", ""))), overdue=True)
+    pod = seen.pods[-1] if seen.pods else None
+    if pod is None:
+        return Outcome(None, message="its pod vanished", transient=True)
+    end = status_of(pod).get("state", {}).get("terminated", {})
+    code = end.get("exitCode")
+    message = short(str(end.get("message") or pod["status"].get("message") or ""))
+    if end.get("reason") == "OOMKilled":
+        return Outcome(code, oom=True)
+    how = _taken(pod)
+    # A stage that had ended by itself before it was to go has said why.
+    if how and code in (None, 137, 143):
+        return Outcome(code, message=f"{how}{f': {message}' if message else ''}", transient=True)
+    if code is None:
+        return Outcome(None, message="its pod vanished", transient=True)
+    if end.get("reason") in ("StartError", "ContainerCannotRun"):
+        return Outcome(126, message=f"it can't be started: {message}")
+    return Outcome(code, message=message)
+
+
+def _taken(pod: Object) -> str:
+    """How its place was taken from the pod; empty if it wasn't."""
+    reason = str(pod["status"].get("reason") or "")
+    if reason in TAKEN or reason.startswith("OutOf"):
+        return TAKEN.get(reason, "its node had no room after all")
+    disrupted = condition(pod, "DisruptionTarget")
+    if disrupted:
+        return TAKEN.get(str(disrupted.get("reason")), str(disrupted.get("reason")))
+    return "its pod was deleted, by a drain or by hand" if pod["metadata"].get("deletionTimestamp") else ""
+
+
+def image_of(pod: Object, asked: str) -> tuple[str, str]:
+    """The image that the pod runs: as a reference by digest, if it is one of the repository asked for, and as the id that the node gives it."""
+    known = str(status_of(pod).get("imageID", "")).removeprefix("docker-pullable://")
+    repository, _, digest = known.partition("@")
+    return (known if digest and full_name(repository) == full_name(re.split(r"@|:[^/]*$", asked)[0]) else "", known)
+
+
+def full_name(repository: str) -> str:
+    """A repository with the registry that its short form leaves out."""
+    first, slash, _ = repository.partition("/")
+    if slash and ("." in first or ":" in first or first == "localhost"):
+        return repository
+    return f"docker.io/{repository}" if slash else f"docker.io/library/{repository}"

@@ -1,0 +1,119 @@
+"""A collection of the cluster kept in memory by one watch, so that nobody has to ask: listed once, then told of each change."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, sleep_using_event, stop_when_event_set, wait_random_exponential
+
+from vasevqa.backends.kubernetes.api import Api, Object
+from vasevqa.errors import ClusterError
+
+LONGEST_PAUSE = 5.0  # seconds between two attempts to reach a server that went away
+SHORTEST = 1.0  # seconds from one list to the next
+
+
+class Mirror(threading.Thread):
+    """The objects at `path` that `query` selects, by UID. `changed(object, alive)` is called with `news` held, as is everything that reads.
+
+    The constructor lists once: ClusterError if that may not or cannot be done. Then `start` watches: from the version of the list
+    on, over ends of the watch that the server plans, with a new list after each that it doesn't plan.
+    """
+
+    def __init__(self, api: Api, path: str, query: dict[str, str], news: threading.Condition, changed: Callable[[Object, bool], None]) -> None:
+        super().__init__(name=f"watch {path.rsplit('/', 1)[-1]}", daemon=True)
+        self.objects: dict[str, Object] = {}
+        self.away = ""  # why the server can't be asked, while that is so
+        self.since = 0.0  # on the monotonic clock: since when
+        self._api, self._path, self._query, self._news, self._changed = api, path, query, news, changed
+        self._closing = threading.Event()
+        self._version = ""
+        self._list()
+
+    def close(self) -> None:
+        """Stop at the next opportunity."""
+        self._closing.set()
+
+    def add(self, thing: Object) -> None:
+        """Know of an object before the watch tells of it. Call it with `news` held."""
+        known = self.objects.get(thing["metadata"]["uid"])
+        if known is None:
+            self.objects[thing["metadata"]["uid"]] = {**thing, "added": time.monotonic()}
+
+    def drop(self, uid: str) -> None:
+        """Forget an object that was deleted, before the watch tells of it. Call it with `news` held."""
+        self.objects.pop(uid, None)
+
+    def run(self) -> None:
+        """Watch until `close`."""
+        patience = Retrying(
+            retry=retry_if_exception_type(ClusterError),
+            wait=wait_random_exponential(multiplier=0.2, max=LONGEST_PAUSE),
+            stop=stop_when_event_set(self._closing),
+            sleep=sleep_using_event(self._closing),
+            before_sleep=self._broke,
+            retry_error_callback=lambda state: None,
+        )
+        while not self._closing.is_set():
+            self._watch()
+            patience(self._list)
+
+    def _broke(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        with self._news:
+            self.since = self.since if self.away else time.monotonic()
+            self.away = str(error)
+            self._news.notify_all()
+
+    def _reached(self) -> None:
+        with self._news:
+            if self.away:
+                self.away = ""
+                self._news.notify_all()
+
+    def _list(self) -> None:
+        began = time.monotonic()
+        listed = self._api.get(self._path, **self._query)
+        with self._news:
+            found = {thing["metadata"]["uid"]: thing for thing in listed["items"]}
+            # What was added after the question was asked need not be in the answer.
+            gone = [thing for uid, thing in self.objects.items() if uid not in found and thing.get("added", 0.0) < began]
+            for thing in gone:
+                self._tell(thing, False)
+            for thing in found.values():
+                self._tell(thing, True)
+            self._version = listed["metadata"]["resourceVersion"]
+        self._reached()
+
+    def _watch(self) -> None:
+        """Follow changes until something breaks: then all is listed anew, which also says whether the server is away."""
+        while not self._closing.is_set():
+            began = time.monotonic()
+            try:
+                for event in self._api.watch(self._path, self._version, **self._query):
+                    self._reached()
+                    if event["type"] == "ERROR":  # 410: too long away; anything else is as good a reason to list anew
+                        break
+                    thing: Any = event["object"]
+                    with self._news:
+                        self._version = thing["metadata"]["resourceVersion"]
+                        if event["type"] != "BOOKMARK":
+                            self._tell(thing, event["type"] != "DELETED")
+                else:
+                    continue
+            except ClusterError:
+                pass
+            self._closing.wait(max(0.0, SHORTEST - (time.monotonic() - began)))
+            return
+
+    def _tell(self, thing: Object, alive: bool) -> None:
+        uid = thing["metadata"]["uid"]
+        if alive:
+            self.objects[uid] = thing
+        else:
+            self.objects.pop(uid, None)
+        self._changed(thing, alive)
+        self._news.notify_all()

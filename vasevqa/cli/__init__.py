@@ -1,0 +1,93 @@
+"""The `vasevqa` command: a thin face of the library, one module a command, named like it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import sys
+
+import click
+
+from vasevqa import __version__
+from vasevqa.errors import Terminated, VaseError, storage_error
+
+# Mounted by name: a command's module is imported when it is used, so that `--help` stays quick.
+COMMANDS = {
+    "attach": "Follow a run in the cluster.",
+    "cancel": "Stop RUN and its running steps.",
+    "clean": "List what no run points to; remove it with --yes.",
+    "doctor": "Check the place before spending GPU hours.",
+    "download": "Bring results of a run from the cluster.",
+    "logs": "Print the logs of RUN, or of its STEP.",
+    "plan": "Show what `run` would do, and why.",
+    "recipe": "Describe every step and its parameters, or list RECIPE's stages.",
+    "report": "Write the report of RUN anew and say where it is.",
+    "repro": "Print the `docker run` that repeats STEP of RUN.",
+    "reward": "Explain the reward of an answer.",
+    "run": "Run RECIPE, as far as its artifacts are missing.",
+    "sample": "Draw synthetic vases (and make tiny models) for the demo.",
+    "status": "Show the steps of RUN, and the other runs.",
+    "submit": "Run a recipe in the cluster.",
+    "upload": "Bring files to the cluster's volume.",
+}
+
+
+class _Group(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"vasevqa.cli.{cmd_name}"), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_Group, context_settings={"max_content_width": 120})
+@click.version_option(__version__, prog_name="vasevqa")
+def cli() -> None:
+    """Photographs of ancient vases in, a fine-tuned vision-language model out."""
+
+
+def main(context: object = None) -> None:
+    """The console script: runs the command, prints one sentence for an expected error, ends with its exit code.
+
+    `context`: a cli.context.Context, for who has another pipeline or other backends.
+    """
+    import signal
+
+    def stop(number: int, frame: object) -> None:
+        raise Terminated
+
+    with contextlib.suppress(ValueError):
+        signal.signal(signal.SIGTERM, stop)
+    try:
+        cli(prog_name="vasevqa", standalone_mode=False, obj=context)
+    except VaseError as error:
+        _end(str(error), getattr(error, "code", error.exit_code))
+    except click.exceptions.Exit as end:
+        sys.exit(end.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort) as error:  # click turns the first into the second
+        if isinstance(error, Terminated) or isinstance(error.__cause__, Terminated):
+            _end("Stopped by SIGTERM; the same command goes on where it was.", 143)
+        _end("Stopped; the same command goes on where it was.", 130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)
+    except OSError as error:
+        known = storage_error(error, "write or read")
+        if known is None:
+            raise
+        _end(str(known), known.exit_code)
+
+
+def _end(message: str, code: int) -> None:
+    click.echo(f"error: {message}", err=True)
+    sys.exit(code)

@@ -1,0 +1,76 @@
+"""`vasevqa attach`: follow a run in the cluster, whoever started it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from vasevqa.backends.cluster import cluster_of
+from vasevqa.cli.options import cluster_option, namespace_option
+
+if TYPE_CHECKING:
+    from vasevqa.backends.kubernetes.session import Access
+
+
+@click.command()
+@click.argument("name", metavar="[RUN]", required=False)
+@cluster_option
+@namespace_option
+@click.option("--report", type=click.Path(path_type=Path, file_okay=False), help="at the end bring the run's report into this folder")
+def attach(name: str | None, cluster: Path | None, namespace: str | None, report: Path | None) -> None:
+    """Follow RUN, which `submit` or Helm started.
+
+    RUN is the name of a run or of a launch; without it, the newest launch.
+
+    \b
+    Example:
+      vasevqa attach vasevqa-my-vases-0123456789
+    """
+    from vasevqa.backends.kubernetes import launches
+    from vasevqa.backends.kubernetes.session import Access
+
+    access = Access(cluster_of(cluster, namespace))
+    sys.exit(follow_launch(access, launches.find(access, name), report, place_words(access, cluster)))
+
+
+def place_words(access: Access, cluster: Path | None) -> str:
+    """The options with which another command gets to the same place."""
+    mine = cluster is not None and "VASEVQA_OWNER_CONFIGMAP" not in os.environ  # the chart's lies in its own pod
+    return f" -n {access.namespace}" + (f" --cluster {shlex.quote(str(cluster))}" if mine else "")
+
+
+def follow_launch(access: Access, launch: str, report: Path | None, where: str) -> int:
+    """Show what the launcher prints until it is over; its exit code. Ctrl-C leaves the run alone (0)."""
+    from vasevqa.backends.kubernetes import launches
+
+    runs: list[str] = []
+
+    def say(line: str) -> None:
+        if match := re.fullmatch(r"run (\S+)", line):
+            runs.append(match[1])
+        if match := re.search(r"Report: \S+/runs/([^/]+)/report.html", line):
+            runs.append(match[1])
+        click.echo(line)
+
+    try:
+        code = launches.follow(access, launch, say, where)
+    except KeyboardInterrupt:
+        click.echo(
+            f"\nDetached: it goes on in the cluster. `vasevqa attach {launch}{where}` follows it again, "
+            f"and `kubectl -n {access.namespace} delete configmap {launch}` stops and removes it."
+        )
+        return 0
+    if runs and report is not None:
+        from vasevqa.transfer import fetching
+
+        fetching.fetch(access, f"runs/{runs[-1]}/report.html", report / f"{runs[-1]}.html")
+        click.echo(f"Report on this machine: {report / f'{runs[-1]}.html'}")
+    elif runs:
+        click.echo(f"`vasevqa download {runs[-1]} report.html{where}` brings its report here.")
+    return code

@@ -1,0 +1,72 @@
+"""`vasevqa clean`: list what no run points to, and remove it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from vasevqa.artifacts.volume import Volume
+from vasevqa.cli.context import Context, pass_context
+from vasevqa.cli.options import volume_option
+from vasevqa.errors import ConfigError, VaseError
+from vasevqa.pipeline.backend import backend_of
+from vasevqa.pipeline.garbage import HALF_MADE_SECONDS, backends, leftovers, remove, size
+from vasevqa.pipeline.runs import all_runs, find_run
+
+
+@click.command()
+@click.argument("names", metavar="[RUN]...", nargs=-1)
+@click.option("--yes", is_flag=True, help="remove; without it, only list")
+@volume_option
+@pass_context
+def clean(context: Context, names: tuple[str, ...], volume: Path, yes: bool) -> None:
+    """List what no run points to; remove it with --yes.
+
+    That is: artifacts of no run, unfinished work of runs that are over, finished jobs, and the RUNs named (whose artifacts are
+    then free to go unless another run points to them). Never inputs.
+    """
+    _clean(context, names, Volume(volume.absolute()), yes)
+
+
+def _clean(context: Context, names: tuple[str, ...], volume: Volume, yes: bool) -> None:
+    named = [find_run(volume, name) for name in names]
+    for run in named:
+        if run.state == "running":
+            raise ConfigError(f"Run {run.name} is running; cancel it first.")
+    jobs = [(backend, job, backend.state(job)) for backend in backends(volume, context.make_backend) for job in backend.existing("vase-")]
+    for run in named:
+        if any(backend.owner(job) == run.name and not state.over for backend, job, state in jobs):
+            raise ConfigError(f"A step of run {run.name} is still running; cancel the run first.")
+    working = tuple(f"{job.rpartition('-')[0]}-" for _, job, state in jobs if not state.over)
+    kept: set[tuple[str, str]] = set()
+    for run in all_runs(volume):
+        if run not in named:
+            kept |= {(step, path.name) for step, path in run.artifacts().items()}
+            if run.state in ("running", "interrupted"):  # what it found up to date and hasn't come to yet
+                kept |= set(run.keys().items())
+    found = [(run.path, "run") for run in named] + list(leftovers(volume, kept, working))
+    found += [(path, "job that never began") for path in volume.root.glob(".jobs/.vase-*") if time.time() - path.stat().st_mtime > HALF_MADE_SECONDS]
+    over = [(backend, job) for backend, job, state in jobs if state.over]
+    for backend, job in over:
+        if yes:
+            backend.remove(job)
+        click.echo(f"{'removed' if yes else 'would remove'}  finished job: {job}")
+    if yes:
+        for run in named:
+            try:
+                backend_of(run, context.make_backend).forget_run(run.name)
+            except VaseError as error:
+                click.echo(f"What the cluster keeps of {run.name} was not removed: {error}", err=True)
+    total = 0
+    for path, why in found:
+        freed = size(path)
+        if yes and not remove(volume, path):
+            continue
+        total += freed
+        click.echo(f"{'removed' if yes else 'would remove'}  {freed / 2**20:9.1f} MiB  {why}: {path.relative_to(volume.root)}")
+    if not found and not over:
+        click.echo("Nothing to clean.")
+    elif not yes:
+        click.echo(f"{total / 2**20:.1f} MiB in all; `vasevqa clean --yes` removes them.")

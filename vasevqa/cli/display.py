@@ -1,0 +1,138 @@
+"""What `vasevqa run` shows: a live table on a terminal, plain lines when piped, JSON lines with --json."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any
+
+from vasevqa.pipeline.events import Event, parse, progress_text
+from vasevqa.text import duration
+
+LINE_SECONDS = 5.0
+
+
+def sentence(event: Event) -> str | None:
+    """An event as a line for people, or None if it is of no interest to them."""
+    kind, step = event["event"], event.get("step", "")
+    if kind == "run-started":
+        return "\n".join(f"{name}: {why}" for name, why in event.get("skipped", {}).items()) or None
+    if kind == "step-started":
+        return _started(event)
+    if kind == "step-adopted":
+        return f"{step}: found running, adopted (attempt {event['attempt']})"
+    if kind == "step-waiting":
+        return f"{step}: {event['message']}"
+    if kind == "step-elsewhere":
+        return f"{step}: being made by another launcher, waiting for its artifact"
+    if kind == "step-done":
+        took = "" if event.get("seconds") is None else f" in {duration(event['seconds'])}"
+        return f"{step}: {'up to date' if event['hit'] else 'done' + took}{': ' + event['summary'] if event.get('summary') else ''}"
+    if kind == "attempt-failed":
+        return f"{step}: {event['message']}{' Trying again.' if event['retry'] else ''}"
+    if kind == "step-failed":
+        return f"{step}: failed; its log is {event['log']}"
+    if kind in ("stage-note", "stage-speed"):
+        return f"{step}: {event.get('text', '')}"
+    if kind == "step-refreshed":
+        return f"{step}: its artifact is made anew"
+    if kind == "step-cancelled":
+        return f"{step}: stopping"
+    return None
+
+
+def log_line(line: str) -> str | None:
+    """A line of a stage's log for people: its events as sentences, everything else as it is; None for what says nothing."""
+    event = next(parse([line]), None)
+    if event is None:
+        return line
+    kind = event["event"]
+    if kind == "progress":
+        return progress_text(event)
+    if kind == "phase":
+        return f"{event.get('what', '')}{': ' + str(event['total']) + ' ' + event.get('unit', '') if event.get('total') else ''}"
+    if kind == "metrics":
+        return ", ".join(f"{name} {value}" for name, value in event.items() if name not in ("event", "time"))
+    if kind in ("note", "summary", "speed"):
+        return str(event.get("text", ""))
+    return None  # an error is said in plain text as well
+
+
+def _started(event: Event) -> str:
+    again = f" (attempt {event['attempt']})" if event["attempt"] > 1 else ""
+    return f"{event['step']}: started{again}"
+
+
+class PlainDisplay:
+    """One line an event, progress every few seconds."""
+
+    def __init__(self) -> None:
+        self._shown: dict[str, float] = {}
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        line = sentence(event)
+        if event["event"] == "stage-progress":
+            step = event["step"]
+            if time.monotonic() - self._shown.get(step, -1e9) < LINE_SECONDS:
+                return
+            self._shown[step] = time.monotonic()
+            line = f"{step}: {progress_text(event)}"
+        if line:
+            print(line, flush=True)
+
+    def close(self) -> None:
+        """Nothing to tidy up."""
+
+
+class JsonDisplay:
+    """Every event as a JSON line."""
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        print(json.dumps(event, ensure_ascii=False, default=str), flush=True)
+
+    def close(self) -> None:
+        """Nothing to tidy up."""
+
+
+class TerminalDisplay:
+    """A bar for each running step, lines above."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self._progress = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeElapsedColumn())
+        self._tasks: dict[str, Any] = {}
+        self._progress.start()
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        kind, step = event["event"], event.get("step", "")
+        line = sentence(event)
+        if line:
+            self._progress.console.print(line, markup=False, highlight=False)
+        if kind in ("stage-phase", "stage-progress"):
+            if step not in self._tasks:
+                self._tasks[step] = self._progress.add_task(step, total=None, rate="")
+            rate = f"{event['rate']} {event.get('unit', '')}/s" if "rate" in event else ""
+            self._progress.update(
+                self._tasks[step], description=f"{step}: {event.get('what', '')}", total=event.get("total"), completed=event.get("done", 0), rate=rate
+            )
+        elif kind in ("step-done", "step-failed", "step-cancelled") and step in self._tasks:
+            self._progress.remove_task(self._tasks.pop(step))
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        self._progress.stop()
+
+
+Display = PlainDisplay | JsonDisplay | TerminalDisplay
+
+
+def make_display(as_json: bool) -> Display:
+    """The display that fits where stdout goes."""
+    if as_json:
+        return JsonDisplay()
+    return TerminalDisplay() if sys.stdout.isatty() else PlainDisplay()

@@ -1,0 +1,60 @@
+"""`vasevqa logs`: what the steps of a run printed."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from vasevqa.artifacts.volume import Volume
+from vasevqa.cli import options, remote
+from vasevqa.cli.display import log_line
+from vasevqa.errors import ConfigError
+from vasevqa.pipeline.history import steps_of
+from vasevqa.pipeline.runs import find_run
+
+
+@click.command()
+@click.argument("name", metavar="[RUN]", required=False)
+@click.argument("step", required=False)
+@options.volume_option
+@options.place_options
+@click.option("-f", "--follow", is_flag=True, help="go on until the run ends")
+@click.option("--raw", is_flag=True, help="print the log files as they are, with the stages' JSON events")
+def logs(name: str | None, step: str | None, volume: Path, cluster: Path | None, namespace: str | None, follow: bool, raw: bool) -> None:
+    """Print the logs of RUN, or of its STEP.
+
+    Without RUN, the newest run's: `vasevqa logs -f` follows what runs now.
+    """
+    if options.is_remote(volume, cluster, namespace):
+        words = ["logs", *filter(None, (name, step)), *options.asked(None, ("--follow", follow), ("--raw", raw))]
+        sys.exit(remote.answer(cluster, namespace, words))
+    _print_logs(name, step, volume, follow, raw)
+
+
+def _print_logs(name: str | None, step: str | None, volume: Path, follow: bool, raw: bool) -> None:
+    """Print log files in the order in which they were begun; with `follow`, until the run is no longer running."""
+    run = find_run(Volume(volume.absolute()), name)
+    if step is not None and step not in steps_of(run):
+        raise ConfigError(f"Run {run.name} has no step '{step}'; it has {', '.join(steps_of(run))}.")
+    offsets: dict[Path, int] = {}
+    while True:
+        over = run.state != "running"
+        found = sorted((run.path / "logs").glob(f"{step or '*'}-*.log"), key=lambda path: path.stat().st_ctime_ns if path not in offsets else 0)
+        for path in found:
+            prefix = "" if step else f"{path.stem.rpartition('-')[0]}: "
+            with open(path, "rb") as stream:
+                stream.seek(offsets.get(path, 0))
+                block = stream.read()
+            if not over:
+                block = block[: block.rfind(b"\n") + 1]
+            offsets[path] = offsets.get(path, 0) + len(block)
+            for line in block.decode("utf-8", "replace").splitlines():
+                shown = line if raw else log_line(line)
+                if shown is not None:
+                    click.echo(f"{prefix}{shown}")
+        if over or not follow:
+            return
+        time.sleep(0.3)

@@ -1,0 +1,42 @@
+"""Questions about runs in a cluster from a machine that doesn't see the volume: a pod that does answers them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from vasevqa.backends.cluster import cluster_of
+from vasevqa.backends.kubernetes.launcher_job import VOLUME, render_pod
+from vasevqa.backends.kubernetes.session import needs_claim
+from vasevqa.errors import ConfigError
+
+MOST = 100_000  # bytes of a recipe that fit a variable of the pod
+WRITE = 'printf %s "$RECIPE" > /tmp/recipe.yaml && exec vasevqa "$@"'
+
+
+def answer(cluster: Path | None, namespace: str | None, words: Sequence[str], recipe: Path | None = None) -> int:
+    """Run `vasevqa WORDS` in a pod with the volume and the launcher's rights, and print what it prints; its exit code.
+
+    `recipe` is there as /tmp/recipe.yaml.
+    """
+    from vasevqa.backends.kubernetes.session import Access
+
+    access = Access(cluster_of(cluster, namespace))
+    needs_claim(access)
+    manifest = render_pod(f"vasevqa-look-{os.urandom(4).hex()}", "look", access.cluster, [*words, "--volume", VOLUME])
+    manifest["spec"] |= {"serviceAccountName": access.cluster.service_account or "vasevqa", "automountServiceAccountToken": True}
+    [container] = manifest["spec"]["containers"]
+    if recipe is not None:
+        text = recipe.read_text(encoding="utf-8")
+        if len(text.encode()) > MOST:
+            raise ConfigError(f"{recipe} is larger than {MOST // 1000} kB; plan it where the volume is.")
+        container["env"].append({"name": "RECIPE", "value": text})
+        container["command"] = ["tini", "--", "sh", "-c", WRITE, "vasevqa"]
+    return access.run_pod(manifest, _print)
+
+
+def _print(block: bytes) -> None:
+    sys.stdout.write(block.decode("utf-8", "replace"))
+    sys.stdout.flush()

@@ -1,0 +1,34 @@
+"""`vasevqa report`: write the report of a run anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from vasevqa.artifacts.volume import Volume
+from vasevqa.cli.options import volume_option
+from vasevqa.pipeline.runs import find_run
+
+
+def write_report(folder: Path, volume: Volume, quiet: bool) -> None:
+    """Write the run's report; a report that can't be written costs a line, not the run."""
+    from vasevqa.report.html import write_report as write
+
+    try:
+        where = write(folder, volume)
+    except Exception as error:
+        why = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+        click.echo(f"The report could not be written ({why}); `vasevqa report {folder.name}` tries again.", err=True)
+        return
+    if not quiet:
+        click.echo(f"Report: {where}")
+
+
+@click.command()
+@click.argument("name", metavar="[RUN]", required=False)
+@volume_option
+def report(name: str | None, volume: Path) -> None:
+    """Write the report of RUN anew and say where it is."""
+    run = find_run(Volume(volume.absolute()), name)
+    write_report(run.path, run.volume, quiet=False)

@@ -1,0 +1,34 @@
+"""`vasevqa repro`: print the `docker run` that repeats a step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from vasevqa.artifacts.volume import Volume
+from vasevqa.backends.cluster import load_cluster, parse_cluster
+from vasevqa.cli.context import Context, pass_context
+from vasevqa.cli.options import cluster_option, volume_option
+from vasevqa.pipeline.repro import docker_run, started
+from vasevqa.pipeline.runs import find_run
+
+
+@click.command()
+@click.argument("name", metavar="RUN")
+@click.argument("step")
+@volume_option
+@cluster_option
+@pass_context
+def repro(context: Context, name: str, step: str, volume: Path, cluster: Path | None) -> None:
+    """Print the `docker run` that repeats STEP of RUN.
+
+    Its image is named by digest, and secrets stay names: docker takes their values from your environment.
+    """
+    # Its results go to a folder of their own on the volume: an artifact is never written twice.
+    place = Volume(volume.absolute())
+    run = find_run(place, name)
+    maker, event = started(run, step)
+    settings = load_cluster(cluster) if cluster else parse_cluster(maker.place.get("cluster", {}), str(maker.path / "place.json"))
+    words = docker_run(context.pipeline.step(step).stage, place, step, event, settings)
+    click.echo(" \\\n  ".join(words))

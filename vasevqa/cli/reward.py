@@ -1,0 +1,39 @@
+"""`vasevqa reward`: a score explained."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from vasevqa.reward import score as rewards
+
+
+@click.command()
+@click.argument("answer")
+@click.argument("truth")
+@click.option("--attribute", type=click.Choice(rewards.ATTRIBUTES), help="what was asked for; unset: inferred from TRUTH")
+@click.option("--question", default="", help="the question, which an answer must not just repeat")
+@click.option("--paper", is_flag=True, help="the paper's combination; TRUTH is JSON of a vase's attributes")
+@click.option("--json", "as_json", is_flag=True, help="print JSON")
+def reward(answer: str, truth: str, attribute: str | None, question: str, paper: bool, as_json: bool) -> None:
+    """Explain the reward of ANSWER against TRUTH.
+
+    Example: vasevqa reward "c. 500-450 BC" "525-475 BCE" --attribute date
+    """
+    if paper:
+        try:
+            known = json.loads(truth)
+        except ValueError:
+            known = None
+        if not isinstance(known, dict):
+            raise click.UsageError('With --paper TRUTH is JSON such as {"shape": "kylix", "date": "-500 to -450"}.')
+        found = rewards.paper_score(answer, {str(name): str(value) for name, value in known.items()})
+    else:
+        found = rewards.score(answer, truth, attribute, question)
+    if as_json:
+        click.echo(json.dumps({"value": round(found.value, 4), "parts": {name: round(part, 4) for name, part in found.parts.items()}, "why": found.why}))
+        return
+    click.echo(f"{found.value:.3f}  {found.why}")
+    for name, part in found.parts.items():
+        click.echo(f"  {name:<16} {part:.3f}")

@@ -1,0 +1,50 @@
+"""`vasevqa status`: the steps of a run, and the volume's other runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from vasevqa.artifacts.volume import Volume
+from vasevqa.cli import options, remote
+from vasevqa.pipeline.history import steps_of
+from vasevqa.pipeline.runs import all_runs, find_run
+from vasevqa.text import duration
+
+
+@click.command()
+@click.argument("name", metavar="[RUN]", required=False)
+@options.volume_option
+@options.place_options
+@click.option("--json", "as_json", is_flag=True, help="print JSON")
+def status(name: str | None, volume: Path, cluster: Path | None, namespace: str | None, as_json: bool) -> None:
+    """Show the steps of RUN, and the other runs.
+
+    Without RUN, those of the newest.
+    """
+    if options.is_remote(volume, cluster, namespace):
+        sys.exit(remote.answer(cluster, namespace, ["status", *options.asked(name, ("--json", as_json))]))
+    place = Volume(volume.absolute())
+    run = find_run(place, name)
+    steps = steps_of(run)
+    if as_json:
+        click.echo(
+            json.dumps(
+                {"run": run.name, "state": run.state, "steps": steps, "runs": {other.name: other.state for other in all_runs(place)}}, ensure_ascii=False
+            )
+        )
+        return
+    click.echo(f"{run.name}: {run.state}")
+    width = max((len(step) for step in steps), default=0)
+    for step, row in steps.items():
+        took = duration(row["seconds"]) if row.get("seconds") is not None else ""
+        text = row.get("progress", "") if row["state"] == "running" else row.get("text", "")
+        click.echo(f"  {step:<{width}}  {row['state']:<10}  {took:>8}  {text}".rstrip())
+    others = [other for other in all_runs(place) if other.name != run.name]
+    if others:
+        click.echo("other runs:")
+        for other in others:
+            click.echo(f"  {other.name}: {other.state}")

@@ -1,0 +1,33 @@
+"""`vasevqa upload`: bring files to the volume of a cluster, through a pod that mounts it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from vasevqa.backends.cluster import cluster_of
+from vasevqa.cli.options import cluster_option, namespace_option
+from vasevqa.transfer.sending import send
+
+
+@click.command()
+@click.argument("source", metavar="PATH", type=click.Path(path_type=Path, exists=True))
+@click.argument("target", metavar="[DEST]", required=False)
+@cluster_option
+@namespace_option
+def upload(source: Path, target: str | None, cluster: Path | None, namespace: str | None) -> None:
+    """Bring PATH, a file or a folder, to the volume as DEST.
+
+    DEST is relative to the volume's root; without it, PATH's own name. What is there already, by its digest, is not sent
+    again; the same command goes on after a broken connection. Nothing on the volume is removed.
+
+    \b
+    Example:
+      vasevqa upload photos inputs/photos
+    """
+    from vasevqa.backends.kubernetes.session import Access
+
+    place = target or source.resolve().name
+    moved = send(Access(cluster_of(cluster, namespace)), {place: source})
+    click.echo(f"{place} is on the volume: {moved}.")

@@ -1,0 +1,212 @@
+"""evaluate: held-out answers of each model, their metrics, and what they say side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vasevqa.dataset.rows import image_root
+from vasevqa.errors import ConfigError, DataError
+from vasevqa.evaluation import captions as caption_files
+from vasevqa.evaluation import metrics
+from vasevqa.evaluation.comparison import comparison, plot
+from vasevqa.models import check_model
+
+if TYPE_CHECKING:
+    from vasevqa.spec import Output, Progress
+from vasevqa.dataset.rows import held_out
+
+MODELS = ("base", "sft", "grpo")
+
+
+class _Encoders:
+    """The embedding models, loaded when they are first needed."""
+
+    def __init__(self, inputs: Mapping[str, Path], device: Any) -> None:
+        self._inputs, self._device = inputs, device
+        self._clip: Any = None
+        self._sentences: Any = None
+
+    @property
+    def clip(self) -> Any:
+        if self._clip is None and "clip_model" in self._inputs:
+            from vasevqa.curation.clip import load_clip
+
+            self._clip = load_clip(self._inputs["clip_model"], self._device, "fp32")
+        return self._clip
+
+    @property
+    def sentences(self) -> Any:
+        if self._sentences is None and "sentence_model" in self._inputs:
+            from vasevqa.evaluation.encoders import SentenceModel
+
+            self._sentences = SentenceModel(self._inputs["sentence_model"], self._device)
+        return self._sentences
+
+
+def evaluate(params: Mapping[str, Any], options: Mapping[str, Any], inputs: Mapping[str, Path], output: Output, progress: Progress) -> None:
+    """Write evaluation.json, comparison.md, comparison.png, and every model's answers to `output`."""
+    from vasevqa.curation.devices import resolve_device
+
+    device = resolve_device(options["device"])
+    encoders = _Encoders(inputs, device)
+    if "captions" in inputs:
+        found = _caption_files(params, inputs, encoders, progress)
+    else:
+        found = _models(params, options, inputs, (output, progress, device, encoders))
+    output.write_json("evaluation.json", {**found, "params": dict(params)})
+    output.write_text("comparison.md", comparison(found))
+    with output.writing("comparison.png") as stream:
+        stream.write(plot(found))
+    best = {name: model["rewards"]["value"] for name, model in found["models"].items() if model.get("rewards", {}).get("value") is not None}
+    told = ", ".join(f"{name} {value:.3f}" for name, value in best.items()) or f"{len(found['models'])} caption sets"
+    progress.summary(
+        f"{found['samples']} held-out rows; mean reward: {told}" if best else f"{found['samples']} captions of {told}", **best, samples=found["samples"]
+    )
+
+
+def _models(params: Mapping[str, Any], options: Mapping[str, Any], inputs: Mapping[str, Path], work: tuple[Any, ...]) -> dict[str, Any]:
+    from vasevqa.evaluation import generation
+    from vasevqa.models import local_model
+
+    output, progress, device, encoders = work
+    if "dataset" not in inputs:
+        raise ConfigError("evaluate needs --dataset-dir (what build-dataset wrote) and a model, or --captions with --reference.")
+    rows = [{**row, "solution": row.get("solution") or row["messages"][-1]["content"]} for row in held_out(inputs["dataset"])]
+    if params["max_samples"] is not None:
+        rows = rows[: params["max_samples"]]
+    root = image_root(inputs["dataset"], options["image_root"])
+    folders: dict[str, Path] = {}
+    same: dict[str, str] = {}
+    for name in MODELS:
+        if name not in inputs:
+            continue
+        folder = local_model(inputs[name], "huggingface").resolve()
+        twin = next((other for other, known in folders.items() if known == folder), None)
+        if twin is not None:
+            same[name] = twin
+            progress.note(f"{name} is the same model as {twin}: its step was skipped")
+            continue
+        check_model(folder)
+        folders[name] = folder
+    if not folders:
+        raise ConfigError("evaluate needs a model: --base, --sft or --grpo.")
+    found: dict[str, Any] = {"samples": len(rows), "models": {}, "same": same}
+    progress.start("answering", len(rows) * len(folders), "answers")
+    for name, folder in folders.items():
+
+        def load(folder: Path = folder) -> generation.Answers:
+            if params["engine"] == "vllm":
+                return generation.VllmAnswers(folder, root, params)
+            return generation.TransformersAnswers(folder, root, params, device)
+
+        output.check()
+        kept = output.root / f"answers-{name}.jsonl"
+
+        def done(count: int) -> None:
+            output.check()
+            progress.advance(count)
+
+        answers = generation.answer_all(rows, load, kept, options["batch_size"], done, generation.identity(folder, params))
+        told = [number for number, row in enumerate(rows) if row["attribute"] == "caption"]
+        pictures = [root / rows[number]["images"][0] for number in told]
+        pairs = [(answers[number], rows[number]["solution"]) for number in told]
+        asked = [number for number, row in enumerate(rows) if row["attribute"] != "caption"]
+        found["models"][name] = {
+            "attributes": metrics.attribute_accuracy([rows[number] for number in asked], [answers[number] for number in asked], *_boot(params, fuzzy=True)),
+            "rewards": _rewards(rows, answers, params),
+            "captions": _text_metrics(pairs, pictures, params, encoders),
+        }
+        output.write_json(f"captions-{name}.json", [{"images": rows[number]["images"], "caption": answers[number], "data_by": name} for number in told])
+        output.write_json(
+            f"answers-{name}.json",
+            [
+                {
+                    "vase_id": row.get("vase_id", ""),
+                    "attribute": row["attribute"],
+                    "question": row["messages"][-2]["content"],
+                    "truth": row["solution"],
+                    "answer": answer,
+                }
+                for row, answer in zip(rows, answers, strict=True)
+            ],
+        )
+    return found
+
+
+def _boot(params: Mapping[str, Any], fuzzy: bool = False) -> tuple[Any, ...]:
+    return (*((params["fuzzy_threshold"],) if fuzzy else ()), params["bootstrap"], params["seed"])
+
+
+def _rewards(rows: Sequence[Mapping[str, Any]], answers: Sequence[str], params: Mapping[str, Any]) -> metrics.Metric:
+    from vasevqa.reward.score import score
+
+    values = [score(answer, row["solution"], row["attribute"]).value for row, answer in zip(rows, answers, strict=True)]
+    return metrics.mean(values, params["bootstrap"], params["seed"])
+
+
+def _text_metrics(pairs: Sequence[tuple[str, str]], pictures: Sequence[Path], params: Mapping[str, Any], encoders: _Encoders) -> dict[str, metrics.Metric]:
+    """The metrics of captions: (caption, truth) pairs, and their pictures where there are any."""
+    rounds, seed = params["bootstrap"], params["seed"]
+    if not pairs:
+        return {}
+    said, true = [answer or " " for answer, _ in pairs], [truth for _, truth in pairs]
+    found: dict[str, metrics.Metric] = {
+        "bleu_1": metrics.bleu(said, true, 1, rounds),
+        "bleu_4": metrics.bleu(said, true, 4, rounds),
+        "lexical_similarity": metrics.mean(metrics.lexical(said, true), rounds, seed),
+    }
+    queries = targets = None
+    about = {"query": "generated caption", "target": "picture of the vase (CLIP)" if pictures else "reference caption"}
+    if encoders.clip is not None:
+        from vasevqa.evaluation import encoders as embedding
+
+        ours, theirs = embedding.clip_texts(encoders.clip, said), embedding.clip_texts(encoders.clip, true)
+        found["clip_similarity"] = metrics.mean(metrics.cosines(ours, theirs).tolist(), rounds, seed)
+        queries, targets = ours, embedding.clip_images(encoders.clip, pictures) if pictures else theirs
+        about["target"] = "picture of the vase (CLIP)" if pictures else "reference caption (CLIP)"
+    else:
+        found["clip_similarity"] = metrics.unavailable("no CLIP model was given (--clip-model)")
+    if encoders.sentences is not None:
+        ours, theirs = encoders.sentences(said), encoders.sentences(true)
+        found["semantic_similarity"] = metrics.mean(metrics.cosines(ours, theirs).tolist(), rounds, seed)
+        found["frechet_distance"] = metrics.frechet(ours, theirs)
+        if queries is None:
+            queries, targets, about["target"] = ours, theirs, "reference caption (sentence model)"
+    else:
+        found["semantic_similarity"] = metrics.unavailable("no sentence model was given (--sentence-model)")
+        found["frechet_distance"] = metrics.unavailable("no sentence model was given (--sentence-model)")
+    for k in metrics.RECALLS:
+        if queries is None:
+            found[f"recall_at_{k}"] = metrics.unavailable("neither a CLIP nor a sentence model was given", **about)
+        else:
+            assert targets is not None
+            found[f"recall_at_{k}"] = metrics.recall(np.asarray(queries), np.asarray(targets), k, rounds, seed, about)
+    found["overall"] = metrics.overall(found)
+    return found
+
+
+def _caption_files(params: Mapping[str, Any], inputs: Mapping[str, Path], encoders: _Encoders, progress: Progress) -> dict[str, Any]:
+    if "reference" not in inputs:
+        raise ConfigError("--captions needs --reference: a file in the same format with the true captions.")
+    sets = caption_files.read_captions(inputs["reference"])
+    if len(sets) != 1:
+        raise DataError(f"{inputs['reference']} holds captions by {len(sets)} sources ({', '.join(item.name for item in sets)[:80]}); a reference has one.")
+    truth = sets[0]
+    found: dict[str, Any] = {"samples": len(truth.by), "models": {}, "same": {}, "reference_problems": dict(truth.problems)}
+    loaded = caption_files.read_captions(inputs["captions"])
+    progress.start("comparing", len(loaded), "caption sets")
+    for captions in loaded:
+        pairs = caption_files.pair(captions, truth)
+        problems = {kind: items for kind, items in captions.problems.items() if items}
+        if problems:
+            progress.note(f"{captions.name}: " + ", ".join(f"{len(items)} {kind}" for kind, items in problems.items()))
+        if not pairs:
+            raise DataError(f"No caption by {captions.name} is about images of the reference; compare the file names in both.")
+        measured = _text_metrics([(said, right) for _, said, right in pairs], [], params, encoders)
+        found["models"][captions.name] = {"captions": measured, "problems": problems}
+        progress.advance()
+    return found

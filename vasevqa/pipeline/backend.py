@@ -1,0 +1,54 @@
+"""Which backend a run's steps go to, now and for whoever looks at the run later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from vasevqa import files
+from vasevqa.artifacts.volume import Volume
+from vasevqa.backends.base import Backend, job_prefix
+from vasevqa.backends.cluster import Cluster, parse_cluster
+from vasevqa.backends.local.backend import LocalBackend
+from vasevqa.pipeline.plan import Plan
+from vasevqa.pipeline.runs import Run
+
+MakeBackend = Callable[[str, Volume, Cluster], Backend]
+
+
+def make_backend(name: str, volume: Volume, cluster: Cluster) -> Backend:
+    """The backend called `name` for the artifacts on `volume`; VaseError if its engine or cluster doesn't answer."""
+    if name == "docker":
+        from vasevqa.backends.docker.backend import DockerBackend
+
+        return DockerBackend(volume.root, cluster)
+    if name == "kubernetes":
+        from vasevqa.backends.kubernetes.backend import KubernetesBackend
+
+        return KubernetesBackend(volume.root, cluster)
+    assert name == "local", name
+    return LocalBackend(volume.root)
+
+
+def remember(run: Run, name: str, cluster: Cluster) -> None:
+    """Write down where the run's steps go: `cancel` and `clean` look there too."""
+    files.write_json(run.path / "place.json", {"backend": name, "cluster": cluster.model_dump(mode="json", exclude_defaults=True, by_alias=True)})
+
+
+def backend_of(run: Run, make: MakeBackend) -> Backend:
+    """The backend that the run's steps were given to."""
+    place = run.place
+    cluster = parse_cluster(place.get("cluster", {}), str(run.path / "place.json"))
+    return make(str(place.get("backend", "local")), run.volume, cluster)
+
+
+def left_running(planned: Plan, record: Run, backend: Backend) -> list[str]:
+    """A line for each job that a killed launcher left running and that this run doesn't adopt."""
+    ours = tuple(job_prefix(step.name, step.artifact.key) for step in planned.steps)
+    lines = []
+    for job in backend.existing("vase-"):
+        owner = backend.owner(job)
+        if job.startswith(ours) or owner is None or owner == record.name or backend.state(job).over:
+            continue
+        if Run(planned.volume, owner).state == "interrupted":
+            lines.append(f"{job} of the interrupted run {owner} is still running; `vasevqa cancel {owner}` stops it.")
+    return lines

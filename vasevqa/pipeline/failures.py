@@ -1,0 +1,98 @@
+"""What went wrong with an attempt, in which class it falls, and what the launcher does about it."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from enum import Enum
+
+from vasevqa.backends.base import Outcome
+from vasevqa.spec import Resources, quantity_bytes
+
+
+class Kind(Enum):
+    """The classes of failure; each has one remedy."""
+
+    BUG = "bug in a stage"
+    PERMANENT = "permanent"
+    TRANSIENT = "transient"
+    HOST_MEMORY = "host memory"
+    GPU_MEMORY = "GPU memory"
+    SHARED_MEMORY = "shared memory"
+    UNKNOWN_KILL = "unknown kill"
+    VOLUME = "volume"
+    CLUSTER = "cluster"
+
+
+# How often the launcher tries again by itself; the recipe's limits end memory and shared memory.
+RETRIES = {Kind.TRANSIENT: 10, Kind.UNKNOWN_KILL: 1, Kind.HOST_MEMORY: 8, Kind.SHARED_MEMORY: 4}
+UNAVAILABLE = 69  # the exit code of errors.ClusterError
+LONGEST_PAUSE = 60.0  # seconds
+_PERMANENT = {2: "usage or configuration", 3: "bad data", 5: "no such device", 6: "a gate failed"}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A failed attempt: its class, what the stage said, and the exit code that the launcher ends with."""
+
+    kind: Kind
+    message: str
+    exit_code: int
+
+
+def classify(outcome: Outcome, said: str, step: str) -> Failure:
+    """The failure behind an outcome; `said` is the sentence with which the stage ended, if it could say one."""
+    code, number = outcome.exit_code, outcome.signal
+    if code is not None and code > 128:
+        number, code = code - 128, None
+    if outcome.oom:
+        return Failure(Kind.HOST_MEMORY, f"{step} was killed because host memory ran out; lower its batch size or workers, or raise its memory_limit.", 137)
+    if outcome.overdue:
+        return Failure(
+            Kind.PERMANENT, f"{step} was stopped by the cluster at a deadline ({outcome.message}); raise its run_deadline, the next run goes on.", 75
+        )
+    if outcome.transient:
+        return Failure(Kind.TRANSIENT, f"{step} lost its place ({outcome.message}); it goes on from where it was.", 75)
+    if code == 4:
+        return Failure(Kind.GPU_MEMORY, said or f"The GPU's memory doesn't suffice for {step}.", 4)
+    if code in _PERMANENT:
+        return Failure(Kind.PERMANENT, said or f"{step} ended with exit code {code} ({_PERMANENT[code]}).", code)
+    if code == 74:
+        return Failure(Kind.VOLUME, said or f"The volume of {step} is full, read-only or not permitted.", 74)
+    if code == 75 or number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        return Failure(Kind.TRANSIENT, said or f"{step} was stopped from outside.", 75)
+    if number == signal.SIGBUS:
+        return Failure(Kind.SHARED_MEMORY, f"{step} used up /dev/shm (bus error); raise its shm, or lower its workers.", 135)
+    if number == signal.SIGKILL:
+        return Failure(
+            Kind.UNKNOWN_KILL,
+            f"{step} was killed{f' ({outcome.message})' if outcome.message else ''}, by whom isn't known (often the host's memory ran out).",
+            137,
+        )
+    if number is not None:
+        return Failure(Kind.BUG, f"{step} was ended by signal {signal.Signals(number).name}.", 128 + number)
+    return Failure(Kind.BUG, said or f"{step} failed with exit code {code}{f' ({outcome.message})' if outcome.message else ''}.", 1)
+
+
+def remedy(failure: Failure, resources: Resources, tries: int, confines: bool) -> Resources | None:
+    """What to ask for in the next attempt, or None to stop.
+
+    `tries` counts earlier failures of this class; `confines` is the backend's: without a memory limit and a /dev/shm of the
+    step's own, asking for more of them changes nothing.
+    """
+    if tries >= RETRIES.get(failure.kind, 0) or (not confines and failure.kind in (Kind.HOST_MEMORY, Kind.SHARED_MEMORY)):
+        return None
+    if failure.kind is Kind.HOST_MEMORY:
+        limit = quantity_bytes(resources.memory_limit) if resources.memory_limit else 2 * quantity_bytes(resources.memory)
+        wanted = min(int(quantity_bytes(resources.memory) * 1.5), limit)
+        if wanted <= quantity_bytes(resources.memory):
+            return None
+        return resources.model_copy(update={"memory": f"{wanted // 2**20}Mi", "memory_limit": f"{limit // 2**20}Mi"})
+    if failure.kind is Kind.SHARED_MEMORY:
+        return resources.model_copy(update={"shm": f"{2 * quantity_bytes(resources.shm) // 2**20}Mi"})
+    return resources
+
+
+def pause(kind: Kind, tries: int) -> float:
+    """Seconds to wait before the next attempt: none at first, then longer and longer, for what is wrong may take a while to pass."""
+    return min(LONGEST_PAUSE, 2.0 ** (tries - 1)) if kind is Kind.TRANSIENT and tries else 0.0

@@ -1,0 +1,107 @@
+"""`vasevqa repro`: the `docker run` that repeats a step of a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+from vasevqa.artifacts.contents import RECORD
+from vasevqa.artifacts.volume import Volume
+from vasevqa.backends.base import Task
+from vasevqa.backends.cluster import Cluster, has_password
+from vasevqa.backends.environment import SECRETS, container_environment, stage_environment
+from vasevqa.errors import ConfigError
+from vasevqa.pipeline.events import Event
+from vasevqa.pipeline.runs import Run
+from vasevqa.spec import Resources, Stage, quantity_bytes
+from vasevqa.text import nearest
+
+CONFIDENTIAL = re.compile(r"TOKEN|SECRET|PASSW|_KEY$", re.IGNORECASE)  # wider than what a Cluster file may not say: what may be a secret isn't shown
+
+
+def started(run: Run, step: str) -> tuple[Run, Event]:
+    """The run that made the artifact which `run` has for `step`, and how it started the last attempt."""
+    keys = run.keys()
+    if step not in keys:
+        raise ConfigError(f"Run {run.name} has no step '{step}'.{nearest(step, list(keys))}")
+    runs = [run]
+    try:
+        record = json.loads((run.volume.artifact(step, keys[step]).path / RECORD).read_text(encoding="utf-8"))
+        runs.append(Run(run.volume, str(record["run"])))
+    except (OSError, ValueError, KeyError):
+        pass
+    for maker in runs:
+        found = [event for event in maker.events.read() if event["event"] == "step-started" and event.get("step") == step and event.get("key") == keys[step]]
+        if found and "arguments" in found[-1]:
+            return maker, found[-1]
+    raise ConfigError(f"Nothing is known of how {step} of run {run.name} was started; run it with --refresh {step}, then ask again.")
+
+
+def docker_run(stage: Stage, volume: Volume, step: str, event: Event, cluster: Cluster) -> list[str]:
+    """The command's parts, a line each. Values that are secret are left to docker, which takes them from the caller's environment."""
+    asked = Resources.model_validate(event["resources"])
+    image = str(event.get("image") or cluster.image(stage.name))
+    arguments = _standalone(list(event["arguments"]), stage.output_flag, volume.root / "repro" / f"{step}-{event['key'][:10]}")
+    task = Task(
+        run="",
+        step=step,
+        stage=stage.name,
+        key=str(event["key"]),
+        attempt=0,
+        arguments=(),
+        resources=asked,
+        volume=volume.root,
+        log=Path(),
+        offline=bool(event.get("offline")),
+        image=image,
+    )
+    cores = os.cpu_count() or 1
+    environment = {**cluster.over(container_environment(task, cores, event.get("environment", {}))), **stage_environment(task)}
+    caches = {folder for folder in (Path(environment[name]) for name in ("HF_HOME", "TORCH_HOME")) if not folder.is_relative_to(volume.root)}
+    # What was recorded without its reads names at least some of them in its arguments.
+    reads = event.get("reads", [word for word in arguments if word.startswith("/") and not Path(word).is_relative_to(volume.root)])
+    secret = {*SECRETS, *cluster.secrets, *(name for name, value in environment.items() if CONFIDENTIAL.search(name) or has_password(name, value))}
+    parts = ["docker run --rm"]
+    if asked.gpus and "--device=cpu" not in arguments:
+        parts.append(f"--gpus {asked.gpus}")
+    parts.append(f"--cpus {min(asked.cpus, cores):g} --memory {quantity_bytes(asked.memory)}b --shm-size {quantity_bytes(asked.shm)}b")
+    parts.append('--read-only --tmpfs /tmp:exec --cap-drop ALL --security-opt no-new-privileges --user "$(id -u):$(id -g)"')
+    parts += [_volume(volume.root, volume.root), *(_volume(folder, folder) for folder in sorted(caches))]
+    parts += [_volume(os.path.realpath(path), path, ":ro") for path in sorted(set(reads))]
+    parts += [f"-e {shlex.quote(f'{name}={value}')}" for name, value in sorted(environment.items()) if name not in secret]
+    parts += [f"-e {name}" for name in sorted(secret)]
+    return [*parts, shlex.quote(image), *_lines(arguments)]
+
+
+def _volume(source: Path | str, target: Path | str, mode: str = "") -> str:
+    return f"-v {shlex.quote(f'{source}:{target}{mode}')}"
+
+
+def _standalone(arguments: list[str], output_flag: str, output: Path) -> list[str]:
+    """The stage's arguments without what only a launcher says, writing to `output`."""
+    words: list[str] = []
+    rest = iter(arguments)
+    for word in rest:
+        if word == "--task":
+            next(rest)
+        elif word == output_flag:
+            next(rest)
+            words += [word, str(output)]
+        elif word != "--json-events":
+            words.append(word)
+    return words
+
+
+def _lines(arguments: list[str]) -> list[Any]:
+    """A flag and its value on one line."""
+    lines: list[str] = []
+    for word in arguments:
+        if word.startswith("--") or not lines or " " in lines[-1]:
+            lines.append(shlex.quote(word))
+        else:
+            lines[-1] += f" {shlex.quote(word)}"
+    return lines

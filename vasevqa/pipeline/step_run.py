@@ -1,0 +1,199 @@
+"""One step under a launcher's eyes: where it stands, and what the run's event log says of earlier attempts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+from vasevqa.backends.base import Task, job_prefix
+from vasevqa.errors import Interrupted
+from vasevqa.pipeline.events import Event
+from vasevqa.pipeline.failures import UNAVAILABLE, Failure, Kind
+from vasevqa.pipeline.plan import PlannedStep
+from vasevqa.pipeline.runs import Run
+from vasevqa.runtime.flags import argv
+from vasevqa.spec import Resources
+
+
+class Standing(Enum):
+    """Where a step stands in this launcher's eyes."""
+
+    WAITING = "waiting"  # for its inputs, for a free place, or for the next attempt
+    RUNNING = "running"  # this launcher watches its job
+    ELSEWHERE = "elsewhere"  # somebody whose job this launcher can't watch is writing the artifact
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass
+class Work:
+    """One step being worked on."""
+
+    planned: PlannedStep
+    resources: Resources
+    stamps: dict[str, str]  # of the recipe inputs that it reads, when the plan was made
+    standing: Standing = Standing.WAITING
+    job: str = ""  # the present or last one; after `restore`, one whose end the log doesn't know
+    attempt: int = 0
+    started: float = 0.0  # seconds since the epoch
+    not_before: float = 0.0  # on the monotonic clock: when the next attempt may begin
+    said: str = ""  # the sentence with which the present attempt ended
+    heard: float = 0.0  # stage events up to this time are in the log already
+    progress_kept: float = 0.0
+    tries: Counter[Kind] = field(default_factory=Counter)
+    failure: Failure | None = None
+    refreshed: bool = False
+    aside: Path | None = None  # the artifact that a refresh replaces, until the new one is there
+    placed: float = 0.0  # seconds since the epoch: when the present attempt was first seen with a place
+    ran: float = 0.0  # likewise, running
+    spoke: bool = False  # the present attempt printed something
+    note: str = ""  # what the present attempt waits for
+    image_id: str = ""  # the image that it runs, as its machine calls it
+    overdue: Failure | None = None  # which deadline passed, and had the job stopped
+    asked: int = 0  # how many wishes to stop its job was told of
+
+    @property
+    def name(self) -> str:
+        """The step's name."""
+        return self.planned.name
+
+    @property
+    def prefix(self) -> str:
+        """What the names of all jobs for this artifact begin with."""
+        return job_prefix(self.name, self.planned.artifact.key)
+
+    def restore(self, events: Iterable[Event]) -> None:
+        """Take over what an earlier launcher of this run wrote down: failures counted, resources raised, a job left running."""
+        for event in events:
+            if event.get("step") != self.name:
+                continue
+            kind = event["event"]
+            self.heard = max(self.heard, float(event.get("at", 0.0)))
+            if event.get("key") != self.planned.artifact.key:
+                continue
+            if kind in ("step-started", "step-adopted"):
+                if event["job"] != self.job:
+                    self.placed = self.ran = 0.0
+                    self.started = event["time"]
+                self.job, self.attempt = event["job"], event["attempt"]
+            elif kind == "step-running":
+                self.placed = self.ran = event["time"]
+            elif kind == "step-requeued":
+                self.ran = 0.0
+            elif kind == "step-refreshed":
+                self.refreshed, self.aside = True, Path(event["aside"])
+            elif kind == "attempt-failed":
+                self.job = ""
+                self.tries[Kind(event["failure"])] += 1
+                self.resources = self.resources.model_copy(update=event.get("raised", {}))
+
+    def begin(self, job: str, attempt: int) -> None:
+        """A new attempt: nothing is known of it yet."""
+        self.job, self.attempt, self.started = job, attempt, time.time()
+        self.said, self.heard, self.placed, self.ran, self.spoke, self.note, self.image_id, self.overdue = "", 0.0, 0.0, 0.0, False, "", "", None
+
+    def late(self, now: float) -> Failure | None:
+        """The deadline that passed, if one did: for a place in the queue, for the stage's first line, for the whole attempt."""
+        asked = self.resources
+        why = f" ({self.note.rstrip('.')})" if self.note else ""
+        if not self.placed and now - self.started > asked.queue_deadline:
+            message = f"{self.name} waited longer than its queue_deadline of {asked.queue_deadline} s for a place{why}; ask for less, or raise the deadline."
+            return Failure(Kind.CLUSTER, message, UNAVAILABLE)
+        if self.placed and not self.spoke and not self.ran and now - self.placed > asked.start_deadline:
+            message = f"{self.name} had a place and didn't start within its start_deadline of {asked.start_deadline} s{why}; mend that, or raise the deadline."
+            return Failure(Kind.CLUSTER, message, UNAVAILABLE)
+        if self.ran and not self.spoke and now - self.ran > asked.start_deadline:
+            message = f"{self.name} printed nothing within its start_deadline of {asked.start_deadline} s; look at its image and volume, or raise the deadline."
+            return Failure(Kind.CLUSTER, message, UNAVAILABLE)
+        if asked.run_deadline is not None and self.ran and now - self.ran > asked.run_deadline:
+            message = f"{self.name} ran longer than its run_deadline of {asked.run_deadline} s; raise it, the next run goes on from there."
+            return Failure(Kind.PERMANENT, message, Interrupted.exit_code)
+        return None
+
+    def task(self, run: Run, attempt: int, image: str = "") -> Task:
+        """The task of the next attempt, in `image`."""
+        step, artifact = self.planned, self.planned.artifact
+        words = argv(step.stage, step.params, step.options, {name: given.value for name, given in step.inputs.items()}, str(artifact.partial))
+        words += ["--task", str(run.task(step.name, attempt)), "--json-events"]
+        return Task(
+            run=run.name,
+            step=step.name,
+            stage=step.stage.name,
+            key=artifact.key,
+            attempt=attempt,
+            arguments=tuple(words),
+            resources=self.resources,
+            volume=run.volume.root,
+            log=run.log(step.name, attempt),
+            offline=all(given.path is not None for given in step.inputs.values()),
+            image=image,
+            reads=_outside(step, run.volume.root),
+            device=str(getattr(step.options, "device", "auto")),
+        )
+
+    def description(self, task: Task) -> dict[str, Any]:
+        """What the stage reads from its --task file; the stage keeps `inputs` in the artifact's record."""
+        inputs: dict[str, dict[str, str]] = {}
+        for name, given in self.planned.inputs.items():
+            inputs[name] = {"key": given.key, "path": given.value}
+            if name in self.stamps:
+                inputs[name]["stamp"] = self.stamps[name]
+        return {
+            "schema": 1,
+            "step": task.step,
+            "stage": task.stage,
+            "key": task.key,
+            "attempt": task.name,
+            "run": task.run,
+            "volume": str(task.volume),
+            "inputs": inputs,
+        }
+
+
+def _outside(step: PlannedStep, volume: Path) -> tuple[Path, ...]:
+    """What the step reads outside the volume: inputs, what they are links to, and where a model's files are links to, as in a hub's cache."""
+    found: set[Path] = set()
+    for name, given in step.inputs.items():
+        if given.path is None or given.step is not None:
+            continue
+        found |= {given.path, given.path.resolve()}
+        if step.stage.input(name).hub and given.path.is_dir():
+            with os.scandir(given.path) as entries:
+                found |= {Path(os.path.realpath(entry.path)).parent for entry in entries if entry.is_symlink()}
+    roots = (volume, volume.resolve())
+    return tuple(sorted(path for path in found if path.exists() and not any(path.is_relative_to(root) for root in roots)))
+
+
+class Signals:
+    """SIGINT and SIGTERM as a list to look at: an exception in the middle of anything could leave a job behind.
+
+    The third one is an exception all the same, for whoever can't wait.
+    """
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+        self._before: dict[int, Any] = {}
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.numbers.append(number)
+        if len(self.numbers) > 2:
+            raise KeyboardInterrupt
+
+    def __enter__(self) -> Signals:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

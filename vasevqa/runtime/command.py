@@ -1,0 +1,248 @@
+"""The command of one stage: flags made from its parameters, the same on a laptop, in a container and under a launcher."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vasevqa import __version__
+from vasevqa.errors import ConfigError, GpuMemoryError, Interrupted, LeaseLost, Terminated, VaseError, out_of_gpu_memory, storage_error
+from vasevqa.models import HUB_ID
+from vasevqa.runtime.flags import flag, option, plain_type, validate
+from vasevqa.spec import Input, Options, Params, Stage
+
+
+def _input_path(stage: Stage, known: Input, value: str | None) -> Path | None:
+    if value is None:
+        if known.required:
+            raise ConfigError(f"{stage.name} needs {known.flag}: {known.help or known.name}.")
+        return None
+    path = Path(value)
+    if path.exists():
+        return path.absolute()
+    if known.hub and HUB_ID.fullmatch(value):
+        return path
+    raise ConfigError(f"{known.flag}: {value} does not exist; give the path of {known.help or known.name}.")
+
+
+class _StageCommand(click.Command):
+    """A command on which the original's spelling with underscores works too."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any) -> click.Context:
+        # Not click's token_normalize_func: that would rewrite the values of choices as well.
+        return super().make_context(info_name, [_dashed(word) for word in args], parent, **extra)
+
+
+def _dashed(word: str) -> str:
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value
+
+
+def command(stage: Stage) -> click.Command:
+    """The click command of `stage`: an option per input, parameter and option, and the launcher's own --task."""
+    options: list[click.Parameter] = [
+        click.Option([known.flag, *known.aliases, f"input__{known.name}"], metavar="PATH", help=known.help + ("" if known.required else "  (optional)"))
+        for known in stage.inputs
+    ]
+    flags = [stage.output_flag] + (["--output-dir"] if stage.output_flag != "--output-dir" else [])
+    options.append(
+        click.Option([*flags, "output__dir"], metavar="DIR", type=click.Path(path_type=Path), help="where results go; an existing folder is merged into")
+    )
+    for model in (stage.params, stage.options):
+        options += [option(name, info, or_path=name in {known.also for known in stage.inputs}) for name, info in model.model_fields.items()]
+    options.append(click.Option(["--json-events"], is_flag=True, help="print progress as JSON lines"))
+    options.append(click.Option(["--task", "task__file"], hidden=True, type=click.Path(path_type=Path), help="the launcher's description of this attempt"))
+
+    def invoke(**values: Any) -> None:
+        sys.exit(run_stage(stage, values))
+
+    return _StageCommand(stage.name, params=options, callback=invoke, help=stage.summary, context_settings={"max_content_width": 120})
+
+
+def run_stage(stage: Stage, values: Mapping[str, Any]) -> int:
+    """Run `stage` with the command line's values; returns the exit code (errors.py). Prints one sentence for a user's mistake."""
+    from vasevqa.runtime.progress import make_progress
+
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads on busy cores are ten times slower
+    progress = make_progress(stage.name, json_events=bool(values["json_events"]))
+
+    def say(kind: str, exit_code: int, message: str) -> int:
+        with contextlib.suppress(OSError):  # the log may lie on the very disk that is full
+            progress.error(kind, exit_code, message)
+        return exit_code
+
+    try:
+        _stop_on_sigterm()
+        with progress:
+            _run(stage, values, progress)
+        return 0
+    except VaseError as error:
+        return say(type(error).__name__, error.exit_code, str(error))
+    except Terminated:
+        return say("Interrupted", Interrupted.exit_code, f"{stage.name} was stopped by SIGTERM; the same command goes on where it was.")
+    except KeyboardInterrupt:
+        return say("Interrupted", 130, f"{stage.name} was stopped; the same command goes on where it was.")
+    except OSError as error:
+        known = storage_error(error, "write or read")
+        if known is None:
+            return _bug(stage, error, say)
+        return say("StorageError", known.exit_code, str(known))
+    except Exception as error:
+        if out_of_gpu_memory(error):
+            return say("GpuMemoryError", GpuMemoryError.exit_code, f"The GPU's memory doesn't suffice for {stage.name}; lower its batch size.")
+        return _bug(stage, error, say)
+
+
+def _bug(stage: Stage, error: Exception, say: Callable[[str, int, str], int]) -> int:
+    import traceback
+
+    with contextlib.suppress(OSError):
+        traceback.print_exc()
+    return say("bug", 1, f"{stage.name} failed unexpectedly ({type(error).__name__}: {error}); this is a bug, please report it with the log.")
+
+
+def _stop_on_sigterm() -> None:
+    def stop(signum: int, frame: object) -> None:
+        raise Terminated
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)
+
+
+def _paths_as_inputs(stage: Stage, values: Mapping[str, Any]) -> dict[str, Any]:
+    """`--weights FILE` as the input that stands for the file, where `--weights` otherwise takes one of a few words."""
+    moved = dict(values)
+    for known in stage.inputs:
+        if known.also is None or moved.get(known.also) is None:
+            continue
+        choices = typing.get_args(plain_type(stage.params.model_fields[known.also]))
+        if moved[known.also] not in choices:
+            moved[f"input__{known.name}"], moved[known.also] = moved[known.also], None
+            if not Path(moved[f"input__{known.name}"]).is_file():
+                raise ConfigError(
+                    f"{flag(known.also)} takes {', '.join(choices[:-1])} or the path of a file, and '{moved[f'input__{known.name}']}' is none of them."
+                )
+    return moved
+
+
+def _run(stage: Stage, values: Mapping[str, Any], progress: Any) -> None:
+    values = _paths_as_inputs(stage, values)
+    if values["task__file"] is not None and not values["task__file"].is_file():
+        raise ConfigError(f"{values['task__file']} isn't there: the volume here is not the one that the launcher sees; compare claim, claim_path and --volume.")
+    params, options = validate(stage.params, values), validate(stage.options, values)
+    paths = {known.name: _input_path(stage, known, values[f"input__{known.name}"]) for known in stage.inputs}
+    inputs = {name: path for name, path in paths.items() if path is not None}
+    if stage.interact and (getattr(options, "interactive", False) or getattr(options, "auto_select_device", False)):
+        import importlib
+
+        module, _, function = stage.interact.partition(":")
+        params, options = getattr(importlib.import_module(module), function)(params, options, inputs)
+    folder: Path | None = values["output__dir"]
+    if values["task__file"] is not None:
+        _run_task(stage, (params, options, inputs), folder, values["task__file"], progress)
+        return
+    if folder is None and stage.needs_output(params):
+        raise ConfigError(f"{stage.name} needs {stage.output_flag}: the folder that results go into.")
+    output = None
+    if folder is not None:
+        from vasevqa.artifacts.output import StageOutput
+
+        output = StageOutput(folder.absolute())
+    stage.function(params, options, inputs, output, progress)
+
+
+def _run_task(stage: Stage, call: tuple[Params, Options, dict[str, Path]], folder: Path | None, task_file: Path, progress: Any) -> None:
+    """Run under a launcher: take the lease, work in the artifact's partial folder, seal it."""
+    from vasevqa.artifacts.lease import Lease, LeaseHeld, lease_ttl
+    from vasevqa.artifacts.output import StageOutput
+    from vasevqa.artifacts.volume import Volume, artifact_key
+
+    params, options, inputs = call
+    task = json.loads(task_file.read_text(encoding="utf-8"))
+    key = artifact_key(stage, params, {name: given["key"] for name, given in task["inputs"].items()})
+    if key != task["key"]:
+        raise ConfigError(
+            f"This {stage.name} (vasevqa {__version__}, stage version {stage.version}) doesn't make the artifact that was planned; "
+            "use the version that the launcher has."
+        )
+    artifact = Volume(Path(task["volume"])).artifact(task["step"], key)
+    if folder is None or folder.resolve() != artifact.partial.resolve():
+        raise ConfigError(f"{stage.output_flag} {folder} is not the folder of the planned artifact, {artifact.partial}.")
+    if artifact.complete:
+        progress.event("sealed", already=True)
+        return
+    try:
+        lease = Lease.wait(artifact.lease, task["attempt"], seconds=1.5 * lease_ttl())
+    except LeaseHeld as held:
+        raise Interrupted(f"{artifact.step}/{key[:10]} is being written by {held}; wait for it.") from None
+    started = datetime.now(timezone.utc)
+    try:
+        if artifact.complete or artifact.sealed:
+            progress.event("sealed", already=True)
+            return
+        lease.keep(on_lost=lambda: _die_without_lease(progress, task["attempt"]))
+        output = StageOutput(artifact.partial, lease)
+        stage.function(params, options, inputs, output, progress)
+        output.seal(
+            {
+                "step": task["step"],
+                "stage": stage.name,
+                "stage_version": stage.version,
+                "key": key,
+                "params": params.model_dump(mode="json"),
+                "options": options.model_dump(mode="json"),
+                "inputs": task["inputs"],
+                "seed": getattr(params, "seed", None),
+                "versions": _versions(),
+                "host": socket.gethostname(),
+                "image": os.environ.get("VASEVQA_IMAGE"),
+                "run": task["run"],
+                "attempt": task["attempt"],
+                "started": started.isoformat(),
+                "finished": datetime.now(timezone.utc).isoformat(),
+                "summary": progress.last_summary,
+                "figures": progress.figures,
+            }
+        )
+        progress.event("sealed")
+    finally:
+        lease.release()
+
+
+def _die_without_lease(progress: Any, attempt: str) -> None:
+    # From the lease's thread: the main thread may be deep in a library call, and must not write again.
+    progress.error("LeaseLost", LeaseLost.exit_code, f"Attempt {attempt} lost its lease to another attempt and stopped; nothing needs doing.")
+    sys.stdout.flush()
+    os._exit(LeaseLost.exit_code)
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"vasevqa": __version__, "python": sys.version.split()[0]}
+    for package in ("torch", "torchvision", "open_clip_torch", "transformers", "ms-swift", "peft", "trl", "numpy", "pillow", "scikit-learn"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    revision = os.environ.get("VASEVQA_REVISION")
+    return {**found, "revision": revision} if revision else found
+
+
+def main(stage: Stage, args: Sequence[str] | None = None) -> None:
+    """Run the stage's command with `args` (the process's own by default)."""
+    command(stage).main(args=list(args) if args is not None else None, prog_name=stage.name)

@@ -1,0 +1,144 @@
+"""to-megatron: a Hugging Face model as a Megatron checkpoint, or back, with the precision of the conversion as a gate."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vasevqa import files, models
+from vasevqa.errors import ConfigError, DataError, DeviceError, GateError, GpuMemoryError
+from vasevqa.training.swift import arguments as swift
+from vasevqa.training.swift import environment
+
+if TYPE_CHECKING:
+    from vasevqa.spec import Output, Progress
+
+CHILD = "vasevqa.training.swift.megatron_worker"
+REPORT = "conversion_report.json"
+WORK = ".converting"
+PACKAGES = ("transformer_engine", "megatron", "mcore_bridge")
+
+
+def check_machine() -> None:
+    """DeviceError without CUDA, ConfigError without the packages: before any model is loaded."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise DeviceError("Converting to Megatron needs CUDA and this machine has none; run it on a GPU node, or skip the step (skip: [to-megatron]).")
+    for package in PACKAGES:
+        if importlib.util.find_spec(package) is None:
+            raise ConfigError(f"Converting to Megatron needs the package {package}, which is not installed; use the to-megatron image, or install it.")
+
+
+def convert(params: Mapping[str, Any], options: Mapping[str, Any], inputs: Mapping[str, Path], output: Output, progress: Progress) -> None:
+    """Write the converted model and conversion_report.json to `output`. GateError if the two forms answer differently."""
+    check_machine()
+    began = time.monotonic()
+    model = models.local_model(inputs["model"], options["hub"])
+    models.check_model(model)
+    back = "mcore" in inputs
+    if back and not (inputs["mcore"] / "latest_checkpointed_iteration.txt").is_file():
+        raise DataError(f"{inputs['mcore']} is no Megatron checkpoint: latest_checkpointed_iteration.txt is missing; give the folder that to-megatron wrote.")
+    progress.start("to Hugging Face" if back else "to Megatron", None, "models")
+    work = output.root / WORK
+    shutil.rmtree(work, ignore_errors=True)
+    argv = swift.to_hf(model, inputs["mcore"], work) if back else swift.to_mcore(model, work)
+    figures: dict[str, Any] = _child(argv, options)
+    if back:
+        figures = _compared(work, model)
+        passed, told = (
+            not figures["tensors_missing"] and not figures["tensors_of_another_shape"],
+            f"{figures['tensors_identical']} of {figures['tensors']} tensors as in {model.name}",
+        )
+        complaint = f"The converted model is not of {model}'s kind: {figures['tensors_missing']} tensors are missing, {figures['tensors_of_another_shape']} have another shape; give the model that was converted."
+    else:
+        mean = figures.get("mean_difference_of_answer", figures.get("mean_difference", math.nan))
+        agreement = figures.get("agreement", math.nan)
+        # Over a large vocabulary a mean hides a lot: the first choices must agree as well. Neither comparison holds for NaN.
+        passed = bool(mean <= params["tolerance"] and agreement >= params["agreement"])
+        told = f"logits differ by {mean:.2g} on average, by at most {figures.get('max_difference', math.nan):.2g}"
+        complaint = f"The converted model answers differently: its logits differ by {mean:.3g} on average (at most {params['tolerance']:g}) and {agreement:.1%} of first choices agree (at least {params['agreement']:.0%}); don't use it, and report the versions in {REPORT}."
+    report = {**figures, "passed": passed, "tolerance": params["tolerance"], "torch_dtype": "bfloat16", "direction": "to_hf" if back else "to_mcore"}
+    output.write_json(REPORT, report)
+    if not passed:
+        shutil.rmtree(work, ignore_errors=True)
+        raise GateError(complaint)
+    for entry in sorted(work.iterdir()):
+        output.check()
+        target = output.root / entry.name
+        if target.is_dir():
+            shutil.rmtree(target)
+        os.replace(entry, target)
+    work.rmdir()
+    progress.speed({"convert and compare": time.monotonic() - began}, 1, "models")
+    progress.summary(f"converted: {told}", **report)
+
+
+def _compared(converted: Path, model: Path) -> dict[str, Any]:
+    """The tensors of both folders, compared one at a time in bfloat16."""
+    import torch
+    from safetensors import safe_open
+
+    models.check_model(converted)
+    places = {name: file for file in sorted(converted.glob("model*.safetensors")) for name in models.safetensors_header(file)}
+    found = {"tensors": 0, "tensors_identical": 0, "tensors_missing": 0, "tensors_of_another_shape": 0}
+    greatest = 0.0
+    for file in sorted(model.glob("model*.safetensors")):
+        with safe_open(file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - no mapping
+                found["tensors"] += 1
+                if name not in places:
+                    found["tensors_missing"] += 1
+                    continue
+                with safe_open(places[name], framework="pt") as others:
+                    one, other = tensors.get_tensor(name).to(torch.bfloat16), others.get_tensor(name).to(torch.bfloat16)
+                if one.shape != other.shape:
+                    found["tensors_of_another_shape"] += 1
+                    continue
+                found["tensors_identical"] += bool(torch.equal(one, other))
+                greatest = max(greatest, float((one.float() - other.float()).abs().max()) if one.numel() else 0.0)
+    return {**found, "max_weight_difference": greatest}
+
+
+def _child(argv: list[str], options: Mapping[str, Any]) -> dict[str, Any]:
+    from vasevqa.training.parity import picture
+
+    settings = {"max_pixels": 1003520, "hub": options["hub"], "device": options["device"], "cuda_visible_devices": None}
+    with tempfile.TemporaryDirectory(prefix="vasevqa-") as folder:
+        image, spec = Path(folder) / "vase.png", Path(folder) / "spec.json"
+        picture().save(image)
+        files.write_json(spec, {"argv": argv, "image": str(image)})
+        environ = environment.child(settings, Path(folder), None, None)
+        # Megatron wants to be one of a group of processes.
+        environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+        ended = subprocess.run([sys.executable, "-m", CHILD, str(spec)], env=environ, stdin=subprocess.DEVNULL, check=False)
+        told_file = spec.with_suffix(".result")
+        told: dict[str, Any] = {"exit_code": ended.returncode, "message": "it was killed", "figures": {}}
+        if told_file.is_file():
+            told |= json.loads(told_file.read_text(encoding="utf-8"))
+    if told["exit_code"] == ConfigError.exit_code:
+        raise ConfigError(told["message"])
+    if told["exit_code"] == GpuMemoryError.exit_code:
+        raise GpuMemoryError(f"The GPU's memory doesn't suffice to hold both forms of the model ({told['message']}); take a larger GPU.")
+    if told["exit_code"]:
+        raise RuntimeError(f"ms-swift: {told['message']}")
+    measured: dict[str, Any] = told["figures"]
+    return measured
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])

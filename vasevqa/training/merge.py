@@ -1,0 +1,110 @@
+"""merge: the adapter into its base by ms-swift, then proof that nothing else changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vasevqa import models
+from vasevqa.errors import DataError, GateError
+from vasevqa.training import checkpoints
+from vasevqa.training.swift import arguments as swift
+from vasevqa.training.swift import environment
+
+if TYPE_CHECKING:
+    from vasevqa.spec import Output, Progress
+
+REPORT = "merge_report.json"
+WORK = ".merging"
+# What a checkpoint of a full training holds beside the model.
+TRAINING_FILES = {"optimizer.pt", "scheduler.pt", "trainer_state.json", "training_args.bin", "args.json", "artifact.json", REPORT}
+
+
+def merge(params: Mapping[str, Any], options: Mapping[str, Any], inputs: Mapping[str, Path], output: Output, progress: Progress) -> None:
+    """Write a whole model folder and merge_report.json to `output`. GateError over tolerance, with the figures kept in the partial output."""
+    began = time.monotonic()
+    chosen = checkpoints.choose(inputs["adapters"], params["checkpoint"])
+    if not (chosen / checkpoints.ADAPTER).is_file():
+        _pass_through(chosen, output, progress)
+        return
+    models.safetensors_header(chosen / checkpoints.ADAPTER)
+    base = models.local_model(inputs["model"], options["hub"])
+    models.check_model(base)
+    dtype = _dtype(base) if params["torch_dtype"] == "auto" else params["torch_dtype"]
+    progress.start(f"merging {chosen.name}", None, "tensors")
+    merged = output.root / WORK
+    shutil.rmtree(merged, ignore_errors=True)
+    export(base, chosen, merged, dtype)
+    progress.start("comparing", 2, "models")
+    figures = {
+        "checkpoint": chosen.name,
+        "torch_dtype": dtype,
+        "adapter_norm": checkpoints.adapter_norm(chosen),
+        **_compare(base, chosen, merged, dtype, options, progress),
+    }
+    exact = dtype == "float32"
+    passed = figures["max_difference"] <= params["tolerance"] if exact else figures["agreement"] >= params["agreement"]
+    report = {**figures, "passed": passed, "tolerance": params["tolerance"] if exact else None, "least_agreement": None if exact else params["agreement"]}
+    output.write_json(REPORT, report)
+    if not passed:
+        shutil.rmtree(merged, ignore_errors=True)
+        measured = (
+            f"logits differ by {figures['max_difference']:.2g} (at most {params['tolerance']:g})"
+            if exact
+            else f"{figures['agreement']:.1%} agree (at least {params['agreement']:.0%})"
+        )
+        raise GateError(f"The merged model doesn't say what base and adapter say: {measured}; is {base} the model that {chosen.name} was trained on?")
+    (merged / "args.json").unlink(missing_ok=True)  # it names paths of this machine, and ms-swift would go by them
+    checkpoints.share(merged, (output.root / REPORT).stat().st_mode & 0o777)
+    for file in sorted(merged.iterdir()):
+        output.check()
+        os.replace(file, output.root / file.name)
+    merged.rmdir()
+    progress.speed({"merge and compare": time.monotonic() - began}, 1, "models")
+    progress.summary(
+        f"merged {chosen.name}: {figures['agreement']:.1%} of first choices agree, logits differ by at most {figures['max_difference']:.2g}", **report
+    )
+
+
+def _compare(base: Path, adapter: Path, merged: Path, dtype: str, options: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
+    from vasevqa.curation.devices import resolve_device
+    from vasevqa.training import parity
+
+    device = resolve_device(options["device"])
+    before = parity.logits(base, base, adapter, dtype, device)
+    progress.advance()
+    after = parity.logits(merged, base, None, dtype, device)
+    progress.advance()
+    return parity.compare(before, after)
+
+
+def export(base: Path, adapter: Path, merged: Path, dtype: str) -> None:
+    """Run ms-swift's merge in this process."""
+    os.environ |= {"USE_HF": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}  # read when swift is imported
+    from swift import export_main
+
+    environment.refuse_model_code()
+    model_type = json.loads((adapter / "args.json").read_text(encoding="utf-8")).get("model_type") if (adapter / "args.json").is_file() else None
+    export_main(swift.merge(base, adapter, merged, dtype, model_type))
+    if not any(merged.glob("model*.safetensors")):
+        raise DataError(f"ms-swift wrote no merged weights from {adapter}; see the log.")
+
+
+def _dtype(base: Path) -> str:
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    named = config.get("dtype") or config.get("torch_dtype") or (config.get("text_config") or {}).get("dtype") or "bfloat16"
+    return str(named) if named in ("float32", "bfloat16", "float16") else "bfloat16"
+
+
+def _pass_through(model: Path, output: Output, progress: Progress) -> None:
+    models.check_model(model)
+    names = [file.name for file in sorted(model.iterdir()) if file.is_file() and file.name not in TRAINING_FILES and not file.name.startswith("rng_state")]
+    for name in names:
+        output.place(model / name, name)
+    output.write_json(REPORT, {"passed_through": True, "checkpoint": model.name})
+    progress.summary(f"{model.name} is a whole model, not an adapter: passed through as it is", passed_through=True)

@@ -1,0 +1,112 @@
+"""What a training process gets from its surroundings, and nothing else: GPUs, caches, image limits, a model's place."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vasevqa.errors import ConfigError, DeviceError
+from vasevqa.training.swift.arguments import max_pixels
+
+# They would change what ms-swift's templates make of an image: parameters decide that, never a stray variable.
+STRAY = {
+    "MAX_PIXELS",
+    "MIN_PIXELS",
+    "IMAGE_FACTOR",
+    "MAX_RATIO",
+    "IMAGE_MAX_TOKEN_NUM",
+    "IMAGE_MIN_TOKEN_NUM",
+    "VIDEO_MAX_PIXELS",
+    "VIDEO_MIN_PIXELS",
+    "VIDEO_TOTAL_PIXELS",
+    "VIDEO_MAX_TOKEN_NUM",
+    "VIDEO_MIN_TOKEN_NUM",
+    "FPS",
+    "FPS_MIN_FRAMES",
+    "FPS_MAX_FRAMES",
+    "FRAME_FACTOR",
+    "ROOT_IMAGE_DIR",
+    "NPROC_PER_NODE",
+    "NNODES",
+    "NODE_RANK",
+    "RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "USE_HF",
+    "VASEVQA_REWARD_PLUGIN",
+    "VASEVQA_REWARD_FUNCS",
+}
+
+
+def child(settings: Mapping[str, Any], root: Path, plugin: Path | None, volume: Path | None, gpus: int = 0) -> dict[str, str]:
+    """The training process's environment. It sees `gpus` GPUs (0: as many as there are): with more, ms-swift would spread one model over all."""
+    environ = {name: value for name, value in os.environ.items() if name not in STRAY}
+    environ |= {
+        **max_pixels(settings),
+        "ROOT_IMAGE_DIR": str(root),
+        "USE_HF": "1" if settings["hub"] == "huggingface" else "0",
+        "HF_HUB_OFFLINE": "1",  # the model is on disk by now
+        "TRANSFORMERS_OFFLINE": "1",
+        "HF_DATASETS_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONUNBUFFERED": "1",
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
+    }
+    if volume is not None:
+        environ.setdefault("HF_HOME", str(volume / ".cache/huggingface"))
+        environ.setdefault("MODELSCOPE_CACHE", str(volume / ".cache/modelscope"))
+    if settings["device"] == "cpu":
+        environ["CUDA_VISIBLE_DEVICES"] = ""
+    elif settings["device"].startswith("cuda:"):
+        environ["CUDA_VISIBLE_DEVICES"] = settings["device"].removeprefix("cuda:")
+    elif settings["cuda_visible_devices"] is not None:
+        environ["CUDA_VISIBLE_DEVICES"] = settings["cuda_visible_devices"]
+    elif gpus:
+        named = environ.get("CUDA_VISIBLE_DEVICES")
+        environ["CUDA_VISIBLE_DEVICES"] = ",".join(named.split(",")[:gpus] if named else map(str, range(gpus)))
+    if plugin is not None:
+        environ |= {"VASEVQA_REWARD_PLUGIN": str(plugin), "VASEVQA_REWARD_FUNCS": json.dumps(settings["reward_funcs"])}
+    return environ
+
+
+def refuse_model_code() -> None:
+    """ms-swift loads models with trust_remote_code; code that comes with a model is refused here all the same, in this process."""
+    from swift.model.register import ModelLoader
+    from transformers import dynamic_module_utils
+
+    def refuse(class_name: str, module_path: object, *args: object, **kwargs: object) -> Any:
+        raise ConfigError(
+            f"The model brings code of its own ({class_name} in {Path(str(module_path)).name}), which is never run; give a model that transformers knows."
+        )
+
+    ModelLoader.default_trust_remote_code = False
+    dynamic_module_utils.get_class_in_module = refuse
+
+
+def processes(settings: Mapping[str, Any]) -> int:
+    """How many processes train, one a GPU; DeviceError if there are fewer GPUs."""
+    from vasevqa.curation.devices import resolve_device
+
+    device = resolve_device(settings["device"])
+    wanted: int | None = settings["nproc_per_node"]
+    if device.type == "cpu":
+        return wanted or 1
+    import torch
+
+    named = settings["cuda_visible_devices"]
+    there = len(named.split(",")) if named else torch.cuda.device_count()
+    if settings["device"].startswith("cuda:"):
+        there = 1
+    if named and torch.cuda.device_count() < there:
+        raise DeviceError(f"cuda_visible_devices names {there} GPUs and there are {torch.cuda.device_count()}; name those that are there.")
+    asked = int(os.environ.get("VASEVQA_GPUS") or 0)  # the step's GPUs, which may be fewer than the machine's
+    if (wanted or asked) > there:
+        what = f"nproc_per_node is {wanted}" if wanted else f"The step asks for {asked} GPUs"
+        raise DeviceError(f"{what} and there are {there}; ask for more GPUs or lower it.")
+    return wanted or asked or there

@@ -1,0 +1,95 @@
+"""The process that converts between Hugging Face and Megatron by ms-swift, and measures what the conversion changed.
+
+`python -m vasevqa.training.swift.megatron_worker SPEC.json`: a process of its own, since Megatron sets up global state.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from vasevqa import files
+from vasevqa.errors import GpuMemoryError, VaseError, out_of_gpu_memory
+from vasevqa.training.swift.environment import refuse_model_code
+from vasevqa.training.swift.worker import _first_line, die_with_parent
+
+_FIGURES = re.compile(r"mean_diff: ([0-9.eE+-]+|nan|inf), max_diff: ([0-9.eE+-]+|nan|inf)")
+_WITH_LOSS = re.compile(r"mean_diff \(with loss\): ([0-9.eE+-]+|nan|inf), max_diff \(with loss\): ([0-9.eE+-]+|nan|inf)")
+_TOKENS = re.compile(r"token_diff: ([0-9]+)")
+_ANSWERED = re.compile(r"hf_tokens: \[([0-9, ]*)\]")
+
+
+class _Tee(io.TextIOBase):
+    """What ms-swift prints goes to the log and is read for its figures."""
+
+    def __init__(self, out: Any) -> None:
+        self._out, self.text = out, io.StringIO()
+
+    def write(self, text: str) -> int:
+        self.text.write(text)
+        return int(self._out.write(text))
+
+    def flush(self) -> None:
+        self._out.flush()
+
+
+def _local_image(image: str) -> None:
+    """ms-swift's precision check asks about a picture on the internet; this asks about a picture on disk."""
+    from swift.megatron.utils import convert_utils
+
+    real = convert_utils.get_examples
+
+    def examples(kind: str) -> Any:
+        example = real(kind)
+        if "images" in example:
+            example["images"] = [image]
+        return example
+
+    convert_utils.get_examples = examples
+
+
+def work(spec: dict[str, Any]) -> dict[str, Any]:
+    """Convert as `spec` says; returns the exit code, a sentence, and the figures of the precision check."""
+    die_with_parent()
+    tee = _Tee(sys.stdout)
+    try:
+        refuse_model_code()
+        from swift import export_main
+
+        _local_image(spec["image"])
+        with contextlib.redirect_stdout(tee):
+            export_main(spec["argv"])
+    except VaseError as error:
+        return {"exit_code": error.exit_code, "message": str(error)}
+    except Exception as error:
+        traceback.print_exc()
+        return {"exit_code": GpuMemoryError.exit_code if out_of_gpu_memory(error) else 1, "message": _first_line(error)}
+    said = tee.text.getvalue()
+    figures: dict[str, float] = {}
+    if (found := _FIGURES.search(said)) is not None:
+        figures |= {"mean_difference": float(found[1]), "max_difference": float(found[2])}
+    if (found := _WITH_LOSS.search(said)) is not None:
+        figures |= {"mean_difference_of_answer": float(found[1]), "max_difference_of_answer": float(found[2])}
+    if (found := _TOKENS.search(said)) is not None:
+        figures["tokens_that_differ"] = int(found[1])
+        if (listed := _ANSWERED.search(said)) is not None:
+            figures["agreement"] = 1 - int(found[1]) / max(1, len(listed[1].split(",")))
+    return {"exit_code": 0, "message": "", "figures": figures}
+
+
+def main() -> None:
+    """Read the spec, convert, and write the result beside it."""
+    spec_file = Path(sys.argv[1])
+    result = work(json.loads(spec_file.read_text(encoding="utf-8")))
+    files.write_json(spec_file.with_suffix(".result"), result)
+    sys.exit(result["exit_code"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""The process that trains: ms-swift behind our callback, so that a stop saves first and running out of GPU memory is told apart.
+
+`python -m vasevqa.training.swift.worker SPEC.json`, or with `--processes N` one process a GPU through torch's launcher. A training
+that is killed must take nothing with it but itself, so it is never the process that holds the lease.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from vasevqa import files
+from vasevqa.errors import ConfigError, GpuMemoryError, Interrupted, VaseError, out_of_gpu_memory
+from vasevqa.training.swift.environment import refuse_model_code
+
+PR_SET_PDEATHSIG = 1
+
+
+class _State:
+    """What the signal handler and the callback share."""
+
+    stop = False
+    training = False
+    stepping = False  # inside the optimizer's step: weights may be half updated
+    trainer: Any = None
+
+
+STATE = _State()
+
+
+def die_with_parent() -> None:
+    """Without its parent nobody guards the output against a second writer."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _on_sigterm(signum: int, frame: object) -> None:
+    if not STATE.training:
+        os._exit(Interrupted.exit_code)  # nothing to save yet
+    STATE.stop = True
+
+
+def _register_callback() -> None:
+    from swift.callbacks import TrainerCallback, callbacks_map
+
+    class Callback(TrainerCallback):
+        """Saves and stops at the end of a step after SIGTERM; knows the trainer, and whether the optimizer is at work."""
+
+        def __init__(self, args: Any, trainer: Any) -> None:
+            super().__init__(args, trainer)
+            STATE.trainer = trainer
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            STATE.training = True
+
+        def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            STATE.stepping = True
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            STATE.stepping = False
+            if STATE.stop and state.global_step < state.max_steps:
+                control.should_save = control.should_training_stop = True
+
+    callbacks_map["vasevqa"] = Callback
+
+
+def _pipeline(kind: str, argv: list[str]) -> Any:
+    """ms-swift's pipeline object; ConfigError if its own parser refuses the arguments."""
+    from swift.utils import parse_args
+
+    if kind == "sft":
+        from swift.arguments import SftArguments as Arguments
+        from swift.pipelines.train.sft import SwiftSft as Pipeline
+    else:
+        from swift.arguments import RLHFArguments as Arguments
+        from swift.pipelines.train.rlhf import SwiftRLHF as Pipeline
+    try:
+        arguments, left = parse_args(Arguments, argv)
+    except VaseError:
+        raise
+    except SystemExit:
+        raise ConfigError("ms-swift can't read its arguments (the log says which); correct extra_args.") from None
+    except (ValueError, TypeError, AssertionError, ImportError, ModuleNotFoundError) as error:
+        traceback.print_exc()
+        raise ConfigError(f"ms-swift refuses its arguments ({_first_line(error)}); correct the parameter or extra_args.") from None
+    if left:
+        raise ConfigError(f"ms-swift has no argument {left[0]}; correct extra_args.")
+    return Pipeline(arguments)
+
+
+def _check_memory(spec: dict[str, Any]) -> None:
+    import torch
+
+    need = spec.get("gpu_bytes")
+    if not need or not torch.cuda.is_available():
+        return
+    free, total = torch.cuda.mem_get_info(int(os.environ.get("LOCAL_RANK", "0")))
+    if free < need:
+        raise GpuMemoryError(
+            f"This training needs about {need / 1e9:.0f} GB of GPU memory, and {free / 1e9:.0f} of {total / 1e9:.0f} GB are free; take a larger GPU, "
+            "lower max_length or max_pixels, or set memory_check to false to try it all the same."
+        )
+
+
+def _save_after_oom() -> None:
+    """A checkpoint of the last whole step, so that the next rung goes on from there. Of several processes one alone can't save."""
+    trainer = STATE.trainer
+    if trainer is None or STATE.stepping or not trainer.state.global_step or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return
+    import torch
+
+    trainer.model.zero_grad(set_to_none=True)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    try:
+        if not (Path(trainer.args.output_dir) / f"checkpoint-{trainer.state.global_step}").exists():
+            trainer._save_checkpoint(trainer.model, trial=None)
+    except Exception:
+        traceback.print_exc()  # the checkpoint before that one will do
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__
+
+
+def work(spec: dict[str, Any]) -> tuple[int, str]:
+    """Train as `spec` says. Returns an exit code (errors.py) and a sentence."""
+    die_with_parent()
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the stage decides
+    try:
+        _check_memory(spec)
+        refuse_model_code()
+        _register_callback()
+        _pipeline(spec["kind"], spec["argv"]).main()
+    except VaseError as error:
+        return error.exit_code, str(error)
+    except Exception as error:
+        traceback.print_exc()
+        if out_of_gpu_memory(error):
+            error.__traceback__ = None  # its frames hold the activations
+            _save_after_oom()
+            return GpuMemoryError.exit_code, _first_line(error)
+        return 1, _first_line(error)
+    if STATE.stop and STATE.trainer.state.global_step < STATE.trainer.state.max_steps:
+        return Interrupted.exit_code, "stopped and saved"
+    return 0, ""
+
+
+def main() -> None:
+    """Read the spec, train, write the result beside it and leave with its exit code."""
+    if sys.argv[1] == "--processes":
+        die_with_parent()  # kept through exec
+        processes, spec_file = sys.argv[2:]
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes, "-m", "vasevqa.training.swift.worker", spec_file]
+        os.execv(sys.executable, [sys.executable, *launcher])  # noqa: S606 - an argument list of our own
+    spec_file = sys.argv[1]
+    code, message = work(json.loads(Path(spec_file).read_text(encoding="utf-8")))
+    result = Path(spec_file).with_suffix(".result")
+    # Of several processes the one whose memory ran out tells why; the others only lost it.
+    if code == GpuMemoryError.exit_code or (not result.exists() and (code or os.environ.get("RANK", "0") == "0")):
+        files.write_json(result, {"exit_code": code, "message": message})
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # after an error CUDA's and the dataloader's threads may never end
+
+
+if __name__ == "__main__":
+    main()

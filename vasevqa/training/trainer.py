@@ -1,0 +1,267 @@
+"""One training as a stage runs it: preflight, a child process that can be killed and resumed, its curve as events, the OOM ladder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vasevqa import files, models
+from vasevqa.dataset import rows
+from vasevqa.errors import ConfigError, DataError, DeviceError, GateError, GpuMemoryError, Interrupted, StorageError, VaseError
+from vasevqa.training import checkpoints, estimate, preflight
+from vasevqa.training.swift import arguments as swift
+from vasevqa.training.swift import environment
+from vasevqa.training.swift.arguments import Places, Rung
+
+if TYPE_CHECKING:
+    from vasevqa.spec import Output, Progress
+
+CHILD = "vasevqa.training.swift.worker"
+FOLDER = "training"
+SUMMARY = "training_summary.json"
+SETTINGS = "training_settings.json"
+PLUGIN = Path(__file__).with_name("swift") / "plugin.py"
+_ERRORS: dict[int, type[VaseError]] = {error.exit_code: error for error in (ConfigError, DataError, DeviceError, GateError, StorageError, Interrupted)}
+
+
+def rungs(batch: int, accumulation: int, processes: int, checkpointing: bool) -> list[Rung]:
+    """What is tried in turn when the GPU's memory runs out: the same rows an optimizer step, fewer at once.
+
+    `batch` x `accumulation` is the global batch; each of `processes` GPUs takes its share. ConfigError if it can't be shared.
+    """
+    if accumulation % processes == 0:
+        accumulation //= processes
+    elif batch * accumulation % processes == 0:
+        batch, accumulation = 1, batch * accumulation // processes
+    else:
+        raise ConfigError(f"{processes} GPUs can't share a global batch of {batch} x {accumulation} rows; change gradient_accumulation_steps.")
+    ladder = [Rung(batch, accumulation, checkpointing)]
+    if not checkpointing:
+        ladder.append(Rung(batch, accumulation, True))
+    while batch % 2 == 0:
+        batch, accumulation = batch // 2, accumulation * 2
+        ladder.append(Rung(batch, accumulation, True))
+    return ladder
+
+
+class Training:
+    """A training of kind sft or grpo into `output`."""
+
+    def __init__(self, kind: str, given: tuple[Mapping[str, Any], Mapping[str, Any]], inputs: Mapping[str, Path], output: Output, progress: Progress) -> None:
+        settings = {**given[0], **given[1]}
+        self.kind, self.params, self.settings, self.output, self.progress = kind, given[0], settings, output, progress
+        self.folder = output.root / FOLDER
+        self.model = models.local_model(inputs["model"], settings["hub"])
+        self.inputs = inputs
+        self.root = rows.image_root(inputs["dataset"], settings["image_root"])
+        self.processes = environment.processes(settings)
+        self.ladder = rungs(settings["batch_size"], settings["gradient_accumulation_steps"], self.processes, settings["gradient_checkpointing"])
+        self.walked: list[dict[str, Any]] = []
+        self.seen = 0
+
+    def check(self) -> dict[str, int]:
+        """Everything that can be known before loading."""
+        from vasevqa.curation.devices import resolve_device
+
+        if self.settings["torch_dtype"] != "float32" and resolve_device(self.settings["device"]).type == "cpu":
+            raise ConfigError("Without a GPU ms-swift trains in float32 only; set torch_dtype to float32, or run where CUDA finds a GPU.")
+        shape = models.check_model(self.model)
+        dataset = self.inputs["dataset"]
+        counts = {"train": rows.check_rows(dataset / f"{self.kind}.jsonl", self.root, "solution" if self.kind == "grpo" else None)}
+        validation = dataset / "val.jsonl"
+        if self.kind == "sft" and validation.is_file() and validation.stat().st_size:
+            counts["validation"] = rows.check_rows(validation, self.root)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._same_training()
+        preflight.check_disk(self.folder, shape, self.settings)
+        last = self.ladder[-1]
+        self.needed = estimate.gpu_bytes(self.kind, shape, self.settings, last.batch_size, last.gradient_checkpointing)
+        self.validation = validation if "validation" in counts else None
+        return counts
+
+    def _same_training(self) -> None:
+        """ConfigError if the folder holds checkpoints of a training with other settings: going on from them would be neither."""
+        dataset = self.inputs["dataset"] / f"{self.kind}.jsonl"
+        now = {**self.params, "model": str(self.model), "rows": files.digest_file(dataset)[:16]}
+        now = json.loads(json.dumps(now))
+        noted = self.output.root / SETTINGS
+        before = json.loads(noted.read_text(encoding="utf-8")) if noted.is_file() else now
+        changed = sorted(name for name in now if before.get(name) != now[name])
+        if changed and self.output.standalone and checkpoints.checkpoints(self.folder):
+            raise ConfigError(
+                f"{self.output.root} holds a training with another {changed[0]} ({before.get(changed[0])}, not {now[changed[0]]}); "
+                "choose another --output-dir, or give one of its checkpoints as --resume-from-checkpoint."
+            )
+        self.output.write_json(SETTINGS, now)
+
+    def places(self, resume: Path | None) -> Places:
+        """The paths of this attempt."""
+        dataset = self.inputs["dataset"] / f"{self.kind}.jsonl"
+        plugins = (PLUGIN,) if self.kind == "grpo" else ()
+        return Places(self.model, dataset, self.folder, self.validation, resume, self.inputs.get("system"), plugins)
+
+    def run(self) -> None:
+        """Train to the end: from the newest checkpoint, down the ladder where memory runs out."""
+        given = self.inputs.get("resume")
+        for number, rung in enumerate(self.ladder):
+            found, broken = checkpoints.newest(self.folder)
+            for checkpoint in broken:
+                self.progress.note(f"{checkpoint.path.name} is incomplete ({checkpoint.problem}) and was set aside")
+            resume = found.path if found else checkpoints.choose(given, "last") if given else None
+            if resume is not None:
+                self.progress.note(f"going on from {resume.name}")
+            began = found.step if found else 0
+            code, message = self._attempt(rung, resume)
+            self.walked.append({**asdict(rung), "from_step": began, "outcome": "done" if code == 0 else message})
+            if code == 0:
+                return
+            if code != GpuMemoryError.exit_code:
+                self._fail(code, message)
+            if message.startswith("This training needs"):
+                raise GpuMemoryError(message)
+            if number + 1 < len(self.ladder):
+                after = self.ladder[number + 1]
+                self.progress.note(
+                    f"The GPU's memory ran out with {rung.batch_size} rows at once; going on with {after.batch_size}, {after.accumulation} times before each step"
+                    + (", activations recomputed" if after.gradient_checkpointing and not rung.gradient_checkpointing else "")
+                )
+        raise GpuMemoryError(
+            f"The GPU's memory doesn't suffice for {self.kind} even with one row at once; take a larger GPU, or change the result: lower max_pixels "
+            f"({self.settings['max_pixels']}), max_length ({self.settings['max_length']}) or lora_rank."
+        )
+
+    def _fail(self, code: int, message: str) -> None:
+        if code in _ERRORS:
+            raise _ERRORS[code](message)
+        free = checkpoints.free_below(self.folder)
+        if free < 50_000_000 or "No space left" in message:
+            raise StorageError(
+                f"The disk of {self.folder} is full ({free / 1e6:.0f} MB free); free some space, the same command goes on from the last checkpoint."
+            )
+        if code < 0:
+            raise Interrupted(f"The training was killed by {signal.Signals(-code).name}; the same command goes on from the last checkpoint.")
+        raise RuntimeError(f"ms-swift: {message}")
+
+    def _attempt(self, rung: Rung, resume: Path | None) -> tuple[int, str]:
+        argv = getattr(swift, self.kind)(self.settings, self.places(resume), rung)
+        needed = self.needed if self.settings["memory_check"] and not self.settings["deepspeed"] else None
+        with tempfile.TemporaryDirectory(prefix="vasevqa-") as folder:
+            spec = Path(folder) / "spec.json"
+            files.write_json(spec, {"kind": self.kind, "argv": argv, "gpu_bytes": needed})
+            environ = environment.child(
+                self.settings, self.root, self.inputs.get("plugin"), self.output.volume, 0 if self.settings["device"] == "cpu" else self.processes
+            )
+            words = [sys.executable, "-m", CHILD, *(["--processes", str(self.processes)] if self.processes > 1 else []), str(spec)]
+            # A session of its own: Ctrl-C reaches this process alone, which then lets the child save.
+            child = subprocess.Popen(words, env=environ, start_new_session=True, stdin=subprocess.DEVNULL)
+            try:
+                code = self._follow(child)
+            except BaseException:
+                self._stop(child)
+                raise
+            result = spec.with_suffix(".result")
+            told = json.loads(result.read_text(encoding="utf-8")) if result.is_file() else {}
+        return int(told.get("exit_code", code)), str(told.get("message", "")) or f"the training process ended with {code}"
+
+    def _follow(self, child: subprocess.Popen[bytes]) -> int:
+        """Pass new lines of the log on as events until the child ends."""
+        log = self.folder / "logging.jsonl"
+        at = log.stat().st_size if log.exists() else 0
+        while True:
+            code = child.poll()
+            at = self._tell(log, at)
+            if code is not None:
+                return code
+            self.output.check()
+            time.sleep(0.2)
+
+    def _tell(self, log: Path, at: int) -> int:
+        if not log.exists():
+            return at
+        with log.open("rb") as stream:
+            stream.seek(at)
+            text = stream.read()
+        whole = text[: text.rfind(b"\n") + 1]
+        for line in whole.decode(errors="replace").splitlines():
+            row = checkpoints.log_row(line)
+            if row is None:
+                continue
+            if not self.seen:
+                self.progress.start("training", row["max_steps"], "steps")
+            self.progress.advance(max(0, row["step"] - self.seen))
+            self.seen = max(self.seen, row["step"])
+            self.progress.event("metrics", **metrics(row, self.settings))
+        return at + len(whole)
+
+    def _stop(self, child: subprocess.Popen[bytes]) -> None:
+        """Let the child finish its step and save, then end it and whatever it started."""
+        child.send_signal(signal.SIGTERM)
+        try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(self.settings["stop_seconds"])
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+
+
+def metrics(row: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the log in our words: step, loss, reward, learning_rate, tokens_per_second, seconds_left."""
+    names = {"loss": "loss", "eval_loss": "eval_loss", "reward": "reward", "reward_std": "reward_std", "kl": "kl", "learning_rate": "learning_rate"}
+    found = {name: row[key] for key, name in names.items() if key in row}
+    speed = row.get("train_speed(s/it)")
+    if speed:
+        found["seconds_left"] = round((row["max_steps"] - row["step"]) * speed)
+        if "num_input_tokens_seen" in row and row["step"]:
+            found["tokens_per_second"] = round(row["num_input_tokens_seen"] / row["step"] / speed, 1)
+        elif "completions/mean_length" in row:
+            answers = settings["batch_size"] * settings["gradient_accumulation_steps"]
+            found["tokens_per_second"] = round(row["completions/mean_length"] * answers / speed, 1)
+    return {"step": row["step"], "max_steps": row["max_steps"], **found}
+
+
+def train(kind: str, params: Mapping[str, Any], options: Mapping[str, Any], inputs: Mapping[str, Path], output: Output, progress: Progress) -> None:
+    """Train (kind 'sft' or 'grpo') and leave training/ with its checkpoints and logs, and training_summary.json, in `output`.
+
+    Raises ConfigError, DataError, DeviceError or StorageError for what can be known before, GpuMemoryError when the ladder
+    has ended, Interrupted when the child was killed.
+    """
+    began = time.monotonic()
+    training = Training(kind, (params, options), inputs, output, progress)
+    rows = training.check()
+    training.run()
+    last = checkpoints.choose(training.folder, "last")
+    checkpoints.tidy(training.folder)
+    history = checkpoints.read_log(training.folder / "logging.jsonl")
+    curve = [row for row in history if "loss" in row]
+    rewards = [row["reward"] for row in history if "reward" in row]
+    summary = {
+        "rows": rows,
+        "steps": history[-1]["max_steps"] if history else None,
+        "last_checkpoint": last.name,
+        "first_loss": curve[0]["loss"] if curve else None,
+        "last_loss": curve[-1]["loss"] if curve else None,
+        "eval_loss": next((row["eval_loss"] for row in reversed(history) if "eval_loss" in row), None),
+        "first_reward": rewards[0] if rewards else None,
+        "last_reward": rewards[-1] if rewards else None,
+        "reward_spread": max((row.get("reward_std", 0.0) for row in history), default=None) if rewards else None,
+        "adapter_norm": checkpoints.adapter_norm(last) if (last / checkpoints.ADAPTER).is_file() else None,
+        "attempts": training.walked,
+        "processes": training.processes,
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    output.write_json(SUMMARY, summary)
+    change = f"reward {rewards[0]:.3f} -> {rewards[-1]:.3f}" if rewards else f"loss {curve[0]['loss']:.3f} -> {curve[-1]['loss']:.3f}" if curve else "no curve"
+    if summary["adapter_norm"] == 0:
+        progress.note("The adapter is still zero: nothing was learnt")
+    progress.summary(f"{summary['steps']} steps over {rows['train']} rows, {change}", **{name: value for name, value in summary.items() if name != "rows"})

@@ -1,0 +1,8 @@
+"""`python -m vasevqa.transfer ROOT` is the far end of a transfer, which runs in a pod."""
+
+import sys
+
+from vasevqa.transfer.far_end import main
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,113 @@
+"""Conversations with the far end of a transfer: a pod that mounts the volume, and connections to it that may break."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vasevqa.backends.kubernetes.launcher_job import VOLUME, render_pod
+from vasevqa.backends.kubernetes.session import needs_claim
+from vasevqa.errors import Broken, ClusterAway, ClusterError, ConfigError, DataError
+
+if TYPE_CHECKING:
+    from vasevqa.backends.kubernetes.session import Access, Process
+
+
+IDLE_SECONDS = 1800  # after which a pod that nobody talks to ends by itself
+
+SILENCE = 300.0  # seconds without an answer after which a connection counts as lost
+
+TRIES = 6  # connections in a row that bring nothing new
+
+
+@contextlib.contextmanager
+def volume_pod(access: Access, purpose: str = "move") -> Iterator[str]:
+    """A pod with the volume, for as long as the block lasts."""
+    needs_claim(access)
+    name = f"vasevqa-{purpose}-{os.urandom(4).hex()}"
+    wait = ["tini", "--", "python", "-m", "vasevqa.transfer", "--wait", str(IDLE_SECONDS)]
+    with access.pod(render_pod(name, purpose, access.cluster, [], wait)) as pod:
+        yield pod
+
+
+class Connection:
+    """One conversation with the far end."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self._buffer, self._at = b"", 0  # what came, and up to where it is read
+        self._needs: dict[str, Any] | None = None  # an answer whose bytes haven't all arrived
+
+    def ask(self, payload: bytes = b"", **request: Any) -> None:
+        """Send a request."""
+        self.process.write(json.dumps(request).encode() + b"\n" + payload)
+
+    def answers(self, wait: bool) -> Iterator[dict[str, Any]]:
+        """What has arrived; with `wait`, at least one answer, Broken if none comes. A refusal of the far end is raised."""
+        end = time.monotonic() + SILENCE
+        while True:
+            self.process.read(1 if wait else 0)
+            if block := self.process.taken():
+                self._buffer, self._at = self._buffer[self._at :] + block, 0
+            some = False
+            while (answer := self._next()) is not None:
+                some = True
+                yield answer
+            if some or not wait:
+                return
+            if self.process.over or time.monotonic() > end:
+                raise Broken(f"The connection to pod {self.process.pod} was lost; the same command goes on where it was.")
+
+    def _next(self) -> dict[str, Any] | None:
+        if self._needs is None:
+            end = self._buffer.find(b"\n", self._at)
+            if end < 0:
+                return None
+            self._needs, self._at = json.loads(self._buffer[self._at : end]), end + 1
+        answer, stop = self._needs, self._at + int(self._needs.get("data", 0))
+        if len(self._buffer) < stop:
+            return None
+        answer["bytes"], self._at, self._needs = self._buffer[self._at : stop], stop, None
+        if "error" in answer:
+            refusal = {2: ConfigError, 3: DataError}.get(answer.get("code", 1), ClusterError)
+            raise refusal(answer["error"])
+        return answer
+
+
+def persistently(access: Access, work: Callable[[Connection], None]) -> None:
+    """Call `work` on one connection after the other until one is enough; Broken that `moved` something is no lost try."""
+    tries = 0
+    while True:
+        try:
+            with volume_pod(access) as pod:
+                while True:
+                    process = access.open(pod, ["python", "-m", "vasevqa.transfer", VOLUME])
+                    try:
+                        work(Connection(process))
+                        return
+                    except (Broken, ClusterAway) as error:
+                        tries = 1 if getattr(error, "moved", False) else tries + 1
+                        if tries >= TRIES:
+                            raise
+                        click.echo(f"The connection was lost; trying again ({tries}).", err=True)
+                        time.sleep(min(2.0 ** (tries - 1), 30.0))
+                        if not _runs(access, pod):
+                            break
+                    finally:
+                        process.close()
+        except (Broken, ClusterAway):
+            tries += 1
+            if tries >= TRIES:
+                raise
+            time.sleep(min(2.0 ** (tries - 1), 30.0))
+
+
+def _runs(access: Access, pod: str) -> bool:
+    found = access.find("pods", pod)
+    return found is not None and found["status"].get("phase") == "Running" and "deletionTimestamp" not in found["metadata"]

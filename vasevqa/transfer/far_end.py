@@ -1,0 +1,107 @@
+"""Moves files to and from a volume over one connection. `python -m vasevqa.transfer ROOT` is the far end, which runs in a pod.
+
+Requests are JSON lines on stdin, `put` followed by bytes; answers are JSON lines on stdout, `data` followed by bytes. A
+file is written under a temporary name that its content's digest is part of, so that a broken transfer goes on where it was,
+and takes its own name once the digest is right. No path leads out of ROOT.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from vasevqa import files
+from vasevqa.errors import ConfigError, VaseError, storage_error
+from vasevqa.transfer.paths import inside, standing, walk, write
+
+OURS = ("artifacts", "runs")  # written by launchers and stages alone
+
+ALIVE = Path("/tmp/vasevqa-transfer")  # noqa: S108 - inside the pod: touched while somebody moves files
+
+
+class _Far:
+    """Answers the requests that arrive on one connection."""
+
+    def __init__(self, root: Path, requests: IO[bytes], answers: IO[bytes]) -> None:
+        self.root, self.requests, self.answers = root, requests, answers
+
+    def serve(self) -> None:
+        while line := self.requests.readline():
+            alive()
+            request = json.loads(line)
+            getattr(self, f"do_{request.pop('do')}")(**request)
+
+    def say(self, payload: bytes = b"", **answer: Any) -> None:
+        self.answers.write(json.dumps(answer).encode() + b"\n" + payload)
+        self.answers.flush()
+
+    def do_check(self, path: str, size: int, sha256: str) -> None:
+        self.say(path=path, have=standing(self._target(path), size, sha256))
+
+    def do_put(self, path: str, offset: int, length: int, sha256: str, last: bool) -> None:
+        block = self.requests.read(length)
+        if len(block) < length:
+            raise EOFError
+        good = write(self._target(path), offset, block, sha256, last)
+        if last:
+            self.say(path=path, written=good)
+
+    def do_list(self, path: str) -> None:
+        top = inside(self.root, path)
+        if not top.exists():
+            raise ConfigError(f"There is no {path} on the volume.")
+        for name, found in walk(top.resolve()):
+            alive()
+            if not found.resolve().is_relative_to(self.root.resolve()):  # a link out of the volume
+                continue
+            self.say(name=name, size=found.stat().st_size, sha256=files.digest_file(found))
+        self.say(listed=path)
+
+    def do_get(self, path: str, name: str, offset: int, length: int) -> None:
+        found = inside(self.root, path).resolve()
+        found = found / name if name else found
+        with open(inside(self.root, found.relative_to(self.root.resolve()).as_posix()), "rb") as stream:
+            stream.seek(offset)
+            block = stream.read(length)
+        self.say(block, name=name, offset=offset, data=len(block))
+
+    def _target(self, path: str) -> Path:
+        pure = PurePosixPath(path)
+        if not pure.parts or pure.parts[0] in OURS or pure.parts[0].startswith("."):
+            raise ConfigError(f"'{path}' can't be written: {', '.join(OURS)} and hidden folders of the volume belong to the launcher; choose another folder.")
+        return inside(self.root, path)
+
+
+def alive() -> None:
+    """Keep the pod for another while."""
+    ALIVE.touch()
+
+
+def wait(idle: float) -> None:
+    """Return when nobody has moved anything for `idle` seconds: a pod that was left behind ends by itself."""
+    alive()
+    while time.time() - ALIVE.stat().st_mtime < idle:
+        time.sleep(min(idle, 5.0))
+
+
+def main(arguments: list[str]) -> int:
+    """`ROOT` serves one connection, `--wait SECONDS` keeps a pod."""
+    if arguments[0] == "--wait":
+        wait(float(arguments[1]))
+        return 0
+    far = _Far(Path(arguments[0]), sys.stdin.buffer, sys.stdout.buffer)
+    try:
+        far.serve()
+    except (EOFError, BrokenPipeError):  # the other side is gone; what has arrived is kept
+        return 0
+    except VaseError as error:
+        far.say(error=str(error), code=error.exit_code)
+        return error.exit_code
+    except OSError as error:
+        known = storage_error(error, "write or read", error.filename)
+        far.say(error=str(known or f"Could not write or read {error.filename}: {error.strerror}."), code=known.exit_code if known else 1)
+        return 1
+    return 0

@@ -1,0 +1,94 @@
+"""Fetches files from the volume to this machine, several at a time, and goes on after a broken connection."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vasevqa.backends.kubernetes.launcher_job import VOLUME
+from vasevqa.errors import Broken, DataError
+from vasevqa.text import byte_size
+from vasevqa.transfer import paths
+from vasevqa.transfer.connection import Connection, persistently
+
+if TYPE_CHECKING:
+    from vasevqa.backends.kubernetes.session import Access
+
+
+AHEAD = 4 << 20  # bytes that are asked for before those before them have come
+
+
+def fetch(access: Access, path: str, target: Path) -> str:
+    """Bring a file or folder of the volume to `target`. Returns what was done, in words."""
+    paths.inside(Path(VOLUME), path)
+    download = _Download(path, target)
+    persistently(access, download.go)
+    return f"{download.total} files, {download.got} fetched ({byte_size(download.bytes)}), {download.total - download.got} were here"
+
+
+class _Download:
+    """What is still to be fetched, over any number of connections."""
+
+    def __init__(self, path: str, target: Path) -> None:
+        self.path, self.target = path, target
+        self.total = self.got = self.bytes = 0
+        self.done: set[str] = set()
+
+    def go(self, connection: Connection) -> None:
+        before = (len(self.done), self.bytes)
+        try:
+            self._round(connection)
+        except Broken as error:
+            error.moved = (len(self.done), self.bytes) != before
+            raise
+
+    def _round(self, connection: Connection) -> None:
+        connection.ask(do="list", path=self.path)
+        listed: dict[str, tuple[int, str]] = {}
+        while True:
+            answers = list(connection.answers(True))
+            listed |= {answer["name"]: (answer["size"], answer["sha256"]) for answer in answers if "name" in answer}
+            if any("listed" in answer for answer in answers):
+                break
+        if not listed:
+            raise DataError(f"There is no file in {self.path}; links are not followed, so name what a step made as steps/NAME.")
+        self.total = len(listed)
+        offsets = {name: paths.standing(self._here(name), *known) for name, known in listed.items()}
+        self.done |= {name for name, offset in offsets.items() if offset is None}
+        ranges = ((name, at, size) for name, offset in offsets.items() if offset is not None for at, size in _ranges(offset, listed[name][0]))
+        on_the_way = collections.deque[int]()
+        for name, offset, length in ranges:
+            connection.ask(do="get", path=self.path, name=name, offset=offset, length=length)
+            on_the_way.append(length)
+            while sum(on_the_way) > AHEAD or len(on_the_way) > 64:  # enough that the next is there when one is done
+                self._take(connection, listed, on_the_way)
+        while on_the_way:
+            self._take(connection, listed, on_the_way)
+
+    def _take(self, connection: Connection, listed: Mapping[str, tuple[int, str]], on_the_way: collections.deque[int]) -> None:
+        for answer in connection.answers(True):
+            name, block, asked = answer["name"], answer["bytes"], on_the_way.popleft()
+            size, digest = listed[name]
+            last = answer["offset"] + len(block) == size
+            if len(block) != asked or not paths.write(self._here(name), answer["offset"], block, digest, last):
+                raise DataError(f"{self.path}/{name} changed on the volume while it was fetched; try again when its step is done.")
+            self.bytes += len(block)
+            if last:
+                self.done.add(name)
+                self.got += 1
+
+    def _here(self, name: str) -> Path:
+        # The far end is a pod: what it says is no reason to write anywhere else than below the target.
+        return paths.inside(self.target, name) if name else self.target
+
+
+def _ranges(offset: int, size: int) -> Iterator[tuple[int, int]]:
+    """(offset, length) of the pieces in which the rest of a file is asked for; an empty file is one empty piece."""
+    while True:
+        length = min(paths.CHUNK, size - offset)
+        yield offset, length
+        offset += length
+        if offset >= size:
+            return

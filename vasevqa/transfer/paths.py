@@ -1,0 +1,88 @@
+"""Rules that both ends of a transfer share: which files are moved, where they may go, and how a file arrives whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from vasevqa import files
+from vasevqa.errors import ConfigError
+
+CHUNK = 1 << 20
+
+
+def inside(root: Path, name: str) -> Path:
+    """The path that `name` means below `root`; ConfigError if it leads out of it, by dots or by links."""
+    pure = PurePosixPath(name)
+    path = root.joinpath(*pure.parts) if not pure.is_absolute() else root
+    if pure.is_absolute() or ".." in pure.parts or not path.resolve().is_relative_to(root.resolve()):
+        raise ConfigError(f"'{name}' leads out of the volume; give a path in it.")
+    return path
+
+
+def walk(top: Path) -> Iterator[tuple[str, Path]]:
+    """Every file below `top`, by its name relative to it; links to files count as files, links to folders are left out.
+
+    OSError for a folder that can't be read.
+    """
+    if top.is_file():
+        yield "", top
+        return
+    for folder, inner, names in os.walk(top, onerror=_fail):
+        inner.sort()
+        for name in sorted(names):
+            path = Path(folder) / name
+            if not unfinished(name) and path.is_file():
+                yield path.relative_to(top).as_posix(), path
+
+
+def linked(top: Path) -> list[Path]:
+    """The links to folders below `top`, which `walk` leaves out."""
+    return [Path(folder) / name for folder, inner, _ in os.walk(top) for name in sorted(inner) if (Path(folder) / name).is_symlink()]
+
+
+def _fail(error: OSError) -> None:
+    raise error
+
+
+def unfinished(name: str) -> bool:
+    """True for the temporary name of a file on its way."""
+    return name.startswith(".") and name.endswith((".part", ".tmp"))
+
+
+def part_of(path: Path, digest: str) -> Path:
+    """The temporary name of `path` while the content with this digest arrives."""
+    return path.parent / f".{path.name[:80]}.{digest[:16]}.part"
+
+
+def standing(path: Path, size: int, digest: str) -> int | None:
+    """How many bytes of the file arrived earlier; None if it is here, with the right digest."""
+    if path.is_file() and path.stat().st_size == size and files.digest_file(path) == digest:
+        return None
+    part = part_of(path, digest)
+    have = part.stat().st_size if part.is_file() else 0
+    return have if have < size else 0
+
+
+def write(path: Path, offset: int, block: bytes, digest: str, last: bool) -> bool:
+    """Write a block of the file that arrives; with the last one it takes its name. False if its digest is wrong: it is thrown away."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = part_of(path, digest)
+    with open(part, "r+b" if offset and part.is_file() else "wb") as stream:
+        stream.seek(offset)
+        stream.truncate()
+        stream.write(block)
+        if last and offset:  # of thousands of small ones a crash of the machine may cost some: the next transfer sees it by their digests
+            stream.flush()
+            os.fsync(stream.fileno())
+    if not last:
+        return True
+    if files.digest_file(part) != digest:
+        part.unlink()
+        return False
+    if path.is_dir():
+        part.unlink()
+        raise ConfigError(f"{path} is a folder, and a file of that name was to be written; remove one of the two.")
+    os.replace(part, path)
+    return True

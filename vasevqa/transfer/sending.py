@@ -1,0 +1,135 @@
+"""Sends files from this machine to the volume: what is there already, by its digest, isn't sent again."""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+import click
+
+from vasevqa import files
+from vasevqa.backends.kubernetes.launcher_job import VOLUME
+from vasevqa.errors import Broken, DataError
+from vasevqa.text import byte_size
+from vasevqa.transfer import paths
+from vasevqa.transfer.connection import TRIES, Connection, persistently
+
+if TYPE_CHECKING:
+    from vasevqa.backends.kubernetes.session import Access
+
+
+def upload_inputs(access: Access, inputs: Mapping[str, str], base: Path) -> list[str]:
+    """Bring those inputs of a recipe that are on this machine to inputs/NAME-DIGEST; `--input` options that say so.
+
+    The digest is the content's: what another recipe or an earlier submission brought under this name is neither mixed with it
+    nor changed under a run that reads it, and the same again is there already.
+    """
+    here = {name: base / Path(value).expanduser() for name, value in inputs.items()}
+    found = {name: path for name, path in here.items() if path.exists()}
+    known: dict[Path, tuple[int, str]] = {}
+    # A file keeps its name, which reports show.
+    places = {name: f"inputs/{name}-{_content(path, known)}{f'/{path.name}' if path.is_file() else ''}" for name, path in found.items()}
+    if found:
+        click.echo(f"The inputs are on the volume: {send(access, {places[name]: path for name, path in found.items()}, known)}.")
+    return [f"{name}={places.get(name, value)}" for name, value in inputs.items()]
+
+
+def _content(top: Path, known: dict[Path, tuple[int, str]]) -> str:
+    """Ten digits that say names and contents of all files below `top`; `known` gets each file's size and digest."""
+    whole = hashlib.sha256()
+    for name, path in paths.walk(top):
+        known[path] = (path.stat().st_size, files.digest_file(path))
+        whole.update(f"{name}\0{known[path][1]}\n".encode())
+    return whole.hexdigest()[:10]
+
+
+def send(access: Access, sources: Mapping[str, Path], known: Mapping[Path, tuple[int, str]] | None = None) -> str:
+    """Bring files and folders to the volume: {place on the volume: path here}. Returns what was done, in words.
+
+    `known`: the sizes and digests of files whose digest was taken already.
+    """
+    wanted = {}
+    for place, source in sources.items():
+        for link in paths.linked(source):
+            click.echo(f"Left out: {link} is a link to a folder; upload what it leads to under a name of its own.", err=True)
+        for name, path in paths.walk(source):
+            wanted["/".join(filter(None, [PurePosixPath(place).as_posix(), name]))] = path
+        paths.inside(Path(VOLUME), place)
+    if not wanted:
+        raise DataError(f"There is no file in {', '.join(map(str, sources.values()))}; nothing was sent.")
+    upload = _Upload(wanted)
+    upload.digests = {name: known[path] for name, path in wanted.items() if path in known} if known else {}
+    persistently(access, upload.go)
+    return f"{len(wanted)} files, {upload.sent} sent ({byte_size(upload.bytes)}), {len(wanted) - upload.sent} were there"
+
+
+class _Upload:
+    """What is still to be sent, over any number of connections."""
+
+    def __init__(self, wanted: Mapping[str, Path]) -> None:
+        self.left = dict(wanted)
+        self.digests: dict[str, tuple[int, str]] = {}
+        self.sent = self.bytes = 0
+        self.bad: collections.Counter[str] = collections.Counter()
+
+    def go(self, connection: Connection) -> None:
+        before = (len(self.left), self.bytes)
+        try:
+            while self.left:
+                self._round(connection)
+        except Broken as error:
+            error.moved = (len(self.left), self.bytes) != before
+            raise
+
+    def _round(self, connection: Connection) -> None:
+        """Ask what is there, then send the rest, with both going on at once: no round trip for each file."""
+        have: dict[str, int | None] = {}
+        asked = 0
+        for name, path in self.left.items():
+            size, digest = self.digests.get(name) or (path.stat().st_size, files.digest_file(path))
+            self.digests[name] = (size, digest)
+            connection.ask(do="check", path=name, size=size, sha256=digest)
+            asked += 1
+            have |= {answer["path"]: answer["have"] for answer in connection.answers(False)}
+        while len(have) < asked:
+            have |= {answer["path"]: answer["have"] for answer in connection.answers(True)}
+        awaited = set()
+        for name, offset in have.items():
+            if offset is None:
+                del self.left[name]
+                continue
+            awaited.add(name)
+            self._put(connection, name, offset, awaited)
+        while awaited:
+            self._heed(connection, awaited, True)
+
+    def _put(self, connection: Connection, name: str, offset: int, awaited: set[str]) -> None:
+        size, digest = self.digests[name]
+        with open(self.left[name], "rb") as stream:
+            stream.seek(offset)
+            while True:
+                block = stream.read(paths.CHUNK)
+                last = offset + len(block) >= size or not block
+                connection.ask(block, do="put", path=name, offset=offset, length=len(block), sha256=digest, last=last)
+                offset, self.bytes = offset + len(block), self.bytes + len(block)
+                self._heed(connection, awaited, False)
+                if last:
+                    return
+
+    def _heed(self, connection: Connection, awaited: set[str], wait: bool) -> None:
+        for answer in connection.answers(wait):
+            name = answer["path"]
+            awaited.discard(name)
+            if answer["written"]:
+                del self.left[name]
+                self.sent += 1
+                if self.sent % 1000 == 0:
+                    click.echo(f"{self.sent} sent, {len(self.left)} to go", err=True)
+                continue
+            self.bad[name] += 1
+            del self.digests[name]
+            if self.bad[name] >= TRIES:
+                raise DataError(f"{self.left[name]} arrives with another digest each time; is it being written? Try again when it is complete.")
