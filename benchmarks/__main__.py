@@ -38,9 +38,13 @@ def photographs(folder: Path, count: int) -> None:
     for number in range(count):
         rng = np.random.default_rng(number)
         side = 1000 + 10 * (number % 40)
-        coarse = Image.fromarray(rng.integers(0, 255, (40, 48, 3), dtype=np.uint8)).resize((side + 200, side), Image.Resampling.BICUBIC)
+        coarse = Image.fromarray(rng.integers(0, 255, (40, 48, 3), dtype=np.uint8)).resize(
+            (side + 200, side), Image.Resampling.BICUBIC
+        )
         noise = rng.normal(0, 6, (side, side + 200, 1))
-        Image.fromarray((np.asarray(coarse) + noise).clip(0, 255).astype(np.uint8)).save(folder / f"{number:04}.jpg", quality=88)
+        Image.fromarray((np.asarray(coarse) + noise).clip(0, 255).astype(np.uint8)).save(
+            folder / f"{number:04}.jpg", quality=88
+        )
 
 
 def vit_b_32(folder: Path) -> Path:
@@ -87,7 +91,9 @@ def clip_rows(base: Path) -> list[Row]:
 
     model = clip.load_clip(folder, device, "auto")
     found = list(images.find_images(base / "photos"))
-    pixels = torch.cat([batch.pixels for batch in Loader(found[:32], model.preprocess, 32, cover=model.preprocess.size)])
+    pixels = torch.cat(
+        [batch.pixels for batch in Loader(found[:32], model.preprocess, 32, cover=model.preprocess.size)]
+    )
     model.encode_images(pixels)  # warm-up
 
     def ours() -> None:
@@ -107,16 +113,30 @@ def clip_rows(base: Path) -> list[Row]:
     parts = max(min(timed(decode_only) for _ in range(2)), min(timed(model_only) for _ in range(2)))
     options = {"images": base / "photos", "clip_model": folder}
     filtering = timed(
-        lambda: clip_filter.run(clip_filter.Params(), clip_filter.Options(device=DEVICE), options, FolderOutput(base / "out"), RecordingProgress())
+        lambda: clip_filter.run(
+            clip_filter.Params(),
+            clip_filter.Options(device=DEVICE),
+            options,
+            FolderOutput(base / "out"),
+            RecordingProgress(),
+        )
     )
     selecting = timed(
         lambda: select_views.run(
-            select_views.Params(), select_views.Options(device=DEVICE), {"images": base / "out"}, FolderOutput(base / "views"), RecordingProgress()
+            select_views.Params(),
+            select_views.Options(device=DEVICE),
+            {"images": base / "out"},
+            FolderOutput(base / "views"),
+            RecordingProgress(),
         )
     )
     assert len(prompts.high) == 8
     return [
-        ("clip-filter: plain time / ours", plain_each * count / ours_seconds, "one image at a time, full decode, fp32; at least 2.5"),
+        (
+            "clip-filter: plain time / ours",
+            plain_each * count / ours_seconds,
+            "one image at a time, full decode, fp32; at least 2.5",
+        ),
         ("clip-filter: ours / max(decode only, model only)", ours_seconds / parts, "at most 1.2"),
         ("select-views / clip-filter", selecting / filtering, "reuses the scores; under 0.05"),
         ("clip-filter, images per second", count / ours_seconds, f"ViT-B/32, {model.precision}"),
@@ -141,7 +161,9 @@ def classify_rows(base: Path) -> list[Row]:
     @torch.inference_mode()
     def plain() -> None:
         for path in files[: count // 4]:
-            tensor = functional.to_dtype(functional.pil_to_tensor(transform.cropped(images.open_image(path))), torch.float32, scale=True)
+            tensor = functional.to_dtype(
+                functional.pil_to_tensor(transform.cropped(images.open_image(path))), torch.float32, scale=True
+            )
             network(functional.normalize(tensor, list(MEAN), list(STD)).unsqueeze(0).to(device)).cpu()
 
     plain()
@@ -178,7 +200,9 @@ def training_rows() -> list[Row]:
             return classifier.normalized(torch.stack([self.vary(image) for image in pixels.cpu()])).to(self.device)
 
     count = 640 if CUDA else 32 if QUICK else 96
-    pixels = torch.randint(0, 256, (count + 32, 3, 256, 256), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    pixels = torch.randint(
+        0, 256, (count + 32, 3, 256, 256), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     labels = torch.arange(count + 32) % 2
     data = classifier_training.Data([f"{number}.png" for number in range(count + 32)], labels, pixels, [], {})
     parts = {"train": list(range(count)), "val": list(range(count, count + 32)), "test": list(range(count, count + 32))}
@@ -191,9 +215,17 @@ def training_rows() -> list[Row]:
         return min(timed(lambda: trainer.epoch(lambda images: None)) for _ in range(2 if CUDA else 1))
 
     epoch(classifier_training.Trainer, False)  # warm-up
-    ours, plain, unvaried = epoch(classifier_training.Trainer, True), epoch(OneByOne, True), epoch(classifier_training.Trainer, False)
+    ours, plain, unvaried = (
+        epoch(classifier_training.Trainer, True),
+        epoch(OneByOne, True),
+        epoch(classifier_training.Trainer, False),
+    )
     return [
-        ("train-classifier: images varied one by one / ours", plain / ours, f"an epoch of ResNet50 at 224, {count / ours:.0f} images a second"),
+        (
+            "train-classifier: images varied one by one / ours",
+            plain / ours,
+            f"an epoch of ResNet50 at 224, {count / ours:.0f} images a second",
+        ),
         ("train-classifier: ours / images not varied", ours / unvaried, "what the variation costs"),
     ]
 
@@ -213,7 +245,13 @@ def plan_rows(base: Path) -> list[Row]:
     cache = DigestCache(base / "cache")
     first = timed(lambda: cache.digest(base / "many"))
     second = timed(lambda: cache.digest(base / "many"))
-    return [(f"plan over {count:,} files: second digest / first", second / first, f"{second:.2f} s the second time; under 3 s")]
+    return [
+        (
+            f"plan over {count:,} files: second digest / first",
+            second / first,
+            f"{second:.2f} s the second time; under 3 s",
+        )
+    ]
 
 
 MEMORY = """
@@ -243,9 +281,21 @@ def memory_rows(base: Path) -> list[Row]:
         folder.mkdir()
         for number in range(count):
             os.link(small, folder / f"{number}.jpg")
-        peaks.append(int(subprocess.run([sys.executable, "-c", MEMORY, str(folder)], capture_output=True, text=True, check=True).stdout))
+        peaks.append(
+            int(
+                subprocess.run(
+                    [sys.executable, "-c", MEMORY, str(folder)], capture_output=True, text=True, check=True
+                ).stdout
+            )
+        )
     shown = ", ".join(f"{peak >> 10}" for peak in peaks)
-    return [(f"peak memory: {counts[-1]:,} images / {counts[-2]:,}", peaks[-1] / peaks[-2], f"{shown} MiB for {', '.join(f'{count:,}' for count in counts)}")]
+    return [
+        (
+            f"peak memory: {counts[-1]:,} images / {counts[-2]:,}",
+            peaks[-1] / peaks[-2],
+            f"{shown} MiB for {', '.join(f'{count:,}' for count in counts)}",
+        )
+    ]
 
 
 def reward_rows() -> list[Row]:
@@ -254,15 +304,35 @@ def reward_rows() -> list[Row]:
 
     count = 300 if QUICK else 3000
     kinds = [
-        ("a hoplite with spear and shield, no. {}", "a warrior with spear and shield, framed by lozenge bands", "decoration"),
+        (
+            "a hoplite with spear and shield, no. {}",
+            "a warrior with spear and shield, framed by lozenge bands",
+            "decoration",
+        ),
         ("c. {}-450 BC", "525-475 BCE", "date"),
-        ("An Attic black-figure lekythos {} from Vulci, showing a lion.", "An Attic white-ground oinochoe from Eretria, showing a warrior.", "caption"),
+        (
+            "An Attic black-figure lekythos {} from Vulci, showing a lion.",
+            "An Attic white-ground oinochoe from Eretria, showing a warrior.",
+            "caption",
+        ),
         ("the Painter of Berlin {}", "the Berlin Painter", "attribution"),
         ("lecythos {}", "lekythos", "shape"),
         ("word {} " * 300, "lekythos", "shape"),
     ]
-    seconds = timed(lambda: [score(answer.replace("{}", str(500 + number)), truth, kind) for number in range(count) for answer, truth, kind in kinds])
-    return [("reward: time of a completion / 1 ms", seconds / count / len(kinds) * 1000, "six kinds of answers, one of them 600 words; under 1")]
+    seconds = timed(
+        lambda: [
+            score(answer.replace("{}", str(500 + number)), truth, kind)
+            for number in range(count)
+            for answer, truth, kind in kinds
+        ]
+    )
+    return [
+        (
+            "reward: time of a completion / 1 ms",
+            seconds / count / len(kinds) * 1000,
+            "six kinds of answers, one of them 600 words; under 1",
+        )
+    ]
 
 
 def main() -> None:
@@ -277,7 +347,9 @@ def main() -> None:
     print(f"{'what':<58} {'measured':>9}  about")
     for name, value, about in rows:
         print(f"{name:<58} {value:>9.3f}  {about}")
-    print(f"peak memory of this process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10} MiB, {os.cpu_count()} cores")
+    print(
+        f"peak memory of this process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10} MiB, {os.cpu_count()} cores"
+    )
 
 
 if __name__ == "__main__":

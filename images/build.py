@@ -51,7 +51,11 @@ class Order:
     def below(self, name: str) -> list[str]:
         """The shared layers below an image: another training lock has a torch of its own, so it goes straight on the base."""
         layers = names.stack(name)
-        return [layer for layer in layers if layer != "torch"] if "swift" in layers and self.training_lock != names.TRAINING_LOCK else layers
+        return (
+            [layer for layer in layers if layer != "torch"]
+            if "swift" in layers and self.training_lock != names.TRAINING_LOCK
+            else layers
+        )
 
 
 def say(text: str) -> None:
@@ -64,9 +68,18 @@ def build(engine: Engine, order: Order) -> None:
     wanted = [layer for layer in names.SHARED if any(layer in order.below(name) for name in order.images)]
     for layer in wanted:
         arguments = {"base": {"BASE_IMAGE": order.base_image}, "swift": {"LOCK": order.training_lock}}.get(layer, {})
-        below = {"torch": "base", "swift": "torch" if "torch" in wanted and order.training_lock == names.TRAINING_LOCK else "base"}.get(layer)
+        below = {
+            "torch": "base",
+            "swift": "torch" if "torch" in wanted and order.training_lock == names.TRAINING_LOCK else "base",
+        }.get(layer)
         shared = {"SHARED": f"vasevqa/{below}:{order.tag}"} if below else {}
-        _docker_build(engine, layer, "base" if layer == "base" else "", {**arguments, **shared}, [f"vasevqa/{layer}:{tag}" for tag in (order.tag, "latest")])
+        _docker_build(
+            engine,
+            layer,
+            "base" if layer == "base" else "",
+            {**arguments, **shared},
+            [f"vasevqa/{layer}:{tag}" for tag in (order.tag, "latest")],
+        )
         if layer == "base":
             _docker_build(engine, "base", "code", arguments, [f"vasevqa/code:{tag}" for tag in (order.tag, "latest")])
     for name in order.images:
@@ -114,7 +127,11 @@ def bake(engine: Engine, order: Order) -> dict[str, str]:
         for name in order.images:
             say(f"{name:<17} {order.references(name)[0]}")
         told = json.loads(metadata.read_text(encoding="utf-8"))
-    return {name: f"{order.repository(name)}@{told[name]['containerimage.digest']}" for name in order.images} if order.push else {}
+    return (
+        {name: f"{order.repository(name)}@{told[name]['containerimage.digest']}" for name in order.images}
+        if order.push
+        else {}
+    )
 
 
 def push(engine: Engine, order: Order) -> dict[str, str]:
@@ -123,9 +140,15 @@ def push(engine: Engine, order: Order) -> dict[str, str]:
     for name in order.images:
         for reference in order.references(name):
             engine.run(["push", reference], LOGS / f"push-{name}.log", say)
-        found = [digest for digest in engine.inspect(order.references(name)[0])[0]["RepoDigests"] if digest.startswith(order.repository(name) + "@")]
+        found = [
+            digest
+            for digest in engine.inspect(order.references(name)[0])[0]["RepoDigests"]
+            if digest.startswith(order.repository(name) + "@")
+        ]
         if not found:
-            raise BuildError(f"{order.references(name)[0]} was pushed and has no digest; look at {LOGS / f'push-{name}.log'}.")
+            raise BuildError(
+                f"{order.references(name)[0]} was pushed and has no digest; look at {LOGS / f'push-{name}.log'}."
+            )
         digests[name] = found[-1]
         say(f"{name:<17} {digests[name]}")
     return digests
@@ -141,30 +164,58 @@ def make(engine: Engine, order: Order) -> dict[str, str]:
 
 def write_digests(path: Path, digests: dict[str, str]) -> None:
     """Write `images: {stage: name@digest}` as YAML; what the file says of other images stays."""
-    known = dict(re.findall(r"^  ([a-z-]+): (\S+)$", path.read_text(encoding="utf-8"), re.MULTILINE)) if path.is_file() else {}
+    known = (
+        dict(re.findall(r"^  ([a-z-]+): (\S+)$", path.read_text(encoding="utf-8"), re.MULTILINE))
+        if path.is_file()
+        else {}
+    )
     rows = "".join(f"  {name}: {reference}\n" for name, reference in sorted({**known, **digests}.items()))
-    path.write_text(f"# Written by `make images PUSH=1`: the images by digest, for a cluster's settings.\nimages:\n{rows}", encoding="utf-8")
+    path.write_text(
+        f"# Written by `make images PUSH=1`: the images by digest, for a cluster's settings.\nimages:\n{rows}",
+        encoding="utf-8",
+    )
 
 
 def parse(arguments: Sequence[str] | None) -> tuple[Order, Path]:
     """The order, and the file for the digests."""
     known = names.image_names()
-    parser = argparse.ArgumentParser(prog="python -m images.build", description="Build the images of the stages and of the launcher.")
-    parser.add_argument(
-        "--stage", action="append", choices=known, metavar="STAGE", help=f"only this image (may be repeated): {', '.join(known)}; default: all but to-megatron"
+    parser = argparse.ArgumentParser(
+        prog="python -m images.build", description="Build the images of the stages and of the launcher."
     )
-    parser.add_argument("--registry", default="", help="what the images' names begin with, such as registry.example.org/me")
+    parser.add_argument(
+        "--stage",
+        action="append",
+        choices=known,
+        metavar="STAGE",
+        help=f"only this image (may be repeated): {', '.join(known)}; default: all but to-megatron",
+    )
+    parser.add_argument(
+        "--registry", default="", help="what the images' names begin with, such as registry.example.org/me"
+    )
     parser.add_argument("--push", action="store_true", help="push them to the registry, and write their digests")
-    parser.add_argument("--digests", type=Path, default=Path("images.yaml"), metavar="FILE", help="where the digests go after a push [images.yaml]")
+    parser.add_argument(
+        "--digests",
+        type=Path,
+        default=Path("images.yaml"),
+        metavar="FILE",
+        help="where the digests go after a push [images.yaml]",
+    )
     parser.add_argument("--base-image", default=DEFAULT_BASE, help=f"what all images begin with [{DEFAULT_BASE}]")
-    parser.add_argument("--training-lock", default=names.TRAINING_LOCK, metavar="FILE", help=f"the training images' lock file [{names.TRAINING_LOCK}]")
+    parser.add_argument(
+        "--training-lock",
+        default=names.TRAINING_LOCK,
+        metavar="FILE",
+        help=f"the training images' lock file [{names.TRAINING_LOCK}]",
+    )
     given = parser.parse_args(arguments)
     if given.push and not given.registry:
         parser.error("--push needs --registry (make images PUSH=1 REGISTRY=...): where the images go.")
     if not (names.ROOT / given.training_lock).is_file() or not given.training_lock.startswith("locks/"):
         parser.error(f"--training-lock {given.training_lock} is no file of locks/.")
     images = tuple(given.stage or [name for name in known if name != names.MEGATRON])
-    return Order(images, given.registry.rstrip("/"), given.base_image, given.training_lock, given.push, names.source()), given.digests
+    return Order(
+        images, given.registry.rstrip("/"), given.base_image, given.training_lock, given.push, names.source()
+    ), given.digests
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

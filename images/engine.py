@@ -21,17 +21,23 @@ class BuildError(Exception):
 
 def _binaries() -> list[str]:
     folders = [*os.environ.get("PATH", os.defpath).split(os.pathsep), "/usr/bin"]
-    found = [str(Path(folder) / "docker") for folder in folders if folder and os.access(Path(folder) / "docker", os.X_OK)]
+    found = [
+        str(Path(folder) / "docker") for folder in folders if folder and os.access(Path(folder) / "docker", os.X_OK)
+    ]
     return list(dict.fromkeys(found))
 
 
 def _call(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(words, capture_output=True, text=True, check=False, env={**os.environ, "DOCKER_BUILDKIT": "1"})
+    return subprocess.run(
+        words, capture_output=True, text=True, check=False, env={**os.environ, "DOCKER_BUILDKIT": "1"}
+    )
 
 
 def _explain(words: str) -> EngineError:
     if "permission denied" in words.lower():
-        return EngineError("The docker engine's socket may not be used by this user; join the group `docker` (and log in again), or use sudo.")
+        return EngineError(
+            "The docker engine's socket may not be used by this user; join the group `docker` (and log in again), or use sudo."
+        )
     where = os.environ.get("DOCKER_HOST") or "/var/run/docker.sock"
     return EngineError(f"No docker engine answers at {where}; start it (or set DOCKER_HOST), then try again.")
 
@@ -45,7 +51,11 @@ class Engine:
         if not binaries:
             raise EngineError("There is no docker command on PATH; install Docker (20.10 or newer).")
         answers = {binary: _call(binary, "version", "--format", "{{.Server.Version}}") for binary in binaries}
-        alive = {binary: answer.stdout.strip() for binary, answer in answers.items() if answer.returncode == 0 and answer.stdout.strip()}
+        alive = {
+            binary: answer.stdout.strip()
+            for binary, answer in answers.items()
+            if answer.returncode == 0 and answer.stdout.strip()
+        }
         if not alive:
             raise _explain(" ".join(answer.stderr for answer in answers.values()))
         able = [binary for binary in alive if "--progress" in _call(binary, "build", "--help").stdout]
@@ -61,13 +71,22 @@ class Engine:
         found: list[dict[str, Any]] = json.loads(_call(self.binary, "image", "inspect", *images).stdout or "[]")
         return found
 
-    def run(self, words: Sequence[str], log: Path, say: Callable[[str], None], env: dict[str, str] | None = None) -> None:
+    def run(
+        self, words: Sequence[str], log: Path, say: Callable[[str], None], env: dict[str, str] | None = None
+    ) -> None:
         """Run `docker WORDS`, its output kept in `log`, each step that does work told. Raises BuildError with the last lines if it fails."""
         log.parent.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, "DOCKER_BUILDKIT": "1", **(env or {})}
         # From the repository's root: the build context is ".".
         root = Path(__file__).resolve().parent.parent
-        process = subprocess.Popen([self.binary, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd=root)
+        process = subprocess.Popen(
+            [self.binary, *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+            cwd=root,
+        )
         assert process.stdout is not None
         lines: list[str] = []
         steps: dict[str, str] = {}
@@ -78,7 +97,9 @@ class Engine:
                 lines.append(line.rstrip())
                 if match := re.match(r"#(\d+) (\[.*?\d+/\d+\] .*)", line):
                     steps[match[1]] = match[2][:110]
-                elif (match := re.match(r"#(\d+) \d+\.\d+ ", line)) and match[1] in steps:  # it prints something: it isn't from the cache
+                elif (match := re.match(r"#(\d+) \d+\.\d+ ", line)) and match[
+                    1
+                ] in steps:  # it prints something: it isn't from the cache
                     say(steps.pop(match[1]))
         if process.wait():
             raise _failure(lines, log)
@@ -91,7 +112,9 @@ def _failure(lines: Sequence[str], log: Path) -> Exception:
     asked = re.search(r"load metadata for (\S+)", text)
     if (
         asked
-        and re.search(rf"(?s)ERROR.*{re.escape(asked[1])}|failed (?:to solve|with frontend).*{re.escape(asked[1])}", text)
+        and re.search(
+            rf"(?s)ERROR.*{re.escape(asked[1])}|failed (?:to solve|with frontend).*{re.escape(asked[1])}", text
+        )
         and "executor failed" not in text
     ):
         reason = next((line for line in reversed(lines) if line.strip()), "")
@@ -99,9 +122,13 @@ def _failure(lines: Sequence[str], log: Path) -> Exception:
             f"The base image {asked[1]} can't be had ({reason[-160:]}); pull or load it by hand, or name another one with BASE_IMAGE=... (--base-image)."
         )
     if "no space left on device" in text:
-        return BuildError("The docker engine's disk is full; free some space (`docker system df` says what takes it, `docker image prune` helps).")
+        return BuildError(
+            "The docker engine's disk is full; free some space (`docker system df` says what takes it, `docker image prune` helps)."
+        )
     pushed = re.search(r"The push refers to repository \[([^/\]]+)/", text)
     if pushed:
-        return BuildError(f"The registry {pushed[1]} doesn't take the image ({lines[-1][-160:]}); check its name, and log in with `docker login {pushed[1]}`.")
+        return BuildError(
+            f"The registry {pushed[1]} doesn't take the image ({lines[-1][-160:]}); check its name, and log in with `docker login {pushed[1]}`."
+        )
     last = "\n".join(f"  {line}" for line in lines[-12:])
     return BuildError(f"docker failed; the whole log is in {log}. Its end:\n{last}")

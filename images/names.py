@@ -41,7 +41,9 @@ def stack(name: str) -> list[str]:
 
 def version() -> str:
     """The package's version."""
-    match = re.search(r'^__version__ = "([^"]+)"', (ROOT / "vasevqa/__init__.py").read_text(encoding="utf-8"), re.MULTILINE)
+    match = re.search(
+        r'^__version__ = "([^"]+)"', (ROOT / "vasevqa/__init__.py").read_text(encoding="utf-8"), re.MULTILINE
+    )
     assert match is not None
     return match[1]
 
@@ -84,7 +86,9 @@ def source() -> Source:
     """The working tree as it is. Only what images are made of counts: an edit of the README makes no new tag."""
     commit = (_git("rev-parse", "HEAD") or "").strip()
     if commit:
-        lines = (_git("status", "--porcelain", "--untracked-files=all", "--no-renames", "-z", "--", *MADE_OF) or "").split("\0")
+        lines = (
+            _git("status", "--porcelain", "--untracked-files=all", "--no-renames", "-z", "--", *MADE_OF) or ""
+        ).split("\0")
         changed = [line[3:] for line in lines if line]
         revision = f"{commit}-dirty.{_digest(changed)}" if changed else commit
     else:  # an archive without git's data

@@ -37,7 +37,11 @@ def measure(engine: Engine, tag: str = "latest") -> list[Measured]:
 
 def _below(image: Measured, images: Sequence[Measured]) -> Measured | None:
     """The largest shared layer that `image` begins with."""
-    shared = [other for other in images if other.name in names.SHARED and other.name != image.name and image.layers[: len(other.layers)] == other.layers]
+    shared = [
+        other
+        for other in images
+        if other.name in names.SHARED and other.name != image.name and image.layers[: len(other.layers)] == other.layers
+    ]
     return max(shared, key=lambda other: len(other.layers), default=None)
 
 
@@ -54,7 +58,9 @@ def table(images: Sequence[Measured]) -> str:
         own = image.size - (below.size if below else 0)
         blocks.setdefault(image.layers, own)  # images of the same layers lie on disk once
         name = f"*{image.name}* (shared)" if image.name in names.SHARED else f"`{image.name}`"
-        rows.append(f"| {name} | {_megabytes(image.size)} | {below.name if below else 'the base image'} | {_megabytes(own)} |")
+        rows.append(
+            f"| {name} | {_megabytes(image.size)} | {below.name if below else 'the base image'} | {_megabytes(own)} |"
+        )
     rows.append(f"| all on one machine | {_megabytes(sum(blocks.values()))} | | |")
     return "\n".join(rows)
 

@@ -45,7 +45,10 @@ SETTINGS = {
 _TEXT: dict[str, Any] = {"type": "string"}
 _FLAG: dict[str, Any] = {"type": "boolean"}
 _QUANTITIES: dict[str, Any] = {"type": "object", "additionalProperties": {"type": ["string", "number"]}}
-_QUANTITY: dict[str, Any] = {"type": ["string", "integer"], "pattern": "^[0-9]+(\\.[0-9]+)?(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?$"}
+_QUANTITY: dict[str, Any] = {
+    "type": ["string", "integer"],
+    "pattern": "^[0-9]+(\\.[0-9]+)?(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?$",
+}
 # What is the chart's own.
 _OWN: dict[str, dict[str, Any]] = {
     "set": {"type": "array", "items": {"type": "string", "pattern": "^[a-z-]+\\.[^=]+="}},
@@ -64,12 +67,21 @@ _OWN: dict[str, dict[str, Any]] = {
             "type": "object",
             "required": ["kind", "name"],
             "additionalProperties": False,
-            "properties": {"kind": {"enum": ["User", "Group", "ServiceAccount"]}, "name": _TEXT, "namespace": _TEXT, "apiGroup": _TEXT},
+            "properties": {
+                "kind": {"enum": ["User", "Group", "ServiceAccount"]},
+                "name": _TEXT,
+                "namespace": _TEXT,
+                "apiGroup": _TEXT,
+            },
         },
     },
     "tensorboard.enabled": _FLAG,
     "tensorboard.stage": {"enum": sorted({step.stage.name for step in PIPELINE.steps})},
-    "tensorboard.resources": {"type": "object", "additionalProperties": False, "properties": {"requests": _QUANTITIES, "limits": _QUANTITIES}},
+    "tensorboard.resources": {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {"requests": _QUANTITIES, "limits": _QUANTITIES},
+    },
     "nameOverride": {"type": "string", "maxLength": 40},
     "fullnameOverride": {"type": "string", "maxLength": 40},
 }

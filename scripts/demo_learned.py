@@ -9,7 +9,10 @@ from pathlib import Path
 
 def main(volume: Path) -> None:
     """Raise AssertionError unless the losses fell, the rewards spread, the adapters changed and the answers got better."""
-    steps = max((run for run in (volume / "runs").iterdir() if (run / "steps/evaluate").exists()), key=lambda run: run.name) / "steps"
+    steps = (
+        max((run for run in (volume / "runs").iterdir() if (run / "steps/evaluate").exists()), key=lambda run: run.name)
+        / "steps"
+    )
     sft, grpo = (json.loads((steps / name / "training_summary.json").read_text()) for name in ("sft", "grpo"))
     assert sft["last_loss"] < sft["first_loss"] / 2, sft
     assert sft["adapter_norm"] > 0.1, sft

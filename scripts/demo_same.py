@@ -18,7 +18,16 @@ ABSOLUTE, RELATIVE = 2e-3, 2e-2
 PROVENANCE = re.compile(
     r"seconds|time|speed|started|finished|host|path|dir|folder|root|version|elapsed|duration|memory|per_second|rate$|runtime|throughput|output|train_speed|^row$"  # row: a digest with the paths of model and photograph
 )
-SETTINGS = {"args.json", "training_args.bin", "trainer_state.json", "logging.jsonl", "README.md", "optimizer.pt", "scheduler.pt", "rng_state.pth"}
+SETTINGS = {
+    "args.json",
+    "training_args.bin",
+    "trainer_state.json",
+    "logging.jsonl",
+    "README.md",
+    "optimizer.pt",
+    "scheduler.pt",
+    "rng_state.pth",
+}
 PICTURES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"}
 DRAWN = {"score_histogram.png", "training_curves.png"}  # drawn by us from numbers that are compared
 WEIGHTS = {".safetensors", ".pth"}
@@ -36,7 +45,11 @@ def differences(one: Any, two: Any, where: str) -> list[str]:
         keys = {key for key in {*one, *two} if not PROVENANCE.search(str(key))}
         return [text for key in sorted(keys) for text in differences(one.get(key), two.get(key), f"{where}.{key}")]
     if isinstance(one, list) and isinstance(two, list) and len(one) == len(two):
-        return [text for number, pair in enumerate(zip(one, two, strict=True)) for text in differences(*pair, f"{where}[{number}]")]
+        return [
+            text
+            for number, pair in enumerate(zip(one, two, strict=True))
+            for text in differences(*pair, f"{where}[{number}]")
+        ]
     numbers = isinstance(one, (int, float)) and isinstance(two, (int, float)) and not isinstance(one, bool)
     if numbers and (one == two or math.isclose(one, two, rel_tol=RELATIVE, abs_tol=ABSOLUTE)):
         return []
@@ -90,12 +103,23 @@ def compare(one: Path, two: Path, step: str) -> list[str]:
     found = []
     for name, first in records[0].items():
         where, path = f"{step}/{name}", Path(name)
-        if first["sha256"] == records[1][name]["sha256"] or path.name in SETTINGS | DRAWN or "checkpoint-" in name or "training/images/" in name:
+        if (
+            first["sha256"] == records[1][name]["sha256"]
+            or path.name in SETTINGS | DRAWN
+            or "checkpoint-" in name
+            or "training/images/" in name
+        ):
             continue
         if path.suffix == ".json":
             found += differences(*(json.loads((root / name).read_text(encoding="utf-8")) for root in (one, two)), where)
         elif path.suffix == ".jsonl":
-            found += differences(*([json.loads(line) for line in (root / name).read_text(encoding="utf-8").splitlines()] for root in (one, two)), where)
+            found += differences(
+                *(
+                    [json.loads(line) for line in (root / name).read_text(encoding="utf-8").splitlines()]
+                    for root in (one, two)
+                ),
+                where,
+            )
         elif path.suffix in WEIGHTS:
             found += weights(one / name, two / name, where)
         elif path.suffix in PICTURES:

@@ -54,7 +54,10 @@ def code_digest(module: str) -> str:
 def stage_sources() -> str:
     """The content of tests/stage_sources.json as the code is now."""
     table = {
-        name: {"version": stage.version, "sources": {module: code_digest(module) for module in (stage.module, *sorted(stage.sources))}}
+        name: {
+            "version": stage.version,
+            "sources": {module: code_digest(module) for module in (stage.module, *sorted(stage.sources))},
+        }
         for name, stage in stages().items()
     }
     return json.dumps(table, indent=2) + "\n"

@@ -48,7 +48,10 @@ def hugging_face(folder: Path, seed: int = 0, hidden_act: str = "quick_gelu") ->
     model.save_pretrained(folder)
     simple = SimpleTokenizer()
     merges = [pair for pair, _ in sorted(simple.bpe_ranks.items(), key=lambda item: item[1])]
-    vocab = {{"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}.get(word, word): number for word, number in simple.encoder.items()}
+    vocab = {
+        {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}.get(word, word): number
+        for word, number in simple.encoder.items()
+    }
     CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=77).save_pretrained(folder)
     CLIPImageProcessor(size={"shortest_edge": SIZE}, crop_size={"height": SIZE, "width": SIZE}).save_pretrained(folder)
     return folder
@@ -74,11 +77,16 @@ def open_clip(folder: Path, source: Path) -> Path:
         state[f"visual.ln_pre.{kind}"] = weights[f"vision_model.pre_layrnorm.{kind}"]
         state[f"visual.ln_post.{kind}"] = weights[f"vision_model.post_layernorm.{kind}"]
         state[f"ln_final.{kind}"] = weights[f"text_model.final_layer_norm.{kind}"]
-    for ours, theirs, layers in (("visual.transformer", "vision_model", LAYERS), ("transformer", "text_model", TEXT_LAYERS)):
+    for ours, theirs, layers in (
+        ("visual.transformer", "vision_model", LAYERS),
+        ("transformer", "text_model", TEXT_LAYERS),
+    ):
         for layer in range(layers):
             to, of = f"{ours}.resblocks.{layer}", f"{theirs}.encoder.layers.{layer}"
             for kind in ("weight", "bias"):
-                state[f"{to}.attn.in_proj_{kind}"] = torch.cat([weights[f"{of}.self_attn.{part}_proj.{kind}"] for part in "qkv"])
+                state[f"{to}.attn.in_proj_{kind}"] = torch.cat(
+                    [weights[f"{of}.self_attn.{part}_proj.{kind}"] for part in "qkv"]
+                )
                 state[f"{to}.attn.out_proj.{kind}"] = weights[f"{of}.self_attn.out_proj.{kind}"]
                 state[f"{to}.ln_1.{kind}"] = weights[f"{of}.layer_norm1.{kind}"]
                 state[f"{to}.ln_2.{kind}"] = weights[f"{of}.layer_norm2.{kind}"]
@@ -90,8 +98,20 @@ def open_clip(folder: Path, source: Path) -> Path:
         "model_cfg": {
             "embed_dim": DIM,
             "quick_gelu": activation == "quick_gelu",
-            "vision_cfg": {"image_size": SIZE, "layers": LAYERS, "width": WIDTH, "patch_size": PATCH, "head_width": WIDTH // HEADS},
-            "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": TEXT_WIDTH, "heads": TEXT_HEADS, "layers": TEXT_LAYERS},
+            "vision_cfg": {
+                "image_size": SIZE,
+                "layers": LAYERS,
+                "width": WIDTH,
+                "patch_size": PATCH,
+                "head_width": WIDTH // HEADS,
+            },
+            "text_cfg": {
+                "context_length": 77,
+                "vocab_size": 49408,
+                "width": TEXT_WIDTH,
+                "heads": TEXT_HEADS,
+                "layers": TEXT_LAYERS,
+            },
         },
         "preprocess_cfg": {
             "mean": [0.48145466, 0.4578275, 0.40821073],

@@ -32,4 +32,8 @@ def vase_name(vase: int, view: int) -> str:
 
 def vases(folder: Path, count: int, views: int, first: int = 0) -> list[Path]:
     """`count` vases of `views` views each."""
-    return [save(folder / vase_name(vase, view), 100 * vase + view) for vase in range(first, first + count) for view in range(views)]
+    return [
+        save(folder / vase_name(vase, view), 100 * vase + view)
+        for vase in range(first, first + count)
+        for view in range(views)
+    ]

@@ -103,10 +103,22 @@ def test_plan_says_what_would_run_and_why(kit: Kit) -> None:
     assert not kit.volume.runs.exists()
     kit.run()
     out = kit.call("plan", kit.recipe, "--set", "left.ending=-other").stdout
-    assert [line.split()[:2] for line in out.splitlines()] == [["first", "hit"], ["left", "run"], ["right", "hit"], ["last", "run"]]
+    assert [line.split()[:2] for line in out.splitlines()] == [
+        ["first", "hit"],
+        ["left", "run"],
+        ["right", "hit"],
+        ["last", "run"],
+    ]
     assert "ending is '-other', was '-left'" in out
-    rows = [json.loads(line) for line in kit.call("plan", kit.recipe, "--json", "--refresh", "first").stdout.splitlines()]
-    assert [(row["step"], row["hit"]) for row in rows] == [("first", False), ("left", True), ("right", True), ("last", True)]
+    rows = [
+        json.loads(line) for line in kit.call("plan", kit.recipe, "--json", "--refresh", "first").stdout.splitlines()
+    ]
+    assert [(row["step"], row["hit"]) for row in rows] == [
+        ("first", False),
+        ("left", True),
+        ("right", True),
+        ("last", True),
+    ]
 
 
 def test_steps_can_be_chosen_and_skipped_and_inputs_given(kit: Kit) -> None:

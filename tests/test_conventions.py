@@ -38,7 +38,9 @@ def test_help_loads_no_heavy_library(module: str) -> None:
 
 
 def test_a_stage_whose_code_changed_was_decided_about() -> None:
-    assert generated.STAGE_SOURCES.read_text() == generated.stage_sources(), "raise Stage.version if results change, then run `make generate`"
+    assert generated.STAGE_SOURCES.read_text() == generated.stage_sources(), (
+        "raise Stage.version if results change, then run `make generate`"
+    )
 
 
 def test_the_readme_names_the_stages_as_they_are() -> None:
@@ -58,7 +60,9 @@ def test_no_field_is_both_parameter_and_option() -> None:
 
 
 def test_modules_fit_in_the_head() -> None:
-    long = [str(path.relative_to(ROOT)) for path in ROOT.glob("vasevqa/**/*.py") if len(path.read_text().splitlines()) > 400]
+    long = [
+        str(path.relative_to(ROOT)) for path in ROOT.glob("vasevqa/**/*.py") if len(path.read_text().splitlines()) > 400
+    ]
     assert not long
 
 

@@ -17,13 +17,17 @@ from vasevqa.sample.tiny_qwen import make_tiny_qwen
 
 ROOT = Path(__file__).parent.parent
 # What makes a documented call small enough for a test: a tiny architecture instead of downloaded weights.
-SMALLER = {"--arch resnet50 --weights imagenet": "--arch resnet18 --weights none --image-size 32 --epochs 1 --device cpu"}
+SMALLER = {
+    "--arch resnet50 --weights imagenet": "--arch resnet18 --weights none --image-size 32 --epochs 1 --device cpu"
+}
 
 
 def stage_commands() -> list[str]:
     """Every `python -m jobs...` line of the README, in order."""
     found = re.findall(r"^python -m jobs\..*$", (ROOT / "README.md").read_text(), re.MULTILINE)
-    return [command for command in found if "to_megatron" not in command]  # needs CUDA; tests/training/test_to_megatron.py
+    return [
+        command for command in found if "to_megatron" not in command
+    ]  # needs CUDA; tests/training/test_to_megatron.py
 
 
 TRAINING = (
@@ -55,10 +59,14 @@ def test_the_documented_stage_commands_work_one_after_the_other(tiny_clip: Path,
     (tmp_path / "models/clip-vit-base-patch32").symlink_to(tiny_clip)
     make_tiny_qwen(tmp_path / "models/Qwen2.5-VL-7B-Instruct")
     ids = sorted({path.name.split("_")[0] for path in (tmp_path / "photos").rglob("*.jpg")})
-    (tmp_path / "annotations.json").write_text(json.dumps([{"vase_id": name, "shape": "kylix", "fabric": "Attic"} for name in ids]))
+    (tmp_path / "annotations.json").write_text(
+        json.dumps([{"vase_id": name, "shape": "kylix", "fabric": "Attic"} for name in ids])
+    )
     (tmp_path / "captions").mkdir()
     for name, text in (("captions/mine.json", "A kylix."), ("truth.json", "An Attic kylix.")):
-        (tmp_path / name).write_text(json.dumps([{"images": ["a.jpg"], "caption": text}, {"images": ["b.jpg"], "caption": text}]))
+        (tmp_path / name).write_text(
+            json.dumps([{"images": ["a.jpg"], "caption": text}, {"images": ["b.jpg"], "caption": text}])
+        )
     commands = stage_commands()
     assert len(commands) == 12
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -73,8 +81,12 @@ def test_the_documented_stage_commands_work_one_after_the_other(tiny_clip: Path,
     assert (tmp_path / "merged-grpo/model.safetensors").is_file()
 
 
-@pytest.mark.parametrize("name", ["reward", "plan", "run", "status", "logs", "cancel", "clean", "report", "recipe", "repro", "sample"])
+@pytest.mark.parametrize(
+    "name", ["reward", "plan", "run", "status", "logs", "cancel", "clean", "report", "recipe", "repro", "sample"]
+)
 def test_every_command_of_the_readme_exists(name: str) -> None:
-    result = subprocess.run([sys.executable, "-m", "vasevqa.cli", name, "--help"], capture_output=True, text=True, cwd=ROOT)
+    result = subprocess.run(
+        [sys.executable, "-m", "vasevqa.cli", name, "--help"], capture_output=True, text=True, cwd=ROOT
+    )
     assert result.returncode == 0
     assert result.stdout.startswith(f"Usage: vasevqa {name}")

@@ -22,13 +22,20 @@ def test_a_run_becomes_one_file(volume_root: Path) -> None:
         accepted = number >= 12
         pictures.save(artifact / ("accepted" if accepted else "rejected") / f"{number:02}.jpg", number)
         rows.append({"name": f"{number:02}.jpg", "score": number / 30, "accepted": accepted})
-    report = {"images": rows, "threshold": 0.4, "threshold_source": "given", "quarantined": [{"name": NASTY, "reason": "not an image"}]}
+    report = {
+        "images": rows,
+        "threshold": 0.4,
+        "threshold_source": "given",
+        "quarantined": [{"name": NASTY, "reason": "not an image"}],
+    }
     (artifact / "filtering_report.json").write_text(json.dumps(report))
     (artifact / "artifact.json").write_text('{"summary": "kept 18"}')
     (run / "steps").mkdir(parents=True)
     (run / "steps/clip-filter").symlink_to(artifact)
     log = EventLog(run / "events.jsonl")
-    log.append("run-started", steps=["clip-filter", "select-views"], skipped={"classify": "skipped: hands on its images"})
+    log.append(
+        "run-started", steps=["clip-filter", "select-views"], skipped={"classify": "skipped: hands on its images"}
+    )
     log.append("step-started", step="clip-filter", attempt=1)
     log.append("step-done", step="clip-filter", hit=False, summary="kept 18", key="k1")
     log.append("step-failed", step="select-views", message="No <b>images</b>.")
@@ -39,7 +46,16 @@ def test_a_run_becomes_one_file(volume_root: Path) -> None:
     assert NASTY not in html
     assert "&lt;script&gt;" in html
     assert "<b>images</b>" not in html
-    for text in ("kept 18", "not an image", "skipped: hands on its images", "0.4000", "Accepted", "Borderline", "Rejected", "failed"):
+    for text in (
+        "kept 18",
+        "not an image",
+        "skipped: hands on its images",
+        "0.4000",
+        "Accepted",
+        "Borderline",
+        "Rejected",
+        "failed",
+    ):
         assert text in html
     assert html.count("data:image/jpeg;base64,") == 12 + 12 + 12
     assert html.count("<rect") == 40
@@ -59,7 +75,13 @@ def test_a_report_says_what_each_step_held_its_failed_attempts_too(volume_root: 
         {"event": "step-requeued", "time": 10000, "step": "sft"},  # others took its place
         {"event": "step-running", "time": 11000, "step": "sft"},
         {"event": "step-done", "time": 13600, "step": "sft", "hit": False, "key": "k"},
-        {"event": "step-started", "time": 12600, "step": "merge-sft", "attempt": 1, "resources": {"cpus": 2, "memory": "1Gi"}},
+        {
+            "event": "step-started",
+            "time": 12600,
+            "step": "merge-sft",
+            "attempt": 1,
+            "resources": {"cpus": 2, "memory": "1Gi"},
+        },
         {"event": "step-running", "time": 12600, "step": "merge-sft"},
         {"event": "step-done", "time": 14400, "step": "merge-sft", "hit": False, "key": "k"},
         {"event": "step-done", "time": 14401, "step": "grpo", "hit": True, "key": "k"},
@@ -102,12 +124,20 @@ def test_training_shows_its_curves_merges_and_answers(volume_root: Path) -> None
     (volume_root / "artifacts/grpo/k/training/completions.jsonl").write_text(json.dumps(answers) + "\n{half")
     merge = volume_root / "artifacts/merge-sft/k"
     merge.mkdir(parents=True)
-    (merge / "merge_report.json").write_text('{"agreement": 0.995, "max_difference": 0.0001, "checkpoint": "checkpoint-9", "torch_dtype": "bfloat16"}')
+    (merge / "merge_report.json").write_text(
+        '{"agreement": 0.995, "max_difference": 0.0001, "checkpoint": "checkpoint-9", "torch_dtype": "bfloat16"}'
+    )
     (run / "steps/merge-sft").symlink_to(merge)
     evaluation = volume_root / "artifacts/evaluate/k"
     evaluation.mkdir(parents=True)
-    measured = {"rewards": {"value": 0.4567, "interval": [0.4, 0.5]}, "attributes": {}, "captions": {"overall": {"value": None, "reason": "needs a model"}}}
-    (evaluation / "evaluation.json").write_text(json.dumps({"samples": 7, "models": {"sft": measured}, "same": {"grpo": "sft"}}))
+    measured = {
+        "rewards": {"value": 0.4567, "interval": [0.4, 0.5]},
+        "attributes": {},
+        "captions": {"overall": {"value": None, "reason": "needs a model"}},
+    }
+    (evaluation / "evaluation.json").write_text(
+        json.dumps({"samples": 7, "models": {"sft": measured}, "same": {"grpo": "sft"}})
+    )
     (run / "steps/evaluate").symlink_to(evaluation)
     html = write_report(run, Volume(volume_root)).read_text()
     assert html.count("<polyline") == 3

@@ -108,9 +108,13 @@ def storage_error(error: OSError, doing: str, path: Path | str | None = None) ->
 
 
 # How CUDA and its libraries say it where torch has no OutOfMemoryError for it: outside its allocator, or in a library's own.
-_NO_GPU_MEMORY = re.compile(r"CUDA (error: )?out of memory|CU(BLAS|DNN|SPARSE|SOLVER|FFT)\w*_ALLOC(ATION)?_FAILED|Cuda failure .*out of memory")
+_NO_GPU_MEMORY = re.compile(
+    r"CUDA (error: )?out of memory|CU(BLAS|DNN|SPARSE|SOLVER|FFT)\w*_ALLOC(ATION)?_FAILED|Cuda failure .*out of memory"
+)
 
 
 def out_of_gpu_memory(error: BaseException) -> bool:
     """True if `error` says that a GPU's memory ran out (torch isn't imported for that)."""
-    return type(error).__name__ == "OutOfMemoryError" or (isinstance(error, RuntimeError) and _NO_GPU_MEMORY.search(str(error)) is not None)
+    return type(error).__name__ == "OutOfMemoryError" or (
+        isinstance(error, RuntimeError) and _NO_GPU_MEMORY.search(str(error)) is not None
+    )

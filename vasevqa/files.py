@@ -18,7 +18,9 @@ _NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOS
 
 
 @contextlib.contextmanager
-def writing(path: Path, mode: str = "wb", before_commit: Callable[[], None] | None = None, sync: bool = True) -> Iterator[IO[Any]]:
+def writing(
+    path: Path, mode: str = "wb", before_commit: Callable[[], None] | None = None, sync: bool = True
+) -> Iterator[IO[Any]]:
     """Open a temporary file beside `path`; it takes the name `path` only when the block ends without an error.
 
     `before_commit` is called just before the rename and may raise (a lost lease). `sync=False` leaves it to the

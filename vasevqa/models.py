@@ -55,7 +55,9 @@ def check_model(folder: Path) -> Model:
         shards = sorted({str(name) for name in weights.values()})
         gone = [name for name in shards if not (folder / name).is_file()]
         if gone:
-            raise DataError(f"{folder} lacks {len(gone)} of its {len(shards)} shards of weights ({gone[0]}); copy the model again.")
+            raise DataError(
+                f"{folder} lacks {len(gone)} of its {len(shards)} shards of weights ({gone[0]}); copy the model again."
+            )
     elif (folder / WEIGHTS).is_file():
         shards = [WEIGHTS]
     else:
@@ -64,13 +66,17 @@ def check_model(folder: Path) -> Model:
     if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
         raise DataError(f"{folder} holds no tokenizer (tokenizer.json or vocab.json); copy the whole model folder.")
     if not any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
-        raise DataError(f"{folder} holds no image processor (preprocessor_config.json); give a vision-language model, whole.")
+        raise DataError(
+            f"{folder} holds no image processor (preprocessor_config.json); give a vision-language model, whole."
+        )
     text = config.get("text_config") or config
     shapes = {name: entry["shape"] for name, entry in tensors.items()}
     linear = [
         shape
         for name, shape in shapes.items()
-        if len(shape) == 2 and name.endswith("proj.weight") and not any(part in name for part in ("visual", "vision", "embed", "lm_head"))
+        if len(shape) == 2
+        and name.endswith("proj.weight")
+        and not any(part in name for part in ("visual", "vision", "embed", "lm_head"))
     ]
     return Model(
         parameters=sum(_product(shape) for shape in shapes.values()),
@@ -109,7 +115,9 @@ def local_model(where: Path, hub: str) -> Path:
         raise ConfigError(f"{where} is a file; give the folder of the model.")
     name, _, revision = str(where).removeprefix("hf-hub:").partition("@")
     if os.environ.get("HF_HUB_OFFLINE") == "1":
-        raise ConfigError(f"There is no folder {where}, and HF_HUB_OFFLINE=1 forbids asking a hub; give the path of a model folder.")
+        raise ConfigError(
+            f"There is no folder {where}, and HF_HUB_OFFLINE=1 forbids asking a hub; give the path of a model folder."
+        )
     try:
         if hub == "modelscope":
             from modelscope import snapshot_download as from_modelscope  # type: ignore[import-untyped]

@@ -46,7 +46,9 @@ class Resources(BaseModel):
 
     cpus: float = Field(2, gt=0, description="CPU cores")
     memory: Quantity = Field("4Gi", description="host memory asked for")
-    memory_limit: Quantity | None = Field(None, description="host memory is raised up to this after an out-of-memory kill; unset: twice `memory`")
+    memory_limit: Quantity | None = Field(
+        None, description="host memory is raised up to this after an out-of-memory kill; unset: twice `memory`"
+    )
     gpus: int = Field(0, ge=0, description="GPUs asked for; never sets the device")
     gpu_memory: Quantity | None = Field(None, description="least memory of one GPU")
     gpu_resource: str | None = Field(

@@ -138,7 +138,11 @@ def test_a_process_stopped_past_its_time_writes_nothing_after_it_wakes(tmp_path:
     )
     lease, folder = tmp_path / "k.lease", tmp_path / "k.partial"
     with subprocess.Popen(
-        [sys.executable, "-c", program, str(lease), str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", program, str(lease), str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as late:
         assert late.stdout is not None
         assert late.stdout.readline() == "ready\n"
@@ -158,7 +162,9 @@ def test_a_process_stopped_past_its_time_writes_nothing_after_it_wakes(tmp_path:
 # In a cluster: a launcher's container, or its pod, is another one after a crash.
 
 
-def test_a_restarted_container_knows_its_predecessor_to_be_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_restarted_container_knows_its_predecessor_to_be_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("VASEVQA_POD_UID", "pod-1")
     path = tmp_path / "launcher.lease"
     Lease.acquire(path, "launcher-7")

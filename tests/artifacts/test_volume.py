@@ -106,7 +106,9 @@ def test_a_users_file_is_copied_and_an_artifacts_file_is_linked(volume_root: Pat
     output.seal({})
     second.commit("l")
     assert (first.path / "1/photo.jpg").stat().st_ino == (second.path / "accepted/photo.jpg").stat().st_ino
-    assert second.record()["files"]["accepted/photo.jpg"]["sha256"] == files.digest_file(photo.parent / "volume/artifacts/classify/k1/1/photo.jpg")
+    assert second.record()["files"]["accepted/photo.jpg"]["sha256"] == files.digest_file(
+        photo.parent / "volume/artifacts/classify/k1/1/photo.jpg"
+    )
 
 
 def test_placing_again_replaces_and_leaves_no_temporary(volume_root: Path) -> None:
@@ -118,7 +120,9 @@ def test_placing_again_replaces_and_leaves_no_temporary(volume_root: Path) -> No
     assert [path.name for path in target.iterdir()] == ["two.json"]
 
 
-def test_linking_falls_back_to_a_copy_where_links_are_refused(volume_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_linking_falls_back_to_a_copy_where_links_are_refused(
+    volume_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     artifact = sealed(volume_root)
     artifact.commit("l")
 

@@ -20,7 +20,14 @@ def test_without_a_file_images_are_local_and_of_this_version(monkeypatch: pytest
 
 
 def test_a_registry_and_single_images_are_named() -> None:
-    cluster = parse_cluster({"registry": "registry.example.org/me/", "tag": "7", "images": {"sft": "registry.example.org/me/vasevqa/sft@sha256:12"}}, "c.yaml")
+    cluster = parse_cluster(
+        {
+            "registry": "registry.example.org/me/",
+            "tag": "7",
+            "images": {"sft": "registry.example.org/me/vasevqa/sft@sha256:12"},
+        },
+        "c.yaml",
+    )
     assert cluster.image("merge") == "registry.example.org/me/vasevqa/merge:7"
     assert cluster.image("sft") == "registry.example.org/me/vasevqa/sft@sha256:12"
 
@@ -87,7 +94,9 @@ def test_nothing_confidential_is_taken_or_repeated(text: str) -> None:
     assert "of_mine" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["secrets: {HF_TOKEN: of_mine}", "proxy: 'http://me:of_mine@proxy'", "environment: {HF_TOKEN: [of_mine]}"])
+@pytest.mark.parametrize(
+    "text", ["secrets: {HF_TOKEN: of_mine}", "proxy: 'http://me:of_mine@proxy'", "environment: {HF_TOKEN: [of_mine]}"]
+)
 def test_a_mistake_with_something_confidential_doesnt_repeat_it(text: str) -> None:
     with pytest.raises(ConfigError, match="should be") as caught:
         parse_cluster(yaml.safe_load(text), "cluster.yaml")
@@ -95,7 +104,12 @@ def test_a_mistake_with_something_confidential_doesnt_repeat_it(text: str) -> No
 
 
 def test_what_only_looks_confidential_is_taken() -> None:
-    environment = {"TOKENIZERS_PARALLELISM": "false", "HF_TOKEN_PATH": "/data/token", "WHO": "me@example.org", "PAGE": "https://example.org/a@b"}
+    environment = {
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_TOKEN_PATH": "/data/token",
+        "WHO": "me@example.org",
+        "PAGE": "https://example.org/a@b",
+    }
     assert parse_cluster({"environment": environment}, "cluster.yaml").environment == environment
 
 

@@ -25,7 +25,9 @@ from vasevqa.faults import FaultPoint
 SOMEBODY = 12345
 
 
-def test_a_recipe_makes_what_it_makes_locally_and_leaves_no_container(kit: DockerKit, undisturbed: dict[str, dict[str, Any]]) -> None:
+def test_a_recipe_makes_what_it_makes_locally_and_leaves_no_container(
+    kit: DockerKit, undisturbed: dict[str, dict[str, Any]]
+) -> None:
     out = kit.docker().stdout
     assert kit.contents() == undisturbed
     assert "last: done" in out
@@ -48,10 +50,31 @@ def as_somebody(kit: DockerKit, groups: str) -> subprocess.CompletedProcess[str]
     for parent in kit.root.parents:  # pytest's folders are its user's alone
         if not parent.stat().st_mode & stat.S_IXOTH:
             parent.chmod(parent.stat().st_mode | stat.S_IXOTH)
-    become = ["setpriv", f"--reuid={SOMEBODY}", f"--regid={SOMEBODY}", groups, "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
-    words = [sys.executable, "-m", "tests.pipeline.drive", "run", kit.recipe, "--to", "first", "--backend", "docker", "--cluster", kit.cluster_file]
+    become = [
+        "setpriv",
+        f"--reuid={SOMEBODY}",
+        f"--regid={SOMEBODY}",
+        groups,
+        "--inh-caps=+dac_read_search",
+        "--ambient-caps=+dac_read_search",
+    ]
+    words = [
+        sys.executable,
+        "-m",
+        "tests.pipeline.drive",
+        "run",
+        kit.recipe,
+        "--to",
+        "first",
+        "--backend",
+        "docker",
+        "--cluster",
+        kit.cluster_file,
+    ]
     environment = {**os.environ, "VASEVQA_VOLUME": str(kit.volume.root), "HOME": str(kit.root)}
-    return subprocess.run([*become, *map(str, words)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [*become, *map(str, words)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+    )
 
 
 @needs_root
@@ -74,9 +97,16 @@ def test_a_stage_can_write_nowhere_but_where_it_may(kit: DockerKit, engine: Any)
     held = kit.hold("first")
     process = kit.start("--to", "first")
     kit.wait_until_held("first")
-    [container] = [entry for entry in engine.containers.list() if entry.labels.get("vasevqa.log", "").startswith(str(kit.root))]
+    [container] = [
+        entry for entry in engine.containers.list() if entry.labels.get("vasevqa.log", "").startswith(str(kit.root))
+    ]
     host = container.attrs["HostConfig"]
-    assert (host["ReadonlyRootfs"], host["CapDrop"], host["SecurityOpt"], host["Privileged"]) == (True, ["ALL"], ["no-new-privileges"], False)
+    assert (host["ReadonlyRootfs"], host["CapDrop"], host["SecurityOpt"], host["Privileged"]) == (
+        True,
+        ["ALL"],
+        ["no-new-privileges"],
+        False,
+    )
     assert container.attrs["Config"]["User"] == f"{os.getuid()}:{os.getgid()}"
     for place in ("/app/x", "/etc/x", str(kit.root / "words/x")):
         code, text = container.exec_run(["touch", place])
@@ -87,8 +117,19 @@ def test_a_stage_can_write_nowhere_but_where_it_may(kit: DockerKit, engine: Any)
     assert process.wait(60) == 0
 
 
-@pytest.mark.parametrize("point", [FaultPoint.BEFORE_SUBMIT, FaultPoint.IN_SUBMIT, FaultPoint.AFTER_SUBMIT, FaultPoint.WHILE_RUNNING, FaultPoint.BEFORE_COMMIT])
-def test_the_launcher_is_killed_and_started_again(kit: DockerKit, undisturbed: dict[str, dict[str, Any]], point: FaultPoint) -> None:
+@pytest.mark.parametrize(
+    "point",
+    [
+        FaultPoint.BEFORE_SUBMIT,
+        FaultPoint.IN_SUBMIT,
+        FaultPoint.AFTER_SUBMIT,
+        FaultPoint.WHILE_RUNNING,
+        FaultPoint.BEFORE_COMMIT,
+    ],
+)
+def test_the_launcher_is_killed_and_started_again(
+    kit: DockerKit, undisturbed: dict[str, dict[str, Any]], point: FaultPoint
+) -> None:
     killed = kit.docker(check=None, env={"VASEVQA_FAULT": f"{point.value}:left"})
     assert killed.returncode == -signal.SIGKILL, f"{point} was not reached: {killed.stdout}{killed.stderr}"
     kit.docker()
@@ -98,7 +139,9 @@ def test_the_launcher_is_killed_and_started_again(kit: DockerKit, undisturbed: d
     kit.assert_tidy()
 
 
-def test_a_running_container_is_adopted_with_its_log_whole(kit: DockerKit, undisturbed: dict[str, dict[str, Any]]) -> None:
+def test_a_running_container_is_adopted_with_its_log_whole(
+    kit: DockerKit, undisturbed: dict[str, dict[str, Any]]
+) -> None:
     held = kit.hold("first")
     process = kit.start()
     kit.wait_until_held("first")
@@ -149,7 +192,9 @@ def test_a_bus_error_doubles_the_shared_memory(kit: DockerKit) -> None:
     assert [event["resources"]["shm"] for event in kit.said("step-started")] == ["1Gi", "2048Mi"]
 
 
-@pytest.mark.parametrize(("wish", "code", "says"), [("data", 3, "No word can be read"), (4, 4, "GPU's memory"), ("full", 74, "disk is full")])
+@pytest.mark.parametrize(
+    ("wish", "code", "says"), [("data", 3, "No word can be read"), (4, 4, "GPU's memory"), ("full", 74, "disk is full")]
+)
 def test_what_can_not_be_helped_ends_the_run(kit: DockerKit, wish: str | int, code: int, says: str) -> None:
     kit.wish("first", wish)
     assert says in kit.docker("--to", "first", check=code).stderr
@@ -230,9 +275,13 @@ def test_a_tag_that_moves_changes_nothing_in_a_run(kit: DockerKit, engine: Any) 
 
 def test_secrets_reach_the_stage_and_nothing_else(kit: DockerKit, engine: Any) -> None:
     held = kit.hold("first")
-    process = kit.start("--to", "first", "--json", env={"HF_TOKEN": "hf_secret_of_mine", "HTTPS_PROXY": "http://proxy.example:3128"})
+    process = kit.start(
+        "--to", "first", "--json", env={"HF_TOKEN": "hf_secret_of_mine", "HTTPS_PROXY": "http://proxy.example:3128"}
+    )
     kit.wait_until_held("first")
-    [container] = [entry for entry in engine.containers.list() if entry.labels.get("vasevqa.log", "").startswith(str(kit.root))]
+    [container] = [
+        entry for entry in engine.containers.list() if entry.labels.get("vasevqa.log", "").startswith(str(kit.root))
+    ]
     environment = container.attrs["Config"]["Env"]
     assert {"HF_TOKEN=hf_secret_of_mine", "HTTPS_PROXY=http://proxy.example:3128"} <= set(environment)
     held.unlink()
@@ -249,7 +298,10 @@ def test_a_site_has_the_last_word_and_what_is_confidential_is_not_shown(kit: Doc
     settings = {
         "images": {"copying": containers.copying_image()},
         "environment": {"OMP_NUM_THREADS": "7"},
-        "secrets": {"OTHER_TOKEN": {"secret": "other", "key": "token"}, "HTTPS_PROXY": {"secret": "other", "key": "proxy"}},
+        "secrets": {
+            "OTHER_TOKEN": {"secret": "other", "key": "token"},
+            "HTTPS_PROXY": {"secret": "other", "key": "proxy"},
+        },
     }
     kit.cluster_file.write_text(yaml.safe_dump(settings))
     backend = DockerBackend(kit.volume.root, Cluster.model_validate(settings))
@@ -270,7 +322,10 @@ def test_a_site_has_the_last_word_and_what_is_confidential_is_not_shown(kit: Doc
 
 def test_what_is_missing_is_said_in_one_sentence(kit: DockerKit) -> None:
     result = kit.docker(check=69, env={"DOCKER_HOST": "unix:///nowhere/docker.sock"})
-    assert result.stderr == "error: No Docker engine answers at unix:///nowhere/docker.sock; start it, set DOCKER_HOST, or use --backend local.\n"
+    assert (
+        result.stderr
+        == "error: No Docker engine answers at unix:///nowhere/docker.sock; start it, set DOCKER_HOST, or use --backend local.\n"
+    )
     kit.use_image("vasevqa/nowhere:1")
     result = kit.docker("--to", "first", check=2)
     assert "error: The image vasevqa/nowhere:1 isn't there; `make image STAGE=nowhere` builds it" in result.stderr

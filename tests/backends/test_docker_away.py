@@ -92,7 +92,9 @@ def test_an_engine_that_is_away_is_one_to_ask_again(kit: DockerKit, gate: Gate) 
 
 
 @pytest.mark.parametrize("long", [False, True])
-def test_an_engine_that_goes_away_ends_no_run(kit: DockerKit, gate: Gate, monkeypatch: pytest.MonkeyPatch, long: bool) -> None:
+def test_an_engine_that_goes_away_ends_no_run(
+    kit: DockerKit, gate: Gate, monkeypatch: pytest.MonkeyPatch, long: bool
+) -> None:
     """Away before the step is started, and again while it runs, for a moment or for long."""
     monkeypatch.setattr(launching, "AWAY_SECONDS", 0.1)
     held = kit.hold("first")
@@ -114,5 +116,10 @@ def test_an_engine_that_goes_away_ends_no_run(kit: DockerKit, gate: Gate, monkey
     assert kit.attempts("begins") == {"first": 1}
     assert of(kit, "attempt-failed") == []
     lines = launcher.run.log("first", 1).read_text().splitlines()
-    assert [event for event in (json.loads(line)["event"] for line in lines) if event != "progress"] == ["started", "phase", "summary", "sealed"]
+    assert [event for event in (json.loads(line)["event"] for line in lines) if event != "progress"] == [
+        "started",
+        "phase",
+        "summary",
+        "sealed",
+    ]
     kit.assert_tidy()

@@ -52,7 +52,9 @@ def api(folder: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> Api:
     return Api(None, None)
 
 
-def test_a_handshake_that_a_stopping_server_breaks_off_is_worth_another_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_handshake_that_a_stopping_server_breaks_off_is_worth_another_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with server(lambda connection: connection.close()) as port, pytest.raises(ClusterAway):
         api(tmp_path, f"https://127.0.0.1:{port}", monkeypatch).get("/version")
 
@@ -65,8 +67,23 @@ def test_no_server_at_all_is_worth_another_try(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_certificate_that_nobody_vouches_for_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run([*words, "-keyout", tmp_path / "key", "-out", tmp_path / "certificate"], check=True, capture_output=True)
+    words = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "1",
+        "-subj",
+        "/CN=127.0.0.1",
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+    ]
+    subprocess.run(
+        [*words, "-keyout", tmp_path / "key", "-out", tmp_path / "certificate"], check=True, capture_output=True
+    )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "certificate", tmp_path / "key")
 
@@ -88,7 +105,9 @@ def test_a_certificate_that_nobody_vouches_for_is_not(tmp_path: Path, monkeypatc
         ("200 OK", ClusterAway, "broke off its answer"),
     ],
 )
-def test_each_answer_has_its_meaning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, kind: type[ClusterError], says: str) -> None:
+def test_each_answer_has_its_meaning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, kind: type[ClusterError], says: str
+) -> None:
     def handle(connection: socket.socket) -> None:
         connection.recv(65536)
         connection.sendall(f'HTTP/1.1 {answer}\r\nContent-Length: 20\r\nConnection: close\r\n\r\n{{"broken": '.encode())

@@ -19,7 +19,9 @@ from vasevqa.backends.kubernetes.session import Access
 from vasevqa.spec import Resources
 
 CLAIM = {"status": {"phase": "Bound", "capacity": {"storage": "9Gi"}}, "spec": {"accessModes": ["ReadWriteMany"]}}
-UNPULLED = {"status": {"containerStatuses": [{"state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}}}]}}
+UNPULLED = {
+    "status": {"containerStatuses": [{"state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}}}]}
+}
 LAUNCHER = {f"{verb} {resource}" for _, resource, verbs in checks.LAUNCHER for verb in verbs}
 SECRET = "secret-of-mine"  # what `api` writes into the kubeconfig
 GPU = "nvidia.com/gpu"
@@ -28,20 +30,30 @@ GPU = "nvidia.com/gpu"
 class Place:
     """A server with one claim, these nodes, and rights such as 'create jobs'; without `known` it knows nobody."""
 
-    def __init__(self, nodes: Collection[dict[str, Any]] = (), rights: Collection[str] = (), known: bool = True) -> None:
+    def __init__(
+        self, nodes: Collection[dict[str, Any]] = (), rights: Collection[str] = (), known: bool = True
+    ) -> None:
         self.nodes, self.rights, self.known = list(nodes), rights, known
         self.asked: list[str] = []
 
     def __call__(self, connection: socket.socket) -> None:
         head, _, body = connection.recv(65536).partition(b"\r\n\r\n")
-        length = next((int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0)
+        length = next(
+            (int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0
+        )
         while len(body) < length:
             body += connection.recv(65536)
         method, path, _ = head.split(b"\r\n")[0].decode().split()
         self.asked.append(f"{method} {path}")
-        status, answer = self.answer(method, path.rpartition("/")[2], path, json.loads(body or b"{}")) if self.known else (401, {"message": "Unauthorized"})
+        status, answer = (
+            self.answer(method, path.rpartition("/")[2], path, json.loads(body or b"{}"))
+            if self.known
+            else (401, {"message": "Unauthorized"})
+        )
         text = json.dumps(answer).encode()
-        connection.sendall(b"HTTP/1.1 %d x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (status, len(text), text))
+        connection.sendall(
+            b"HTTP/1.1 %d x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (status, len(text), text)
+        )
 
     def answer(self, method: str, last: str, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         if last == "version":
@@ -79,13 +91,18 @@ def doctor(folder: Path, *words: str | Path, check: int) -> dict[str, dict[str, 
 def node(name: str, gpus: int = 8, *taints: str, **spec: Any) -> dict[str, Any]:
     """A node with taints as `kubectl taint` takes them."""
     parts = [taint.partition(":")[::2] for taint in taints]
-    made = [{"key": what.partition("=")[0], "value": what.partition("=")[2], "effect": effect} for what, effect in parts]
+    made = [
+        {"key": what.partition("=")[0], "value": what.partition("=")[2], "effect": effect} for what, effect in parts
+    ]
     return {"metadata": {"name": name}, "spec": {**spec, "taints": made}, "status": {"allocatable": {GPU: str(gpus)}}}
 
 
 def gpus(place: Place, *nodes: dict[str, Any], tolerations: Collection[Toleration] = (), **asked: Any) -> Finding:
     place.nodes = list(nodes)
-    [finding] = checks.gpus(Access(Cluster(tolerations=list(tolerations))), {"sft": Resources(**{"gpus": 1, **asked}), "merge-sft": Resources()})
+    [finding] = checks.gpus(
+        Access(Cluster(tolerations=list(tolerations))),
+        {"sft": Resources(**{"gpus": 1, **asked}), "merge-sft": Resources()},
+    )
     return finding
 
 
@@ -101,14 +118,20 @@ def test_who_sees_the_volume_needs_a_launchers_rights_and_nothing_else(place: Pl
 def test_who_doesnt_see_it_needs_a_users_and_a_launcher_there(place: Place, tmp_path: Path) -> None:
     place.rights = LAUNCHER
     found = doctor(tmp_path, "--volume", tmp_path / "none", check=69)
-    assert {what for what, finding in found.items() if finding["state"] == "bad"} == {"rights: pods", "rights: pods/exec", "service account"}
+    assert {what for what, finding in found.items() if finding["state"] == "bad"} == {
+        "rights: pods",
+        "rights: pods/exec",
+        "service account",
+    }
     assert found["volume"]["state"] == "not checked"
 
 
 def test_no_image_of_the_launcher_is_tried_where_none_is_needed(place: Place, tmp_path: Path) -> None:
     place.rights = LAUNCHER | {"create pods", "delete pods"}
     recipe = tmp_path / "r.yaml"
-    recipe.write_text("inputs: {images: words, train-classifier: words}\nto: classify\nsteps: {classify: {resources: {gpus: 0}}}\n")
+    recipe.write_text(
+        "inputs: {images: words, train-classifier: words}\nto: classify\nsteps: {classify: {resources: {gpus: 0}}}\n"
+    )
     (tmp_path / "words").mkdir()
     found = doctor(tmp_path, recipe, check=69)
     [image] = [what for what in found if what.startswith("image ")]
@@ -144,7 +167,9 @@ def test_a_cordoned_node_has_no_place(place: Place) -> None:
     assert (found.state, found.code) == ("bad", 69)
     assert "a is cordoned; change" in found.text
     assert gpus(place, node("a", 8, mark, unschedulable=True), node("b")).state == "ok"
-    assert gpus(place, node("a", 8, mark, unschedulable=True), tolerations=[Toleration(operator="Exists")]).state == "ok"
+    assert (
+        gpus(place, node("a", 8, mark, unschedulable=True), tolerations=[Toleration(operator="Exists")]).state == "ok"
+    )
 
 
 @pytest.mark.parametrize(

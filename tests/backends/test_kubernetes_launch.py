@@ -27,7 +27,13 @@ def said(*lines: str) -> bytes:
 
 def pod(name: str, made: int, state: str = "running", **ended: int) -> dict[str, Any]:
     metadata = {"name": name, "creationTimestamp": f"{FOUND}{made}Z"}
-    return {"metadata": metadata, "status": {"phase": "Running", "containerStatuses": [{"state": {state: ended or {"startedAt": f"{FOUND}{made}Z"}}}]}}
+    return {
+        "metadata": metadata,
+        "status": {
+            "phase": "Running",
+            "containerStatuses": [{"state": {state: ended or {"startedAt": f"{FOUND}{made}Z"}}}],
+        },
+    }
 
 
 class Told:
@@ -39,7 +45,9 @@ class Told:
     def __call__(self, connection: socket.socket) -> None:
         path = connection.recv(65536).split()[1].decode()
         self.asked.append(path)
-        [(place, answer), *more] = [(place, answer) for place, (part, answer) in enumerate(self.answers) if path.split("?")[0].endswith(part)]
+        [(place, answer), *more] = [
+            (place, answer) for place, (part, answer) in enumerate(self.answers) if path.split("?")[0].endswith(part)
+        ]
         if more:
             del self.answers[place]
         body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
@@ -47,7 +55,9 @@ class Told:
         if body.endswith(b"<broken>"):
             body, broken = body[: -len(b"<broken>")], 1
         status = b"403 Forbidden" if answer == FORBIDDEN else b"200 OK"
-        connection.sendall(b"HTTP/1.1 %b\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body) + broken, body))
+        connection.sendall(
+            b"HTTP/1.1 %b\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body) + broken, body)
+        )
 
 
 @pytest.fixture
@@ -69,7 +79,9 @@ FORBIDDEN = {"message": "jobs is forbidden"}
 RUNNING: dict[str, object] = {"status": {}}
 
 
-def test_words_of_the_kubelet_about_a_lost_log_dont_hide_the_next_pods(follow: Callable[[Told], tuple[int, list[str]]]) -> None:
+def test_words_of_the_kubelet_about_a_lost_log_dont_hide_the_next_pods(
+    follow: Callable[[Told], tuple[int, list[str]]],
+) -> None:
     told = Told(
         ("/jobs/words", RUNNING),
         ("/jobs/words", COMPLETE),
@@ -93,7 +105,9 @@ def test_a_log_that_breaks_off_at_the_end_is_read_to_its_end(follow: Callable[[T
     assert any("sinceTime=2026-11-25T05" in path for path in told.asked)
 
 
-def test_a_log_of_a_run_that_failed_for_good_is_read_to_its_end_too(follow: Callable[[Told], tuple[int, list[str]]]) -> None:
+def test_a_log_of_a_run_that_failed_for_good_is_read_to_its_end_too(
+    follow: Callable[[Told], tuple[int, list[str]]],
+) -> None:
     told = Told(
         ("/jobs/words", RUNNING),
         ("/a/log", said("run 1") + b"<broken>"),
@@ -110,7 +124,9 @@ def test_a_launcher_between_two_starts_is_heard(follow: Callable[[Told], tuple[i
     assert follow(told) == (3, ["run 1", "first: failed"])
 
 
-def test_a_launcher_that_cant_be_heard_any_more_says_where_to_look(follow: Callable[[Told], tuple[int, list[str]]]) -> None:
+def test_a_launcher_that_cant_be_heard_any_more_says_where_to_look(
+    follow: Callable[[Told], tuple[int, list[str]]],
+) -> None:
     for job, pods, code in ((FAILED, [], 1), (COMPLETE, [], 0), (FAILED, [pod("a", 1, "terminated", exitCode=3)], 3)):
         found, lines = follow(Told(("/jobs/words", job), ("/a/log", LOST), ("/pods", {"items": pods})))
         assert found == code
@@ -118,7 +134,9 @@ def test_a_launcher_that_cant_be_heard_any_more_says_where_to_look(follow: Calla
         assert len(lines) == 1
 
 
-def test_an_earlier_end_decides_nothing_while_the_next_process_runs(follow: Callable[[Told], tuple[int, list[str]]]) -> None:
+def test_an_earlier_end_decides_nothing_while_the_next_process_runs(
+    follow: Callable[[Told], tuple[int, list[str]]],
+) -> None:
     again, ended = pod("a", 1), pod("a", 1, "terminated", exitCode=0)
     again["status"]["containerStatuses"][0]["lastState"] = {"terminated": {"exitCode": 1}}
     told = Told(
@@ -135,7 +153,10 @@ def test_rights_that_a_restarted_server_doesnt_know_yet_are_waited_for(
     follow: Callable[[Told], tuple[int, list[str]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pods = [("/a/log", said("run 1")), ("/pods", {"items": [pod("a", 1)]})]
-    assert follow(Told(("/jobs/words", RUNNING), ("/jobs/words", FORBIDDEN), ("/jobs/words", COMPLETE), *pods)) == (0, ["run 1"])
+    assert follow(Told(("/jobs/words", RUNNING), ("/jobs/words", FORBIDDEN), ("/jobs/words", COMPLETE), *pods)) == (
+        0,
+        ["run 1"],
+    )
     monkeypatch.setattr(launches, "REFUSED_SECONDS", 0)
     for answers in ([FORBIDDEN], [RUNNING, FORBIDDEN]):  # one who never had them is told at once
         with pytest.raises(Refused, match="you may not"):
@@ -145,10 +166,16 @@ def test_rights_that_a_restarted_server_doesnt_know_yet_are_waited_for(
 def named(kind: str, name: str, made: int, ends: str = "", label: bool = False) -> dict[str, Any]:
     labels = {"vasevqa/launch": name} if label else {}
     conditions = [{"type": ends, "status": "True"}] if ends else []
-    return {"metadata": {"name": name, "creationTimestamp": f"{FOUND}{made}Z", "labels": labels}, "status": {"conditions": conditions}, "kind": kind}
+    return {
+        "metadata": {"name": name, "creationTimestamp": f"{FOUND}{made}Z", "labels": labels},
+        "status": {"conditions": conditions},
+        "kind": kind,
+    }
 
 
-def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, configmaps: list[object], *jobs: list[object]) -> tuple[str, Told]:
+def found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, configmaps: list[object], *jobs: list[object]
+) -> tuple[str, Told]:
     monkeypatch.setattr(launches, "LOOK_SECONDS", 0.01)
     told = Told(("/configmaps", {"items": configmaps}), *(("/jobs", {"items": listed}) for listed in jobs))
     with server(told) as port:
@@ -159,14 +186,21 @@ def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, configmaps: list[obje
 def test_the_newest_launch_is_the_one_whose_job_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rollback, or an older recipe submitted again, finds its ConfigMap; its Job is new."""
     maps: list[object] = [named("ConfigMap", "a", 1), named("ConfigMap", "b", 2)]
-    assert found(tmp_path, monkeypatch, maps, [named("Job", "b", 3, label=True), named("Job", "a", 4, label=True)])[0] == "a"
+    assert (
+        found(tmp_path, monkeypatch, maps, [named("Job", "b", 3, label=True), named("Job", "a", 4, label=True)])[0]
+        == "a"
+    )
 
 
-def test_a_launch_that_the_chart_is_about_to_start_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_launch_that_the_chart_is_about_to_start_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     maps: list[object] = [named("ConfigMap", "a", 1), named("ConfigMap", "b", 2)]
     old = named("Job", "a", 1, "Complete", label=True)
     begun, done = named("Job", "it-launch", 2), named("Job", "it-launch", 2, "Complete")
-    name, told = found(tmp_path, monkeypatch, maps, [old, begun], [old, begun], [old, done, named("Job", "b", 3, label=True)])
+    name, told = found(
+        tmp_path, monkeypatch, maps, [old, begun], [old, begun], [old, done, named("Job", "b", 3, label=True)]
+    )
     assert name == "b"
     assert sum("/jobs" in path for path in told.asked) >= 3
     with pytest.raises(ClusterError, match="logs job/it-launch"):
@@ -175,10 +209,13 @@ def test_a_launch_that_the_chart_is_about_to_start_is_waited_for(tmp_path: Path,
     assert found(tmp_path, monkeypatch, maps, [old, named("Job", "it-launch", 2, "Failed"), later])[0] == "b"
 
 
-def test_what_is_started_belongs_to_the_release_whose_volume_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_started_belongs_to_the_release_whose_volume_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def release(*claims: str) -> str | None:
         items = [
-            {"metadata": {"name": f"it{number}", "creationTimestamp": "1"}, "data": {"cluster.yaml": f"claim: {claim}"}} for number, claim in enumerate(claims)
+            {"metadata": {"name": f"it{number}", "creationTimestamp": "1"}, "data": {"cluster.yaml": f"claim: {claim}"}}
+            for number, claim in enumerate(claims)
         ]
         with server(Told(("/configmaps", {"items": items}))) as port:
             api(tmp_path, f"http://127.0.0.1:{port}", monkeypatch)

@@ -31,12 +31,19 @@ def test_the_times_within_a_long_line_are_taken_off_too() -> None:
 
 
 def test_after_a_break_no_line_is_lost_or_doubled() -> None:
-    stream = [(b"2026-11-25T01:02:03.1Z", 1), (b"2026-11-25T01:02:03.1Z", 2), (b"2026-11-25T01:02:03.25Z", 3), (b"2026-11-25T01:02:04Z", 4)]
+    stream = [
+        (b"2026-11-25T01:02:03.1Z", 1),
+        (b"2026-11-25T01:02:03.1Z", 2),
+        (b"2026-11-25T01:02:03.25Z", 3),
+        (b"2026-11-25T01:02:04Z", 4),
+    ]
     for broken in range(len(stream) + 1):
         unseen = Unseen()
         assert unseen.reconnected() == ""
         got = [number for stamp, number in stream[:broken] if unseen.new(stamp)]
-        assert unseen.reconnected() == ("2026-11-25T01:02:04Z" if broken == 4 else "2026-11-25T01:02:03Z" if broken else "")
+        assert unseen.reconnected() == (
+            "2026-11-25T01:02:04Z" if broken == 4 else "2026-11-25T01:02:03Z" if broken else ""
+        )
         since = stream[3:] if broken == 4 else stream  # the server knows whole seconds
         got += [number for stamp, number in since if unseen.new(stamp)]
         assert got == [1, 2, 3, 4]
@@ -103,6 +110,8 @@ def test_what_a_full_disk_refused_comes_later(tmp_path: Path, monkeypatch: pytes
 
 def test_only_lines_of_the_stage_are_passed_on() -> None:
     unseen = Unseen()
-    assert unseen.fresh([b"2026-11-25T01:02:03.1Z one\n", b"rpc error: code = NotFound\n", b"2026-11-25T01:02:03.2Z two\n"]) == [b"one\n", b"two\n"]
+    assert unseen.fresh(
+        [b"2026-11-25T01:02:03.1Z one\n", b"rpc error: code = NotFound\n", b"2026-11-25T01:02:03.2Z two\n"]
+    ) == [b"one\n", b"two\n"]
     assert unseen.reconnected() == "2026-11-25T01:02:03Z"
     assert unseen.fresh([b"2026-11-25T01:02:03.2Z two\n", b"2026-11-25T01:02:03.2Z three\n"]) == [b"three\n"]

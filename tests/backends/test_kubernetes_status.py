@@ -16,13 +16,23 @@ ASKED = Asked("vasevqa/sft:1", {"cpu": "8", "nvidia.com/gpu": "2"}, "vases", "va
 
 def job(condition: str = "", reason: str = "", **spec: Any) -> dict[str, Any]:
     conditions = [{"type": condition, "status": "True", "reason": reason, "message": "why"}] if condition else []
-    return {"metadata": {"name": "vase-sft-0123456789-1", "uid": "j"}, "spec": spec, "status": {"conditions": conditions}}
+    return {
+        "metadata": {"name": "vase-sft-0123456789-1", "uid": "j"},
+        "spec": spec,
+        "status": {"conditions": conditions},
+    }
 
 
-def pod(phase: str = "Pending", state: dict[str, Any] | None = None, node: str = "", deleted: str = "", **status: Any) -> dict[str, Any]:
+def pod(
+    phase: str = "Pending", state: dict[str, Any] | None = None, node: str = "", deleted: str = "", **status: Any
+) -> dict[str, Any]:
     metadata = {"name": "p", "uid": "p", **({"deletionTimestamp": deleted} if deleted else {})}
     statuses = [{"name": "stage", "state": state}] if state is not None else []
-    return {"metadata": metadata, "spec": {"nodeName": node}, "status": {"phase": phase, "containerStatuses": statuses, **status}}
+    return {
+        "metadata": metadata,
+        "spec": {"nodeName": node},
+        "status": {"phase": phase, "containerStatuses": statuses, **status},
+    }
 
 
 def ended(code: int, **how: Any) -> dict[str, Any]:
@@ -45,9 +55,18 @@ RUNNING = {"running": {"startedAt": "2026-11-25T11:00:00Z"}}
         (Seen(job(), [pod("Succeeded", ended(0), "n")]), State.FINISHED),  # no need to wait for the verdict
         (Seen(job(), [pod("Failed", ended(1), "n")]), State.RUNNING),  # there may be another pod
         (Seen(job("Failed"), [pod("Failed", ended(1), "n")]), State.FINISHED),
-        (Seen(job("Failed"), [pod("Running", RUNNING, "n", "2026-11-25T11:59:50Z")]), State.RUNNING),  # it has its grace
-        (Seen(job("Failed"), [pod("Running", RUNNING, "n", "2026-11-25T11:58:00Z")]), State.FINISHED),  # its node is lost
-        (Seen(None, [pod("Pending", {"waiting": {"reason": "ImagePullBackOff"}}, "n", "2026-11-25T12:00:30Z")]), State.GONE),  # never began
+        (
+            Seen(job("Failed"), [pod("Running", RUNNING, "n", "2026-11-25T11:59:50Z")]),
+            State.RUNNING,
+        ),  # it has its grace
+        (
+            Seen(job("Failed"), [pod("Running", RUNNING, "n", "2026-11-25T11:58:00Z")]),
+            State.FINISHED,
+        ),  # its node is lost
+        (
+            Seen(None, [pod("Pending", {"waiting": {"reason": "ImagePullBackOff"}}, "n", "2026-11-25T12:00:30Z")]),
+            State.GONE,
+        ),  # never began
         (Seen(job("Failed")), State.FINISHED),
     ],
 )
@@ -58,12 +77,20 @@ def test_where_a_job_stands(seen: Seen, state: State) -> None:
 @pytest.mark.parametrize(
     ("given", "how"),
     [
-        (pod("Failed", None, "n", reason="Evicted", message="The node was low on resource: memory."), "evicted: The node was low on resource: memory"),
+        (
+            pod("Failed", None, "n", reason="Evicted", message="The node was low on resource: memory."),
+            "evicted: The node was low on resource: memory",
+        ),
         (pod("Failed", ended(137), "n", reason="Preempting"), "preempted"),
         (pod("Failed", ended(143), "n", reason="Terminated"), "its node shut down"),
         (pod("Failed", None, "n", reason="OutOfcpu"), "its node had no room after all"),
         (
-            pod("Failed", ended(143), "n", conditions=[{"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"}]),
+            pod(
+                "Failed",
+                ended(143),
+                "n",
+                conditions=[{"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"}],
+            ),
             "its node was drained or lost",
         ),
         (pod("Failed", ended(137), "n", deleted="2026-11-25T11:59:50Z"), "its pod was deleted, by a drain or by hand"),
@@ -84,7 +111,12 @@ def test_other_ends() -> None:
     assert outcome_of(Seen(job("Failed"), [pod("Failed", ended(137, reason="OOMKilled"), "n")])).oom
     assert outcome_of(Seen(job("Failed", "DeadlineExceeded"), [pod("Failed", ended(143), "n")])).overdue
     assert outcome_of(Seen(job("Failed", "BackoffLimitExceeded"))).transient
-    assert outcome_of(Seen(job("Failed"), [pod("Failed", ended(128, reason="StartError", message="no tini"), "n")])).message == "it can't be started: no tini"
+    assert (
+        outcome_of(
+            Seen(job("Failed"), [pod("Failed", ended(128, reason="StartError", message="no tini"), "n")])
+        ).message
+        == "it can't be started: no tini"
+    )
 
 
 def test_waiting_in_a_queue_is_said() -> None:
@@ -95,7 +127,11 @@ def test_waiting_in_a_queue_is_said() -> None:
 
 
 def test_a_volume_that_is_attached_elsewhere_is_said() -> None:
-    event = {"reason": "FailedAttachVolume", "involvedObject": {"uid": "p"}, "message": 'Multi-Attach error for volume "pvc-1"'}
+    event = {
+        "reason": "FailedAttachVolume",
+        "involvedObject": {"uid": "p"},
+        "message": 'Multi-Attach error for volume "pvc-1"',
+    }
     waiting = {"waiting": {"reason": "ContainerCreating"}}
     assert "Multi-Attach error" in note_of(Seen(job(), [pod("Pending", waiting, "n")], [event]), ASKED)
     assert note_of(Seen(job(), [pod("Pending", waiting, "n")]), ASKED) == ""
@@ -112,7 +148,11 @@ def test_a_warning_that_mends_itself_is_not_said() -> None:
         ("docker.io/museum/sft@sha256:1", "museum/sft:2", "docker.io/museum/sft@sha256:1"),
         ("docker-pullable://ghcr.io/museum/sft@sha256:1", "ghcr.io/museum/sft:2", "ghcr.io/museum/sft@sha256:1"),
         ("sha256:1", "museum/sft:2", ""),  # only this node knows it
-        ("docker.io/library/import-2026-11-25@sha256:1", "museum/sft:2", ""),  # loaded from an archive: nobody else has that name
+        (
+            "docker.io/library/import-2026-11-25@sha256:1",
+            "museum/sft:2",
+            "",
+        ),  # loaded from an archive: nobody else has that name
     ],
 )
 def test_an_image_is_pinned_only_by_its_own_name(image_id: str, asked: str, reference: str) -> None:

@@ -38,14 +38,21 @@ class Script:
             connection.sendall(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
             return
         body = json.dumps(answer) if isinstance(answer, dict) else "".join(json.dumps(event) + "\n" for event in answer)  # type: ignore[attr-defined]
-        connection.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode())
+        connection.sendall(
+            f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode()
+        )
 
 
-def test_a_watch_goes_on_from_bookmarks_and_lists_anew_when_it_must(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_watch_goes_on_from_bookmarks_and_lists_anew_when_it_must(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(watch, "SHORTEST", 0.0)
     script = Script(
         {"metadata": {"resourceVersion": "1"}, "items": [thing("a", 1)]},
-        [{"type": "ADDED", "object": thing("b", 3)}, {"type": "BOOKMARK", "object": thing("", 7)}],  # and ends, as planned
+        [
+            {"type": "ADDED", "object": thing("b", 3)},
+            {"type": "BOOKMARK", "object": thing("", 7)},
+        ],  # and ends, as planned
         [{"type": "ERROR", "object": {"code": 410, "reason": "Expired"}}],
         None,
         {"metadata": {"resourceVersion": "9"}, "items": [thing("b", 8), thing("c", 9)]},
@@ -55,7 +62,9 @@ def test_a_watch_goes_on_from_bookmarks_and_lists_anew_when_it_must(tmp_path: Pa
     with server(script) as port:
         client = api(tmp_path, f"http://127.0.0.1:{port}", monkeypatch)
         news = threading.Condition()
-        mirror = Mirror(client, client.path("pods"), {}, news, lambda item, alive: told.append((item["metadata"]["name"], alive)))
+        mirror = Mirror(
+            client, client.path("pods"), {}, news, lambda item, alive: told.append((item["metadata"]["name"], alive))
+        )
         real = mirror._broke
         monkeypatch.setattr(mirror, "_broke", lambda state: (real(state), absent.append(mirror.away)))
         mirror.start()

@@ -10,7 +10,14 @@ import yaml
 
 from tests.helm.test_chart import assert_restricted
 from vasevqa.backends.cluster import Cluster, parse_cluster
-from vasevqa.backends.kubernetes.launcher_job import Launch, named, owner_reference, render_launcher, render_pod, render_settings
+from vasevqa.backends.kubernetes.launcher_job import (
+    Launch,
+    named,
+    owner_reference,
+    render_launcher,
+    render_pod,
+    render_settings,
+)
 
 SETTINGS: dict[str, Any] = {
     "namespace": "here",
@@ -32,7 +39,9 @@ OWNER = owner_reference("above", "uid-1")
 
 def test_a_launch_is_named_by_all_that_it_is() -> None:
     assert LAUNCH.name.startswith("vasevqa-vases-old-")
-    same = Launch(LAUNCH.recipe, LAUNCH.title, parse_cluster({**SETTINGS, "context": "other"}, "the test"), LAUNCH.arguments)
+    same = Launch(
+        LAUNCH.recipe, LAUNCH.title, parse_cluster({**SETTINGS, "context": "other"}, "the test"), LAUNCH.arguments
+    )
     assert same.name == LAUNCH.name
     others = [
         Launch("name: x\n", LAUNCH.title, LAUNCH.cluster, LAUNCH.arguments),
@@ -45,7 +54,10 @@ def test_a_launch_is_named_by_all_that_it_is() -> None:
 
 
 def test_a_recipe_takes_its_files_name_along() -> None:
-    assert yaml.safe_load(named("inputs: {images: photos}\n# the end", "my vases")) == {"inputs": {"images": "photos"}, "name": "my vases"}
+    assert yaml.safe_load(named("inputs: {images: photos}\n# the end", "my vases")) == {
+        "inputs": {"images": "photos"},
+        "name": "my vases",
+    }
     for text in ("name: mine\n", "{inputs: {}}", "inputs: {}\n...\n", "- no recipe\n", "{"):
         assert named(text, "my vases") == text
 
@@ -73,12 +85,21 @@ def test_the_launcher_goes_on_after_a_crash_and_sees_the_claim() -> None:
     assert_restricted("launcher", spec)
     assert (manifest["spec"]["backoffLimit"], spec["restartPolicy"]) == (4, "OnFailure")
     assert (spec["serviceAccountName"], spec["automountServiceAccountToken"]) == ("theirs", True)
-    assert (spec["nodeSelector"], spec["priorityClassName"], spec["imagePullSecrets"]) == ({"pool": "gpu"}, "low", [{"name": "pull"}])
+    assert (spec["nodeSelector"], spec["priorityClassName"], spec["imagePullSecrets"]) == (
+        {"pool": "gpu"},
+        "low",
+        [{"name": "pull"}],
+    )
     [container] = spec["containers"]
     words = "run /etc/vasevqa/recipe.yaml --backend kubernetes --cluster /etc/vasevqa/cluster.yaml --volume /data --inputs-from /data --detach --parallel 2"
     assert container["args"] == words.split()
     assert container["image"] == "vasevqa/launcher:1"
-    assert {item["name"] for item in container["env"]} == {"VASEVQA_VOLUME", "VASEVQA_OWNER_CONFIGMAP", "VASEVQA_POD_UID", "VASEVQA_LAUNCH"}
+    assert {item["name"] for item in container["env"]} == {
+        "VASEVQA_VOLUME",
+        "VASEVQA_OWNER_CONFIGMAP",
+        "VASEVQA_POD_UID",
+        "VASEVQA_LAUNCH",
+    }
     assert container["volumeMounts"][0] == {"name": "volume", "mountPath": "/data", "subPath": "a"}
     assert manifest["spec"]["template"]["metadata"]["labels"]["team"] == "vases"
 

@@ -38,7 +38,18 @@ class Stages:
     def task(self, program: str, attempt: int = 1, **resources: float) -> Task:
         (self.root / "program.py").write_text(textwrap.dedent(program))
         given = Resources.model_validate(resources)
-        return Task("run-1", "step", "program", KEY, attempt, (), given, self.root / "volume", self.root / f"log-{attempt}.txt", {"PYTHONPATH": str(self.root)})
+        return Task(
+            "run-1",
+            "step",
+            "program",
+            KEY,
+            attempt,
+            (),
+            given,
+            self.root / "volume",
+            self.root / f"log-{attempt}.txt",
+            {"PYTHONPATH": str(self.root)},
+        )
 
     def new_backend(self) -> LocalBackend:
         """As another launcher has it."""
@@ -71,7 +82,9 @@ def finish(backend: LocalBackend, name: str) -> str:
     raise AssertionError(f"{name} never ended")
 
 
-def test_a_stage_runs_with_its_environment_and_ends_with_its_code(stages: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stage_runs_with_its_environment_and_ends_with_its_code(
+    stages: Stages, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.delenv("HF_HUB_OFFLINE")
     task = stages.task(
@@ -88,7 +101,10 @@ def test_a_stage_runs_with_its_environment_and_ends_with_its_code(stages: Stages
     assert task.name == "vase-step-0123456789-1"
     stages.backend.submit(task)
     text = finish(stages.backend, task.name)
-    assert f"VASEVQA_GPUS=2 OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE HF_HOME={stages.root}/volume/.cache/huggingface HF_HUB_OFFLINE=None" in text
+    assert (
+        f"VASEVQA_GPUS=2 OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE HF_HOME={stages.root}/volume/.cache/huggingface HF_HUB_OFFLINE=None"
+        in text
+    )
     assert "to stderr" in text
     assert text.endswith("no line end")
     assert task.log.read_text() == text
@@ -118,7 +134,10 @@ def test_a_signal_is_told_from_an_exit_code(stages: Stages) -> None:
     task = stages.task("import os, signal; os.kill(os.getpid(), signal.SIGBUS)")
     stages.backend.submit(task)
     finish(stages.backend, task.name)
-    assert (stages.backend.outcome(task.name).exit_code, stages.backend.outcome(task.name).signal) == (None, signal.SIGBUS)
+    assert (stages.backend.outcome(task.name).exit_code, stages.backend.outcome(task.name).signal) == (
+        None,
+        signal.SIGBUS,
+    )
 
 
 def test_many_launchers_that_submit_one_job_start_one_process(stages: Stages) -> None:
@@ -161,7 +180,9 @@ def test_a_stage_outlives_its_launcher_and_the_next_one_learns_how_it_ended(stag
         print("submitted", flush=True)
         time.sleep(600)
         """
-    with subprocess.Popen([sys.executable, "-c", textwrap.dedent(launcher)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(launcher)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
+    ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(pickle.dumps(task))
@@ -210,7 +231,9 @@ def test_cancel_asks_first_and_then_ends_the_stage_with_its_children(stages: Sta
 
 
 def test_children_of_a_stage_end_with_it(stages: Stages) -> None:
-    task = stages.task("import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']).pid)")
+    task = stages.task(
+        "import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']).pid)"
+    )
     stages.backend.submit(task)
     finish(stages.backend, task.name)
     assert stages.backend.outcome(task.name).exit_code == 0
@@ -232,7 +255,12 @@ def test_a_job_whose_launcher_died_before_starting_it_is_started_by_the_next(sta
     task = stages.task("print('hello')")
     program = "import pickle, sys; from pathlib import Path; from vasevqa.backends.local.backend import LocalBackend; task = pickle.load(sys.stdin.buffer)"
     program += "; LocalBackend(task.volume, {'program': 'program'}).submit(task)"
-    killed = subprocess.run([sys.executable, "-c", program], input=pickle.dumps(task), cwd=ROOT, env={**os.environ, "VASEVQA_FAULT": "in-submit"})
+    killed = subprocess.run(
+        [sys.executable, "-c", program],
+        input=pickle.dumps(task),
+        cwd=ROOT,
+        env={**os.environ, "VASEVQA_FAULT": "in-submit"},
+    )
     assert killed.returncode == -signal.SIGKILL
     assert stages.backend.state(task.name) is State.PENDING
     assert finish(stages.backend, task.name) == "hello\n"
@@ -249,7 +277,9 @@ def test_cancelling_a_job_that_never_began_ends_it_unrun(stages: Stages) -> None
     assert backend.outcome(task.name).signal == signal.SIGTERM
 
 
-def test_a_job_on_a_machine_that_went_silent_is_gone_after_its_time_only(stages: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_on_a_machine_that_went_silent_is_gone_after_its_time_only(
+    stages: Stages, monkeypatch: pytest.MonkeyPatch
+) -> None:
     task = stages.task("import time; time.sleep(600)")
     stages.backend.submit(task)
     claim = stages.root / "volume/.jobs" / task.name / "claim.json"

@@ -28,7 +28,10 @@ SITE = Cluster(
     environment={"HF_ENDPOINT": "https://mirror.museum"},
     proxy={"https": "http://proxy:3128"},  # type: ignore[arg-type]
     node_selector={"pool": "gpu"},
-    tolerations=[Toleration(key="gpu", operator="Exists", effect="NoSchedule"), Toleration(key="drain", value="x", effect="NoExecute", tolerationSeconds=60)],
+    tolerations=[
+        Toleration(key="gpu", operator="Exists", effect="NoSchedule"),
+        Toleration(key="drain", value="x", effect="NoExecute", tolerationSeconds=60),
+    ],
     priority_class="low",
     runtime_class="nvidia",
     queue="vases",
@@ -54,7 +57,16 @@ def task(**given: Any) -> Task:
     return Task(**{**fields, **given})
 
 
-GPU = Resources(cpus=8, memory="64Gi", gpus=2, gpu_memory="24G", gpu_product="NVIDIA-H100", ephemeral_storage="20Gi", shm="8Gi", run_deadline=3600)
+GPU = Resources(
+    cpus=8,
+    memory="64Gi",
+    gpus=2,
+    gpu_memory="24G",
+    gpu_product="NVIDIA-H100",
+    ephemeral_storage="20Gi",
+    shm="8Gi",
+    run_deadline=3600,
+)
 CASES = {
     "plain": (task(), PLAIN, None),
     "site": (task(resources=GPU, offline=True), SITE, Placement({"name": "vase-run-x", "uid": "1-2-3"})),
@@ -144,9 +156,13 @@ def test_a_plain_job_whole() -> None:
 
 def test_what_a_site_adds() -> None:
     job = render_job(*CASES["site"])
-    assert job["metadata"]["ownerReferences"] == [{"apiVersion": "v1", "kind": "ConfigMap", "name": "vase-run-x", "uid": "1-2-3"}]
+    assert job["metadata"]["ownerReferences"] == [
+        {"apiVersion": "v1", "kind": "ConfigMap", "name": "vase-run-x", "uid": "1-2-3"}
+    ]
     assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "vases"
-    assert job["metadata"]["labels"]["app.kubernetes.io/name"] == "vasevqa"  # what finds a Job again isn't a site's to change
+    assert (
+        job["metadata"]["labels"]["app.kubernetes.io/name"] == "vasevqa"
+    )  # what finds a Job again isn't a site's to change
     assert job["spec"]["activeDeadlineSeconds"] == 86400 + 1800 + 3600
     assert job["spec"]["template"]["metadata"]["annotations"] == {"sidecar.istio.io/inject": "false"}
     pod = job["spec"]["template"]["spec"]
@@ -155,7 +171,11 @@ def test_what_a_site_adds() -> None:
         {"key": "gpu", "operator": "Exists", "effect": "NoSchedule"},
         {"key": "drain", "operator": "Equal", "value": "x", "effect": "NoExecute", "tolerationSeconds": 60},
     ]
-    assert (pod["priorityClassName"], pod["runtimeClassName"], pod["imagePullSecrets"]) == ("low", "nvidia", [{"name": "registry"}])
+    assert (pod["priorityClassName"], pod["runtimeClassName"], pod["imagePullSecrets"]) == (
+        "low",
+        "nvidia",
+        [{"name": "registry"}],
+    )
     assert (pod["securityContext"]["runAsUser"], pod["securityContext"]["fsGroup"]) == (1234, 2345)
     [term] = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
     assert term["matchExpressions"] == [
@@ -188,11 +208,20 @@ def test_a_claim_for_one_node_keeps_the_steps_together() -> None:
     assert affinity["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"] == [
         {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["node-7"]}]}
     ]
-    assert affinity["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][0]["topologyKey"] == "kubernetes.io/hostname"
+    assert (
+        affinity["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][0]["topologyKey"]
+        == "kubernetes.io/hostname"
+    )
 
 
 def test_no_secret_of_the_launcher_is_in_the_manifest() -> None:
-    environ = {"HF_TOKEN": "hf_secret", "MODELSCOPE_API_TOKEN": "ms_secret", "https_proxy": "http://here:1", "HF_HOME": "/home/me", "PATH": "/bin"}
+    environ = {
+        "HF_TOKEN": "hf_secret",
+        "MODELSCOPE_API_TOKEN": "ms_secret",
+        "https_proxy": "http://here:1",
+        "HF_HOME": "/home/me",
+        "PATH": "/bin",
+    }
     text = yaml.safe_dump(render_job(task(), PLAIN, Placement(environ=environ)))
     assert "secret" not in text
     assert "http://here:1" in text
@@ -209,7 +238,11 @@ def test_what_makes_two_jobs_the_same() -> None:
         artifact_hash(task(volume=Path("/elsewhere")), PLAIN),
     ]
     assert len({here, *others}) == 5
-    assert volume_id(PLAIN.model_copy(update={"claim_path": "a/"})) == volume_id(PLAIN.model_copy(update={"claim_path": "a"})) != volume_id(PLAIN)
+    assert (
+        volume_id(PLAIN.model_copy(update={"claim_path": "a/"}))
+        == volume_id(PLAIN.model_copy(update={"claim_path": "a"}))
+        != volume_id(PLAIN)
+    )
 
 
 def test_an_input_outside_the_volume_is_refused() -> None:
@@ -218,7 +251,9 @@ def test_an_input_outside_the_volume_is_refused() -> None:
 
 
 def test_the_configmap_of_a_run() -> None:
-    made = render_run("20261125-120000000-vases-ab12", "name: vases\n", Path("/data"), PLAIN, {"name": "release", "uid": "7"})
+    made = render_run(
+        "20261125-120000000-vases-ab12", "name: vases\n", Path("/data"), PLAIN, {"name": "release", "uid": "7"}
+    )
     assert made["metadata"]["name"] == "vase-run-20261125-120000000-vases-ab12"
     assert made["metadata"]["ownerReferences"][0]["name"] == "release"
     assert made["data"] == {"volume": "/data", "recipe.yaml": "name: vases\n"}

@@ -22,10 +22,16 @@ ON_CPU = tuple(word for step in CPU for word in ("--set", f"{step}.device=cpu"))
 TWO = "inputs: {images: photos, quality_data: photos}\nto: classify\n"
 
 
-def look(tmp_path: Path, text: str, *words: str, code: int, env: dict[str, str] | None = None) -> dict[str, dict[str, Any]]:
+def look(
+    tmp_path: Path, text: str, *words: str, code: int, env: dict[str, str] | None = None
+) -> dict[str, dict[str, Any]]:
     recipe = tmp_path / "r.yaml"
     recipe.write_text(text)
-    out = Kit(tmp_path / f"kit-{len(list(tmp_path.iterdir()))}").call("doctor", recipe, "--json", *words, check=code, env=env).stdout
+    out = (
+        Kit(tmp_path / f"kit-{len(list(tmp_path.iterdir()))}")
+        .call("doctor", recipe, "--json", *words, check=code, env=env)
+        .stdout
+    )
     return {found["what"]: found for found in map(json.loads, out.splitlines())}
 
 
@@ -69,10 +75,14 @@ def test_what_a_recipe_asks_for() -> None:
     assert demo.count("merge") == 1
 
 
-def test_gpus_that_a_step_will_end_without_are_missed_here_and_the_step_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_that_a_step_will_end_without_are_missed_here_and_the_step_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     [found] = devices(tmp_path, TWO, monkeypatch)
     assert (found.state, found.code) == ("bad", 5)
-    assert found.text.startswith("0 here, 1 asked for by train-classifier, classify; run it where the GPUs are, or say `device: cpu`")
+    assert found.text.startswith(
+        "0 here, 1 asked for by train-classifier, classify; run it where the GPUs are, or say `device: cpu`"
+    )
     [found] = devices(tmp_path, TWO, monkeypatch, "nvidia0", "nvidiactl")
     assert (found.state, found.code, found.text) == ("ok", 0, "1 here, 1 asked for")
     [found] = devices(tmp_path, f"{TWO}steps: {{classify: {{resources: {{gpus: 2}}}}}}\n", monkeypatch, "nvidia0")
@@ -80,7 +90,12 @@ def test_gpus_that_a_step_will_end_without_are_missed_here_and_the_step_is_named
 
 
 def test_steps_on_the_cpu_miss_no_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert devices(tmp_path, f"{TWO}steps: {{train-classifier: {{device: cpu}}, classify: {{device: cpu}}}}\n", monkeypatch) == []
+    assert (
+        devices(
+            tmp_path, f"{TWO}steps: {{train-classifier: {{device: cpu}}, classify: {{device: cpu}}}}\n", monkeypatch
+        )
+        == []
+    )
     [found] = devices(tmp_path, f"{TWO}steps: {{classify: {{device: cpu}}}}\n", monkeypatch)
     assert "asked for by train-classifier;" in found.text
     demo = load_recipe(ROOT / "vasevqa/recipes/demo.yaml", PIPELINE, here=False)
@@ -102,7 +117,14 @@ def test_an_engine_elsewhere_is_asked_for_images_and_not_for_gpus(tmp_path: Path
     (tmp_path / "photos").mkdir()
     told = Told(("/_ping", b"OK"), ("/version", {"Version": "27.0.1", "ApiVersion": "1.47"}), ("/images/json", []))
     with server(told) as port:
-        found = look(tmp_path, TWO, "--backend", "docker", code=69, env={"DOCKER_HOST": f"tcp://127.0.0.1:{port}", "VASEVQA_IMAGE_TAG": "1"})
+        found = look(
+            tmp_path,
+            TWO,
+            "--backend",
+            "docker",
+            code=69,
+            env={"DOCKER_HOST": f"tcp://127.0.0.1:{port}", "VASEVQA_IMAGE_TAG": "1"},
+        )
     assert found["engine"]["text"] == "Docker 27.0.1"
     assert found["image vasevqa/classify:1"]["state"] == "bad"
     assert found["GPUs"]["state"] == "not checked"
@@ -115,8 +137,12 @@ def test_only_images_that_no_registry_can_have_must_be_here(tmp_path: Path) -> N
     words = ("--backend", "docker", "--cluster", str(cluster), *ON_CPU)
     cluster.write_text("tag: no-such-tag\nimages: {classify: registry.invalid/me/classify:1}\n")
     found = look(tmp_path, TWO, *words, code=69)
-    assert "`make image STAGE=train-classifier` builds it" in found["image vasevqa/train-classifier:no-such-tag"]["text"]
+    assert (
+        "`make image STAGE=train-classifier` builds it" in found["image vasevqa/train-classifier:no-such-tag"]["text"]
+    )
     assert found["image registry.invalid/me/classify:1"]["state"] == "not checked"
-    cluster.write_text("tag: no-such-tag\nregistry: registry.invalid/me\nimages: {classify: vasevqa/classify:no-such-tag}\n")
+    cluster.write_text(
+        "tag: no-such-tag\nregistry: registry.invalid/me\nimages: {classify: vasevqa/classify:no-such-tag}\n"
+    )
     found = look(tmp_path, TWO, *words, code=0)
     assert {finding["state"] for what, finding in found.items() if what.startswith("image ")} == {"not checked"}

@@ -28,7 +28,9 @@ class Pipe:
 
     def __init__(self, root: Path, limit: int = 1 << 40) -> None:
         self.left = limit
-        self.process = subprocess.Popen([sys.executable, "-m", "vasevqa.transfer", str(root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "vasevqa.transfer", str(root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.stdin, self.stdout = self.process.stdin, self.process.stdout
@@ -90,7 +92,11 @@ def source(folder: Path) -> dict[str, Path]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".part"}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix != ".part"
+    }
 
 
 def test_files_arrive_whole_and_once(far: Path, tmp_path: Path) -> None:
@@ -118,7 +124,9 @@ def test_what_arrived_before_a_break_is_not_sent_again(far: Path, tmp_path: Path
     before = upload.bytes
     upload.go(connect(far))
     assert contents(far / "in") == contents(tmp_path / "here")
-    assert upload.bytes - before <= (10 << 20) + 3 - have  # `link` is as long as `large`, and the three bytes may have come unnoticed
+    assert (
+        upload.bytes - before <= (10 << 20) + 3 - have
+    )  # `link` is as long as `large`, and the three bytes may have come unnoticed
     assert not list((far / "in").glob(".*.part"))
 
 
@@ -143,7 +151,9 @@ def test_a_part_that_was_spoilt_is_thrown_away_and_sent_anew(far: Path, tmp_path
     assert (far / "in/large").read_bytes() == large.read_bytes()
 
 
-def test_a_file_that_changes_all_the_time_is_an_error(far: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_changes_all_the_time_is_an_error(
+    far: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "busy"
     path.write_bytes(b"xyz")
     monkeypatch.setattr(files, "digest_file", lambda path: "0" * 64)

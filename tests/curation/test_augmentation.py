@@ -12,12 +12,22 @@ SIDE = 64
 
 
 def photographs(count: int) -> torch.Tensor:
-    return torch.randint(0, 256, (1, 3, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)).repeat(count, 1, 1, 1)
+    return torch.randint(
+        0, 256, (1, 3, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    ).repeat(count, 1, 1, 1)
 
 
 def plain(monkeypatch: pytest.MonkeyPatch, **but: object) -> None:
     """No variation at all, but for what is named (and mirroring, which has no size)."""
-    none = {"DEGREES": 0.0, "AREA": (1.0, 1.0), "RATIO": (1.0, 1.0), "BRIGHTNESS": 0.0, "CONTRAST": 0.0, "SATURATION": 0.0, "HUE": 0.0}
+    none = {
+        "DEGREES": 0.0,
+        "AREA": (1.0, 1.0),
+        "RATIO": (1.0, 1.0),
+        "BRIGHTNESS": 0.0,
+        "CONTRAST": 0.0,
+        "SATURATION": 0.0,
+        "HUE": 0.0,
+    }
     for name, value in {**none, **but}.items():
         monkeypatch.setattr(augmentation, name, value)
 

@@ -84,7 +84,12 @@ def test_a_backbone_must_fit(tmp_path: Path) -> None:
 
 def test_all_views_of_a_vase_are_on_one_side() -> None:
     pattern = name_pattern(None)
-    names = [f"{label}/{pictures.vase_name(100 * label + vase, view)}" for label in (0, 1) for vase in range(30) for view in range(4)]
+    names = [
+        f"{label}/{pictures.vase_name(100 * label + vase, view)}"
+        for label in (0, 1)
+        for vase in range(30)
+        for view in range(4)
+    ]
     labels = torch.tensor([int(name[0]) for name in names])
     parts = classifier_training.split(names, labels, None, seed=3)
     assert sorted(index for rows in parts.values() for index in rows) == list(range(240))

@@ -32,7 +32,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def our_scores(folder: Path, model_folder: Path, batch_size: int = 4, precision: str = "fp32") -> np.ndarray:
     model = load_clip(model_folder, CPU, precision)
     prompts = scoring.Prompts()
-    features = torch.cat([model.encode_images(batch.pixels) for batch in Loader(find_images(folder), model.preprocess, batch_size)])
+    features = torch.cat(
+        [model.encode_images(batch.pixels) for batch in Loader(find_images(folder), model.preprocess, batch_size)]
+    )
     return scoring.score(features, model.encode_texts(list(prompts.high)), model.encode_texts(list(prompts.low))).score
 
 
@@ -46,7 +48,12 @@ def plain_scores(folder: Path, model_folder: Path) -> np.ndarray:
 
     @torch.no_grad()
     def side(prompts: tuple[str, ...]) -> torch.Tensor:
-        rows = [model.get_text_features(**tokenizer([prompt], padding="max_length", max_length=77, return_tensors="pt")).pooler_output[0] for prompt in prompts]
+        rows = [
+            model.get_text_features(
+                **tokenizer([prompt], padding="max_length", max_length=77, return_tensors="pt")
+            ).pooler_output[0]
+            for prompt in prompts
+        ]
         mean = torch.stack(rows).mean(0)
         return mean / mean.norm()
 
@@ -54,7 +61,9 @@ def plain_scores(folder: Path, model_folder: Path) -> np.ndarray:
     scores = []
     for path in sorted(folder.iterdir()):
         with torch.no_grad():
-            feature = model.get_image_features(**processor(Image.open(path).convert("RGB"), return_tensors="pt")).pooler_output[0]
+            feature = model.get_image_features(
+                **processor(Image.open(path).convert("RGB"), return_tensors="pt")
+            ).pooler_output[0]
         feature = feature / feature.norm()
         scores.append(float(feature @ high - feature @ low))
     return np.array(scores)
@@ -77,7 +86,9 @@ def test_quickgelu_matters_and_is_respected(photos: Path, tmp_path: Path, hf_cli
     config["vision_config"]["hidden_act"] = config["text_config"]["hidden_act"] = "gelu"
     (plain_gelu / "config.json").write_text(json.dumps(config))
     assert np.abs(our_scores(photos, plain_gelu) - our_scores(photos, hf_clip)).max() > 1e-4
-    np.testing.assert_allclose(our_scores(photos, clips.open_clip(tmp_path / "oc", plain_gelu)), our_scores(photos, plain_gelu), atol=1e-5)
+    np.testing.assert_allclose(
+        our_scores(photos, clips.open_clip(tmp_path / "oc", plain_gelu)), our_scores(photos, plain_gelu), atol=1e-5
+    )
 
 
 def test_the_batch_size_changes_nothing(photos: Path, tiny_clip: Path) -> None:

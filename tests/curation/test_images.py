@@ -41,7 +41,17 @@ def save(path: Path, image: Image.Image | None = None, **how: object) -> Path:
 
 
 def test_finding_is_recursive_in_a_fixed_order_and_by_suffix(tmp_path: Path) -> None:
-    for name in ("b/z.JPG", "b/a.png", "a.TIFF", "c d/ü.webp", "x.jpeg", "y.bmp", "notes.txt", ".hidden.jpg", "b/deep/a.tif"):
+    for name in (
+        "b/z.JPG",
+        "b/a.png",
+        "a.TIFF",
+        "c d/ü.webp",
+        "x.jpeg",
+        "y.bmp",
+        "notes.txt",
+        ".hidden.jpg",
+        "b/deep/a.tif",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
     assert names(tmp_path) == ["a.TIFF", "x.jpeg", "y.bmp", "b/a.png", "b/z.JPG", "b/deep/a.tif", "c d/ü.webp"]
@@ -62,7 +72,10 @@ def test_links_are_followed_once_and_never_out(tmp_path: Path) -> None:
     assert "out of the volume" in found["outdir"]
     assert set(found) == {"real.png", "out.png", "outdir"}
     # Within a volume that holds both, what is linked belongs to the data, once.
-    assert [(item.name, item.problem) for item in find_images(folder, boundary=tmp_path)] == [("out.png", ""), ("real.png", "")]
+    assert [(item.name, item.problem) for item in find_images(folder, boundary=tmp_path)] == [
+        ("out.png", ""),
+        ("real.png", ""),
+    ]
 
 
 def test_a_name_that_is_not_utf8_is_set_aside_by_its_printable_name(tmp_path: Path) -> None:
@@ -164,9 +177,14 @@ def test_truncated_files_of_every_format_are_noticed(tmp_path: Path, suffix: str
 
 @settings(max_examples=60, deadline=None)
 @given(
-    noise=st.binary(max_size=400), start=st.sampled_from([b"", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"RIFF", b"II*\x00", b"MM\x00*", b"BM", b"GIF89a"])
+    noise=st.binary(max_size=400),
+    start=st.sampled_from(
+        [b"", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"RIFF", b"II*\x00", b"MM\x00*", b"BM", b"GIF89a"]
+    ),
 )
-def test_any_bytes_decode_or_are_unreadable(tmp_path_factory: pytest.TempPathFactory, noise: bytes, start: bytes) -> None:
+def test_any_bytes_decode_or_are_unreadable(
+    tmp_path_factory: pytest.TempPathFactory, noise: bytes, start: bytes
+) -> None:
     path = tmp_path_factory.getbasetemp() / "noise.jpg"
     path.write_bytes(start + noise)
     try:
@@ -203,7 +221,10 @@ def test_the_loader_keeps_the_order_and_sets_bad_files_aside(tmp_path: Path) -> 
     assert [len(batch.names) for batch in batches] == [4, 4, 4, 4, 4, 1]
     first = [float(pixels[0, 0, 0]) for batch in batches for pixels in batch.pixels]
     assert first == sorted(first)
-    assert [(item.name, item.reason) for item in loader.quarantined] == [("05.jpg", "empty (zero bytes)"), ("17.jpg", "not an image")]
+    assert [(item.name, item.reason) for item in loader.quarantined] == [
+        ("05.jpg", "empty (zero bytes)"),
+        ("17.jpg", "not an image"),
+    ]
     assert loader.seconds["decode"] > 0
 
 

@@ -27,7 +27,14 @@ COPIED = ("vasevqa", "jobs", "tests/__init__.py", "tests/pipeline", "tests/e2e")
 
 def command(*words: str | Path, given: str | None = None, check: bool = True, env: dict[str, str] | None = None) -> str:
     """Run a command; its standard output."""
-    done = subprocess.run([str(word) for word in words], input=given, capture_output=True, text=True, env={**os.environ, **(env or {})}, cwd=ROOT)
+    done = subprocess.run(
+        [str(word) for word in words],
+        input=given,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **(env or {})},
+        cwd=ROOT,
+    )
     assert not check or done.returncode == 0, f"{' '.join(map(str, words))}: {done.stdout}{done.stderr}"
     return done.stdout
 
@@ -44,11 +51,16 @@ def images() -> dict[str, str]:
     """Stage -> image: this very code on the launcher's image, with the copying pipeline, loaded into the cluster."""
     base = Cluster().image("launcher")
     with tempfile.TemporaryDirectory() as folder:
-        context, digest = Path(folder), hashlib.sha256(command("docker", "image", "inspect", "-f", "{{.Id}}", base).encode())
+        context, digest = (
+            Path(folder),
+            hashlib.sha256(command("docker", "image", "inspect", "-f", "{{.Id}}", base).encode()),
+        )
         for name in COPIED:
             ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
             (context / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copytree(ROOT / name, context / name, ignore=ignored) if (ROOT / name).is_dir() else shutil.copy(ROOT / name, context / name)
+            shutil.copytree(ROOT / name, context / name, ignore=ignored) if (ROOT / name).is_dir() else shutil.copy(
+                ROOT / name, context / name
+            )
         for path in sorted(context.rglob("*")):
             if path.is_file():
                 digest.update(f"{path.relative_to(context)}\0".encode() + path.read_bytes())
@@ -78,7 +90,9 @@ class Site:
             path.chmod(0o777)
         for word in ("alpha", "beta"):
             (folder / "words" / f"{word}.txt").write_text(word)
-        self.kubectl("apply", "-f", "-", given=json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": self._named()}))
+        self.kubectl(
+            "apply", "-f", "-", given=json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": self._named()})
+        )
 
     def _named(self) -> dict[str, Any]:
         return {"name": self.namespace, "labels": {"vasevqa-e2e": "true"}}
@@ -116,14 +130,19 @@ class Site:
 
     def recipe(self, name: str = "words", **steps: dict[str, Any]) -> Path:
         """A recipe of the copying pipeline whose paths are the volume's."""
-        settings = {step: {"control": "/data/control", "resources": {"cpus": 0.1}, **steps.get(step, {})} for step in ("first", "left", "right", "last")}
+        settings = {
+            step: {"control": "/data/control", "resources": {"cpus": 0.1}, **steps.get(step, {})}
+            for step in ("first", "left", "right", "last")
+        }
         path = self.folder / f"{name}.yaml"
         path.write_text(json.dumps({"name": name, "inputs": {"words": "words"}, "steps": settings}))
         return path
 
     def cluster_file(self, **settings: Any) -> Path:
         path = self.folder / "cluster.yaml"
-        path.write_text(yaml.safe_dump({"claim": "it-vasevqa", "service_account": "it-vasevqa", "images": self.images, **settings}))
+        path.write_text(
+            yaml.safe_dump({"claim": "it-vasevqa", "service_account": "it-vasevqa", "images": self.images, **settings})
+        )
         return path
 
     def be_a_user(self) -> None:
@@ -134,8 +153,15 @@ class Site:
         self.install("install", "--set-json", f"rbac.users={json.dumps([subject])}")
         mine = yaml.safe_load(command("kubectl", "config", "view", "--minify", "--raw", "--flatten", "-o", "yaml"))
         user = [{"name": "ada", "user": {"token": self.kubectl("create", "token", "ada").strip()}}]
-        context = [{"name": "e2e", "context": {"cluster": mine["clusters"][0]["name"], "user": "ada", "namespace": self.namespace}}]
-        self.kubeconfig.write_text(yaml.safe_dump({**mine, "users": user, "contexts": context, "current-context": "e2e"}))
+        context = [
+            {
+                "name": "e2e",
+                "context": {"cluster": mine["clusters"][0]["name"], "user": "ada", "namespace": self.namespace},
+            }
+        ]
+        self.kubeconfig.write_text(
+            yaml.safe_dump({**mine, "users": user, "contexts": context, "current-context": "e2e"})
+        )
         self.kubeconfig.chmod(0o600)
         self.cluster_file()
 
@@ -149,13 +175,20 @@ class Site:
         return subprocess.Popen(
             [sys.executable, "-m", "tests.e2e.drive", *map(str, words)],
             cwd=ROOT,
-            env={**os.environ, "VASEVQA_CLUSTER": str(self.folder / "cluster.yaml"), "KUBECONFIG": str(self.kubeconfig), **(env or {})},
+            env={
+                **os.environ,
+                "VASEVQA_CLUSTER": str(self.folder / "cluster.yaml"),
+                "KUBECONFIG": str(self.kubeconfig),
+                **(env or {}),
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
 
-    def vasevqa(self, *words: str | Path, check: int | None = 0, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    def vasevqa(
+        self, *words: str | Path, check: int | None = 0, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         process = self.start(*words, env=env)
         out, errors = process.communicate(timeout=240)
         assert check is None or process.returncode == check, out + errors
@@ -172,7 +205,10 @@ class Site:
 
     def launchers(self) -> list[dict[str, Any]]:
         """The launchers' Jobs, oldest first."""
-        return sorted(self.all("jobs", "-l", "app.kubernetes.io/component=launcher"), key=lambda job: job["metadata"]["creationTimestamp"])
+        return sorted(
+            self.all("jobs", "-l", "app.kubernetes.io/component=launcher"),
+            key=lambda job: job["metadata"]["creationTimestamp"],
+        )
 
     def finish(self, count: int) -> None:
         """Wait until `count` launchers are there, and complete."""
@@ -186,7 +222,13 @@ class Site:
 
     def wait_until_launched(self) -> None:
         """Wait until the chart's own Job has done its work."""
-        until(lambda: all(job["status"].get("succeeded") for job in self.all("jobs", "-l", "app.kubernetes.io/component=launch")), "the launch", 120)
+        until(
+            lambda: all(
+                job["status"].get("succeeded") for job in self.all("jobs", "-l", "app.kubernetes.io/component=launch")
+            ),
+            "the launch",
+            120,
+        )
 
     def wish(self, step: str, *outcomes: int | str) -> None:
         """How the next attempts of `step` end."""
@@ -195,7 +237,11 @@ class Site:
     def attempts(self) -> Sequence[str]:
         """The steps that began, in order."""
         log = self.volume / "control/attempts.log"
-        return [line.split()[0] for line in log.read_text().splitlines() if line.split()[1] == "begins"] if log.exists() else []
+        return (
+            [line.split()[0] for line in log.read_text().splitlines() if line.split()[1] == "begins"]
+            if log.exists()
+            else []
+        )
 
     def remove(self) -> None:
         self.kubectl("delete", "namespace", self.namespace, "--wait=false")
@@ -222,5 +268,9 @@ def site_in(made: dict[str, str]) -> Iterator[Site]:
     yield found
     os.umask(before)
     found.remove()
-    until(lambda: not command("kubectl", "get", "namespace", found.namespace, "--ignore-not-found"), "the namespace to go", 120)
+    until(
+        lambda: not command("kubectl", "get", "namespace", found.namespace, "--ignore-not-found"),
+        "the namespace to go",
+        120,
+    )
     shutil.rmtree(folder, ignore_errors=True)

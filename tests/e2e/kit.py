@@ -74,7 +74,11 @@ class Namespace:
         role["metadata"]["namespace"] = self.name
         apply(
             [
-                {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.name, "labels": {"vasevqa-e2e": SESSION}}},
+                {
+                    "apiVersion": "v1",
+                    "kind": "Namespace",
+                    "metadata": {"name": self.name, "labels": {"vasevqa-e2e": SESSION}},
+                },
                 {
                     "apiVersion": "v1",
                     "kind": "PersistentVolume",
@@ -96,9 +100,18 @@ class Namespace:
                     "apiVersion": "v1",
                     "kind": "PersistentVolumeClaim",
                     "metadata": claim,
-                    "spec": {"accessModes": [access], "storageClassName": "", "volumeName": self.name, "resources": {"requests": size}},
+                    "spec": {
+                        "accessModes": [access],
+                        "storageClassName": "",
+                        "volumeName": self.name,
+                        "resources": {"requests": size},
+                    },
                 },
-                {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "launcher", "namespace": self.name}},
+                {
+                    "apiVersion": "v1",
+                    "kind": "ServiceAccount",
+                    "metadata": {"name": "launcher", "namespace": self.name},
+                },
                 role,
                 {
                     "apiVersion": "rbac.authorization.k8s.io/v1",
@@ -110,7 +123,10 @@ class Namespace:
             ]
         )
         self.kubeconfig = self._kubeconfig()
-        wait_for(lambda: kubectl("get", "serviceaccount", "default", "-n", self.name, "--ignore-not-found", "-o", "name"), "the default account")
+        wait_for(
+            lambda: kubectl("get", "serviceaccount", "default", "-n", self.name, "--ignore-not-found", "-o", "name"),
+            "the default account",
+        )
         wait_for(self._bound, "the claim to be bound")
 
     def _bound(self) -> bool:
@@ -123,7 +139,12 @@ class Namespace:
         token = kubectl("create", "token", "launcher", "-n", self.name).strip()
         path = self.volume.parent / f"{self.name}.kubeconfig"
         user = [{"name": "launcher", "user": {"token": token}}]
-        context = [{"name": "e2e", "context": {"cluster": mine["clusters"][0]["name"], "user": "launcher", "namespace": self.name}}]
+        context = [
+            {
+                "name": "e2e",
+                "context": {"cluster": mine["clusters"][0]["name"], "user": "launcher", "namespace": self.name},
+            }
+        ]
         path.write_text(yaml.safe_dump({**mine, "users": user, "contexts": context, "current-context": "e2e"}))
         path.chmod(0o600)
         return path
@@ -176,8 +197,14 @@ class ClusterKit(Kit):
         """A backend of this process, with the rights of the tests."""
         return KubernetesBackend(self.volume.root, self.cluster.model_copy(update={"namespace": self.namespace.name}))
 
-    def command(self, *words: str | Path, env: dict[str, str] | None = None, before: Callable[[], None] | None = None) -> subprocess.Popen[str]:
-        own = {"KUBECONFIG": str(self.namespace.kubeconfig), "VASEVQA_BACKEND": "kubernetes", "VASEVQA_CLUSTER": str(self.cluster_file)}
+    def command(
+        self, *words: str | Path, env: dict[str, str] | None = None, before: Callable[[], None] | None = None
+    ) -> subprocess.Popen[str]:
+        own = {
+            "KUBECONFIG": str(self.namespace.kubeconfig),
+            "VASEVQA_BACKEND": "kubernetes",
+            "VASEVQA_CLUSTER": str(self.cluster_file),
+        }
 
         def prepare() -> None:
             os.umask(0)  # pods of another uid write beside the launcher's files
@@ -200,7 +227,10 @@ class ClusterKit(Kit):
         found: list[str] = []
 
         def look() -> bool:
-            found[:] = [pod["metadata"]["name"] for pod in self.pods("-l", f"vasevqa/step={step}", "--sort-by=.metadata.creationTimestamp")]
+            found[:] = [
+                pod["metadata"]["name"]
+                for pod in self.pods("-l", f"vasevqa/step={step}", "--sort-by=.metadata.creationTimestamp")
+            ]
             return bool(found)
 
         wait_for(look, f"a pod of {step}")
@@ -213,7 +243,10 @@ class ClusterKit(Kit):
     def wait_until_running(self, step: str) -> None:
         """Until the cluster says so too: a kubelet may take its time over a pod that is deleted before."""
         words = ("-l", f"vasevqa/step={step}")
-        wait_for(lambda: any(pod["status"]["phase"] == "Running" for pod in self.pods(*words)), f"the pod of {step} to be reported as running")
+        wait_for(
+            lambda: any(pod["status"]["phase"] == "Running" for pod in self.pods(*words)),
+            f"the pod of {step} to be reported as running",
+        )
 
     def close(self) -> None:
         for process in self.processes:
@@ -223,18 +256,29 @@ class ClusterKit(Kit):
     def assert_tidy(self) -> None:
         for step in STEPS:
             folder = self.volume.artifacts / step
-            left = [entry.name for entry in folder.iterdir() if entry.suffix not in ("", ".lock")] if folder.is_dir() else []
+            left = (
+                [entry.name for entry in folder.iterdir() if entry.suffix not in ("", ".lock")]
+                if folder.is_dir()
+                else []
+            )
             assert not left, left
         assert self.jobs() == []
         wait_for(lambda: self.pods() == [], "pods of removed Jobs to go")
 
     def write_recipe(self, **steps: dict[str, Any]) -> None:
         """Steps ask for little, so that several fit on a small node."""
-        super().write_recipe(**{name: {**steps.get(name, {}), "resources": {"cpus": 0.1, **steps.get(name, {}).get("resources", {})}} for name in STEPS})
+        super().write_recipe(
+            **{
+                name: {**steps.get(name, {}), "resources": {"cpus": 0.1, **steps.get(name, {}).get("resources", {})}}
+                for name in STEPS
+            }
+        )
 
     def assert_nothing_runs(self) -> None:
         assert self.jobs() == []
-        assert [pod["metadata"]["name"] for pod in self.pods() if pod["status"]["phase"] in ("Pending", "Running")] == []
+        assert [
+            pod["metadata"]["name"] for pod in self.pods() if pod["status"]["phase"] in ("Pending", "Running")
+        ] == []
 
     def told(self) -> list[Object]:
         """The events of all runs."""
@@ -251,7 +295,9 @@ def wait_for_line(process: subprocess.Popen[str], words: str, seconds: float = 6
             seen.append(line)
             if words in line:
                 return line, time.monotonic() - began
-    raise AssertionError(f"'{words}' was not said in {time.monotonic() - began:.0f} s:\n{''.join(seen)}{process.stderr.read() if process.stderr else ''}")
+    raise AssertionError(
+        f"'{words}' was not said in {time.monotonic() - began:.0f} s:\n{''.join(seen)}{process.stderr.read() if process.stderr else ''}"
+    )
 
 
 @contextmanager

@@ -62,18 +62,27 @@ def assert_whole(kit: ClusterKit, undisturbed: Contents) -> None:
         assert len(whole) <= 1  # none in this run if another one submitted the job
         for log in whole:
             told = Counter(event["event"] for event in parse(log.read_text().split("\n")))
-            assert {kind: told[kind] for kind in ("started", "phase", "summary", "sealed")} == {"started": 1, "phase": 1, "summary": 1, "sealed": 1}
+            assert {kind: told[kind] for kind in ("started", "phase", "summary", "sealed")} == {
+                "started": 1,
+                "phase": 1,
+                "summary": 1,
+                "sealed": 1,
+            }
     kit.assert_tidy()
 
 
 def adopted_after(kit: ClusterKit, began: float) -> str:
     """How long after its start the second launcher had taken up what runs."""
-    times = [event["time"] - began for event in kit.told() if event["event"] == "step-adopted" and event["time"] > began]
+    times = [
+        event["time"] - began for event in kit.told() if event["event"] == "step-adopted" and event["time"] > began
+    ]
     return f"{min(times):.2f} s" if times else "-"
 
 
 @pytest.mark.parametrize("point", FaultPoint, ids=lambda point: point.value)
-def test_the_launcher_is_killed_and_started_again(kit: ClusterKit, undisturbed: Contents, table: list[str], point: FaultPoint) -> None:
+def test_the_launcher_is_killed_and_started_again(
+    kit: ClusterKit, undisturbed: Contents, table: list[str], point: FaultPoint
+) -> None:
     step, begun = DRILL[point]
     if point is FaultPoint.DURING_RETRY:
         kit.wish(step, "kill")
@@ -86,11 +95,15 @@ def test_the_launcher_is_killed_and_started_again(kit: ClusterKit, undisturbed: 
     if step:
         assert kit.attempts()[step] == begun
     assert [run.state for run in kit.runs()] == ["finished"]
-    table.append(f"{point.value:<22} {step or '-':<7} {adopted_after(kit, began):>13}  {kit.attempts()[step] if step else 1:>5}  as undisturbed")
+    table.append(
+        f"{point.value:<22} {step or '-':<7} {adopted_after(kit, began):>13}  {kit.attempts()[step] if step else 1:>5}  as undisturbed"
+    )
 
 
 @pytest.mark.parametrize("where", ["pending", "hold-begin", "hold"])
-def test_what_waits_or_runs_is_adopted_where_it_is(kit: ClusterKit, undisturbed: Contents, table: list[str], where: str) -> None:
+def test_what_waits_or_runs_is_adopted_where_it_is(
+    kit: ClusterKit, undisturbed: Contents, table: list[str], where: str
+) -> None:
     held = kit.hold("first", "hold" if where == "pending" else where)
     process = kit.command("run", kit.recipe)
     if where == "pending":
@@ -107,7 +120,9 @@ def test_what_waits_or_runs_is_adopted_where_it_is(kit: ClusterKit, undisturbed:
     assert again.returncode == 0, out + errors
     assert kit.attempts() == dict.fromkeys(STEPS, 1)
     assert_whole(kit, undisturbed)
-    table.append(f"{'while ' + where:<22} {'first':<7} {adopted_after(kit, began):>13}  {kit.attempts()['first']:>5}  as undisturbed")
+    table.append(
+        f"{'while ' + where:<22} {'first':<7} {adopted_after(kit, began):>13}  {kit.attempts()['first']:>5}  as undisturbed"
+    )
 
 
 def test_two_launchers_at_once_make_each_artifact_once(kit: ClusterKit, undisturbed: Contents) -> None:
@@ -156,7 +171,13 @@ def test_the_api_server_is_restarted(kit: ClusterKit, undisturbed: Contents) -> 
 def test_a_volume_that_fills_up(image: str, place: Path) -> None:
     disk = place / "volume"
     disk.mkdir()
-    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=777", "tmpfs", disk], capture_output=True).returncode != 0:
+    if (
+        os.geteuid() != 0
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=1m,mode=777", "tmpfs", disk], capture_output=True
+        ).returncode
+        != 0
+    ):
         pytest.skip("mounting a small disk needs root")
     try:
         with cluster_kit(place, image) as kit:
@@ -199,7 +220,15 @@ def test_a_launcher_in_another_pod_takes_over_from_one_that_is_gone(kit: Cluster
 
 def test_a_job_of_another_volume_is_not_taken_for_ours(kit: ClusterKit) -> None:
     [step] = kit.plan(selection=FIRST).steps
-    fields = {"run": "other", "step": "first", "stage": "copying", "key": step.artifact.key, "attempt": 1, "arguments": (), "resources": step.resources}
+    fields = {
+        "run": "other",
+        "step": "first",
+        "stage": "copying",
+        "key": step.artifact.key,
+        "attempt": 1,
+        "arguments": (),
+        "resources": step.resources,
+    }
     task = Task(**fields, volume=kit.volume.root, log=kit.volume.root / "log")
     job = render_job(task, kit.cluster.model_copy(update={"claim": "another"}))
     job["metadata"]["namespace"] = kit.namespace.name

@@ -32,7 +32,12 @@ def test_a_fit_namespace_is_green_and_what_may_not_be_seen_is_not_checked(site: 
 
 def test_what_is_wrong_is_said_with_what_to_do(site: Site) -> None:  # noqa: F811
     site.be_a_user()
-    site.cluster_file(claim="other", queue="q", secrets={"HF_TOKEN": {"secret": "hub", "key": "token"}}, images={**site.images, "classify": "no/such:image"})
+    site.cluster_file(
+        claim="other",
+        queue="q",
+        secrets={"HF_TOKEN": {"secret": "hub", "key": "token"}},
+        images={**site.images, "classify": "no/such:image"},
+    )
     recipe = site.folder / "r.yaml"
     recipe.write_text("inputs: {images: nowhere, train-classifier: words/alpha.txt}\nto: classify\n")
     found = findings(site, recipe, check=69)
@@ -52,7 +57,18 @@ def test_an_administrator_is_told_about_gpus_and_secrets(site: Site) -> None:  #
     env = {"KUBECONFIG": os.environ["KUBECONFIG"]}
     site.cluster_file(secrets={"HF_TOKEN": {"secret": "hub", "key": "token"}})
     site.kubectl("create", "secret", "generic", "hub", "--from-literal=other=x")
-    words = ("doctor", VASE, "--backend", "kubernetes", "-n", site.namespace, "--json", "--no-pull", "--set", "sft.resources.gpus=64")
+    words = (
+        "doctor",
+        VASE,
+        "--backend",
+        "kubernetes",
+        "-n",
+        site.namespace,
+        "--json",
+        "--no-pull",
+        "--set",
+        "sft.resources.gpus=64",
+    )
     out = site.vasevqa(*words, check=69, env=env).stdout
     found = {finding["what"]: finding for finding in map(json.loads, out.splitlines())}
     assert "it has no key token" in found["secret hub"]["text"]

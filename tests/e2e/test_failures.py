@@ -78,14 +78,29 @@ def test_a_quota_that_is_used_up(kit: ClusterKit) -> None:
             }
         ]
     )
-    wait_for(lambda: "50Mi" in kubectl("get", "resourcequota", "small", "-n", kit.namespace.name, "-o", "jsonpath={.status.hard}"), "the quota to hold")
+    wait_for(
+        lambda: (
+            "50Mi"
+            in kubectl("get", "resourcequota", "small", "-n", kit.namespace.name, "-o", "jsonpath={.status.hard}")
+        ),
+        "the quota to hold",
+    )
     asks(kit, queue_deadline=DEADLINE)
     assert "requests.memory=50Mi" in said_soon(kit, f"the quota of namespace {kit.namespace.name} is used up")
 
 
 def test_a_limit_range_that_forbids_it(kit: ClusterKit) -> None:
     limits = [{"type": "Container", "max": {"memory": "50Mi"}}]
-    apply([{"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "small", "namespace": kit.namespace.name}, "spec": {"limits": limits}}])
+    apply(
+        [
+            {
+                "apiVersion": "v1",
+                "kind": "LimitRange",
+                "metadata": {"name": "small", "namespace": kit.namespace.name},
+                "spec": {"limits": limits},
+            }
+        ]
+    )
     asks(kit, queue_deadline=DEADLINE)
     assert "50Mi" in said_soon(kit, f"a LimitRange of namespace {kit.namespace.name} forbids")
 
@@ -133,7 +148,9 @@ def test_memory_is_raised_after_an_out_of_memory_kill(kit: ClusterKit) -> None:
     held = kit.hold("first")
     process = kit.command("run", kit.recipe, "--to", "first")
     kit.wait_until_held("first")
-    second = kit.hold("first", "hold-begin")  # the first attempt is past it; the second one stays there until it has been looked at
+    second = kit.hold(
+        "first", "hold-begin"
+    )  # the first attempt is past it; the second one stays there until it has been looked at
     held.unlink()
     wait_for_line(process, "host memory ran out", 120)
     kit.wait_until_held("first", "hold-begin")
@@ -149,7 +166,11 @@ def test_a_bus_error_gets_twice_the_shared_memory(kit: ClusterKit) -> None:
     kit.wish("first", "bus", "kill", "kill")
     kit.run("--to", "first", check=137)
     assert failures(kit) == [("shared memory", True), ("unknown kill", True), ("unknown kill", False)]
-    assert [event["raised"]["shm"] for event in kit.told() if event["event"] == "attempt-failed" and event["failure"] == "shared memory"] == ["2048Mi"]
+    assert [
+        event["raised"]["shm"]
+        for event in kit.told()
+        if event["event"] == "attempt-failed" and event["failure"] == "shared memory"
+    ] == ["2048Mi"]
 
 
 def evict(kit: ClusterKit, pod: str) -> None:
@@ -157,7 +178,9 @@ def evict(kit: ClusterKit, pod: str) -> None:
     where = f"/api/v1/namespaces/{kit.namespace.name}/pods/{pod}/eviction"
     for version in ("policy/v1", "policy/v1beta1"):
         review = {"apiVersion": version, "kind": "Eviction", "metadata": {"name": pod, "namespace": kit.namespace.name}}
-        done = subprocess.run(["kubectl", "create", "--raw", where, "-f", "-"], input=json.dumps(review), capture_output=True, text=True)
+        done = subprocess.run(
+            ["kubectl", "create", "--raw", where, "-f", "-"], input=json.dumps(review), capture_output=True, text=True
+        )
         if done.returncode == 0:
             return
     raise AssertionError(done.stderr)
@@ -207,7 +230,15 @@ def test_a_deadline_of_the_cluster(kit: ClusterKit) -> None:
     process = kit.command("run", kit.recipe, "--to", "first")
     kit.wait_until_held("first")
     kit.wait_until_running("first")
-    kubectl("patch", "job", kit.jobs()[0]["metadata"]["name"], "-n", kit.namespace.name, "-p", '{"spec": {"activeDeadlineSeconds": 1}}')
+    kubectl(
+        "patch",
+        "job",
+        kit.jobs()[0]["metadata"]["name"],
+        "-n",
+        kit.namespace.name,
+        "-p",
+        '{"spec": {"activeDeadlineSeconds": 1}}',
+    )
     ended(process, 75, "stopped by the cluster at a deadline")
     kit.assert_nothing_runs()
 

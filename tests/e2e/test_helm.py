@@ -18,7 +18,11 @@ def test_an_installed_recipe_runs_to_its_end_and_leaves_nothing_but_the_claim(si
     assert len(site.launchers()) == 1
     site.helm("uninstall", "it")
     ours = ("-l", "app.kubernetes.io/part-of=vasevqa")
-    until(lambda: not site.names("jobs,pods,configmaps,roles,rolebindings,serviceaccounts", *ours), "everything to go", 120)
+    until(
+        lambda: not site.names("jobs,pods,configmaps,roles,rolebindings,serviceaccounts", *ours),
+        "everything to go",
+        120,
+    )
     assert site.names("persistentvolumeclaims") == {"it-vasevqa"}
 
 
@@ -37,7 +41,9 @@ def test_an_upgrade_leaves_the_running_run_alone_and_a_rollback_finds_its_work(s
     site.finish(2)
     assert sorted(site.attempts()) == ["first", "last", "last", "left", "right"]  # what both need was made once
     site.helm("rollback", "it", "1")
-    until(lambda: len(site.names("jobs", "-l", "app.kubernetes.io/component=launch")) == 1, "the rollback's launch", 120)
+    until(
+        lambda: len(site.names("jobs", "-l", "app.kubernetes.io/component=launch")) == 1, "the rollback's launch", 120
+    )
     site.wait_until_launched()
     site.finish(2)
     assert len(site.attempts()) == 5

@@ -26,7 +26,9 @@ STAGES = ("launcher", "train-classifier", "classify", "clip-filter", "select-vie
 def real_site() -> Iterator[Site]:
     """A namespace that uses the images of `make images`, brought into the cluster."""
     images = {stage: Cluster().image(stage) for stage in STAGES}
-    if os.environ.get("VASEVQA_E2E_LOAD") and "VASEVQA_IMAGE_TAG" not in os.environ:  # a tag that is named is in the cluster already
+    if (
+        os.environ.get("VASEVQA_E2E_LOAD") and "VASEVQA_IMAGE_TAG" not in os.environ
+    ):  # a tag that is named is in the cluster already
         command(*os.environ["VASEVQA_E2E_LOAD"].split(), *images.values())
     yield from site_in(images)
 
@@ -50,19 +52,29 @@ def test_the_demo_is_curated_by_helm_install_alone(real_site: Site) -> None:
     site = real_site
     demo_inputs(site.volume)
     recipe = yaml.safe_load((ROOT / "vasevqa/recipes/demo.yaml").read_text())
-    recipe["inputs"] = {"images": "inputs/photos", "quality_data": "inputs/quality", "clip_model": "inputs/models/tiny-clip"}
+    recipe["inputs"] = {
+        "images": "inputs/photos",
+        "quality_data": "inputs/quality",
+        "clip_model": "inputs/models/tiny-clip",
+    }
     recipe |= {"to": "select-views"}
     site.add_volume("it-vasevqa")
     path = site.folder / "demo.yaml"
     path.write_text(yaml.safe_dump(recipe))
-    site.helm("install", "it", CHART, "--set", f"volume.storageClass=,tag={Cluster().tag}", "--set-file", f"recipe={path}")
+    site.helm(
+        "install", "it", CHART, "--set", f"volume.storageClass=,tag={Cluster().tag}", "--set-file", f"recipe={path}"
+    )
     until(lambda: site.launchers() and site.launchers()[0]["status"].get("conditions"), "the run to end", 1200)
     log = site.kubectl("logs", "-l", "app.kubernetes.io/component=launcher", "--tail=-1")
     [job] = site.launchers()
     assert job["status"].get("succeeded") == 1, log
     [run] = all_runs(Volume(site.volume))
     assert set(run.artifacts()) == {"train-classifier", "classify", "clip-filter", "select-views"}
-    assert {event["step"] for event in run.events.read() if event["event"] == "step-started"} >= {"classify", "clip-filter", "select-views"}
+    assert {event["step"] for event in run.events.read() if event["event"] == "step-started"} >= {
+        "classify",
+        "clip-filter",
+        "select-views",
+    }
     report = json.loads((run.artifacts()["clip-filter"] / "filtering_report.json").read_text())
     assert report
     assert "<html" in run.report.read_text()

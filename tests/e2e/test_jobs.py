@@ -18,11 +18,17 @@ from vasevqa.backends.kubernetes.stage_job import render_job, render_run
 def missing(sent: Any, kept: Any, where: str = "") -> list[str]:
     """What of `sent` isn't in `kept`."""
     if isinstance(sent, dict):
-        return [line for key, value in sent.items() for line in missing(value, (kept or {}).get(key), f"{where}.{key}")] if kept or sent else []
+        return (
+            [line for key, value in sent.items() for line in missing(value, (kept or {}).get(key), f"{where}.{key}")]
+            if kept or sent
+            else []
+        )
     if isinstance(sent, list):
         if len(sent) != len(kept or []):
             return [f"{where}: {sent} became {kept}"]
-        return [line for number, value in enumerate(sent) for line in missing(value, kept[number], f"{where}[{number}]")]
+        return [
+            line for number, value in enumerate(sent) for line in missing(value, kept[number], f"{where}[{number}]")
+        ]
     return [] if sent == kept else [f"{where}: {sent!r} became {kept!r}"]
 
 
@@ -37,7 +43,10 @@ def test_the_server_keeps_every_field(kit: ClusterKit, case: str) -> None:
 def test_the_server_keeps_the_configmap(kit: ClusterKit) -> None:
     manifest = render_run("a-run", "name: x\n", Path("/data"), kit.cluster)
     manifest["metadata"]["namespace"] = kit.namespace.name
-    assert missing(manifest, json.loads(kubectl("create", "--dry-run=server", "-o", "json", "-f", "-", given=[manifest]))) == []
+    assert (
+        missing(manifest, json.loads(kubectl("create", "--dry-run=server", "-o", "json", "-f", "-", given=[manifest])))
+        == []
+    )
 
 
 def test_a_folder_of_a_claim_is_the_volume(image: str, place: Path) -> None:
@@ -64,19 +73,33 @@ def test_a_claim_for_one_node_holds_all_steps(image: str, place: Path) -> None:
             "kind": "Pod",
             "metadata": {"name": "viewer", "namespace": kit.namespace.name},
             "spec": {
-                "containers": [{"name": "sleep", "image": image, "command": ["sleep", "600"], "volumeMounts": [{"name": "v", "mountPath": "/v"}]}],
+                "containers": [
+                    {
+                        "name": "sleep",
+                        "image": image,
+                        "command": ["sleep", "600"],
+                        "volumeMounts": [{"name": "v", "mountPath": "/v"}],
+                    }
+                ],
                 "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "vasevqa"}}],
                 "terminationGracePeriodSeconds": 0,
             },
         }
         kubectl("apply", "-f", "-", given=[user])
-        wait_for(lambda: kubectl("get", "pod", "viewer", "-n", kit.namespace.name, "-o", "jsonpath={.status.phase}") == "Running", "the viewer")
+        wait_for(
+            lambda: (
+                kubectl("get", "pod", "viewer", "-n", kit.namespace.name, "-o", "jsonpath={.status.phase}") == "Running"
+            ),
+            "the viewer",
+        )
         node = kubectl("get", "pod", "viewer", "-n", kit.namespace.name, "-o", "jsonpath={.spec.nodeName}")
         held = kit.hold("first")
         process = kit.command("run", kit.recipe, "--to", "first", "--refresh", "first")
         kit.wait_until_held("first")
         [pod] = kit.pods("-l", "vasevqa/step=first")
-        [term] = pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+        [term] = pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][
+            "nodeSelectorTerms"
+        ]
         assert term["matchFields"] == [{"key": "metadata.name", "operator": "In", "values": [node]}]
         held.unlink()
         out, errors = process.communicate(timeout=120)
@@ -88,8 +111,14 @@ def test_gpus_are_scheduled(kit: ClusterKit) -> None:
     gpus = max(int(node["status"]["allocatable"].get("nvidia.com/gpu", 0)) for node in nodes)
     if gpus < 2:
         pytest.skip("no node of this cluster has two GPUs")
-    labels = next(node["metadata"]["labels"] for node in nodes if int(node["status"]["allocatable"].get("nvidia.com/gpu", 0)) >= 2)
-    wanted = {"gpus": 2, "gpu_memory": f"{labels['nvidia.com/gpu.memory']}Mi", "gpu_product": labels["nvidia.com/gpu.product"]}
+    labels = next(
+        node["metadata"]["labels"] for node in nodes if int(node["status"]["allocatable"].get("nvidia.com/gpu", 0)) >= 2
+    )
+    wanted = {
+        "gpus": 2,
+        "gpu_memory": f"{labels['nvidia.com/gpu.memory']}Mi",
+        "gpu_product": labels["nvidia.com/gpu.product"],
+    }
     kit.write_recipe(first={"resources": wanted})
     held = kit.hold("first")
     process = kit.command("run", kit.recipe, "--to", "first")

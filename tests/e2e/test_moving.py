@@ -109,9 +109,15 @@ def test_thousands_of_files_survive_broken_connections_both_ways(site: Site) -> 
     assert result.stderr.count("trying again") == 3
     assert f"{len(wanted)} files" in result.stdout
     assert contents(site.volume / "inputs/photos") == wanted
-    assert f"0 sent (0 bytes), {len(wanted)} were there" in site.vasevqa("upload", site.folder / "photos", "inputs/photos").stdout
+    assert (
+        f"0 sent (0 bytes), {len(wanted)} were there"
+        in site.vasevqa("upload", site.folder / "photos", "inputs/photos").stdout
+    )
     (site.folder / "photos/vase 1/é-1.jpg").write_bytes(b"changed")
-    assert f"1 sent (7 bytes), {len(wanted) - 1} were there" in site.vasevqa("upload", site.folder / "photos", "inputs/photos").stdout
+    assert (
+        f"1 sent (7 bytes), {len(wanted) - 1} were there"
+        in site.vasevqa("upload", site.folder / "photos", "inputs/photos").stdout
+    )
     with cut(site, 4 << 20, 3) as (cutter, env):
         site.vasevqa("download", "-", "inputs/photos", site.folder / "back", env=env)
         assert cutter.cuts == 3

@@ -48,7 +48,11 @@ def test_a_submitted_recipe_is_followed_to_its_end_and_its_report_fetched(site: 
     assert "there is nothing to cancel" in site.vasevqa("cancel", run[1], check=2).stdout
     assert site.launchers()
     site.helm("uninstall", "it")
-    until(lambda: not site.names("jobs,pods") and not site.names("configmaps", "-l", "vasevqa/launch"), "all that was submitted to go with the release", 120)
+    until(
+        lambda: not site.names("jobs,pods") and not site.names("configmaps", "-l", "vasevqa/launch"),
+        "all that was submitted to go with the release",
+        120,
+    )
 
 
 def test_ctrl_c_detaches_and_attach_finds_the_run_again(site: Site) -> None:  # noqa: F811
@@ -84,7 +88,11 @@ def test_a_step_that_fails_for_good_is_not_begun_again_by_restarts(site: Site) -
 
     def rests() -> bool:
         pods = site.all("pods", "-l", f"job-name={launch}")
-        return any(status["restartCount"] and "waiting" in status["state"] for pod in pods for status in pod["status"].get("containerStatuses", []))
+        return any(
+            status["restartCount"] and "waiting" in status["state"]
+            for pod in pods
+            for status in pod["status"].get("containerStatuses", [])
+        )
 
     until(rests, "the time between two restarts", 120)
     assert "No word can be read." in site.vasevqa("attach", launch, check=3).stdout
@@ -142,7 +150,14 @@ def test_a_restarted_api_server_ends_neither_the_run_nor_the_following(site: Sit
 
 
 def test_a_namespace_with_a_quota_and_limits_takes_all_of_it(site: Site) -> None:  # noqa: F811
-    quota = {"requests.cpu": "2", "requests.memory": "3Gi", "limits.memory": "3Gi", "limits.cpu": "6", "pods": "8", "configmaps": "20"}
+    quota = {
+        "requests.cpu": "2",
+        "requests.memory": "3Gi",
+        "limits.memory": "3Gi",
+        "limits.cpu": "6",
+        "pods": "8",
+        "configmaps": "20",
+    }
     limits = [{"type": "Container", "default": {"cpu": "1"}, "max": {"memory": "2Gi"}}]
     for kind, spec in (("ResourceQuota", {"hard": quota}), ("LimitRange", {"limits": limits})):
         thing = {"apiVersion": "v1", "kind": kind, "metadata": {"name": "it"}, "spec": spec}

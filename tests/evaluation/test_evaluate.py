@@ -41,16 +41,31 @@ def dataset(tmp_path: Path) -> Path:
     for number in range(8):
         name = f"images/{number}.jpg"
         Image.effect_noise((112, 112), 40 + number).convert("RGB").save(folder / name)
-        for attribute, answer in (("shape", SHAPES[number % 3]), ("date", "525-475 BCE"), ("caption", f"An Attic {SHAPES[number % 3]}, number {number}.")):
-            messages = [{"role": "user", "content": f"<image>What is the {attribute}?"}, {"role": "assistant", "content": answer}]
-            row = {"messages": messages, "images": [name], "vase_id": f"v{number}", "attribute": attribute, "solution": answer}
+        for attribute, answer in (
+            ("shape", SHAPES[number % 3]),
+            ("date", "525-475 BCE"),
+            ("caption", f"An Attic {SHAPES[number % 3]}, number {number}."),
+        ):
+            messages = [
+                {"role": "user", "content": f"<image>What is the {attribute}?"},
+                {"role": "assistant", "content": answer},
+            ]
+            row = {
+                "messages": messages,
+                "images": [name],
+                "vase_id": f"v{number}",
+                "attribute": attribute,
+                "solution": answer,
+            }
             rows["eval" if number < 6 else "sft"].append(row)
     for file, found in rows.items():
         (folder / f"{file}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found))
     return folder
 
 
-def run(output: Path, inputs: Mapping[str, Path], options: Mapping[str, Any] | None = None, **params: Any) -> tuple[dict[str, Any], RecordingProgress]:
+def run(
+    output: Path, inputs: Mapping[str, Path], options: Mapping[str, Any] | None = None, **params: Any
+) -> tuple[dict[str, Any], RecordingProgress]:
     progress = RecordingProgress()
     evaluate.run(
         evaluate.Params(**{**SMALL, **params}),
@@ -108,7 +123,9 @@ def test_batches_answer_as_single_rows_do(tmp_path: Path, qwen: Path, dataset: P
     assert answers[0] == answers[1]
 
 
-def test_a_model_that_copies_the_truth_is_perfect(tmp_path: Path, qwen: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_copies_the_truth_is_perfect(
+    tmp_path: Path, qwen: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(generation, "TransformersAnswers", Copying)
     found, _ = run(tmp_path / "out", {"dataset": dataset, "grpo": qwen})
     model = found["models"]["grpo"]
@@ -118,7 +135,9 @@ def test_a_model_that_copies_the_truth_is_perfect(tmp_path: Path, qwen: Path, da
     assert model["captions"]["lexical_similarity"]["value"] == 1
 
 
-def test_generation_goes_on_after_a_kill(tmp_path: Path, qwen: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_generation_goes_on_after_a_kill(
+    tmp_path: Path, qwen: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Dying(Copying):
         asked: ClassVar[list[int]] = []
 
@@ -153,7 +172,9 @@ def test_generation_goes_on_after_a_kill(tmp_path: Path, qwen: Path, dataset: Pa
     assert sum(counted) == 28, "another model in the same folder is asked anew"
 
 
-def test_a_skipped_grpo_is_said_and_not_asked_twice(tmp_path: Path, qwen: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_skipped_grpo_is_said_and_not_asked_twice(
+    tmp_path: Path, qwen: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(generation, "TransformersAnswers", Copying)
     found, progress = run(tmp_path / "out", {"dataset": dataset, "sft": qwen, "grpo": qwen})
     assert found["same"] == {"grpo": "sft"}
@@ -168,11 +189,15 @@ def test_skipped_steps_hand_on_what_evaluate_needs(tmp_path: Path) -> None:
         (tmp_path / name).write_text(name)
     inputs = "inputs: {images: photos, quality_data: quality, clip_model: clip, model: qwen, annotations: annotations.json}\n"
     (tmp_path / "recipe.yaml").write_text(inputs + "skip: [grpo, merge-grpo]\n")
-    plan = make_plan(load_recipe(tmp_path / "recipe.yaml", PIPELINE), PIPELINE, Volume(tmp_path / "volume"), Selection())
+    plan = make_plan(
+        load_recipe(tmp_path / "recipe.yaml", PIPELINE), PIPELINE, Volume(tmp_path / "volume"), Selection()
+    )
     last = next(step for step in plan.steps if step.name == "evaluate")
     assert last.inputs["grpo"].value == last.inputs["sft"].value
     (tmp_path / "recipe.yaml").write_text(inputs + "skip: [evaluate]\n")
-    plan = make_plan(load_recipe(tmp_path / "recipe.yaml", PIPELINE), PIPELINE, Volume(tmp_path / "volume"), Selection())
+    plan = make_plan(
+        load_recipe(tmp_path / "recipe.yaml", PIPELINE), PIPELINE, Volume(tmp_path / "volume"), Selection()
+    )
     assert "evaluate" not in [step.name for step in plan.steps]
     assert "evaluate" in plan.skipped
     said = sentence({"event": "run-started", "time": 0.0, "skipped": dict(plan.skipped)})
@@ -183,7 +208,10 @@ def test_skipped_steps_hand_on_what_evaluate_needs(tmp_path: Path) -> None:
     ("spoil", "said"),
     [
         (lambda rows: [*rows, json.dumps({**json.loads(rows[0]), "vase_id": "v7"})], "v7 is in the training rows"),
-        (lambda rows: [*rows, json.dumps({**json.loads(rows[0]), "vase_id": "new", "images": ["images/6.jpg"]})], "new is in the training rows"),
+        (
+            lambda rows: [*rows, json.dumps({**json.loads(rows[0]), "vase_id": "new", "images": ["images/6.jpg"]})],
+            "new is in the training rows",
+        ),
         (lambda rows: [*rows, "{"], "line 19 is no row"),
         (lambda rows: [], "holds no rows"),
     ],
@@ -223,30 +251,51 @@ def tiny_sentence_model(folder: Path) -> Path:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-    vocabulary = {word: number for number, word in enumerate(["[UNK]", "[PAD]", "an", "attic", "vase", *SHAPES, "0", "1", "2", "3", "4", "5"])}
+    vocabulary = {
+        word: number
+        for number, word in enumerate(["[UNK]", "[PAD]", "an", "attic", "vase", *SHAPES, "0", "1", "2", "3", "4", "5"])
+    }
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]").save_pretrained(folder)
     torch.manual_seed(0)
-    BertModel(BertConfig(vocab_size=len(vocabulary), hidden_size=4, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)).save_pretrained(folder)
+    BertModel(
+        BertConfig(
+            vocab_size=len(vocabulary), hidden_size=4, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
+        )
+    ).save_pretrained(folder)
     return folder
 
 
 def caption_file(path: Path, captions: Sequence[tuple[list[str], str]], data_by: str | None = None) -> Path:
     path.parent.mkdir(exist_ok=True)
-    rows = [{"images": images, "caption": caption, **({"data_by": data_by} if data_by else {})} for images, caption in captions]
+    rows = [
+        {"images": images, "caption": caption, **({"data_by": data_by} if data_by else {})}
+        for images, caption in captions
+    ]
     path.write_text(json.dumps(rows))
     return path
 
 
 def test_caption_files_alone(tmp_path: Path) -> None:
-    truth = [([f"/data/photos/{number}.jpg"], f"An Attic {SHAPES[number % 3]}, number {number}.") for number in range(12)]
+    truth = [
+        ([f"/data/photos/{number}.jpg"], f"An Attic {SHAPES[number % 3]}, number {number}.") for number in range(12)
+    ]
     reference = caption_file(tmp_path / "truth.json", truth, "human")
-    caption_file(tmp_path / "models/copy.json", [([f"elsewhere/{number}.jpg"], text) for number, (_, text) in enumerate(truth)])
-    wrong = [(images, "A vase.") for images, _ in truth[:9]] + [(truth[0][0], "Again."), (["unknown.jpg"], "Who?"), ([], "No images."), (truth[9][0], " ")]
+    caption_file(
+        tmp_path / "models/copy.json", [([f"elsewhere/{number}.jpg"], text) for number, (_, text) in enumerate(truth)]
+    )
+    wrong = [(images, "A vase.") for images, _ in truth[:9]] + [
+        (truth[0][0], "Again."),
+        (["unknown.jpg"], "Who?"),
+        ([], "No images."),
+        (truth[9][0], " "),
+    ]
     caption_file(tmp_path / "models/b.json", wrong, "qwen-base")
     sentences = tiny_sentence_model(tmp_path / "bert")
-    found, progress = run(tmp_path / "out", {"captions": tmp_path / "models", "reference": reference, "sentence_model": sentences})
+    found, progress = run(
+        tmp_path / "out", {"captions": tmp_path / "models", "reference": reference, "sentence_model": sentences}
+    )
     assert set(found["models"]) == {"copy", "qwen-base"}
     copy, base = found["models"]["copy"]["captions"], found["models"]["qwen-base"]
     assert copy["bleu_4"]["value"] == pytest.approx(1)
@@ -262,7 +311,12 @@ def test_caption_files_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("{", "not valid JSON"), ("{}", "is no list"), ("[3]", "entry 1 is no object"), ('[{"images": ["x.jpg"], "caption": "y"}]', "No caption by")],
+    [
+        ("{", "not valid JSON"),
+        ("{}", "is no list"),
+        ("[3]", "entry 1 is no object"),
+        ('[{"images": ["x.jpg"], "caption": "y"}]', "No caption by"),
+    ],
 )
 def test_caption_files_that_will_not_do(text: str, said: str, tmp_path: Path) -> None:
     reference = caption_file(tmp_path / "truth.json", [(["a.jpg"], "A vase.")])

@@ -11,7 +11,11 @@ import scipy.linalg
 
 from vasevqa.evaluation import metrics
 
-TRUTHS = ["An Attic red-figure kylix with a lion.", "A Corinthian amphora with warriors and horses.", "An Apulian krater showing dancers."]
+TRUTHS = [
+    "An Attic red-figure kylix with a lion.",
+    "A Corinthian amphora with warriors and horses.",
+    "An Apulian krater showing dancers.",
+]
 
 
 def test_means_and_their_intervals() -> None:
@@ -45,10 +49,16 @@ def test_accuracy_by_hand() -> None:
 
 
 def test_bleu_is_sacrebleus() -> None:
-    said = ["An Attic red-figure kylix with a horse.", "A Corinthian amphora with warriors.", "A krater showing dancers."]
+    said = [
+        "An Attic red-figure kylix with a horse.",
+        "A Corinthian amphora with warriors.",
+        "A krater showing dancers.",
+    ]
     for order in (1, 4):
         found = metrics.bleu(said, TRUTHS, order, 200)
-        assert found["value"] * 100 == pytest.approx(sacrebleu.metrics.BLEU(max_ngram_order=order).corpus_score(said, [TRUTHS]).score)
+        assert found["value"] * 100 == pytest.approx(
+            sacrebleu.metrics.BLEU(max_ngram_order=order).corpus_score(said, [TRUTHS]).score
+        )
         assert found["interval"][0] <= found["interval"][1]
         assert "version" in found["signature"]
     assert metrics.bleu([], [], 4, 10)["value"] is None
@@ -62,7 +72,9 @@ def test_jaccard_by_hand() -> None:
 
 def test_recall_by_hand() -> None:
     targets = np.eye(4)
-    queries = np.array([[1, 0.1, 0, 0], [1, 0.5, 0, 0], [0, 0, 0, 1], [0, 0, 0.9, 1]])  # ranks 1, 2, and 2 (tied with two others), 1
+    queries = np.array(
+        [[1, 0.1, 0, 0], [1, 0.5, 0, 0], [0, 0, 0, 1], [0, 0, 0.9, 1]]
+    )  # ranks 1, 2, and 2 (tied with two others), 1
     about = {"query": "a", "target": "b"}
     first = metrics.recall(queries, targets, 1, 100, 0, about)
     assert first["value"] == pytest.approx(2 / 4)
@@ -79,7 +91,9 @@ def test_who_copies_the_truth_is_perfect_and_who_answers_at_random_is_at_chance(
         assert metrics.recall(truths, truths, k, 100, 0, {})["value"] == 1
         found = metrics.recall(rng.normal(size=(600, 16)), truths, k, 500, 0, {})
         assert found["value"] == pytest.approx(k / 600, abs=4 * math.sqrt(k / 600 / 600))
-        assert metrics.recall(np.ones((600, 16)), truths, k, 0, 0, {})["value"] < 0.1, "one answer to everything finds nothing"
+        assert metrics.recall(np.ones((600, 16)), truths, k, 0, 0, {})["value"] < 0.1, (
+            "one answer to everything finds nothing"
+        )
     assert metrics.recall(np.ones((600, 4)), np.ones((600, 4)), 5, 0, 0, {})["value"] == pytest.approx(5 / 600)
     assert metrics.frechet(truths, truths)["value"] == pytest.approx(0, abs=1e-6)
     assert metrics.bleu(TRUTHS, TRUTHS, 4, 10)["value"] == pytest.approx(1)

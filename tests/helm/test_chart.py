@@ -40,13 +40,21 @@ def rendered(*words: str | Path, binary: str = "helm") -> list[dict[str, Any]]:
 
 
 def one(kind: str, name: str, *words: str | Path) -> dict[str, Any]:
-    [found] = [document for document in rendered(*words) if document["kind"] == kind and document["metadata"]["name"].startswith(name)]
+    [found] = [
+        document
+        for document in rendered(*words)
+        if document["kind"] == kind and document["metadata"]["name"].startswith(name)
+    ]
     return found
 
 
 def pod_specs(documents: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     found = {document["metadata"]["name"]: document["spec"] for document in documents if document["kind"] == "Pod"}
-    return found | {document["metadata"]["name"]: document["spec"]["template"]["spec"] for document in documents if document["kind"] in ("Job", "Deployment")}
+    return found | {
+        document["metadata"]["name"]: document["spec"]["template"]["spec"]
+        for document in documents
+        if document["kind"] in ("Job", "Deployment")
+    }
 
 
 def assert_restricted(name: str, spec: dict[str, Any]) -> None:
@@ -54,9 +62,18 @@ def assert_restricted(name: str, spec: dict[str, Any]) -> None:
     assert spec["securityContext"]["runAsNonRoot"] is True, name
     assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
     assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec), name
-    assert {key for volume in spec["volumes"] for key in volume if key != "name"} <= {"configMap", "emptyDir", "persistentVolumeClaim", "secret"}, name
+    assert {key for volume in spec["volumes"] for key in volume if key != "name"} <= {
+        "configMap",
+        "emptyDir",
+        "persistentVolumeClaim",
+        "secret",
+    }, name
     for container in spec["containers"]:
-        assert container["securityContext"] == {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}, name
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }, name
         assert container["resources"]["limits"]["cpu"], name  # a namespace with a quota takes it
         assert container["resources"]["limits"]["memory"], name
 
@@ -94,12 +111,26 @@ def test_values_reach_the_cluster_file() -> None:
         "serviceAccount": {"create": False, "name": "theirs"},
     }
     words = [word for name, value in values.items() for word in ("--set-json", f"{name}={json.dumps(value)}")]
-    settings = parse_cluster(yaml.safe_load(one("ConfigMap", "it-vasevqa", *words)["data"]["cluster.yaml"]), "the chart")
+    settings = parse_cluster(
+        yaml.safe_load(one("ConfigMap", "it-vasevqa", *words)["data"]["cluster.yaml"]), "the chart"
+    )
     assert settings == parse_cluster(
         {
             **{
                 name: values[name]
-                for name in ("registry", "tag", "images", "environment", "secrets", "tolerations", "queue", "labels", "annotations", "user", "group")
+                for name in (
+                    "registry",
+                    "tag",
+                    "images",
+                    "environment",
+                    "secrets",
+                    "tolerations",
+                    "queue",
+                    "labels",
+                    "annotations",
+                    "user",
+                    "group",
+                )
             },
             "proxy": {"http": "http://p", "no": ".here"},
             "claim": "mine",
@@ -123,7 +154,9 @@ def test_values_reach_the_cluster_file() -> None:
 def test_a_recipe_is_a_text_or_a_mapping() -> None:
     as_text = one("ConfigMap", "it-vasevqa", "--set-file", f"recipe={DEMO}")["data"]["recipe.yaml"]
     assert yaml.safe_load(as_text) == yaml.safe_load(DEMO.read_text())
-    as_mapping = one("ConfigMap", "it-vasevqa", "--set-json", f"recipe={json.dumps(yaml.safe_load(DEMO.read_text()))}")["data"]["recipe.yaml"]
+    as_mapping = one("ConfigMap", "it-vasevqa", "--set-json", f"recipe={json.dumps(yaml.safe_load(DEMO.read_text()))}")[
+        "data"
+    ]["recipe.yaml"]
     assert yaml.safe_load(as_mapping) == yaml.safe_load(DEMO.read_text())
 
 
@@ -166,7 +199,9 @@ def test_both_helms_lint_and_render_alike(binary: str) -> None:
 
 
 def test_what_is_rendered_fits_the_newest_schemas_and_the_restricted_profile() -> None:
-    documents = rendered("--set-file", f"recipe={DEMO}", *EVERYTHING, "--set-json", 'tolerations=[{"operator":"Exists"}]')
+    documents = rendered(
+        "--set-file", f"recipe={DEMO}", *EVERYTHING, "--set-json", 'tolerations=[{"operator":"Exists"}]'
+    )
     for document in documents:
         kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
     specs = pod_specs(documents)
@@ -187,13 +222,26 @@ def test_the_launch_is_called_after_what_it_starts() -> None:
 
     assert name() == name()
     assert name() == name("--set", "tensorboard.enabled=true,volume.size=1Ti")
-    others = {name(), name("--set", "set={sft.lora_rank=4}"), name("--set", "steps={sft}"), name("--set", "tag=x"), name("--set", "queue=q")}
+    others = {
+        name(),
+        name("--set", "set={sft.lora_rank=4}"),
+        name("--set", "steps={sft}"),
+        name("--set", "tag=x"),
+        name("--set", "queue=q"),
+    }
     assert len(others) == 5
     assert not [document for document in rendered() if document["kind"] == "Job"]
 
 
 def test_one_stage_alone_and_changes_reach_the_launcher() -> None:
-    job = one("Job", "it-vasevqa-launch", "--set-file", f"recipe={DEMO}", "--set", "steps={clip-filter,select-views},set={clip-filter.threshold=0.3}")
+    job = one(
+        "Job",
+        "it-vasevqa-launch",
+        "--set-file",
+        f"recipe={DEMO}",
+        "--set",
+        "steps={clip-filter,select-views},set={clip-filter.threshold=0.3}",
+    )
     words = job["spec"]["template"]["spec"]["containers"][0]["args"]
     assert [words[at + 1] for at, word in enumerate(words) if word == "--only"] == ["clip-filter", "select-views"]
     assert words[words.index("--set") + 1] == "clip-filter.threshold=0.3"
@@ -201,13 +249,26 @@ def test_one_stage_alone_and_changes_reach_the_launcher() -> None:
 
 def test_the_roles_are_what_is_used_and_nothing_more() -> None:
     def rules(role: dict[str, Any]) -> set[tuple[str, str, str]]:
-        return {(group, resource, verb) for rule in role["rules"] for group in rule["apiGroups"] for resource in rule["resources"] for verb in rule["verbs"]}
+        return {
+            (group, resource, verb)
+            for rule in role["rules"]
+            for group in rule["apiGroups"]
+            for resource in rule["resources"]
+            for verb in rule["verbs"]
+        }
 
     launcher = {(group, resource, verb) for group, resource, verbs in LAUNCHER for verb in verbs}
     assert rules(one("Role", "it-vasevqa-launcher")) == launcher
-    assert rules(one("Role", "it-vasevqa-user")) == launcher | {(group, resource, verb) for group, resource, verbs in USER for verb in verbs}
-    assert rules(yaml.safe_load((ROOT / "tests/e2e/role.yaml").read_text())) == launcher  # with which the launcher is tested
-    assert {document["kind"] for document in rendered("--set", "rbac.create=false,serviceAccount.create=false,serviceAccount.name=x")} == {
+    assert rules(one("Role", "it-vasevqa-user")) == launcher | {
+        (group, resource, verb) for group, resource, verbs in USER for verb in verbs
+    }
+    assert (
+        rules(yaml.safe_load((ROOT / "tests/e2e/role.yaml").read_text())) == launcher
+    )  # with which the launcher is tested
+    assert {
+        document["kind"]
+        for document in rendered("--set", "rbac.create=false,serviceAccount.create=false,serviceAccount.name=x")
+    } == {
         "ConfigMap",
         "PersistentVolumeClaim",
         "Pod",
@@ -224,5 +285,7 @@ def test_the_claim_stays() -> None:
 def test_notes_say_what_to_do_next() -> None:
     out = helm("install", "it", chart.CHART, "--dry-run=client", "--namespace", "here").stdout
     assert "vasevqa upload photos -n here" in out
-    out = helm("install", "it", chart.CHART, "--dry-run=client", "--namespace", "here", "--set-file", f"recipe={DEMO}").stdout
+    out = helm(
+        "install", "it", chart.CHART, "--dry-run=client", "--namespace", "here", "--set-file", f"recipe={DEMO}"
+    ).stdout
     assert "vasevqa attach -n here" in out

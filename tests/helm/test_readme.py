@@ -49,7 +49,9 @@ def test_the_chart_takes_the_values(tmp_path: Path) -> None:
     words = shlex.split(line)
     done = subprocess.run(["helm", "template", *words[2:]], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    settings = next(document for document in yaml.safe_load_all(done.stdout) if document["kind"] == "ConfigMap")["data"]["cluster.yaml"]
+    settings = next(document for document in yaml.safe_load_all(done.stdout) if document["kind"] == "ConfigMap")[
+        "data"
+    ]["cluster.yaml"]
     site = re.search(r"```yaml\n(.*?)```", SECTION, re.DOTALL)
     assert site is not None
     for key, value in yaml.safe_load(site[1]).items():
@@ -62,7 +64,12 @@ def test_make_pipeline_without_a_cluster_names_the_demo(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "KUBECONFIG": str(tmp_path / "none"), "PYTHONPATH": str(ROOT)},
+        env={
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(tmp_path),
+            "KUBECONFIG": str(tmp_path / "none"),
+            "PYTHONPATH": str(ROOT),
+        },
     )
     assert done.returncode != 0
     assert "`make demo`, which needs none" in done.stderr

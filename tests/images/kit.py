@@ -49,7 +49,9 @@ class Images:
         """The same in the background; the container's name."""
         container = f"vasevqa-test-{uuid.uuid4().hex[:12]}"
         self.containers.append(container)
-        self.docker("run", "--detach", "--name", container, *STRICT, "--volume", f"{volume}:/data", self.reference(name), *words)
+        self.docker(
+            "run", "--detach", "--name", container, *STRICT, "--volume", f"{volume}:/data", self.reference(name), *words
+        )
         return container
 
     def close(self) -> None:
@@ -76,7 +78,9 @@ def images() -> Iterator[Images]:
     found = Images(docker, wanted or names.source().tag)
     missing = tuple(name for name in NAMES if not docker.inspect(found.reference(name)))
     if missing and wanted:
-        pytest.fail(f"There is no image {found.reference(missing[0])}; build it, or unset VASEVQA_IMAGE_TAG.", pytrace=False)
+        pytest.fail(
+            f"There is no image {found.reference(missing[0])}; build it, or unset VASEVQA_IMAGE_TAG.", pytrace=False
+        )
     if missing:
         order = build.Order(missing, "", build.DEFAULT_BASE, names.TRAINING_LOCK, False, names.source())
         try:

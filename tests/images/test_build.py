@@ -18,7 +18,12 @@ from tests.images import kit
 def call(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """`python -m images.build WORDS`; a failure must be one sentence."""
     result = subprocess.run(
-        ["python3", "-m", "images.build", *words], cwd=names.ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120
+        ["python3", "-m", "images.build", *words],
+        cwd=names.ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert "Traceback" not in result.stderr, result.stderr
     return result
@@ -52,7 +57,11 @@ def repository(folder: Path) -> Path:
     (folder / "vasevqa").mkdir()
     (folder / "vasevqa/__init__.py").write_text('__version__ = "1.2.3"\n')
     (folder / "README.md").write_text("read me")
-    for words in (["init", "-q"], ["add", "."], ["-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "first"]):
+    for words in (
+        ["init", "-q"],
+        ["add", "."],
+        ["-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "first"],
+    ):
         subprocess.run(["git", *words], cwd=folder, check=True)
     return folder
 
@@ -100,13 +109,30 @@ def test_a_source_label_tells_no_password_and_no_folder(remote: str, url: str) -
 
 def test_digests_of_other_images_stay_in_the_file(tmp_path: Path) -> None:
     path = tmp_path / "images.yaml"
-    build.write_digests(path, {"sft": "r.example.org/vasevqa/sft@sha256:1", "merge": "r.example.org/vasevqa/merge@sha256:2"})
+    build.write_digests(
+        path, {"sft": "r.example.org/vasevqa/sft@sha256:1", "merge": "r.example.org/vasevqa/merge@sha256:2"}
+    )
     build.write_digests(path, {"sft": "r.example.org/vasevqa/sft@sha256:3"})
-    assert path.read_text().splitlines()[1:] == ["images:", "  merge: r.example.org/vasevqa/merge@sha256:2", "  sft: r.example.org/vasevqa/sft@sha256:3"]
+    assert path.read_text().splitlines()[1:] == [
+        "images:",
+        "  merge: r.example.org/vasevqa/merge@sha256:2",
+        "  sft: r.example.org/vasevqa/sft@sha256:3",
+    ]
 
 
 def test_another_lock_goes_straight_on_the_base_and_into_the_tag() -> None:
-    order, _ = build.parse(["--stage", "sft", "--stage", "clip-filter", "--training-lock", "locks/gpu.txt", "--registry", "r.example.org/me/"])
+    order, _ = build.parse(
+        [
+            "--stage",
+            "sft",
+            "--stage",
+            "clip-filter",
+            "--training-lock",
+            "locks/gpu.txt",
+            "--registry",
+            "r.example.org/me/",
+        ]
+    )
     assert order.below("sft") == ["base", "swift"]
     assert order.below("clip-filter") == ["base", "torch"]
     assert order.tag.endswith("-gpu")
@@ -139,10 +165,15 @@ def fake_docker(folder: Path, script: str) -> str:
     [
         ("echo 'Cannot connect to the Docker daemon at x' >&2; exit 1", "No docker engine answers at"),
         ("echo 'Got permission denied while trying to connect' >&2; exit 1", "join the group `docker`"),
-        ('[ "$1" = version ] && echo 28.2.2 && exit; echo buildx component is missing; exit 1', "install docker's buildx component"),
+        (
+            '[ "$1" = version ] && echo 28.2.2 && exit; echo buildx component is missing; exit 1',
+            "install docker's buildx component",
+        ),
     ],
 )
-def test_a_docker_that_cannot_says_what_to_do(script: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_docker_that_cannot_says_what_to_do(
+    script: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(engines, "_binaries", lambda: [fake_docker(tmp_path, script)])
     with pytest.raises(engines.EngineError, match=re.escape(sentence)):
         engines.Engine()
@@ -165,7 +196,10 @@ def test_an_engine_that_is_not_there_and_a_base_that_cannot_be_had() -> None:
     kit.engine()
     result = call("--stage", "launcher", DOCKER_HOST="unix:///nowhere.sock")
     assert result.returncode == 2
-    assert result.stderr == "error: No docker engine answers at unix:///nowhere.sock; start it (or set DOCKER_HOST), then try again.\n"
+    assert (
+        result.stderr
+        == "error: No docker engine answers at unix:///nowhere.sock; start it (or set DOCKER_HOST), then try again.\n"
+    )
     result = call("--stage", "launcher", "--base-image", "nowhere.invalid/python:1")
     assert result.returncode == 1
     assert result.stderr.startswith("error: The base image nowhere.invalid/python:1 can't be had (")
@@ -174,7 +208,9 @@ def test_an_engine_that_is_not_there_and_a_base_that_cannot_be_had() -> None:
 
 def test_a_registry_that_is_not_there(tmp_path: Path) -> None:
     docker = kit.engine()
-    result = call("--stage", "launcher", "--push", "--registry", "127.0.0.1:9/x", "--digests", str(tmp_path / "images.yaml"))
+    result = call(
+        "--stage", "launcher", "--push", "--registry", "127.0.0.1:9/x", "--digests", str(tmp_path / "images.yaml")
+    )
     for tag in build.parse(["--registry", "127.0.0.1:9/x"])[0].references("launcher"):
         subprocess.run([docker.binary, "image", "rm", tag], capture_output=True)
     assert result.returncode == 1

@@ -44,7 +44,9 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_clip: Path) -> Iterator
     shutil.copytree(tiny_clip, data / "models/clip-vit-base-patch32")
     make_tiny_qwen(data / "models/Qwen2.5-VL-7B-Instruct")
     ids = sorted({path.name.split("_")[0] for path in (data / "photos").rglob("*.jpg")})
-    (data / "annotations.json").write_text(json.dumps([{"vase_id": name, "shape": "kylix", "fabric": "Attic"} for name in ids]))
+    (data / "annotations.json").write_text(
+        json.dumps([{"vase_id": name, "shape": "kylix", "fabric": "Attic"} for name in ids])
+    )
     for path in (data, *data.rglob("*")):
         path.chmod(0o777 if path.is_dir() else 0o644)  # whoever made it, and with whichever umask
     yield root
@@ -60,12 +62,27 @@ def test_the_documented_commands_work_one_after_the_other(images: Images, place:
         small = shlex.split(smaller(shlex.join(words), name.replace("-", "_")))
         images.docker("run", "--rm", *STRICT, *mounts, images.reference(name), *small)
         seen.append(name)
-    assert set(seen) >= {"train-classifier", "classify", "clip-filter", "select-views", "build-dataset", "sft", "merge", "grpo", "evaluate", "launcher"}
+    assert set(seen) >= {
+        "train-classifier",
+        "classify",
+        "clip-filter",
+        "select-views",
+        "build-dataset",
+        "sft",
+        "merge",
+        "grpo",
+        "evaluate",
+        "launcher",
+    }
     data = place / "data"
     assert len(list((data / "filtered_vases/best_views").iterdir())) == 4
     assert (data / "merged-grpo/model.safetensors").is_file()
     assert (data / "evaluation/comparison.md").is_file()
-    made = [path for folder in ("images3", "filtered_vases", "dataset", "sft", "merged-grpo", "evaluation") for path in (data / folder).rglob("*")]
+    made = [
+        path
+        for folder in ("images3", "filtered_vases", "dataset", "sft", "merged-grpo", "evaluation")
+        for path in (data / folder).rglob("*")
+    ]
     assert {path.lstat().st_uid for path in made} == {UID}
 
 
@@ -73,7 +90,14 @@ def test_a_stop_in_the_middle_is_quick_and_the_same_command_goes_on(images: Imag
     data = place / "data"
     if not (data / "dataset").is_dir():
         pytest.fail("the chain before this test made no dataset")
-    words = ["--model", "/data/models/Qwen2.5-VL-7B-Instruct", "--dataset-dir", "/data/dataset", "--output-dir", "/data/stopped"]
+    words = [
+        "--model",
+        "/data/models/Qwen2.5-VL-7B-Instruct",
+        "--dataset-dir",
+        "/data/dataset",
+        "--output-dir",
+        "/data/stopped",
+    ]
     # Steps enough that they aren't over before Docker's stop arrives.
     words += shlex.split(TRAINING.replace("--max-steps 2", "--max-steps 60 --save-steps 2"))
     container = images.start("sft", *words, volume=data)

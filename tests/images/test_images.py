@@ -32,7 +32,11 @@ def test_an_image_says_what_it_is(images: Images, name: str) -> None:
     assert environment["VASEVQA_IMAGE_TAG"].startswith(f"{__version__}-")
     assert labels["org.opencontainers.image.source"]
     assert told["User"] == "1000:1000"
-    assert told["Entrypoint"] == ["tini", "--", *(["vasevqa"] if name == names.LAUNCHER else ["python", "-m", f"jobs.{name.replace('-', '_')}"])]
+    assert told["Entrypoint"] == [
+        "tini",
+        "--",
+        *(["vasevqa"] if name == names.LAUNCHER else ["python", "-m", f"jobs.{name.replace('-', '_')}"]),
+    ]
     assert told["Cmd"] == ["--help"]
 
 
@@ -94,7 +98,16 @@ def test_data_in_the_working_directory_is_never_imported(images: Images, tmp_pat
 
 
 def test_a_users_mistake_is_one_sentence(images: Images) -> None:
-    result = images.run("clip-filter", "--input-dir", "/data/nowhere", "--clip-model", "/data/none", "--output-dir", "/data/out", check=False)
+    result = images.run(
+        "clip-filter",
+        "--input-dir",
+        "/data/nowhere",
+        "--clip-model",
+        "/data/none",
+        "--output-dir",
+        "/data/out",
+        check=False,
+    )
     assert result.returncode == 2
     assert "/data/nowhere does not exist" in result.stderr + result.stdout
     assert "Traceback" not in result.stderr + result.stdout
@@ -104,7 +117,18 @@ def test_a_uid_without_a_name_has_a_home_and_a_name(images: Images) -> None:
     """Libraries ask for both, for their caches."""
     program = "import getpass, os, pathlib; print(os.getuid(), getpass.getuser(), pathlib.Path.home(), os.access(pathlib.Path.home(), os.W_OK))"
     result = images.docker(
-        "run", "--rm", "--read-only", "--tmpfs", "/tmp", "--user", f"{UID}:0", "--entrypoint", "python", images.reference("sft"), "-c", program
+        "run",
+        "--rm",
+        "--read-only",
+        "--tmpfs",
+        "/tmp",
+        "--user",
+        f"{UID}:0",
+        "--entrypoint",
+        "python",
+        images.reference("sft"),
+        "-c",
+        program,
     )
     assert result.stdout.split() == [str(UID), "vase", "/tmp", "True"]
 

@@ -70,7 +70,9 @@ class Kit:
     def write_recipe(self, **steps: dict[str, Any]) -> None:
         """The recipe, with settings per step."""
         settings = {name: {"control": str(self.control), **steps.get(name, {})} for name in STEPS}
-        self.recipe.write_text(json.dumps({"name": "words", "inputs": {"words": "words"}, "steps": settings}))  # JSON is YAML
+        self.recipe.write_text(
+            json.dumps({"name": "words", "inputs": {"words": "words"}, "steps": settings})
+        )  # JSON is YAML
 
     @property
     def recipe(self) -> Path:
@@ -91,7 +93,9 @@ class Kit:
     def plan(self, overrides: Sequence[str] = (), selection: Selection | None = None) -> Plan:
         return make_plan(load_recipe(self.recipe, PIPELINE, overrides), PIPELINE, self.volume, selection)
 
-    def launcher(self, parallel: int = 2, overrides: Sequence[str] = (), selection: Selection | None = None) -> Launcher:
+    def launcher(
+        self, parallel: int = 2, overrides: Sequence[str] = (), selection: Selection | None = None
+    ) -> Launcher:
         """A launcher of this process for the recipe, as `vasevqa run` makes it; its events go to `events`."""
         plan = self.plan(overrides, selection)
         rows = [{"step": step.name, "key": step.artifact.key} for step in plan.steps]
@@ -103,7 +107,9 @@ class Kit:
         launcher.execute()
         return launcher.run
 
-    def command(self, *words: str | Path, env: dict[str, str] | None = None, before: Callable[[], None] | None = None) -> subprocess.Popen[str]:
+    def command(
+        self, *words: str | Path, env: dict[str, str] | None = None, before: Callable[[], None] | None = None
+    ) -> subprocess.Popen[str]:
         """`vasevqa ...` as a process of its own, on this pipeline and volume; `before` is called in that process."""
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.pipeline.drive", *map(str, words)],
@@ -118,7 +124,11 @@ class Kit:
         return process
 
     def call(
-        self, *words: str | Path, env: dict[str, str] | None = None, check: int | None = 0, before: Callable[[], None] | None = None
+        self,
+        *words: str | Path,
+        env: dict[str, str] | None = None,
+        check: int | None = 0,
+        before: Callable[[], None] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """The same to its end; its exit code must be `check`."""
         process = self.command(*words, env=env, before=before)
@@ -182,7 +192,11 @@ class Kit:
         """Nothing but complete artifacts is left: no partial folder, lease, job or process."""
         for step in STEPS:
             folder = self.volume.artifacts / step
-            left = [entry.name for entry in folder.iterdir() if entry.suffix not in ("", ".lock")] if folder.is_dir() else []
+            left = (
+                [entry.name for entry in folder.iterdir() if entry.suffix not in ("", ".lock")]
+                if folder.is_dir()
+                else []
+            )
             assert not left, left
         assert self.backend.existing("vase-") == []
 

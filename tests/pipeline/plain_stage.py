@@ -30,10 +30,19 @@ class Options(spec.Options):
     fail: Literal["no", "data", "gate", "full", "memory", "bug", "hang"] = Field("no", description="how to fail")
 
 
-STAGE = spec.Stage("plain-stage", 1, Params, Options, (spec.Input("images", "--input-dir", "the images"),), "Writes down its parameters.")
+STAGE = spec.Stage(
+    "plain-stage",
+    1,
+    Params,
+    Options,
+    (spec.Input("images", "--input-dir", "the images"),),
+    "Writes down its parameters.",
+)
 
 
-def run(params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress) -> None:
+def run(
+    params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress
+) -> None:
     """Write the parameters, or fail as told."""
     progress.start("things", 3, "things")
     if options.fail == "data":

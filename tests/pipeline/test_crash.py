@@ -134,7 +134,10 @@ def test_runs_of_two_recipes_share_what_both_need(kit: Kit) -> None:
     one = kit.command("run", kit.recipe)
     kit.wait_until_held("first")
     two = kit.command("run", kit.recipe, "--set", "left.ending=-two", "--set", "last.ending=x")
-    wait_for(lambda: any("step-adopted" in run.events.path.read_text() for run in kit.runs() if run.events.path.exists()), "the second to attach")
+    wait_for(
+        lambda: any("step-adopted" in run.events.path.read_text() for run in kit.runs() if run.events.path.exists()),
+        "the second to attach",
+    )
     held.unlink()
     for process in (one, two):
         _, errors = process.communicate(timeout=60)
@@ -208,7 +211,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of one mebibyte."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True).returncode != 0:
+    if (
+        os.geteuid() != 0
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True).returncode != 0
+    ):
         pytest.skip("mounting a small disk needs root")
     yield disk
     subprocess.run(["umount", "--lazy", disk], check=True)
@@ -236,7 +242,9 @@ def assert_clear(result: subprocess.CompletedProcess[str], says: str) -> None:
     assert says in errors[0]
 
 
-def test_a_full_disk_is_said_and_costs_nothing_that_was_there(small_disk: Path, tmp_path: Path, undisturbed: Contents) -> None:
+def test_a_full_disk_is_said_and_costs_nothing_that_was_there(
+    small_disk: Path, tmp_path: Path, undisturbed: Contents
+) -> None:
     kit = on_disk(small_disk, tmp_path)
     kit.run("--to", "left")
     before = kit.contents()

@@ -37,14 +37,26 @@ def work(kit: Kit, **seen: float | bool | str) -> Work:
         ({}, 1101, Kind.CLUSTER, "queue_deadline of 100 s"),
         ({"note": "No node has 9 GPUs."}, 1101, Kind.CLUSTER, "for a place (No node has 9 GPUs); ask for less"),
         ({"placed": 5000.0}, 5029, None, ""),
-        ({"placed": 5000.0, "note": "There is no such image."}, 5031, Kind.CLUSTER, "start_deadline of 30 s (There is no such image)"),
+        (
+            {"placed": 5000.0, "note": "There is no such image."},
+            5031,
+            Kind.CLUSTER,
+            "start_deadline of 30 s (There is no such image)",
+        ),
         ({"placed": 5000.0, "ran": 5020.0}, 5049, None, ""),
         ({"placed": 5000.0, "ran": 5020.0}, 5051, Kind.CLUSTER, "printed nothing within its start_deadline"),
         ({"placed": 5000.0, "ran": 5020.0, "spoke": True}, 6019, None, ""),
-        ({"placed": 5000.0, "ran": 5020.0, "spoke": True}, 6021, Kind.PERMANENT, "ran longer than its run_deadline of 1000 s"),
+        (
+            {"placed": 5000.0, "ran": 5020.0, "spoke": True},
+            6021,
+            Kind.PERMANENT,
+            "ran longer than its run_deadline of 1000 s",
+        ),
     ],
 )
-def test_each_deadline_counts_from_its_own_beginning(kit: Kit, seen: dict[str, float | bool | str], now: float, kind: Kind | None, says: str) -> None:
+def test_each_deadline_counts_from_its_own_beginning(
+    kit: Kit, seen: dict[str, float | bool | str], now: float, kind: Kind | None, says: str
+) -> None:
     late: Failure | None = work(kit, **seen).late(now)
     assert (late.kind if late else None) is kind
     assert says in (late.message if late else "")
@@ -129,7 +141,9 @@ def test_a_job_of_another_run_is_not_stopped_at_a_deadline_of_this_one(kit: Kit)
     launcher, backend = waiting(kit)
     backend.whose = "another"
     lease = Lease.acquire(Run(kit.volume, "another").lease, "launcher-1")
-    with pytest.raises(StepFailed, match=r"queue_deadline of 1 s .*run another started vase-first-.* goes on there") as caught:
+    with pytest.raises(
+        StepFailed, match=r"queue_deadline of 1 s .*run another started vase-first-.* goes on there"
+    ) as caught:
         launcher.execute()
     lease.release()
     assert caught.value.code == 69
@@ -146,12 +160,16 @@ def test_a_job_whose_run_has_no_launcher_any_more_is_stopped_at_a_deadline(kit: 
 
 
 @pytest.mark.parametrize("wish", [False, True])
-def test_a_cluster_that_is_away_is_asked_again_to_stop_a_job(kit: Kit, monkeypatch: pytest.MonkeyPatch, wish: bool) -> None:
+def test_a_cluster_that_is_away_is_asked_again_to_stop_a_job(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch, wish: bool
+) -> None:
     monkeypatch.setattr(launching, "WATCH_SECONDS", 0.01)
     launcher, backend = waiting(kit, deadline=100 if wish else 1)
     backend.away = 3
     if wish:
-        launcher._listen = lambda event: launcher.run.cancel_file.touch() if event["event"] == "step-waiting" else kit.events.append(event)
+        launcher._listen = lambda event: (
+            launcher.run.cancel_file.touch() if event["event"] == "step-waiting" else kit.events.append(event)
+        )
     with pytest.raises(Cancelled if wish else StepFailed):
         launcher.execute()
     assert (backend.away, len(backend.cancelled), backend.jobs) == (0, 1, {})

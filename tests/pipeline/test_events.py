@@ -20,7 +20,11 @@ def test_events_come_back_in_order_with_their_time(tmp_path: Path) -> None:
     log.append("run-finished")
     events = list(log.read())
     assert [event["event"] for event in events] == ["step-started", "run-finished"]
-    assert (events[0]["step"], events[0]["kind"], events[0]["self"]) == ("é", "a field called kind", "and one called self")
+    assert (events[0]["step"], events[0]["kind"], events[0]["self"]) == (
+        "é",
+        "a field called kind",
+        "and one called self",
+    )
     assert events[0]["time"] <= events[1]["time"]
     assert log.last(("step-started", "step-done")) == events[0]
     assert log.last(("step-done",)) is None

@@ -78,7 +78,12 @@ def test_memory_is_raised_by_half_up_to_its_limit() -> None:
 
 
 def test_shared_memory_is_doubled() -> None:
-    assert [step.shm for step in attempts(Kind.SHARED_MEMORY, Resources(shm="1Gi"))] == ["2048Mi", "4096Mi", "8192Mi", "16384Mi"]
+    assert [step.shm for step in attempts(Kind.SHARED_MEMORY, Resources(shm="1Gi"))] == [
+        "2048Mi",
+        "4096Mi",
+        "8192Mi",
+        "16384Mi",
+    ]
 
 
 def test_where_the_machine_sets_the_limits_asking_for_more_is_no_remedy() -> None:

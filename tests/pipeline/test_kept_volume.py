@@ -31,7 +31,9 @@ def volume(tmp_path: Path) -> Volume:
         path.write_text("kept")
         DigestCache(found.cache).digest(path)  # makes the table
         with contextlib.closing(sqlite3.connect(found.cache / "digests.sqlite")) as connection, connection:
-            connection.execute("INSERT OR REPLACE INTO trees VALUES (?, ?, ?)", (os.fspath(path), stamp(path), given["digest"]))
+            connection.execute(
+                "INSERT OR REPLACE INTO trees VALUES (?, ?, ?)", (os.fspath(path), stamp(path), given["digest"])
+            )
     for record in KEPT["artifacts"]:
         folder = found.artifact(record["step"], record["key"]).path
         folder.mkdir(parents=True)
@@ -49,7 +51,9 @@ def plan(volume: Volume, *overrides: str) -> Plan:
 def test_a_volume_made_before_is_all_hits(volume: Volume) -> None:
     planned = plan(volume)
     assert {step.name: step.reasons for step in planned.steps if not step.hit} == {}
-    assert {(step.name, step.artifact.key) for step in planned.steps} == {(record["step"], record["key"]) for record in KEPT["artifacts"]}
+    assert {(step.name, step.artifact.key) for step in planned.steps} == {
+        (record["step"], record["key"]) for record in KEPT["artifacts"]
+    }
 
 
 def test_another_parameter_is_a_miss_on_it(volume: Volume) -> None:

@@ -46,7 +46,11 @@ def test_the_artifact_remembers_where_it_came_from(kit: Kit) -> None:
 
 def test_one_after_the_other_where_only_one_may_run(kit: Kit) -> None:
     kit.execute(parallel=1)
-    order = [line.split()[:2] for line in (kit.control / "attempts.log").read_text().splitlines() if line.split()[1] in ("begins", "ends")]
+    order = [
+        line.split()[:2]
+        for line in (kit.control / "attempts.log").read_text().splitlines()
+        if line.split()[1] in ("begins", "ends")
+    ]
     assert order == [[step, what] for step in STEPS for what in ("begins", "ends")]
 
 
@@ -110,7 +114,8 @@ def test_a_selection_takes_what_exists_for_the_rest(kit: Kit) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "code", "says"), [("data", 3, "No word can be read"), (2, 2, "left"), (5, 5, "left"), (6, 6, "left"), ("full", 74, "disk is full")]
+    ("wish", "code", "says"),
+    [("data", 3, "No word can be read"), (2, 2, "left"), (5, 5, "left"), (6, 6, "left"), ("full", 74, "disk is full")],
 )
 def test_what_the_user_must_mend_stops_at_once(kit: Kit, wish: int | str, code: int, says: str) -> None:
     kit.wish("left", wish)

@@ -39,7 +39,13 @@ def make(step: PlannedStep) -> None:
     output.write_text("result", step.artifact.key)
     inputs = {name: {"key": given.key, "path": given.value} for name, given in step.inputs.items()}
     output.seal(
-        {"step": step.name, "stage": step.stage.name, "stage_version": step.stage.version, "params": step.params.model_dump(mode="json"), "inputs": inputs}
+        {
+            "step": step.name,
+            "stage": step.stage.name,
+            "stage_version": step.stage.version,
+            "params": step.params.model_dump(mode="json"),
+            "inputs": inputs,
+        }
     )
     step.artifact.commit("test")
 
@@ -104,7 +110,11 @@ def test_an_input_called_like_a_step_replaces_it(world: Path) -> None:
 
 def test_a_skipped_step_hands_on_its_input(world: Path) -> None:
     (world / "old.pth").write_text("weights")
-    plan = planned(world, text="skip: [classify]\ninputs: {images: photos, quality_data: quality, clip_model: clip}\n", last="clip-filter")
+    plan = planned(
+        world,
+        text="skip: [classify]\ninputs: {images: photos, quality_data: quality, clip_model: clip}\n",
+        last="clip-filter",
+    )
     assert [step.name for step in plan.steps] == ["clip-filter"]
     assert plan.steps[0].inputs["images"].value == str(world / "photos")
 
@@ -130,12 +140,20 @@ def test_refresh_is_a_miss(world: Path) -> None:
 def test_a_missing_input_names_the_step_and_the_key(world: Path) -> None:
     with pytest.raises(ConfigError, match="clip-filter needs the input 'clip_model'"):
         planned(world, text="inputs: {images: photos, quality_data: quality}\n")
-    assert missing(planned(world, text="to: classify\ninputs: {images: photos, quality_data: quality}\n")) == ["train-classifier", "classify"]
+    assert missing(planned(world, text="to: classify\ninputs: {images: photos, quality_data: quality}\n")) == [
+        "train-classifier",
+        "classify",
+    ]
 
 
 def test_a_cycle_is_named(world: Path) -> None:
     stage = PIPELINE.step("classify").stage
-    cyclic = Pipeline((Step("one", stage, {"images": "two", "model": "inputs.images"}), Step("two", stage, {"images": "one", "model": "inputs.images"})))
+    cyclic = Pipeline(
+        (
+            Step("one", stage, {"images": "two", "model": "inputs.images"}),
+            Step("two", stage, {"images": "one", "model": "inputs.images"}),
+        )
+    )
     (world / "recipe.yaml").write_text("inputs: {images: photos}\n")
     with pytest.raises(ConfigError, match=r"one.*wait for one another"):
         make_plan(load_recipe(world / "recipe.yaml", cyclic), cyclic, Volume(world / "volume"))

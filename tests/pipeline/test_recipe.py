@@ -118,7 +118,9 @@ def test_an_input_from_the_command_line(folder: Path) -> None:
 
 def test_hub_ids_stand_for_models_only(folder: Path) -> None:
     assert (
-        load(folder, GOOD.replace("clip_model: clip", "clip_model: openai/clip-vit-base-patch32@main")).inputs["clip_model"]
+        load(folder, GOOD.replace("clip_model: clip", "clip_model: openai/clip-vit-base-patch32@main")).inputs[
+            "clip_model"
+        ]
         == "openai/clip-vit-base-patch32@main"
     )
     with pytest.raises(ConfigError, match="does not exist"):
@@ -131,6 +133,11 @@ def test_the_schema_agrees_with_the_loader(folder: Path) -> None:
     jsonschema.validate(yaml.safe_load(GOOD), schema)
     for path in (Path(__file__).parent.parent.parent / "vasevqa/recipes").glob("*.yaml"):
         jsonschema.validate(yaml.safe_load(path.read_text()), schema)
-    for wrong in (("threshold: 0.15", "treshold: 0.15"), ("threshold: 0.15", "threshold: high"), ("gpus: 2", "gpu: 2"), ("steps:", "stpes:")):
+    for wrong in (
+        ("threshold: 0.15", "treshold: 0.15"),
+        ("threshold: 0.15", "threshold: high"),
+        ("gpus: 2", "gpu: 2"),
+        ("steps:", "stpes:"),
+    ):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(yaml.safe_load(GOOD.replace(*wrong)), schema)

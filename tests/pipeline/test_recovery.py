@@ -227,10 +227,20 @@ def test_a_job_that_is_deleted_by_hand_is_replaced(kit: Kit) -> None:
 
 def test_whatever_a_stage_prints_is_no_reason_to_stumble(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[str] = []
-    monkeypatch.setattr(executor, "parse", lambda lines: iter([{"event": "metrics", "kind": 1, "keep": 2, "step": 3, "self": 4, "time": 5.0}]))
+    monkeypatch.setattr(
+        executor,
+        "parse",
+        lambda lines: iter([{"event": "metrics", "kind": 1, "keep": 2, "step": 3, "self": 4, "time": 5.0}]),
+    )
     run = kit.execute(selection=Selection(last="first"))
     heard = [event for event in run.events.read() if event["event"] == "stage-metrics"]
-    assert {key: heard[0][key] for key in ("kind", "keep", "stage_step", "self", "step")} == {"kind": 1, "keep": 2, "stage_step": 3, "self": 4, "step": "first"}
+    assert {key: heard[0][key] for key in ("kind", "keep", "stage_step", "self", "step")} == {
+        "kind": 1,
+        "keep": 2,
+        "stage_step": 3,
+        "self": 4,
+        "step": "first",
+    }
 
 
 def test_a_display_that_breaks_off_does_not_end_the_run(kit: Kit) -> None:

@@ -75,7 +75,9 @@ def test_further_off_never_earns_more(start: int, length: int, near: int, furthe
 def test_a_wider_guess_never_earns_more(start: int, length: int, one: int, other: int) -> None:
     widths = sorted((one, other))
     scores = [
-        score(f"{start - width} to {start + length + width}", f"{start} to {start + length}", "date").value for width in widths if start + length + width < 0
+        score(f"{start - width} to {start + length + width}", f"{start} to {start + length}", "date").value
+        for width in widths
+        if start + length + width < 0
     ]
     assert scores == sorted(scores, reverse=True)
 

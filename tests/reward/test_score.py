@@ -76,15 +76,24 @@ def test_a_misspelt_name_earns_something_and_a_better_answer_more() -> None:
     values = [score(answer, "lekythos", "shape").value for answer in ranked]
     assert values[0] < values[1] < values[2]
     truth = "a warrior with spear and shield, framed by lozenge bands"
-    ranked = ["two dancers", "a hoplite", "a hoplite with a spear", "a hoplite with spear and shield between lozenge bands"]
+    ranked = [
+        "two dancers",
+        "a hoplite",
+        "a hoplite with a spear",
+        "a hoplite with spear and shield between lozenge bands",
+    ]
     values = [score(answer, truth, "decoration").value for answer in ranked]
     assert values == sorted(values)
     assert values[-1] > 0.8
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.text(max_size=300), st.text(max_size=80), st.sampled_from([*ATTRIBUTES, None, "nonsense"]), st.text(max_size=40))
-def test_bounded_and_deterministic_whatever_is_said(answer: str, truth: str, attribute: str | None, question: str) -> None:
+@given(
+    st.text(max_size=300), st.text(max_size=80), st.sampled_from([*ATTRIBUTES, None, "nonsense"]), st.text(max_size=40)
+)
+def test_bounded_and_deterministic_whatever_is_said(
+    answer: str, truth: str, attribute: str | None, question: str
+) -> None:
     first = score(answer, truth, attribute, question)
     assert 0 <= first.value <= 1
     assert first == score(answer, truth, attribute, question)
@@ -99,7 +108,11 @@ def test_naming_more_never_earns_more(truth: str, others: list[str]) -> None:
 
 
 def test_the_originals_plain_form() -> None:
-    assert external_vase_acc(["Attic", "kylix", ""], ["Attic", "lekythos", "Attic"]) == [1.0, pytest.approx(0, abs=0.2), 0.0]
+    assert external_vase_acc(["Attic", "kylix", ""], ["Attic", "lekythos", "Attic"]) == [
+        1.0,
+        pytest.approx(0, abs=0.2),
+        0.0,
+    ]
     with pytest.raises(ValueError, match="zip"):
         external_vase_acc(["Attic"], [])
 
@@ -117,7 +130,10 @@ def test_the_papers_combination() -> None:
     full = paper_score(whole, truth)
     assert full.value > 0.95
     assert sum(PAPER_WEIGHTS.values()) == pytest.approx(1)
-    without = paper_score("An Attic black-figure lekythos, 400-300 BCE, attributed to the Berlin Painter, showing a warrior with spear and shield.", truth)
+    without = paper_score(
+        "An Attic black-figure lekythos, 400-300 BCE, attributed to the Berlin Painter, showing a warrior with spear and shield.",
+        truth,
+    )
     assert without.parts["date"] == 0
     assert full.value - without.value == pytest.approx(PAPER_WEIGHTS["date"], abs=0.08)
     assert paper_score("A vase.", truth).value < 0.1

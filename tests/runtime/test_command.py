@@ -18,7 +18,9 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def call(*words: str | Path, check: int | None = 0) -> subprocess.CompletedProcess[str]:
-    result = subprocess.run([sys.executable, "-m", "tests.pipeline.plain_stage", *map(str, words)], capture_output=True, text=True, cwd=ROOT)
+    result = subprocess.run(
+        [sys.executable, "-m", "tests.pipeline.plain_stage", *map(str, words)], capture_output=True, text=True, cwd=ROOT
+    )
     if check is not None:
         assert result.returncode == check, result.stdout + result.stderr
     assert check == 1 or "Traceback" not in result.stderr
@@ -47,7 +49,13 @@ def test_flags_come_from_the_fields_and_underscores_work(tmp_path: Path) -> None
         "--table",
         '{"x": 1}',
     )
-    assert result_of(tmp_path / "out") == {"upper_limit": 3.0, "kind": "with_underscore", "word": ["a_b", "c"], "table": {"x": 1}, "loud": False}
+    assert result_of(tmp_path / "out") == {
+        "upper_limit": 3.0,
+        "kind": "with_underscore",
+        "word": ["a_b", "c"],
+        "table": {"x": 1},
+        "loud": False,
+    }
 
 
 def test_rendered_arguments_give_the_same_parameters(tmp_path: Path) -> None:
@@ -91,7 +99,11 @@ def test_an_output_folder_is_needed(tmp_path: Path) -> None:
 def test_stopped_from_outside(tmp_path: Path, number: signal.Signals, code: int) -> None:
     words = ["--input-dir", str(tmp_path), "--output-dir", str(tmp_path / "out"), "--fail", "hang", "--json-events"]
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.pipeline.plain_stage", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+        [sys.executable, "-m", "tests.pipeline.plain_stage", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
     ) as stage:
         assert stage.stdout is not None
         for line in stage.stdout:
@@ -118,9 +130,24 @@ def test_a_task_is_sealed_with_its_provenance(tmp_path: Path, volume_root: Path)
     task = tmp_path / "task.json"
     inputs = {"images": {"key": "digest-of-images", "path": str(tmp_path)}}
     task.write_text(
-        json.dumps({"step": "plain", "stage": "plain-stage", "key": key, "attempt": "a1", "run": "r1", "volume": str(volume_root), "inputs": inputs})
+        json.dumps(
+            {
+                "step": "plain",
+                "stage": "plain-stage",
+                "key": key,
+                "attempt": "a1",
+                "run": "r1",
+                "volume": str(volume_root),
+                "inputs": inputs,
+            }
+        )
     )
-    words = [*argv(plain_stage.STAGE, params, plain_stage.Options(), {"images": str(tmp_path)}, str(artifact.partial)), "--task", str(task), "--json-events"]
+    words = [
+        *argv(plain_stage.STAGE, params, plain_stage.Options(), {"images": str(tmp_path)}, str(artifact.partial)),
+        "--task",
+        str(task),
+        "--json-events",
+    ]
     events = [json.loads(line) for line in call(*words).stdout.splitlines()]
     assert events[-1]["event"] == "sealed"
     assert artifact.sealed
@@ -134,13 +161,28 @@ def test_a_task_is_sealed_with_its_provenance(tmp_path: Path, volume_root: Path)
     assert record["summary"] == "3 things"
     assert set(record["files"]) == {"result.json"}
     # Again: what is complete is not made anew.
-    assert json.loads(call(*words).stdout.splitlines()[-1]) | {"time": 0} == {"event": "sealed", "time": 0, "already": True}
+    assert json.loads(call(*words).stdout.splitlines()[-1]) | {"time": 0} == {
+        "event": "sealed",
+        "time": 0,
+        "already": True,
+    }
 
 
 def test_a_task_of_another_version_is_refused(tmp_path: Path, volume_root: Path) -> None:
     task = tmp_path / "task.json"
     task.write_text(
-        json.dumps({"step": "plain", "key": "0" * 32, "attempt": "a", "run": "r", "volume": str(volume_root), "inputs": {"images": {"key": "d", "path": "p"}}})
+        json.dumps(
+            {
+                "step": "plain",
+                "key": "0" * 32,
+                "attempt": "a",
+                "run": "r",
+                "volume": str(volume_root),
+                "inputs": {"images": {"key": "d", "path": "p"}},
+            }
+        )
     )
-    result = call("--input-dir", tmp_path, "--output-dir", volume_root / "artifacts/plain/x.partial", "--task", task, check=2)
+    result = call(
+        "--input-dir", tmp_path, "--output-dir", volume_root / "artifacts/plain/x.partial", "--task", task, check=2
+    )
     assert "use the version that the launcher has" in result.stderr

@@ -29,13 +29,22 @@ def look(vase: Vase, damage: str | None = None, azimuth: float = 10.0, seed: int
 def one(**wanted: str) -> Vase:
     """A vase with these properties."""
     rng = random.Random("one")
-    return next(vase for vase in (invent(rng) for _ in range(5000)) if all(getattr(vase, name) == value for name, value in wanted.items()))
+    return next(
+        vase
+        for vase in (invent(rng) for _ in range(5000))
+        if all(getattr(vase, name) == value for name, value in wanted.items())
+    )
 
 
 def test_the_catalogue_entry_says_what_the_vase_is() -> None:
     for vase in VASES:
         entry = vase.annotation
-        assert (entry["vase_id"], entry["shape"], entry["technique"], entry["fabric"]) == (vase.id, vase.shape, vase.ware.technique, vase.ware.fabric)
+        assert (entry["vase_id"], entry["shape"], entry["technique"], entry["fabric"]) == (
+            vase.id,
+            vase.shape,
+            vase.ware.technique,
+            vase.ware.fabric,
+        )
         assert (entry["attribution"], entry["provenance"]) == (vase.painter, vase.provenance)
         match = re.fullmatch(r"c\. (\d+)-(\d+) BCE", str(entry["date"]))
         assert match is not None
@@ -63,7 +72,10 @@ def zone(vase: Vase) -> np.ndarray:
 
 
 def test_the_technique_named_is_the_one_painted() -> None:
-    background = {technique: np.median(zone(one(technique=technique)), axis=(0, 1)) for technique in ("black-figure", "red-figure", "white-ground")}
+    background = {
+        technique: np.median(zone(one(technique=technique)), axis=(0, 1))
+        for technique in ("black-figure", "red-figure", "white-ground")
+    }
     assert background["red-figure"].max() < 70  # figures left in clay on black gloss
     assert background["black-figure"].mean() > 90  # black figures on clay
     assert background["white-ground"].min() > 150
@@ -115,7 +127,11 @@ def test_a_photograph_is_decided_by_its_vase_and_shot() -> None:
     vase, other = VASES[:2]
     shot = Shot(20, "cracks", 5, 128)
     assert photograph(vase, shot) == photograph(vase, shot)
-    changed = [photograph(other, shot), photograph(vase, dataclasses.replace(shot, seed=6)), photograph(vase, dataclasses.replace(shot, damage=None))]
+    changed = [
+        photograph(other, shot),
+        photograph(vase, dataclasses.replace(shot, seed=6)),
+        photograph(vase, dataclasses.replace(shot, damage=None)),
+    ]
     assert len({photograph(vase, shot), *changed}) == 4
 
 

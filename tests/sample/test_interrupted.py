@@ -22,7 +22,11 @@ SMALL = Settings(vases=3, views=2, quality_vases=2, seed=1, size=96)
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file of a sample but the lock."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != dataset.LOCK}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != dataset.LOCK
+    }
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +51,9 @@ def test_killed_while_drawing(tmp_path: Path, whole: dict[str, bytes]) -> None:
     assert contents(tmp_path / "s") == whole
 
 
-def test_stopped_while_moving_into_place(tmp_path: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_while_moving_into_place(
+    tmp_path: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
     real, moved = os.replace, 0
 
     def replace(source: Path, target: Path) -> None:
@@ -73,7 +79,9 @@ def test_a_sample_by_older_code_is_replaced_and_other_files_stay(tmp_path: Path,
     marker = json.loads((folder / dataset.MARKER).read_text())
     (folder / "photos/london/old_front_ac001001.jpg").write_bytes(b"drawn by version 0")
     (folder / "photos/london/mine.jpg").write_bytes(b"a user's")
-    (folder / dataset.MARKER).write_text(json.dumps({**marker, "version": 0, "files": [*marker["files"], "photos/london/old_front_ac001001.jpg"]}))
+    (folder / dataset.MARKER).write_text(
+        json.dumps({**marker, "version": 0, "files": [*marker["files"], "photos/london/old_front_ac001001.jpg"]})
+    )
     assert draw_sample(folder, SMALL)
     assert contents(folder) == {**whole, "photos/london/mine.jpg": b"a user's"}
 
@@ -100,7 +108,9 @@ def test_the_command(tmp_path: Path) -> None:
     assert (first.exit_code, "drew 2 vases" in first.output) == (0, True), first.output
     assert "found 2 vases" in CliRunner().invoke(cli, command).output
     assert CliRunner().invoke(cli, [*command, "--views", "7"]).exit_code == 2
-    ended = subprocess.run([sys.executable, "-m", "vasevqa.cli", *command, "--seed", "9"], capture_output=True, text=True)
+    ended = subprocess.run(
+        [sys.executable, "-m", "vasevqa.cli", *command, "--seed", "9"], capture_output=True, text=True
+    )
     assert ended.returncode == 2
     assert "seed = 0, not 9" in ended.stderr
     assert "Traceback" not in ended.stderr

@@ -41,7 +41,11 @@ def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.startswith(".")
+    }
 
 
 def test_the_same_seed_draws_the_same_bytes(tmp_path: Path) -> None:
@@ -71,7 +75,18 @@ def test_annotations_names_and_truth_agree(tmp_path: Path) -> None:
     annotations = {row["vase_id"]: row for row in json.loads((tmp_path / "a/annotations.json").read_text())}
     truth = json.loads((tmp_path / "a/truth.json").read_text())
     assert len(annotations) == 5
-    fields = {"fabric", "technique", "shape", "provenance", "date", "date_start", "date_end", "attribution", "decoration", "caption"}
+    fields = {
+        "fabric",
+        "technique",
+        "shape",
+        "provenance",
+        "date",
+        "date_start",
+        "date_end",
+        "attribution",
+        "decoration",
+        "caption",
+    }
     for row in annotations.values():
         assert fields <= set(row)
         assert row["date_start"] < row["date_end"] < 0
@@ -106,7 +121,10 @@ def test_brightness_colour_and_file_size_give_nothing_away(held_out: Path) -> No
 @pytest.mark.timeout(900)
 def test_the_tiny_clip_tells_intact_from_damaged_on_unseen_vases(held_out: Path) -> None:
     # Trained once, again when its code's version changes: by `make demo`, the same model, or else here.
-    folder = next((made for made in (ROOT / "demo/inputs/models/tiny-clip", ROOT / ".cache/tests/tiny-clip") if made.is_dir()), ROOT / ".cache/tests/tiny-clip")
+    folder = next(
+        (made for made in (ROOT / "demo/inputs/models/tiny-clip", ROOT / ".cache/tests/tiny-clip") if made.is_dir()),
+        ROOT / ".cache/tests/tiny-clip",
+    )
     train_tiny_clip(folder)
     model = clip.load_clip(folder, torch.device("cpu"), "fp32")
     names: list[str] = []
@@ -115,7 +133,9 @@ def test_the_tiny_clip_tells_intact_from_damaged_on_unseen_vases(held_out: Path)
         names += batch.names
         features.append(model.encode_images(batch.pixels))
     prompts = scoring.Prompts()
-    scores = scoring.score(torch.cat(features), model.encode_texts(list(prompts.high)), model.encode_texts(list(prompts.low))).score
+    scores = scoring.score(
+        torch.cat(features), model.encode_texts(list(prompts.high)), model.encode_texts(list(prompts.low))
+    ).score
     labels = [int(name[0]) for name in names]
     assert roc_auc_score(labels, scores) >= 0.9
     accepted = scores >= DEMO["clip-filter"]["threshold"]
@@ -126,13 +146,25 @@ def test_the_tiny_clip_tells_intact_from_damaged_on_unseen_vases(held_out: Path)
 @pytest.mark.timeout(900)
 def test_the_demos_classifier_is_right_on_unseen_vases(held_out: Path, tmp_path: Path) -> None:
     draw_sample(tmp_path / "sample", Settings(vases=1, views=4, quality_vases=100))
-    settings = {key: value for key, value in DEMO["train-classifier"].items() if key in train_classifier.Params.model_fields}
+    settings = {
+        key: value for key, value in DEMO["train-classifier"].items() if key in train_classifier.Params.model_fields
+    }
     params = train_classifier.Params(**settings)
     train_classifier.run(
-        params, train_classifier.Options(device="cpu"), {"data": tmp_path / "sample/quality"}, FolderOutput(tmp_path / "model"), RecordingProgress()
+        params,
+        train_classifier.Options(device="cpu"),
+        {"data": tmp_path / "sample/quality"},
+        FolderOutput(tmp_path / "model"),
+        RecordingProgress(),
     )
     inputs = {"images": held_out, "model": tmp_path / "model"}
-    classify.run(classify.Params(), classify.Options(device="cpu"), inputs, FolderOutput(tmp_path / "sorted"), RecordingProgress())
+    classify.run(
+        classify.Params(),
+        classify.Options(device="cpu"),
+        inputs,
+        FolderOutput(tmp_path / "sorted"),
+        RecordingProgress(),
+    )
     with open(tmp_path / "sorted/predictions.csv", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert sum(row["class"] == row["path"][0] for row in rows) / len(rows) >= 0.85

@@ -46,11 +46,22 @@ def views(tmp_path: Path) -> Path:
 
 def attributes(number: int) -> dict[str, Any]:
     shape = SHAPES[number % 3]
-    return {"vase_id": IDS[number], "fabric": "Attic", "shape": shape, "date": "525-475 BCE", "caption": f"An Attic {shape}."}
+    return {
+        "vase_id": IDS[number],
+        "fabric": "Attic",
+        "shape": shape,
+        "date": "525-475 BCE",
+        "caption": f"An Attic {shape}.",
+    }
 
 
 def build(
-    folder: Path, annotations: Any, pictures: Path, name: str = "annotations.json", inputs: dict[str, Path] | None = None, **params: Any
+    folder: Path,
+    annotations: Any,
+    pictures: Path,
+    name: str = "annotations.json",
+    inputs: dict[str, Path] | None = None,
+    **params: Any,
 ) -> dict[str, Any]:
     path = folder / name
     path.write_text(annotations if isinstance(annotations, str) else json.dumps(annotations), encoding="utf-8")
@@ -58,7 +69,8 @@ def build(
     given = {"images": pictures, "annotations": path, **(inputs or {})}
     build_dataset.run(build_dataset.Params(**params), build_dataset.Options(), given, output, progress)
     found: dict[str, Any] = {
-        file: [json.loads(line) for line in (output.root / f"{file}.jsonl").read_text().splitlines()] for file in ("sft", "val", "grpo", "eval")
+        file: [json.loads(line) for line in (output.root / f"{file}.jsonl").read_text().splitlines()]
+        for file in ("sft", "val", "grpo", "eval")
     }
     found["report"] = json.loads((output.root / "dataset_report.json").read_text())
     found["root"] = output.root
@@ -89,7 +101,13 @@ def test_paths_are_relative_to_the_volume_under_a_launcher(tmp_path: Path, views
     (tmp_path / "a.json").write_text(json.dumps([attributes(number) for number in range(12)]))
     volume = tmp_path / "volume"
     output = FolderOutput(volume / "artifacts/build-dataset/k", standalone=False, volume=volume)
-    build_dataset.run(build_dataset.Params(), build_dataset.Options(), {"images": views, "annotations": tmp_path / "a.json"}, output, RecordingProgress())
+    build_dataset.run(
+        build_dataset.Params(),
+        build_dataset.Options(),
+        {"images": views, "annotations": tmp_path / "a.json"},
+        output,
+        RecordingProgress(),
+    )
     row = json.loads((output.root / "sft.jsonl").read_text().splitlines()[0])
     assert row["images"][0].startswith("artifacts/build-dataset/k/images/")
     assert (volume / row["images"][0]).is_file()
@@ -106,7 +124,12 @@ def as_table(rows: list[dict[str, Any]], delimiter: str) -> str:
 
 FORMATS: dict[str, Any] = {
     "list.json": json.dumps([attributes(number) for number in range(12)]),
-    "object.json": json.dumps({IDS[number]: {key: value for key, value in attributes(number).items() if key != "vase_id"} for number in range(12)}),
+    "object.json": json.dumps(
+        {
+            IDS[number]: {key: value for key, value in attributes(number).items() if key != "vase_id"}
+            for number in range(12)
+        }
+    ),
     "lines.jsonl": "\n".join(json.dumps(attributes(number)) for number in range(12)),
     "table.csv": as_table([attributes(number) for number in range(12)], ","),
     "semicolons.csv": as_table([attributes(number) for number in range(12)], ";"),
@@ -119,12 +142,18 @@ def test_attributes_in_each_format_give_the_same_rows(file: str, tmp_path: Path,
     (tmp_path / "one").mkdir()
     expected = build(tmp_path / "one", FORMATS["list.json"], views)
     found = build(tmp_path, FORMATS[file], views, file)
-    assert [found[name] for name in ("sft", "val", "grpo", "eval")] == [expected[name] for name in ("sft", "val", "grpo", "eval")]
+    assert [found[name] for name in ("sft", "val", "grpo", "eval")] == [
+        expected[name] for name in ("sft", "val", "grpo", "eval")
+    ]
 
 
 def original(number: int) -> dict[str, Any]:
     turns = [{"from": "human", "value": "What is this?"}, {"from": "gpt", "value": f"A {SHAPES[number % 3]}."}]
-    return {"images": [f"/data/photos/{name(number)}", f"/data/photos/{name(number, 'back')}"], "caption": f"Vase {number}.", "conversations": turns}
+    return {
+        "images": [f"/data/photos/{name(number)}", f"/data/photos/{name(number, 'back')}"],
+        "caption": f"Vase {number}.",
+        "conversations": turns,
+    }
 
 
 def test_the_originals_format_and_sharegpt(tmp_path: Path, views: Path) -> None:
@@ -140,14 +169,21 @@ def test_the_originals_format_and_sharegpt(tmp_path: Path, views: Path) -> None:
 
 def test_turns_with_several_images_and_wrong_tags(tmp_path: Path, views: Path) -> None:
     def turns(*values: str) -> list[dict[str, str]]:
-        return [{"role": role, "content": value} for role, value in zip(("user", "assistant") * 3, values, strict=False)]
+        return [
+            {"role": role, "content": value} for role, value in zip(("user", "assistant") * 3, values, strict=False)
+        ]
 
-    rows = [{"images": [name(number)], "messages": turns("<image>One?", "Yes.", "Sure?", "Yes, sure.")} for number in range(6)]
+    rows = [
+        {"images": [name(number)], "messages": turns("<image>One?", "Yes.", "Sure?", "Yes, sure.")}
+        for number in range(6)
+    ]
     rows.append({"images": [name(6), name(7)], "messages": turns("Compare <image> and <image>.", "Alike.")})
     rows.append({"images": [name(8)], "messages": turns("<image><image>Which?", "This.")})
     rows.append({"images": [name(9)], "messages": turns("Anything?", "")})
     rows.append({"images": [name(10)], "messages": [{"role": "assistant", "content": "I begin."}]})
-    rows.append({"images": [name(11)], "messages": [{"role": "wizard", "content": "x"}, {"role": "assistant", "content": "y"}]})
+    rows.append(
+        {"images": [name(11)], "messages": [{"role": "wizard", "content": "x"}, {"role": "assistant", "content": "y"}]}
+    )
     found = build(tmp_path, rows, views, eval_fraction=0, val_fraction=0)
     both = next(row for row in found["sft"] if len(row["images"]) == 2)
     assert both["messages"][0]["content"].count("<image>") == 2
@@ -182,7 +218,10 @@ def test_what_is_left_out_is_counted_and_listed(tmp_path: Path, views: Path) -> 
         "row without an image": 2,
     }
     assert report["problem_list"]["broken JSON"][0]["where"] == "rows.jsonl, line 4"
-    assert {item["what"] for item in report["problem_list"]["left the volume"]} == {"/elsewhere/unknown.jpg", "../../up.jpg"}
+    assert {item["what"] for item in report["problem_list"]["left the volume"]} == {
+        "/elsewhere/unknown.jpg",
+        "../../up.jpg",
+    }
     assert [item["name"] for item in report["quarantined"]] == ["london/broken.jpg"]
 
 
@@ -208,7 +247,13 @@ def test_annotations_that_are_no_utf8(tmp_path: Path, views: Path) -> None:
     (folder / "latin.json").write_bytes('[{"vase_id": "é"}]'.encode("latin-1"))
     (folder / "good.json").write_text(json.dumps([attributes(number) for number in range(12)]))
     output = FolderOutput(tmp_path / "out")
-    build_dataset.run(build_dataset.Params(), build_dataset.Options(), {"images": views, "annotations": folder}, output, RecordingProgress())
+    build_dataset.run(
+        build_dataset.Params(),
+        build_dataset.Options(),
+        {"images": views, "annotations": folder},
+        output,
+        RecordingProgress(),
+    )
     report = json.loads((output.root / "dataset_report.json").read_text())
     assert report["problem_list"]["unreadable file"][0]["where"] == "latin.json"
 
@@ -249,7 +294,12 @@ def test_pairs_are_those_of_comparing_all_with_all() -> None:
         for bit in rng.choice(256, rng.integers(0, 12), replace=False):
             row[bit // 8] ^= 1 << (bit % 8)
     hashes = np.concatenate([base, near])
-    expected = [(one, other) for one in range(60) for other in range(one + 1, 60) if int(np.bitwise_count(hashes[one] ^ hashes[other]).sum()) <= 8]
+    expected = [
+        (one, other)
+        for one in range(60)
+        for other in range(one + 1, 60)
+        if int(np.bitwise_count(hashes[one] ^ hashes[other]).sum()) <= 8
+    ]
     assert splits.near_duplicates(hashes, 8) == expected
     assert len(splits.near_duplicates(np.zeros((50_000, 32), dtype=np.uint8), 8)) == 49_999
 
@@ -306,4 +356,9 @@ def test_the_command(tmp_path: Path, views: Path) -> None:
     result = CliRunner().invoke(command(build_dataset.STAGE), words)
     assert result.exit_code == 0, result.output
     assert "too few" in result.output
-    assert CliRunner().invoke(command(build_dataset.STAGE), [*words, "--image-root", str(tmp_path / "elsewhere")]).exit_code == 2
+    assert (
+        CliRunner()
+        .invoke(command(build_dataset.STAGE), [*words, "--image-root", str(tmp_path / "elsewhere")])
+        .exit_code
+        == 2
+    )

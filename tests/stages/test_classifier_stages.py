@@ -23,7 +23,15 @@ from vasevqa.errors import ConfigError, DataError
 from vasevqa.stages import classify, train_classifier
 
 ROOT = Path(__file__).parent.parent.parent
-SMALL = {"arch": "resnet18", "weights": "none", "image_size": 32, "epochs": 3, "batch_size": 16, "learning_rate": 1e-3, "warmup_epochs": 0}
+SMALL = {
+    "arch": "resnet18",
+    "weights": "none",
+    "image_size": 32,
+    "epochs": 3,
+    "batch_size": 16,
+    "learning_rate": 1e-3,
+    "warmup_epochs": 0,
+}
 
 
 def striped(path: Path, label: int, seed: int) -> None:
@@ -42,14 +50,20 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for label, vases in ((0, 30), (1, 12)):
         for vase in range(vases):
             for view in range(2):
-                striped(folder / str(label) / "deep" / pictures.vase_name(100 * label + vase, view), label, 1000 * label + 10 * vase + view)
+                striped(
+                    folder / str(label) / "deep" / pictures.vase_name(100 * label + vase, view),
+                    label,
+                    1000 * label + 10 * vase + view,
+                )
     (folder / "0/broken.jpg").write_bytes(b"\xff\xd8\xff")
     return folder
 
 
 def train(data: Path, out: Path, **changes: Any) -> dict[str, Any]:
     params = train_classifier.Params(**{**SMALL, **changes})
-    train_classifier.run(params, train_classifier.Options(device="cpu"), {"data": data}, FolderOutput(out), RecordingProgress())
+    train_classifier.run(
+        params, train_classifier.Options(device="cpu"), {"data": data}, FolderOutput(out), RecordingProgress()
+    )
     loaded: dict[str, Any] = json.loads((out / "training_results.json").read_text())
     return loaded
 
@@ -71,7 +85,12 @@ def test_training_learns_and_writes_what_was_promised(trained: Path) -> None:
     assert sum(part["images"] for part in results["splits"].values()) == 84
     assert (trained / "training_history.png").read_bytes().startswith(b"\x89PNG")
     assert list((trained / "tensorboard").glob("events.out.tfevents.*"))
-    assert sorted(path.name for path in trained.iterdir()) == [MODEL_FILE, "tensorboard", "training_history.png", "training_results.json"]
+    assert sorted(path.name for path in trained.iterdir()) == [
+        MODEL_FILE,
+        "tensorboard",
+        "training_history.png",
+        "training_results.json",
+    ]
     assert torch.load(trained / MODEL_FILE, weights_only=True)["arch"] == "resnet18"
 
 
@@ -92,12 +111,19 @@ def test_killed_after_an_epoch_it_ends_as_if_undisturbed(labelled: Path, tmp_pat
     undisturbed = train(labelled, tmp_path / "undisturbed")
     words = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
     words += ["--data-dir", str(labelled), "--output-dir", str(tmp_path / "out"), "--device", "cpu", "--json-events"]
-    with subprocess.Popen([sys.executable, "-m", "jobs.train_classifier", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT) as stage:
+    with subprocess.Popen(
+        [sys.executable, "-m", "jobs.train_classifier", *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=ROOT,
+    ) as stage:
         while not (tmp_path / "out/checkpoint.pt").exists():
             assert stage.poll() is None, "it must be killed before it ends"
             select.select([], [], [], 0.002)
         stage.send_signal(signal.SIGKILL)
-    again = subprocess.run([sys.executable, "-m", "jobs.train_classifier", *words], capture_output=True, text=True, cwd=ROOT)
+    again = subprocess.run(
+        [sys.executable, "-m", "jobs.train_classifier", *words], capture_output=True, text=True, cwd=ROOT
+    )
     assert again.returncode == 0, again.stderr
     assert "going on after epoch" in again.stdout
     resumed = json.loads((tmp_path / "out/training_results.json").read_text())
@@ -125,8 +151,19 @@ def test_data_without_a_class_is_an_error(tmp_path: Path, missing: str, says: st
 
 def test_weights_take_a_word_or_a_file(labelled: Path, trained: Path, tmp_path: Path) -> None:
     def call(*words: str) -> subprocess.CompletedProcess[str]:
-        base = ["--data-dir", str(labelled), "--output-dir", str(tmp_path / "out"), "--arch=resnet18", "--image-size=32", "--epochs=1", "--device=cpu"]
-        return subprocess.run([sys.executable, "-m", "jobs.train_classifier", *base, *words], capture_output=True, text=True, cwd=ROOT)
+        base = [
+            "--data-dir",
+            str(labelled),
+            "--output-dir",
+            str(tmp_path / "out"),
+            "--arch=resnet18",
+            "--image-size=32",
+            "--epochs=1",
+            "--device=cpu",
+        ]
+        return subprocess.run(
+            [sys.executable, "-m", "jobs.train_classifier", *base, *words], capture_output=True, text=True, cwd=ROOT
+        )
 
     result = call("--weights", str(trained / MODEL_FILE))
     assert result.returncode == 0, result.stderr
@@ -138,7 +175,11 @@ def test_weights_take_a_word_or_a_file(labelled: Path, trained: Path, tmp_path: 
 
 def sort(images: Path, model: Path, out: Path, **changes: Any) -> dict[str, dict[str, str]]:
     classify.run(
-        classify.Params(**changes), classify.Options(device="cpu", batch_size=4), {"images": images, "model": model}, FolderOutput(out), RecordingProgress()
+        classify.Params(**changes),
+        classify.Options(device="cpu", batch_size=4),
+        {"images": images, "model": model},
+        FolderOutput(out),
+        RecordingProgress(),
     )
     with open(out / "predictions.csv", newline="") as stream:
         return {row["path"]: row for row in csv.DictReader(stream)}
@@ -211,7 +252,9 @@ def test_killed_while_classifying_no_image_is_lost_or_decided_twice(trained: Pat
         "--json-events",
     ]
     journal = tmp_path / "out" / classify.JOURNAL
-    with subprocess.Popen([sys.executable, "-m", "jobs.classify", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT) as stage:
+    with subprocess.Popen(
+        [sys.executable, "-m", "jobs.classify", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT
+    ) as stage:
         while not journal.exists() or journal.read_bytes().count(b"\n") < 10:
             assert stage.poll() is None, "it must be killed before it ends"
             select.select([], [], [], 0.002)
@@ -239,5 +282,9 @@ def test_nothing_readable_is_an_error(trained: Path, tmp_path: Path) -> None:
 def test_an_unknown_device_is_refused(mixed: Path, trained: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="gpu"):
         classify.run(
-            classify.Params(), classify.Options(device="gpu"), {"images": mixed, "model": trained}, FolderOutput(tmp_path / "out"), RecordingProgress()
+            classify.Params(),
+            classify.Options(device="gpu"),
+            {"images": mixed, "model": trained},
+            FolderOutput(tmp_path / "out"),
+            RecordingProgress(),
         )

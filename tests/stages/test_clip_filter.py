@@ -27,7 +27,13 @@ CPU = Options(device="cpu", batch_size=4)
 
 
 def filtered(folder: Path, model: Path, out: Path, params: Params | None = None) -> dict[str, Any]:
-    clip_filter.run(params or Params(precision="fp32"), CPU, {"images": folder, "clip_model": model}, FolderOutput(out), RecordingProgress())
+    clip_filter.run(
+        params or Params(precision="fp32"),
+        CPU,
+        {"images": folder, "clip_model": model},
+        FolderOutput(out),
+        RecordingProgress(),
+    )
     loaded: dict[str, Any] = json.loads((out / "filtering_report.json").read_text())
     return loaded
 
@@ -54,7 +60,10 @@ def test_every_image_is_accepted_or_rejected_or_quarantined_once(photos: Path, t
     assert accepted | rejected == every
     assert not accepted & rejected
     assert {"louvre/same.jpg", "berlin/same.jpg"} <= every
-    assert {row["name"]: row["reason"] for row in report["quarantined"]} == {"empty.jpg": "empty (zero bytes)", "text.png": "not an image"}
+    assert {row["name"]: row["reason"] for row in report["quarantined"]} == {
+        "empty.jpg": "empty (zero bytes)",
+        "text.png": "not an image",
+    }
     for row in report["images"]:
         assert row["score"] == pytest.approx(row["high_similarity"] - row["low_similarity"], abs=1e-9)
         assert row["accepted"] == (row["score"] >= report["threshold"]) == (row["name"] in accepted)
@@ -84,13 +93,17 @@ def test_an_own_threshold_is_taken(photos: Path, tiny_clip: Path, tmp_path: Path
     assert len(tree(tmp_path / "none/rejected")) == 14
 
 
-def test_an_image_changes_sides_with_the_threshold_and_users_files_stay(photos: Path, tiny_clip: Path, tmp_path: Path) -> None:
+def test_an_image_changes_sides_with_the_threshold_and_users_files_stay(
+    photos: Path, tiny_clip: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     filtered(photos, tiny_clip, out, Params(threshold=-2))
     pictures.save(out / "rejected/of the user.jpg", 99)
     filtered(photos, tiny_clip, out, Params(threshold=2))
     assert tree(out / "accepted") == set()
-    assert tree(out / "rejected") == {row["name"] for row in json.loads((out / "filtering_report.json").read_text())["images"]} | {"of the user.jpg"}
+    assert tree(out / "rejected") == {
+        row["name"] for row in json.loads((out / "filtering_report.json").read_text())["images"]
+    } | {"of the user.jpg"}
 
 
 def test_a_second_folder_is_merged_in(photos: Path, tiny_clip: Path, tmp_path: Path) -> None:
@@ -131,9 +144,21 @@ def test_nothing_to_do_is_an_error(tiny_clip: Path, tmp_path: Path) -> None:
 
 def test_a_device_that_is_not_there_is_no_reason_to_use_another(photos: Path, tiny_clip: Path, tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match="cuda:7"):
-        clip_filter.run(Params(), Options(device="cuda:7"), {"images": photos, "clip_model": tiny_clip}, FolderOutput(tmp_path / "out"), RecordingProgress())
+        clip_filter.run(
+            Params(),
+            Options(device="cuda:7"),
+            {"images": photos, "clip_model": tiny_clip},
+            FolderOutput(tmp_path / "out"),
+            RecordingProgress(),
+        )
     with pytest.raises(ConfigError, match="gpu"):
-        clip_filter.run(Params(), Options(device="gpu"), {"images": photos, "clip_model": tiny_clip}, FolderOutput(tmp_path / "out"), RecordingProgress())
+        clip_filter.run(
+            Params(),
+            Options(device="gpu"),
+            {"images": photos, "clip_model": tiny_clip},
+            FolderOutput(tmp_path / "out"),
+            RecordingProgress(),
+        )
 
 
 def test_killed_while_scoring_it_goes_on_and_embeds_nothing_twice(tiny_clip: Path, tmp_path: Path) -> None:
@@ -153,7 +178,13 @@ def test_killed_while_scoring_it_goes_on_and_embeds_nothing_twice(tiny_clip: Pat
         "--json-events",
     ]
     parts = tmp_path / "out" / embeddings.PARTS
-    with subprocess.Popen([sys.executable, "-m", "jobs.clip_filter", *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT, text=True) as stage:
+    with subprocess.Popen(
+        [sys.executable, "-m", "jobs.clip_filter", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd=ROOT,
+        text=True,
+    ) as stage:
         while not list(parts.glob("*.safetensors")):
             assert stage.poll() is None, "it must be killed before it ends"
             select.select([], [], [], 0.005)
@@ -164,8 +195,12 @@ def test_killed_while_scoring_it_goes_on_and_embeds_nothing_twice(tiny_clip: Pat
     assert any("not embedded again" in note for note in notes)
     undisturbed = filtered(photos, tiny_clip, tmp_path / "undisturbed")
     report = json.loads((tmp_path / "out/filtering_report.json").read_text())
-    assert [(row["name"], row["accepted"]) for row in report["images"]] == [(row["name"], row["accepted"]) for row in undisturbed["images"]]
-    np.testing.assert_allclose([row["score"] for row in report["images"]], [row["score"] for row in undisturbed["images"]], atol=1e-5)
+    assert [(row["name"], row["accepted"]) for row in report["images"]] == [
+        (row["name"], row["accepted"]) for row in undisturbed["images"]
+    ]
+    np.testing.assert_allclose(
+        [row["score"] for row in report["images"]], [row["score"] for row in undisturbed["images"]], atol=1e-5
+    )
     assert tree(tmp_path / "out/accepted") == tree(tmp_path / "undisturbed/accepted")
 
 
@@ -197,7 +232,15 @@ def on_terminal(words: list[str], answers: str) -> tuple[int, str]:
 
 
 def test_the_menu_on_a_terminal(photos: Path, tiny_clip: Path, tmp_path: Path) -> None:
-    words = ["--input-dir", str(photos), "--clip-model", str(tiny_clip), "--output-dir", str(tmp_path / "out"), "--interactive"]
+    words = [
+        "--input-dir",
+        str(photos),
+        "--clip-model",
+        str(tiny_clip),
+        "--output-dir",
+        str(tmp_path / "out"),
+        "--interactive",
+    ]
     code, text = on_terminal(words, "4\n3\n-2\n")
     assert code == 0, text
     assert "quick look at 100 samples" in text
@@ -206,6 +249,12 @@ def test_the_menu_on_a_terminal(photos: Path, tiny_clip: Path, tmp_path: Path) -
 
 def test_the_menu_without_a_terminal_is_refused(photos: Path, tiny_clip: Path) -> None:
     words = ["--input-dir", str(photos), "--clip-model", str(tiny_clip), "--output-dir", "unused", "--interactive"]
-    result = subprocess.run([sys.executable, "-m", "jobs.clip_filter", *words], capture_output=True, text=True, cwd=ROOT, stdin=subprocess.DEVNULL)
+    result = subprocess.run(
+        [sys.executable, "-m", "jobs.clip_filter", *words],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+    )
     assert result.returncode == 2
     assert "asks on a terminal" in result.stderr

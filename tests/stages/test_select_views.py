@@ -19,15 +19,25 @@ from vasevqa.stages import clip_filter, select_views
 from vasevqa.stages.select_views import Options, Params
 
 
-def select(images: Path, out: Path, model: Path | None = None, params: Params | None = None, classified: Path | None = None) -> dict[str, Any]:
-    inputs = {"images": images} | ({"clip_model": model} if model else {}) | ({"classified": classified} if classified else {})
-    select_views.run(params or Params(precision="fp32"), Options(device="cpu"), inputs, FolderOutput(out), RecordingProgress())
+def select(
+    images: Path, out: Path, model: Path | None = None, params: Params | None = None, classified: Path | None = None
+) -> dict[str, Any]:
+    inputs = (
+        {"images": images}
+        | ({"clip_model": model} if model else {})
+        | ({"classified": classified} if classified else {})
+    )
+    select_views.run(
+        params or Params(precision="fp32"), Options(device="cpu"), inputs, FolderOutput(out), RecordingProgress()
+    )
     loaded: dict[str, Any] = json.loads((out / "best_views_report.json").read_text())
     return loaded
 
 
 def placed(out: Path) -> set[str]:
-    return {path.relative_to(out / "best_views").as_posix() for path in (out / "best_views").rglob("*") if path.is_file()}
+    return {
+        path.relative_to(out / "best_views").as_posix() for path in (out / "best_views").rglob("*") if path.is_file()
+    }
 
 
 @pytest.fixture
@@ -48,7 +58,11 @@ def filtered(tmp_path: Path, tiny_clip: Path) -> Path:
 
 def test_the_view_nearest_to_a_complete_vase_wins(filtered: Path, tmp_path: Path) -> None:
     report = select(filtered, tmp_path / "out")
-    source = {row["name"]: row for row in json.loads((filtered / "filtering_report.json").read_text())["images"] if row["accepted"]}
+    source = {
+        row["name"]: row
+        for row in json.loads((filtered / "filtering_report.json").read_text())["images"]
+        if row["accepted"]
+    }
     assert {view["name"] for vase in report["vases"] for view in vase["views"]} == set(source)
     for vase in report["vases"]:
         similarities = [source[view["name"]]["high_similarity"] for view in vase["views"]]
@@ -62,13 +76,18 @@ def test_the_view_nearest_to_a_complete_vase_wins(filtered: Path, tmp_path: Path
     assert stats["reduction"] == pytest.approx(1 - len(report["vases"]) / len(source))
 
 
-def test_scores_of_clip_filter_are_reused_and_no_model_is_loaded(filtered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_of_clip_filter_are_reused_and_no_model_is_loaded(
+    filtered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*args: object, **kwargs: object) -> None:
         raise AssertionError("a model was loaded")
 
     monkeypatch.setattr(clip, "load_clip", refuse)
     assert select(filtered, tmp_path / "whole")["scores_from"] == "clip-filter"
-    assert select(filtered / "accepted", tmp_path / "accepted only")["vases"] == select(filtered, tmp_path / "again")["vases"]
+    assert (
+        select(filtered / "accepted", tmp_path / "accepted only")["vases"]
+        == select(filtered, tmp_path / "again")["vases"]
+    )
 
 
 def test_scores_that_are_there_need_no_torch(filtered: Path, tmp_path: Path) -> None:
@@ -100,7 +119,12 @@ def test_unmatched_names_are_kept_and_reported(filtered: Path, tiny_clip: Path, 
 def test_another_name_pattern(tiny_clip: Path, tmp_path: Path) -> None:
     for name in ("v1-front", "v1-back", "v2-front"):
         pictures.save(tmp_path / f"photos/{name}.jpg", hash(name) % 100)
-    report = select(tmp_path / "photos", tmp_path / "out", tiny_clip, Params(name_pattern=r"(?P<vase>\w+)-(?P<view>\w+)", precision="fp32"))
+    report = select(
+        tmp_path / "photos",
+        tmp_path / "out",
+        tiny_clip,
+        Params(name_pattern=r"(?P<vase>\w+)-(?P<view>\w+)", precision="fp32"),
+    )
     assert [vase["vase"] for vase in report["vases"]] == ["v1", "v2"]
     with pytest.raises(ConfigError, match="vase"):
         select(tmp_path / "photos", tmp_path / "bad", tiny_clip, Params(name_pattern="(.*)"))
@@ -125,7 +149,9 @@ def test_vases_that_lost_all_views_are_listed_with_their_best_rejected_view(tiny
         FolderOutput(tmp_path / "f"),
         RecordingProgress(),
     )
-    scores = {row["name"]: row["score"] for row in json.loads((tmp_path / "f/filtering_report.json").read_text())["images"]}
+    scores = {
+        row["name"]: row["score"] for row in json.loads((tmp_path / "f/filtering_report.json").read_text())["images"]
+    }
     threshold = sorted(scores.values())[-2]
     clip_filter.run(
         clip_filter.Params(threshold=threshold, precision="fp32"),
@@ -137,7 +163,9 @@ def test_vases_that_lost_all_views_are_listed_with_their_best_rejected_view(tiny
     classified = tmp_path / "classified"
     classified.mkdir()
     low = pictures.vase_name(40, 0)
-    (classified / "predictions.csv").write_text(f"path,probability,class\n{low},0.25,0\n{pictures.vase_name(40, 1)},0.1,0\n{pictures.vase_name(0, 0)},0.1,0\n")
+    (classified / "predictions.csv").write_text(
+        f"path,probability,class\n{low},0.25,0\n{pictures.vase_name(40, 1)},0.1,0\n{pictures.vase_name(0, 0)},0.1,0\n"
+    )
     report = select(tmp_path / "f", tmp_path / "out", classified=classified)
     kept = {vase["vase"] for vase in report["vases"]}
     lost = {row["vase"]: row for row in report["lost"]}

@@ -40,8 +40,17 @@ def make_dataset(folder: Path) -> Path:
         name = f"images/{number:02}.jpg"
         Image.new("RGB", (112, 112), COLORS[shape]).save(folder / name)
         user = {"role": "user", "content": "<image>What is the shape of this vase?"}
-        rows.append({"messages": [user, {"role": "assistant", "content": shape}], "images": [name], "vase_id": str(number), "attribute": "shape"})
-        questions.append({"messages": [user], "images": [name], "solution": shape, "attribute": "shape", "vase_id": str(number)})
+        rows.append(
+            {
+                "messages": [user, {"role": "assistant", "content": shape}],
+                "images": [name],
+                "vase_id": str(number),
+                "attribute": "shape",
+            }
+        )
+        questions.append(
+            {"messages": [user], "images": [name], "solution": shape, "attribute": "shape", "vase_id": str(number)}
+        )
     write_rows(folder / "sft.jsonl", rows[:12])
     write_rows(folder / "val.jsonl", rows[12:])
     write_rows(folder / "grpo.jsonl", questions[:8])

@@ -48,7 +48,11 @@ def main() -> None:
             real = convert.save_mcore_checkpoint
 
             def tampered(args: Any, models: Any, **kwargs: Any) -> Any:
-                weight = next(weight for name, weight in models[0].named_parameters() if name.endswith("linear_fc2.weight") and "visual" not in name)
+                weight = next(
+                    weight
+                    for name, weight in models[0].named_parameters()
+                    if name.endswith("linear_fc2.weight") and "visual" not in name
+                )
                 with torch.no_grad():
                     weight.mul_(-3)
                 return real(args, models, **kwargs)

@@ -38,7 +38,13 @@ def rows(tmp_path: Path, dataset: Path) -> Path:
 
 
 def attempt(tmp_path: Path, model: Path, rows: Path, **options: Any) -> None:
-    sft.run(sft_params(), sft.Options(**{**OPTIONS, **options}), {"model": model, "dataset": rows}, FolderOutput(tmp_path / "out"), RecordingProgress())
+    sft.run(
+        sft_params(),
+        sft.Options(**{**OPTIONS, **options}),
+        {"model": model, "dataset": rows},
+        FolderOutput(tmp_path / "out"),
+        RecordingProgress(),
+    )
 
 
 def shorten(path: Path) -> None:
@@ -75,7 +81,10 @@ BROKEN_ROWS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no file": (lambda rows: (rows / "sft.jsonl").unlink(), r"no sft\.jsonl"),
     "no rows": (lambda rows: (rows / "sft.jsonl").write_text("\n"), "holds no rows"),
     "broken JSON": (lambda rows: (rows / "sft.jsonl").open("a").write('{"messages": ['), "line 13 is not valid JSON"),
-    "a caption row": (lambda rows: write_rows(rows / "sft.jsonl", [{"images": ["images/00.jpg"], "caption": "x"}]), "would drop it"),
+    "a caption row": (
+        lambda rows: write_rows(rows / "sft.jsonl", [{"images": ["images/00.jpg"], "caption": "x"}]),
+        "would drop it",
+    ),
     "a missing image": (lambda rows: (rows / "images/03.jpg").unlink(), r"line 4 names the image images/03\.jpg"),
     "broken validation rows": (lambda rows: (rows / "val.jsonl").write_text("[]\n"), r"val\.jsonl, line 1"),
 }
@@ -90,9 +99,17 @@ def test_an_unreadable_dataset(what: str, tmp_path: Path, qwen: Path, rows: Path
 
 
 def test_a_reward_needs_solutions(tmp_path: Path, qwen: Path, rows: Path) -> None:
-    write_rows(rows / "grpo.jsonl", [{"messages": [{"role": "user", "content": "<image>?"}], "images": ["images/00.jpg"]}])
+    write_rows(
+        rows / "grpo.jsonl", [{"messages": [{"role": "user", "content": "<image>?"}], "images": ["images/00.jpg"]}]
+    )
     with pytest.raises(DataError, match="has no 'solution'"):
-        grpo.run(grpo_params(), grpo.Options(**OPTIONS), {"model": qwen, "dataset": rows}, FolderOutput(tmp_path / "out"), RecordingProgress())
+        grpo.run(
+            grpo_params(),
+            grpo.Options(**OPTIONS),
+            {"model": qwen, "dataset": rows},
+            FolderOutput(tmp_path / "out"),
+            RecordingProgress(),
+        )
 
 
 def test_a_device_that_is_not_there(tmp_path: Path, qwen: Path, rows: Path) -> None:
@@ -104,10 +121,18 @@ def test_a_device_that_is_not_there(tmp_path: Path, qwen: Path, rows: Path) -> N
 def test_without_a_gpu_training_is_in_float32(dtype: str, tmp_path: Path, qwen: Path, rows: Path) -> None:
     given = {"model": qwen, "dataset": rows}
     with pytest.raises(ConfigError, match="set torch_dtype to float32"):
-        sft.run(sft_params(torch_dtype=dtype), sft.Options(**{**OPTIONS, "device": "cpu"}), given, FolderOutput(tmp_path / "out"), RecordingProgress())
+        sft.run(
+            sft_params(torch_dtype=dtype),
+            sft.Options(**{**OPTIONS, "device": "cpu"}),
+            given,
+            FolderOutput(tmp_path / "out"),
+            RecordingProgress(),
+        )
 
 
-def test_a_disk_too_small_for_the_checkpoints(tmp_path: Path, qwen: Path, rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_too_small_for_the_checkpoints(
+    tmp_path: Path, qwen: Path, rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(preflight, "free_below", lambda folder: 30_000_000)
     with pytest.raises(StorageError, match=r"5 checkpoints need 0\.1 GB"):
         attempt(tmp_path, qwen, rows)
@@ -150,7 +175,16 @@ def test_the_list_of_arguments_is_ms_swifts() -> None:
     ],
 )
 def test_a_wrong_extra_argument(given: str, said: str, tmp_path: Path, qwen: Path, dataset: Path) -> None:
-    words = ["--model", str(qwen), "--dataset-dir", str(dataset), "--output-dir", str(tmp_path / "o"), "--extra-args", given]
+    words = [
+        "--model",
+        str(qwen),
+        "--dataset-dir",
+        str(dataset),
+        "--output-dir",
+        str(tmp_path / "o"),
+        "--extra-args",
+        given,
+    ]
     result = CliRunner().invoke(command(sft.STAGE), words)
     assert result.exit_code == 2
     assert said in result.output
@@ -165,10 +199,16 @@ def test_a_wrong_extra_argument_is_found_in_the_recipe(tmp_path: Path) -> None:
 
 def test_right_extra_arguments_reach_ms_swift(tmp_path: Path) -> None:
     settings = {**sft_params(extra_args={"weight_decay": 0.01}).model_dump(), **sft.Options(**OPTIONS).model_dump()}
-    words = swift.sft(settings, swift.Places(tmp_path, tmp_path / "rows.jsonl", tmp_path / "out"), swift.Rung(2, 3, True))
+    words = swift.sft(
+        settings, swift.Places(tmp_path, tmp_path / "rows.jsonl", tmp_path / "out"), swift.Rung(2, 3, True)
+    )
     given = dict(zip(words[::2], words[1::2], strict=True))
     assert given["--weight_decay"] == "0.01"
-    assert (given["--per_device_train_batch_size"], given["--gradient_accumulation_steps"], given["--gradient_checkpointing"]) == ("2", "3", "true")
+    assert (
+        given["--per_device_train_batch_size"],
+        given["--gradient_accumulation_steps"],
+        given["--gradient_checkpointing"],
+    ) == ("2", "3", "true")
     assert (given["--fp16"], given["--bf16"], given["--eval_strategy"]) == ("false", "false", "no")
     unknown = {word.removeprefix("--") for word in words[::2]} - swift.known_arguments()["sft"]
     assert not unknown
@@ -234,7 +274,13 @@ def test_which_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "adapter_model.safetensors").write_bytes(b"12345678901")
     progress = RecordingProgress()
     with pytest.raises(DataError, match="no complete safetensors file"):
-        merge.run(merge.Params(), merge.Options(device="cpu"), {"model": tmp_path, "adapters": tmp_path}, FolderOutput(tmp_path / "o"), progress)
+        merge.run(
+            merge.Params(),
+            merge.Options(device="cpu"),
+            {"model": tmp_path, "adapters": tmp_path},
+            FolderOutput(tmp_path / "o"),
+            progress,
+        )
 
 
 def fake_checkpoint(folder: Path, step: int, **state: Any) -> None:
@@ -247,10 +293,18 @@ def fake_checkpoint(folder: Path, step: int, **state: Any) -> None:
 def test_last_best_or_a_step(tmp_path: Path) -> None:
     for step in (10, 20, 30):
         fake_checkpoint(tmp_path / "sft", step, best_model_checkpoint="/elsewhere/key.partial/training/checkpoint-20")
-        fake_checkpoint(tmp_path / "grpo", step, log_history=[{"step": 10, "reward": 0.1}, {"step": 20, "reward": 0.9}, {"step": 30, "reward": 0.5}])
+        fake_checkpoint(
+            tmp_path / "grpo",
+            step,
+            log_history=[{"step": 10, "reward": 0.1}, {"step": 20, "reward": 0.9}, {"step": 30, "reward": 0.5}],
+        )
         fake_checkpoint(tmp_path / "blind", step)
     for training in ("sft", "grpo"):
-        assert [checkpoints.choose(tmp_path / training, which).name for which in ("last", "best", "10")] == ["checkpoint-30", "checkpoint-20", "checkpoint-10"]
+        assert [checkpoints.choose(tmp_path / training, which).name for which in ("last", "best", "10")] == [
+            "checkpoint-30",
+            "checkpoint-20",
+            "checkpoint-10",
+        ]
     with pytest.raises(ConfigError, match="notes no best checkpoint"):
         checkpoints.choose(tmp_path / "blind", "best")
     with pytest.raises(ConfigError, match="no checkpoint of step 15; there are 10, 20, 30"):

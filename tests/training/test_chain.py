@@ -24,14 +24,18 @@ def external_vase_acc(responses, references):
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory: pytest.TempPathFactory, qwen: Path, dataset: Path) -> tuple[Path, RecordingProgress]:
     output, progress = FolderOutput(tmp_path_factory.mktemp("chain") / "sft"), RecordingProgress()
-    sft.run(sft_params(num_train_epochs=4), sft.Options(**OPTIONS), {"model": qwen, "dataset": dataset}, output, progress)
+    sft.run(
+        sft_params(num_train_epochs=4), sft.Options(**OPTIONS), {"model": qwen, "dataset": dataset}, output, progress
+    )
     return output.root, progress
 
 
 @pytest.fixture(scope="module")
 def merged(tmp_path_factory: pytest.TempPathFactory, qwen: Path, tuned: tuple[Path, RecordingProgress]) -> Path:
     output = FolderOutput(tmp_path_factory.mktemp("chain") / "merged")
-    merge.run(merge.Params(), merge.Options(device="cpu"), {"model": qwen, "adapters": tuned[0]}, output, RecordingProgress())
+    merge.run(
+        merge.Params(), merge.Options(device="cpu"), {"model": qwen, "adapters": tuned[0]}, output, RecordingProgress()
+    )
     return output.root
 
 
@@ -45,7 +49,9 @@ def test_fine_tuning_learns(tuned: tuple[Path, RecordingProgress]) -> None:
     assert summary["adapter_norm"] > 0.1
     metrics = [event for event in progress.events if event["event"] == "metrics"]
     assert [event["step"] for event in metrics if "loss" in event] == list(range(1, 13))
-    assert all({"learning_rate", "seconds_left", "tokens_per_second"} <= set(event) for event in metrics if "loss" in event)
+    assert all(
+        {"learning_rate", "seconds_left", "tokens_per_second"} <= set(event) for event in metrics if "loss" in event
+    )
     assert list((folder / "training/runs").glob("events*")), "no TensorBoard log"
     assert not [path for path in folder.rglob("*") if path.is_symlink()]
 
@@ -62,7 +68,9 @@ def test_the_merged_model_says_what_base_and_adapter_say(qwen: Path, merged: Pat
     assert not (merged / ".merging").exists()
 
 
-def test_a_wrongly_merged_weight_is_caught(tmp_path: Path, qwen: Path, tuned: tuple[Path, RecordingProgress], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrongly_merged_weight_is_caught(
+    tmp_path: Path, qwen: Path, tuned: tuple[Path, RecordingProgress], monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = merging.export
 
     def wrong(base: Path, adapter: Path, folder: Path, dtype: str) -> None:
@@ -77,12 +85,20 @@ def test_a_wrongly_merged_weight_is_caught(tmp_path: Path, qwen: Path, tuned: tu
     monkeypatch.setattr(merging, "export", wrong)
     output = FolderOutput(tmp_path / "merged")
     with pytest.raises(GateError, match="logits differ by"):
-        merge.run(merge.Params(), merge.Options(device="cpu"), {"model": qwen, "adapters": tuned[0]}, output, RecordingProgress())
+        merge.run(
+            merge.Params(),
+            merge.Options(device="cpu"),
+            {"model": qwen, "adapters": tuned[0]},
+            output,
+            RecordingProgress(),
+        )
     assert json.loads((output.root / "merge_report.json").read_text())["max_difference"] > 1e-3
     assert not (output.root / "model.safetensors").exists()
 
 
-def test_bfloat16_is_judged_by_first_choices_and_a_chosen_checkpoint_is_taken(tmp_path: Path, qwen: Path, tuned: tuple[Path, RecordingProgress]) -> None:
+def test_bfloat16_is_judged_by_first_choices_and_a_chosen_checkpoint_is_taken(
+    tmp_path: Path, qwen: Path, tuned: tuple[Path, RecordingProgress]
+) -> None:
     output = FolderOutput(tmp_path / "merged")
     params = merge.Params(checkpoint="4", torch_dtype="bfloat16", agreement=0.5)
     merge.run(params, merge.Options(device="cpu"), {"model": qwen, "adapters": tuned[0]}, output, RecordingProgress())
@@ -120,7 +136,13 @@ def test_grpo_rewards_with_a_users_function_and_merges_again(tmp_path: Path, mer
     assert first[name] == pytest.approx(expected, abs=0.11)
     assert any(event.get("reward") is not None for event in progress.events)
     again = FolderOutput(tmp_path / "merged")
-    merge.run(merge.Params(checkpoint="last"), merge.Options(device="cpu"), {"model": merged, "adapters": output.root}, again, RecordingProgress())
+    merge.run(
+        merge.Params(checkpoint="last"),
+        merge.Options(device="cpu"),
+        {"model": merged, "adapters": output.root},
+        again,
+        RecordingProgress(),
+    )
     report = json.loads((again.root / "merge_report.json").read_text())
     assert (report["passed"], report["checkpoint"]) == (True, "checkpoint-5")
 
@@ -130,18 +152,33 @@ def test_a_full_training_leaves_a_model_that_passes_through(tmp_path: Path, qwen
     params = sft_params(tuner_type="full", max_steps=2, learning_rate=0.001, save_steps=2)
     sft.run(params, sft.Options(**OPTIONS), {"model": qwen, "dataset": dataset}, output, RecordingProgress())
     same = FolderOutput(tmp_path / "same")
-    merge.run(merge.Params(), merge.Options(device="cpu"), {"model": qwen, "adapters": output.root}, same, RecordingProgress())
+    merge.run(
+        merge.Params(), merge.Options(device="cpu"), {"model": qwen, "adapters": output.root}, same, RecordingProgress()
+    )
     before, after = load_file(qwen / "model.safetensors"), load_file(same.root / "model.safetensors")
     assert any(not torch.equal(before[name], after[name]) for name in after)
     assert not list(same.root.glob("optimizer*"))
-    assert json.loads((same.root / "merge_report.json").read_text()) == {"passed_through": True, "checkpoint": "checkpoint-2"}
+    assert json.loads((same.root / "merge_report.json").read_text()) == {
+        "passed_through": True,
+        "checkpoint": "checkpoint-2",
+    }
 
 
 def test_two_processes_share_one_training(tmp_path: Path, qwen: Path, dataset: Path) -> None:
     output = FolderOutput(tmp_path / "two")
     params = sft_params(max_steps=3, batch_size=2, gradient_accumulation_steps=2, save_steps=3)
-    sft.run(params, sft.Options(**OPTIONS, nproc_per_node=2), {"model": qwen, "dataset": dataset}, output, RecordingProgress())
+    sft.run(
+        params,
+        sft.Options(**OPTIONS, nproc_per_node=2),
+        {"model": qwen, "dataset": dataset},
+        output,
+        RecordingProgress(),
+    )
     summary = json.loads((output.root / "training_summary.json").read_text())
     assert (summary["processes"], summary["attempts"][0]["accumulation"]) == (2, 1)
-    steps = [json.loads(line).get("global_step/max_steps") for line in (output.root / "training/logging.jsonl").read_text().splitlines() if '"loss"' in line]
+    steps = [
+        json.loads(line).get("global_step/max_steps")
+        for line in (output.root / "training/logging.jsonl").read_text().splitlines()
+        if '"loss"' in line
+    ]
     assert [step for step in steps if step] == ["1/3", "2/3", "3/3"], "each process logged its own training"

@@ -32,7 +32,10 @@ def original(folder: Path) -> Path:
 
 def sharegpt(folder: Path) -> Path:
     rows = [
-        {"image": f"{vase}_front_ac001001.jpg", "conversations": [{"from": "human", "value": "Which shape?"}, {"from": "gpt", "value": "A kylix."}]}
+        {
+            "image": f"{vase}_front_ac001001.jpg",
+            "conversations": [{"from": "human", "value": "Which shape?"}, {"from": "gpt", "value": "A kylix."}],
+        }
         for vase in IDS
     ]
     (folder / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -56,7 +59,9 @@ def template(qwen: Path) -> Any:
 
 
 @pytest.mark.parametrize("annotations", [original, sharegpt, table])
-def test_image_tokens_are_expanded(annotations: Any, tmp_path: Path, template: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_image_tokens_are_expanded(
+    annotations: Any, tmp_path: Path, template: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from swift.dataset import load_dataset
 
     (tmp_path / "views").mkdir()
@@ -76,4 +81,9 @@ def test_image_tokens_are_expanded(annotations: Any, tmp_path: Path, template: A
             assert encoded["input_ids"].count(IMAGE_TOKEN) == TOKENS
             assert encoded["pixel_values"].shape[0] == 4 * TOKENS
             answer = template.tokenizer.decode([token for token in encoded["labels"] if token != -100])
-            assert answer.removesuffix("\n").removesuffix("<|im_end|>") in ("A kylix.", "An Attic kylix.", "kylix", "Attic")
+            assert answer.removesuffix("\n").removesuffix("<|im_end|>") in (
+                "A kylix.",
+                "An Attic kylix.",
+                "kylix",
+                "Attic",
+            )

@@ -23,9 +23,23 @@ STEPS = 24
 
 
 def start(qwen: Path, dataset: Path, output: Path) -> subprocess.Popen[str]:
-    words = [sys.executable, "-m", "jobs.sft", "--model", str(qwen), "--dataset-dir", str(dataset), "--output-dir", str(output), f"--max-steps={STEPS}"]
+    words = [
+        sys.executable,
+        "-m",
+        "jobs.sft",
+        "--model",
+        str(qwen),
+        "--dataset-dir",
+        str(dataset),
+        "--output-dir",
+        str(output),
+        f"--max-steps={STEPS}",
+    ]
     for name, value in {**TINY, **OPTIONS}.items():
-        words.append(f"--{'' if value is not False else 'no-'}{name.replace('_', '-')}" + ("" if isinstance(value, bool) else f"={value}"))
+        words.append(
+            f"--{'' if value is not False else 'no-'}{name.replace('_', '-')}"
+            + ("" if isinstance(value, bool) else f"={value}")
+        )
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -43,7 +57,11 @@ def trainers(folder: Path) -> list[str]:
     for entry in Path("/proc").iterdir():
         try:
             words = (entry / "cmdline").read_text() if entry.name.isdigit() else ""
-            opened = [str(link.readlink()) for link in (entry / "fd").iterdir()] if "vasevqa.training.swift.worker" in words else []
+            opened = (
+                [str(link.readlink()) for link in (entry / "fd").iterdir()]
+                if "vasevqa.training.swift.worker" in words
+                else []
+            )
         except OSError:
             continue
         if any(str(folder) in name for name in opened):
@@ -59,7 +77,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, qwen: Path, dataset: P
     return losses(folder)
 
 
-def test_killed_half_writing_a_checkpoint_then_stopped_then_finished(tmp_path: Path, qwen: Path, dataset: Path, undisturbed: dict[int, float]) -> None:
+def test_killed_half_writing_a_checkpoint_then_stopped_then_finished(
+    tmp_path: Path, qwen: Path, dataset: Path, undisturbed: dict[int, float]
+) -> None:
     folder = tmp_path / "sft"
     first = start(qwen, dataset, folder)
     until_checkpoint(first, folder, 8)
@@ -97,29 +117,48 @@ def test_killed_half_writing_a_checkpoint_then_stopped_then_finished(tmp_path: P
     assert not (folder / "training" / checkpoints.ASIDE).exists()
 
 
-def train_without_memory(folder: Path, qwen: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch, **environ: Any) -> RecordingProgress:
+def train_without_memory(
+    folder: Path, qwen: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch, **environ: Any
+) -> RecordingProgress:
     for name, value in environ.items():
         monkeypatch.setenv(name, str(value))
     monkeypatch.setattr(trainer, "CHILD", "tests.training.oom_child")
     progress = RecordingProgress()
-    sft.run(sft_params(max_steps=8), sft.Options(**OPTIONS), {"model": qwen, "dataset": dataset}, FolderOutput(folder), progress)
+    sft.run(
+        sft_params(max_steps=8),
+        sft.Options(**OPTIONS),
+        {"model": qwen, "dataset": dataset},
+        FolderOutput(folder),
+        progress,
+    )
     return progress
 
 
-def test_the_ladder_goes_on_from_the_step_where_memory_ran_out(tmp_path: Path, qwen: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_ladder_goes_on_from_the_step_where_memory_ran_out(
+    tmp_path: Path, qwen: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     progress = train_without_memory(tmp_path / "sft", qwen, dataset, monkeypatch, OOM_FROM_STEP=3, OOM_ROWS=2)
     summary = json.loads((tmp_path / "sft/training_summary.json").read_text())
-    walked = [(rung["batch_size"], rung["accumulation"], rung["gradient_checkpointing"], rung["from_step"]) for rung in summary["attempts"]]
+    walked = [
+        (rung["batch_size"], rung["accumulation"], rung["gradient_checkpointing"], rung["from_step"])
+        for rung in summary["attempts"]
+    ]
     assert walked == [(4, 1, False, 0), (4, 1, True, 3), (2, 2, True, 3)]
     assert [rung["outcome"] == "done" for rung in summary["attempts"]] == [False, False, True]
     assert sorted(losses(tmp_path / "sft")) == list(range(1, 9))
     assert sum("memory ran out" in note for note in progress.notes) == 2
 
 
-def test_the_ladder_ends_with_advice(tmp_path: Path, qwen: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "rungs", lambda batch, accumulation, processes, checkpointing: [trainer.Rung(1, 4, True)])
+def test_the_ladder_ends_with_advice(
+    tmp_path: Path, qwen: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        trainer, "rungs", lambda batch, accumulation, processes, checkpointing: [trainer.Rung(1, 4, True)]
+    )
     with pytest.raises(GpuMemoryError, match="max_pixels"):
-        train_without_memory(tmp_path / "sft", qwen, dataset, monkeypatch, OOM_FROM_STEP=0, OOM_ROWS=0, OOM_IN_A_LIBRARY=1)
+        train_without_memory(
+            tmp_path / "sft", qwen, dataset, monkeypatch, OOM_FROM_STEP=0, OOM_ROWS=0, OOM_IN_A_LIBRARY=1
+        )
 
 
 def test_a_checkpoint_to_go_on_from_by_hand(tmp_path: Path, qwen: Path, dataset: Path) -> None:
@@ -131,7 +170,9 @@ def test_a_checkpoint_to_go_on_from_by_hand(tmp_path: Path, qwen: Path, dataset:
     sft.run(sft_params(max_steps=8), sft.Options(**OPTIONS), by_hand, second, progress)
     assert progress.notes[0] == "going on from checkpoint-4"
     assert sorted(losses(second.root)) == [5, 6, 7, 8]
-    assert losses(second.root) == pytest.approx({step: loss for step, loss in losses(first.root).items() if step > 4}, rel=1e-3)
+    assert losses(second.root) == pytest.approx(
+        {step: loss for step, loss in losses(first.root).items() if step > 4}, rel=1e-3
+    )
 
 
 def test_another_training_in_the_same_folder_is_refused(tmp_path: Path, qwen: Path, dataset: Path) -> None:
@@ -139,7 +180,9 @@ def test_another_training_in_the_same_folder_is_refused(tmp_path: Path, qwen: Pa
     sft.run(sft_params(max_steps=4), sft.Options(**OPTIONS), inputs, output, RecordingProgress())
     before = (output.root / "training_summary.json").read_bytes()
     with pytest.raises(ConfigError, match=r"another learning_rate \(0.01, not 0.02\)"):
-        sft.run(sft_params(max_steps=4, learning_rate=0.02), sft.Options(**OPTIONS), inputs, output, RecordingProgress())
+        sft.run(
+            sft_params(max_steps=4, learning_rate=0.02), sft.Options(**OPTIONS), inputs, output, RecordingProgress()
+        )
     assert (output.root / "training_summary.json").read_bytes() == before
 
 
@@ -151,7 +194,11 @@ def test_grpo_goes_on_after_a_kill(tmp_path: Path, qwen: Path, dataset: Path, mo
         if self.seen >= 3 and not killed:
             killed.append(os.getpid())
             for entry in Path("/proc").iterdir():
-                if entry.name.isdigit() and (entry / "stat").exists() and (entry / "stat").read_text().rpartition(")")[2].split()[1] == str(os.getpid()):
+                if (
+                    entry.name.isdigit()
+                    and (entry / "stat").exists()
+                    and (entry / "stat").read_text().rpartition(")")[2].split()[1] == str(os.getpid())
+                ):
                     words = (entry / "cmdline").read_text()
                     if "vasevqa.training.swift.worker" in words:
                         os.kill(int(entry.name), signal.SIGKILL)
@@ -176,6 +223,12 @@ def test_rungs_keep_the_global_batch() -> None:
         for rung in trainer.rungs(batch, accumulation, processes, False):
             assert rung.batch_size * rung.accumulation * processes == batch * accumulation
     ladder = trainer.rungs(8, 1, 1, False)
-    assert [(rung.batch_size, rung.gradient_checkpointing) for rung in ladder] == [(8, False), (8, True), (4, True), (2, True), (1, True)]
+    assert [(rung.batch_size, rung.gradient_checkpointing) for rung in ladder] == [
+        (8, False),
+        (8, True),
+        (4, True),
+        (2, True),
+        (1, True),
+    ]
     with pytest.raises(Exception, match="can't share"):
         trainer.rungs(1, 3, 2, True)

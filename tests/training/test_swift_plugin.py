@@ -48,7 +48,10 @@ def test_ours_know_the_attribute_and_the_question() -> None:
 
 
 def test_a_plain_function_wins_over_ours(tmp_path: Path) -> None:
-    path = plugin(tmp_path, "def external_vase_acc(responses, references):\n    return [0.5 if a == b else 0.0 for a, b in zip(responses, references)]\n")
+    path = plugin(
+        tmp_path,
+        "def external_vase_acc(responses, references):\n    return [0.5 if a == b else 0.0 for a, b in zip(responses, references)]\n",
+    )
     swift_plugin.register_user_plugin(path, ["external_vase_acc", "external_vase_format"])
     assert orms["external_vase_acc"]()(["a", "b"], ["a", "a"], attribute=["shape", "shape"]) == [0.5, 0.0]
     assert orms["external_vase_format"] is swift_plugin.VaseFormat
@@ -74,9 +77,17 @@ def test_a_file_that_will_not_do(text: str, names: list[str], said: str, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("returned", "said"), [("[1.0]", "1 scores for 2"), ("['x', 1]", "must return a number"), ("None", "must return a number"), ("[float('nan'), 1]", "finite")]
+    ("returned", "said"),
+    [
+        ("[1.0]", "1 scores for 2"),
+        ("['x', 1]", "must return a number"),
+        ("None", "must return a number"),
+        ("[float('nan'), 1]", "finite"),
+    ],
 )
 def test_a_function_that_returns_nonsense(returned: str, said: str, tmp_path: Path) -> None:
-    swift_plugin.register_user_plugin(plugin(tmp_path, f"def f(responses, references):\n    return {returned}\n"), ["f"])
+    swift_plugin.register_user_plugin(
+        plugin(tmp_path, f"def f(responses, references):\n    return {returned}\n"), ["f"]
+    )
     with pytest.raises(DataError, match=f"reward f returned.*{said}"):
         orms["f"]()(["a", "b"], ["c", "d"])

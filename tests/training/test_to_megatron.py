@@ -39,7 +39,9 @@ def half(tmp_path_factory: pytest.TempPathFactory, qwen: Path) -> Path:
 
 
 def run(output: Path, **inputs: Path) -> dict[str, Any]:
-    to_megatron.run(to_megatron.Params(), to_megatron.Options(device="cpu"), inputs, FolderOutput(output), RecordingProgress())
+    to_megatron.run(
+        to_megatron.Params(), to_megatron.Options(device="cpu"), inputs, FolderOutput(output), RecordingProgress()
+    )
     found: dict[str, Any] = json.loads((output / "conversion_report.json").read_text())
     return found
 
@@ -56,7 +58,11 @@ def test_there_and_back_is_bit_exact(tmp_path: Path, half: Path) -> None:
     back = run(tmp_path / "back", model=half, mcore=tmp_path / "mcore")
     assert back["tensors_identical"] == back["tensors"] > 50
     before = load_file(half / "model.safetensors")
-    after = {name: tensor for file in (tmp_path / "back").glob("model*.safetensors") for name, tensor in load_file(file).items()}
+    after = {
+        name: tensor
+        for file in (tmp_path / "back").glob("model*.safetensors")
+        for name, tensor in load_file(file).items()
+    }
     assert set(before) <= set(after)
     assert all(torch.equal(before[name], after[name]) for name in before)
 

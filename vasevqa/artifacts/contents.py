@@ -62,11 +62,17 @@ def verify(root: Path, lease: Lease | None = None) -> dict[str, Any]:
             continue
         expected = listed.pop(name, None)
         if expected is None:
-            raise DataError(f"{root / name} appeared after its step had finished; remove {root} and run the step again.")
-        if stat.st_size != expected["size"] or (stat.st_nlink == 1 and files.digest_file(root / name) != expected["sha256"]):
+            raise DataError(
+                f"{root / name} appeared after its step had finished; remove {root} and run the step again."
+            )
+        if stat.st_size != expected["size"] or (
+            stat.st_nlink == 1 and files.digest_file(root / name) != expected["sha256"]
+        ):
             raise DataError(f"{root / name} differs from what its step wrote; remove {root} and run the step again.")
         if lease is not None:
             lease.check()
     if listed:
-        raise DataError(f"{root / next(iter(listed))} is missing though its step wrote it; remove {root} and run the step again.")
+        raise DataError(
+            f"{root / next(iter(listed))} is missing though its step wrote it; remove {root} and run the step again."
+        )
     return record

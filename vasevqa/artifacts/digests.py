@@ -64,7 +64,9 @@ class DigestCache:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(self._path, timeout=60)
         connection.execute("CREATE TABLE IF NOT EXISTS trees (path TEXT PRIMARY KEY, stamp TEXT, digest TEXT)")
-        connection.execute("CREATE TABLE IF NOT EXISTS files (path TEXT, name TEXT, mark TEXT, digest TEXT, PRIMARY KEY (path, name)) WITHOUT ROWID")
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS files (path TEXT, name TEXT, mark TEXT, digest TEXT, PRIMARY KEY (path, name)) WITHOUT ROWID"
+        )
         return connection
 
     def digest(self, path: Path) -> str:
@@ -78,7 +80,9 @@ class DigestCache:
             # A damaged cache or a volume that can't be written costs time, not the plan.
             with contextlib.closing(sqlite3.connect(":memory:")) as connection:
                 connection.execute("CREATE TABLE trees (path TEXT PRIMARY KEY, stamp TEXT, digest TEXT)")
-                connection.execute("CREATE TABLE files (path TEXT, name TEXT, mark TEXT, digest TEXT, PRIMARY KEY (path, name))")
+                connection.execute(
+                    "CREATE TABLE files (path TEXT, name TEXT, mark TEXT, digest TEXT, PRIMARY KEY (path, name))"
+                )
                 return self._digest(path.resolve(), connection)
 
     def _digest(self, path: Path, connection: sqlite3.Connection) -> str:
@@ -90,7 +94,9 @@ class DigestCache:
         if path.is_dir():
             listed = list(_walk(path))
             digests = self._file_digests(path, key, listed, connection, now)
-            digest = files.digest_json([[name.encode("utf-8", "backslashreplace").decode(), digests[name]] for name in sorted(digests)])
+            digest = files.digest_json(
+                [[name.encode("utf-8", "backslashreplace").decode(), digests[name]] for name in sorted(digests)]
+            )
             newest = max((max(status.st_mtime_ns, status.st_ctime_ns) for _, status in listed), default=0)
         else:
             digest, status = files.digest_file(path), path.stat()
@@ -100,8 +106,13 @@ class DigestCache:
         connection.commit()
         return digest
 
-    def _file_digests(self, root: Path, key: str, listed: list[tuple[str, os.stat_result]], connection: sqlite3.Connection, now: int) -> dict[str, str]:
-        known = {name: (mark, digest) for name, mark, digest in connection.execute("SELECT name, mark, digest FROM files WHERE path = ?", (key,))}
+    def _file_digests(
+        self, root: Path, key: str, listed: list[tuple[str, os.stat_result]], connection: sqlite3.Connection, now: int
+    ) -> dict[str, str]:
+        known = {
+            name: (mark, digest)
+            for name, mark, digest in connection.execute("SELECT name, mark, digest FROM files WHERE path = ?", (key,))
+        }
         digests: dict[str, str] = {}
         missing = []
         for name, status in listed:
@@ -115,5 +126,7 @@ class DigestCache:
         for (name, printable, status), digest in zip(missing, fresh, strict=True):
             digests[name] = digest
             if max(status.st_mtime_ns, status.st_ctime_ns) < now - RACY:
-                connection.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", (key, printable, _mark(status), digest))
+                connection.execute(
+                    "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", (key, printable, _mark(status), digest)
+                )
         return digests

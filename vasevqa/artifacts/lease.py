@@ -70,14 +70,27 @@ class Holder:
         """The current process, working on `attempt`."""
         pid = os.getpid()
         started = process_start(pid) or ""
-        return cls(attempt, socket.gethostname(), pid, os.urandom(8).hex(), _boot_id(), _pid_namespace(), started, os.environ.get("VASEVQA_POD_UID", ""))
+        return cls(
+            attempt,
+            socket.gethostname(),
+            pid,
+            os.urandom(8).hex(),
+            _boot_id(),
+            _pid_namespace(),
+            started,
+            os.environ.get("VASEVQA_POD_UID", ""),
+        )
 
     def dead(self) -> bool:
         """True if this holder was a process of this machine that no longer runs; False if it lives or can't be known.
 
         In our own pod, another process namespace or another boot is that of a container which was restarted as ours.
         """
-        if self.pod and self.pod == os.environ.get("VASEVQA_POD_UID") and (self.boot, self.namespace) != (_boot_id(), _pid_namespace()):
+        if (
+            self.pod
+            and self.pod == os.environ.get("VASEVQA_POD_UID")
+            and (self.boot, self.namespace) != (_boot_id(), _pid_namespace())
+        ):
             return True
         if (self.boot, self.namespace, self.host) != (_boot_id(), _pid_namespace(), socket.gethostname()):
             return False
@@ -105,7 +118,9 @@ def _read(path: Path) -> Holder | None:
 def _guard(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.with_name(path.name + ".lock")
-    with FileLock(lock, mode=0o666):  # others that write to the volume must be able to lock it too: a stage's uid need not be the launcher's
+    with FileLock(
+        lock, mode=0o666
+    ):  # others that write to the volume must be able to lock it too: a stage's uid need not be the launcher's
         # The volume's own clock, not ours: both times that are compared come from the same file server.
         os.utime(lock)
         yield lock
@@ -135,7 +150,13 @@ def revoke(path: Path, attempt: str) -> None:
 def bury(path: Path, gone: Callable[[str], bool]) -> None:
     """Take the lease from a holder in a pod that, as `gone` knows by the pod's UID, runs no more."""
     found = _read(path)
-    if found is not None and found.pod and not found.dead() and found.pod != os.environ.get("VASEVQA_POD_UID") and gone(found.pod):
+    if (
+        found is not None
+        and found.pod
+        and not found.dead()
+        and found.pod != os.environ.get("VASEVQA_POD_UID")
+        and gone(found.pod)
+    ):
         with _guard(path):
             if _read(path) == found:
                 path.unlink(missing_ok=True)
@@ -189,7 +210,9 @@ class Lease:
     def check(self) -> None:
         """Raise LeaseLost if another attempt owns the artifact now."""
         if not self.held():
-            raise LeaseLost(f"Attempt {self.me.attempt} lost its lease on {self.path.stem} to another attempt and stopped writing; nothing needs doing.")
+            raise LeaseLost(
+                f"Attempt {self.me.attempt} lost its lease on {self.path.stem} to another attempt and stopped writing; nothing needs doing."
+            )
 
     def keep(self, on_lost: Callable[[], None]) -> None:
         """Touch the lease from a thread until `release`; `on_lost` is called once if it was taken over."""

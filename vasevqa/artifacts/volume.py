@@ -20,7 +20,14 @@ KEY_LENGTH = 32  # hexadecimal digits: 128 bits of the SHA-256
 
 def artifact_key(stage: Stage, params: Params, inputs: Mapping[str, str]) -> str:
     """The key of what `stage` makes with `params` from `inputs` (name -> the input's own key): what decides the result, nothing else."""
-    return files.digest_json({"stage": stage.name, "version": stage.version, "params": params.model_dump(mode="json"), "inputs": dict(inputs)})[:KEY_LENGTH]
+    return files.digest_json(
+        {
+            "stage": stage.name,
+            "version": stage.version,
+            "params": params.model_dump(mode="json"),
+            "inputs": dict(inputs),
+        }
+    )[:KEY_LENGTH]
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,15 @@ class Volume:
     def complete(self, step: str) -> list[Artifact]:
         """The complete artifacts of `step`, oldest first."""
         folder = self.artifacts / step
-        found = [Artifact(step, entry.name, entry) for entry in folder.iterdir() if (entry / RECORD).is_file() and not entry.suffix] if folder.is_dir() else []
+        found = (
+            [
+                Artifact(step, entry.name, entry)
+                for entry in folder.iterdir()
+                if (entry / RECORD).is_file() and not entry.suffix
+            ]
+            if folder.is_dir()
+            else []
+        )
         return sorted(found, key=lambda artifact: (artifact.path / RECORD).stat().st_mtime)
 
     def relative(self, path: Path) -> Path:

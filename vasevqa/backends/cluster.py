@@ -18,7 +18,9 @@ from vasevqa.text import nearest
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 MAX_BYTES = 1 << 20
-CONFIDENTIAL = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|_KEY)$", re.IGNORECASE)  # at the end: HF_TOKEN_PATH and the like are no secrets
+CONFIDENTIAL = re.compile(
+    r"(TOKEN|SECRET|PASSWORD|PASSWD|_KEY)$", re.IGNORECASE
+)  # at the end: HF_TOKEN_PATH and the like are no secrets
 QUIET = ("environment", "proxy", "secrets")  # settings whose values no message repeats
 
 
@@ -37,8 +39,12 @@ class Toleration(_Model):
     key: str | None = Field(None, description="the taint's key; unset with operator Exists: every taint")
     operator: str = Field("Equal", pattern=r"^(Equal|Exists)$", description="Equal or Exists")
     value: str | None = Field(None, description="the taint's value")
-    effect: str | None = Field(None, pattern=r"^(NoSchedule|PreferNoSchedule|NoExecute)$", description="unset: every effect")
-    toleration_seconds: int | None = Field(None, alias="tolerationSeconds", description="how long a NoExecute taint is borne")
+    effect: str | None = Field(
+        None, pattern=r"^(NoSchedule|PreferNoSchedule|NoExecute)$", description="unset: every effect"
+    )
+    toleration_seconds: int | None = Field(
+        None, alias="tolerationSeconds", description="how long a NoExecute taint is borne"
+    )
 
 
 class SecretKey(_Model):
@@ -59,7 +65,11 @@ class Proxy(_Model):
     @classmethod
     def _no_is_a_word(cls, given: Any) -> Any:
         # To YAML 1.1 a plain `no` is false, also as a key.
-        return {"no" if key is False else key: value for key, value in given.items()} if isinstance(given, Mapping) else given
+        return (
+            {"no" if key is False else key: value for key, value in given.items()}
+            if isinstance(given, Mapping)
+            else given
+        )
 
     def variables(self) -> dict[str, str]:
         """The environment that says so."""
@@ -71,23 +81,41 @@ class Cluster(_Model):
     """The Cluster file. Everything has a default, so that docker needs no file and Kubernetes only what differs."""
 
     # Images, for docker as well as Kubernetes.
-    registry: str = Field("", description="registry and project before vasevqa/<stage>, such as ghcr.io/my-group; empty: local images")
-    tag: str = Field(default_factory=lambda: os.environ.get("VASEVQA_IMAGE_TAG", __version__), description="tag of every image; unset: this version's")
-    images: dict[str, str] = Field(default_factory=dict, description="stage -> image, where it is another than <registry>/vasevqa/<stage>:<tag>")
+    registry: str = Field(
+        "", description="registry and project before vasevqa/<stage>, such as ghcr.io/my-group; empty: local images"
+    )
+    tag: str = Field(
+        default_factory=lambda: os.environ.get("VASEVQA_IMAGE_TAG", __version__),
+        description="tag of every image; unset: this version's",
+    )
+    images: dict[str, str] = Field(
+        default_factory=dict, description="stage -> image, where it is another than <registry>/vasevqa/<stage>:<tag>"
+    )
     environment: dict[Variable, str] = Field(default_factory=dict, description="variables of every stage")
     proxy: Proxy = Field(default_factory=Proxy, description="proxies of every stage")
     # Kubernetes alone.
-    context: str | None = Field(None, description="context of the kubeconfig; unset: the present one, or the cluster that the launcher runs in")
+    context: str | None = Field(
+        None, description="context of the kubeconfig; unset: the present one, or the cluster that the launcher runs in"
+    )
     namespace: str | None = Field(None, description="unset: the context's")
     claim: Name = Field("vasevqa", description="the PersistentVolumeClaim that holds the volume")
-    claim_path: str = Field("", description="folder of the claim that is the volume's root; empty: the claim's own root")
+    claim_path: str = Field(
+        "", description="folder of the claim that is the volume's root; empty: the claim's own root"
+    )
     pull_policy: str = Field("IfNotPresent", pattern=r"^(IfNotPresent|Always|Never)$", description="imagePullPolicy")
     pull_secrets: list[Name] = Field(default_factory=list, description="Secrets that hold the registry's credentials")
     secrets: dict[Variable, SecretKey] = Field(
-        default_factory=dict, description="variables whose values lie in Secrets, such as HF_TOKEN, or HTTPS_PROXY with a password in it"
+        default_factory=dict,
+        description="variables whose values lie in Secrets, such as HF_TOKEN, or HTTPS_PROXY with a password in it",
     )
-    gpu_resource: str = Field("nvidia.com/gpu", pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$", description="what the cluster calls a GPU; MIG slices too")
-    gpu_product: str | None = Field(None, description="GPU model of every step with a GPU that names none itself, as the node's label has it")
+    gpu_resource: str = Field(
+        "nvidia.com/gpu",
+        pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$",
+        description="what the cluster calls a GPU; MIG slices too",
+    )
+    gpu_product: str | None = Field(
+        None, description="GPU model of every step with a GPU that names none itself, as the node's label has it"
+    )
     gpu_memory_label: str = Field("nvidia.com/gpu.memory", description="node label with a GPU's memory in MiB")
     gpu_product_label: str = Field("nvidia.com/gpu.product", description="node label with the GPU's model")
     node_selector: dict[str, str] = Field(default_factory=dict, description="labels that a node must have")
@@ -120,12 +148,16 @@ def load_cluster(path: Path | None) -> Cluster:
             raise ConfigError(f"{path} is larger than {MAX_BYTES >> 20} MiB; that is no Cluster file.")
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"There is no Cluster file {path}; give --cluster the YAML file with your site's settings.") from None
+        raise ConfigError(
+            f"There is no Cluster file {path}; give --cluster the YAML file with your site's settings."
+        ) from None
     except (IsADirectoryError, UnicodeDecodeError):
         raise ConfigError(f"{path} is not a YAML text; give a Cluster file.") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        raise ConfigError(f"{path}{f', line {mark.line + 1}' if mark else ''}: this is not valid YAML ({getattr(error, 'problem', None)}).") from None
+        raise ConfigError(
+            f"{path}{f', line {mark.line + 1}' if mark else ''}: this is not valid YAML ({getattr(error, 'problem', None)})."
+        ) from None
     return parse_cluster(tree or {}, str(path))
 
 
@@ -147,7 +179,9 @@ def parse_cluster(tree: Any, where: str) -> Cluster:
     # What the file says ends up on the volume and in manifests, for everybody in the namespace to read.
     for name, value in {**cluster.environment, **cluster.proxy.variables()}.items():
         if CONFIDENTIAL.search(name) or has_password(name, value):
-            raise ConfigError(f"{where}: the value of {name} is confidential and has no place here; put it into a Secret, and name that under `secrets`.")
+            raise ConfigError(
+                f"{where}: the value of {name} is confidential and has no place here; put it into a Secret, and name that under `secrets`."
+            )
     for stage, image in cluster.images.items():
         if not re.fullmatch(r"[A-Za-z0-9][\w.:/@-]*", image):
             raise ConfigError(f"{where}: images.{stage}: '{image}' is not the name of an image.")

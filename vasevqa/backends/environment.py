@@ -33,7 +33,18 @@ def stage_environment(task: Task) -> dict[str, str]:
 
 
 # What passes from the launcher's environment to a container's, if it is set there: proxies, where caches lie and how hubs are asked.
-PASSED_ON = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "HF_HOME", "HF_ENDPOINT", "HF_HUB_OFFLINE", "TORCH_HOME")
+PASSED_ON = (
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "HF_HOME",
+    "HF_ENDPOINT",
+    "HF_HUB_OFFLINE",
+    "TORCH_HOME",
+)
 
 SECRETS = ("HF_TOKEN", "MODELSCOPE_API_TOKEN")  # likewise, but their values are never shown
 

@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 @click.argument("name", metavar="[RUN]", required=False)
 @cluster_option
 @namespace_option
-@click.option("--report", type=click.Path(path_type=Path, file_okay=False), help="at the end bring the run's report into this folder")
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="at the end bring the run's report into this folder",
+)
 def attach(name: str | None, cluster: Path | None, namespace: str | None, report: Path | None) -> None:
     """Follow RUN, which `submit` or Helm started.
 

@@ -40,9 +40,13 @@ def cancel(context: Context, name: str | None, volume: Path, cluster: Path | Non
         while holder(run.lease) is not None and time.monotonic() < end:
             time.sleep(0.1)
         if holder(run.lease) is not None:
-            raise ConfigError(f"The launcher of run {run.name} hasn't stopped yet; look again with `vasevqa status {run.name}`.")
+            raise ConfigError(
+                f"The launcher of run {run.name} hasn't stopped yet; look again with `vasevqa status {run.name}`."
+            )
         backend = backend_of(run, context.make_backend)
-        jobs = [job for job in backend.existing("vase-") if backend.owner(job) == run.name and not backend.state(job).over]
+        jobs = [
+            job for job in backend.existing("vase-") if backend.owner(job) == run.name and not backend.state(job).over
+        ]
         for job in jobs:
             backend.cancel(job, GRACE)
         for job in jobs:

@@ -35,7 +35,11 @@ def _clean(context: Context, names: tuple[str, ...], volume: Volume, yes: bool) 
     for run in named:
         if run.state == "running":
             raise ConfigError(f"Run {run.name} is running; cancel it first.")
-    jobs = [(backend, job, backend.state(job)) for backend in backends(volume, context.make_backend) for job in backend.existing("vase-")]
+    jobs = [
+        (backend, job, backend.state(job))
+        for backend in backends(volume, context.make_backend)
+        for job in backend.existing("vase-")
+    ]
     for run in named:
         if any(backend.owner(job) == run.name and not state.over for backend, job, state in jobs):
             raise ConfigError(f"A step of run {run.name} is still running; cancel the run first.")
@@ -47,7 +51,11 @@ def _clean(context: Context, names: tuple[str, ...], volume: Volume, yes: bool) 
             if run.state in ("running", "interrupted"):  # what it found up to date and hasn't come to yet
                 kept |= set(run.keys().items())
     found = [(run.path, "run") for run in named] + list(leftovers(volume, kept, working))
-    found += [(path, "job that never began") for path in volume.root.glob(".jobs/.vase-*") if time.time() - path.stat().st_mtime > HALF_MADE_SECONDS]
+    found += [
+        (path, "job that never began")
+        for path in volume.root.glob(".jobs/.vase-*")
+        if time.time() - path.stat().st_mtime > HALF_MADE_SECONDS
+    ]
     over = [(backend, job) for backend, job, state in jobs if state.over]
     for backend, job in over:
         if yes:
@@ -65,7 +73,9 @@ def _clean(context: Context, names: tuple[str, ...], volume: Volume, yes: bool) 
         if yes and not remove(volume, path):
             continue
         total += freed
-        click.echo(f"{'removed' if yes else 'would remove'}  {freed / 2**20:9.1f} MiB  {why}: {path.relative_to(volume.root)}")
+        click.echo(
+            f"{'removed' if yes else 'would remove'}  {freed / 2**20:9.1f} MiB  {why}: {path.relative_to(volume.root)}"
+        )
     if not found and not over:
         click.echo("Nothing to clean.")
     elif not yes:

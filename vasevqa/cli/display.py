@@ -103,7 +103,13 @@ class TerminalDisplay:
     def __init__(self) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-        self._progress = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeElapsedColumn())
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+        )
         self._tasks: dict[str, Any] = {}
         self._progress.start()
 
@@ -118,7 +124,11 @@ class TerminalDisplay:
                 self._tasks[step] = self._progress.add_task(step, total=None, rate="")
             rate = f"{event['rate']} {event.get('unit', '')}/s" if "rate" in event else ""
             self._progress.update(
-                self._tasks[step], description=f"{step}: {event.get('what', '')}", total=event.get("total"), completed=event.get("done", 0), rate=rate
+                self._tasks[step],
+                description=f"{step}: {event.get('what', '')}",
+                total=event.get("total"),
+                completed=event.get("done", 0),
+                rate=rate,
             )
         elif kind in ("step-done", "step-failed", "step-cancelled") and step in self._tasks:
             self._progress.remove_task(self._tasks.pop(step))

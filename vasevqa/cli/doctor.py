@@ -26,9 +26,20 @@ MARKS = {OK: ("ok  ", "green"), WARNING: ("look", "yellow"), BAD: ("BAD ", "red"
 @click.option("--set", "overrides", multiple=True, metavar="STEP.PARAM=VALUE", help="change a parameter")
 @click.option("--input", "inputs", multiple=True, metavar="NAME=PATH", help="give or replace an input")
 @click.option("--to", "last", metavar="STEP", help="up to this step")
-@click.option("--inputs-from", type=click.Path(path_type=Path, file_okay=False), help="paths in the recipe are relative to this folder, not to the recipe")
-@click.option("--pull/--no-pull", default=True, show_default=True, help="start a tiny pod of each image to see whether it can be pulled")
-@click.option("--upload", is_flag=True, help="inputs on this machine will be brought to the volume, as `submit --upload` does")
+@click.option(
+    "--inputs-from",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="paths in the recipe are relative to this folder, not to the recipe",
+)
+@click.option(
+    "--pull/--no-pull",
+    default=True,
+    show_default=True,
+    help="start a tiny pod of each image to see whether it can be pulled",
+)
+@click.option(
+    "--upload", is_flag=True, help="inputs on this machine will be brought to the volume, as `submit --upload` does"
+)
 @click.option("--look", hidden=True, help="look at the volume alone, for what this JSON says of a recipe")
 @click.option("--json", "as_json", is_flag=True, help="print JSON lines")
 @pass_context

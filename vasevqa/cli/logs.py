@@ -23,7 +23,15 @@ from vasevqa.pipeline.runs import find_run
 @options.place_options
 @click.option("-f", "--follow", is_flag=True, help="go on until the run ends")
 @click.option("--raw", is_flag=True, help="print the log files as they are, with the stages' JSON events")
-def logs(name: str | None, step: str | None, volume: Path, cluster: Path | None, namespace: str | None, follow: bool, raw: bool) -> None:
+def logs(
+    name: str | None,
+    step: str | None,
+    volume: Path,
+    cluster: Path | None,
+    namespace: str | None,
+    follow: bool,
+    raw: bool,
+) -> None:
     """Print the logs of RUN, or of its STEP.
 
     Without RUN, the newest run's: `vasevqa logs -f` follows what runs now.
@@ -42,7 +50,10 @@ def _print_logs(name: str | None, step: str | None, volume: Path, follow: bool, 
     offsets: dict[Path, int] = {}
     while True:
         over = run.state != "running"
-        found = sorted((run.path / "logs").glob(f"{step or '*'}-*.log"), key=lambda path: path.stat().st_ctime_ns if path not in offsets else 0)
+        found = sorted(
+            (run.path / "logs").glob(f"{step or '*'}-*.log"),
+            key=lambda path: path.stat().st_ctime_ns if path not in offsets else 0,
+        )
         for path in found:
             prefix = "" if step else f"{path.stem.rpartition('-')[0]}: "
             with open(path, "rb") as stream:

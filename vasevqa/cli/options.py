@@ -44,12 +44,16 @@ def plan_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--set", "overrides", multiple=True, metavar="STEP.PARAM=VALUE", help="change a parameter"),
         click.option("--input", "inputs", multiple=True, metavar="NAME=PATH", help="give or replace an input"),
         click.option(
-            "--inputs-from", type=click.Path(path_type=Path, file_okay=False), help="paths in the recipe are relative to this folder, not to the recipe"
+            "--inputs-from",
+            type=click.Path(path_type=Path, file_okay=False),
+            help="paths in the recipe are relative to this folder, not to the recipe",
         ),
         click.option("--from", "first", metavar="STEP", help="begin here; what this step reads must exist"),
         click.option("--to", "last", metavar="STEP", help="end here"),
         click.option("--only", multiple=True, metavar="STEP", help="only this step (may be repeated)"),
-        click.option("--refresh", multiple=True, metavar="STEP", help="make this step's artifact anew (may be repeated)"),
+        click.option(
+            "--refresh", multiple=True, metavar="STEP", help="make this step's artifact anew (may be repeated)"
+        ),
         click.option("--json", "as_json", is_flag=True, help="print JSON lines"),
     ]
     for option in reversed(options):
@@ -59,7 +63,9 @@ def plan_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def namespace_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """`--namespace NAME`."""
-    return click.option("-n", "--namespace", help="the namespace; unset: the Cluster file's, or the context's")(function)
+    return click.option("-n", "--namespace", help="the namespace; unset: the Cluster file's, or the context's")(
+        function
+    )
 
 
 def is_remote(volume: Path, cluster: Path | None, namespace: str | None) -> bool:

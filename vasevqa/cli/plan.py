@@ -58,7 +58,12 @@ def load_plan(pipeline: Pipeline, given: dict[str, Any]) -> tuple[Recipe, Plan]:
 def _remote_plan(given: dict[str, Any]) -> int:
     """`vasevqa plan` on the cluster's volume."""
     words = ["plan", "/tmp/recipe.yaml", "--inputs-from", VOLUME]  # noqa: S108 - inside the pod
-    for option, values in (("--set", given["overrides"]), ("--input", given["inputs"]), ("--only", given["only"]), ("--refresh", given["refresh"])):
+    for option, values in (
+        ("--set", given["overrides"]),
+        ("--input", given["inputs"]),
+        ("--only", given["only"]),
+        ("--refresh", given["refresh"]),
+    ):
         words += [word for value in values for word in (option, value)]
     words += options.asked(None, ("--from", given["first"]), ("--to", given["last"]), ("--json", given["as_json"]))
     return remote.answer(given["cluster"], given["namespace"], words, given["recipe"])

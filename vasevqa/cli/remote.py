@@ -26,7 +26,10 @@ def answer(cluster: Path | None, namespace: str | None, words: Sequence[str], re
     access = Access(cluster_of(cluster, namespace))
     needs_claim(access)
     manifest = render_pod(f"vasevqa-look-{os.urandom(4).hex()}", "look", access.cluster, [*words, "--volume", VOLUME])
-    manifest["spec"] |= {"serviceAccountName": access.cluster.service_account or "vasevqa", "automountServiceAccountToken": True}
+    manifest["spec"] |= {
+        "serviceAccountName": access.cluster.service_account or "vasevqa",
+        "automountServiceAccountToken": True,
+    }
     [container] = manifest["spec"]["containers"]
     if recipe is not None:
         text = recipe.read_text(encoding="utf-8")

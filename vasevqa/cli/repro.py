@@ -29,6 +29,10 @@ def repro(context: Context, name: str, step: str, volume: Path, cluster: Path | 
     place = Volume(volume.absolute())
     run = find_run(place, name)
     maker, event = started(run, step)
-    settings = load_cluster(cluster) if cluster else parse_cluster(maker.place.get("cluster", {}), str(maker.path / "place.json"))
+    settings = (
+        load_cluster(cluster)
+        if cluster
+        else parse_cluster(maker.place.get("cluster", {}), str(maker.path / "place.json"))
+    )
     words = docker_run(context.pipeline.step(step).stage, place, step, event, settings)
     click.echo(" \\\n  ".join(words))

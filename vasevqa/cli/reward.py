@@ -12,7 +12,9 @@ from vasevqa.reward import score as rewards
 @click.command()
 @click.argument("answer")
 @click.argument("truth")
-@click.option("--attribute", type=click.Choice(rewards.ATTRIBUTES), help="what was asked for; unset: inferred from TRUTH")
+@click.option(
+    "--attribute", type=click.Choice(rewards.ATTRIBUTES), help="what was asked for; unset: inferred from TRUTH"
+)
 @click.option("--question", default="", help="the question, which an answer must not just repeat")
 @click.option("--paper", is_flag=True, help="the paper's combination; TRUTH is JSON of a vase's attributes")
 @click.option("--json", "as_json", is_flag=True, help="print JSON")
@@ -32,7 +34,15 @@ def reward(answer: str, truth: str, attribute: str | None, question: str, paper:
     else:
         found = rewards.score(answer, truth, attribute, question)
     if as_json:
-        click.echo(json.dumps({"value": round(found.value, 4), "parts": {name: round(part, 4) for name, part in found.parts.items()}, "why": found.why}))
+        click.echo(
+            json.dumps(
+                {
+                    "value": round(found.value, 4),
+                    "parts": {name: round(part, 4) for name, part in found.parts.items()},
+                    "why": found.why,
+                }
+            )
+        )
         return
     click.echo(f"{found.value:.3f}  {found.why}")
     for name, part in found.parts.items():

@@ -26,7 +26,9 @@ from vasevqa.pipeline.runs import Run, all_runs, finished_run, new_run, open_run
 
 @click.command()
 @options.plan_options
-@click.option("--parallel", "--max-parallel", type=click.IntRange(1), default=2, show_default=True, help="steps side by side")
+@click.option(
+    "--parallel", "--max-parallel", type=click.IntRange(1), default=2, show_default=True, help="steps side by side"
+)
 @options.backend_option
 @options.cluster_option
 @click.option("--detach", is_flag=True, help="on Ctrl-C leave running steps to the next `run`, which adopts them")
@@ -61,8 +63,17 @@ def _run(context: Context, given: dict[str, Any]) -> int:
     if all(step.hit for step in planned.steps):
         before = finished_run(planned.volume, recipe.text, plan_rows(planned))
         if before is not None:
-            line = {"event": "nothing-to-do", "steps": len(planned.steps), "run": before.name, "report": str(before.report)}
-            click.echo(json.dumps(line) if as_json else f"Nothing to do: all {len(planned.steps)} steps are up to date. Report: {before.report}")
+            line = {
+                "event": "nothing-to-do",
+                "steps": len(planned.steps),
+                "run": before.name,
+                "report": str(before.report),
+            }
+            click.echo(
+                json.dumps(line)
+                if as_json
+                else f"Nothing to do: all {len(planned.steps)} steps are up to date. Report: {before.report}"
+            )
             return 0
     cluster = load_cluster(given["cluster"])
     planned = with_gpu_product(planned, cluster)
@@ -102,7 +113,9 @@ def _execute(planned: Plan, record: Run, backend: Backend, given: dict[str, Any]
             click.echo("error: The run was cancelled; the same command goes on where it was.", err=True)
             return 130
         if isinstance(error, Detached):
-            click.echo(f"Detached from {record.name}: its steps go on, and the same command takes them up again; `vasevqa cancel {record.name}` stops them.")
+            click.echo(
+                f"Detached from {record.name}: its steps go on, and the same command takes them up again; `vasevqa cancel {record.name}` stops them."
+            )
             return Interrupted.exit_code if given["launch"] else 0  # in the cluster: not done, start me again
         raise
     display.close()

@@ -16,10 +16,20 @@ if TYPE_CHECKING:
 @click.argument("output", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--vases", type=click.IntRange(1), default=24, show_default=True, help="vases to photograph")
 @click.option("--views", type=click.IntRange(1, 6), default=4, show_default=True, help="photographs a vase")
-@click.option("--quality-vases", type=click.IntRange(10), default=100, show_default=True, help="labelled vases a class, for train-classifier")
+@click.option(
+    "--quality-vases",
+    type=click.IntRange(10),
+    default=100,
+    show_default=True,
+    help="labelled vases a class, for train-classifier",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="another seed draws other vases")
-@click.option("--size", type=click.IntRange(96, 2048), default=288, show_default=True, help="pixels, the side of each photograph")
-@click.option("--models", is_flag=True, help="also make a tiny Qwen2.5-VL and train a tiny CLIP (about two minutes, once)")
+@click.option(
+    "--size", type=click.IntRange(96, 2048), default=288, show_default=True, help="pixels, the side of each photograph"
+)
+@click.option(
+    "--models", is_flag=True, help="also make a tiny Qwen2.5-VL and train a tiny CLIP (about two minutes, once)"
+)
 def sample(output: Path, vases: int, views: int, quality_vases: int, seed: int, size: int, models: bool) -> None:
     """Draw synthetic vases into OUTPUT: photos/, quality/, annotations.json, truth.json (and models/).
 
@@ -30,7 +40,9 @@ def sample(output: Path, vases: int, views: int, quality_vases: int, seed: int, 
 
     with make_progress("sample") as progress:
         drawn = draw_sample(output, Settings(vases, views, quality_vases, seed, size), _shown(progress, "drawing"))
-        progress.summary(f"{'drew' if drawn else 'found'} {vases} vases in {output / 'photos'} and {2 * quality_vases} labelled ones in {output / 'quality'}")
+        progress.summary(
+            f"{'drew' if drawn else 'found'} {vases} vases in {output / 'photos'} and {2 * quality_vases} labelled ones in {output / 'quality'}"
+        )
         if models:
             from vasevqa.sample.tiny_clip import train_tiny_clip
 
@@ -50,7 +62,9 @@ def _shown(progress: StageProgress, title: str) -> Callable[[str, int, int], Non
     def show(what: str, done: int, total: int) -> None:
         nonlocal phase
         if what != phase:
-            progress.start(title if what in title else f"{title}: {what}", total, "images" if what == "drawing" else "steps")
+            progress.start(
+                title if what in title else f"{title}: {what}", total, "images" if what == "drawing" else "steps"
+            )
             phase = what
         progress.advance()
 

@@ -33,7 +33,13 @@ def status(name: str | None, volume: Path, cluster: Path | None, namespace: str 
     if as_json:
         click.echo(
             json.dumps(
-                {"run": run.name, "state": run.state, "steps": steps, "runs": {other.name: other.state for other in all_runs(place)}}, ensure_ascii=False
+                {
+                    "run": run.name,
+                    "state": run.state,
+                    "steps": steps,
+                    "runs": {other.name: other.state for other in all_runs(place)},
+                },
+                ensure_ascii=False,
             )
         )
         return

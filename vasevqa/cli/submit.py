@@ -25,15 +25,31 @@ from vasevqa.spec import Pipeline
 @cluster_option
 @namespace_option
 @click.option("--set", "overrides", multiple=True, metavar="STEP.PARAM=VALUE", help="change a parameter")
-@click.option("--input", "inputs", multiple=True, metavar="NAME=PATH", help="give or replace an input; PATH is relative to the volume")
-@click.option("--upload", is_flag=True, help="first bring the recipe's inputs that are on this machine to the volume, as inputs/NAME-DIGEST")
+@click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="NAME=PATH",
+    help="give or replace an input; PATH is relative to the volume",
+)
+@click.option(
+    "--upload",
+    is_flag=True,
+    help="first bring the recipe's inputs that are on this machine to the volume, as inputs/NAME-DIGEST",
+)
 @click.option("--from", "first", metavar="STEP", help="begin here; what this step reads must exist")
 @click.option("--to", "last", metavar="STEP", help="end here")
 @click.option("--only", multiple=True, metavar="STEP", help="only this step (may be repeated)")
 @click.option("--refresh", multiple=True, metavar="STEP", help="make this step's artifact anew (may be repeated)")
-@click.option("--parallel", "--max-parallel", type=click.IntRange(1), default=2, show_default=True, help="steps side by side")
+@click.option(
+    "--parallel", "--max-parallel", type=click.IntRange(1), default=2, show_default=True, help="steps side by side"
+)
 @click.option("--detach", is_flag=True, help="start it and don't follow it")
-@click.option("--report", type=click.Path(path_type=Path, file_okay=False), help="at the end bring the run's report into this folder")
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="at the end bring the run's report into this folder",
+)
 @pass_context
 def submit(context: Context, **given: Any) -> None:
     """Run RECIPE in the cluster.
@@ -66,7 +82,12 @@ def _submit(pipeline: Pipeline, given: dict[str, Any]) -> int:
         from vasevqa.transfer import sending
 
         inputs = sending.upload_inputs(access, recipe.inputs, given["recipe"].parent)
-    launch = Launch(named(given["recipe"].read_text(encoding="utf-8"), recipe.name), recipe.name, access.cluster, _arguments(given, inputs))
+    launch = Launch(
+        named(given["recipe"].read_text(encoding="utf-8"), recipe.name),
+        recipe.name,
+        access.cluster,
+        _arguments(given, inputs),
+    )
     started = launches.start(access, launch, os.environ.get("VASEVQA_OWNER_CONFIGMAP") or launches.release(access))
     click.echo(f"{'Started' if started else 'Already running:'} {launch.name} in namespace {access.namespace}.")
     if given["detach"]:

@@ -41,7 +41,10 @@ def _moved(images: Tensor, size: int) -> Tensor:
     angle = _draw(count, -math.radians(DEGREES), math.radians(DEGREES))
     area, ratio = _draw(count, *AREA), _draw(count, math.log(RATIO[0]), math.log(RATIO[1])).exp()
     width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
-    across, down = _draw(count, -1, 1) * (1 - width), _draw(count, -1, 1) * (1 - height)  # the crop's centre; the image reaches from -1 to 1
+    across, down = (
+        _draw(count, -1, 1) * (1 - width),
+        _draw(count, -1, 1) * (1 - height),
+    )  # the crop's centre; the image reaches from -1 to 1
     width = width * (torch.rand(count) < 0.5).float().mul(-2).add(1)
     zero = torch.zeros(count)
     crop = torch.stack([torch.stack([width, zero, across], -1), torch.stack([zero, height, down], -1)], 1)

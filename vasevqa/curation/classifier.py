@@ -22,14 +22,25 @@ from vasevqa.errors import ConfigError, DataError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, which torchvision's weights expect
 MODEL_FILE = "best_image_quality_model.pth"
-ARCHITECTURES: dict[str, tuple[Callable[..., nn.Module], int]] = {"resnet50": (models.resnet50, 2048), "resnet18": (models.resnet18, 512)}
+ARCHITECTURES: dict[str, tuple[Callable[..., nn.Module], int]] = {
+    "resnet50": (models.resnet50, 2048),
+    "resnet18": (models.resnet18, 512),
+}
 
 
 def build(arch: str) -> nn.Module:
     """A ResNet with random weights and the head features-512-256-2 (ReLU, dropout 0.5 and 0.3)."""
     make, width = ARCHITECTURES[arch]
     model = make(weights=None)
-    model.fc = nn.Sequential(nn.Linear(width, 512), nn.ReLU(), nn.Dropout(0.5), nn.Linear(512, 256), nn.ReLU(), nn.Dropout(0.3), nn.Linear(256, 2))
+    model.fc = nn.Sequential(
+        nn.Linear(width, 512),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Linear(512, 256),
+        nn.ReLU(),
+        nn.Dropout(0.3),
+        nn.Linear(256, 2),
+    )
     return model
 
 
@@ -45,7 +56,9 @@ def load_backbone(model: nn.Module, arch: str, weights: str, path: Path | None) 
         try:
             state = models.get_weight(name).get_state_dict(check_hash=True)
         except Exception as error:
-            raise ConfigError(f"ImageNet weights of {arch} can't be fetched ({type(error).__name__}); give --weights FILE, or --weights none.") from None
+            raise ConfigError(
+                f"ImageNet weights of {arch} can't be fetched ({type(error).__name__}); give --weights FILE, or --weights none."
+            ) from None
     else:
         if path is None:
             raise ConfigError("--weights file needs the file: --weights-file FILE.")
@@ -54,7 +67,9 @@ def load_backbone(model: nn.Module, arch: str, weights: str, path: Path | None) 
     own = model.state_dict()
     wrong = [name for name, value in fitting.items() if name not in own or own[name].shape != value.shape]
     if wrong or not fitting:
-        raise DataError(f"{path or weights} holds no weights of {arch} ({wrong[0] if wrong else 'nothing'} doesn't fit); choose the right --arch.")
+        raise DataError(
+            f"{path or weights} holds no weights of {arch} ({wrong[0] if wrong else 'nothing'} doesn't fit); choose the right --arch."
+        )
     model.load_state_dict(fitting, strict=False)
 
 
@@ -70,11 +85,24 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise DataError(f"There is no model file {path}; check --model-path.") from None
     except PermissionError:
         raise
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError, TypeError) as error:
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        OSError,
+        AttributeError,
+        TypeError,
+    ) as error:
         with open(path, "rb") as stream:
             serialized = stream.read(2)[:1] in (b"P", b"\x80")  # a zip archive or a pickle, as torch.save writes them
         unsafe = serialized and ("weights_only" in str(error) or "Unsupported" in str(error))
-        why = "it holds objects other than tensors, which are not loaded for safety" if unsafe else "it is damaged or no PyTorch checkpoint"
+        why = (
+            "it holds objects other than tensors, which are not loaded for safety"
+            if unsafe
+            else "it is damaged or no PyTorch checkpoint"
+        )
         raise DataError(f"{path} can't be loaded: {why}; save the model's state_dict again.") from None
     except Exception as error:  # safetensors has its own error
         raise DataError(f"{path} can't be loaded ({type(error).__name__}); copy it again.") from None
@@ -137,7 +165,9 @@ def load_classifier(where: Path, device: torch.device) -> Classifier:
         model.load_state_dict(state)
     except RuntimeError as error:
         detail = str(error).splitlines()[1].strip()[:160] if len(str(error).splitlines()) > 1 else str(error)[:160]
-        raise DataError(f"{path} doesn't fit {arch} with this project's head ({detail}); train it with train-classifier.") from None
+        raise DataError(
+            f"{path} doesn't fit {arch} with this project's head ({detail}); train it with train-classifier."
+        ) from None
     model = model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     return Classifier(model, arch, int(loaded.get("image_size", 224)), float(loaded.get("temperature", 1.0)), device)
 

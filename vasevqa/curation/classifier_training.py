@@ -60,10 +60,14 @@ def load_data(folder: Path, size: int, workers: int, scratch: Path | None, on_im
     found: list[tuple[int, Found]] = []
     for label in (0, 1):
         if not (folder / str(label)).is_dir():
-            raise DataError(f"{folder} has no folder '{label}'; low-quality images belong in 0/, high-quality ones in 1/.")
+            raise DataError(
+                f"{folder} has no folder '{label}'; low-quality images belong in 0/, high-quality ones in 1/."
+            )
         inside = list(find_images(folder / str(label)))
         if not inside:
-            raise DataError(f"{folder / str(label)} holds no image; low-quality images belong in 0/, high-quality ones in 1/.")
+            raise DataError(
+                f"{folder / str(label)} holds no image; low-quality images belong in 0/, high-quality ones in 1/."
+            )
         found += [(label, Found(item.path, f"{label}/{item.name}", item.problem)) for item in inside]
     side = round(size * 256 / 224)
     store = _store(len(found), side, scratch)
@@ -83,7 +87,9 @@ def load_data(folder: Path, size: int, workers: int, scratch: Path | None, on_im
     for label in (0, 1):
         if not (labels == label).any():
             raise DataError(f"None of the images in {folder / str(label)} can be read; check the files.")
-    return Data(names, labels, store[: len(names)], quarantine_rows(loader.quarantined), {"decode": loader.seconds["wait"]})
+    return Data(
+        names, labels, store[: len(names)], quarantine_rows(loader.quarantined), {"decode": loader.seconds["wait"]}
+    )
 
 
 def _store(count: int, side: int, scratch: Path | None) -> Tensor:
@@ -105,12 +111,17 @@ def split(names: Sequence[str], labels: Tensor, pattern: str | None, seed: int) 
     for label in (0, 1):
         mine = sorted(key for key, rows in groups.items() if round(float(labels[rows].float().mean()) + 1e-9) == label)
         if len(mine) < 3:
-            raise DataError(f"Class {label} has images of {len(mine)} vases, and training, validation and test need one each; add images to {label}/.")
+            raise DataError(
+                f"Class {label} has images of {len(mine)} vases, and training, validation and test need one each; add images to {label}/."
+            )
         random.Random(f"{seed}-{label}").shuffle(mine)
         total = sum(len(groups[key]) for key in mine)
         wanted = {"val": 0.1 * total, "test": 0.1 * total}
         for key in mine:
-            part = next((part for part in ("val", "test") if sum(1 for i in parts[part] if labels[i] == label) < wanted[part]), "train")
+            part = next(
+                (part for part in ("val", "test") if sum(1 for i in parts[part] if labels[i] == label) < wanted[part]),
+                "train",
+            )
             parts[part] += groups[key]
         if not any(labels[index] == label for index in parts["train"]):
             raise DataError(f"Class {label} has too few vases to split; add images to {label}/.")
@@ -138,7 +149,9 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay)
+        self.optimizer = torch.optim.Adam(
+            self.model.parameters(), lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay
+        )
         counts = torch.bincount(self.data.labels[self.parts["train"]], minlength=2).float()
         # Rare classes count for more, so that the loss doesn't reward guessing the common one.
         self.loss = nn.CrossEntropyLoss(weight=(counts.sum() / (2 * counts)).to(self.device))
@@ -147,7 +160,9 @@ class Trainer:
     def finished(self) -> bool:
         """All epochs are done, or the validation loss hasn't improved for `patience` epochs."""
         done = len(self.history)
-        return done >= self.settings.epochs or (self.settings.patience > 0 and done - 1 - self.best.get("epoch", done) >= self.settings.patience)
+        return done >= self.settings.epochs or (
+            self.settings.patience > 0 and done - 1 - self.best.get("epoch", done) >= self.settings.patience
+        )
 
     def rate(self, epoch: int) -> float:
         """The learning rate of an epoch: linear warm-up, then a cosine to a hundredth (or constant)."""
@@ -167,7 +182,9 @@ class Trainer:
             group["lr"] = self.rate(number)
         self.model.train()
         order = torch.tensor(self.parts["train"])[torch.randperm(len(self.parts["train"]))]
-        total = torch.zeros((), dtype=torch.float64, device=self.device)  # read once an epoch: each look would make a GPU wait
+        total = torch.zeros(
+            (), dtype=torch.float64, device=self.device
+        )  # read once an epoch: each look would make a GPU wait
         # A last batch of one image would stop batch normalization.
         chunks = [chunk for chunk in order.split(self.settings.batch_size) if len(chunk) > 1 or len(order) == 1]
         for chunk in chunks:
@@ -214,7 +231,12 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """Everything that the next epoch depends on, as tensors and plain values."""
-        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "history": self.history, "best": self.best}
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "history": self.history,
+            "best": self.best,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from `state()`."""

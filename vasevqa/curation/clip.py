@@ -104,7 +104,9 @@ class _HuggingFace:
 
     def texts(self, prompts: list[str]) -> Tensor:
         length = self._model.config.text_config.max_position_embeddings
-        tokens = self._tokenizer(prompts, padding="max_length", truncation=True, max_length=length, return_tensors="pt").to(self._device)
+        tokens = self._tokenizer(
+            prompts, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+        ).to(self._device)
         features: Tensor = self._model.text_projection(self._model.text_model(**tokens).pooler_output)
         return features
 
@@ -126,9 +128,13 @@ def load_clip(where: Path, device: torch.device, precision: str = "auto", cache_
             return _open_clip_folder(where, device, precision)
         if (where / "config.json").is_file():
             return _hugging_face(str(where), where, device, precision, {"local_files_only": True})
-        raise ConfigError(f"{where} is no CLIP model: neither config.json (Hugging Face) nor open_clip_config.json (open_clip) is there.")
+        raise ConfigError(
+            f"{where} is no CLIP model: neither config.json (Hugging Face) nor open_clip_config.json (open_clip) is there."
+        )
     if where.exists():
-        raise ConfigError(f"{where} is a file; give the folder of the CLIP model that holds its configuration and weights.")
+        raise ConfigError(
+            f"{where} is a file; give the folder of the CLIP model that holds its configuration and weights."
+        )
     return _from_hub(str(where), device, precision, cache_dir)
 
 
@@ -136,7 +142,9 @@ def model_digest(where: Path) -> str:
     """What stands for a model's content: the digest of the names and contents of its files; of a hub id, the id."""
     if not where.is_dir():
         return f"hub:{where}"
-    return files.digest_json({path.name: files.digest_file(path) for path in sorted(where.iterdir()) if path.is_file()})[:32]
+    return files.digest_json(
+        {path.name: files.digest_file(path) for path in sorted(where.iterdir()) if path.is_file()}
+    )[:32]
 
 
 def _weights(folder: Path, names: tuple[str, ...]) -> Path:
@@ -171,40 +179,67 @@ def _open_clip_folder(folder: Path, device: torch.device, precision: str) -> Cli
         open_clip.load_checkpoint(model, str(weights), strict=True, weights_only=True)
         tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
     except Exception as error:  # open_clip, torch and safetensors each raise their own kinds
-        raise DataError(f"The open_clip model in {folder} can't be loaded ({_first_line(error)}); copy it again or check its configuration.") from None
+        raise DataError(
+            f"The open_clip model in {folder} can't be loaded ({_first_line(error)}); copy it again or check its configuration."
+        ) from None
     preprocess = Preprocess(
-        int(size[0] if isinstance(size, list) else size), tuple(preprocess_cfg.get("mean", OPENAI_MEAN)), tuple(preprocess_cfg.get("std", OPENAI_STD))
+        int(size[0] if isinstance(size, list) else size),
+        tuple(preprocess_cfg.get("mean", OPENAI_MEAN)),
+        tuple(preprocess_cfg.get("std", OPENAI_STD)),
     )
-    return ClipModel(folder.name, model_digest(folder), preprocess, device, precision, _OpenClip(model, tokenizer, device, precision))
+    return ClipModel(
+        folder.name, model_digest(folder), preprocess, device, precision, _OpenClip(model, tokenizer, device, precision)
+    )
 
 
-def _hugging_face(source: str, folder: Path | None, device: torch.device, precision: str, how: dict[str, Any]) -> ClipModel:
+def _hugging_face(
+    source: str, folder: Path | None, device: torch.device, precision: str, how: dict[str, Any]
+) -> ClipModel:
     from transformers import CLIPModel, CLIPTokenizer
 
     if folder is not None:
         config = _read_config(folder / "config.json")
         if config.get("model_type") != "clip":
-            raise ConfigError(f"{folder} holds a model of type '{config.get('model_type')}', not clip; give a CLIP model.")
+            raise ConfigError(
+                f"{folder} holds a model of type '{config.get('model_type')}', not clip; give a CLIP model."
+            )
         _weights(folder, ("model.safetensors", "model.safetensors.index.json"))
     try:
-        model = CLIPModel.from_pretrained(source, use_safetensors=True, dtype=torch.float32, trust_remote_code=False, **how)
+        model = CLIPModel.from_pretrained(
+            source, use_safetensors=True, dtype=torch.float32, trust_remote_code=False, **how
+        )
         tokenizer = CLIPTokenizer.from_pretrained(source, trust_remote_code=False, **how)
         preprocess = _hf_preprocess(source, folder, model.config.vision_config.image_size, how)
     except Exception as error:
-        raise DataError(f"The CLIP model {source} can't be loaded ({_first_line(error)}); copy the whole model folder, or check the hub id.") from None
+        raise DataError(
+            f"The CLIP model {source} can't be loaded ({_first_line(error)}); copy the whole model folder, or check the hub id."
+        ) from None
     digest = model_digest(folder) if folder else f"hub:{source}@{how.get('revision') or 'main'}"
-    return ClipModel(Path(source).name, digest, preprocess, device, precision, _HuggingFace(model, tokenizer, device, precision))
+    return ClipModel(
+        Path(source).name, digest, preprocess, device, precision, _HuggingFace(model, tokenizer, device, precision)
+    )
 
 
 def _hf_preprocess(source: str, folder: Path | None, size: int, how: dict[str, Any]) -> Preprocess:
     if folder is not None:
-        path = next((folder / name for name in ("preprocessor_config.json", "processor_config.json") if (folder / name).is_file()), None)
+        path = next(
+            (
+                folder / name
+                for name in ("preprocessor_config.json", "processor_config.json")
+                if (folder / name).is_file()
+            ),
+            None,
+        )
         if path is None:
             return Preprocess(size)
     else:
         from huggingface_hub import hf_hub_download
 
-        path = Path(hf_hub_download(source, "preprocessor_config.json", revision=how.get("revision"), cache_dir=how.get("cache_dir")))
+        path = Path(
+            hf_hub_download(
+                source, "preprocessor_config.json", revision=how.get("revision"), cache_dir=how.get("cache_dir")
+            )
+        )
     config = _read_config(path)
     config = config.get("image_processor", config)
     return Preprocess(size, tuple(config.get("image_mean", OPENAI_MEAN)), tuple(config.get("image_std", OPENAI_STD)))
@@ -214,25 +249,40 @@ def _from_hub(name: str, device: torch.device, precision: str, cache_dir: str | 
     import open_clip
 
     if os.environ.get("HF_HUB_OFFLINE") == "1":
-        raise ConfigError(f"There is no folder {name}, and HF_HUB_OFFLINE=1 forbids asking a hub; give the path of a model folder.")
+        raise ConfigError(
+            f"There is no folder {name}, and HF_HUB_OFFLINE=1 forbids asking a hub; give the path of a model folder."
+        )
     plain, _, revision = name.removeprefix("hf-hub:").partition("@")
     architecture, _, tag = plain.partition("/")
     if architecture in open_clip.list_models() and tag in open_clip.list_pretrained_tags_by_model(architecture):
         quick = tag == "openai" and not architecture.endswith("-quickgelu")
-        model, _, transform = open_clip.create_model_and_transforms(architecture, pretrained=tag, force_quick_gelu=quick, cache_dir=cache_dir)
+        model, _, transform = open_clip.create_model_and_transforms(
+            architecture, pretrained=tag, force_quick_gelu=quick, cache_dir=cache_dir
+        )
         normalize = transform.transforms[-1]
         preprocess = Preprocess(
             int(model.visual.image_size[0] if isinstance(model.visual.image_size, tuple) else model.visual.image_size),
             tuple(normalize.mean),
             tuple(normalize.std),
         )
-        return ClipModel(plain, f"hub:{plain}", preprocess, device, precision, _OpenClip(model, open_clip.get_tokenizer(architecture), device, precision))
+        return ClipModel(
+            plain,
+            f"hub:{plain}",
+            preprocess,
+            device,
+            precision,
+            _OpenClip(model, open_clip.get_tokenizer(architecture), device, precision),
+        )
     from huggingface_hub import file_exists, snapshot_download
 
     try:
         is_open_clip = file_exists(plain, "open_clip_config.json", revision=revision or None)
         patterns = ["open_clip_config.json", "open_clip_model.safetensors", "*.txt", "tokenizer*", "vocab.json"]
-        folder = Path(snapshot_download(plain, revision=revision or None, cache_dir=cache_dir, allow_patterns=patterns)) if is_open_clip else None
+        folder = (
+            Path(snapshot_download(plain, revision=revision or None, cache_dir=cache_dir, allow_patterns=patterns))
+            if is_open_clip
+            else None
+        )
     except Exception as error:
         raise ConfigError(
             f"The hub has no answer for {name} ({_first_line(error)}); give the path of a model folder, or check the id and the network."
@@ -243,4 +293,6 @@ def _from_hub(name: str, device: torch.device, precision: str, cache_dir: str | 
 
 
 def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200] if str(error).strip() else ''}".rstrip(": ")
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200] if str(error).strip() else ''}".rstrip(
+        ": "
+    )

@@ -23,14 +23,20 @@ def resolve_device(name: str) -> torch.device:
         if torch.cuda.is_available():
             return torch.device("cuda:0")
         if int(os.environ.get("VASEVQA_GPUS") or 0) > 0:
-            raise DeviceError("The step asked for a GPU and CUDA finds none on this node; check the driver, or say `device: cpu` to go on without.")
+            raise DeviceError(
+                "The step asked for a GPU and CUDA finds none on this node; check the driver, or say `device: cpu` to go on without."
+            )
         return torch.device("cpu")
     kind, _, index = name.partition(":")
     if kind != "cuda" or (index and not index.isdigit()):
         raise ConfigError(f"There is no device called '{name}'; use auto, cpu, cuda or cuda:N.")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if int(index or 0) >= count:
-        have = f"this machine has {count} ({', '.join(f'cuda:{number}' for number in range(count))})" if count else "this machine has no CUDA device"
+        have = (
+            f"this machine has {count} ({', '.join(f'cuda:{number}' for number in range(count))})"
+            if count
+            else "this machine has no CUDA device"
+        )
         raise DeviceError(f"Device {name} is not available: {have}; use --device cpu, or run where the GPU is.")
     return torch.device("cuda", int(index or 0))
 

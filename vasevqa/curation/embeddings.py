@@ -27,7 +27,9 @@ def stamp(path: Path) -> str:
     return f"{status.st_size}-{status.st_mtime_ns}"
 
 
-def save(writing: Writer, name: str, names: list[str], stamps: list[str], features: Tensor, header: dict[str, str]) -> None:
+def save(
+    writing: Writer, name: str, names: list[str], stamps: list[str], features: Tensor, header: dict[str, str]
+) -> None:
     """Write features (N, D) with the names of their images and `header`, which says what made them."""
     from safetensors.torch import save as to_bytes
 

@@ -43,7 +43,9 @@ class Loader:
     'decode' (summed over workers) and 'wait' (of the consumer, for pixels).
     """
 
-    def __init__(self, found: Iterable[Found], transform: Transform, batch_size: int, workers: int = 0, cover: int | None = None) -> None:
+    def __init__(
+        self, found: Iterable[Found], transform: Transform, batch_size: int, workers: int = 0, cover: int | None = None
+    ) -> None:
         self._found = found
         self._transform = transform
         self._batch_size = batch_size
@@ -98,4 +100,8 @@ class Loader:
 
 
 def _batch(ready: list[tuple[Found, torch.Tensor]]) -> Batch:
-    return Batch([found.name for found, _ in ready], [found.path for found, _ in ready], torch.stack([pixels for _, pixels in ready]))
+    return Batch(
+        [found.name for found, _ in ready],
+        [found.path for found, _ in ready],
+        torch.stack([pixels for _, pixels in ready]),
+    )

@@ -29,7 +29,11 @@ def earlier_rows(path: Path) -> list[dict[str, Any]]:
     """The image rows of an earlier filtering report, those that it had itself kept from before included."""
     report = read_report(path)
     rows = [*report.get("earlier_images", []), *report.get("images", [])]
-    return [row for row in rows if isinstance(row, dict) and isinstance(row.get("name"), str) and isinstance(row.get("accepted"), bool)]
+    return [
+        row
+        for row in rows
+        if isinstance(row, dict) and isinstance(row.get("name"), str) and isinstance(row.get("accepted"), bool)
+    ]
 
 
 def remove_ours(output: _Output, name: str) -> None:

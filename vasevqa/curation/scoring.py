@@ -57,14 +57,22 @@ def load_prompts(path: Path | None) -> Prompts:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}" if mark else "it is not UTF-8 text"
-        raise ConfigError(f"The prompts file {path} can't be read ({where}); it holds two lists of sentences, `high` and `low`.") from None
+        raise ConfigError(
+            f"The prompts file {path} can't be read ({where}); it holds two lists of sentences, `high` and `low`."
+        ) from None
     for side in ("high", "low"):
         sentences = loaded.get(side) if isinstance(loaded, dict) else None
-        if not isinstance(sentences, list) or not sentences or not all(isinstance(sentence, str) and sentence.strip() for sentence in sentences):
+        if (
+            not isinstance(sentences, list)
+            or not sentences
+            or not all(isinstance(sentence, str) and sentence.strip() for sentence in sentences)
+        ):
             raise ConfigError(f"The prompts file {path} needs a list of sentences called `{side}`.")
     unknown = set(loaded) - {"high", "low"}
     if unknown:
-        raise ConfigError(f"The prompts file {path} has '{sorted(unknown)[0]}', which isn't known; it holds the lists `high` and `low` only.")
+        raise ConfigError(
+            f"The prompts file {path} has '{sorted(unknown)[0]}', which isn't known; it holds the lists `high` and `low` only."
+        )
     return Prompts(tuple(loaded["high"]), tuple(loaded["low"]))
 
 
@@ -89,14 +97,21 @@ def score(images: Tensor, high: Tensor, low: Tensor) -> Scores:
     The mean of a side's features is taken before it is normalized, so that a prompt with a long feature counts for more,
     as in the original's quality filter.
     """
-    from torch.nn.functional import normalize  # here: select-views needs this module's statistics, and torch takes seconds
+    from torch.nn.functional import (
+        normalize,
+    )  # here: select-views needs this module's statistics, and torch takes seconds
 
     pictures = normalize(images.float(), dim=-1)
     sides = []
     for side in (high.float(), low.float()):
         sides.append((pictures @ normalize(side.mean(0), dim=-1), (pictures @ normalize(side, dim=-1).T).argmax(-1)))
     (to_high, nearest_high), (to_low, nearest_low) = sides
-    return Scores(*(part.double().numpy() if part.dtype.is_floating_point else part.numpy() for part in (to_high, to_low, nearest_high, nearest_low)))
+    return Scores(
+        *(
+            part.double().numpy() if part.dtype.is_floating_point else part.numpy()
+            for part in (to_high, to_low, nearest_high, nearest_low)
+        )
+    )
 
 
 def statistics(values: Sequence[float] | np.ndarray) -> dict[str, float]:
@@ -110,7 +125,9 @@ def statistics(values: Sequence[float] | np.ndarray) -> dict[str, float]:
         "max": numbers.max(),
         "median": np.median(numbers),
     }
-    return {name: float(value) for name, value in found.items()} | {f"p{percent}": float(np.percentile(numbers, percent)) for percent in PERCENTILES}
+    return {name: float(value) for name, value in found.items()} | {
+        f"p{percent}": float(np.percentile(numbers, percent)) for percent in PERCENTILES
+    }
 
 
 def recommendations(values: Sequence[float] | np.ndarray) -> list[dict[str, Any]]:
@@ -153,7 +170,9 @@ def report_lines(stats: dict[str, float], advice: list[dict[str, Any]]) -> list[
         f"{int(stats['count'])} images: mean {stats['mean']:.4f}, std {stats['std']:.4f}, min {stats['min']:.4f}, median {stats['median']:.4f}, max {stats['max']:.4f}",
         "percentiles: " + ", ".join(f"{percent}% {stats[f'p{percent}']:.4f}" for percent in PERCENTILES),
     ]
-    return lines + [f"{item['name']:>12}: --threshold {item['threshold']:.4f} keeps {item['keeps']:.0%}" for item in advice]
+    return lines + [
+        f"{item['name']:>12}: --threshold {item['threshold']:.4f} keeps {item['keeps']:.0%}" for item in advice
+    ]
 
 
 def choose(threshold: float | None, advice: list[dict[str, Any]]) -> tuple[float, str]:

@@ -18,7 +18,14 @@ from typing import Any
 ATTRIBUTES = ("fabric", "technique", "shape", "provenance", "date", "attribution", "decoration", "caption")
 IDS = ("vase_id", "vase", "id", "uuid")
 SUFFIXES = (".json", ".jsonl", ".csv", ".tsv")
-ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "model": "assistant", "system": "system"}
+ROLES = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "model": "assistant",
+    "system": "system",
+}
 ALIASES = {"shape_name": "shape"}
 MAX_BYTES = 2 << 30
 TAG = "<image>"
@@ -55,12 +62,18 @@ def read_annotations(path: Path) -> tuple[list[Record], list[Problem]]:
     problems: list[Problem] = []
     sources = _sources(path)
     if not sources:
-        problems.append(Problem("unreadable file", str(path), f"the folder holds no annotation file ({', '.join(SUFFIXES)})"))
+        problems.append(
+            Problem("unreadable file", str(path), f"the folder holds no annotation file ({', '.join(SUFFIXES)})")
+        )
     for name, source in sources:
         try:
             entries = list(_entries(name, _text(source), problems))
         except (ValueError, RecursionError) as error:
-            problems.append(Problem("unreadable file", name, "nested too deeply" if isinstance(error, RecursionError) else str(error)))
+            problems.append(
+                Problem(
+                    "unreadable file", name, "nested too deeply" if isinstance(error, RecursionError) else str(error)
+                )
+            )
             continue
         for where, entry in entries:
             records += _record(where, entry, problems)
@@ -71,8 +84,14 @@ def _sources(path: Path) -> list[tuple[str, Path]]:
     """Annotation files by their name below `path`; hidden ones (an editor's, a Mac's) are nobody's annotations."""
     if not path.is_dir():
         return [(path.name, path)]
-    found = [(entry.relative_to(path), entry) for entry in path.rglob("*") if entry.suffix.lower() in SUFFIXES and entry.is_file()]
-    return sorted((name.as_posix(), entry) for name, entry in found if not any(part.startswith(".") for part in name.parts))
+    found = [
+        (entry.relative_to(path), entry)
+        for entry in path.rglob("*")
+        if entry.suffix.lower() in SUFFIXES and entry.is_file()
+    ]
+    return sorted(
+        (name.as_posix(), entry) for name, entry in found if not any(part.startswith(".") for part in name.parts)
+    )
 
 
 def _text(path: Path) -> str:
@@ -102,9 +121,16 @@ def _entries(name: str, text: str, problems: list[Problem]) -> Iterator[tuple[st
         try:
             loaded = json.loads(text)
         except json.JSONDecodeError as error:
-            problems.append(Problem("broken JSON", f"{name}, line {error.lineno}", f"{error.msg} (column {error.colno})"))
+            problems.append(
+                Problem("broken JSON", f"{name}, line {error.lineno}", f"{error.msg} (column {error.colno})")
+            )
             return
-        if isinstance(loaded, dict) and not {_key(key) for key in loaded} & {*ATTRIBUTES, "images", "conversations", "messages"}:
+        if isinstance(loaded, dict) and not {_key(key) for key in loaded} & {
+            *ATTRIBUTES,
+            "images",
+            "conversations",
+            "messages",
+        }:
             loaded = [{"vase_id": key, **value} if isinstance(value, dict) else value for key, value in loaded.items()]
         elif isinstance(loaded, dict):
             loaded = [loaded]
@@ -136,7 +162,9 @@ def _table(name: str, text: str, problems: list[Problem]) -> Iterator[tuple[str,
             header = [_key(cell) for cell in cells]
             _check_header(header)
         elif len(cells) != len(header):
-            problems.append(Problem("broken row", where, f"it has {len(cells)} columns, the first line has {len(header)}"))
+            problems.append(
+                Problem("broken row", where, f"it has {len(cells)} columns, the first line has {len(header)}")
+            )
         else:
             yield where, dict(zip(header, cells, strict=True))
     if not header:
@@ -179,7 +207,9 @@ def _record(where: str, entry: Any, problems: list[Problem]) -> Iterator[Record]
     if not attributes and not turns:
         problems.append(Problem("empty row", where, "neither attributes nor a conversation with answers"))
     elif vase is None and not images:
-        problems.append(Problem("row without an image", where, f"it names neither images nor a vase ({', '.join(IDS)})"))
+        problems.append(
+            Problem("row without an image", where, f"it names neither images nor a vase ({', '.join(IDS)})")
+        )
     else:
         yield Record(where, vase, images, attributes, turns)
 

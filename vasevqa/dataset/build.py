@@ -52,7 +52,13 @@ class _Job:
         self.problems.append(Problem(kind, where, what))
 
 
-def build(params: Mapping[str, Any], options: Mapping[str, Any], inputs: Mapping[str, Path], output: Output, progress: Progress) -> None:
+def build(
+    params: Mapping[str, Any],
+    options: Mapping[str, Any],
+    inputs: Mapping[str, Path],
+    output: Output,
+    progress: Progress,
+) -> None:
     """Write the rows, their images and the report to `output`. DataError if nothing is left."""
     prefix, root = _image_prefix(output, options["image_root"])
     questions = load_questions(inputs.get("questions"))
@@ -127,7 +133,9 @@ def _pictures(folder: Path, job: _Job, workers: int, progress: Progress) -> tupl
     pictures, hashes = [], []
     with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
         for begin in range(0, len(found), 1024):
-            for one, result in zip(found[begin : begin + 1024], pool.map(_hash, found[begin : begin + 1024]), strict=True):
+            for one, result in zip(
+                found[begin : begin + 1024], pool.map(_hash, found[begin : begin + 1024]), strict=True
+            ):
                 progress.advance()
                 if isinstance(result, str):
                     job.quarantined.append({"name": one.name, "reason": result})
@@ -135,7 +143,9 @@ def _pictures(folder: Path, job: _Job, workers: int, progress: Progress) -> tupl
                 pictures.append(Picture(one, file_names.vase_group(one.name, pattern).lower()))
                 hashes.append(result)
     if not pictures:
-        raise DataError(f"None of the {len(found)} images in {folder} can be read (first: {job.quarantined[0]['reason']}); check the files.")
+        raise DataError(
+            f"None of the {len(found)} images in {folder} can be read (first: {job.quarantined[0]['reason']}); check the files."
+        )
     return pictures, np.stack(hashes)
 
 
@@ -193,7 +203,11 @@ def _join(pictures: list[Picture], records: list[Record], inputs: Mapping[str, P
     """Give each picture the records of its vase; returns conversations. Problems are rows without images and images without rows."""
     annotations = inputs["annotations"]
     index = _Index(
-        pictures, [annotations if annotations.is_dir() else annotations.parent, *(inputs[name] for name in ("images", "accepted") if name in inputs)]
+        pictures,
+        [
+            annotations if annotations.is_dir() else annotations.parent,
+            *(inputs[name] for name in ("images", "accepted") if name in inputs),
+        ],
     )
     spoken: set[int] = set()
     conversations = []
@@ -255,7 +269,9 @@ def _split(pictures: list[Picture], conversations: list[Conversation], pairs: li
     told = {number for conversation in conversations for number in conversation.pictures}
     grouped = splits.groups(len(pictures), marks, pairs)
     grouped = [group for group in grouped if any(pictures[number].records or number in told for number in group)]
-    sides = splits.split([len(group) for group in grouped], job.params["val_fraction"], job.params["eval_fraction"], job.params["seed"])
+    sides = splits.split(
+        [len(group) for group in grouped], job.params["val_fraction"], job.params["eval_fraction"], job.params["seed"]
+    )
     for group, side in zip(grouped, sides, strict=True):
         for number in group:
             pictures[number].side = side
@@ -264,7 +280,9 @@ def _split(pictures: list[Picture], conversations: list[Conversation], pairs: li
             job.notes.append(f"{len(grouped)} groups of vases are too few for a split '{side}', which is empty")
 
 
-def _rows(pictures: list[Picture], conversations: list[Conversation], questions: Questions, job: _Job, prefix: str) -> dict[str, list[dict[str, Any]]]:
+def _rows(
+    pictures: list[Picture], conversations: list[Conversation], questions: Questions, job: _Job, prefix: str
+) -> dict[str, list[dict[str, Any]]]:
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in FILES}
     system = [{"role": "system", "content": questions.system}] if questions.system else []
 
@@ -289,26 +307,45 @@ def _rows(pictures: list[Picture], conversations: list[Conversation], questions:
         for record in picture.records:
             for attribute, value in record.attributes.items():
                 if known.setdefault(attribute, value) != value:
-                    job.problem("contradiction", record.where, f"{attribute} of {picture.vase} is '{value}' here and '{known[attribute]}' before")
+                    job.problem(
+                        "contradiction",
+                        record.where,
+                        f"{attribute} of {picture.vase} is '{value}' here and '{known[attribute]}' before",
+                    )
         # Drawn for the picture alone: another picture more or less changes nothing for this one.
         rng = random.Random(f"{job.params['seed']}-{picture.found.name}")
-        asked = [attribute for attribute in known if attribute in questions.ask and (attribute != "caption" or job.params["include_captions"])]
+        asked = [
+            attribute
+            for attribute in known
+            if attribute in questions.ask and (attribute != "caption" or job.params["include_captions"])
+        ]
         chosen = {attribute: rng.choice(questions.ask[attribute]) for attribute in asked}
         short = [attribute for attribute in asked if attribute != "caption"]
         if job.params["max_questions"] is not None and len(short) > job.params["max_questions"]:
             kept = set(rng.sample(short, job.params["max_questions"]))
             asked = [attribute for attribute in asked if attribute in kept or attribute == "caption"]
         for attribute in asked:
-            messages = [{"role": "user", "content": TAG + chosen[attribute]}, {"role": "assistant", "content": known[attribute]}]
+            messages = [
+                {"role": "user", "content": TAG + chosen[attribute]},
+                {"role": "assistant", "content": known[attribute]},
+            ]
             add(picture.side, messages, [f"{prefix}/{picture.found.name}"], picture.vase, attribute)
     for conversation in conversations:
         first = pictures[conversation.pictures[0]]
         messages = [{"role": role, "content": text} for role, text in conversation.turns]
-        add(first.side, messages, [f"{prefix}/{pictures[number].found.name}" for number in conversation.pictures], first.vase, "")
+        add(
+            first.side,
+            messages,
+            [f"{prefix}/{pictures[number].found.name}" for number in conversation.pictures],
+            first.vase,
+            "",
+        )
     return rows
 
 
-def _write(rows: dict[str, list[dict[str, Any]]], pictures: list[Picture], prefix: str, output: Output, progress: Progress) -> int:
+def _write(
+    rows: dict[str, list[dict[str, Any]]], pictures: list[Picture], prefix: str, output: Output, progress: Progress
+) -> int:
     """Place the images that rows name, then write the rows; returns the number of images."""
     wanted = {image for name in FILES for row in rows[name] for image in row["images"]}
     used = [picture for picture in pictures if f"{prefix}/{picture.found.name}" in wanted]
@@ -323,7 +360,14 @@ def _write(rows: dict[str, list[dict[str, Any]]], pictures: list[Picture], prefi
     return len(used)
 
 
-def _report(rows: dict[str, list[dict[str, Any]]], pictures: list[Picture], pairs: list[tuple[int, int]], job: _Job, output: Output, root: str) -> None:
+def _report(
+    rows: dict[str, list[dict[str, Any]]],
+    pictures: list[Picture],
+    pairs: list[tuple[int, int]],
+    job: _Job,
+    output: Output,
+    root: str,
+) -> None:
     listed: dict[str, list[dict[str, str]]] = defaultdict(list)
     counts = Counter(problem.kind for problem in job.problems)
     for problem in job.problems:
@@ -335,11 +379,16 @@ def _report(rows: dict[str, list[dict[str, Any]]], pictures: list[Picture], pair
         {
             "image_root": root,
             "rows": {name: len(found) for name, found in rows.items()},
-            "attributes": {name: dict(sorted(Counter(row["attribute"] or "conversation" for row in found).items())) for name, found in rows.items()},
+            "attributes": {
+                name: dict(sorted(Counter(row["attribute"] or "conversation" for row in found).items()))
+                for name, found in rows.items()
+            },
             "vases": {name: len(found) for name, found in sides.items()},
             "vase_ids": sides,
             "images": len(pictures),
-            "near_duplicates": [[pictures[one].found.name, pictures[other].found.name] for one, other in pairs[:LISTED]],
+            "near_duplicates": [
+                [pictures[one].found.name, pictures[other].found.name] for one, other in pairs[:LISTED]
+            ],
             "near_duplicate_pairs": len(pairs),
             "problems": dict(sorted(counts.items())),
             "problem_list": dict(listed),

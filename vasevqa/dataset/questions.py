@@ -30,7 +30,9 @@ def load_questions(path: Path | None) -> Questions:
         loaded: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
-        raise ConfigError(f'{path}{f", line {mark.line + 1}" if mark else ""} is not valid YAML; write attribute: ["question", ...], in quotes.') from None
+        raise ConfigError(
+            f'{path}{f", line {mark.line + 1}" if mark else ""} is not valid YAML; write attribute: ["question", ...], in quotes.'
+        ) from None
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path} is no mapping; write attribute: [question, ...].")
     ask: dict[str, tuple[str, ...]] = {}
@@ -39,7 +41,11 @@ def load_questions(path: Path | None) -> Questions:
             continue
         if key not in ATTRIBUTES:
             raise ConfigError(f"{path}: there is no attribute '{key}'.{nearest(str(key), [*ATTRIBUTES, 'system'])}")
-        if not isinstance(value, list) or not value or not all(isinstance(item, str) and item.strip() for item in value):
+        if (
+            not isinstance(value, list)
+            or not value
+            or not all(isinstance(item, str) and item.strip() for item in value)
+        ):
             raise ConfigError(f"{path}: {key} needs a list of questions, such as [What is the {key} of this vase?].")
         if any("<image>" in item for item in value):
             raise ConfigError(f"{path}: {key}: leave <image> out, it is put in front of every question.")

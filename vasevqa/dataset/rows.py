@@ -39,14 +39,22 @@ def check_rows(path: Path, root: Path, wanted: str | None = None) -> int:
                 row = json.loads(line)
             except ValueError as error:
                 raise DataError(f"{where} is not valid JSON ({error}); build the dataset again.") from None
-            if not isinstance(row, dict) or not (row.get("messages") or row.get("conversations") or (row.get("query") and row.get("response"))):
-                raise DataError(f"{where} holds neither messages nor conversations nor query and response; ms-swift would drop it.")
+            if not isinstance(row, dict) or not (
+                row.get("messages") or row.get("conversations") or (row.get("query") and row.get("response"))
+            ):
+                raise DataError(
+                    f"{where} holds neither messages nor conversations nor query and response; ms-swift would drop it."
+                )
             if wanted and not row.get(wanted):
-                raise DataError(f"{where} has no '{wanted}', which the reward compares answers with; build the dataset again.")
+                raise DataError(
+                    f"{where} has no '{wanted}', which the reward compares answers with; build the dataset again."
+                )
             images = row.get("images") or []
             for image in [images] if isinstance(images, str) else images:
                 if not (root / str(image)).is_file():
-                    raise DataError(f"{where} names the image {image}, which is not in {root}; build the dataset again or give --image-root.")
+                    raise DataError(
+                        f"{where} names the image {image}, which is not in {root}; build the dataset again or give --image-root."
+                    )
             count += 1
     if not count:
         raise DataError(f"{path} holds no rows; see dataset_report.json beside it for what was left out.")
@@ -57,7 +65,9 @@ def held_out(dataset: Path) -> list[dict[str, Any]]:
     """The rows of eval.jsonl. DataError if one of its vases or images is in a file that training reads."""
     rows = _read_rows(dataset / "eval.jsonl")
     if not rows:
-        raise DataError(f"{dataset / 'eval.jsonl'} holds no rows; build the dataset with an eval_fraction and more vases.")
+        raise DataError(
+            f"{dataset / 'eval.jsonl'} holds no rows; build the dataset with an eval_fraction and more vases."
+        )
     seen_vases: set[str] = set()
     seen_images: set[str] = set()
     for name in ("sft", "val", "grpo"):

@@ -37,7 +37,11 @@ def near_duplicates(hashes: np.ndarray, distance: int) -> list[tuple[int, int]]:
         return []
     rows, first, inverse = np.unique(hashes, axis=0, return_index=True, return_inverse=True)
     inverse = inverse.reshape(-1)
-    pairs = {(int(min(first[group], index)), int(max(first[group], index))) for index, group in enumerate(inverse) if first[group] != index}
+    pairs = {
+        (int(min(first[group], index)), int(max(first[group], index)))
+        for index, group in enumerate(inverse)
+        if first[group] != index
+    }
     if distance:
         bands = np.array_split(np.arange(rows.shape[1]), min(distance + 1, rows.shape[1]))
         close: set[tuple[int, int]] = set()
@@ -48,7 +52,9 @@ def near_duplicates(hashes: np.ndarray, distance: int) -> list[tuple[int, int]]:
 
 
 def _close_in_band(rows: np.ndarray, keys: np.ndarray, distance: int) -> Iterable[tuple[int, int]]:
-    _, bucket = np.unique(keys, axis=0, return_inverse=True) if keys.shape[1] else (None, np.zeros(len(rows), dtype=int))
+    _, bucket = (
+        np.unique(keys, axis=0, return_inverse=True) if keys.shape[1] else (None, np.zeros(len(rows), dtype=int))
+    )
     order = np.argsort(bucket.reshape(-1), kind="stable")
     for members in np.split(order, np.flatnonzero(np.diff(bucket.reshape(-1)[order])) + 1):
         for begin in range(0, len(members), CHUNK) if len(members) > 1 else ():
@@ -93,13 +99,19 @@ def split(sizes: Sequence[int], val_fraction: float, eval_fraction: float, seed:
     random.Random(seed).shuffle(order)
     sides = ["train"] * len(sizes)
     total = sum(sizes)
-    for side, fraction, kept in (("eval", eval_fraction, 2 if val_fraction and len(sizes) > 2 else 1), ("val", val_fraction, 1)):
+    for side, fraction, kept in (
+        ("eval", eval_fraction, 2 if val_fraction and len(sizes) > 2 else 1),
+        ("val", val_fraction, 1),
+    ):
         left = [group for group in order if sides[group] == "train"]
         if not fraction or len(left) <= kept:
             continue
         taken: list[int] = []
         for group in left:
-            if len(taken) < len(left) - kept and sum(sizes[one] for one in taken) + sizes[group] <= fraction * total + 0.5:
+            if (
+                len(taken) < len(left) - kept
+                and sum(sizes[one] for one in taken) + sizes[group] <= fraction * total + 0.5
+            ):
                 taken.append(group)
         for group in taken or [min(left, key=lambda group: (sizes[group], order.index(group)))]:
             sides[group] = side

@@ -26,7 +26,9 @@ def read_captions(path: Path) -> list[Captions]:
     """The captions in a file, or in all .json files of a folder: a set for each `data_by` (or file name). DataError for a broken file."""
     files = sorted(path.rglob("*.json")) if path.is_dir() else [path]
     if not files:
-        raise DataError(f"{path} holds no caption file (.json); give files in the format [{{images, caption, data_by}}].")
+        raise DataError(
+            f"{path} holds no caption file (.json); give files in the format [{{images, caption, data_by}}]."
+        )
     found: dict[str, Captions] = {}
     for file in files:
         for number, entry in enumerate(_entries(file), 1):

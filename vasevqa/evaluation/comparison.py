@@ -34,10 +34,22 @@ def comparison(found: Mapping[str, Any]) -> str:
             cells.append(_cell(metric))
         some = next(table[row] for table in tables.values() if row in table)
         chance = some.get("chance")
-        lines.append(f"| {row} | " + " | ".join(cells) + f" | {some.get('samples', '')} | {f'{chance:.3f}' if chance is not None else ''} |")
+        lines.append(
+            f"| {row} | "
+            + " | ".join(cells)
+            + f" | {some.get('samples', '')} | {f'{chance:.3f}' if chance is not None else ''} |"
+        )
     if reasons:
         lines += ["", "Not available:", "", *(f"- {row}: {reason}." for row, reason in reasons.items())]
-    recall = next((metric for table in tables.values() for row, metric in table.items() if "recall at" in row and "query" in metric), None)
+    recall = next(
+        (
+            metric
+            for table in tables.values()
+            for row, metric in table.items()
+            if "recall at" in row and "query" in metric
+        ),
+        None,
+    )
     if recall is not None:
         lines += ["", f"Retrieval: the query is the {recall['query']}, the target is the {recall['target']}."]
     for name, twin in found["same"].items():
@@ -74,7 +86,15 @@ def plot(found: Mapping[str, Any]) -> bytes:
                 continue
             value, low_high = table[row]["value"], table[row].get("interval")
             error = [[max(0.0, value - low_high[0])], [max(0.0, low_high[1] - value)]] if low_high else None
-            axes.barh(number + place * height, value, height, xerr=error, color=f"C{place}", label=name if number == 0 else None, error_kw={"lw": 0.8})
+            axes.barh(
+                number + place * height,
+                value,
+                height,
+                xerr=error,
+                color=f"C{place}",
+                label=name if number == 0 else None,
+                error_kw={"lw": 0.8},
+            )
     axes.set_yticks([number + 0.4 - height / 2 for number in range(len(rows))], rows, fontsize=8)
     axes.invert_yaxis()
     axes.set_xlim(0, 1)

@@ -47,7 +47,13 @@ class _Encoders:
         return self._sentences
 
 
-def evaluate(params: Mapping[str, Any], options: Mapping[str, Any], inputs: Mapping[str, Path], output: Output, progress: Progress) -> None:
+def evaluate(
+    params: Mapping[str, Any],
+    options: Mapping[str, Any],
+    inputs: Mapping[str, Path],
+    output: Output,
+    progress: Progress,
+) -> None:
     """Write evaluation.json, comparison.md, comparison.png, and every model's answers to `output`."""
     from vasevqa.curation.devices import resolve_device
 
@@ -61,21 +67,34 @@ def evaluate(params: Mapping[str, Any], options: Mapping[str, Any], inputs: Mapp
     output.write_text("comparison.md", comparison(found))
     with output.writing("comparison.png") as stream:
         stream.write(plot(found))
-    best = {name: model["rewards"]["value"] for name, model in found["models"].items() if model.get("rewards", {}).get("value") is not None}
+    best = {
+        name: model["rewards"]["value"]
+        for name, model in found["models"].items()
+        if model.get("rewards", {}).get("value") is not None
+    }
     told = ", ".join(f"{name} {value:.3f}" for name, value in best.items()) or f"{len(found['models'])} caption sets"
     progress.summary(
-        f"{found['samples']} held-out rows; mean reward: {told}" if best else f"{found['samples']} captions of {told}", **best, samples=found["samples"]
+        f"{found['samples']} held-out rows; mean reward: {told}" if best else f"{found['samples']} captions of {told}",
+        **best,
+        samples=found["samples"],
     )
 
 
-def _models(params: Mapping[str, Any], options: Mapping[str, Any], inputs: Mapping[str, Path], work: tuple[Any, ...]) -> dict[str, Any]:
+def _models(
+    params: Mapping[str, Any], options: Mapping[str, Any], inputs: Mapping[str, Path], work: tuple[Any, ...]
+) -> dict[str, Any]:
     from vasevqa.evaluation import generation
     from vasevqa.models import local_model
 
     output, progress, device, encoders = work
     if "dataset" not in inputs:
-        raise ConfigError("evaluate needs --dataset-dir (what build-dataset wrote) and a model, or --captions with --reference.")
-    rows = [{**row, "solution": row.get("solution") or row["messages"][-1]["content"]} for row in held_out(inputs["dataset"])]
+        raise ConfigError(
+            "evaluate needs --dataset-dir (what build-dataset wrote) and a model, or --captions with --reference."
+        )
+    rows = [
+        {**row, "solution": row.get("solution") or row["messages"][-1]["content"]}
+        for row in held_out(inputs["dataset"])
+    ]
     if params["max_samples"] is not None:
         rows = rows[: params["max_samples"]]
     root = image_root(inputs["dataset"], options["image_root"])
@@ -110,17 +129,24 @@ def _models(params: Mapping[str, Any], options: Mapping[str, Any], inputs: Mappi
             output.check()
             progress.advance(count)
 
-        answers = generation.answer_all(rows, load, kept, options["batch_size"], done, generation.identity(folder, params))
+        answers = generation.answer_all(
+            rows, load, kept, options["batch_size"], done, generation.identity(folder, params)
+        )
         told = [number for number, row in enumerate(rows) if row["attribute"] == "caption"]
         pictures = [root / rows[number]["images"][0] for number in told]
         pairs = [(answers[number], rows[number]["solution"]) for number in told]
         asked = [number for number, row in enumerate(rows) if row["attribute"] != "caption"]
         found["models"][name] = {
-            "attributes": metrics.attribute_accuracy([rows[number] for number in asked], [answers[number] for number in asked], *_boot(params, fuzzy=True)),
+            "attributes": metrics.attribute_accuracy(
+                [rows[number] for number in asked], [answers[number] for number in asked], *_boot(params, fuzzy=True)
+            ),
             "rewards": _rewards(rows, answers, params),
             "captions": _text_metrics(pairs, pictures, params, encoders),
         }
-        output.write_json(f"captions-{name}.json", [{"images": rows[number]["images"], "caption": answers[number], "data_by": name} for number in told])
+        output.write_json(
+            f"captions-{name}.json",
+            [{"images": rows[number]["images"], "caption": answers[number], "data_by": name} for number in told],
+        )
         output.write_json(
             f"answers-{name}.json",
             [
@@ -148,7 +174,9 @@ def _rewards(rows: Sequence[Mapping[str, Any]], answers: Sequence[str], params: 
     return metrics.mean(values, params["bootstrap"], params["seed"])
 
 
-def _text_metrics(pairs: Sequence[tuple[str, str]], pictures: Sequence[Path], params: Mapping[str, Any], encoders: _Encoders) -> dict[str, metrics.Metric]:
+def _text_metrics(
+    pairs: Sequence[tuple[str, str]], pictures: Sequence[Path], params: Mapping[str, Any], encoders: _Encoders
+) -> dict[str, metrics.Metric]:
     """The metrics of captions: (caption, truth) pairs, and their pictures where there are any."""
     rounds, seed = params["bootstrap"], params["seed"]
     if not pairs:
@@ -189,14 +217,23 @@ def _text_metrics(pairs: Sequence[tuple[str, str]], pictures: Sequence[Path], pa
     return found
 
 
-def _caption_files(params: Mapping[str, Any], inputs: Mapping[str, Path], encoders: _Encoders, progress: Progress) -> dict[str, Any]:
+def _caption_files(
+    params: Mapping[str, Any], inputs: Mapping[str, Path], encoders: _Encoders, progress: Progress
+) -> dict[str, Any]:
     if "reference" not in inputs:
         raise ConfigError("--captions needs --reference: a file in the same format with the true captions.")
     sets = caption_files.read_captions(inputs["reference"])
     if len(sets) != 1:
-        raise DataError(f"{inputs['reference']} holds captions by {len(sets)} sources ({', '.join(item.name for item in sets)[:80]}); a reference has one.")
+        raise DataError(
+            f"{inputs['reference']} holds captions by {len(sets)} sources ({', '.join(item.name for item in sets)[:80]}); a reference has one."
+        )
     truth = sets[0]
-    found: dict[str, Any] = {"samples": len(truth.by), "models": {}, "same": {}, "reference_problems": dict(truth.problems)}
+    found: dict[str, Any] = {
+        "samples": len(truth.by),
+        "models": {},
+        "same": {},
+        "reference_problems": dict(truth.problems),
+    }
     loaded = caption_files.read_captions(inputs["captions"])
     progress.start("comparing", len(loaded), "caption sets")
     for captions in loaded:
@@ -205,7 +242,9 @@ def _caption_files(params: Mapping[str, Any], inputs: Mapping[str, Path], encode
         if problems:
             progress.note(f"{captions.name}: " + ", ".join(f"{len(items)} {kind}" for kind, items in problems.items()))
         if not pairs:
-            raise DataError(f"No caption by {captions.name} is about images of the reference; compare the file names in both.")
+            raise DataError(
+                f"No caption by {captions.name} is about images of the reference; compare the file names in both."
+            )
         measured = _text_metrics([(said, right) for _, said, right in pairs], [], params, encoders)
         found["models"][captions.name] = {"captions": measured, "problems": problems}
         progress.advance()

@@ -47,7 +47,9 @@ def digest(row: Mapping[str, Any], who: str = "") -> str:
 
 def identity(model: Path, params: Mapping[str, Any]) -> str:
     """What stands for a model in a folder and the way it is asked, without reading its weights."""
-    stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(model.iterdir()) if file.is_file()]
+    stats = [
+        (file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(model.iterdir()) if file.is_file()
+    ]
     asked = {name: params[name] for name in ("max_new_tokens", "max_pixels", "torch_dtype", "engine")}
     return hashlib.sha256(json.dumps([stats, asked], sort_keys=True).encode()).hexdigest()[:16]
 
@@ -66,7 +68,12 @@ def read_kept(path: Path) -> dict[str, str]:
 
 
 def answer_all(
-    rows: Sequence[Mapping[str, Any]], load: Callable[[], Answers], kept: Path, batch_size: int, done: Callable[[int], None], who: str = ""
+    rows: Sequence[Mapping[str, Any]],
+    load: Callable[[], Answers],
+    kept: Path,
+    batch_size: int,
+    done: Callable[[int], None],
+    who: str = "",
 ) -> list[str]:
     """The answer of `who` to every row, in order. Each batch is appended to the file `kept` at once; the model is loaded only if one is missing.
 
@@ -74,7 +81,10 @@ def answer_all(
     """
     have = read_kept(kept)
     if kept.is_file():  # without a half-written line
-        files.write_text(kept, "".join(json.dumps({"row": key, "answer": text}, ensure_ascii=False) + "\n" for key, text in have.items()))
+        files.write_text(
+            kept,
+            "".join(json.dumps({"row": key, "answer": text}, ensure_ascii=False) + "\n" for key, text in have.items()),
+        )
     keys = [digest(row, who) for row in rows]
     missing = [number for number, key in enumerate(keys) if key not in have]
     missing.sort(key=lambda number: (len(json.dumps(rows[number]["messages"])), number))
@@ -105,10 +115,14 @@ class TransformersAnswers:
         try:
             self._processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             dtype = DTYPES[params["torch_dtype"]]
-            model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False)
+            model = AutoModelForImageTextToText.from_pretrained(
+                folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
+            )
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             first = (str(error).strip().splitlines() or [""])[0][:200]
-            raise DataError(f"The model {folder} can't be loaded ({type(error).__name__}: {first}); copy or train it again.") from None
+            raise DataError(
+                f"The model {folder} can't be loaded ({type(error).__name__}: {first}); copy or train it again."
+            ) from None
         self._model = model.to(device).eval()
         self._processor.tokenizer.padding_side = "left"
         self._root, self._device, self._params = root, device, params
@@ -116,10 +130,19 @@ class TransformersAnswers:
     @torch.inference_mode()
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
         """Answers to rows, batched."""
-        texts = [self._processor.apply_chat_template(prompt_of(row), tokenize=False, add_generation_prompt=True) for row in rows]
+        texts = [
+            self._processor.apply_chat_template(prompt_of(row), tokenize=False, add_generation_prompt=True)
+            for row in rows
+        ]
         images = [[picture(self._root / image, self._params["max_pixels"]) for image in row["images"]] for row in rows]
         batch = self._processor(text=texts, images=images, padding=True, return_tensors="pt").to(self._device)
-        generation = {"max_new_tokens": self._params["max_new_tokens"], "do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        generation = {
+            "max_new_tokens": self._params["max_new_tokens"],
+            "do_sample": False,
+            "temperature": None,
+            "top_p": None,
+            "top_k": None,
+        }
         found = self._model.generate(**batch, **generation)
         answers = self._processor.batch_decode(found[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
         return [str(answer).strip() for answer in answers]
@@ -132,11 +155,19 @@ class VllmAnswers:
         try:
             from vllm import LLM, SamplingParams
         except ImportError:
-            raise ConfigError("engine vllm needs the package vllm, which is not installed here; see locks/gpu.txt, or use engine transformers.") from None
+            raise ConfigError(
+                "engine vllm needs the package vllm, which is not installed here; see locks/gpu.txt, or use engine transformers."
+            ) from None
         from transformers import AutoProcessor
 
         self._processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        self._engine = LLM(model=str(folder), dtype=params["torch_dtype"], seed=params["seed"], trust_remote_code=False, limit_mm_per_prompt={"image": 16})
+        self._engine = LLM(
+            model=str(folder),
+            dtype=params["torch_dtype"],
+            seed=params["seed"],
+            trust_remote_code=False,
+            limit_mm_per_prompt={"image": 16},
+        )
         self._sampling = SamplingParams(temperature=0.0, max_tokens=params["max_new_tokens"])
         self._root, self._params = root, params
 
@@ -144,12 +175,18 @@ class VllmAnswers:
         """Answers to rows; vLLM batches by itself."""
         asked = [
             {
-                "prompt": self._processor.apply_chat_template(prompt_of(row), tokenize=False, add_generation_prompt=True),
-                "multi_modal_data": {"image": [picture(self._root / image, self._params["max_pixels"]) for image in row["images"]]},
+                "prompt": self._processor.apply_chat_template(
+                    prompt_of(row), tokenize=False, add_generation_prompt=True
+                ),
+                "multi_modal_data": {
+                    "image": [picture(self._root / image, self._params["max_pixels"]) for image in row["images"]]
+                },
             }
             for row in rows
         ]
-        return [result.outputs[0].text.strip() for result in self._engine.generate(asked, self._sampling, use_tqdm=False)]
+        return [
+            result.outputs[0].text.strip() for result in self._engine.generate(asked, self._sampling, use_tqdm=False)
+        ]
 
 
 def picture(path: Path, max_pixels: int) -> Any:
@@ -157,7 +194,9 @@ def picture(path: Path, max_pixels: int) -> Any:
     try:
         image = open_image(path)
     except Unreadable as error:
-        raise DataError(f"The image {path} of the evaluation can't be read ({error.reason}); build the dataset again.") from None
+        raise DataError(
+            f"The image {path} of the evaluation can't be read ({error.reason}); build the dataset again."
+        ) from None
     pixels = image.width * image.height
     if pixels > max_pixels:
         scale = (max_pixels / pixels) ** 0.5

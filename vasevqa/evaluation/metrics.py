@@ -16,7 +16,14 @@ from vasevqa.reward.score import score
 from vasevqa.reward.vocabulary import jaccard, normalize, terms, words
 
 # The original's overall score of captions.
-OVERALL = {"clip_similarity": 0.25, "semantic_similarity": 0.25, "recall_at_10": 0.20, "lexical_similarity": 0.15, "recall_at_5": 0.10, "recall_at_1": 0.05}
+OVERALL = {
+    "clip_similarity": 0.25,
+    "semantic_similarity": 0.25,
+    "recall_at_10": 0.20,
+    "lexical_similarity": 0.15,
+    "recall_at_5": 0.10,
+    "recall_at_1": 0.05,
+}
 RECALLS = (1, 5, 10)
 Metric = dict[str, Any]
 
@@ -59,7 +66,9 @@ def same(answer: str, truth: str, attribute: str) -> bool:
     return words(answer) == words(truth)
 
 
-def attribute_accuracy(rows: Sequence[Mapping[str, str]], answers: Sequence[str], fuzzy: float, rounds: int, seed: int) -> dict[str, dict[str, Metric]]:
+def attribute_accuracy(
+    rows: Sequence[Mapping[str, str]], answers: Sequence[str], fuzzy: float, rounds: int, seed: int
+) -> dict[str, dict[str, Metric]]:
     """Per attribute: exact and fuzzy accuracy (a reward of at least `fuzzy`), the mean reward, and for dates the IoU of years."""
     by: dict[str, list[tuple[str, str]]] = {}
     for row, answer in zip(rows, answers, strict=True):
@@ -100,7 +109,12 @@ def bleu(answers: Sequence[str], truths: Sequence[str], order: int, rounds: int)
     if several:
         middle, half = float(found._mean), float(found._ci)
         low_high = [max(0.0, (middle - half) / 100), min(1.0, (middle + half) / 100)]
-    return {"value": found.score / 100, "interval": low_high, "samples": len(answers), "signature": str(metric.get_signature())}
+    return {
+        "value": found.score / 100,
+        "interval": low_high,
+        "samples": len(answers),
+        "signature": str(metric.get_signature()),
+    }
 
 
 def lexical(answers: Sequence[str], truths: Sequence[str]) -> list[float]:
@@ -118,7 +132,9 @@ def _unit(rows: np.ndarray) -> np.ndarray:
     return np.asarray(np.divide(rows, norms, out=np.zeros_like(rows, dtype=np.float64), where=norms > 0))
 
 
-def recall(queries: np.ndarray, targets: np.ndarray, k: int, rounds: int, seed: int, about: Mapping[str, str]) -> Metric:
+def recall(
+    queries: np.ndarray, targets: np.ndarray, k: int, rounds: int, seed: int, about: Mapping[str, str]
+) -> Metric:
     """Part of the queries (N, D) whose own target (row i of (N, D)) is among the `k` nearest by cosine similarity.
 
     Ties count by their share: where m targets are as near as the own one, it is as likely in any of their m places.
@@ -140,13 +156,18 @@ def frechet(answers: np.ndarray, truths: np.ndarray) -> Metric:
     count, dimensions = answers.shape
     if count <= dimensions:
         return unavailable(
-            f"the Fréchet distance of {dimensions}-dimensional embeddings needs more than {dimensions} samples; there are {count}", samples=count
+            f"the Fréchet distance of {dimensions}-dimensional embeddings needs more than {dimensions} samples; there are {count}",
+            samples=count,
         )
     one, other = np.cov(answers, rowvar=False), np.cov(truths, rowvar=False)
     values = np.linalg.eigvals(np.atleast_2d(one) @ np.atleast_2d(other))
     root = float(np.sqrt(np.clip(values.real, 0, None)).sum())  # trace of the square root of a product of covariances
     shift = float(((answers.mean(0) - truths.mean(0)) ** 2).sum())
-    return {"value": max(0.0, shift + float(np.trace(np.atleast_2d(one)) + np.trace(np.atleast_2d(other))) - 2 * root), "interval": None, "samples": count}
+    return {
+        "value": max(0.0, shift + float(np.trace(np.atleast_2d(one)) + np.trace(np.atleast_2d(other))) - 2 * root),
+        "interval": None,
+        "samples": count,
+    }
 
 
 def overall(found: Mapping[str, Metric]) -> Metric:
@@ -154,4 +175,8 @@ def overall(found: Mapping[str, Metric]) -> Metric:
     missing = [name for name in OVERALL if found.get(name, {}).get("value") is None]
     if missing:
         return unavailable(f"needs {', '.join(missing)}", weights=OVERALL)
-    return {"value": sum(weight * found[name]["value"] for name, weight in OVERALL.items()), "interval": None, "weights": OVERALL}
+    return {
+        "value": sum(weight * found[name]["value"] for name, weight in OVERALL.items()),
+        "interval": None,
+        "weights": OVERALL,
+    }

@@ -31,7 +31,10 @@ def make_backend(name: str, volume: Volume, cluster: Cluster) -> Backend:
 
 def remember(run: Run, name: str, cluster: Cluster) -> None:
     """Write down where the run's steps go: `cancel` and `clean` look there too."""
-    files.write_json(run.path / "place.json", {"backend": name, "cluster": cluster.model_dump(mode="json", exclude_defaults=True, by_alias=True)})
+    files.write_json(
+        run.path / "place.json",
+        {"backend": name, "cluster": cluster.model_dump(mode="json", exclude_defaults=True, by_alias=True)},
+    )
 
 
 def backend_of(run: Run, make: MakeBackend) -> Backend:

@@ -41,7 +41,9 @@ def findings(pipeline: Pipeline, given: dict[str, Any]) -> Iterator[Finding]:
     if given["recipe"]:
         try:
             inputs = absolute(given["inputs"]) if given["upload"] else given["inputs"]
-            recipe = load_recipe(given["recipe"], pipeline, given["overrides"], inputs, given["inputs_from"], here=not remote)
+            recipe = load_recipe(
+                given["recipe"], pipeline, given["overrides"], inputs, given["inputs_from"], here=not remote
+            )
             recipe = replace(recipe, to=known_step(pipeline, given["last"]) or recipe.to)
         except VaseError as error:
             yield Finding("recipe", BAD, str(error), error.exit_code)
@@ -51,11 +53,18 @@ def findings(pipeline: Pipeline, given: dict[str, Any]) -> Iterator[Finding]:
     yield from missing_inputs(pipeline, recipe, asked)
     coming = 0
     if remote and given["upload"]:
-        here = {name: Path(os.path.normpath(given["recipe"].parent / Path(value).expanduser())) for name, value in asked.inputs.items()}
+        here = {
+            name: Path(os.path.normpath(given["recipe"].parent / Path(value).expanduser()))
+            for name, value in asked.inputs.items()
+        }
         for name, path in here.items():
             if path.exists():
                 coming += (1 + asked.copies.get(name, 0)) * size(path)
-                yield _model(name, path) if name in asked.models else Finding(f"input {name}", OK, f"{path} here, to be uploaded")
+                yield (
+                    _model(name, path)
+                    if name in asked.models
+                    else Finding(f"input {name}", OK, f"{path} here, to be uploaded")
+                )
         asked = replace(asked, inputs={name: value for name, value in asked.inputs.items() if not here[name].exists()})
     try:
         if given["backend"] == "kubernetes":
@@ -73,7 +82,9 @@ def findings(pipeline: Pipeline, given: dict[str, Any]) -> Iterator[Finding]:
     yield from volume_findings(given["volume"], asked.inputs, asked.models, asked.copies)
 
 
-def volume_findings(volume: Path, inputs: Mapping[str, str], models: Any, copies: Mapping[str, int], coming: int = 0) -> Iterator[Finding]:
+def volume_findings(
+    volume: Path, inputs: Mapping[str, str], models: Any, copies: Mapping[str, int], coming: int = 0
+) -> Iterator[Finding]:
     """The volume as it is seen here: can it be written, do the inputs exist, are the models whole, does the space suffice?"""
     top = volume
     while not top.exists():
@@ -89,11 +100,16 @@ def volume_findings(volume: Path, inputs: Mapping[str, str], models: Any, copies
         elif name in models and HUB_ID.fullmatch(value):
             yield Finding(f"input {name}", UNKNOWN, f"{value} comes from a hub; its size is not counted")
         else:
-            yield Finding(f"input {name}", BAD, f"there is no {path}; `vasevqa upload` brings it, or correct the recipe", 2)
+            yield Finding(
+                f"input {name}", BAD, f"there is no {path}; `vasevqa upload` brings it, or correct the recipe", 2
+            )
     free = files.free_bytes(volume)
     text = f"{free / 2**30:.1f} GiB free on {volume}, about {need / 2**30:.1f} GiB needed"
     yield Finding(
-        "space", OK if free > need else BAD, text if free > need else f"{text}; free some (`vasevqa clean` lists what can go)", 0 if free > need else 74
+        "space",
+        OK if free > need else BAD,
+        text if free > need else f"{text}; free some (`vasevqa clean` lists what can go)",
+        0 if free > need else 74,
     )
 
 
@@ -115,19 +131,29 @@ def _local(asked: Wanted) -> Iterator[Finding]:
     has = files.free_bytes(Path(SHM))
     if most:
         text = f"{has / 2**30:.1f} GiB free, {most / 2**30:.1f} GiB asked for"
-        yield Finding(SHM, OK if has >= most else WARNING, text if has >= most else f"{text}; fewer data loader workers need less")
+        yield Finding(
+            SHM, OK if has >= most else WARNING, text if has >= most else f"{text}; fewer data loader workers need less"
+        )
     yield from _devices(asked)
 
 
 def _devices(asked: Wanted, engine: str = "") -> Iterator[Finding]:
     """The GPUs of this machine, unless the engine is elsewhere: a step that asks for more of them ends, it doesn't fall back to the CPU."""
-    asking = {step: resources.gpus for step, resources in asked.resources.items() if resources.gpus and step not in asked.on_cpu}
+    asking = {
+        step: resources.gpus
+        for step, resources in asked.resources.items()
+        if resources.gpus and step not in asked.on_cpu
+    }
     if not asking:
         return
     there, most = len(list(DEV.glob("nvidia[0-9]*"))), max(asking.values())
     short = [step for step, gpus in asking.items() if gpus > there]
     if engine.startswith(("tcp://", "ssh://")):
-        yield Finding("GPUs", UNKNOWN, f"{most} asked for, and the engine is on another machine (DOCKER_HOST), whose GPUs are not seen from here")
+        yield Finding(
+            "GPUs",
+            UNKNOWN,
+            f"{most} asked for, and the engine is on another machine (DOCKER_HOST), whose GPUs are not seen from here",
+        )
     elif not short:
         yield Finding("GPUs", OK, f"{there} here, {most} asked for")
     elif not there and (DEV / "dxg").exists():
@@ -147,7 +173,12 @@ def _docker(cluster: Cluster, asked: Wanted) -> Iterator[Finding]:
         if engine.images.list(name=image):
             yield Finding(f"image {image}", OK, "there")
         elif docker.built_here(cluster, image):
-            yield Finding(f"image {image}", BAD, f"not on this machine; `make image STAGE={stage_of(image)}` builds it, or set `registry`", 69)
+            yield Finding(
+                f"image {image}",
+                BAD,
+                f"not on this machine; `make image STAGE={stage_of(image)}` builds it, or set `registry`",
+                69,
+            )
         else:
             yield Finding(f"image {image}", UNKNOWN, "not on this machine; it will be pulled")
     yield from _devices(asked, os.environ.get("DOCKER_HOST", ""))
@@ -174,7 +205,10 @@ def _kubernetes(given: dict[str, Any], asked: Wanted, remote: bool, coming: int)
         yield from volume_findings(given["volume"], asked.inputs, asked.models, asked.copies)
     if given["pull"] and all(access.allowed(verb, "", "pods") for verb in ("create", "delete")):
         # Who sees the volume launches from here; else the launcher is a pod too.
-        yield from checks.pulls(access, [access.cluster.image(stage) for stage in (*(("launcher",) if remote else ()), *asked.stages.values())])
+        yield from checks.pulls(
+            access,
+            [access.cluster.image(stage) for stage in (*(("launcher",) if remote else ()), *asked.stages.values())],
+        )
         if remote and not any(finding.state == BAD for finding in claims):
             yield from _look(access, asked, coming)
     elif remote:
@@ -191,7 +225,9 @@ def _look(access: Access, asked: Wanted, coming: int) -> Iterator[Finding]:
     out = bytearray()
     try:
         with volume_pod(access, "doctor") as pod:
-            access.run_in(pod, ["vasevqa", "doctor", "--volume", VOLUME, "--json", "--look", look], out.extend, lambda block: None)
+            access.run_in(
+                pod, ["vasevqa", "doctor", "--volume", VOLUME, "--json", "--look", look], out.extend, lambda block: None
+            )
         yield from (found(json.loads(line)) for line in out.decode().splitlines())
     except (ClusterError, ValueError, KeyError) as error:
         yield Finding("volume", BAD, f"it could not be looked at: {error}", 69)

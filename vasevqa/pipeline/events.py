@@ -67,7 +67,11 @@ def parse(lines: list[str]) -> Iterator[Event]:
             event = json.loads(line)
         except ValueError:
             continue
-        if isinstance(event, dict) and isinstance(event.get("event"), str) and isinstance(event.get("time", 0.0), (int, float)):
+        if (
+            isinstance(event, dict)
+            and isinstance(event.get("event"), str)
+            and isinstance(event.get("time", 0.0), (int, float))
+        ):
             yield event
 
 

@@ -25,7 +25,11 @@ from vasevqa.pipeline.runs import Run
 from vasevqa.pipeline.step_run import Standing, Work
 
 PROGRESS_SECONDS = 10.0  # how often progress goes into the event log, for `status` in another terminal
-RECORDED = ("HF_HOME", "TORCH_HOME", "HF_HUB_OFFLINE")  # what of the launcher's environment a step is repeated with; nothing confidential
+RECORDED = (
+    "HF_HOME",
+    "TORCH_HOME",
+    "HF_HUB_OFFLINE",
+)  # what of the launcher's environment a step is repeated with; nothing confidential
 FULL = 1 << 20  # bytes: with fewer free, a failure that nobody explained is the volume's
 
 
@@ -37,7 +41,9 @@ class Maker:
 
     def __init__(self, run: Run, backend: Backend, me: str, tell: Callable[[str, dict[str, Any], bool], None]) -> None:
         self.run, self.backend, self._me = run, backend, me
-        self.images: dict[str, str] = {}  # stage -> the image that this run uses: a tag that moves meanwhile changes nothing
+        self.images: dict[
+            str, str
+        ] = {}  # stage -> the image that this run uses: a tag that moves meanwhile changes nothing
         self._tell_kept = tell
 
     def _tell(self, kind: str, fields: dict[str, Any], keep: bool = True) -> None:
@@ -73,7 +79,10 @@ class Maker:
         work.attempt = attempt_of(work.job)  # of one that was submitted without hearing so
         work.standing, work.said, work.overdue = Standing.RUNNING, "", None
         self._share_log(work)
-        self._tell("step-adopted", {"step": work.name, "job": work.job, "attempt": work.attempt, "key": work.planned.artifact.key})
+        self._tell(
+            "step-adopted",
+            {"step": work.name, "job": work.job, "attempt": work.attempt, "key": work.planned.artifact.key},
+        )
         return True
 
     def _share_log(self, work: Work) -> None:
@@ -139,7 +148,9 @@ class Maker:
         """What is new about the job that makes the step's artifact."""
         if update.state in (State.STARTING, State.RUNNING) and not work.placed:
             work.placed = time.time()
-        if update.state is State.PENDING and work.ran:  # it lost its place to others: it holds nothing until it has one again
+        if (
+            update.state is State.PENDING and work.ran
+        ):  # it lost its place to others: it holds nothing until it has one again
             work.ran = 0.0
             self._tell("step-requeued", {"step": work.name, "job": work.job, "key": work.planned.artifact.key})
         if update.state is State.RUNNING and not work.ran:
@@ -170,7 +181,9 @@ class Maker:
             keep = kind in ("metrics", "summary", "speed", "error", "note")
             if kind == "progress" and at - work.progress_kept > PROGRESS_SECONDS:
                 keep, work.progress_kept = True, at
-            fields = {f"stage_{name}" if name in ("step", "attempt", "at") else name: value for name, value in event.items()}
+            fields = {
+                f"stage_{name}" if name in ("step", "attempt", "at") else name: value for name, value in event.items()
+            }
             self._tell(f"stage-{kind}", {**fields, "step": work.name, "attempt": work.attempt, "at": at}, keep)
 
     def finish(self, work: Work, state: State, stopping: bool) -> None:
@@ -191,13 +204,25 @@ class Maker:
 
     def _why(self, work: Work, state: State) -> Failure:
         if state is State.GONE:
-            return Failure(Kind.TRANSIENT, f"The job {work.job} is gone (deleted by hand, or its machine went down).", Interrupted.exit_code)
+            return Failure(
+                Kind.TRANSIENT,
+                f"The job {work.job} is gone (deleted by hand, or its machine went down).",
+                Interrupted.exit_code,
+            )
         outcome = self.backend.outcome(work.job)
         if outcome.exit_code == 0:
-            return Failure(Kind.BUG, f"{work.name} ended without an error and without its artifact; see {self.run.log(work.name, work.attempt)}.", 1)
+            return Failure(
+                Kind.BUG,
+                f"{work.name} ended without an error and without its artifact; see {self.run.log(work.name, work.attempt)}.",
+                1,
+            )
         failure = classify(outcome, work.said, work.name)
         if failure.kind is Kind.BUG and not work.said and files.free_bytes(self.run.volume.root) < FULL:
-            return Failure(Kind.VOLUME, f"{work.name} failed while the volume {self.run.volume.root} was full; free some space and run again.", 74)
+            return Failure(
+                Kind.VOLUME,
+                f"{work.name} failed while the volume {self.run.volume.root} was full; free some space and run again.",
+                74,
+            )
         return failure
 
     def _failed(self, work: Work, failure: Failure) -> None:
@@ -213,7 +238,9 @@ class Maker:
             "message": failure.message,
             "exit_code": failure.exit_code,
             "retry": again is not None,
-            "raised": {} if again is None else {"memory": again.memory, "memory_limit": again.memory_limit, "shm": again.shm},
+            "raised": {}
+            if again is None
+            else {"memory": again.memory, "memory_limit": again.memory_limit, "shm": again.shm},
             "log": str(self.run.log(work.name, work.attempt)),
         }
         self._tell("attempt-failed", fields)
@@ -234,7 +261,9 @@ class Maker:
         with contextlib.suppress(OSError, ClusterError):  # that is the failure, perhaps
             self._forget(work)
         log = str(self.run.log(work.name, work.attempt)) if work.attempt else ""
-        self._tell("step-failed", {"step": work.name, "message": failure.message, "exit_code": failure.exit_code, "log": log})
+        self._tell(
+            "step-failed", {"step": work.name, "message": failure.message, "exit_code": failure.exit_code, "log": log}
+        )
 
     def _commit(self, work: Work) -> None:
         """Verify what the stage sealed and give it its name, unless the inputs changed under it."""
@@ -273,7 +302,9 @@ class Maker:
         if work.aside is not None:
             shutil.rmtree(work.aside, ignore_errors=True)
         seconds = None if hit or not work.started else round(time.time() - work.started, 3)
-        self._tell("step-done", {"step": work.name, "key": artifact.key, "hit": hit, "seconds": seconds, "summary": summary})
+        self._tell(
+            "step-done", {"step": work.name, "key": artifact.key, "hit": hit, "seconds": seconds, "summary": summary}
+        )
 
     def _forget(self, work: Work) -> None:
         for job in self.backend.existing(work.prefix):

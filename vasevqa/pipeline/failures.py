@@ -46,10 +46,16 @@ def classify(outcome: Outcome, said: str, step: str) -> Failure:
     if code is not None and code > 128:
         number, code = code - 128, None
     if outcome.oom:
-        return Failure(Kind.HOST_MEMORY, f"{step} was killed because host memory ran out; lower its batch size or workers, or raise its memory_limit.", 137)
+        return Failure(
+            Kind.HOST_MEMORY,
+            f"{step} was killed because host memory ran out; lower its batch size or workers, or raise its memory_limit.",
+            137,
+        )
     if outcome.overdue:
         return Failure(
-            Kind.PERMANENT, f"{step} was stopped by the cluster at a deadline ({outcome.message}); raise its run_deadline, the next run goes on.", 75
+            Kind.PERMANENT,
+            f"{step} was stopped by the cluster at a deadline ({outcome.message}); raise its run_deadline, the next run goes on.",
+            75,
         )
     if outcome.transient:
         return Failure(Kind.TRANSIENT, f"{step} lost its place ({outcome.message}); it goes on from where it was.", 75)
@@ -62,7 +68,9 @@ def classify(outcome: Outcome, said: str, step: str) -> Failure:
     if code == 75 or number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         return Failure(Kind.TRANSIENT, said or f"{step} was stopped from outside.", 75)
     if number == signal.SIGBUS:
-        return Failure(Kind.SHARED_MEMORY, f"{step} used up /dev/shm (bus error); raise its shm, or lower its workers.", 135)
+        return Failure(
+            Kind.SHARED_MEMORY, f"{step} used up /dev/shm (bus error); raise its shm, or lower its workers.", 135
+        )
     if number == signal.SIGKILL:
         return Failure(
             Kind.UNKNOWN_KILL,
@@ -71,7 +79,9 @@ def classify(outcome: Outcome, said: str, step: str) -> Failure:
         )
     if number is not None:
         return Failure(Kind.BUG, f"{step} was ended by signal {signal.Signals(number).name}.", 128 + number)
-    return Failure(Kind.BUG, said or f"{step} failed with exit code {code}{f' ({outcome.message})' if outcome.message else ''}.", 1)
+    return Failure(
+        Kind.BUG, said or f"{step} failed with exit code {code}{f' ({outcome.message})' if outcome.message else ''}.", 1
+    )
 
 
 def remedy(failure: Failure, resources: Resources, tries: int, confines: bool) -> Resources | None:
@@ -80,10 +90,14 @@ def remedy(failure: Failure, resources: Resources, tries: int, confines: bool) -
     `tries` counts earlier failures of this class; `confines` is the backend's: without a memory limit and a /dev/shm of the
     step's own, asking for more of them changes nothing.
     """
-    if tries >= RETRIES.get(failure.kind, 0) or (not confines and failure.kind in (Kind.HOST_MEMORY, Kind.SHARED_MEMORY)):
+    if tries >= RETRIES.get(failure.kind, 0) or (
+        not confines and failure.kind in (Kind.HOST_MEMORY, Kind.SHARED_MEMORY)
+    ):
         return None
     if failure.kind is Kind.HOST_MEMORY:
-        limit = quantity_bytes(resources.memory_limit) if resources.memory_limit else 2 * quantity_bytes(resources.memory)
+        limit = (
+            quantity_bytes(resources.memory_limit) if resources.memory_limit else 2 * quantity_bytes(resources.memory)
+        )
         wanted = min(int(quantity_bytes(resources.memory) * 1.5), limit)
         if wanted <= quantity_bytes(resources.memory):
             return None

@@ -17,7 +17,9 @@ from vasevqa.errors import VaseError
 from vasevqa.pipeline.backend import MakeBackend, backend_of
 from vasevqa.pipeline.runs import all_runs
 
-HALF_MADE_SECONDS = 3600.0  # a job's folder takes its name within milliseconds; what is older was left by a killed launcher
+HALF_MADE_SECONDS = (
+    3600.0  # a job's folder takes its name within milliseconds; what is older was left by a killed launcher
+)
 
 
 def size(path: Path) -> int:

@@ -29,6 +29,9 @@ def steps_of(run: Run) -> dict[str, dict[str, Any]]:
         if event["event"] in states:
             row = found.setdefault(event["step"], {})
             hit = event.get("hit") and row.get("state") != "done"
-            row |= {"state": "up to date" if hit else states[event["event"]], "text": event.get("summary") or event.get("message") or row.get("text", "")}
+            row |= {
+                "state": "up to date" if hit else states[event["event"]],
+                "text": event.get("summary") or event.get("message") or row.get("text", ""),
+            }
             row |= {key: event[key] for key in ("seconds", "job", "attempt", "key") if event.get(key) is not None}
     return found

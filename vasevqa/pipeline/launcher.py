@@ -93,11 +93,15 @@ class Launcher:
         if keep and self._trouble is None:
             assert self._lease is not None
             if not self._lease.held():
-                raise Interrupted(f"Another launcher has taken over run {self.run.name}; follow it with `vasevqa logs -f {self.run.name}`.")
+                raise Interrupted(
+                    f"Another launcher has taken over run {self.run.name}; follow it with `vasevqa logs -f {self.run.name}`."
+                )
             try:
                 event = self.run.events.append(kind, **fields)
             except OSError as error:
-                self._trouble = storage_error(error, "write", self.run.path) or StorageError(f"Could not write {self.run.path}: {error.strerror}.")
+                self._trouble = storage_error(error, "write", self.run.path) or StorageError(
+                    f"Could not write {self.run.path}: {error.strerror}."
+                )
         try:
             self._listen(event)
         except OSError:  # nobody reads the display any more (a closed pipe); the work goes on
@@ -108,7 +112,15 @@ class Launcher:
         for work in self._work.values():
             work.restore(events)
         self._maker.images = {event["stage"]: event["image"] for event in events if event["event"] == "run-image"}
-        self._tell("run-started", {"run": self.run.name, "steps": list(self._work), "skipped": dict(self.plan.skipped), "resumed": bool(events)})
+        self._tell(
+            "run-started",
+            {
+                "run": self.run.name,
+                "steps": list(self._work),
+                "skipped": dict(self.plan.skipped),
+                "resumed": bool(events),
+            },
+        )
         for given in self.plan.given:
             while not given.artifact.complete and not self._heed():
                 try:
@@ -122,7 +134,9 @@ class Launcher:
         failed = [work for work in self._work.values() if work.failure is not None]
         if failed and failed[0].failure is not None:
             failure = failed[0].failure
-            self._tell("run-failed", {"step": failed[0].name, "message": failure.message, "exit_code": failure.exit_code})
+            self._tell(
+                "run-failed", {"step": failed[0].name, "message": failure.message, "exit_code": failure.exit_code}
+            )
             raise StepFailed(failure.message, failure.exit_code)
         if self._trouble is not None:
             raise self._trouble
@@ -153,7 +167,9 @@ class Launcher:
                     return
                 continue
             # A retry that is due waits for a free place: no reason to hurry.
-            for update in self.backend.watch(list(running), min([WATCH_SECONDS, *(pause for pause in retries if pause > 0)])):
+            for update in self.backend.watch(
+                list(running), min([WATCH_SECONDS, *(pause for pause in retries if pause > 0)])
+            ):
                 work = running[update.name]
                 self._guarded(work, partial(self._maker.notice, work, update))
                 if update.state.over and work.standing is Standing.RUNNING:
@@ -192,7 +208,10 @@ class Launcher:
     def _wait_for_cluster(self, work: Work, why: str) -> None:
         if work.name not in self._unanswered:
             self._unanswered.add(work.name)
-            self._tell("step-waiting", {"step": work.name, "job": "", "message": f"{why} The launcher asks again until it does."})
+            self._tell(
+                "step-waiting",
+                {"step": work.name, "job": "", "message": f"{why} The launcher asks again until it does."},
+            )
         work.standing, work.not_before = Standing.WAITING, time.monotonic() + AWAY_SECONDS
 
     def _heed(self) -> bool:
@@ -224,7 +243,9 @@ class Launcher:
         now = time.monotonic()
         done = {work.name for work in self._in(Standing.DONE)}
         return [
-            work for work in self._in(Standing.WAITING) if work.not_before <= now and all(name in done or name not in self._work for name in work.planned.after)
+            work
+            for work in self._in(Standing.WAITING)
+            if work.not_before <= now and all(name in done or name not in self._work for name in work.planned.after)
         ]
 
     def _start_ready(self) -> None:

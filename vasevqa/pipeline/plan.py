@@ -87,9 +87,17 @@ def make_plan(recipe: Recipe, pipeline: Pipeline, volume: Volume, selection: Sel
         if name is not None and name not in pipeline.names:
             raise ConfigError(f"There is no step '{name}'.{nearest(name, pipeline.names)}")
     skipped = {name: f"skipped: hands on its {pipeline.step(name).hands_on}" for name in recipe.skip}
-    skipped |= {name: f"replaced by the input {recipe.inputs[name]}" for name in recipe.inputs if name in pipeline.names}
-    wired = {step.name: {name: _resolve(source, pipeline, skipped) for name, source in step.sources().items()} for step in pipeline.steps}
-    order = _order({name: {source.name for source in sources.values() if not source.recipe} for name, sources in wired.items()}, pipeline)
+    skipped |= {
+        name: f"replaced by the input {recipe.inputs[name]}" for name in recipe.inputs if name in pipeline.names
+    }
+    wired = {
+        step.name: {name: _resolve(source, pipeline, skipped) for name, source in step.sources().items()}
+        for step in pipeline.steps
+    }
+    order = _order(
+        {name: {source.name for source in sources.values() if not source.recipe} for name, sources in wired.items()},
+        pipeline,
+    )
     chosen = _choose(order, wired, selection, recipe.to, skipped)
     digests = DigestCache(volume.cache)
     planned: dict[str, PlannedStep] = {}
@@ -150,7 +158,13 @@ def _upstream(name: str, wired: Mapping[str, Mapping[str, Source]]) -> set[str]:
     return found
 
 
-def _choose(order: list[str], wired: Mapping[str, Mapping[str, Source]], selection: Selection, to: str | None, skipped: Mapping[str, str]) -> list[str]:
+def _choose(
+    order: list[str],
+    wired: Mapping[str, Mapping[str, Source]],
+    selection: Selection,
+    to: str | None,
+    skipped: Mapping[str, str],
+) -> list[str]:
     chosen = [name for name in order if name not in skipped]
     if selection.only:
         return [name for name in chosen if name in selection.only]
@@ -168,14 +182,18 @@ def _choose(order: list[str], wired: Mapping[str, Mapping[str, Source]], selecti
 _Context = tuple[dict[str, PlannedStep], DigestCache, Selection]
 
 
-def _plan_step(step: Step, wired: Mapping[str, Source], recipe: Recipe, volume: Volume, context: _Context) -> PlannedStep:
+def _plan_step(
+    step: Step, wired: Mapping[str, Source], recipe: Recipe, volume: Volume, context: _Context
+) -> PlannedStep:
     planned, digests, selection = context
     inputs: dict[str, PlannedInput] = {}
     for name, source in wired.items():
         if not source.recipe:
             maker = planned[source.name].artifact
             path = maker.path / source.folder
-            inputs[name] = PlannedInput(name, source, path, f"{maker.key}/{source.folder}".rstrip("/"), str(path), source.name)
+            inputs[name] = PlannedInput(
+                name, source, path, f"{maker.key}/{source.folder}".rstrip("/"), str(path), source.name
+            )
         elif source.name in recipe.inputs:
             value = recipe.inputs[source.name]
             if Path(value).is_absolute():
@@ -188,14 +206,26 @@ def _plan_step(step: Step, wired: Mapping[str, Source], recipe: Recipe, volume: 
                 f"{step.name} needs the input '{source.name}' ({step.stage.input(name).help}); add it under `inputs` in the recipe, or use --to to stop before."
             )
     settings = recipe.steps[step.name]
-    artifact = volume.artifact(step.name, artifact_key(step.stage, settings.params, {name: given.key for name, given in inputs.items()}))
+    artifact = volume.artifact(
+        step.name, artifact_key(step.stage, settings.params, {name: given.key for name, given in inputs.items()})
+    )
     refresh = step.name in selection.refresh
     hit = artifact.complete and not refresh
-    reasons = () if hit else ("refresh was asked for",) if refresh else tuple(_reasons(step, settings.params, inputs, planned, volume))
-    return PlannedStep(step, settings.params, settings.options, settings.resources, inputs, artifact, hit, reasons, refresh)
+    reasons = (
+        ()
+        if hit
+        else ("refresh was asked for",)
+        if refresh
+        else tuple(_reasons(step, settings.params, inputs, planned, volume))
+    )
+    return PlannedStep(
+        step, settings.params, settings.options, settings.resources, inputs, artifact, hit, reasons, refresh
+    )
 
 
-def _reasons(step: Step, params: Params, inputs: Mapping[str, PlannedInput], planned: Mapping[str, PlannedStep], volume: Volume) -> list[str]:
+def _reasons(
+    step: Step, params: Params, inputs: Mapping[str, PlannedInput], planned: Mapping[str, PlannedStep], volume: Volume
+) -> list[str]:
     """What differs from the nearest complete artifact of this step: the one with the fewest differences, the newest of equals."""
     best: list[str] | None = None
     for artifact in reversed(volume.complete(step.name)):
@@ -209,16 +239,28 @@ def _reasons(step: Step, params: Params, inputs: Mapping[str, PlannedInput], pla
     return best or ["no artifact of this step exists yet"]
 
 
-def _differences(step: Step, params: Params, inputs: Mapping[str, PlannedInput], planned: Mapping[str, PlannedStep], record: Mapping[str, Any]) -> list[str]:
+def _differences(
+    step: Step,
+    params: Params,
+    inputs: Mapping[str, PlannedInput],
+    planned: Mapping[str, PlannedStep],
+    record: Mapping[str, Any],
+) -> list[str]:
     found = []
     if record.get("stage_version") != step.stage.version:
         found.append(f"stage version is {step.stage.version}, was {record.get('stage_version')}")
     before, now = record.get("params", {}), params.model_dump(mode="json")
-    found += [f"{key} is {now.get(key)!r}, was {before.get(key)!r}" for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    found += [
+        f"{key} is {now.get(key)!r}, was {before.get(key)!r}"
+        for key in sorted({*before, *now})
+        if before.get(key) != now.get(key)
+    ]
     for name in sorted({*record.get("inputs", {}), *inputs}):
         was, given = record.get("inputs", {}).get(name, {}).get("key"), inputs.get(name)
         if given is None or was is None:
-            found.append(f"input {name} is {'not given' if given is None else 'given'}, was {'given' if given is None else 'not given'}")
+            found.append(
+                f"input {name} is {'not given' if given is None else 'given'}, was {'given' if given is None else 'not given'}"
+            )
         elif was != given.key:
             rerun = given.step is not None and not planned[given.step].hit
             found.append(f"input {name} comes from {given.step}, which will run" if rerun else f"input {name} changed")
@@ -228,7 +270,14 @@ def _differences(step: Step, params: Params, inputs: Mapping[str, PlannedInput],
 def plan_rows(planned: Plan) -> list[dict[str, Any]]:
     """The plan as plain values."""
     return [
-        {"step": step.name, "key": step.artifact.key, "hit": step.hit, "sealed": step.artifact.sealed, "reasons": list(step.reasons)} for step in planned.steps
+        {
+            "step": step.name,
+            "key": step.artifact.key,
+            "hit": step.hit,
+            "sealed": step.artifact.sealed,
+            "reasons": list(step.reasons),
+        }
+        for step in planned.steps
     ]
 
 
@@ -238,7 +287,9 @@ def with_gpu_product(planned: Plan, cluster: Cluster) -> Plan:
         return planned
     given = {"gpu_product": cluster.gpu_product}
     steps = [
-        step if step.resources.gpu_product or not step.resources.gpus else replace(step, resources=step.resources.model_copy(update=given))
+        step
+        if step.resources.gpu_product or not step.resources.gpus
+        else replace(step, resources=step.resources.model_copy(update=given))
         for step in planned.steps
     ]
     return replace(planned, steps=tuple(steps))

@@ -60,7 +60,12 @@ class _Lines:
 
 
 def load_recipe(
-    path: Path, pipeline: Pipeline, overrides: Sequence[str] = (), inputs: Sequence[str] = (), base: Path | None = None, here: bool = True
+    path: Path,
+    pipeline: Pipeline,
+    overrides: Sequence[str] = (),
+    inputs: Sequence[str] = (),
+    base: Path | None = None,
+    here: bool = True,
 ) -> Recipe:
     """The recipe in `path` with `--set step.param=value` and `--input name=path` applied; ConfigError names the line that is wrong.
 
@@ -92,12 +97,16 @@ def _parse(text: str, lines: _Lines) -> dict[str, Any]:
     try:
         for token in yaml.scan(text):
             if isinstance(token, (yaml.AnchorToken, yaml.AliasToken)):  # aliases of aliases blow a small file up
-                raise ConfigError(f"{lines.where}, line {token.start_mark.line + 1}: anchors and aliases are not used in recipes; write the value out.")
+                raise ConfigError(
+                    f"{lines.where}, line {token.start_mark.line + 1}: anchors and aliases are not used in recipes; write the value out."
+                )
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{lines.where}{line}: this is not valid YAML ({getattr(error, 'problem', None) or 'see there'}).") from None
+        raise ConfigError(
+            f"{lines.where}{line}: this is not valid YAML ({getattr(error, 'problem', None) or 'see there'})."
+        ) from None
     if node is None:
         raise ConfigError(f"{lines.where} is empty; a recipe needs at least `inputs`.")
     tree = _value(node, (), lines)
@@ -112,7 +121,9 @@ def _value(node: yaml.Node, path: tuple[str, ...], lines: _Lines) -> Any:
         for key_node, value_node in node.value:
             key, line = str(key_node.value), key_node.start_mark.line + 1
             if key in found:
-                raise ConfigError(f"{lines.where}, line {line}: '{key}' stands here a second time; keep one of the two.")
+                raise ConfigError(
+                    f"{lines.where}, line {line}: '{key}' stands here a second time; keep one of the two."
+                )
             where = (*path, key)
             lines.lines[where] = line
             found[key] = _value(value_node, where, lines)
@@ -157,10 +168,14 @@ def _check(tree: dict[str, Any], stem: str, pipeline: Pipeline, lines: _Lines, b
         raise ConfigError(f"{lines.at('skip')}: skip is a list of steps, such as [classify].")
     for item in [*skip, *([tree["to"]] if tree.get("to") is not None else [])]:
         if item not in pipeline.names:
-            raise ConfigError(f"{lines.at('skip' if item in skip else 'to')}: there is no step '{item}'.{nearest(str(item), pipeline.names)}")
+            raise ConfigError(
+                f"{lines.at('skip' if item in skip else 'to')}: there is no step '{item}'.{nearest(str(item), pipeline.names)}"
+            )
     for item in skip:
         if pipeline.step(item).hands_on is None:
-            raise ConfigError(f"{lines.at('skip')}: {item} can't be skipped, since nothing can stand for its result; give it as `inputs: {{{item}: PATH}}`.")
+            raise ConfigError(
+                f"{lines.at('skip')}: {item} can't be skipped, since nothing can stand for its result; give it as `inputs: {{{item}: PATH}}`."
+            )
     inputs = _inputs(tree.get("inputs") or {}, base, pipeline, lines)
     steps = tree.get("steps") or {}
     if not isinstance(steps, dict):
@@ -168,7 +183,9 @@ def _check(tree: dict[str, Any], stem: str, pipeline: Pipeline, lines: _Lines, b
     _known(steps, pipeline.names, ("steps",), lines)
     settings = {step.name: _settings(steps.get(step.name) or {}, step, lines) for step in pipeline.steps}
     saved = {**tree, "name": name, "inputs": inputs}
-    return Recipe(name, inputs, settings, tuple(skip), tree.get("to"), yaml.safe_dump(saved, sort_keys=False, allow_unicode=True))
+    return Recipe(
+        name, inputs, settings, tuple(skip), tree.get("to"), yaml.safe_dump(saved, sort_keys=False, allow_unicode=True)
+    )
 
 
 def _known(found: dict[str, Any], known: Sequence[str], path: tuple[str, ...], lines: _Lines) -> None:
@@ -181,7 +198,9 @@ def _known(found: dict[str, Any], known: Sequence[str], path: tuple[str, ...], l
 def _inputs(given: Any, base: Path | None, pipeline: Pipeline, lines: _Lines) -> dict[str, str]:
     if not isinstance(given, dict):
         raise ConfigError(f"{lines.at('inputs')}: inputs is a mapping from name to path.")
-    declared = {source.name: (step, name) for step in pipeline.steps for name, source in step.sources().items() if source.recipe}
+    declared = {
+        source.name: (step, name) for step in pipeline.steps for name, source in step.sources().items() if source.recipe
+    }
     replaceable = {source.name for step in pipeline.steps for source in step.sources().values() if not source.recipe}
     _known(given, [*declared, *sorted(replaceable)], ("inputs",), lines)
     found = {}
@@ -227,7 +246,9 @@ def _settings(given: Any, step: Step, lines: _Lines) -> StepSettings:
     _known(resources, list(Resources.model_fields), (*path, "resources"), lines)
     merged = {**stage.resources.model_dump(), **resources}
     return StepSettings(
-        _model(stage.params, params, path, lines), _model(stage.options, options, path, lines), _model(Resources, merged, (*path, "resources"), lines)
+        _model(stage.params, params, path, lines),
+        _model(stage.options, options, path, lines),
+        _model(Resources, merged, (*path, "resources"), lines),
     )
 
 
@@ -237,7 +258,9 @@ def _model(model: type[BaseModel], values: dict[str, Any], path: tuple[str, ...]
     except ValidationError as error:
         first = error.errors()[0]
         key = [str(part) for part in first["loc"]][:1]
-        raise ConfigError(f"{lines.at(*path, *key)}: {'.'.join([*path[1:], *key])}: {first['msg']} (got {first['input']!r}).") from None
+        raise ConfigError(
+            f"{lines.at(*path, *key)}: {'.'.join([*path[1:], *key])}: {first['msg']} (got {first['input']!r})."
+        ) from None
 
 
 def recipe_schema(pipeline: Pipeline) -> dict[str, Any]:
@@ -260,7 +283,11 @@ def recipe_schema(pipeline: Pipeline) -> dict[str, Any]:
     inputs: dict[str, Any] = {}
     for step in pipeline.steps:
         for name, source in step.sources().items():
-            about = step.stage.input(name).help if source.recipe else f"replaces the step {source.name}: its result, made elsewhere"
+            about = (
+                step.stage.input(name).help
+                if source.recipe
+                else f"replaces the step {source.name}: its result, made elsewhere"
+            )
             inputs.setdefault(source.name, {"type": "string", "description": about})
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -20,7 +20,9 @@ from vasevqa.pipeline.runs import Run
 from vasevqa.spec import Resources, Stage, quantity_bytes
 from vasevqa.text import nearest
 
-CONFIDENTIAL = re.compile(r"TOKEN|SECRET|PASSW|_KEY$", re.IGNORECASE)  # wider than what a Cluster file may not say: what may be a secret isn't shown
+CONFIDENTIAL = re.compile(
+    r"TOKEN|SECRET|PASSW|_KEY$", re.IGNORECASE
+)  # wider than what a Cluster file may not say: what may be a secret isn't shown
 
 
 def started(run: Run, step: str) -> tuple[Run, Event]:
@@ -35,17 +37,25 @@ def started(run: Run, step: str) -> tuple[Run, Event]:
     except (OSError, ValueError, KeyError):
         pass
     for maker in runs:
-        found = [event for event in maker.events.read() if event["event"] == "step-started" and event.get("step") == step and event.get("key") == keys[step]]
+        found = [
+            event
+            for event in maker.events.read()
+            if event["event"] == "step-started" and event.get("step") == step and event.get("key") == keys[step]
+        ]
         if found and "arguments" in found[-1]:
             return maker, found[-1]
-    raise ConfigError(f"Nothing is known of how {step} of run {run.name} was started; run it with --refresh {step}, then ask again.")
+    raise ConfigError(
+        f"Nothing is known of how {step} of run {run.name} was started; run it with --refresh {step}, then ask again."
+    )
 
 
 def docker_run(stage: Stage, volume: Volume, step: str, event: Event, cluster: Cluster) -> list[str]:
     """The command's parts, a line each. Values that are secret are left to docker, which takes them from the caller's environment."""
     asked = Resources.model_validate(event["resources"])
     image = str(event.get("image") or cluster.image(stage.name))
-    arguments = _standalone(list(event["arguments"]), stage.output_flag, volume.root / "repro" / f"{step}-{event['key'][:10]}")
+    arguments = _standalone(
+        list(event["arguments"]), stage.output_flag, volume.root / "repro" / f"{step}-{event['key'][:10]}"
+    )
     task = Task(
         run="",
         step=step,
@@ -60,19 +70,38 @@ def docker_run(stage: Stage, volume: Volume, step: str, event: Event, cluster: C
         image=image,
     )
     cores = os.cpu_count() or 1
-    environment = {**cluster.over(container_environment(task, cores, event.get("environment", {}))), **stage_environment(task)}
-    caches = {folder for folder in (Path(environment[name]) for name in ("HF_HOME", "TORCH_HOME")) if not folder.is_relative_to(volume.root)}
+    environment = {
+        **cluster.over(container_environment(task, cores, event.get("environment", {}))),
+        **stage_environment(task),
+    }
+    caches = {
+        folder
+        for folder in (Path(environment[name]) for name in ("HF_HOME", "TORCH_HOME"))
+        if not folder.is_relative_to(volume.root)
+    }
     # What was recorded without its reads names at least some of them in its arguments.
-    reads = event.get("reads", [word for word in arguments if word.startswith("/") and not Path(word).is_relative_to(volume.root)])
-    secret = {*SECRETS, *cluster.secrets, *(name for name, value in environment.items() if CONFIDENTIAL.search(name) or has_password(name, value))}
+    reads = event.get(
+        "reads", [word for word in arguments if word.startswith("/") and not Path(word).is_relative_to(volume.root)]
+    )
+    secret = {
+        *SECRETS,
+        *cluster.secrets,
+        *(name for name, value in environment.items() if CONFIDENTIAL.search(name) or has_password(name, value)),
+    }
     parts = ["docker run --rm"]
     if asked.gpus and "--device=cpu" not in arguments:
         parts.append(f"--gpus {asked.gpus}")
-    parts.append(f"--cpus {min(asked.cpus, cores):g} --memory {quantity_bytes(asked.memory)}b --shm-size {quantity_bytes(asked.shm)}b")
-    parts.append('--read-only --tmpfs /tmp:exec --cap-drop ALL --security-opt no-new-privileges --user "$(id -u):$(id -g)"')
+    parts.append(
+        f"--cpus {min(asked.cpus, cores):g} --memory {quantity_bytes(asked.memory)}b --shm-size {quantity_bytes(asked.shm)}b"
+    )
+    parts.append(
+        '--read-only --tmpfs /tmp:exec --cap-drop ALL --security-opt no-new-privileges --user "$(id -u):$(id -g)"'
+    )
     parts += [_volume(volume.root, volume.root), *(_volume(folder, folder) for folder in sorted(caches))]
     parts += [_volume(os.path.realpath(path), path, ":ro") for path in sorted(set(reads))]
-    parts += [f"-e {shlex.quote(f'{name}={value}')}" for name, value in sorted(environment.items()) if name not in secret]
+    parts += [
+        f"-e {shlex.quote(f'{name}={value}')}" for name, value in sorted(environment.items()) if name not in secret
+    ]
     parts += [f"-e {name}" for name in sorted(secret)]
     return [*parts, shlex.quote(image), *_lines(arguments)]
 

@@ -26,7 +26,9 @@ class Wanted:
 def stages_of(pipeline: Pipeline, path: Path, last: str | None = None) -> list[str]:
     """The stages whose images a recipe needs, up to step `last`."""
     recipe = load_recipe(path, pipeline, here=False)
-    return list(dict.fromkeys(wanted(pipeline, replace(recipe, to=known_step(pipeline, last) or recipe.to)).stages.values()))
+    return list(
+        dict.fromkeys(wanted(pipeline, replace(recipe, to=known_step(pipeline, last) or recipe.to)).stages.values())
+    )
 
 
 def missing_inputs(pipeline: Pipeline, recipe: Recipe | None, asked: Wanted) -> Iterator[Finding]:
@@ -34,7 +36,12 @@ def missing_inputs(pipeline: Pipeline, recipe: Recipe | None, asked: Wanted) -> 
     for name in asked.stages:
         step = pipeline.step(name)
         for own, source in step.sources().items():
-            if recipe is not None and source.recipe and step.stage.input(own).required and source.name not in recipe.inputs:
+            if (
+                recipe is not None
+                and source.recipe
+                and step.stage.input(own).required
+                and source.name not in recipe.inputs
+            ):
                 text = f"{name} needs it, and the recipe names none; name it, or end before that step with `to`"
                 yield Finding(f"input {source.name}", BAD, text, 2)
 
@@ -47,12 +54,23 @@ def wanted(pipeline: Pipeline, recipe: Recipe) -> Wanted:
         while todo:
             name = todo.pop()
             above.add(name)
-            todo += [source.name for source in pipeline.step(name).sources().values() if not source.recipe and source.name not in above]
+            todo += [
+                source.name
+                for source in pipeline.step(name).sources().values()
+                if not source.recipe and source.name not in above
+            ]
         names = [name for name in names if name in above]
     read = {source.name for name in names for source in pipeline.step(name).sources().values()}
     inputs = {name: value for name, value in recipe.inputs.items() if name in read}
-    hubs = {source.name for step in pipeline.steps for name, source in step.sources().items() if source.recipe and step.stage.input(name).hub}
-    merges = sum(pipeline.step(name).stage.name in ("merge", "to-megatron") for name in names)  # each writes a whole model
+    hubs = {
+        source.name
+        for step in pipeline.steps
+        for name, source in step.sources().items()
+        if source.recipe and step.stage.input(name).hub
+    }
+    merges = sum(
+        pipeline.step(name).stage.name in ("merge", "to-megatron") for name in names
+    )  # each writes a whole model
     copies = {"images": 1, "model": merges}
     return Wanted(
         {name: pipeline.step(name).stage.name for name in names},

@@ -38,10 +38,14 @@ def once(launch: str, volume: Path, work: Callable[[], int]) -> int:
             files.write_json(record, {"exit_code": getattr(error, "code", error.exit_code), "message": str(error)})
         raise
     except Exception as error:
-        if isinstance(error, KNOWN) or (isinstance(error, OSError) and storage_error(error, "write or read") is not None):
+        if isinstance(error, KNOWN) or (
+            isinstance(error, OSError) and storage_error(error, "write or read") is not None
+        ):
             raise
         traceback.print_exc()
         return BROKEN_DOWN  # a bug, or a volume that is ill: another start goes on, which code 1 would not tell those who follow
     if code == CANCELLED:
-        files.write_json(record, {"exit_code": code, "message": "The run was cancelled; submit it again to go on where it was."})
+        files.write_json(
+            record, {"exit_code": code, "message": "The run was cancelled; submit it again to go on where it was."}
+        )
     return code

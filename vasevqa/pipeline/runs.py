@@ -100,24 +100,36 @@ class Run:
     def artifacts(self) -> dict[str, Path]:
         """Step -> the folder of its artifact, for the steps that are done."""
         steps = self.path / "steps"
-        return {entry.name: entry.resolve() for entry in sorted(steps.iterdir()) if entry.is_dir()} if steps.is_dir() else {}
+        return (
+            {entry.name: entry.resolve() for entry in sorted(steps.iterdir()) if entry.is_dir()}
+            if steps.is_dir()
+            else {}
+        )
 
 
 def all_runs(volume: Volume) -> list[Run]:
     """All runs, oldest first (their names begin with the time)."""
-    return [Run(volume, entry.name) for entry in sorted(volume.runs.iterdir()) if (entry / "recipe.yaml").is_file()] if volume.runs.is_dir() else []
+    return (
+        [Run(volume, entry.name) for entry in sorted(volume.runs.iterdir()) if (entry / "recipe.yaml").is_file()]
+        if volume.runs.is_dir()
+        else []
+    )
 
 
 def find_run(volume: Volume, name: str | None) -> Run:
     """The run called `name` (or its unique beginning), the newest if None; ConfigError if there is none."""
     runs = all_runs(volume)
     if not runs:
-        raise ConfigError(f"There is no run on the volume {volume.root}; start one with `vasevqa run RECIPE`, or name another --volume.")
+        raise ConfigError(
+            f"There is no run on the volume {volume.root}; start one with `vasevqa run RECIPE`, or name another --volume."
+        )
     if name is None:
         return runs[-1]
     found = [run for run in runs if run.name == name] or [run for run in runs if run.name.startswith(name)]
     if len(found) != 1:
-        raise ConfigError(f"There {'is no run' if not found else 'are several runs'} '{name}'.{nearest(name, [run.name for run in runs[-5:]])}")
+        raise ConfigError(
+            f"There {'is no run' if not found else 'are several runs'} '{name}'.{nearest(name, [run.name for run in runs[-5:]])}"
+        )
     return found[0]
 
 

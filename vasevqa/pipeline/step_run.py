@@ -100,7 +100,16 @@ class Work:
     def begin(self, job: str, attempt: int) -> None:
         """A new attempt: nothing is known of it yet."""
         self.job, self.attempt, self.started = job, attempt, time.time()
-        self.said, self.heard, self.placed, self.ran, self.spoke, self.note, self.image_id, self.overdue = "", 0.0, 0.0, 0.0, False, "", "", None
+        self.said, self.heard, self.placed, self.ran, self.spoke, self.note, self.image_id, self.overdue = (
+            "",
+            0.0,
+            0.0,
+            0.0,
+            False,
+            "",
+            "",
+            None,
+        )
 
     def late(self, now: float) -> Failure | None:
         """The deadline that passed, if one did: for a place in the queue, for the stage's first line, for the whole attempt."""
@@ -123,7 +132,13 @@ class Work:
     def task(self, run: Run, attempt: int, image: str = "") -> Task:
         """The task of the next attempt, in `image`."""
         step, artifact = self.planned, self.planned.artifact
-        words = argv(step.stage, step.params, step.options, {name: given.value for name, given in step.inputs.items()}, str(artifact.partial))
+        words = argv(
+            step.stage,
+            step.params,
+            step.options,
+            {name: given.value for name, given in step.inputs.items()},
+            str(artifact.partial),
+        )
         words += ["--task", str(run.task(step.name, attempt)), "--json-events"]
         return Task(
             run=run.name,
@@ -171,7 +186,9 @@ def _outside(step: PlannedStep, volume: Path) -> tuple[Path, ...]:
             with os.scandir(given.path) as entries:
                 found |= {Path(os.path.realpath(entry.path)).parent for entry in entries if entry.is_symlink()}
     roots = (volume, volume.resolve())
-    return tuple(sorted(path for path in found if path.exists() and not any(path.is_relative_to(root) for root in roots)))
+    return tuple(
+        sorted(path for path in found if path.exists() and not any(path.is_relative_to(root) for root in roots))
+    )
 
 
 class Signals:
@@ -194,6 +211,8 @@ class Signals:
             self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)

@@ -18,7 +18,9 @@ def write_report(folder: Path, volume: Volume) -> Path:
     """Write `report.html` of the run in `folder` and return its path. Shows what there is, whatever the run's state."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(loader=PackageLoader("vasevqa.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment = Environment(
+        loader=PackageLoader("vasevqa.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
     target = folder / "report.html"
     files.write_text(target, environment.get_template("report.html.j2").render(content(folder)))
     return target
@@ -31,7 +33,11 @@ def content(folder: Path) -> dict[str, Any]:
     artifacts = {entry.name: entry.resolve() for entry in links.iterdir() if entry.is_dir()} if links.is_dir() else {}
     steps = _steps(events, artifacts)
     ordered = {step["name"]: artifacts[step["name"]] for step in steps if step["name"] in artifacts}
-    ends = [event["event"].removeprefix("run-") for event in events if event["event"] in ("run-finished", "run-failed", "run-cancelled", "run-started")]
+    ends = [
+        event["event"].removeprefix("run-")
+        for event in events
+        if event["event"] in ("run-finished", "run-failed", "run-cancelled", "run-started")
+    ]
     times = [event["time"] for event in events]
     filtered = quality.read_json(ordered["clip-filter"] / "filtering_report.json") if "clip-filter" in ordered else {}
     rows, threshold = filtered.get("images", []), filtered.get("threshold")
@@ -40,12 +46,16 @@ def content(folder: Path) -> dict[str, Any]:
         "run": folder.name,
         "name": "-".join(folder.name.split("-")[2:-1]) or folder.name,
         "state": {"started": "running or interrupted"}.get(ends[-1], ends[-1]) if ends else "not started",
-        "took": f"{datetime.fromtimestamp(times[0], timezone.utc):%Y-%m-%d %H:%M} UTC, {duration(times[-1] - times[0])}" if times else "",
+        "took": f"{datetime.fromtimestamp(times[0], timezone.utc):%Y-%m-%d %H:%M} UTC, {duration(times[-1] - times[0])}"
+        if times
+        else "",
         "tiles": _tiles(ordered, filtered, sum(cost.gpu_hours for cost in costs(events).values())),
         "steps": steps,
         "histogram": quality.histogram(rows, threshold) if threshold is not None else None,
         "threshold_source": filtered.get("threshold_source", ""),
-        "sheets": quality.contact_sheets(ordered["clip-filter"], rows, threshold) if rows and threshold is not None else [],
+        "sheets": quality.contact_sheets(ordered["clip-filter"], rows, threshold)
+        if rows and threshold is not None
+        else [],
         "quarantined": quality.quarantined(ordered),
         "curves": training.curves(ordered),
         "completions": training.completions(ordered),

@@ -132,7 +132,12 @@ def contact_sheets(folder: Path, rows: list[dict[str, Any]], threshold: float) -
     sheets = [
         _sheet("Accepted", f"{len(spread)} of {len(accepted)}, from the highest score down", folder, spread),
         _sheet("Borderline", "nearest to the threshold, on both sides", folder, borderline),
-        _sheet("Rejected", f"{min(SHEET, len(rejected))} of {len(rejected)}, the lowest scores first", folder, rejected[:SHEET]),
+        _sheet(
+            "Rejected",
+            f"{min(SHEET, len(rejected))} of {len(rejected)}, the lowest scores first",
+            folder,
+            rejected[:SHEET],
+        ),
     ]
     return [sheet for sheet in sheets if sheet.thumbnails]
 
@@ -140,7 +145,13 @@ def contact_sheets(folder: Path, rows: list[dict[str, Any]], threshold: float) -
 def quarantined(artifacts: dict[str, Path]) -> list[dict[str, str]]:
     """Every file that some step could not read, once, with the reason and the step that met it first."""
     found: dict[str, dict[str, str]] = {}
-    reports = ("training_results.json", "quarantined.json", "filtering_report.json", "best_views_report.json", "dataset_report.json")
+    reports = (
+        "training_results.json",
+        "quarantined.json",
+        "filtering_report.json",
+        "best_views_report.json",
+        "dataset_report.json",
+    )
     for step, folder in artifacts.items():
         for report in reports:
             content = read_json(folder / report)

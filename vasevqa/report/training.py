@@ -56,7 +56,9 @@ def curve(title: str, measured: list[tuple[int, float]]) -> Curve | None:
     values = [value for _, value in shown]
     low, high, begin, end = min(values), max(values), shown[0][0], shown[-1][0]
     across, up = (WIDTH - 2 * PADDING) / max(end - begin, 1), (HEIGHT - 2 * PADDING) / ((high - low) or 1.0)
-    points = " ".join(f"{PADDING + (step - begin) * across:.1f},{HEIGHT - PADDING - (value - low) * up:.1f}" for step, value in shown)
+    points = " ".join(
+        f"{PADDING + (step - begin) * across:.1f},{HEIGHT - PADDING - (value - low) * up:.1f}" for step, value in shown
+    )
     return Curve(title, points, values[0], values[-1], low, high, end)
 
 
@@ -73,7 +75,9 @@ def curves(artifacts: Mapping[str, Path]) -> list[Curve]:
     logs = {step: rows(artifacts[step] / "training/logging.jsonl") for step in ("sft", "grpo") if step in artifacts}
     drawn = []
     for key, step, title in SERIES:
-        measured = [(row["step"], float(row[key])) for row in logs.get(step, []) if isinstance(row.get(key), int | float)]
+        measured = [
+            (row["step"], float(row[key])) for row in logs.get(step, []) if isinstance(row.get(key), int | float)
+        ]
         drawn.append(curve(f"{step}: {title}", measured))
     return [one for one in drawn if one is not None]
 
@@ -87,10 +91,18 @@ def completions(artifacts: Mapping[str, Path]) -> list[dict[str, Any]]:
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             batch = json.loads(line)
-            columns = {name: values for name, values in batch.items() if isinstance(values, list) and len(values) == len(batch["completion"])}
+            columns = {
+                name: values
+                for name, values in batch.items()
+                if isinstance(values, list) and len(values) == len(batch["completion"])
+            }
         except (ValueError, KeyError, TypeError):
             continue
-        rewards = [name for name, values in columns.items() if name != "advantages" and all(isinstance(value, int | float) for value in values)]
+        rewards = [
+            name
+            for name, values in columns.items()
+            if name != "advantages" and all(isinstance(value, int | float) for value in values)
+        ]
         for number, answer in enumerate(columns["completion"]):
             samples.append(
                 {
@@ -122,8 +134,15 @@ def evaluated(artifacts: Mapping[str, Path]) -> dict[str, Any]:
         flat |= {f"captions: {metric.replace('_', ' ')}": value for metric, value in model.get("captions", {}).items()}
         tables[name] = flat
     names = list(dict.fromkeys(metric for flat in tables.values() for metric in flat))
-    missing = {metric: flat[metric]["reason"] for metric in names for flat in tables.values() if metric in flat and flat[metric].get("value") is None}
-    rows = [(metric, [_measured(flat.get(metric)) for flat in tables.values()]) for metric in names if metric not in missing]
+    missing = {
+        metric: flat[metric]["reason"]
+        for metric in names
+        for flat in tables.values()
+        if metric in flat and flat[metric].get("value") is None
+    }
+    rows = [
+        (metric, [_measured(flat.get(metric)) for flat in tables.values()]) for metric in names if metric not in missing
+    ]
     return {
         "models": list(models),
         "rows": rows,

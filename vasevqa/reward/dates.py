@@ -58,22 +58,39 @@ def _n(text: str, number: int) -> str:
 
 
 _CENTURIES = _pattern(
-    r"\b", _n(_PART, 1), _n(_NTH, 1), rf"(?:{_CENTURY})?", _n(_ERA, 1), r"\s*(?:-|to|or|and|/)\s*(?:the\s+)?", _n(_PART, 2), _n(_NTH, 2), _CENTURY, _n(_ERA, 2)
+    r"\b",
+    _n(_PART, 1),
+    _n(_NTH, 1),
+    rf"(?:{_CENTURY})?",
+    _n(_ERA, 1),
+    r"\s*(?:-|to|or|and|/)\s*(?:the\s+)?",
+    _n(_PART, 2),
+    _n(_NTH, 2),
+    _CENTURY,
+    _n(_ERA, 2),
 )
 _ONE_CENTURY = _pattern(r"\b", _n(_PART, 1), _n(_NTH, 1), _CENTURY, _n(_ERA, 1))
 _SIGNED = re.compile(r"(?<![\w-])-\s?(\d{1,4})\s*(?:-|to|/|and|,)\s*(-?)\s?(\d{1,4})\b")
-_RANGE = re.compile(r"(?<![\d-])(?P<circa>~\s*)?(\d{1,4})\s*(bc|ad)?\s*(?:-|to|/|and)\s*~?\s*(\d{1,4})\b(?!\s*(?:st|nd|rd|th)\b)\s*(bc|ad)?")
-_YEAR = re.compile(r"(?P<circa>~\s*)?(?:(?P<before>bc|ad)\s*)?(?P<sign>(?<![\w-])-\s?)?\b(?P<year>\d{2,4})\b\s*(?P<era>bc|ad)?")
+_RANGE = re.compile(
+    r"(?<![\d-])(?P<circa>~\s*)?(\d{1,4})\s*(bc|ad)?\s*(?:-|to|/|and)\s*~?\s*(\d{1,4})\b(?!\s*(?:st|nd|rd|th)\b)\s*(bc|ad)?"
+)
+_YEAR = re.compile(
+    r"(?P<circa>~\s*)?(?:(?P<before>bc|ad)\s*)?(?P<sign>(?<![\w-])-\s?)?\b(?P<year>\d{2,4})\b\s*(?P<era>bc|ad)?"
+)
 
 
 def _plain(text: str) -> str:
     """Lower case, one kind of dash, `bc` and `ad` for all their spellings, `~` for circa."""
     text = re.sub(r"[\u2010-\u2015\u2212]", "-", text.lower())
     text = re.sub(r"\bb\.?\s?c\.?\s?e\b\.?|\bb\.?\s?c\b\.?|\bbefore christ\b", " bc ", text)
-    text = re.sub(r"\ba\.\s?d\.|\bad\b|\banno domini\b|(?<=\d)\s*c\.\s?e\.|(?<=\d)\s*ce\b|(?<=century)\s*ce\b", " ad ", text)
+    text = re.sub(
+        r"\ba\.\s?d\.|\bad\b|\banno domini\b|(?<=\d)\s*c\.\s?e\.|(?<=\d)\s*ce\b|(?<=century)\s*ce\b", " ad ", text
+    )
     text = re.sub(r"\b(?:circa|approximately|approx\.?|about|around|roughly|ca\.?|c\.)(?=\s*-?\d{2,4}\b)", " ~ ", text)
     text = re.sub(
-        r"\b(\d)(?:st|nd|rd|th)\s+(half|third|quarter)\b", lambda match: f"{_ORDINALS[int(match[1]) - 1]} {match[2]}" if match[1] != "0" else match[0], text
+        r"\b(\d)(?:st|nd|rd|th)\s+(half|third|quarter)\b",
+        lambda match: f"{_ORDINALS[int(match[1]) - 1]} {match[2]}" if match[1] != "0" else match[0],
+        text,
     )
     return re.sub(r"\s+", " ", text).strip()
 

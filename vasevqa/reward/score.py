@@ -16,11 +16,28 @@ from itertools import pairwise
 from typing import Any
 
 from vasevqa.reward.dates import iou, parse_dates
-from vasevqa.reward.vocabulary import VOCABULARIES, content, jaccard, likeness, normalize, overlap, terms, weighted, words
+from vasevqa.reward.vocabulary import (
+    VOCABULARIES,
+    content,
+    jaccard,
+    likeness,
+    normalize,
+    overlap,
+    terms,
+    weighted,
+    words,
+)
 
 ATTRIBUTES = ("fabric", "technique", "shape", "provenance", "date", "attribution", "decoration", "caption")
 # The paper's combination for captions.
-PAPER_WEIGHTS = {"fabric": 0.20, "technique": 0.20, "decoration": 0.20, "shape": 0.15, "date": 0.15, "attribution": 0.10}
+PAPER_WEIGHTS = {
+    "fabric": 0.20,
+    "technique": 0.20,
+    "decoration": 0.20,
+    "shape": 0.15,
+    "date": 0.15,
+    "attribution": 0.10,
+}
 PAPER_FLOOR, PAPER_PENALTY, PAPER_BONUS = 0.7, 0.2, 0.05
 MAX_CHARACTERS = 4000
 _ANSWER = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.IGNORECASE | re.DOTALL)
@@ -90,12 +107,21 @@ def score(answer: str, truth: str, attribute: str | None = None, question: str =
     if not words(text):
         return Score(0.0, {"copied question": 0.0}, "the answer repeats the question")
     right, why = _right(kind, text, truth)
-    factors = {"length": _length(text, truth), "repetition": _repetition(text), "alternatives": _alternatives(kind, text, truth), "copied question": copied}
+    factors = {
+        "length": _length(text, truth),
+        "repetition": _repetition(text),
+        "alternatives": _alternatives(kind, text, truth),
+        "copied question": copied,
+    }
     value = right
     for factor in factors.values():
         value *= factor
     lowered = [name for name, factor in factors.items() if factor < 1]
-    return Score(min(1.0, max(0.0, value)), {kind: right, **factors}, why + (f"; lowered for {', '.join(lowered)}" if lowered and right else ""))
+    return Score(
+        min(1.0, max(0.0, value)),
+        {kind: right, **factors},
+        why + (f"; lowered for {', '.join(lowered)}" if lowered and right else ""),
+    )
 
 
 def _right(kind: str, text: str, truth: str) -> tuple[float, str]:
@@ -136,7 +162,11 @@ def _named(kind: str, text: str, truth: str) -> tuple[float, str]:
         return value, f"{', '.join(said[:4])} against {', '.join(known)}"
     target = known[0] if known else normalize(truth)
     best = max((likeness(part, target) for part in _spans(words(text), len(words(target)))), default=0.0)
-    value = max(0.0, (best - 0.7) / 0.3) * 0.8 if known else overlap(content(text) or words(text), content(truth) or words(truth))
+    value = (
+        max(0.0, (best - 0.7) / 0.3) * 0.8
+        if known
+        else overlap(content(text) or words(text), content(truth) or words(truth))
+    )
     return value, f"spelt {best:.0%} like {target}" if known else f"words overlap by {value:.0%}"
 
 
@@ -150,7 +180,10 @@ def _decoration(text: str, truth: str) -> tuple[float, str]:
     if not known:
         return lexical, f"words overlap by {lexical:.0%}"
     depicted = jaccard(said, known)
-    return 0.6 * depicted + 0.4 * lexical, f"depicts {', '.join(said[:4]) or 'nothing known'} against {', '.join(known[:4])}; words overlap by {lexical:.0%}"
+    return (
+        0.6 * depicted + 0.4 * lexical,
+        f"depicts {', '.join(said[:4]) or 'nothing known'} against {', '.join(known[:4])}; words overlap by {lexical:.0%}",
+    )
 
 
 def _caption(text: str, truth: str) -> tuple[float, str]:
@@ -228,7 +261,9 @@ def paper_score(answer: str, truth: Mapping[str, str]) -> Score:
     penalty = PAPER_PENALTY * (1 - _length(text, reference) * _repetition(text))
     bonus = PAPER_BONUS * _order(words(text), words(reference))
     value = min(1.0, max(0.0, weighted(parts, PAPER_WEIGHTS) - penalty + bonus))
-    return Score(value, {**parts, "penalty": -penalty, "bonus": bonus}, "weighted mean of the attributes found in the caption")
+    return Score(
+        value, {**parts, "penalty": -penalty, "bonus": bonus}, "weighted mean of the attributes found in the caption"
+    )
 
 
 def _found(name: str, text: str, truth: str) -> float:
@@ -251,7 +286,10 @@ def vase_format(response: str) -> float:
     if not said:
         return 0.0
     value = 1.0
-    opened, closed = len(re.findall(r"<answer>", text, re.IGNORECASE)), len(re.findall(r"</answer>", text, re.IGNORECASE))
+    opened, closed = (
+        len(re.findall(r"<answer>", text, re.IGNORECASE)),
+        len(re.findall(r"</answer>", text, re.IGNORECASE)),
+    )
     if opened != closed or opened > 1:
         value *= 0.5
     if text[:1] == "{":
@@ -266,7 +304,10 @@ def vase_format(response: str) -> float:
 
 
 def external_vase_acc(
-    responses: Sequence[str], references: Sequence[str], attributes: Sequence[str | None] | None = None, questions: Sequence[str] | None = None
+    responses: Sequence[str],
+    references: Sequence[str],
+    attributes: Sequence[str | None] | None = None,
+    questions: Sequence[str] | None = None,
 ) -> list[float]:
     """The reward of each response against its reference; attributes and questions, where they are known, make it sharper."""
     kinds = attributes or [None] * len(responses)

@@ -191,7 +191,9 @@ _WORD = re.compile(r"[^\W_]+")
 @lru_cache(maxsize=8192)
 def normalize(text: str) -> str:
     """Lower case without accents, with one kind of dash and single spaces."""
-    plain = "".join(letter for letter in unicodedata.normalize("NFKD", text.lower()) if not unicodedata.combining(letter))
+    plain = "".join(
+        letter for letter in unicodedata.normalize("NFKD", text.lower()) if not unicodedata.combining(letter)
+    )
     return " ".join(re.sub(r"[\u2010-\u2015\u2212]", "-", plain).split())
 
 

@@ -18,7 +18,16 @@ from typing import Any
 import click
 
 from vasevqa import __version__
-from vasevqa.errors import ConfigError, GpuMemoryError, Interrupted, LeaseLost, Terminated, VaseError, out_of_gpu_memory, storage_error
+from vasevqa.errors import (
+    ConfigError,
+    GpuMemoryError,
+    Interrupted,
+    LeaseLost,
+    Terminated,
+    VaseError,
+    out_of_gpu_memory,
+    storage_error,
+)
 from vasevqa.models import HUB_ID
 from vasevqa.runtime.flags import flag, option, plain_type, validate
 from vasevqa.spec import Input, Options, Params, Stage
@@ -40,7 +49,9 @@ def _input_path(stage: Stage, known: Input, value: str | None) -> Path | None:
 class _StageCommand(click.Command):
     """A command on which the original's spelling with underscores works too."""
 
-    def make_context(self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any) -> click.Context:
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
         # Not click's token_normalize_func: that would rewrite the values of choices as well.
         return super().make_context(info_name, [_dashed(word) for word in args], parent, **extra)
 
@@ -55,29 +66,52 @@ def _dashed(word: str) -> str:
 def command(stage: Stage) -> click.Command:
     """The click command of `stage`: an option per input, parameter and option, and the launcher's own --task."""
     options: list[click.Parameter] = [
-        click.Option([known.flag, *known.aliases, f"input__{known.name}"], metavar="PATH", help=known.help + ("" if known.required else "  (optional)"))
+        click.Option(
+            [known.flag, *known.aliases, f"input__{known.name}"],
+            metavar="PATH",
+            help=known.help + ("" if known.required else "  (optional)"),
+        )
         for known in stage.inputs
     ]
     flags = [stage.output_flag] + (["--output-dir"] if stage.output_flag != "--output-dir" else [])
     options.append(
-        click.Option([*flags, "output__dir"], metavar="DIR", type=click.Path(path_type=Path), help="where results go; an existing folder is merged into")
+        click.Option(
+            [*flags, "output__dir"],
+            metavar="DIR",
+            type=click.Path(path_type=Path),
+            help="where results go; an existing folder is merged into",
+        )
     )
     for model in (stage.params, stage.options):
-        options += [option(name, info, or_path=name in {known.also for known in stage.inputs}) for name, info in model.model_fields.items()]
+        options += [
+            option(name, info, or_path=name in {known.also for known in stage.inputs})
+            for name, info in model.model_fields.items()
+        ]
     options.append(click.Option(["--json-events"], is_flag=True, help="print progress as JSON lines"))
-    options.append(click.Option(["--task", "task__file"], hidden=True, type=click.Path(path_type=Path), help="the launcher's description of this attempt"))
+    options.append(
+        click.Option(
+            ["--task", "task__file"],
+            hidden=True,
+            type=click.Path(path_type=Path),
+            help="the launcher's description of this attempt",
+        )
+    )
 
     def invoke(**values: Any) -> None:
         sys.exit(run_stage(stage, values))
 
-    return _StageCommand(stage.name, params=options, callback=invoke, help=stage.summary, context_settings={"max_content_width": 120})
+    return _StageCommand(
+        stage.name, params=options, callback=invoke, help=stage.summary, context_settings={"max_content_width": 120}
+    )
 
 
 def run_stage(stage: Stage, values: Mapping[str, Any]) -> int:
     """Run `stage` with the command line's values; returns the exit code (errors.py). Prints one sentence for a user's mistake."""
     from vasevqa.runtime.progress import make_progress
 
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads on busy cores are ten times slower
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "PASSIVE"
+    )  # before torch: spinning threads on busy cores are ten times slower
     progress = make_progress(stage.name, json_events=bool(values["json_events"]))
 
     def say(kind: str, exit_code: int, message: str) -> int:
@@ -93,7 +127,11 @@ def run_stage(stage: Stage, values: Mapping[str, Any]) -> int:
     except VaseError as error:
         return say(type(error).__name__, error.exit_code, str(error))
     except Terminated:
-        return say("Interrupted", Interrupted.exit_code, f"{stage.name} was stopped by SIGTERM; the same command goes on where it was.")
+        return say(
+            "Interrupted",
+            Interrupted.exit_code,
+            f"{stage.name} was stopped by SIGTERM; the same command goes on where it was.",
+        )
     except KeyboardInterrupt:
         return say("Interrupted", 130, f"{stage.name} was stopped; the same command goes on where it was.")
     except OSError as error:
@@ -103,7 +141,11 @@ def run_stage(stage: Stage, values: Mapping[str, Any]) -> int:
         return say("StorageError", known.exit_code, str(known))
     except Exception as error:
         if out_of_gpu_memory(error):
-            return say("GpuMemoryError", GpuMemoryError.exit_code, f"The GPU's memory doesn't suffice for {stage.name}; lower its batch size.")
+            return say(
+                "GpuMemoryError",
+                GpuMemoryError.exit_code,
+                f"The GPU's memory doesn't suffice for {stage.name}; lower its batch size.",
+            )
         return _bug(stage, error, say)
 
 
@@ -112,7 +154,11 @@ def _bug(stage: Stage, error: Exception, say: Callable[[str, int, str], int]) ->
 
     with contextlib.suppress(OSError):
         traceback.print_exc()
-    return say("bug", 1, f"{stage.name} failed unexpectedly ({type(error).__name__}: {error}); this is a bug, please report it with the log.")
+    return say(
+        "bug",
+        1,
+        f"{stage.name} failed unexpectedly ({type(error).__name__}: {error}); this is a bug, please report it with the log.",
+    )
 
 
 def _stop_on_sigterm() -> None:
@@ -142,7 +188,9 @@ def _paths_as_inputs(stage: Stage, values: Mapping[str, Any]) -> dict[str, Any]:
 def _run(stage: Stage, values: Mapping[str, Any], progress: Any) -> None:
     values = _paths_as_inputs(stage, values)
     if values["task__file"] is not None and not values["task__file"].is_file():
-        raise ConfigError(f"{values['task__file']} isn't there: the volume here is not the one that the launcher sees; compare claim, claim_path and --volume.")
+        raise ConfigError(
+            f"{values['task__file']} isn't there: the volume here is not the one that the launcher sees; compare claim, claim_path and --volume."
+        )
     params, options = validate(stage.params, values), validate(stage.options, values)
     paths = {known.name: _input_path(stage, known, values[f"input__{known.name}"]) for known in stage.inputs}
     inputs = {name: path for name, path in paths.items() if path is not None}
@@ -165,7 +213,9 @@ def _run(stage: Stage, values: Mapping[str, Any], progress: Any) -> None:
     stage.function(params, options, inputs, output, progress)
 
 
-def _run_task(stage: Stage, call: tuple[Params, Options, dict[str, Path]], folder: Path | None, task_file: Path, progress: Any) -> None:
+def _run_task(
+    stage: Stage, call: tuple[Params, Options, dict[str, Path]], folder: Path | None, task_file: Path, progress: Any
+) -> None:
     """Run under a launcher: take the lease, work in the artifact's partial folder, seal it."""
     from vasevqa.artifacts.lease import Lease, LeaseHeld, lease_ttl
     from vasevqa.artifacts.output import StageOutput
@@ -181,7 +231,9 @@ def _run_task(stage: Stage, call: tuple[Params, Options, dict[str, Path]], folde
         )
     artifact = Volume(Path(task["volume"])).artifact(task["step"], key)
     if folder is None or folder.resolve() != artifact.partial.resolve():
-        raise ConfigError(f"{stage.output_flag} {folder} is not the folder of the planned artifact, {artifact.partial}.")
+        raise ConfigError(
+            f"{stage.output_flag} {folder} is not the folder of the planned artifact, {artifact.partial}."
+        )
     if artifact.complete:
         progress.event("sealed", already=True)
         return
@@ -225,7 +277,11 @@ def _run_task(stage: Stage, call: tuple[Params, Options, dict[str, Path]], folde
 
 def _die_without_lease(progress: Any, attempt: str) -> None:
     # From the lease's thread: the main thread may be deep in a library call, and must not write again.
-    progress.error("LeaseLost", LeaseLost.exit_code, f"Attempt {attempt} lost its lease to another attempt and stopped; nothing needs doing.")
+    progress.error(
+        "LeaseLost",
+        LeaseLost.exit_code,
+        f"Attempt {attempt} lost its lease to another attempt and stopped; nothing needs doing.",
+    )
     sys.stdout.flush()
     os._exit(LeaseLost.exit_code)
 
@@ -234,7 +290,18 @@ def _versions() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
     found = {"vasevqa": __version__, "python": sys.version.split()[0]}
-    for package in ("torch", "torchvision", "open_clip_torch", "transformers", "ms-swift", "peft", "trl", "numpy", "pillow", "scikit-learn"):
+    for package in (
+        "torch",
+        "torchvision",
+        "open_clip_torch",
+        "transformers",
+        "ms-swift",
+        "peft",
+        "trl",
+        "numpy",
+        "pillow",
+        "scikit-learn",
+    ):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -47,10 +47,14 @@ def option(name: str, info: FieldInfo, or_path: bool = False) -> click.Option:
     if kind is bool:
         default = info.get_default()
         return click.Option(
-            [f"{flag(name)}/--no-{name.replace('_', '-')}"], default=None, help=_help(info, kind) + f"  [default: {'on' if default else 'off'}]"
+            [f"{flag(name)}/--no-{name.replace('_', '-')}"],
+            default=None,
+            help=_help(info, kind) + f"  [default: {'on' if default else 'off'}]",
         )
     if origin is Literal:
-        return click.Option([flag(name)], type=click.Choice([str(choice) for choice in typing.get_args(kind)]), help=_help(info, kind))
+        return click.Option(
+            [flag(name)], type=click.Choice([str(choice) for choice in typing.get_args(kind)]), help=_help(info, kind)
+        )
     if origin in (list, tuple):
         return click.Option([flag(name)], multiple=True, help=_help(info, kind) + "  (may be repeated)")
     simple = {int: click.INT, float: click.FLOAT, str: click.STRING}.get(kind)

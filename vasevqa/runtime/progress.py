@@ -34,7 +34,9 @@ class StageProgress:
         self.event("started", stage=self.stage)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._end()
 
     def start(self, what: str, total: int | None = None, unit: str = "images") -> None:
@@ -71,8 +73,17 @@ class StageProgress:
             return
         bottleneck = max(seconds, key=lambda kind: seconds[kind])
         parts = ", ".join(f"{kind} {value:.1f} s" for kind, value in seconds.items())
-        self.figures["speed"] = {"seconds": {kind: round(value, 3) for kind, value in seconds.items()}, "count": count, "bottleneck": bottleneck}
-        self._say_speed(f"{count} {unit} at {count / total:.1f}/s; {parts}; the bottleneck is {bottleneck}", dict(seconds), count, bottleneck)
+        self.figures["speed"] = {
+            "seconds": {kind: round(value, 3) for kind, value in seconds.items()},
+            "count": count,
+            "bottleneck": bottleneck,
+        }
+        self._say_speed(
+            f"{count} {unit} at {count / total:.1f}/s; {parts}; the bottleneck is {bottleneck}",
+            dict(seconds),
+            count,
+            bottleneck,
+        )
 
     def error(self, kind: str, exit_code: int, message: str) -> None:
         """The one sentence that ends a failed stage."""
@@ -117,7 +128,11 @@ class LineProgress(StageProgress):
         self._shown = now
         of = f"/{self._total}" if self._total else ""
         left = f", {duration(self.left)} left" if self.left and not final else ""
-        print(f"{self.stage}: {self._what} {self._done}{of} {self._unit} ({self.rate:.1f}/s{left})", file=sys.stderr, flush=True)
+        print(
+            f"{self.stage}: {self._what} {self._done}{of} {self._unit} ({self.rate:.1f}/s{left})",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 class JsonProgress(StageProgress):
@@ -153,7 +168,15 @@ class JsonProgress(StageProgress):
             return
         self._shown = now
         left = None if self.left is None else round(self.left, 1)
-        self.event("progress", what=self._what, done=self._done, total=self._total, unit=self._unit, rate=round(self.rate, 2), left=left)
+        self.event(
+            "progress",
+            what=self._what,
+            done=self._done,
+            total=self._total,
+            unit=self._unit,
+            rate=round(self.rate, 2),
+            left=left,
+        )
 
 
 class TerminalProgress(StageProgress):
@@ -163,7 +186,13 @@ class TerminalProgress(StageProgress):
         super().__init__(stage)
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+        )
         self._bar = Progress(*columns)
         self._task: Any = None
 

@@ -6,7 +6,16 @@ import random
 
 from vasevqa.sample.catalogue import Vase
 
-OPENINGS = ("", "", "a photograph of ", "a photo of ", "a museum photograph of ", "a picture of ", "an image of ", "a catalogue photograph of ")
+OPENINGS = (
+    "",
+    "",
+    "a photograph of ",
+    "a photo of ",
+    "a museum photograph of ",
+    "a picture of ",
+    "an image of ",
+    "a catalogue photograph of ",
+)
 THINGS = (
     "{s}",
     "{t} {s}",
@@ -23,7 +32,18 @@ THINGS = (
     "ceramic vessel",
     "{f} {t} {s}",
 )
-WHOLE = ("complete", "intact", "whole", "undamaged", "unbroken", "entire", "well-preserved", "perfectly preserved", "complete, undamaged", "whole and intact")
+WHOLE = (
+    "complete",
+    "intact",
+    "whole",
+    "undamaged",
+    "unbroken",
+    "entire",
+    "well-preserved",
+    "perfectly preserved",
+    "complete, undamaged",
+    "whole and intact",
+)
 WHOLE_ENDINGS = (
     "",
     "",

@@ -22,12 +22,16 @@ def fragment(color: np.ndarray, cover: np.ndarray, rng: random.Random) -> tuple[
     count = rng.choice((1, 1, 2, 3))
     turn = rng.uniform(0, 2 * math.pi)
     for number in range(count):
-        part = _polygon(size, _blob(_inside(cover, rng), size * rng.uniform(0.13, 0.2), rng, rough=0.32)) & (cover > 0.5)
+        part = _polygon(size, _blob(_inside(cover, rng), size * rng.uniform(0.13, 0.2), rng, rough=0.32)) & (
+            cover > 0.5
+        )
         piece = Image.fromarray(np.dstack([color.clip(0, 255), part * 255]).astype(np.uint8), "RGBA")
         piece = piece.crop(piece.getchannel("A").getbbox() or (0, 0, size, size))
         wanted = size * (rng.uniform(0.5, 0.75) if count == 1 else rng.uniform(0.28, 0.42))
         scale = wanted / max(piece.size)
-        piece = piece.resize((max(8, round(piece.width * scale)), max(8, round(piece.height * scale))), Image.Resampling.BICUBIC)
+        piece = piece.resize(
+            (max(8, round(piece.width * scale)), max(8, round(piece.height * scale))), Image.Resampling.BICUBIC
+        )
         piece = piece.rotate(rng.uniform(0, 360), resample=Image.Resampling.BICUBIC, expand=True)
         away = 0.0 if count == 1 else size * 0.23
         angle = turn + 2 * math.pi * number / count
@@ -66,7 +70,9 @@ def cracked(color: np.ndarray, cover: np.ndarray, rng: random.Random) -> tuple[n
 
 def drawing(color: np.ndarray, cover: np.ndarray, rng: random.Random) -> np.ndarray:
     """Ink lines on paper, as in excavation reports; sometimes white lines on a dark sheet. Returns the whole picture (n, n, 3)."""
-    paper = np.array(rng.choice(((238, 232, 216), (190, 180, 160), (120, 112, 100), (34, 36, 40), (52, 66, 98))), dtype=np.float32)
+    paper = np.array(
+        rng.choice(((238, 232, 216), (190, 180, 160), (120, 112, 100), (34, 36, 40), (52, 66, 98))), dtype=np.float32
+    )
     ink = np.array([235, 230, 220] if paper.mean() < 90 else [40, 34, 30], dtype=np.float32)
     softness = len(cover) / 300
     inside = np.hypot(*np.gradient(_soft(color.mean(-1) * cover, softness)))
@@ -125,7 +131,10 @@ def _largest(cover: np.ndarray) -> np.ndarray:
     marks = np.where(coarse, np.arange(1, coarse.size + 1).reshape(coarse.shape), 0)
     while True:
         grown = np.pad(marks, 1)
-        grown = np.maximum.reduce([grown[1:-1, 1:-1], grown[:-2, 1:-1], grown[2:, 1:-1], grown[1:-1, :-2], grown[1:-1, 2:]]) * coarse
+        grown = (
+            np.maximum.reduce([grown[1:-1, 1:-1], grown[:-2, 1:-1], grown[2:, 1:-1], grown[1:-1, :-2], grown[1:-1, 2:]])
+            * coarse
+        )
         if np.array_equal(grown, marks):
             break
         marks = grown
@@ -133,5 +142,7 @@ def _largest(cover: np.ndarray) -> np.ndarray:
         return cover
     names, counts = np.unique(marks[coarse], return_counts=True)
     kept = np.pad(marks == names[counts.argmax()], 1, mode="edge")
-    kept = np.logical_or.reduce([kept[1:-1, 1:-1], kept[:-2, 1:-1], kept[2:, 1:-1], kept[1:-1, :-2], kept[1:-1, 2:]])  # its own rim lies in the next cells
+    kept = np.logical_or.reduce(
+        [kept[1:-1, 1:-1], kept[:-2, 1:-1], kept[2:, 1:-1], kept[1:-1, :-2], kept[1:-1, 2:]]
+    )  # its own rim lies in the next cells
     return np.asarray(cover * kept.repeat(cell, 0).repeat(cell, 1)[: len(cover), : len(cover)], dtype=np.float32)

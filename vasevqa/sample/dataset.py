@@ -92,7 +92,9 @@ def _check(folder: Path, wanted: dict[str, Any]) -> None:
     found = _settings(folder / MARKER)
     for name, value in wanted.items():
         if found and name != "version" and found.get(name) != value:
-            raise ConfigError(f"{folder} holds a sample with {name} = {found.get(name)}, not {value}; remove it, or choose another folder.")
+            raise ConfigError(
+                f"{folder} holds a sample with {name} = {found.get(name)}, not {value}; remove it, or choose another folder."
+            )
     if found or (folder / STAGING).is_dir() or not folder.is_dir():
         return
     foreign = sorted(entry.name for entry in folder.iterdir() if entry.name not in (LOCK, "models"))
@@ -107,14 +109,23 @@ def _draw_all(staging: Path, settings: Settings, wanted: dict[str, Any], report:
         parent.mkdir(parents=True)
     pool = ThreadPoolExecutor(2)
     try:
-        for done, _ in enumerate(pool.map(lambda job: (staging / job.name).write_bytes(photograph(job.vase, job.shot)), jobs), 1):
+        for done, _ in enumerate(
+            pool.map(lambda job: (staging / job.name).write_bytes(photograph(job.vase, job.shot)), jobs), 1
+        ):
             report("drawing", done, len(jobs))
     finally:
         pool.shutdown(cancel_futures=True)
     broken = _broken_files(staging, photos[0])
     files.write_json(staging / "annotations.json", [vase.annotation for vase in vases])
-    files.write_json(staging / "truth.json", [*map(_truth, photos), *({"name": name.removeprefix("photos/"), "quality": "unreadable"} for name in broken)])
-    files.write_json(staging / MARKER, {**wanted, "files": [*(job.name for job in jobs), *broken, "annotations.json", "truth.json"]}, indent=None)
+    files.write_json(
+        staging / "truth.json",
+        [*map(_truth, photos), *({"name": name.removeprefix("photos/"), "quality": "unreadable"} for name in broken)],
+    )
+    files.write_json(
+        staging / MARKER,
+        {**wanted, "files": [*(job.name for job in jobs), *broken, "annotations.json", "truth.json"]},
+        indent=None,
+    )
 
 
 def _truth(job: Job) -> dict[str, Any]:
@@ -181,7 +192,11 @@ def _file_name(vase: Vase, view: int) -> str:
 def _broken_files(staging: Path, first: Job) -> list[str]:
     """What real folders hold as well: half a photograph, an empty file, a text called .jpg. Reports must list them with their reasons."""
     whole = (staging / first.name).read_bytes()
-    broken = {"truncated.jpg": whole[: len(whole) // 2], "empty.jpg": b"", "notes.jpg": b"Photographed on a rainy day.\n"}
+    broken = {
+        "truncated.jpg": whole[: len(whole) // 2],
+        "empty.jpg": b"",
+        "notes.jpg": b"Photographed on a rainy day.\n",
+    }
     names = [str(Path(first.name).with_name(name)) for name in broken]
     for name, content in zip(names, broken.values(), strict=True):
         (staging / name).write_bytes(content)

@@ -114,7 +114,9 @@ def _geometric(draw: ImageDraw.ImageDraw, vase: Vase, shape: Shape, palette: Pal
     height, stretch = (zone[1] - zone[0]) * HEIGHT, _stretch(shape, sum(zone) / 2)
     count = max(4, int(WIDTH / (WIDTHS[vase.subject] * height * stretch * 1.1)))
     for place in range(count + 1):
-        FIGURES[vase.subject](Pen(draw, place * WIDTH / count, _row(zone[1]), height, stretch, palette.ink, palette.line))
+        FIGURES[vase.subject](
+            Pen(draw, place * WIDTH / count, _row(zone[1]), height, stretch, palette.ink, palette.line)
+        )
     for zone in (*shape.borders, *([shape.neck] if shape.neck else [])):
         _band(draw, "zigzag" if zone != shape.neck else vase.border, zone, shape, palette.ink)
     draw.rectangle((0, _row(min(low, *(zone[0] for zone in shape.borders)) - 0.05), WIDTH, HEIGHT), fill=palette.gloss)
@@ -155,19 +157,27 @@ def _ivy(draw: ImageDraw.ImageDraw, box: Box, ink: Color, index: int) -> None:
     draw.line((left, top + high / 2, left + wide, top + high / 2), fill=ink, width=2)
     for x, y in ((0.3, 0.22), (0.75, 0.78)):
         cx, cy = left + x * wide, top + y * high
-        draw.polygon([(cx - wide * 0.2, cy), (cx, cy - high * 0.2), (cx + wide * 0.24, cy), (cx, cy + high * 0.2)], fill=ink)
+        draw.polygon(
+            [(cx - wide * 0.2, cy), (cx, cy - high * 0.2), (cx + wide * 0.24, cy), (cx, cy + high * 0.2)], fill=ink
+        )
 
 
 def _lozenge(draw: ImageDraw.ImageDraw, box: Box, ink: Color, index: int) -> None:
     left, top, wide, high = box
     cx, cy = left + wide / 2, top + high / 2
-    draw.line([(left, cy), (cx, top), (left + wide, cy), (cx, top + high), (left, cy)], fill=ink, width=max(2, round(high / 9)))
+    draw.line(
+        [(left, cy), (cx, top), (left + wide, cy), (cx, top + high), (left, cy)],
+        fill=ink,
+        width=max(2, round(high / 9)),
+    )
     draw.ellipse((cx - wide / 8, cy - high / 8, cx + wide / 8, cy + high / 8), fill=ink)
 
 
 def _zigzag(draw: ImageDraw.ImageDraw, box: Box, ink: Color, index: int) -> None:
     left, top, wide, high = box
-    draw.line([(left, top + high), (left + wide / 2, top), (left + wide, top + high)], fill=ink, width=max(2, round(high / 6)))
+    draw.line(
+        [(left, top + high), (left + wide / 2, top), (left + wide, top + high)], fill=ink, width=max(2, round(high / 6))
+    )
 
 
 def _rays(draw: ImageDraw.ImageDraw, box: Box, ink: Color, index: int) -> None:

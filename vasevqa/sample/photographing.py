@@ -38,7 +38,11 @@ def photograph(vase: Vase, shot: Shot) -> bytes:
         image = image.filter(ImageFilter.GaussianBlur(canvas * rng.uniform(0.024, 0.034)))
     image = image.resize((shot.size, shot.size), Image.Resampling.LANCZOS)
     exposure = rng.uniform(0.1, 0.2) if shot.damage == "dark" else rng.uniform(0.8, 1.15)
-    pixels = np.asarray(image, dtype=np.float32) * exposure * np.array([rng.uniform(0.94, 1.06), 1.0, rng.uniform(0.94, 1.06)], dtype=np.float32)
+    pixels = (
+        np.asarray(image, dtype=np.float32)
+        * exposure
+        * np.array([rng.uniform(0.94, 1.06), 1.0, rng.uniform(0.94, 1.06)], dtype=np.float32)
+    )
     # The sensor's noise comes last and JPEG quality varies, so that blurred files weigh as much as sharp ones.
     gain = rng.uniform(2.5, 7)
     pixels += noise.standard_normal((shot.size, shot.size, 1), dtype=np.float32) * gain
@@ -58,7 +62,9 @@ def _compose(vase: Vase, shot: Shot, canvas: int, rng: random.Random, noise: np.
     if shot.damage == "drawing":
         return drawing(color, cover, rng)
     small = Image.fromarray((cover * 255).astype(np.uint8)).reduce(4)
-    blurred = small.filter(ImageFilter.GaussianBlur(canvas / 4 / 26)).resize((canvas, canvas), Image.Resampling.BILINEAR)
+    blurred = small.filter(ImageFilter.GaussianBlur(canvas / 4 / 26)).resize(
+        (canvas, canvas), Image.Resampling.BILINEAR
+    )
     shadow = np.roll(np.asarray(blurred, dtype=np.float32) / 255, (canvas // 36, canvas // 48), (0, 1))
     picture = background * (1 - 0.4 * shadow)[..., None]
     return np.asarray(picture + cover[..., None] * (color - picture))
@@ -76,7 +82,16 @@ def _view(vase: Vase, shot: Shot, canvas: int, rng: random.Random) -> View:
         middle += canvas * rng.uniform(-0.35, 0.35)
     base = middle + shape.aspect * radius
     # The axis lies on the border of two pixels, so that left and right halves share their geometry.
-    return View(canvas, shot.azimuth, elevation, radius, round(centre), base, rng.choice((-1, 1)) * rng.uniform(15, 55), rng.uniform(0.2, 1))
+    return View(
+        canvas,
+        shot.azimuth,
+        elevation,
+        radius,
+        round(centre),
+        base,
+        rng.choice((-1, 1)) * rng.uniform(15, 55),
+        rng.uniform(0.2, 1),
+    )
 
 
 def _background(size: int, rng: random.Random, noise: np.random.Generator) -> np.ndarray:

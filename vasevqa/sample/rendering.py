@@ -43,14 +43,19 @@ def render(vase: Vase, view: View) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _body(shape: Shape, surface: np.ndarray, palette: Palette, view: View) -> tuple[np.ndarray, np.ndarray]:
-    color, cover = np.zeros((view.size, view.size, 3), dtype=np.float32), np.zeros((view.size, view.size), dtype=np.float32)
+    color, cover = (
+        np.zeros((view.size, view.size, 3), dtype=np.float32),
+        np.zeros((view.size, view.size), dtype=np.float32),
+    )
     sine, cosine = math.sin(math.radians(view.elevation)), math.cos(math.radians(view.elevation))
     tall = 2 * view.radius * shape.aspect * cosine
     lip, foot = (float(shape.radius(np.array(end))) * view.radius for end in (1.0, 0.0))
     # Only the part of the picture that the body touches is computed.
     top, bottom = view.base - tall - lip * sine - 2, view.base + foot * sine + 2
     rows_seen = slice(max(0, int(top)), min(view.size, max(0, int(bottom) + 1)))
-    columns_seen = slice(max(0, int(view.centre - view.radius - 2)), min(view.size, max(0, int(view.centre + view.radius + 2))))
+    columns_seen = slice(
+        max(0, int(view.centre - view.radius - 2)), min(view.size, max(0, int(view.centre + view.radius + 2)))
+    )
     window = (rows_seen, columns_seen)
     if color[window].size == 0:
         return color, cover
@@ -63,7 +68,12 @@ def _body(shape: Shape, surface: np.ndarray, palette: Palette, view: View) -> tu
     front_foot, front_lip = (np.sqrt(np.maximum(end**2 - away**2, 0)) * sine for end in (foot, lip))
     part = np.clip(reach - away + 0.5, 0, 1)
     part *= np.clip(rows[:, None] + front_foot + 0.5, 0, 1) * np.clip(tall - front_lip - rows[:, None] + 0.5, 0, 1)
-    seen = _shade(_sample(surface, step, columns, depth, view), shape.slope(_HEIGHTS).astype(np.float32)[step], (columns, reach, depth), view)
+    seen = _shade(
+        _sample(surface, step, columns, depth, view),
+        shape.slope(_HEIGHTS).astype(np.float32)[step],
+        (columns, reach, depth),
+        view,
+    )
     # Into the mouth: an ellipse with the lip around it
     for edge, tone in ((lip, 0.9), (lip - max(1.5, 0.045 * view.radius), 0.5)):
         vertical = np.sqrt(np.maximum(edge**2 - away**2, 0)) * sine
@@ -105,7 +115,9 @@ def _sample(surface: np.ndarray, step: np.ndarray, columns: np.ndarray, depth: n
     return surface[down, across]
 
 
-def _shade(paint_: np.ndarray, slope: np.ndarray, at: tuple[np.ndarray, np.ndarray, np.ndarray], view: View) -> np.ndarray:
+def _shade(
+    paint_: np.ndarray, slope: np.ndarray, at: tuple[np.ndarray, np.ndarray, np.ndarray], view: View
+) -> np.ndarray:
     """Lambert's law with ambient light, and a Blinn highlight that dark gloss shows more than clay."""
     columns, reach, depth = at
     scale = 1 / (np.maximum(reach, 1) * np.sqrt(1 + slope**2))
@@ -118,10 +130,15 @@ def _shade(paint_: np.ndarray, slope: np.ndarray, at: tuple[np.ndarray, np.ndarr
     for _ in range(5):  # to the power of 32
         highlight *= highlight
     dark = 1 - paint_.sum(-1) * (1 / 765)
-    return np.asarray(paint_ * (0.38 + 0.74 * lambert)[..., None] + (highlight * view.gloss * 130 * dark * dark)[..., None], dtype=np.float32)
+    return np.asarray(
+        paint_ * (0.38 + 0.74 * lambert)[..., None] + (highlight * view.gloss * 130 * dark * dark)[..., None],
+        dtype=np.float32,
+    )
 
 
-def _handles(shape: Shape, palette: Palette, view: View) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+def _handles(
+    shape: Shape, palette: Palette, view: View
+) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """The handles behind the body and those before it, as colours and coverage."""
     layers = []
     for front in (False, True):

@@ -44,7 +44,9 @@ MODEL: dict[str, Any] = {
 Known = tuple[Vase, str | None]  # what a picture shows: a vase, and its damage if any
 
 
-def train_tiny_clip(folder: Path, seed: int = 0, images: int = 2400, steps: int = 500, on_progress: OnProgress | None = None) -> bool:
+def train_tiny_clip(
+    folder: Path, seed: int = 0, images: int = 2400, steps: int = 500, on_progress: OnProgress | None = None
+) -> bool:
     """Draw `images` vases, train, and write open_clip_config.json and open_clip_model.safetensors; False if that was done before.
 
     The same seed gives the same model on one kind of CPU. The folder appears only when it is complete (an interrupted training
@@ -58,7 +60,9 @@ def train_tiny_clip(folder: Path, seed: int = 0, images: int = 2400, steps: int 
         raise ConfigError(f"{folder} holds something else than a model trained here; choose another folder.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f".{folder.name}.lock")):
-        if marker.is_file() and json.loads(marker.read_text(encoding="utf-8")) == wanted:  # somebody else trained it meanwhile
+        if (
+            marker.is_file() and json.loads(marker.read_text(encoding="utf-8")) == wanted
+        ):  # somebody else trained it meanwhile
             return False
         model, losses = _train(seed, images, steps, on_progress or (lambda what, done, total: None))
         _save(folder, model, wanted, losses)
@@ -71,8 +75,16 @@ def _save(folder: Path, model: nn.Module, wanted: dict[str, Any], losses: list[f
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
-    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, partial / "open_clip_model.safetensors")
-    preprocess = {"mean": list(OPENAI_MEAN), "std": list(OPENAI_STD), "interpolation": "bicubic", "resize_mode": "shortest"}
+    save_file(
+        {name: value.contiguous() for name, value in model.state_dict().items()},
+        partial / "open_clip_model.safetensors",
+    )
+    preprocess = {
+        "mean": list(OPENAI_MEAN),
+        "std": list(OPENAI_STD),
+        "interpolation": "bicubic",
+        "resize_mode": "shortest",
+    }
     files.write_json(partial / "open_clip_config.json", {"model_cfg": MODEL, "preprocess_cfg": preprocess})
     files.write_json(partial / "training_log.json", {"loss": [round(loss, 4) for loss in losses]}, indent=None)
     files.write_json(partial / "tiny_clip.json", wanted)
@@ -101,12 +113,17 @@ def _train(seed: int, count: int, steps: int, report: OnProgress) -> tuple[nn.Mo
                 order += torch.randperm(count).tolist()
             rows, order = order[:BATCH], order[BATCH:]
             tokens = tokenizer([caption(*known[row], rng) for row in rows])
-            batch = ((_augmented(pixels[rows]).float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+            batch = ((_augmented(pixels[rows]).float() / 255 - mean) / std).contiguous(
+                memory_format=torch.channels_last
+            )
             with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
                 images, texts = model.encode_image(batch, normalize=True), model.encode_text(tokens, normalize=True)
             logits = images.float() @ texts.float().T * model.logit_scale.exp().clamp(max=50)
             target = likeness[rows][:, rows].softmax(-1)
-            loss = (nn.functional.cross_entropy(logits, target) + nn.functional.cross_entropy(logits.T, target.T / target.T.sum(-1, keepdim=True))) / 2
+            loss = (
+                nn.functional.cross_entropy(logits, target)
+                + nn.functional.cross_entropy(logits.T, target.T / target.T.sum(-1, keepdim=True))
+            ) / 2
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -167,12 +184,18 @@ def _likeness(known: list[Known]) -> Tensor:
         column = torch.tensor([number[value] for value in values])
         return (column[:, None] == column[None]).float()
 
-    return 5 * same([kind for _, kind in known]) + 1.2 * same([vase.shape for vase, _ in known]) + 1.2 * same([vase.technique for vase, _ in known])
+    return (
+        5 * same([kind for _, kind in known])
+        + 1.2 * same([vase.shape for vase, _ in known])
+        + 1.2 * same([vase.technique for vase, _ in known])
+    )
 
 
 def _augmented(pixels: Tensor) -> Tensor:
     """Each picture cropped at random and flipped with probability one half."""
     corners = torch.randint(0, MARGIN + 1, (len(pixels), 2)).tolist()
     flips = (torch.rand(len(pixels)) < 0.5).tolist()
-    crops = [picture[:, top : top + SIZE, left : left + SIZE] for picture, (top, left) in zip(pixels, corners, strict=True)]
+    crops = [
+        picture[:, top : top + SIZE, left : left + SIZE] for picture, (top, left) in zip(pixels, corners, strict=True)
+    ]
     return torch.stack([crop.flip(-1) if flip else crop for crop, flip in zip(crops, flips, strict=True)])

@@ -93,9 +93,16 @@ def _write(folder: Path, seed: int) -> None:
 
     tokenizer = _tokenizer()
     size = {"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 1280}
-    shared = {"patch_size": VISION["patch_size"], "merge_size": VISION["spatial_merge_size"], "temporal_patch_size": VISION["temporal_patch_size"]}
+    shared = {
+        "patch_size": VISION["patch_size"],
+        "merge_size": VISION["spatial_merge_size"],
+        "temporal_patch_size": VISION["temporal_patch_size"],
+    }
     processor = Qwen2_5_VLProcessor(
-        Qwen2VLImageProcessor(size=size, **shared), tokenizer, Qwen2VLVideoProcessor(size=size, **shared), chat_template=CHAT_TEMPLATE
+        Qwen2VLImageProcessor(size=size, **shared),
+        tokenizer,
+        Qwen2VLVideoProcessor(size=size, **shared),
+        chat_template=CHAT_TEMPLATE,
     )
     processor.save_pretrained(folder)
     _model(seed).save_pretrained(folder)
@@ -140,7 +147,9 @@ def _model(seed: int) -> Any:
             embedding.zero_()
             embedding[:MERGED_TOKENS].normal_(std=EMBEDDING_STD)
             embedding[FIRST_SPECIAL : FIRST_SPECIAL + len(SPECIAL.split())].normal_(std=EMBEDDING_STD)
-    model.generation_config = GenerationConfig(eos_token_id=[_id("<|im_end|>"), _id("<|endoftext|>")], pad_token_id=_id("<|endoftext|>"))
+    model.generation_config = GenerationConfig(
+        eos_token_id=[_id("<|im_end|>"), _id("<|endoftext|>")], pad_token_id=_id("<|endoftext|>")
+    )
     return model
 
 
@@ -154,7 +163,9 @@ def _tokenizer() -> Any:
 
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trainer = trainers.BpeTrainer(vocab_size=MERGED_TOKENS, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=MERGED_TOKENS, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
     learner.train_from_iterator(_sentences(), trainer)
     learnt = json.loads(learner.to_str())["model"]
     special = SPECIAL.split()

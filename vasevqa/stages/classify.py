@@ -24,8 +24,12 @@ JOURNAL = "predictions.journal"
 class Params(spec.Params):
     """What decides the classes."""
 
-    confidence_threshold: float = Field(0.5, ge=0, le=1, description="an image is of class 1 if its calibrated probability is at least this")
-    exact_decode: bool = Field(False, description="decode JPEGs in full instead of at the smallest scale that covers the model's input")
+    confidence_threshold: float = Field(
+        0.5, ge=0, le=1, description="an image is of class 1 if its calibrated probability is at least this"
+    )
+    exact_decode: bool = Field(
+        False, description="decode JPEGs in full instead of at the smallest scale that covers the model's input"
+    )
 
 
 class Options(spec.Options):
@@ -75,7 +79,9 @@ class _Journal:
         self.rows.update({name: (stamp, probability) for name, stamp, probability in rows})
 
 
-def run(params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress) -> None:
+def run(
+    params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress
+) -> None:
     """Decode, predict, place in 0/ or 1/; then predictions.csv, quarantined.json and classification_report.json."""
     from vasevqa.curation import images
     from vasevqa.curation.classifier import EvalTransform, load_classifier
@@ -86,14 +92,18 @@ def run(params: Params, options: Options, inputs: Mapping[str, Path], output: sp
     classifier = load_classifier(inputs["model"], resolve_device(options.device))
     found = list(images.find_images(inputs["images"]))
     if not found:
-        raise DataError(f"There is no image in {inputs['images']} ({', '.join(sorted(images.SUFFIXES))}); check --source-dir.")
+        raise DataError(
+            f"There is no image in {inputs['images']} ({', '.join(sorted(images.SUFFIXES))}); check --source-dir."
+        )
     earlier = dict(_earlier(output.root / "predictions.csv"))
     journal = _Journal(output, _made_for(params, inputs, classifier))
     todo = [item for item in found if item.problem or not _decided(item, journal, output, params)]
     if len(todo) < len(found):
         progress.note(f"{len(found) - len(todo)} images were classified before and are not classified again")
     transform = EvalTransform(classifier.image_size)
-    loader = Loader(todo, transform, options.batch_size, options.workers, None if params.exact_decode else transform.resize)
+    loader = Loader(
+        todo, transform, options.batch_size, options.workers, None if params.exact_decode else transform.resize
+    )
     seconds = {"model": 0.0, "disk": 0.0}
     progress.start("classifying", len(todo))
     set_aside = 0
@@ -117,7 +127,9 @@ def run(params: Params, options: Options, inputs: Mapping[str, Path], output: sp
     unreadable = {item.name for item in loader.quarantined}
     names = [item.name for item in found if item.name not in unreadable]
     if not names:
-        raise DataError(f"None of the {len(found)} images in {inputs['images']} can be read (first: {loader.quarantined[0].reason}); check the files.")
+        raise DataError(
+            f"None of the {len(found)} images in {inputs['images']} can be read (first: {loader.quarantined[0].reason}); check the files."
+        )
     probabilities = {name: journal.rows[name][1] for name in names}
     _write(probabilities, images.quarantine_rows(loader.quarantined), earlier, params, classifier, output)
     high = sum(_label(value, params) for value in probabilities.values())
@@ -141,19 +153,34 @@ def _stamp(path: Path) -> str:
     try:
         return stamp(path)
     except FileNotFoundError:  # read, and then removed by its owner
-        raise DataError(f"{path} vanished while it was classified; leave the folder alone while this runs, and start again.") from None
+        raise DataError(
+            f"{path} vanished while it was classified; leave the folder alone while this runs, and start again."
+        ) from None
 
 
 def _made_for(params: Params, inputs: Mapping[str, Path], classifier: Classifier) -> str:
     from vasevqa.files import digest_json
 
     weights = [float(value.double().sum()) for value in list(classifier.model.state_dict().values())[::8]]
-    return digest_json([params.exact_decode, str(inputs["images"]), classifier.arch, classifier.image_size, classifier.temperature, weights])
+    return digest_json(
+        [
+            params.exact_decode,
+            str(inputs["images"]),
+            classifier.arch,
+            classifier.image_size,
+            classifier.temperature,
+            weights,
+        ]
+    )
 
 
 def _decided(item: Found, journal: _Journal, output: spec.Output, params: Params) -> bool:
     row = journal.rows.get(item.name)
-    return row is not None and row[0] == _stamp(item.path) and (output.root / str(_label(row[1], params)) / item.name).exists()
+    return (
+        row is not None
+        and row[0] == _stamp(item.path)
+        and (output.root / str(_label(row[1], params)) / item.name).exists()
+    )
 
 
 def _earlier(path: Path) -> Iterator[tuple[str, int]]:
@@ -167,7 +194,12 @@ def _earlier(path: Path) -> Iterator[tuple[str, int]]:
 
 
 def _write(
-    probabilities: dict[str, float], quarantined: list[dict[str, str]], earlier: dict[str, int], params: Params, classifier: Classifier, output: spec.Output
+    probabilities: dict[str, float],
+    quarantined: list[dict[str, str]],
+    earlier: dict[str, int],
+    params: Params,
+    classifier: Classifier,
+    output: spec.Output,
 ) -> None:
     histogram = [0] * 20
     with output.writing("predictions.csv", "w") as stream:

@@ -24,13 +24,21 @@ REPORT = "filtering_report.json"
 class Params(spec.Params):
     """What decides which images are accepted."""
 
-    threshold: float | None = Field(None, ge=-2, le=2, description="keep images scoring at least this; unset: the moderate recommendation from the data")
+    threshold: float | None = Field(
+        None,
+        ge=-2,
+        le=2,
+        description="keep images scoring at least this; unset: the moderate recommendation from the data",
+    )
     analyze_only: bool = Field(False, description="print statistics and recommended thresholds; sort nothing")
     sample_size: int = Field(500, ge=1, description="images that --analyze-only looks at")
     seed: int = Field(0, description="which images --analyze-only looks at")
-    exact_decode: bool = Field(False, description="decode JPEGs in full instead of at the smallest scale that covers the model's input")
+    exact_decode: bool = Field(
+        False, description="decode JPEGs in full instead of at the smallest scale that covers the model's input"
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="auto is bf16 where the hardware computes in it; scores then differ in the third digit between machines"
+        "auto",
+        description="auto is bf16 where the hardware computes in it; scores then differ in the third digit between machines",
     )
 
 
@@ -52,13 +60,21 @@ STAGE = spec.Stage(
     Options,
     (
         spec.Input("images", "--input-dir", "the folder of photographs"),
-        spec.Input("clip_model", "--clip-model", "a CLIP model: Hugging Face folder, open_clip folder or hub id", hub=True),
+        spec.Input(
+            "clip_model", "--clip-model", "a CLIP model: Hugging Face folder, open_clip folder or hub id", hub=True
+        ),
         spec.Input("prompts", "--prompts", "a YAML or JSON file with the lists `high` and `low`", required=False),
     ),
     "CLIP quality filter: keeps complete, undamaged vases.",
     spec.Resources(cpus=4, memory="8Gi", gpus=1, gpu_memory="8Gi"),
     needs_output=lambda params: not params.analyze_only,
-    sources=("vasevqa.curation.images", "vasevqa.curation.loader", "vasevqa.curation.clip", "vasevqa.curation.scoring", "vasevqa.curation.embeddings"),
+    sources=(
+        "vasevqa.curation.images",
+        "vasevqa.curation.loader",
+        "vasevqa.curation.clip",
+        "vasevqa.curation.scoring",
+        "vasevqa.curation.embeddings",
+    ),
     interact="vasevqa.stages.clip_menu:interact",
 )
 
@@ -74,7 +90,9 @@ class _Result:
     embedded: Embedded
 
 
-def run(params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output | None, progress: spec.Progress) -> None:
+def run(
+    params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output | None, progress: spec.Progress
+) -> None:
     """Embed, score, choose the threshold, and sort into accepted/ and rejected/ (unless params.analyze_only)."""
     from vasevqa.curation import scoring
 
@@ -94,14 +112,22 @@ def run(params: Params, options: Options, inputs: Mapping[str, Path], output: sp
         "threshold_source": origin,
         "quarantined": result.quarantined,
     }
-    figures: dict[str, Any] = {"images": len(values), "quarantined": len(result.quarantined), "threshold": threshold, "threshold_source": origin}
+    figures: dict[str, Any] = {
+        "images": len(values),
+        "quarantined": len(result.quarantined),
+        "threshold": threshold,
+        "threshold_source": origin,
+    }
     if output is not None:
         with output.writing("score_histogram.png") as stream:
             stream.write(scoring.histogram_png(values, threshold, f"Quality of {len(values)} photographs"))
     if params.analyze_only:
         if output is not None:
             output.write_json("analysis.json", report)
-        progress.summary(f"{len(values)} images analysed; recommended threshold {threshold:.4f} keeps {(values >= threshold).mean():.0%}", **figures)
+        progress.summary(
+            f"{len(values)} images analysed; recommended threshold {threshold:.4f} keeps {(values >= threshold).mean():.0%}",
+            **figures,
+        )
         return
     assert output is not None
     rows = _rows(result, threshold)
@@ -117,7 +143,9 @@ def run(params: Params, options: Options, inputs: Mapping[str, Path], output: sp
     )
 
 
-def _embed(params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output | None, progress: spec.Progress) -> _Result:
+def _embed(
+    params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output | None, progress: spec.Progress
+) -> _Result:
     from vasevqa.curation import clip, images, scoring
     from vasevqa.curation.devices import resolve_device
     from vasevqa.curation.embeddings import Embedded
@@ -127,17 +155,30 @@ def _embed(params: Params, options: Options, inputs: Mapping[str, Path], output:
     prompts = scoring.load_prompts(inputs.get("prompts"))
     found = list(images.find_images(inputs["images"]))
     if not found:
-        raise DataError(f"There is no image in {inputs['images']} ({', '.join(sorted(images.SUFFIXES))}); check --input-dir.")
+        raise DataError(
+            f"There is no image in {inputs['images']} ({', '.join(sorted(images.SUFFIXES))}); check --input-dir."
+        )
     if params.analyze_only and len(found) > params.sample_size:
         found = _sample(found, params)
     model = clip.load_clip(inputs["clip_model"], device, params.precision, options.model_cache_dir)
-    header = {"model": model.digest, "precision": model.precision, "exact": str(params.exact_decode), "images": str(inputs["images"])}
+    header = {
+        "model": model.digest,
+        "precision": model.precision,
+        "exact": str(params.exact_decode),
+        "images": str(inputs["images"]),
+    }
     keep = output is not None and not params.analyze_only
     embedded = Embedded(output.root if output and keep else None, output.writing if output and keep else None, header)
     missing = [item for item in found if item not in embedded]
     if len(missing) < len(found):
         progress.note(f"{len(found) - len(missing)} images were embedded before and are not embedded again")
-    loader = Loader(missing, model.preprocess, options.batch_size, options.workers, None if params.exact_decode else model.preprocess.size)
+    loader = Loader(
+        missing,
+        model.preprocess,
+        options.batch_size,
+        options.workers,
+        None if params.exact_decode else model.preprocess.size,
+    )
     progress.start("scoring", len(missing))
     model_seconds = 0.0
     done = 0
@@ -151,9 +192,18 @@ def _embed(params: Params, options: Options, inputs: Mapping[str, Path], output:
     unreadable = {item.name for item in loader.quarantined}
     names = [item.name for item in found if item.name not in unreadable]
     if not names:
-        raise DataError(f"None of the {len(found)} images in {inputs['images']} can be read (first: {loader.quarantined[0].reason}); check the files.")
-    scores = scoring.score(embedded.gather(names), model.encode_texts(list(prompts.high)), model.encode_texts(list(prompts.low)))
-    about = {"name": model.name, "digest": model.digest, "precision": model.precision, "seconds": {"decode": loader.seconds["wait"], "model": model_seconds}}
+        raise DataError(
+            f"None of the {len(found)} images in {inputs['images']} can be read (first: {loader.quarantined[0].reason}); check the files."
+        )
+    scores = scoring.score(
+        embedded.gather(names), model.encode_texts(list(prompts.high)), model.encode_texts(list(prompts.low))
+    )
+    about = {
+        "name": model.name,
+        "digest": model.digest,
+        "precision": model.precision,
+        "seconds": {"decode": loader.seconds["wait"], "model": model_seconds},
+    }
     paths = {item.name: item.path for item in found}
     return _Result(names, paths, scores, prompts, images.quarantine_rows(loader.quarantined), about, embedded)
 
@@ -170,7 +220,11 @@ def _rows(result: _Result, threshold: float) -> list[dict[str, Any]]:
     rows = []
     for index, (name, value) in enumerate(zip(result.names, scores.score, strict=True)):
         accepted = bool(value >= threshold)
-        decided = result.prompts.high[scores.nearest_high[index]] if accepted else result.prompts.low[scores.nearest_low[index]]
+        decided = (
+            result.prompts.high[scores.nearest_high[index]]
+            if accepted
+            else result.prompts.low[scores.nearest_low[index]]
+        )
         rows.append(
             {
                 "name": name,
@@ -184,7 +238,9 @@ def _rows(result: _Result, threshold: float) -> list[dict[str, Any]]:
     return rows
 
 
-def _sort(result: _Result, rows: list[dict[str, Any]], report: dict[str, Any], output: spec.Output, progress: spec.Progress) -> float:
+def _sort(
+    result: _Result, rows: list[dict[str, Any]], report: dict[str, Any], output: spec.Output, progress: spec.Progress
+) -> float:
     """Place every image; what an earlier call into the same folder had decided otherwise is moved. Returns seconds."""
     from vasevqa.curation.reports import earlier_rows, remove_ours
 

@@ -9,7 +9,14 @@ import click
 
 from vasevqa.stages.clip_filter import Options, Params, check_terminal
 
-CHOICES = ("analyse only", "automatic threshold", "own threshold", "force CPU", "choose a GPU", "quick look at 100 samples")
+CHOICES = (
+    "analyse only",
+    "automatic threshold",
+    "own threshold",
+    "force CPU",
+    "choose a GPU",
+    "quick look at 100 samples",
+)
 
 
 def devices() -> list[str]:

@@ -14,17 +14,34 @@ from vasevqa import spec
 class Params(spec.Params):
     """What decides the merged model."""
 
-    checkpoint: str = Field("last", pattern=r"^(last|best|[0-9]+)$", description="which checkpoint: last, best (by validation loss or reward), or its step")
-    torch_dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field("auto", description="precision of the merged weights; auto: the base model's own")
-    tolerance: float = Field(1e-3, ge=0, description="float32: greatest difference of a logit between base with adapter and merged model")
-    agreement: float = Field(0.99, ge=0, le=1, description="bfloat16 and float16: least part of the tokens on which both have the same first choice")
+    checkpoint: str = Field(
+        "last",
+        pattern=r"^(last|best|[0-9]+)$",
+        description="which checkpoint: last, best (by validation loss or reward), or its step",
+    )
+    torch_dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        "auto", description="precision of the merged weights; auto: the base model's own"
+    )
+    tolerance: float = Field(
+        1e-3, ge=0, description="float32: greatest difference of a logit between base with adapter and merged model"
+    )
+    agreement: float = Field(
+        0.99,
+        ge=0,
+        le=1,
+        description="bfloat16 and float16: least part of the tokens on which both have the same first choice",
+    )
 
 
 class Options(spec.Options):
     """How the merge runs."""
 
-    device: str = Field("auto", description="where the two are compared: auto, cpu, cuda or cuda:N; merging itself is done on the CPU")
-    hub: Literal["huggingface", "modelscope"] = Field("huggingface", description="where a model given by its hub id comes from")
+    device: str = Field(
+        "auto", description="where the two are compared: auto, cpu, cuda or cuda:N; merging itself is done on the CPU"
+    )
+    hub: Literal["huggingface", "modelscope"] = Field(
+        "huggingface", description="where a model given by its hub id comes from"
+    )
 
 
 STAGE = spec.Stage(
@@ -48,7 +65,9 @@ STAGE = spec.Stage(
 )
 
 
-def run(params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress) -> None:
+def run(
+    params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress
+) -> None:
     """Merge (a full model passes through), compare logits, and keep the figures; GateError over tolerance."""
     from vasevqa.training import merge
 

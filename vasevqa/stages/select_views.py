@@ -19,9 +19,14 @@ from vasevqa.errors import ConfigError, DataError
 class Params(spec.Params):
     """What decides which view is best."""
 
-    name_pattern: str | None = Field(None, description="regular expression for a file's stem with the groups vase and view; unset: <UUID>_<view>_ac<number>")
+    name_pattern: str | None = Field(
+        None,
+        description="regular expression for a file's stem with the groups vase and view; unset: <UUID>_<view>_ac<number>",
+    )
     exact_decode: bool = Field(False, description="where images must be scored here: decode JPEGs in full")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="where images must be scored here: auto is bf16 where the hardware computes in it")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="where images must be scored here: auto is bf16 where the hardware computes in it"
+    )
 
 
 class Options(spec.Options):
@@ -40,12 +45,26 @@ STAGE = spec.Stage(
     Options,
     (
         spec.Input("images", "--input-dir", "clip-filter's output, its accepted/ folder, or any folder of photographs"),
-        spec.Input("clip_model", "--clip-model", "a CLIP model, needed where images weren't scored by clip-filter", required=False, hub=True),
-        spec.Input("classified", "--classified-dir", "classify's output, to tell which vases were lost there", required=False),
+        spec.Input(
+            "clip_model",
+            "--clip-model",
+            "a CLIP model, needed where images weren't scored by clip-filter",
+            required=False,
+            hub=True,
+        ),
+        spec.Input(
+            "classified", "--classified-dir", "classify's output, to tell which vases were lost there", required=False
+        ),
     ),
     "Picks the best view of every vase.",
     spec.Resources(cpus=2, memory="4Gi"),
-    sources=("vasevqa.curation.images", "vasevqa.curation.file_names", "vasevqa.curation.clip", "vasevqa.curation.scoring", "vasevqa.curation.reports"),
+    sources=(
+        "vasevqa.curation.images",
+        "vasevqa.curation.file_names",
+        "vasevqa.curation.clip",
+        "vasevqa.curation.scoring",
+        "vasevqa.curation.reports",
+    ),
 )
 
 
@@ -61,7 +80,9 @@ class View:
     matched: bool
 
 
-def run(params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress) -> None:
+def run(
+    params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress
+) -> None:
     """Group by vase, pick, place in best_views/, and say what was lost."""
     from vasevqa.curation import file_names
     from vasevqa.curation.reports import read_report, remove_ours
@@ -75,7 +96,11 @@ def run(params: Params, options: Options, inputs: Mapping[str, Path], output: sp
     views: dict[str, list[View]] = defaultdict(list)
     for name, path, similarity in scored:
         parsed = file_names.parse_name(name, pattern)
-        view = View(parsed.vase, parsed.view, name, path, similarity, True) if parsed else View(name, "", name, path, similarity, False)
+        view = (
+            View(parsed.vase, parsed.view, name, path, similarity, True)
+            if parsed
+            else View(name, "", name, path, similarity, False)
+        )
         views[view.vase].append(view)
     for group in views.values():
         group.sort(key=lambda view: (-view.similarity, view.name))
@@ -97,11 +122,19 @@ def run(params: Params, options: Options, inputs: Mapping[str, Path], output: sp
     unmatched = sorted(view.name for group in views.values() for view in group if not view.matched)
     output.write_json(
         "best_views_report.json",
-        {"scores_from": "clip-filter" if reused else "this step", "vases": rows, "unmatched": unmatched, "lost": lost, "quarantined": quarantined},
+        {
+            "scores_from": "clip-filter" if reused else "this step",
+            "vases": rows,
+            "unmatched": unmatched,
+            "lost": lost,
+            "quarantined": quarantined,
+        },
     )
     output.write_json("filtering_stats.json", _stats(views, lost, unmatched))
     output.write_text(
-        "lost_vases.csv", "vase,lost_at,best,score\n" + "".join(f"{row['vase']},{row['lost_at']},{_quoted(row['best'])},{row['score']}\n" for row in lost)
+        "lost_vases.csv",
+        "vase,lost_at,best,score\n"
+        + "".join(f"{row['vase']},{row['lost_at']},{_quoted(row['best'])},{row['score']}\n" for row in lost),
     )
     progress.speed({**seconds, "disk": time.perf_counter() - began}, len(scored))
     count = sum(len(group) for group in views.values())
@@ -125,7 +158,9 @@ def _similarities(
 
     found = list(find_images(images))
     if not found:
-        raise DataError(f"There is no image in {images}; check --input-dir, or whether an earlier step rejected everything.")
+        raise DataError(
+            f"There is no image in {images}; check --input-dir, or whether an earlier step rejected everything."
+        )
     known = {row["name"]: float(row["high_similarity"]) for row in report.get("images", []) if row.get("accepted")}
     scored = [(item.name, item.path, known[item.name]) for item in found if item.name in known and not item.problem]
     missing = [item for item in found if item.name not in known or item.problem]
@@ -133,29 +168,47 @@ def _similarities(
         return scored, [], {"decode": 0.0, "model": 0.0}, True
     params, options, inputs = call
     if "clip_model" not in inputs:
-        raise ConfigError(f"{len(missing)} images in {images} were not scored by clip-filter; give --clip-model to score them here.")
+        raise ConfigError(
+            f"{len(missing)} images in {images} were not scored by clip-filter; give --clip-model to score them here."
+        )
     from vasevqa.curation import clip, scoring
     from vasevqa.curation.devices import resolve_device
     from vasevqa.curation.loader import Loader
 
-    prompts = scoring.Prompts(*(tuple(report["prompts"][side]) for side in ("high", "low"))) if "prompts" in report else scoring.Prompts()
-    model = clip.load_clip(inputs["clip_model"], resolve_device(options.device), params.precision, options.model_cache_dir)
+    prompts = (
+        scoring.Prompts(*(tuple(report["prompts"][side]) for side in ("high", "low")))
+        if "prompts" in report
+        else scoring.Prompts()
+    )
+    model = clip.load_clip(
+        inputs["clip_model"], resolve_device(options.device), params.precision, options.model_cache_dir
+    )
     if known and report.get("model", {}).get("digest") != model.digest:
         raise ConfigError(
             f"clip-filter scored {images} with another CLIP model than {inputs['clip_model']}; use the same one, or a folder of images without its report."
         )
     high, low = model.encode_texts(list(prompts.high)), model.encode_texts(list(prompts.low))
-    loader = Loader(missing, model.preprocess, options.batch_size, options.workers, None if params.exact_decode else model.preprocess.size)
+    loader = Loader(
+        missing,
+        model.preprocess,
+        options.batch_size,
+        options.workers,
+        None if params.exact_decode else model.preprocess.size,
+    )
     progress.start("scoring", len(missing))
     seconds = 0.0
     for batch in loader:
         began = time.perf_counter()
         similar = scoring.score(model.encode_images(batch.pixels), high, low).high
         seconds += time.perf_counter() - began
-        scored += [(name, path, float(value)) for name, path, value in zip(batch.names, batch.paths, similar, strict=True)]
+        scored += [
+            (name, path, float(value)) for name, path, value in zip(batch.names, batch.paths, similar, strict=True)
+        ]
         progress.advance(len(batch.names))
     if not scored:
-        raise DataError(f"None of the images in {images} can be read (first: {loader.quarantined[0].reason}); check the files.")
+        raise DataError(
+            f"None of the images in {images} can be read (first: {loader.quarantined[0].reason}); check the files."
+        )
     return scored, quarantine_rows(loader.quarantined), {"decode": loader.seconds["wait"], "model": seconds}, False
 
 
@@ -181,7 +234,13 @@ def _vase_row(vase: str, group: list[View]) -> dict[str, Any]:
     }
 
 
-def _lost(kept: set[str], rejected: list[dict[str, Any]], unreadable: list[dict[str, str]], classified: Path | None, pattern: Any) -> list[dict[str, Any]]:
+def _lost(
+    kept: set[str],
+    rejected: list[dict[str, Any]],
+    unreadable: list[dict[str, str]],
+    classified: Path | None,
+    pattern: Any,
+) -> list[dict[str, Any]]:
     """Vases without an accepted view, each with the step that lost them last and their best image there."""
     from vasevqa.curation.file_names import parse_name
     from vasevqa.curation.reports import read_report
@@ -191,7 +250,11 @@ def _lost(kept: set[str], rejected: list[dict[str, Any]], unreadable: list[dict[
     if classified is not None:
         if (classified / "predictions.csv").is_file():
             with open(classified / "predictions.csv", newline="", encoding="utf-8") as stream:
-                rows += [("classify", row["path"], float(row["probability"])) for row in csv.DictReader(stream) if row["class"] == "0" and row["probability"]]
+                rows += [
+                    ("classify", row["path"], float(row["probability"]))
+                    for row in csv.DictReader(stream)
+                    if row["class"] == "0" and row["probability"]
+                ]
         unread += read_report(classified / "quarantined.json").get("quarantined", [])
     rows += [("unreadable", row["name"], None) for row in unread]
     lost: dict[str, dict[str, Any]] = {}
@@ -202,7 +265,9 @@ def _lost(kept: set[str], rejected: list[dict[str, Any]], unreadable: list[dict[
             continue
         entry = {"vase": parsed.vase, "lost_at": where, "best": name, "score": value}
         old = lost.get(parsed.vase)
-        better = old is not None and where == old["lost_at"] and (-(value or 0), name) < (-(old["score"] or 0), old["best"])
+        better = (
+            old is not None and where == old["lost_at"] and (-(value or 0), name) < (-(old["score"] or 0), old["best"])
+        )
         if old is None or order[where] < order[old["lost_at"]] or better:
             lost[parsed.vase] = entry
     return [lost[vase] for vase in sorted(lost)]
@@ -218,7 +283,9 @@ def _stats(views: dict[str, list[View]], lost: list[dict[str, Any]], unmatched: 
         "reduction": 1 - len(views) / images,
         "lost_vases": len(lost),
         "unmatched": len(unmatched),
-        "views_per_vase": dict(sorted(Counter(str(len(group)) for group in views.values()).items(), key=lambda item: int(item[0]))),
+        "views_per_vase": dict(
+            sorted(Counter(str(len(group)) for group in views.values()).items(), key=lambda item: int(item[0]))
+        ),
         "view_distribution": dict(Counter(group[0].view for group in views.values() if group[0].matched).most_common()),
         "best_similarity": statistics([group[0].similarity for group in views.values()]),
         "all_similarity": statistics([view.similarity for group in views.values() for view in group]),

@@ -45,7 +45,9 @@ STAGE = spec.Stage(
 )
 
 
-def run(params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress) -> None:
+def run(
+    params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress
+) -> None:
     """Check what can be checked, train in a child process, keep checkpoints, learning curve and figures."""
     from vasevqa.training import trainer
 

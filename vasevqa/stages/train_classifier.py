@@ -22,7 +22,9 @@ class Params(spec.Params):
     """What decides the model."""
 
     arch: Literal["resnet50", "resnet18"] = Field("resnet50", description="architecture; resnet18 is for demos")
-    weights: Literal["imagenet", "none", "file"] = Field("imagenet", description="weights to start from: imagenet, none, or the path of a checkpoint")
+    weights: Literal["imagenet", "none", "file"] = Field(
+        "imagenet", description="weights to start from: imagenet, none, or the path of a checkpoint"
+    )
     image_size: int = Field(224, ge=32, le=1024, description="pixels, the side of the square that the model sees")
     epochs: int = Field(200, ge=1, description="passes over the training images, at most")
     batch_size: int = Field(256, ge=2, description="images a step")
@@ -32,7 +34,10 @@ class Params(spec.Params):
     warmup_epochs: int = Field(3, ge=0, description="epochs of linear warm-up")
     patience: int = Field(30, ge=0, description="stop after so many epochs without a lower validation loss; 0: never")
     augment: bool = Field(True, description="flip, rotate, crop and jitter colours in training")
-    name_pattern: str | None = Field(None, description="regular expression for a file's stem with the groups vase and view; unset: <UUID>_<view>_ac<number>")
+    name_pattern: str | None = Field(
+        None,
+        description="regular expression for a file's stem with the groups vase and view; unset: <UUID>_<view>_ac<number>",
+    )
     seed: int = Field(0, description="split, order, augmentation and initial weights")
 
 
@@ -65,7 +70,9 @@ STAGE = spec.Stage(
 )
 
 
-def run(params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress) -> None:
+def run(
+    params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress
+) -> None:
     """Train, keep the best epoch by validation loss, calibrate on validation, measure on test."""
     import torch
 
@@ -78,7 +85,9 @@ def run(params: Params, options: Options, inputs: Mapping[str, Path], output: sp
     weights = "file" if "weights_file" in inputs else params.weights
     classifier.load_backbone(model, params.arch, weights, inputs.get("weights_file"))
     progress.start("decoding")
-    data = classifier_training.load_data(inputs["data"], params.image_size, options.workers, output.root / "pixels.tmp", progress.advance)
+    data = classifier_training.load_data(
+        inputs["data"], params.image_size, options.workers, output.root / "pixels.tmp", progress.advance
+    )
     parts = classifier_training.split(data.names, data.labels, params.name_pattern, params.seed)
     settings = classifier_training.Settings(
         params.epochs,
@@ -99,7 +108,13 @@ def run(params: Params, options: Options, inputs: Mapping[str, Path], output: sp
     val_labels, test_labels = data.labels[parts["val"]], data.labels[parts["test"]]
     heat = classifier_training.temperature(trainer.logits("val"), val_labels)
     metrics = classifier_training.evaluate(trainer.logits("test"), test_labels)
-    saved = {"state_dict": trainer.best["state"], "arch": params.arch, "image_size": params.image_size, "temperature": heat, "classes": ["low", "high"]}
+    saved = {
+        "state_dict": trainer.best["state"],
+        "arch": params.arch,
+        "image_size": params.image_size,
+        "temperature": heat,
+        "classes": ["low", "high"],
+    }
     _save(output, classifier.MODEL_FILE, saved)
     output.write_json(
         "training_results.json",
@@ -109,7 +124,9 @@ def run(params: Params, options: Options, inputs: Mapping[str, Path], output: sp
             "temperature": heat,
             "best_epoch": trainer.best["epoch"] + 1,
             "epochs": len(trainer.history),
-            "splits": {part: {"images": len(rows), "high": int(data.labels[rows].sum())} for part, rows in parts.items()},
+            "splits": {
+                part: {"images": len(rows), "high": int(data.labels[rows].sum())} for part, rows in parts.items()
+            },
             "history": trainer.history,
             "weights": weights,
             "device": str(device),
@@ -151,7 +168,13 @@ def _resume(trainer: Trainer, params: Params, output: spec.Output, progress: spe
 def _made_for(trainer: Trainer, params: Params) -> str:
     from vasevqa.files import digest_json
 
-    return digest_json([params.model_dump(mode="json"), trainer.data.names, int(trainer.data.pixels[:: max(1, len(trainer.data.names) // 64)].long().sum())])
+    return digest_json(
+        [
+            params.model_dump(mode="json"),
+            trainer.data.names,
+            int(trainer.data.pixels[:: max(1, len(trainer.data.names) // 64)].long().sum()),
+        ]
+    )
 
 
 def _train(trainer: Trainer, params: Params, output: spec.Output, progress: spec.Progress) -> float:

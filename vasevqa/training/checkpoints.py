@@ -41,7 +41,9 @@ def _problem(path: Path) -> str | None:
         for shard in weights:
             safetensors_header(shard)
         if (path / INDEX).is_file():
-            missing = set(json.loads((path / INDEX).read_text(encoding="utf-8"))["weight_map"].values()) - {shard.name for shard in weights}
+            missing = set(json.loads((path / INDEX).read_text(encoding="utf-8"))["weight_map"].values()) - {
+                shard.name for shard in weights
+            }
             if missing:
                 return f"{min(missing)} is missing"
         json.loads((path / STATE).read_text(encoding="utf-8"))
@@ -51,7 +53,11 @@ def _problem(path: Path) -> str | None:
         return f"{type(error).__name__}: {error}"
     if (path / "latest").is_file():  # DeepSpeed keeps the optimizer in a folder of its own, and writes this file last
         return None
-    needed = [path / "optimizer.pt", path / "scheduler.pt", *(path.glob("rng_state*.pth") if any(path.glob("rng_state*.pth")) else [path / "rng_state.pth"])]
+    needed = [
+        path / "optimizer.pt",
+        path / "scheduler.pt",
+        *(path.glob("rng_state*.pth") if any(path.glob("rng_state*.pth")) else [path / "rng_state.pth"]),
+    ]
     return next((f"{file.name} is missing or cut short" for file in needed if not zipfile.is_zipfile(file)), None)
 
 
@@ -59,7 +65,11 @@ def checkpoints(folder: Path) -> list[Checkpoint]:
     """The checkpoints in a training's folder, oldest first, incomplete ones with their problem."""
     if not folder.is_dir():
         return []
-    found = [(int(match[1]), entry) for entry in folder.iterdir() if entry.is_dir() and (match := _NAME.fullmatch(entry.name))]
+    found = [
+        (int(match[1]), entry)
+        for entry in folder.iterdir()
+        if entry.is_dir() and (match := _NAME.fullmatch(entry.name))
+    ]
     return [Checkpoint(entry, step, _problem(entry)) for step, entry in sorted(found)]
 
 
@@ -84,7 +94,11 @@ def choose(folder: Path, which: str) -> Path:
     if (folder / ADAPTER).is_file() or ((folder / "config.json").is_file() and any(folder.glob("model*.safetensors"))):
         return folder
     found = checkpoints(folder / "training" if (folder / "training").is_dir() else folder)
-    usable = [checkpoint for checkpoint in found if not (checkpoint.problem or "").startswith(("it holds no weights", str(checkpoint.path)))]
+    usable = [
+        checkpoint
+        for checkpoint in found
+        if not (checkpoint.problem or "").startswith(("it holds no weights", str(checkpoint.path)))
+    ]
     if not usable:
         raise DataError(f"{folder} holds no checkpoint of a training; give the folder that sft or grpo wrote.")
     if which == "last":
@@ -95,7 +109,9 @@ def choose(folder: Path, which: str) -> Path:
         name = Path(state.get("best_model_checkpoint") or "").name
         step = name.removeprefix("checkpoint-") or _best_logged(state)
         if step is None:
-            raise ConfigError(f"{folder} notes no best checkpoint (there were no validation rows); choose last or a step of {steps}.")
+            raise ConfigError(
+                f"{folder} notes no best checkpoint (there were no validation rows); choose last or a step of {steps}."
+            )
         which = step
     for checkpoint in usable:
         if str(checkpoint.step) == which:

@@ -30,7 +30,11 @@ def gpu_bytes(kind: str, model: Model, settings: Mapping[str, Any], batch: int, 
     scored = settings.get("max_completion_length", length) if kind == "grpo" else length
     logits = batch * scored * model.vocabulary * (unit + 4 + 4)
     cache = settings.get("num_generations", 0) * length * model.layers * model.hidden * unit
-    copies = model.parameters * unit if kind == "grpo" and (settings.get("use_vllm") or settings["tuner_type"] == "full") else 0
+    copies = (
+        model.parameters * unit
+        if kind == "grpo" and (settings.get("use_vllm") or settings["tuner_type"] == "full")
+        else 0
+    )
     return int(static + activations + logits + cache + copies + 1.5 * GB)
 
 

@@ -34,13 +34,23 @@ def check_machine() -> None:
     import torch
 
     if not torch.cuda.is_available():
-        raise DeviceError("Converting to Megatron needs CUDA and this machine has none; run it on a GPU node, or skip the step (skip: [to-megatron]).")
+        raise DeviceError(
+            "Converting to Megatron needs CUDA and this machine has none; run it on a GPU node, or skip the step (skip: [to-megatron])."
+        )
     for package in PACKAGES:
         if importlib.util.find_spec(package) is None:
-            raise ConfigError(f"Converting to Megatron needs the package {package}, which is not installed; use the to-megatron image, or install it.")
+            raise ConfigError(
+                f"Converting to Megatron needs the package {package}, which is not installed; use the to-megatron image, or install it."
+            )
 
 
-def convert(params: Mapping[str, Any], options: Mapping[str, Any], inputs: Mapping[str, Path], output: Output, progress: Progress) -> None:
+def convert(
+    params: Mapping[str, Any],
+    options: Mapping[str, Any],
+    inputs: Mapping[str, Path],
+    output: Output,
+    progress: Progress,
+) -> None:
     """Write the converted model and conversion_report.json to `output`. GateError if the two forms answer differently."""
     check_machine()
     began = time.monotonic()
@@ -48,7 +58,9 @@ def convert(params: Mapping[str, Any], options: Mapping[str, Any], inputs: Mappi
     models.check_model(model)
     back = "mcore" in inputs
     if back and not (inputs["mcore"] / "latest_checkpointed_iteration.txt").is_file():
-        raise DataError(f"{inputs['mcore']} is no Megatron checkpoint: latest_checkpointed_iteration.txt is missing; give the folder that to-megatron wrote.")
+        raise DataError(
+            f"{inputs['mcore']} is no Megatron checkpoint: latest_checkpointed_iteration.txt is missing; give the folder that to-megatron wrote."
+        )
     progress.start("to Hugging Face" if back else "to Megatron", None, "models")
     work = output.root / WORK
     shutil.rmtree(work, ignore_errors=True)
@@ -68,7 +80,13 @@ def convert(params: Mapping[str, Any], options: Mapping[str, Any], inputs: Mappi
         passed = bool(mean <= params["tolerance"] and agreement >= params["agreement"])
         told = f"logits differ by {mean:.2g} on average, by at most {figures.get('max_difference', math.nan):.2g}"
         complaint = f"The converted model answers differently: its logits differ by {mean:.3g} on average (at most {params['tolerance']:g}) and {agreement:.1%} of first choices agree (at least {params['agreement']:.0%}); don't use it, and report the versions in {REPORT}."
-    report = {**figures, "passed": passed, "tolerance": params["tolerance"], "torch_dtype": "bfloat16", "direction": "to_hf" if back else "to_mcore"}
+    report = {
+        **figures,
+        "passed": passed,
+        "tolerance": params["tolerance"],
+        "torch_dtype": "bfloat16",
+        "direction": "to_hf" if back else "to_mcore",
+    }
     output.write_json(REPORT, report)
     if not passed:
         shutil.rmtree(work, ignore_errors=True)
@@ -90,7 +108,9 @@ def _compared(converted: Path, model: Path) -> dict[str, Any]:
     from safetensors import safe_open
 
     models.check_model(converted)
-    places = {name: file for file in sorted(converted.glob("model*.safetensors")) for name in models.safetensors_header(file)}
+    places = {
+        name: file for file in sorted(converted.glob("model*.safetensors")) for name in models.safetensors_header(file)
+    }
     found = {"tensors": 0, "tensors_identical": 0, "tensors_missing": 0, "tensors_of_another_shape": 0}
     greatest = 0.0
     for file in sorted(model.glob("model*.safetensors")):
@@ -120,8 +140,16 @@ def _child(argv: list[str], options: Mapping[str, Any]) -> dict[str, Any]:
         files.write_json(spec, {"argv": argv, "image": str(image)})
         environ = environment.child(settings, Path(folder), None, None)
         # Megatron wants to be one of a group of processes.
-        environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
-        ended = subprocess.run([sys.executable, "-m", CHILD, str(spec)], env=environ, stdin=subprocess.DEVNULL, check=False)
+        environ |= {
+            "RANK": "0",
+            "LOCAL_RANK": "0",
+            "WORLD_SIZE": "1",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(_free_port()),
+        }
+        ended = subprocess.run(
+            [sys.executable, "-m", CHILD, str(spec)], env=environ, stdin=subprocess.DEVNULL, check=False
+        )
         told_file = spec.with_suffix(".result")
         told: dict[str, Any] = {"exit_code": ended.returncode, "message": "it was killed", "figures": {}}
         if told_file.is_file():
@@ -129,7 +157,9 @@ def _child(argv: list[str], options: Mapping[str, Any]) -> dict[str, Any]:
     if told["exit_code"] == ConfigError.exit_code:
         raise ConfigError(told["message"])
     if told["exit_code"] == GpuMemoryError.exit_code:
-        raise GpuMemoryError(f"The GPU's memory doesn't suffice to hold both forms of the model ({told['message']}); take a larger GPU.")
+        raise GpuMemoryError(
+            f"The GPU's memory doesn't suffice to hold both forms of the model ({told['message']}); take a larger GPU."
+        )
     if told["exit_code"]:
         raise RuntimeError(f"ms-swift: {told['message']}")
     measured: dict[str, Any] = told["figures"]

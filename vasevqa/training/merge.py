@@ -22,10 +22,24 @@ if TYPE_CHECKING:
 REPORT = "merge_report.json"
 WORK = ".merging"
 # What a checkpoint of a full training holds beside the model.
-TRAINING_FILES = {"optimizer.pt", "scheduler.pt", "trainer_state.json", "training_args.bin", "args.json", "artifact.json", REPORT}
+TRAINING_FILES = {
+    "optimizer.pt",
+    "scheduler.pt",
+    "trainer_state.json",
+    "training_args.bin",
+    "args.json",
+    "artifact.json",
+    REPORT,
+}
 
 
-def merge(params: Mapping[str, Any], options: Mapping[str, Any], inputs: Mapping[str, Path], output: Output, progress: Progress) -> None:
+def merge(
+    params: Mapping[str, Any],
+    options: Mapping[str, Any],
+    inputs: Mapping[str, Path],
+    output: Output,
+    progress: Progress,
+) -> None:
     """Write a whole model folder and merge_report.json to `output`. GateError over tolerance, with the figures kept in the partial output."""
     began = time.monotonic()
     chosen = checkpoints.choose(inputs["adapters"], params["checkpoint"])
@@ -49,7 +63,12 @@ def merge(params: Mapping[str, Any], options: Mapping[str, Any], inputs: Mapping
     }
     exact = dtype == "float32"
     passed = figures["max_difference"] <= params["tolerance"] if exact else figures["agreement"] >= params["agreement"]
-    report = {**figures, "passed": passed, "tolerance": params["tolerance"] if exact else None, "least_agreement": None if exact else params["agreement"]}
+    report = {
+        **figures,
+        "passed": passed,
+        "tolerance": params["tolerance"] if exact else None,
+        "least_agreement": None if exact else params["agreement"],
+    }
     output.write_json(REPORT, report)
     if not passed:
         shutil.rmtree(merged, ignore_errors=True)
@@ -58,7 +77,9 @@ def merge(params: Mapping[str, Any], options: Mapping[str, Any], inputs: Mapping
             if exact
             else f"{figures['agreement']:.1%} agree (at least {params['agreement']:.0%})"
         )
-        raise GateError(f"The merged model doesn't say what base and adapter say: {measured}; is {base} the model that {chosen.name} was trained on?")
+        raise GateError(
+            f"The merged model doesn't say what base and adapter say: {measured}; is {base} the model that {chosen.name} was trained on?"
+        )
     (merged / "args.json").unlink(missing_ok=True)  # it names paths of this machine, and ms-swift would go by them
     checkpoints.share(merged, (output.root / REPORT).stat().st_mode & 0o777)
     for file in sorted(merged.iterdir()):
@@ -67,11 +88,14 @@ def merge(params: Mapping[str, Any], options: Mapping[str, Any], inputs: Mapping
     merged.rmdir()
     progress.speed({"merge and compare": time.monotonic() - began}, 1, "models")
     progress.summary(
-        f"merged {chosen.name}: {figures['agreement']:.1%} of first choices agree, logits differ by at most {figures['max_difference']:.2g}", **report
+        f"merged {chosen.name}: {figures['agreement']:.1%} of first choices agree, logits differ by at most {figures['max_difference']:.2g}",
+        **report,
     )
 
 
-def _compare(base: Path, adapter: Path, merged: Path, dtype: str, options: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
+def _compare(
+    base: Path, adapter: Path, merged: Path, dtype: str, options: Mapping[str, Any], progress: Progress
+) -> dict[str, Any]:
     from vasevqa.curation.devices import resolve_device
     from vasevqa.training import parity
 
@@ -89,7 +113,11 @@ def export(base: Path, adapter: Path, merged: Path, dtype: str) -> None:
     from swift import export_main
 
     environment.refuse_model_code()
-    model_type = json.loads((adapter / "args.json").read_text(encoding="utf-8")).get("model_type") if (adapter / "args.json").is_file() else None
+    model_type = (
+        json.loads((adapter / "args.json").read_text(encoding="utf-8")).get("model_type")
+        if (adapter / "args.json").is_file()
+        else None
+    )
     export_main(swift.merge(base, adapter, merged, dtype, model_type))
     if not any(merged.glob("model*.safetensors")):
         raise DataError(f"ms-swift wrote no merged weights from {adapter}; see the log.")
@@ -97,13 +125,19 @@ def export(base: Path, adapter: Path, merged: Path, dtype: str) -> None:
 
 def _dtype(base: Path) -> str:
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
-    named = config.get("dtype") or config.get("torch_dtype") or (config.get("text_config") or {}).get("dtype") or "bfloat16"
+    named = (
+        config.get("dtype") or config.get("torch_dtype") or (config.get("text_config") or {}).get("dtype") or "bfloat16"
+    )
     return str(named) if named in ("float32", "bfloat16", "float16") else "bfloat16"
 
 
 def _pass_through(model: Path, output: Output, progress: Progress) -> None:
     models.check_model(model)
-    names = [file.name for file in sorted(model.iterdir()) if file.is_file() and file.name not in TRAINING_FILES and not file.name.startswith("rng_state")]
+    names = [
+        file.name
+        for file in sorted(model.iterdir())
+        if file.is_file() and file.name not in TRAINING_FILES and not file.name.startswith("rng_state")
+    ]
     for name in names:
         output.place(model / name, name)
     output.write_json(REPORT, {"passed_through": True, "checkpoint": model.name})

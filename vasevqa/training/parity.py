@@ -36,20 +36,29 @@ def inputs(processor: Any) -> list[dict[str, Tensor]]:
     rows = []
     for prompt in PROMPTS:
         content = [{"type": "image"}, {"type": "text", "text": prompt}]
-        text = processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
+        text = processor.apply_chat_template(
+            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+        )
         rows.append(dict(processor(text=[text], images=[picture()], return_tensors="pt")))
     return rows
 
 
 @torch.inference_mode()
-def logits(model_folder: Path, processor_folder: Path, adapter: Path | None, dtype: str, device: torch.device) -> list[Tensor]:
+def logits(
+    model_folder: Path, processor_folder: Path, adapter: Path | None, dtype: str, device: torch.device
+) -> list[Tensor]:
     """Logits (tokens, vocabulary) in float32 on the CPU, a tensor a prompt. DataError if a folder can't be loaded."""
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     try:
         processor = AutoProcessor.from_pretrained(processor_folder, local_files_only=True, trust_remote_code=False)
         model = AutoModelForImageTextToText.from_pretrained(
-            model_folder, dtype=DTYPES[dtype], local_files_only=True, use_safetensors=True, trust_remote_code=False, attn_implementation="eager"
+            model_folder,
+            dtype=DTYPES[dtype],
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            attn_implementation="eager",
         )
         if adapter is not None:
             from peft import PeftModel
@@ -57,9 +66,14 @@ def logits(model_folder: Path, processor_folder: Path, adapter: Path | None, dty
             model = PeftModel.from_pretrained(model, adapter)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         first = (str(error).strip().splitlines() or [""])[0][:200]
-        raise DataError(f"{adapter or model_folder} can't be loaded ({type(error).__name__}: {first}); copy or train it again.") from None
+        raise DataError(
+            f"{adapter or model_folder} can't be loaded ({type(error).__name__}: {first}); copy or train it again."
+        ) from None
     model = model.to(device).eval()
-    found = [model(**{name: value.to(device) for name, value in row.items()}).logits[0].float().cpu() for row in inputs(processor)]
+    found = [
+        model(**{name: value.to(device) for name, value in row.items()}).logits[0].float().cpu()
+        for row in inputs(processor)
+    ]
     del model
     gc.collect()
     if device.type == "cuda":

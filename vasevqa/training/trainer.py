@@ -17,7 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 from vasevqa import files, models
 from vasevqa.dataset import rows
-from vasevqa.errors import ConfigError, DataError, DeviceError, GateError, GpuMemoryError, Interrupted, StorageError, VaseError
+from vasevqa.errors import (
+    ConfigError,
+    DataError,
+    DeviceError,
+    GateError,
+    GpuMemoryError,
+    Interrupted,
+    StorageError,
+    VaseError,
+)
 from vasevqa.training import checkpoints, estimate, preflight
 from vasevqa.training.swift import arguments as swift
 from vasevqa.training.swift import environment
@@ -31,7 +40,9 @@ FOLDER = "training"
 SUMMARY = "training_summary.json"
 SETTINGS = "training_settings.json"
 PLUGIN = Path(__file__).with_name("swift") / "plugin.py"
-_ERRORS: dict[int, type[VaseError]] = {error.exit_code: error for error in (ConfigError, DataError, DeviceError, GateError, StorageError, Interrupted)}
+_ERRORS: dict[int, type[VaseError]] = {
+    error.exit_code: error for error in (ConfigError, DataError, DeviceError, GateError, StorageError, Interrupted)
+}
 
 
 def rungs(batch: int, accumulation: int, processes: int, checkpointing: bool) -> list[Rung]:
@@ -44,7 +55,9 @@ def rungs(batch: int, accumulation: int, processes: int, checkpointing: bool) ->
     elif batch * accumulation % processes == 0:
         batch, accumulation = 1, batch * accumulation // processes
     else:
-        raise ConfigError(f"{processes} GPUs can't share a global batch of {batch} x {accumulation} rows; change gradient_accumulation_steps.")
+        raise ConfigError(
+            f"{processes} GPUs can't share a global batch of {batch} x {accumulation} rows; change gradient_accumulation_steps."
+        )
     ladder = [Rung(batch, accumulation, checkpointing)]
     if not checkpointing:
         ladder.append(Rung(batch, accumulation, True))
@@ -57,7 +70,14 @@ def rungs(batch: int, accumulation: int, processes: int, checkpointing: bool) ->
 class Training:
     """A training of kind sft or grpo into `output`."""
 
-    def __init__(self, kind: str, given: tuple[Mapping[str, Any], Mapping[str, Any]], inputs: Mapping[str, Path], output: Output, progress: Progress) -> None:
+    def __init__(
+        self,
+        kind: str,
+        given: tuple[Mapping[str, Any], Mapping[str, Any]],
+        inputs: Mapping[str, Path],
+        output: Output,
+        progress: Progress,
+    ) -> None:
         settings = {**given[0], **given[1]}
         self.kind, self.params, self.settings, self.output, self.progress = kind, given[0], settings, output, progress
         self.folder = output.root / FOLDER
@@ -65,7 +85,12 @@ class Training:
         self.inputs = inputs
         self.root = rows.image_root(inputs["dataset"], settings["image_root"])
         self.processes = environment.processes(settings)
-        self.ladder = rungs(settings["batch_size"], settings["gradient_accumulation_steps"], self.processes, settings["gradient_checkpointing"])
+        self.ladder = rungs(
+            settings["batch_size"],
+            settings["gradient_accumulation_steps"],
+            self.processes,
+            settings["gradient_checkpointing"],
+        )
         self.walked: list[dict[str, Any]] = []
         self.seen = 0
 
@@ -74,10 +99,16 @@ class Training:
         from vasevqa.curation.devices import resolve_device
 
         if self.settings["torch_dtype"] != "float32" and resolve_device(self.settings["device"]).type == "cpu":
-            raise ConfigError("Without a GPU ms-swift trains in float32 only; set torch_dtype to float32, or run where CUDA finds a GPU.")
+            raise ConfigError(
+                "Without a GPU ms-swift trains in float32 only; set torch_dtype to float32, or run where CUDA finds a GPU."
+            )
         shape = models.check_model(self.model)
         dataset = self.inputs["dataset"]
-        counts = {"train": rows.check_rows(dataset / f"{self.kind}.jsonl", self.root, "solution" if self.kind == "grpo" else None)}
+        counts = {
+            "train": rows.check_rows(
+                dataset / f"{self.kind}.jsonl", self.root, "solution" if self.kind == "grpo" else None
+            )
+        }
         validation = dataset / "val.jsonl"
         if self.kind == "sft" and validation.is_file() and validation.stat().st_size:
             counts["validation"] = rows.check_rows(validation, self.root)
@@ -133,7 +164,11 @@ class Training:
                 after = self.ladder[number + 1]
                 self.progress.note(
                     f"The GPU's memory ran out with {rung.batch_size} rows at once; going on with {after.batch_size}, {after.accumulation} times before each step"
-                    + (", activations recomputed" if after.gradient_checkpointing and not rung.gradient_checkpointing else "")
+                    + (
+                        ", activations recomputed"
+                        if after.gradient_checkpointing and not rung.gradient_checkpointing
+                        else ""
+                    )
                 )
         raise GpuMemoryError(
             f"The GPU's memory doesn't suffice for {self.kind} even with one row at once; take a larger GPU, or change the result: lower max_pixels "
@@ -149,7 +184,9 @@ class Training:
                 f"The disk of {self.folder} is full ({free / 1e6:.0f} MB free); free some space, the same command goes on from the last checkpoint."
             )
         if code < 0:
-            raise Interrupted(f"The training was killed by {signal.Signals(-code).name}; the same command goes on from the last checkpoint.")
+            raise Interrupted(
+                f"The training was killed by {signal.Signals(-code).name}; the same command goes on from the last checkpoint."
+            )
         raise RuntimeError(f"ms-swift: {message}")
 
     def _attempt(self, rung: Rung, resume: Path | None) -> tuple[int, str]:
@@ -159,9 +196,19 @@ class Training:
             spec = Path(folder) / "spec.json"
             files.write_json(spec, {"kind": self.kind, "argv": argv, "gpu_bytes": needed})
             environ = environment.child(
-                self.settings, self.root, self.inputs.get("plugin"), self.output.volume, 0 if self.settings["device"] == "cpu" else self.processes
+                self.settings,
+                self.root,
+                self.inputs.get("plugin"),
+                self.output.volume,
+                0 if self.settings["device"] == "cpu" else self.processes,
             )
-            words = [sys.executable, "-m", CHILD, *(["--processes", str(self.processes)] if self.processes > 1 else []), str(spec)]
+            words = [
+                sys.executable,
+                "-m",
+                CHILD,
+                *(["--processes", str(self.processes)] if self.processes > 1 else []),
+                str(spec),
+            ]
             # A session of its own: Ctrl-C reaches this process alone, which then lets the child save.
             child = subprocess.Popen(words, env=environ, start_new_session=True, stdin=subprocess.DEVNULL)
             try:
@@ -171,7 +218,9 @@ class Training:
                 raise
             result = spec.with_suffix(".result")
             told = json.loads(result.read_text(encoding="utf-8")) if result.is_file() else {}
-        return int(told.get("exit_code", code)), str(told.get("message", "")) or f"the training process ended with {code}"
+        return int(told.get("exit_code", code)), str(
+            told.get("message", "")
+        ) or f"the training process ended with {code}"
 
     def _follow(self, child: subprocess.Popen[bytes]) -> int:
         """Pass new lines of the log on as events until the child ends."""
@@ -217,7 +266,14 @@ class Training:
 
 def metrics(row: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """A row of the log in our words: step, loss, reward, learning_rate, tokens_per_second, seconds_left."""
-    names = {"loss": "loss", "eval_loss": "eval_loss", "reward": "reward", "reward_std": "reward_std", "kl": "kl", "learning_rate": "learning_rate"}
+    names = {
+        "loss": "loss",
+        "eval_loss": "eval_loss",
+        "reward": "reward",
+        "reward_std": "reward_std",
+        "kl": "kl",
+        "learning_rate": "learning_rate",
+    }
     found = {name: row[key] for key, name in names.items() if key in row}
     speed = row.get("train_speed(s/it)")
     if speed:
@@ -230,7 +286,14 @@ def metrics(row: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, An
     return {"step": row["step"], "max_steps": row["max_steps"], **found}
 
 
-def train(kind: str, params: Mapping[str, Any], options: Mapping[str, Any], inputs: Mapping[str, Path], output: Output, progress: Progress) -> None:
+def train(
+    kind: str,
+    params: Mapping[str, Any],
+    options: Mapping[str, Any],
+    inputs: Mapping[str, Path],
+    output: Output,
+    progress: Progress,
+) -> None:
     """Train (kind 'sft' or 'grpo') and leave training/ with its checkpoints and logs, and training_summary.json, in `output`.
 
     Raises ConfigError, DataError, DeviceError or StorageError for what can be known before, GpuMemoryError when the ladder
@@ -261,7 +324,16 @@ def train(kind: str, params: Mapping[str, Any], options: Mapping[str, Any], inpu
         "seconds": round(time.monotonic() - began, 1),
     }
     output.write_json(SUMMARY, summary)
-    change = f"reward {rewards[0]:.3f} -> {rewards[-1]:.3f}" if rewards else f"loss {curve[0]['loss']:.3f} -> {curve[-1]['loss']:.3f}" if curve else "no curve"
+    change = (
+        f"reward {rewards[0]:.3f} -> {rewards[-1]:.3f}"
+        if rewards
+        else f"loss {curve[0]['loss']:.3f} -> {curve[-1]['loss']:.3f}"
+        if curve
+        else "no curve"
+    )
     if summary["adapter_norm"] == 0:
         progress.note("The adapter is still zero: nothing was learnt")
-    progress.summary(f"{summary['steps']} steps over {rows['train']} rows, {change}", **{name: value for name, value in summary.items() if name != "rows"})
+    progress.summary(
+        f"{summary['steps']} steps over {rows['train']} rows, {change}",
+        **{name: value for name, value in summary.items() if name != "rows"},
+    )

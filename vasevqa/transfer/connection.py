@@ -62,7 +62,9 @@ class Connection:
             if some or not wait:
                 return
             if self.process.over or time.monotonic() > end:
-                raise Broken(f"The connection to pod {self.process.pod} was lost; the same command goes on where it was.")
+                raise Broken(
+                    f"The connection to pod {self.process.pod} was lost; the same command goes on where it was."
+                )
 
     def _next(self) -> dict[str, Any] | None:
         if self._needs is None:
@@ -110,4 +112,6 @@ def persistently(access: Access, work: Callable[[Connection], None]) -> None:
 
 def _runs(access: Access, pod: str) -> bool:
     found = access.find("pods", pod)
-    return found is not None and found["status"].get("phase") == "Running" and "deletionTimestamp" not in found["metadata"]
+    return (
+        found is not None and found["status"].get("phase") == "Running" and "deletionTimestamp" not in found["metadata"]
+    )

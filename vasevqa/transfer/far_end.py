@@ -71,7 +71,9 @@ class _Far:
     def _target(self, path: str) -> Path:
         pure = PurePosixPath(path)
         if not pure.parts or pure.parts[0] in OURS or pure.parts[0].startswith("."):
-            raise ConfigError(f"'{path}' can't be written: {', '.join(OURS)} and hidden folders of the volume belong to the launcher; choose another folder.")
+            raise ConfigError(
+                f"'{path}' can't be written: {', '.join(OURS)} and hidden folders of the volume belong to the launcher; choose another folder."
+            )
         return inside(self.root, path)
 
 
@@ -102,6 +104,9 @@ def main(arguments: list[str]) -> int:
         return error.exit_code
     except OSError as error:
         known = storage_error(error, "write or read", error.filename)
-        far.say(error=str(known or f"Could not write or read {error.filename}: {error.strerror}."), code=known.exit_code if known else 1)
+        far.say(
+            error=str(known or f"Could not write or read {error.filename}: {error.strerror}."),
+            code=known.exit_code if known else 1,
+        )
         return 1
     return 0

@@ -53,11 +53,18 @@ class _Download:
             if any("listed" in answer for answer in answers):
                 break
         if not listed:
-            raise DataError(f"There is no file in {self.path}; links are not followed, so name what a step made as steps/NAME.")
+            raise DataError(
+                f"There is no file in {self.path}; links are not followed, so name what a step made as steps/NAME."
+            )
         self.total = len(listed)
         offsets = {name: paths.standing(self._here(name), *known) for name, known in listed.items()}
         self.done |= {name for name, offset in offsets.items() if offset is None}
-        ranges = ((name, at, size) for name, offset in offsets.items() if offset is not None for at, size in _ranges(offset, listed[name][0]))
+        ranges = (
+            (name, at, size)
+            for name, offset in offsets.items()
+            if offset is not None
+            for at, size in _ranges(offset, listed[name][0])
+        )
         on_the_way = collections.deque[int]()
         for name, offset, length in ranges:
             connection.ask(do="get", path=self.path, name=name, offset=offset, length=length)
@@ -67,13 +74,17 @@ class _Download:
         while on_the_way:
             self._take(connection, listed, on_the_way)
 
-    def _take(self, connection: Connection, listed: Mapping[str, tuple[int, str]], on_the_way: collections.deque[int]) -> None:
+    def _take(
+        self, connection: Connection, listed: Mapping[str, tuple[int, str]], on_the_way: collections.deque[int]
+    ) -> None:
         for answer in connection.answers(True):
             name, block, asked = answer["name"], answer["bytes"], on_the_way.popleft()
             size, digest = listed[name]
             last = answer["offset"] + len(block) == size
             if len(block) != asked or not paths.write(self._here(name), answer["offset"], block, digest, last):
-                raise DataError(f"{self.path}/{name} changed on the volume while it was fetched; try again when its step is done.")
+                raise DataError(
+                    f"{self.path}/{name} changed on the volume while it was fetched; try again when its step is done."
+                )
             self.bytes += len(block)
             if last:
                 self.done.add(name)

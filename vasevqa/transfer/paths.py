@@ -39,7 +39,12 @@ def walk(top: Path) -> Iterator[tuple[str, Path]]:
 
 def linked(top: Path) -> list[Path]:
     """The links to folders below `top`, which `walk` leaves out."""
-    return [Path(folder) / name for folder, inner, _ in os.walk(top) for name in sorted(inner) if (Path(folder) / name).is_symlink()]
+    return [
+        Path(folder) / name
+        for folder, inner, _ in os.walk(top)
+        for name in sorted(inner)
+        if (Path(folder) / name).is_symlink()
+    ]
 
 
 def _fail(error: OSError) -> None:
@@ -73,7 +78,9 @@ def write(path: Path, offset: int, block: bytes, digest: str, last: bool) -> boo
         stream.seek(offset)
         stream.truncate()
         stream.write(block)
-        if last and offset:  # of thousands of small ones a crash of the machine may cost some: the next transfer sees it by their digests
+        if (
+            last and offset
+        ):  # of thousands of small ones a crash of the machine may cost some: the next transfer sees it by their digests
             stream.flush()
             os.fsync(stream.fileno())
     if not last:

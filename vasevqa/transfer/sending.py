@@ -31,9 +31,14 @@ def upload_inputs(access: Access, inputs: Mapping[str, str], base: Path) -> list
     found = {name: path for name, path in here.items() if path.exists()}
     known: dict[Path, tuple[int, str]] = {}
     # A file keeps its name, which reports show.
-    places = {name: f"inputs/{name}-{_content(path, known)}{f'/{path.name}' if path.is_file() else ''}" for name, path in found.items()}
+    places = {
+        name: f"inputs/{name}-{_content(path, known)}{f'/{path.name}' if path.is_file() else ''}"
+        for name, path in found.items()
+    }
     if found:
-        click.echo(f"The inputs are on the volume: {send(access, {places[name]: path for name, path in found.items()}, known)}.")
+        click.echo(
+            f"The inputs are on the volume: {send(access, {places[name]: path for name, path in found.items()}, known)}."
+        )
     return [f"{name}={places.get(name, value)}" for name, value in inputs.items()]
 
 
@@ -54,7 +59,9 @@ def send(access: Access, sources: Mapping[str, Path], known: Mapping[Path, tuple
     wanted = {}
     for place, source in sources.items():
         for link in paths.linked(source):
-            click.echo(f"Left out: {link} is a link to a folder; upload what it leads to under a name of its own.", err=True)
+            click.echo(
+                f"Left out: {link} is a link to a folder; upload what it leads to under a name of its own.", err=True
+            )
         for name, path in paths.walk(source):
             wanted["/".join(filter(None, [PurePosixPath(place).as_posix(), name]))] = path
         paths.inside(Path(VOLUME), place)
@@ -63,7 +70,9 @@ def send(access: Access, sources: Mapping[str, Path], known: Mapping[Path, tuple
     upload = _Upload(wanted)
     upload.digests = {name: known[path] for name, path in wanted.items() if path in known} if known else {}
     persistently(access, upload.go)
-    return f"{len(wanted)} files, {upload.sent} sent ({byte_size(upload.bytes)}), {len(wanted) - upload.sent} were there"
+    return (
+        f"{len(wanted)} files, {upload.sent} sent ({byte_size(upload.bytes)}), {len(wanted) - upload.sent} were there"
+    )
 
 
 class _Upload:
@@ -132,4 +141,6 @@ class _Upload:
             self.bad[name] += 1
             del self.digests[name]
             if self.bad[name] >= TRIES:
-                raise DataError(f"{self.left[name]} arrives with another digest each time; is it being written? Try again when it is complete.")
+                raise DataError(
+                    f"{self.left[name]} arrives with another digest each time; is it being written? Try again when it is complete."
+                )

@@ -106,11 +106,18 @@ def _hold(control: Path, step: str, where: str) -> None:
         time.sleep(0.01)
 
 
-def run(params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress) -> None:
+def run(
+    params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress
+) -> None:
     """Copy each file of the inputs, one after the other; what an earlier attempt copied stays."""
     control = Path(options.control) if options.control else None
     step = output.root.parent.name
-    found = [(name, path) for name in sorted(inputs) for path in sorted(inputs[name].iterdir()) if path.is_file() and path.name != "artifact.json"]
+    found = [
+        (name, path)
+        for name in sorted(inputs)
+        for path in sorted(inputs[name].iterdir())
+        if path.is_file() and path.name != "artifact.json"
+    ]
     if control:
         _note(control, step, "begins")
         _hold(control, step, "hold-begin")

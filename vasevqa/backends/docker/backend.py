@@ -31,7 +31,11 @@ from vasevqa.faults import FaultPoint, fault
 from vasevqa.spec import quantity_bytes
 
 LABEL = "vasevqa"
-STATES = {"created": State.PENDING, "exited": State.FINISHED, "dead": State.FINISHED}  # every other one is a kind of running
+STATES = {
+    "created": State.PENDING,
+    "exited": State.FINISHED,
+    "dead": State.FINISHED,
+}  # every other one is a kind of running
 AWAY = (DockerException, requests.exceptions.RequestException, OSError)
 NO_ROTATION = "1000g"  # whatever the daemon's own settings say: a log is read from its beginning
 TRY_AGAIN = 2.0  # seconds until an engine that went away is asked again
@@ -69,12 +73,16 @@ class DockerBackend:
 
     def _pull(self, reference: str) -> Any:
         if built_here(self._cluster, reference):
-            raise ConfigError(f"The image {reference} isn't there; `make image STAGE={stage_of(reference)}` builds it, or name a registry in the Cluster file.")
+            raise ConfigError(
+                f"The image {reference} isn't there; `make image STAGE={stage_of(reference)}` builds it, or name a registry in the Cluster file."
+            )
         try:
             self._client.images.pull(reference)
             return self._client.images.get(reference)
         except (APIError, ImageNotFound) as error:
-            raise ConfigError(f"The image {reference} can't be fetched ({_said(error)}); check its name and `docker login`.") from None
+            raise ConfigError(
+                f"The image {reference} can't be fetched ({_said(error)}); check its name and `docker login`."
+            ) from None
 
     def submit(self, task: Task) -> None:
         """Create and start the container; one of that name which is there already is adopted.
@@ -88,15 +96,21 @@ class DockerBackend:
             try:
                 container = self._client.containers.create(**self.container(task))
             except ImageNotFound:
-                raise ConfigError(f"The image {task.image or self._cluster.image(task.stage)} isn't there any more; build or fetch it again.") from None
+                raise ConfigError(
+                    f"The image {task.image or self._cluster.image(task.stage)} isn't there any more; build or fetch it again."
+                ) from None
             except APIError as error:
                 if error.status_code != 409:
                     raise
                 container = self._container(task.name)
-                if container is None:  # another launcher had it, and is done with it: it is gone, which the caller will find
+                if (
+                    container is None
+                ):  # another launcher had it, and is done with it: it is gone, which the caller will find
                     return
                 if container.labels.get(f"{LABEL}.key") != task.key:
-                    raise ClusterError(f"There is another container called {container.name}; remove it (`docker rm {container.name}`).") from None
+                    raise ClusterError(
+                        f"There is another container called {container.name}; remove it (`docker rm {container.name}`)."
+                    ) from None
             fault(FaultPoint.IN_SUBMIT, task.step)
             self._start(container, task.resources.gpus)
 
@@ -120,10 +134,20 @@ class DockerBackend:
     def container(self, task: Task) -> dict[str, Any]:
         """What `containers.create` is asked for."""
         asked = task.resources
-        secrets = {name: os.environ[name] for name in self._cluster.secrets if os.environ.get(name)}  # on a cluster they lie in Secrets
-        environment = {**self._cluster.over(container_environment(task, os.cpu_count() or 1)), **secrets, **stage_environment(task)}
+        secrets = {
+            name: os.environ[name] for name in self._cluster.secrets if os.environ.get(name)
+        }  # on a cluster they lie in Secrets
+        environment = {
+            **self._cluster.over(container_environment(task, os.cpu_count() or 1)),
+            **secrets,
+            **stage_environment(task),
+        }
         # The volume's own cache would be another one than the user's.
-        caches = {Path(environment[name]) for name in ("HF_HOME", "TORCH_HOME") if not Path(environment[name]).is_relative_to(task.volume)}
+        caches = {
+            Path(environment[name])
+            for name in ("HF_HOME", "TORCH_HOME")
+            if not Path(environment[name]).is_relative_to(task.volume)
+        }
         for folder in caches:
             folder.mkdir(parents=True, exist_ok=True)
         mounts = [Mount(str(task.volume), str(task.volume), "bind")]
@@ -175,7 +199,9 @@ class DockerBackend:
         with _translated("list the containers"):
             listed = self._client.api.containers(all=True, filters={"label": f"{LABEL}={self._where}"})
         names = [str(entry["Labels"].get(f"{LABEL}.job", "")) for entry in listed]
-        return sorted((name for name in names if name.startswith(prefix) and re.search(r"-[0-9]+$", name)), key=attempt_of)
+        return sorted(
+            (name for name in names if name.startswith(prefix) and re.search(r"-[0-9]+$", name)), key=attempt_of
+        )
 
     def state(self, name: str) -> State:
         """Where the container stands now."""
@@ -241,7 +267,9 @@ class DockerBackend:
                         position += len(block)
                     if over:
                         return State.FINISHED
-                    over = self._ended(container)  # then once more, for docker's client takes a connection that broke off for an end
+                    over = self._ended(
+                        container
+                    )  # then once more, for docker's client takes a connection that broke off for an end
                 except NotFound:
                     break
                 except AWAY as error:
@@ -336,7 +364,9 @@ def connect() -> Any:
             raise ClusterError(
                 f"The Docker engine at {where} can't be used by this user; join its group (`sudo usermod -aG docker $USER`, then log in)."
             ) from None
-        raise ClusterError(f"No Docker engine answers at {where}; start it, set DOCKER_HOST, or use --backend local.") from None
+        raise ClusterError(
+            f"No Docker engine answers at {where}; start it, set DOCKER_HOST, or use --backend local."
+        ) from None
 
 
 @contextlib.contextmanager
@@ -347,9 +377,13 @@ def _translated(doing: str) -> Iterator[None]:
     except DockerException as error:  # the engine's answer, or its client's own: asking again would change nothing
         raise ClusterError(f"The Docker engine could not {doing}: {_said(error)}.") from None
     except AWAY as error:
-        if isinstance(error, OSError) and not isinstance(error, (ConnectionError, requests.exceptions.RequestException)):
+        if isinstance(error, OSError) and not isinstance(
+            error, (ConnectionError, requests.exceptions.RequestException)
+        ):
             raise  # the volume's, not the engine's
-        raise ClusterAway(f"The Docker engine could not {doing}: it doesn't answer ({type(error).__name__}); is it running?") from None
+        raise ClusterAway(
+            f"The Docker engine could not {doing}: it doesn't answer ({type(error).__name__}); is it running?"
+        ) from None
 
 
 def _said(error: Exception) -> str:

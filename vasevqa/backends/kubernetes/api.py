@@ -89,7 +89,13 @@ class Api:
 
     def watch(self, path: str, version: str, **query: str) -> Iterator[Object]:
         """Events of a collection from `version` on, until the server ends the watch. ClusterAway when the connection breaks."""
-        wanted = {**query, "watch": "true", "resourceVersion": version, "allowWatchBookmarks": "true", "timeoutSeconds": str(WATCHED)}
+        wanted = {
+            **query,
+            "watch": "true",
+            "resourceVersion": version,
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(WATCHED),
+        }
         for lines in _lines(self._open("GET", path, wanted, read=WATCHED + READ)):
             for line in lines:
                 try:
@@ -99,10 +105,17 @@ class Api:
 
     def log(self, pod: str, container: str, since: str = "") -> Iterator[list[bytes]]:
         """The lines of a container's output, each with its time before it, as they come. `since` is a time in whole seconds."""
-        query = {"container": container, "follow": "true", "timestamps": "true", **({"sinceTime": since} if since else {})}
+        query = {
+            "container": container,
+            "follow": "true",
+            "timestamps": "true",
+            **({"sinceTime": since} if since else {}),
+        }
         yield from _lines(self._open("GET", f"{self.path('pods', pod)}/log", query, read=SILENCE))
 
-    def _answer(self, method: str, path: str, query: Mapping[str, str], body: Mapping[str, Any] | None = None) -> Object:
+    def _answer(
+        self, method: str, path: str, query: Mapping[str, str], body: Mapping[str, Any] | None = None
+    ) -> Object:
         response = self._open(method, path, query, body)
         try:
             answer: Object = json.loads(response.read())
@@ -112,20 +125,36 @@ class Api:
             response.release_conn()
         return answer
 
-    def _open(self, method: str, path: str, query: Mapping[str, str], body: Mapping[str, Any] | None = None, read: float | None = READ) -> Any:
+    def _open(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: Mapping[str, Any] | None = None,
+        read: float | None = READ,
+    ) -> Any:
         headers = {"Accept": "application/json, */*", "Content-Type": "application/json"}
         try:
             request = self._client.param_serialize(
-                method, path, query_params=list(query.items()), header_params=headers, body=body, auth_settings=["BearerToken"]
+                method,
+                path,
+                query_params=list(query.items()),
+                header_params=headers,
+                body=body,
+                auth_settings=["BearerToken"],
             )
             response = self._client.call_api(*request, _request_timeout=(CONNECT, read)).response
             if response.status < 400:
                 return response
             text = response.read()
-        except client.ApiException as error:  # TLS: a wrong certificate, or a handshake that a stopping server broke off
+        except (
+            client.ApiException
+        ) as error:  # TLS: a wrong certificate, or a handshake that a stopping server broke off
             if "CERTIFICATE" not in str(error.reason).upper():
                 raise ClusterAway(f"The cluster at {self.host} doesn't answer (TLS).") from None
-            raise ClusterError(f"The cluster at {self.host} can't be trusted ({' '.join(str(error.reason).split())}); look at your kubeconfig.") from None
+            raise ClusterError(
+                f"The cluster at {self.host} can't be trusted ({' '.join(str(error.reason).split())}); look at your kubeconfig."
+            ) from None
         except _NETWORK as error:
             raise ClusterAway(f"The cluster at {self.host} doesn't answer ({_why(error)}).") from None
         raise _refusal(response.status, text, self.host)

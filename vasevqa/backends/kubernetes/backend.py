@@ -23,7 +23,18 @@ from vasevqa.backends.kubernetes import status as reasons
 from vasevqa.backends.kubernetes.api import Api, Object, Refused
 from vasevqa.backends.kubernetes.logs import Follower
 from vasevqa.backends.kubernetes.nodes import free_gpus
-from vasevqa.backends.kubernetes.stage_job import HASH, JOB, LOG, RUN, VOLUME, Placement, artifact_hash, render_job, render_run, volume_id
+from vasevqa.backends.kubernetes.stage_job import (
+    HASH,
+    JOB,
+    LOG,
+    RUN,
+    VOLUME,
+    Placement,
+    artifact_hash,
+    render_job,
+    render_run,
+    volume_id,
+)
 from vasevqa.backends.kubernetes.watch import Mirror
 from vasevqa.errors import ClusterAway, ClusterError, ConfigError
 from vasevqa.faults import FaultPoint, fault
@@ -69,7 +80,9 @@ class KubernetesBackend:
                 f"Namespace {self._api.namespace} of {self._api.host} can't be used: {reasons.short(str(refusal))}; ask for the rights that the README lists."
             ) from None
         with contextlib.suppress(Refused):  # without events some reasons remain unsaid
-            self._mirrors.append(Mirror(self._api, self._api.path("events"), {"fieldSelector": "type=Warning"}, self._news, self._warned))
+            self._mirrors.append(
+                Mirror(self._api, self._api.path("events"), {"fieldSelector": "type=Warning"}, self._news, self._warned)
+            )
         for mirror in self._mirrors:
             mirror.start()
 
@@ -162,14 +175,18 @@ class KubernetesBackend:
         pods = list(known.pods.values())
         if known.job is not None:  # pods of an earlier Job of that name are not its own
             uid = known.job["metadata"]["uid"]
-            pods = [pod for pod in pods if any(owner["uid"] == uid for owner in pod["metadata"].get("ownerReferences", []))]
+            pods = [
+                pod for pod in pods if any(owner["uid"] == uid for owner in pod["metadata"].get("ownerReferences", []))
+            ]
             uids = [uid, *(pod["metadata"]["uid"] for pod in pods)]
         else:
             uids = []
         pods = [pod if pod["metadata"]["uid"] in known.alive else _vanished(pod) for pod in pods]
         warnings = [event for uid in uids for event in self._warnings.get(uid, {}).values()]
         warnings.sort(key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or ""))
-        return reasons.Seen(known.job, sorted(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp"))), warnings)
+        return reasons.Seen(
+            known.job, sorted(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp"))), warnings
+        )
 
     def watch(self, names: Collection[str], seconds: float) -> list[Update]:
         """News of these jobs as soon as there are any, at the latest after `seconds`."""
@@ -199,7 +216,11 @@ class KubernetesBackend:
             if uid not in known.followers and uid in known.alive and reasons.began(pod):
 
                 def over(known: Known = known, uid: str = uid) -> bool:
-                    return uid not in known.alive or "terminated" in reasons.status_of(known.pods[uid]).get("state", {}) or reasons.ended(known.pods[uid])
+                    return (
+                        uid not in known.alive
+                        or "terminated" in reasons.status_of(known.pods[uid]).get("state", {})
+                        or reasons.ended(known.pods[uid])
+                    )
 
                 known.followers[uid] = Follower(self._api, pod["metadata"]["name"], log, self._news, over)
                 known.followers[uid].start()
@@ -238,7 +259,11 @@ class KubernetesBackend:
             with self._news:
                 known = self._known[name]
                 seen = self._seen(name)
-                unplaced = known.free is None and seen.job is not None and any("PodScheduled" in str(pod["status"].get("conditions")) for pod in seen.pods)
+                unplaced = (
+                    known.free is None
+                    and seen.job is not None
+                    and any("PodScheduled" in str(pod["status"].get("conditions")) for pod in seen.pods)
+                )
                 if not unplaced or reasons.state_of(seen) is not State.PENDING:
                     continue
                 requests = self._asked(known).requests
@@ -268,7 +293,9 @@ class KubernetesBackend:
                 break
             except Refused as refusal:
                 if refusal.status != 409:
-                    raise ClusterError(f"The cluster refuses the Job {task.name}: {reasons.short(str(refusal))}.") from None
+                    raise ClusterError(
+                        f"The cluster refuses the Job {task.name}: {reasons.short(str(refusal))}."
+                    ) from None
             try:
                 job = self._api.get(self._api.path("jobs", task.name))
             except Refused:  # it went meanwhile
@@ -294,7 +321,9 @@ class KubernetesBackend:
         together, node = False, None
         try:
             claim = self._api.get(self._api.path("persistentvolumeclaims", self._cluster.claim))
-            together = "ReadWriteMany" not in claim["spec"].get("accessModes", [])  # of other modes only one node may write
+            together = "ReadWriteMany" not in claim["spec"].get(
+                "accessModes", []
+            )  # of other modes only one node may write
             node = self._node_of_claim() if together else None
         except Refused as refusal:
             if refusal.status not in (403, 404):  # without the claim the pod will wait, and say so
@@ -305,7 +334,9 @@ class KubernetesBackend:
         """The node on which something in the namespace uses the claim."""
         for pod in self._api.get(self._api.path("pods"), fieldSelector="status.phase=Running")["items"]:
             for volume in pod["spec"].get("volumes", []):
-                if volume.get("persistentVolumeClaim", {}).get("claimName") == self._cluster.claim and pod["spec"].get("nodeName"):
+                if volume.get("persistentVolumeClaim", {}).get("claimName") == self._cluster.claim and pod["spec"].get(
+                    "nodeName"
+                ):
                     return str(pod["spec"]["nodeName"])
         return None
 
@@ -320,7 +351,9 @@ class KubernetesBackend:
             made = self._api.create("configmaps", manifest)
         except Refused as refusal:
             if refusal.status != 409:
-                raise ClusterError(f"The cluster refuses the ConfigMap of run {run}: {reasons.short(str(refusal))}.") from None
+                raise ClusterError(
+                    f"The cluster refuses the ConfigMap of run {run}: {reasons.short(str(refusal))}."
+                ) from None
             made = self._api.get(self._api.path("configmaps", manifest["metadata"]["name"]))
         return {"name": made["metadata"]["name"], "uid": made["metadata"]["uid"]}
 
@@ -332,7 +365,9 @@ class KubernetesBackend:
         try:
             found = self._api.get(self._api.path("configmaps", name))
         except Refused as refusal:
-            raise ConfigError(f"VASEVQA_OWNER_CONFIGMAP: the ConfigMap {name} can't be read ({reasons.short(str(refusal))}).") from None
+            raise ConfigError(
+                f"VASEVQA_OWNER_CONFIGMAP: the ConfigMap {name} can't be read ({reasons.short(str(refusal))})."
+            ) from None
         return {"name": name, "uid": found["metadata"]["uid"]}
 
     def cancel(self, name: str, grace: float) -> None:

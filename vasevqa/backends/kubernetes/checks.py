@@ -26,8 +26,14 @@ LAUNCHER = (
     ("", "events", ("get", "list", "watch")),
     ("", "persistentvolumeclaims", ("get", "list", "watch")),
 )
-USER = (("", "pods", ("create", "delete")), ("", "pods/exec", ("get", "create")))  # beyond that, of who doesn't see the volume: upload, download, this doctor
-CORDON: Object = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}  # tolerating it is how a pod gets on a cordoned node
+USER = (
+    ("", "pods", ("create", "delete")),
+    ("", "pods/exec", ("get", "create")),
+)  # beyond that, of who doesn't see the volume: upload, download, this doctor
+CORDON: Object = {
+    "key": "node.kubernetes.io/unschedulable",
+    "effect": "NoSchedule",
+}  # tolerating it is how a pod gets on a cordoned node
 
 
 def server(access: Access) -> Finding:
@@ -51,7 +57,9 @@ def rights(access: Access, remote: bool) -> Iterator[Finding]:
         if refused:
             who = "the launcher's service account" if inside else "you"
             ask = "the chart's role `-launcher`" if inside else "the chart's role `-user`"
-            yield Finding(f"rights: {resource}", BAD, f"{who} may not {', '.join(refused)} {resource}; ask for {ask}", CODE)
+            yield Finding(
+                f"rights: {resource}", BAD, f"{who} may not {', '.join(refused)} {resource}; ask for {ask}", CODE
+            )
         elif None in answers.values():
             yield Finding(f"rights: {resource}", UNKNOWN, "the cluster doesn't tell who may what")
         else:
@@ -66,7 +74,12 @@ def account(access: Access) -> Finding:
     except Refused:
         return Finding("service account", UNKNOWN, f"you may not look at {name}")
     if there is None:
-        return Finding("service account", BAD, f"there is no {name}; install the chart, or name another one as `service_account`", CODE)
+        return Finding(
+            "service account",
+            BAD,
+            f"there is no {name}; install the chart, or name another one as `service_account`",
+            CODE,
+        )
     return Finding("service account", OK, name)
 
 
@@ -79,14 +92,25 @@ def claim(access: Access) -> Iterator[Finding]:
         yield Finding("claim", UNKNOWN, f"you may not look at {name}")
         return
     if there is None:
-        yield Finding("claim", BAD, f"there is no claim {name}; install the chart, or name another one as `claim` in the Cluster file", CODE)
+        yield Finding(
+            "claim",
+            BAD,
+            f"there is no claim {name}; install the chart, or name another one as `claim` in the Cluster file",
+            CODE,
+        )
         return
     phase = there["status"].get("phase", "")
-    size = str(there["status"].get("capacity", {}).get("storage", "")) or str(there["spec"]["resources"]["requests"]["storage"])
+    size = str(there["status"].get("capacity", {}).get("storage", "")) or str(
+        there["spec"]["resources"]["requests"]["storage"]
+    )
     if phase == "Lost":
         yield Finding("claim", BAD, f"the volume of {name} is gone; restore it or make another claim", CODE)
     elif phase == "Pending":
-        yield Finding("claim", WARNING, f"{name} has no volume yet: right if its class waits for the first pod, else `kubectl describe pvc {name}` says why")
+        yield Finding(
+            "claim",
+            WARNING,
+            f"{name} has no volume yet: right if its class waits for the first pod, else `kubectl describe pvc {name}` says why",
+        )
     else:
         yield Finding("claim", OK, f"{name}, {size}")
     modes = there["spec"].get("accessModes", [])
@@ -94,10 +118,16 @@ def claim(access: Access) -> Iterator[Finding]:
     if "ReadWriteMany" in modes:
         yield Finding("access mode", OK, "ReadWriteMany: steps run on any node")
     elif nodes is None:
-        yield Finding("access mode", UNKNOWN, f"{', '.join(modes)}, and you may not count the nodes; all steps will run on one of them")
+        yield Finding(
+            "access mode",
+            UNKNOWN,
+            f"{', '.join(modes)}, and you may not count the nodes; all steps will run on one of them",
+        )
     elif len(nodes) > 1:
         yield Finding(
-            "access mode", WARNING, f"{', '.join(modes)} with {len(nodes)} nodes: all steps run on one, which needs the GPUs; ReadWriteMany is better"
+            "access mode",
+            WARNING,
+            f"{', '.join(modes)} with {len(nodes)} nodes: all steps run on one, which needs the GPUs; ReadWriteMany is better",
         )
     else:
         yield Finding("access mode", OK, f"{', '.join(modes)}, and there is one node")
@@ -119,12 +149,21 @@ def gpus(access: Access, steps: Mapping[str, Resources]) -> Iterator[Finding]:
             yield Finding(f"GPUs: {step}", OK, f"{resources.gpus} x {name}")
         elif fit:
             text = f"{fit[0]['metadata']['name']} is tainted {_spelt(_taints(cluster, fit[0])[0])}, which `tolerations` doesn't cover"
-            yield Finding(f"GPUs: {step}", WARNING, f"{text}; add it, unless the cluster does so for pods with GPUs (ExtendedResourceToleration)")
+            yield Finding(
+                f"GPUs: {step}",
+                WARNING,
+                f"{text}; add it, unless the cluster does so for pods with GPUs (ExtendedResourceToleration)",
+            )
         else:
             nearest = sorted(lacking, key=lambda found: found[1].startswith("has 0 "))  # nodes without GPUs say least
             why = "; ".join(f"{node} {why}" for node, why in nearest[:4]) or "there are no nodes"
             text = f"no node has {resources.gpus} GPUs{f' with {resources.gpu_memory}' if resources.gpu_memory else ''} for it: {why}"
-            yield Finding(f"GPUs: {step}", BAD, f"{text}; change the step's `resources` or the Cluster file, or ask who keeps the nodes", CODE)
+            yield Finding(
+                f"GPUs: {step}",
+                BAD,
+                f"{text}; change the step's `resources` or the Cluster file, or ask who keeps the nodes",
+                CODE,
+            )
 
 
 def _lack(cluster: Cluster, node: Object, resources: Resources) -> str:
@@ -152,7 +191,9 @@ def _lack(cluster: Cluster, node: Object, resources: Resources) -> str:
 def _taints(cluster: Cluster, node: Object) -> list[Object]:
     """The taints that keep a stage's pod from the node."""
     taints = node.get("spec", {}).get("taints") or []
-    return [taint for taint in taints if taint["effect"] in ("NoSchedule", "NoExecute") and not _tolerated(cluster, taint)]
+    return [
+        taint for taint in taints if taint["effect"] in ("NoSchedule", "NoExecute") and not _tolerated(cluster, taint)
+    ]
 
 
 def _tolerated(cluster: Cluster, taint: Object) -> bool:
@@ -189,7 +230,9 @@ def secrets(access: Access) -> Iterator[Finding]:
             continue
         lacking = sorted(keys - set((there or {}).get("data") or {}))
         if there is None:
-            yield Finding(f"secret {name}", BAD, f"there is none; make it (`kubectl create secret generic {name} …`)", CODE)
+            yield Finding(
+                f"secret {name}", BAD, f"there is none; make it (`kubectl create secret generic {name} …`)", CODE
+            )
         elif lacking:
             yield Finding(f"secret {name}", BAD, f"it has no key {', '.join(lacking)}", CODE)
         else:
@@ -205,7 +248,12 @@ def queue(access: Access) -> Iterator[Finding]:
         access.get(f"/apis/kueue.x-k8s.io/v1beta1/namespaces/{access.namespace}/localqueues/{name}")
     except Refused as refusal:
         if refusal.status == 404:
-            yield Finding("queue", BAD, f"there is no queue {name} in namespace {access.namespace} (or no Kueue); take `queue` away, or name another one", CODE)
+            yield Finding(
+                "queue",
+                BAD,
+                f"there is no queue {name} in namespace {access.namespace} (or no Kueue); take `queue` away, or name another one",
+                CODE,
+            )
         else:
             yield Finding("queue", UNKNOWN, f"you may not look at the queue {name}")
         return
@@ -243,7 +291,9 @@ def _pull_pod(access: Access, name: str, image: str) -> dict[str, Any]:
     manifest = render_pod(name, "doctor", access.cluster, [], ["tini", "--version"])
     [container] = manifest["spec"]["containers"]
     container["image"] = image
-    container["volumeMounts"] = [mount for mount in container["volumeMounts"] if mount["name"] != "volume"]  # an image is asked for, not the claim
+    container["volumeMounts"] = [
+        mount for mount in container["volumeMounts"] if mount["name"] != "volume"
+    ]  # an image is asked for, not the claim
     manifest["spec"]["volumes"] = [volume for volume in manifest["spec"]["volumes"] if volume["name"] != "volume"]
     container["resources"] = {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"cpu": "1", "memory": "256Mi"}}
     return manifest
@@ -257,7 +307,12 @@ def _pulled(image: str, pod: Object | None, late: bool) -> Finding | None:
     if waiting.get("reason") in UNPULLABLE:
         why = " ".join(str(waiting.get("message") or waiting["reason"]).split())[:200]
         make = f"make image STAGE={stage_of(image)} PUSH=1"
-        return Finding(f"image {image}", BAD, f"can't be pulled ({why}); build and push it (`{make}`), or check registry, tag and pull_secrets", CODE)
+        return Finding(
+            f"image {image}",
+            BAD,
+            f"can't be pulled ({why}); build and push it (`{make}`), or check registry, tag and pull_secrets",
+            CODE,
+        )
     if "running" in state or "terminated" in state:
         return Finding(f"image {image}", OK, "there")
     if late:

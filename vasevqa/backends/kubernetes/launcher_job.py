@@ -34,7 +34,9 @@ class Launch:
     @property
     def settings(self) -> str:
         """The Cluster file for the launcher. It is in the cluster and in the namespace; the tag is the one meant here, whatever its environment says."""
-        kept = self.cluster.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"context", "namespace"})
+        kept = self.cluster.model_dump(
+            mode="json", by_alias=True, exclude_defaults=True, exclude={"context", "namespace"}
+        )
         return yaml.safe_dump({**kept, "tag": self.cluster.tag}, sort_keys=True, allow_unicode=True)
 
     @property
@@ -102,16 +104,25 @@ def render_launcher(launch: Launch, owner: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def render_pod(name: str, component: str, cluster: Cluster, arguments: Sequence[str], command: Sequence[str] = ()) -> dict[str, Any]:
+def render_pod(
+    name: str, component: str, cluster: Cluster, arguments: Sequence[str], command: Sequence[str] = ()
+) -> dict[str, Any]:
     """A bare pod of the launcher's image with the volume, without any rights: for moving files and for looking."""
     container = {**_container(cluster, component, arguments, []), "resources": LAUNCHER_RESOURCES}
     if command:
         container["command"] = list(command)
     meta = _metadata(name, component, cluster, None, {})
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {**meta, **_annotations(cluster)}, "spec": _pod(cluster, container, "Never")}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {**meta, **_annotations(cluster)},
+        "spec": _pod(cluster, container, "Never"),
+    }
 
 
-def _metadata(name: str, component: str, cluster: Cluster, owner: Mapping[str, Any] | None, labels: Mapping[str, str]) -> dict[str, Any]:
+def _metadata(
+    name: str, component: str, cluster: Cluster, owner: Mapping[str, Any] | None, labels: Mapping[str, str]
+) -> dict[str, Any]:
     standard = {
         "app.kubernetes.io/name": "vasevqa",
         "app.kubernetes.io/component": component,
@@ -119,14 +130,20 @@ def _metadata(name: str, component: str, cluster: Cluster, owner: Mapping[str, A
         "app.kubernetes.io/managed-by": "vasevqa",
         "app.kubernetes.io/version": __version__,
     }
-    return {"name": name, "labels": {**cluster.labels, **standard, **labels}, **({"ownerReferences": [dict(owner)]} if owner else {})}
+    return {
+        "name": name,
+        "labels": {**cluster.labels, **standard, **labels},
+        **({"ownerReferences": [dict(owner)]} if owner else {}),
+    }
 
 
 def _annotations(cluster: Cluster) -> dict[str, Any]:
     return {"annotations": dict(cluster.annotations)} if cluster.annotations else {}
 
 
-def _container(cluster: Cluster, name: str, arguments: Sequence[str], environment: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _container(
+    cluster: Cluster, name: str, arguments: Sequence[str], environment: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
     data = {"name": "volume", "mountPath": VOLUME, **({"subPath": cluster.claim_path} if cluster.claim_path else {})}
     return {
         "name": name,
@@ -134,7 +151,11 @@ def _container(cluster: Cluster, name: str, arguments: Sequence[str], environmen
         "imagePullPolicy": cluster.pull_policy,
         "args": list(arguments),
         "env": [{"name": "VASEVQA_VOLUME", "value": VOLUME}, *environment],
-        "securityContext": {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
         "volumeMounts": [data, {"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - inside the pod
     }
 

@@ -10,7 +10,13 @@ from typing import Any
 import yaml
 
 from vasevqa.backends.kubernetes.api import Object, Refused
-from vasevqa.backends.kubernetes.launcher_job import LAUNCH_LABEL, Launch, owner_reference, render_launcher, render_settings
+from vasevqa.backends.kubernetes.launcher_job import (
+    LAUNCH_LABEL,
+    Launch,
+    owner_reference,
+    render_launcher,
+    render_settings,
+)
 from vasevqa.backends.kubernetes.logs import PATIENCE, Unseen
 from vasevqa.backends.kubernetes.session import Access, trouble
 from vasevqa.errors import ClusterAway, ClusterError, ConfigError
@@ -40,7 +46,9 @@ def start(access: Access, launch: Launch, owner: str | None = None) -> bool:
     access.ask("remove the launcher's last Job", access.delete, "jobs", launch.name)
     _gone(access, "jobs", launch.name)
     if _create(access, "start the launcher", "jobs", job) is None:
-        raise ClusterError(f"Somebody else is starting {launch.name} at this moment; `vasevqa attach {launch.name}` follows it.")
+        raise ClusterError(
+            f"Somebody else is starting {launch.name} at this moment; `vasevqa attach {launch.name}` follows it."
+        )
     return True
 
 
@@ -78,7 +86,9 @@ def _gone(access: Access, kind: str, name: str) -> None:
 def verdict(job: Mapping[str, Any]) -> str:
     """'Complete', 'Failed' or '' for a Job that isn't over."""
     conditions = job.get("status", {}).get("conditions") or []
-    return next((item["type"] for item in conditions if item["type"] in ("Complete", "Failed") and item["status"] == "True"), "")
+    return next(
+        (item["type"] for item in conditions if item["type"] in ("Complete", "Failed") and item["status"] == "True"), ""
+    )
 
 
 def find(access: Access, name: str | None) -> str:
@@ -88,9 +98,14 @@ def find(access: Access, name: str | None) -> str:
     found = access.ask("list launches", access.all, "configmaps", labelSelector=LAUNCH_LABEL)
     launches = [item["metadata"]["name"] for item in found]
     if not launches:
-        raise ConfigError(f"There is no launch in namespace {access.namespace}; start one with `vasevqa submit RECIPE`.")
+        raise ConfigError(
+            f"There is no launch in namespace {access.namespace}; start one with `vasevqa submit RECIPE`."
+        )
     if name is None:  # by their Jobs: a launch that is made again has the ConfigMap that it had
-        jobs = [job["metadata"]["name"] for job in access.ask("list launchers", access.all, "jobs", labelSelector=LAUNCH_LABEL)]
+        jobs = [
+            job["metadata"]["name"]
+            for job in access.ask("list launchers", access.all, "jobs", labelSelector=LAUNCH_LABEL)
+        ]
         return str(next((job for job in reversed(jobs) if job in launches), launches[-1]))
     if name in launches:
         return name
@@ -101,28 +116,39 @@ def find(access: Access, name: str | None) -> str:
     near = [launch for launch in launches if launch.startswith(name)]
     if len(near) == 1:
         return str(near[0])
-    raise ConfigError(f"There {'are several launches' if near else 'is no launch or run'} '{name}' in namespace {access.namespace}.{nearest(name, launches)}")
+    raise ConfigError(
+        f"There {'are several launches' if near else 'is no launch or run'} '{name}' in namespace {access.namespace}.{nearest(name, launches)}"
+    )
 
 
 def _await_launch(access: Access) -> None:
     """Wait while the chart's own Job is about to start a launcher; ClusterError if the last one could not."""
     end = time.monotonic() + LAUNCH_SECONDS
     while True:
-        found = access.ask("look for a launch", access.all, "jobs", labelSelector="app.kubernetes.io/component in (launch,launcher)")
+        found = access.ask(
+            "look for a launch", access.all, "jobs", labelSelector="app.kubernetes.io/component in (launch,launcher)"
+        )
         newest = found[-1] if found else {"metadata": {"labels": {LAUNCH_LABEL: ""}}}
         if LAUNCH_LABEL in newest["metadata"].get("labels", {}) or verdict(newest) == "Complete":
             return
         name = newest["metadata"]["name"]
         if verdict(newest) or time.monotonic() > end:
-            raise ClusterError(f"The Job {name} of the chart has started no launcher; `kubectl -n {access.namespace} logs job/{name}` says why.")
+            raise ClusterError(
+                f"The Job {name} of the chart has started no launcher; `kubectl -n {access.namespace} logs job/{name}` says why."
+            )
         time.sleep(LOOK_SECONDS)
 
 
 def release(access: Access) -> str | None:
     """The ConfigMap of the one Helm release whose volume this is: what is started here then goes down with it."""
     with contextlib.suppress(Refused, yaml.YAMLError):
-        found = access.all("configmaps", labelSelector="app.kubernetes.io/managed-by=Helm,app.kubernetes.io/name=vasevqa")
-        settings = {item["metadata"]["name"]: yaml.safe_load((item.get("data") or {}).get("cluster.yaml", "")) or {} for item in found}
+        found = access.all(
+            "configmaps", labelSelector="app.kubernetes.io/managed-by=Helm,app.kubernetes.io/name=vasevqa"
+        )
+        settings = {
+            item["metadata"]["name"]: yaml.safe_load((item.get("data") or {}).get("cluster.yaml", "")) or {}
+            for item in found
+        }
         ours = [name for name, said in settings.items() if said.get("claim") == access.cluster.claim]
         return ours[0] if len(ours) == 1 else None
     return None
@@ -165,7 +191,9 @@ def follow(access: Access, launch: str, say: Callable[[str], None], where: str =
             ends = min(ends, time.monotonic() + PATIENCE)
             if whole or time.monotonic() > ends:
                 if not log.heard:  # a Job that has used up its restarts removes its pod
-                    say(f"What the launcher said can't be read any more; `vasevqa status{where}` tells how its run ended.")
+                    say(
+                        f"What the launcher said can't be read any more; `vasevqa status{where}` tells how its run ended."
+                    )
                 return 0 if over == "Complete" else code or 1
         time.sleep(LOOK_SECONDS)
 
@@ -175,7 +203,9 @@ def _waits(access: Access, launch: str, pod: Object | None) -> str:
     if pod is not None:
         return trouble(pod) if pod["status"].get("phase") == "Pending" else ""
     with contextlib.suppress(Refused):
-        events = access.all("events", fieldSelector=f"involvedObject.kind=Job,involvedObject.name={launch},type=Warning")
+        events = access.all(
+            "events", fieldSelector=f"involvedObject.kind=Job,involvedObject.name={launch},type=Warning"
+        )
         if events:
             return str(events[-1].get("message", "")).rstrip(".")
     return ""

@@ -16,7 +16,9 @@ from vasevqa.backends.kubernetes.stage_job import CONTAINER
 from vasevqa.errors import ClusterAway, ClusterError
 
 STAMP = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)) ")
-PIECE = 16384  # bytes: longer lines are kept by the container runtime in pieces of this size, each with a time of its own
+PIECE = (
+    16384  # bytes: longer lines are kept by the container runtime in pieces of this size, each with a time of its own
+)
 PATIENCE = 15.0  # seconds in which the output of a pod that ended must be had
 PAUSE = 1.0
 PENDING = 4 << 20  # bytes kept for a log that can't be written just now
@@ -96,7 +98,9 @@ class Tee:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             if self._place is None:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX)  # another pod's end must be found by one launcher after the other
+                fcntl.flock(
+                    self._descriptor, fcntl.LOCK_EX
+                )  # another pod's end must be found by one launcher after the other
                 try:
                     self._place = self._begin(self._pending)
                     self._flush()

@@ -37,4 +37,7 @@ def free_gpus(api: Api, resource: str, cluster: Cluster) -> str:
 
 
 def _asks(pod: Object, resource: str) -> int:
-    return sum(int(container.get("resources", {}).get("requests", {}).get(resource, 0)) for container in pod["spec"]["containers"])
+    return sum(
+        int(container.get("resources", {}).get("requests", {}).get(resource, 0))
+        for container in pod["spec"]["containers"]
+    )

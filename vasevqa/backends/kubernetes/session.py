@@ -47,7 +47,9 @@ class Access(Api):
 
     def all(self, kind: str, **query: str) -> list[Object]:
         """The objects of a kind, oldest first."""
-        return sorted(self.get(self.path(kind), **query)["items"], key=lambda item: str(item["metadata"]["creationTimestamp"]))
+        return sorted(
+            self.get(self.path(kind), **query)["items"], key=lambda item: str(item["metadata"]["creationTimestamp"])
+        )
 
     def beside_the_claim(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
         """The pod on the node that has the claim, if only one node at a time can and something there uses it."""
@@ -57,33 +59,68 @@ class Access(Api):
             if found is None or "ReadWriteMany" in found["spec"].get("accessModes", []):
                 return changed
             for pod in self.all("pods", fieldSelector="status.phase=Running"):
-                mounted = [volume.get("persistentVolumeClaim", {}).get("claimName") for volume in pod["spec"].get("volumes", [])]
+                mounted = [
+                    volume.get("persistentVolumeClaim", {}).get("claimName")
+                    for volume in pod["spec"].get("volumes", [])
+                ]
                 if claim in mounted and pod["spec"].get("nodeName"):
                     fields = [{"key": "metadata.name", "operator": "In", "values": [pod["spec"]["nodeName"]]}]
                     terms = {"nodeSelectorTerms": [{"matchFields": fields}]}
-                    changed["spec"]["affinity"] = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
+                    changed["spec"]["affinity"] = {
+                        "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}
+                    }
                     return changed
         return changed
 
     def allowed(self, verb: str, group: str, resource: str, subresource: str = "") -> bool | None:
         """May I? None where the cluster doesn't say."""
-        asked = {"namespace": self.namespace, "verb": verb, "group": group, "resource": resource, **({"subresource": subresource} if subresource else {})}
-        body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": {"resourceAttributes": asked}}
+        asked = {
+            "namespace": self.namespace,
+            "verb": verb,
+            "group": group,
+            "resource": resource,
+            **({"subresource": subresource} if subresource else {}),
+        }
+        body = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": asked},
+        }
         try:
-            return bool(self._answer("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", {}, body)["status"]["allowed"])
+            return bool(
+                self._answer("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", {}, body)["status"][
+                    "allowed"
+                ]
+            )
         except Refused:
             return None
 
     def open(self, pod: str, command: Sequence[str]) -> Process:
         """Start a process in `pod`; Broken if the connection can't be made."""
-        api = client.CoreV1Api(client.ApiClient(self._client.configuration))  # its own client: a stream takes the client's transport over
-        options = {"stderr": True, "stdin": True, "stdout": True, "tty": False, "_preload_content": False, "binary": True}
+        api = client.CoreV1Api(
+            client.ApiClient(self._client.configuration)
+        )  # its own client: a stream takes the client's transport over
+        options = {
+            "stderr": True,
+            "stdin": True,
+            "stdout": True,
+            "tty": False,
+            "_preload_content": False,
+            "binary": True,
+        }
         try:
-            return Process(pod, stream.stream(api.connect_get_namespaced_pod_exec, pod, self.namespace, command=list(command), **options))
+            return Process(
+                pod,
+                stream.stream(
+                    api.connect_get_namespaced_pod_exec, pod, self.namespace, command=list(command), **options
+                ),
+            )
         except client.ApiException as error:
             raise Broken(f"Could not run a command in pod {pod}: {_short(error.reason or error)}") from None
 
-    def run_in(self, pod: str, command: Sequence[str], out: Callable[[bytes], None], err: Callable[[bytes], None]) -> int:
+    def run_in(
+        self, pod: str, command: Sequence[str], out: Callable[[bytes], None], err: Callable[[bytes], None]
+    ) -> int:
         """Run `command` in `pod` and pass on what it prints; returns its exit code. ClusterError if the connection breaks."""
         process = self.open(pod, command)
         try:
@@ -116,7 +153,9 @@ class Access(Api):
             self._await(name, seconds, ("Running", "Succeeded", "Failed"))
             ends = float("inf")
             while True:
-                found = self.ask("read a pod", self.get, self.path("pods", name))  # before the reading: then nothing can come after it
+                found = self.ask(
+                    "read a pod", self.get, self.path("pods", name)
+                )  # before the reading: then nothing can come after it
                 over, whole = found["status"].get("phase") in ("Succeeded", "Failed"), True
                 try:
                     for lines in self.log(name, manifest["spec"]["containers"][0]["name"], unseen.reconnected()):
@@ -127,7 +166,10 @@ class Access(Api):
                 if over:
                     ends = min(ends, time.monotonic() + PATIENCE)
                     if whole or time.monotonic() > ends:
-                        ended = [(status.get("state") or {}).get("terminated") for status in found["status"].get("containerStatuses") or []]
+                        ended = [
+                            (status.get("state") or {}).get("terminated")
+                            for status in found["status"].get("containerStatuses") or []
+                        ]
                         return int(ended[0]["exitCode"]) if ended and ended[0] else ClusterError.exit_code
                 time.sleep(0.5)
         finally:
@@ -146,11 +188,15 @@ class Access(Api):
                 return
             why = trouble(found)
             if phase in ("Failed", "Succeeded"):
-                raise ClusterError(f"The pod {name} ended at once ({why or 'without a word'}); `kubectl logs {name}` may say why.")
+                raise ClusterError(
+                    f"The pod {name} ended at once ({why or 'without a word'}); `kubectl logs {name}` may say why."
+                )
             if why and (hopeless(found) or time.monotonic() > end):
                 raise ClusterError(f"The pod {name} can't start: {why}.")
             if time.monotonic() > end:
-                raise ClusterError(f"The pod {name} didn't start within {seconds:.0f} s; `kubectl describe pod {name}` may say why.")
+                raise ClusterError(
+                    f"The pod {name} didn't start within {seconds:.0f} s; `kubectl describe pod {name}` may say why."
+                )
             time.sleep(0.5)
 
 

@@ -20,7 +20,9 @@ from vasevqa.errors import ConfigError
 from vasevqa.spec import Resources, quantity_bytes
 
 PREFIX = "vasevqa/"  # of our own labels and annotations
-VOLUME, RUN, STEP, KEY, ATTEMPT, JOB = (f"{PREFIX}{word}" for word in ("volume", "run", "step", "key", "attempt", "job"))
+VOLUME, RUN, STEP, KEY, ATTEMPT, JOB = (
+    f"{PREFIX}{word}" for word in ("volume", "run", "step", "key", "attempt", "job")
+)
 HASH, LOG = f"{PREFIX}artifact", f"{PREFIX}log"  # annotations
 CONTAINER = "stage"
 GRACE = 60  # seconds from SIGTERM to SIGKILL: time for a checkpoint, and more than any launcher waits
@@ -54,7 +56,15 @@ def artifact_hash(task: Task, cluster: Cluster) -> str:
 
     Not the whole spec: two runs share a Job though their log folders, deadlines and resources differ.
     """
-    return files.digest_json({"claim": cluster.claim, "path": _claim_path(cluster), "volume": str(task.volume), "step": task.step, "key": task.key})[:32]
+    return files.digest_json(
+        {
+            "claim": cluster.claim,
+            "path": _claim_path(cluster),
+            "volume": str(task.volume),
+            "step": task.step,
+            "key": task.key,
+        }
+    )[:32]
 
 
 def _claim_path(cluster: Cluster) -> str:
@@ -74,32 +84,54 @@ def standard_labels(cluster: Cluster, component: str) -> dict[str, str]:
     }
 
 
-def render_run(run: str, recipe: str, volume: Path, cluster: Cluster, owner: Mapping[str, str] | None = None) -> Manifest:
+def render_run(
+    run: str, recipe: str, volume: Path, cluster: Cluster, owner: Mapping[str, str] | None = None
+) -> Manifest:
     """The ConfigMap that owns a run's Jobs: deleting it deletes them."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {"name": f"vase-run-{run}", "labels": {**standard_labels(cluster, "run"), RUN: run}, **_owned(owner)},
+        "metadata": {
+            "name": f"vase-run-{run}",
+            "labels": {**standard_labels(cluster, "run"), RUN: run},
+            **_owned(owner),
+        },
         "data": {"volume": str(volume), "recipe.yaml": recipe},
     }
 
 
 def _owned(owner: Mapping[str, str] | None) -> dict[str, Any]:
-    return {"ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": owner["name"], "uid": owner["uid"]}]} if owner else {}
+    return (
+        {"ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": owner["name"], "uid": owner["uid"]}]}
+        if owner
+        else {}
+    )
 
 
 def render_job(task: Task, cluster: Cluster, placement: Placement | None = None) -> Manifest:
     """The Job of one attempt. ConfigError if the task reads something that no pod can see."""
     if task.reads:
-        raise ConfigError(f"The input {task.reads[0]} lies outside the volume {task.volume}, where no pod sees it; put it there (`vasevqa upload`).")
+        raise ConfigError(
+            f"The input {task.reads[0]} lies outside the volume {task.volume}, where no pod sees it; put it there (`vasevqa upload`)."
+        )
     place = placement or Placement()
-    labels = {**standard_labels(cluster, task.stage), RUN: task.run, STEP: task.step, KEY: task.key[:63], ATTEMPT: str(task.attempt), JOB: task.name}
+    labels = {
+        **standard_labels(cluster, task.stage),
+        RUN: task.run,
+        STEP: task.step,
+        KEY: task.key[:63],
+        ATTEMPT: str(task.attempt),
+        JOB: task.name,
+    }
     log = str(task.log.relative_to(task.volume)) if task.log.is_relative_to(task.volume) else str(task.log)
     asked = task.resources
     spec: Manifest = {
         "backoffLimit": 0,  # one Job is one attempt: the remedy for a failure often changes the Job
         "ttlSecondsAfterFinished": KEPT,
-        "template": {"metadata": {"labels": labels, "annotations": dict(cluster.annotations)}, "spec": _pod(task, cluster, place)},
+        "template": {
+            "metadata": {"labels": labels, "annotations": dict(cluster.annotations)},
+            "spec": _pod(task, cluster, place),
+        },
     }
     if asked.run_deadline is not None:
         # The launcher minds the deadline. This is for one that never comes back: a stage that hangs mustn't keep its GPUs.
@@ -143,7 +175,11 @@ def _pod(task: Task, cluster: Cluster, place: Placement) -> Manifest:
                 "args": list(task.arguments),
                 "env": _variables(task, cluster, place.environ),
                 "resources": _resources(task.resources, cluster),
-                "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": True},
+                "securityContext": {
+                    "allowPrivilegeEscalation": False,
+                    "capabilities": {"drop": ["ALL"]},
+                    "readOnlyRootFilesystem": True,
+                },
                 "volumeMounts": [mount, {"name": "tmp", "mountPath": TMP}, {"name": "shm", "mountPath": "/dev/shm"}],  # noqa: S108
             }
         ],
@@ -171,7 +207,10 @@ def _resources(asked: Resources, cluster: Cluster) -> Manifest:
         both[asked.gpu_resource or cluster.gpu_resource] = str(asked.gpus)
     if asked.ephemeral_storage:
         both["ephemeral-storage"] = asked.ephemeral_storage
-    return {"requests": {"cpu": f"{round(asked.cpus * 1000)}m" if asked.cpus % 1 else str(int(asked.cpus)), **both}, "limits": dict(both)}
+    return {
+        "requests": {"cpu": f"{round(asked.cpus * 1000)}m" if asked.cpus % 1 else str(int(asked.cpus)), **both},
+        "limits": dict(both),
+    }
 
 
 def _affinity(asked: Resources, cluster: Cluster, place: Placement) -> Manifest:
@@ -193,7 +232,10 @@ def _affinity(asked: Resources, cluster: Cluster, place: Placement) -> Manifest:
         # The first pod may go anywhere, for a pod that matches its own rule needs no other.
         affinity["podAffinity"] = {
             "requiredDuringSchedulingIgnoredDuringExecution": [
-                {"labelSelector": {"matchLabels": {VOLUME: volume_id(cluster)}}, "topologyKey": "kubernetes.io/hostname"}
+                {
+                    "labelSelector": {"matchLabels": {VOLUME: volume_id(cluster)}},
+                    "topologyKey": "kubernetes.io/hostname",
+                }
             ]
         }
     return affinity
@@ -202,7 +244,9 @@ def _affinity(asked: Resources, cluster: Cluster, place: Placement) -> Manifest:
 def _variables(task: Task, cluster: Cluster, environ: Mapping[str, str]) -> list[Manifest]:
     """The container's environment. Secrets are references: no manifest, event or log ever holds a value."""
     caches = ("HF_HOME", "TORCH_HOME")  # only the volume is there in a pod
-    passed = {name: value for name, value in environ.items() if name not in caches or Path(value).is_relative_to(task.volume)}
+    passed = {
+        name: value for name, value in environ.items() if name not in caches or Path(value).is_relative_to(task.volume)
+    }
     plain = {
         "HOME": TMP,
         "USER": "vasevqa",  # for libraries that ask who we are: the uid has no entry in the image's passwd

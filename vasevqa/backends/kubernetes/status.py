@@ -30,7 +30,15 @@ TAKEN = {
     "DeletionByPodGC": "its node was lost",
     "TerminationByKubelet": "its node ended it",
 }
-IMAGE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable", "SignatureValidationFailed"}
+IMAGE = {
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "InvalidImageName",
+    "ErrImageNeverPull",
+    "ImageInspectError",
+    "RegistryUnavailable",
+    "SignatureValidationFailed",
+}
 CANT_START = {*IMAGE, "CreateContainerConfigError"}
 PASSING = ("No API token found",)  # right after a namespace was made; mends itself
 MOUNTS = {"FailedMount", "FailedAttachVolume"}
@@ -63,7 +71,14 @@ def asked_of(job: Object, namespace: str) -> Asked:
     pod = job["spec"]["template"]["spec"]
     container = pod["containers"][0]
     labels = job["metadata"].get("labels", {})
-    claim = next((volume["persistentVolumeClaim"]["claimName"] for volume in pod.get("volumes", []) if "persistentVolumeClaim" in volume), "")
+    claim = next(
+        (
+            volume["persistentVolumeClaim"]["claimName"]
+            for volume in pod.get("volumes", [])
+            if "persistentVolumeClaim" in volume
+        ),
+        "",
+    )
     requests = {**container["resources"].get("limits", {}), **container["resources"].get("requests", {})}
     return Asked(container["image"], requests, namespace, claim, labels.get("kueue.x-k8s.io/queue-name", ""))
 
@@ -77,7 +92,9 @@ def status_of(pod: Object) -> Object:
 def began(pod: Object) -> bool:
     """True once the container runs or has run: it has a log."""
     state = status_of(pod).get("state", {})
-    return "running" in state or bool(state.get("terminated", {}).get("containerID") or state.get("terminated", {}).get("startedAt"))
+    return "running" in state or bool(
+        state.get("terminated", {}).get("containerID") or state.get("terminated", {}).get("startedAt")
+    )
 
 
 def ended(pod: Object, now: datetime | None = None) -> bool:
@@ -87,7 +104,9 @@ def ended(pod: Object, now: datetime | None = None) -> bool:
     gone_by = pod["metadata"].get("deletionTimestamp")
     if gone_by is not None and status_of(pod).get("state", {}).get("waiting", {}).get("reason") in CANT_START:
         return True  # and never will: the kubelet only takes its time to say so
-    return gone_by is not None and ((now or datetime.now(timezone.utc)) - moment(gone_by)).total_seconds() > LOST_SECONDS
+    return (
+        gone_by is not None and ((now or datetime.now(timezone.utc)) - moment(gone_by)).total_seconds() > LOST_SECONDS
+    )
 
 
 def moment(stamp: str) -> datetime:
@@ -98,7 +117,11 @@ def moment(stamp: str) -> datetime:
 
 def condition(thing: Object, kind: str) -> Object:
     """A condition of a Job or pod that holds; empty if it doesn't."""
-    found = (entry for entry in thing.get("status", {}).get("conditions") or [] if entry["type"] == kind and entry["status"] == "True")
+    found = (
+        entry
+        for entry in thing.get("status", {}).get("conditions") or []
+        if entry["type"] == kind and entry["status"] == "True"
+    )
     return next(found, {})
 
 
@@ -157,7 +180,9 @@ def _no_pod(seen: Seen, asked: Asked) -> str:
 
 def _no_place(pod: Object, asked: Asked) -> str:
     conditions = pod.get("status", {}).get("conditions") or []
-    scheduled = next((entry for entry in conditions if entry["type"] == "PodScheduled" and entry["status"] == "False"), None)
+    scheduled = next(
+        (entry for entry in conditions if entry["type"] == "PodScheduled" and entry["status"] == "False"), None
+    )
     if scheduled is None:
         return ""
     message = short(str(scheduled.get("message", "")))
@@ -176,15 +201,21 @@ def _no_start(pod: Object, seen: Seen, asked: Asked) -> str:
     waiting = status_of(pod).get("state", {}).get("waiting", {})
     reason, message = str(waiting.get("reason", "")), short(str(waiting.get("message", "")))
     if reason in IMAGE:
-        return (
-            f"The image {asked.image} can't be had ({message or reason}); push it, or mend `registry`, `tag`, `images` or `pull_secrets` in the Cluster file."
-        )
+        return f"The image {asked.image} can't be had ({message or reason}); push it, or mend `registry`, `tag`, `images` or `pull_secrets` in the Cluster file."
     if reason == "CreateContainerConfigError":
-        what = "create that Secret, or change `secrets` in the Cluster file" if "secret" in message.lower() else "mend that"
+        what = (
+            "create that Secret, or change `secrets` in the Cluster file"
+            if "secret" in message.lower()
+            else "mend that"
+        )
         return f"Its container can't be made ({message}); {what}."
     if reason in ("CreateContainerError", "RunContainerError", "CrashLoopBackOff"):
         return f"Its container can't be started ({message or reason})."
-    mounts = [event for event in seen.warnings if event.get("reason") in MOUNTS and event.get("involvedObject", {}).get("uid") == pod["metadata"]["uid"]]
+    mounts = [
+        event
+        for event in seen.warnings
+        if event.get("reason") in MOUNTS and event.get("involvedObject", {}).get("uid") == pod["metadata"]["uid"]
+    ]
     if mounts:
         return f"Its volumes can't be mounted ({short(str(mounts[-1].get('message', '')))}); look at the claim {asked.claim} and its volume."
     sandbox = [event for event in seen.warnings if event.get("reason") == "FailedCreatePodSandBox"]

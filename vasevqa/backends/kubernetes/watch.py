@@ -7,7 +7,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, sleep_using_event, stop_when_event_set, wait_random_exponential
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    sleep_using_event,
+    stop_when_event_set,
+    wait_random_exponential,
+)
 
 from vasevqa.backends.kubernetes.api import Api, Object
 from vasevqa.errors import ClusterError
@@ -23,7 +30,14 @@ class Mirror(threading.Thread):
     on, over ends of the watch that the server plans, with a new list after each that it doesn't plan.
     """
 
-    def __init__(self, api: Api, path: str, query: dict[str, str], news: threading.Condition, changed: Callable[[Object, bool], None]) -> None:
+    def __init__(
+        self,
+        api: Api,
+        path: str,
+        query: dict[str, str],
+        news: threading.Condition,
+        changed: Callable[[Object, bool], None],
+    ) -> None:
         super().__init__(name=f"watch {path.rsplit('/', 1)[-1]}", daemon=True)
         self.objects: dict[str, Object] = {}
         self.away = ""  # why the server can't be asked, while that is so
@@ -80,7 +94,9 @@ class Mirror(threading.Thread):
         with self._news:
             found = {thing["metadata"]["uid"]: thing for thing in listed["items"]}
             # What was added after the question was asked need not be in the answer.
-            gone = [thing for uid, thing in self.objects.items() if uid not in found and thing.get("added", 0.0) < began]
+            gone = [
+                thing for uid, thing in self.objects.items() if uid not in found and thing.get("added", 0.0) < began
+            ]
             for thing in gone:
                 self._tell(thing, False)
             for thing in found.values():

@@ -88,7 +88,10 @@ class LocalBackend:
     def _environment(self, task: Task) -> dict[str, str]:
         """What a stage gets beside this process's own environment."""
         defaults = stage_defaults(task, len(os.sched_getaffinity(0)))
-        return {**{name: value for name, value in defaults.items() if name not in os.environ}, **stage_environment(task)}
+        return {
+            **{name: value for name, value in defaults.items() if name not in os.environ},
+            **stage_environment(task),
+        }
 
     def _ensure_started(self, name: str) -> None:
         """Start a supervisor unless the job has one, and wait until it has its claim."""
@@ -101,7 +104,9 @@ class LocalBackend:
             if supervisor.poll() is not None and not (job / "claim.json").exists():
                 del self._supervisors[name]
                 if files.free_bytes(job) < FULL:
-                    raise StorageError(f"{name} can't be started: the volume is full; free some space (`vasevqa clean` lists what can go).")
+                    raise StorageError(
+                        f"{name} can't be started: the volume is full; free some space (`vasevqa clean` lists what can go)."
+                    )
                 raise VaseError(f"{name} can't be started (exit code {supervisor.returncode}); see {self.log(name)}.")
             if time.monotonic() > end:
                 raise VaseError(f"{name} didn't start within {CLAIM_SECONDS:.0f} seconds; see {self.log(name)}.")
@@ -114,13 +119,21 @@ class LocalBackend:
         environment.pop("VASEVQA_FAULT", None)
         try:
             with open(spec["log"], "ab") as log:
-                return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=environment)
+                return subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=environment
+                )
         except BlockingIOError:
-            raise VaseError(f"{job.name} can't be started: the limit of processes is reached; close some, or raise `ulimit -u`.") from None
+            raise VaseError(
+                f"{job.name} can't be started: the limit of processes is reached; close some, or raise `ulimit -u`."
+            ) from None
 
     def existing(self, prefix: str) -> list[str]:
         """Job folders of that prefix, by attempt."""
-        found = [entry.name for entry in self._jobs.iterdir() if entry.name.startswith(prefix)] if self._jobs.is_dir() else []
+        found = (
+            [entry.name for entry in self._jobs.iterdir() if entry.name.startswith(prefix)]
+            if self._jobs.is_dir()
+            else []
+        )
         return sorted((name for name in found if re.search(r"-[0-9]+$", name)), key=attempt_of)
 
     def state(self, name: str) -> State:
@@ -144,7 +157,10 @@ class LocalBackend:
             return Holder(**json.loads((job / "claim.json").read_text()))
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError):  # being written; or its writer died over it, and it goes stale like a silent machine's
+        except (
+            ValueError,
+            TypeError,
+        ):  # being written; or its writer died over it, and it goes stale like a silent machine's
             return Holder("unknown", "", 0, "", "", "", "")
 
     def _is_here(self, claim: Holder) -> bool:

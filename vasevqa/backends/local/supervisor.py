@@ -131,7 +131,10 @@ def main(job: Path, identity: "dict[str, object]") -> None:
         stream.write(b" " * RECORD_BYTES)
     stopped = {"exit_code": None, "signal": signal.SIGTERM, "message": "it was stopped before it began"}
     record = json.dumps(run(spec, job) if asked_to_stop(job) is None else stopped)
-    with contextlib.suppress(FileNotFoundError), open(job / "exit", "r+b") as stream:  # forgotten meanwhile by a launcher that took it for gone
+    with (
+        contextlib.suppress(FileNotFoundError),
+        open(job / "exit", "r+b") as stream,
+    ):  # forgotten meanwhile by a launcher that took it for gone
         stream.write(record.encode().ljust(RECORD_BYTES))
         stream.flush()
         os.fsync(stream.fileno())

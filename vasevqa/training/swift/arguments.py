@@ -17,7 +17,14 @@ NAMES = Path(__file__).with_name("arguments.txt")
 CALLBACK = "vasevqa"  # what the child process registers ours as (vasevqa/training/swift/worker.py)
 
 # Parameters and options whose name isn't ms-swift's, or which it must not get as they are.
-NOT_PASSED = {"batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "max_pixels", "learning_rate", "extra_args"}
+NOT_PASSED = {
+    "batch_size",
+    "gradient_accumulation_steps",
+    "gradient_checkpointing",
+    "max_pixels",
+    "learning_rate",
+    "extra_args",
+}
 # What ms-swift calls a Hugging Face model type, and its template: by itself it goes by the folder's name, which here is a key.
 KINDS = {"qwen2_vl": "qwen2_vl", "qwen2_5_vl": "qwen2_5_vl", "qwen3_vl": "qwen3_vl"}
 COLOCATE = ("vllm_gpu_memory_utilization", "sleep_level", "offload_model", "offload_optimizer", "move_model_batches")
@@ -108,7 +115,9 @@ def check_extra(command: str, given: Any, own: Collection[str]) -> dict[str, Any
     if isinstance(given, list | tuple):
         given = _from_words([str(word) for word in given])
     if not isinstance(given, Mapping):
-        raise ValueError("extra_args is a mapping such as {weight_decay: 0.01}, or a list such as [--weight_decay, 0.01]")
+        raise ValueError(
+            "extra_args is a mapping such as {weight_decay: 0.01}, or a list such as [--weight_decay, 0.01]"
+        )
     checked: dict[str, Any] = {}
     for key, value in given.items():
         name = str(key).lstrip("-").replace("-", "_")
@@ -118,7 +127,10 @@ def check_extra(command: str, given: Any, own: Collection[str]) -> dict[str, Any
             raise ValueError(f"extra_args can't set {name}: it is a parameter of its own")
         if name not in known_arguments()[command]:
             near = get_close_matches(name, sorted(known_arguments()[command]), n=1, cutoff=0.6)
-            raise ValueError(f"ms-swift has no argument '{name}' for {command}" + (f"; did you mean '{near[0]}'?" if near else "; see its documentation"))
+            raise ValueError(
+                f"ms-swift has no argument '{name}' for {command}"
+                + (f"; did you mean '{near[0]}'?" if near else "; see its documentation")
+            )
         if value is None:
             raise ValueError(f"extra_args: {name} has no value")
         checked[name] = value
@@ -158,7 +170,11 @@ def words(arguments: Mapping[str, Any]) -> list[str]:
 
 def sft(settings: Mapping[str, Any], places: Places, rung: Rung) -> list[str]:
     """The arguments of `swift sft`. `settings` holds the stage's parameters and options by name."""
-    evaluation = {"include_num_input_tokens_seen": True, "eval_strategy": "steps" if places.validation else "no", "per_device_eval_batch_size": rung.batch_size}
+    evaluation = {
+        "include_num_input_tokens_seen": True,
+        "eval_strategy": "steps" if places.validation else "no",
+        "per_device_eval_batch_size": rung.batch_size,
+    }
     arguments = {**_common("sft", settings, places, rung), **evaluation}
     if places.validation is None:
         del arguments["eval_steps"]
@@ -232,7 +248,9 @@ def to_hf(model: Path, mcore: Path, output: Path) -> list[str]:
 
 def _common(command: str, settings: Mapping[str, Any], places: Places, rung: Rung) -> dict[str, Any]:
     left_out = NOT_PASSED | set(COLOCATE) | (set(LORA) if settings["tuner_type"] == "full" else set())
-    same = {name: value for name, value in settings.items() if name in known_arguments()[command] and name not in left_out}
+    same = {
+        name: value for name, value in settings.items() if name in known_arguments()[command] and name not in left_out
+    }
     return {
         "model": places.model,
         "dataset": [places.dataset],
@@ -253,7 +271,11 @@ def _common(command: str, settings: Mapping[str, Any], places: Places, rung: Run
         "callbacks": [CALLBACK],
         "disable_tqdm": True,  # the log is no terminal
         # Without it processes on a machine without GPUs would each train alone.
-        **({"use_cpu": True, "ddp_backend": "gloo"} if settings["device"] == "cpu" and (settings["nproc_per_node"] or 1) > 1 else {}),
+        **(
+            {"use_cpu": True, "ddp_backend": "gloo"}
+            if settings["device"] == "cpu" and (settings["nproc_per_node"] or 1) > 1
+            else {}
+        ),
         "save_strategy": "steps",
         "add_version": False,
         "report_to": ["tensorboard"],

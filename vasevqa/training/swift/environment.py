@@ -43,7 +43,9 @@ STRAY = {
 }
 
 
-def child(settings: Mapping[str, Any], root: Path, plugin: Path | None, volume: Path | None, gpus: int = 0) -> dict[str, str]:
+def child(
+    settings: Mapping[str, Any], root: Path, plugin: Path | None, volume: Path | None, gpus: int = 0
+) -> dict[str, str]:
     """The training process's environment. It sees `gpus` GPUs (0: as many as there are): with more, ms-swift would spread one model over all."""
     environ = {name: value for name, value in os.environ.items() if name not in STRAY}
     environ |= {
@@ -104,7 +106,9 @@ def processes(settings: Mapping[str, Any]) -> int:
     if settings["device"].startswith("cuda:"):
         there = 1
     if named and torch.cuda.device_count() < there:
-        raise DeviceError(f"cuda_visible_devices names {there} GPUs and there are {torch.cuda.device_count()}; name those that are there.")
+        raise DeviceError(
+            f"cuda_visible_devices names {there} GPUs and there are {torch.cuda.device_count()}; name those that are there."
+        )
     asked = int(os.environ.get("VASEVQA_GPUS") or 0)  # the step's GPUs, which may be fewer than the machine's
     if (wanted or asked) > there:
         what = f"nproc_per_node is {wanted}" if wanted else f"The step asks for {asked} GPUs"

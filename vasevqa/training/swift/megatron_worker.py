@@ -20,7 +20,9 @@ from vasevqa.training.swift.environment import refuse_model_code
 from vasevqa.training.swift.worker import _first_line, die_with_parent
 
 _FIGURES = re.compile(r"mean_diff: ([0-9.eE+-]+|nan|inf), max_diff: ([0-9.eE+-]+|nan|inf)")
-_WITH_LOSS = re.compile(r"mean_diff \(with loss\): ([0-9.eE+-]+|nan|inf), max_diff \(with loss\): ([0-9.eE+-]+|nan|inf)")
+_WITH_LOSS = re.compile(
+    r"mean_diff \(with loss\): ([0-9.eE+-]+|nan|inf), max_diff \(with loss\): ([0-9.eE+-]+|nan|inf)"
+)
 _TOKENS = re.compile(r"token_diff: ([0-9]+)")
 _ANSWERED = re.compile(r"hf_tokens: \[([0-9, ]*)\]")
 

@@ -35,7 +35,9 @@ class VaseAccuracy(ORM):
     def __call__(self, completions: Sequence[str], solution: Sequence[str], **kwargs: Any) -> list[float]:
         """A reward for each completion."""
         messages = kwargs.get("messages") or [None] * len(completions)
-        return reward.external_vase_acc(completions, solution, kwargs.get("attribute"), [_question(turns) for turns in messages])
+        return reward.external_vase_acc(
+            completions, solution, kwargs.get("attribute"), [_question(turns) for turns in messages]
+        )
 
 
 class VaseFormat(ORM):
@@ -50,11 +52,17 @@ def _checked(name: str, scores: Any, count: int) -> list[float]:
     try:
         found = [float(score) for score in scores]
     except (TypeError, ValueError):
-        raise DataError(f"The reward {name} returned {type(scores).__name__} {str(scores)[:60]!r}; it must return a number for each response.") from None
+        raise DataError(
+            f"The reward {name} returned {type(scores).__name__} {str(scores)[:60]!r}; it must return a number for each response."
+        ) from None
     if len(found) != count:
-        raise DataError(f"The reward {name} returned {len(found)} scores for {count} responses; it must return one for each.")
+        raise DataError(
+            f"The reward {name} returned {len(found)} scores for {count} responses; it must return one for each."
+        )
     if not all(math.isfinite(score) for score in found):
-        raise DataError(f"The reward {name} returned {next(score for score in found if not math.isfinite(score))}; scores must be finite numbers.")
+        raise DataError(
+            f"The reward {name} returned {next(score for score in found if not math.isfinite(score))}; scores must be finite numbers."
+        )
     return found
 
 
@@ -92,7 +100,9 @@ def register_user_plugin(path: Path, names: Sequence[str]) -> None:
         first = (str(error).strip().splitlines() or [""])[0][:160]
         raise ConfigError(f"{path} can't be imported ({type(error).__name__}: {first}); correct the file.") from None
     registered = {name for name, kind in orms.items() if before.get(name) is not kind}
-    defined = {name: value for name, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__}
+    defined = {
+        name: value for name, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__
+    }
     classes = {name: value for name, value in defined.items() if inspect.isclass(value) and issubclass(value, ORM)}
     for name in names:
         if name in registered:
@@ -104,10 +114,14 @@ def register_user_plugin(path: Path, names: Sequence[str]) -> None:
             orms[name] = _wrapped(name, defined[name])
         elif name not in orms:
             functions = [known for known, value in defined.items() if inspect.isfunction(value)]
-            raise ConfigError(f"{path} defines no reward '{name}', and ms-swift knows none.{nearest(name, [*functions, *classes, *orms])}")
+            raise ConfigError(
+                f"{path} defines no reward '{name}', and ms-swift knows none.{nearest(name, [*functions, *classes, *orms])}"
+            )
 
 
 orms["external_vase_acc"] = VaseAccuracy
 orms["external_vase_format"] = VaseFormat
 if os.environ.get("VASEVQA_REWARD_PLUGIN"):
-    register_user_plugin(Path(os.environ["VASEVQA_REWARD_PLUGIN"]), json.loads(os.environ.get("VASEVQA_REWARD_FUNCS") or "[]"))
+    register_user_plugin(
+        Path(os.environ["VASEVQA_REWARD_PLUGIN"]), json.loads(os.environ.get("VASEVQA_REWARD_FUNCS") or "[]")
+    )

@@ -88,7 +88,9 @@ def _pipeline(kind: str, argv: list[str]) -> Any:
         raise ConfigError("ms-swift can't read its arguments (the log says which); correct extra_args.") from None
     except (ValueError, TypeError, AssertionError, ImportError, ModuleNotFoundError) as error:
         traceback.print_exc()
-        raise ConfigError(f"ms-swift refuses its arguments ({_first_line(error)}); correct the parameter or extra_args.") from None
+        raise ConfigError(
+            f"ms-swift refuses its arguments ({_first_line(error)}); correct the parameter or extra_args."
+        ) from None
     if left:
         raise ConfigError(f"ms-swift has no argument {left[0]}; correct extra_args.")
     return Pipeline(arguments)
@@ -159,7 +161,16 @@ def main() -> None:
     if sys.argv[1] == "--processes":
         die_with_parent()  # kept through exec
         processes, spec_file = sys.argv[2:]
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes, "-m", "vasevqa.training.swift.worker", spec_file]
+        launcher = [
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc_per_node",
+            processes,
+            "-m",
+            "vasevqa.training.swift.worker",
+            spec_file,
+        ]
         os.execv(sys.executable, [sys.executable, *launcher])  # noqa: S606 - an argument list of our own
     spec_file = sys.argv[1]
     code, message = work(json.loads(Path(spec_file).read_text(encoding="utf-8")))

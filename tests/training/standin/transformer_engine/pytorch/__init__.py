@@ -36,10 +36,26 @@ def _normalized(x, kind, weight, bias, eps, zero_centered):
 
 
 class Linear(nn.Module):
-    def __init__(self, in_features, out_features, bias=True, return_bias=False, params_dtype=None, tp_size=1, parallel_mode=None, init_method=None, **ignored):
+    def __init__(
+        self,
+        in_features,
+        out_features,
+        bias=True,
+        return_bias=False,
+        params_dtype=None,
+        tp_size=1,
+        parallel_mode=None,
+        init_method=None,
+        **ignored,
+    ):
         super().__init__()
         assert tp_size == 1, "the stand-in has one process"
-        self.in_features, self.out_features, self.use_bias, self.return_bias = in_features, out_features, bias, return_bias
+        self.in_features, self.out_features, self.use_bias, self.return_bias = (
+            in_features,
+            out_features,
+            bias,
+            return_bias,
+        )
         self.tp_size, self.parallel_mode = tp_size, parallel_mode
         self.weight = nn.Parameter(torch.empty(out_features, in_features, dtype=params_dtype))
         if init_method is not None:
@@ -53,14 +69,29 @@ class Linear(nn.Module):
 
 
 class LayerNormLinear(Linear):
-    def __init__(self, in_features, out_features, eps=1e-5, normalization="LayerNorm", zero_centered_gamma=False, params_dtype=None, **kwargs):
+    def __init__(
+        self,
+        in_features,
+        out_features,
+        eps=1e-5,
+        normalization="LayerNorm",
+        zero_centered_gamma=False,
+        params_dtype=None,
+        **kwargs,
+    ):
         super().__init__(in_features, out_features, params_dtype=params_dtype, **kwargs)
         self.eps, self.normalization, self.zero_centered = eps, normalization, zero_centered_gamma
         self.layer_norm_weight = nn.Parameter(torch.ones(in_features, dtype=params_dtype))
-        self.layer_norm_bias = nn.Parameter(torch.zeros(in_features, dtype=params_dtype)) if normalization == "LayerNorm" else None
+        self.layer_norm_bias = (
+            nn.Parameter(torch.zeros(in_features, dtype=params_dtype)) if normalization == "LayerNorm" else None
+        )
 
     def forward(self, x, is_first_microbatch=None, **ignored):
-        return super().forward(_normalized(x, self.normalization, self.layer_norm_weight, self.layer_norm_bias, self.eps, self.zero_centered))
+        return super().forward(
+            _normalized(
+                x, self.normalization, self.layer_norm_weight, self.layer_norm_bias, self.eps, self.zero_centered
+            )
+        )
 
 
 class GroupedLinear(nn.Module):
@@ -69,7 +100,15 @@ class GroupedLinear(nn.Module):
 
 
 class DotProductAttention(nn.Module):
-    def __init__(self, num_attention_heads, kv_channels, attn_mask_type="causal", softmax_scale=None, qkv_format="sbhd", **ignored):
+    def __init__(
+        self,
+        num_attention_heads,
+        kv_channels,
+        attn_mask_type="causal",
+        softmax_scale=None,
+        qkv_format="sbhd",
+        **ignored,
+    ):
         super().__init__()
         self.attn_mask_type, self.softmax_scale, self.qkv_format = attn_mask_type, softmax_scale, qkv_format
 
@@ -78,7 +117,9 @@ class DotProductAttention(nn.Module):
         q, k, v = (part.permute(1, 2, 0, 3) for part in (query, key, value))  # sequence, batch, head, channel
         k, v = (part.repeat_interleave(q.shape[1] // part.shape[1], 1) for part in (k, v))
         mask = None if attention_mask is None or kind == "causal" else ~attention_mask
-        out = functional.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None and "causal" in kind, scale=self.softmax_scale)
+        out = functional.scaled_dot_product_attention(
+            q, k, v, mask, is_causal=mask is None and "causal" in kind, scale=self.softmax_scale
+        )
         return out.permute(2, 0, 1, 3).flatten(2)
 
 
