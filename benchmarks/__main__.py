@@ -268,7 +268,9 @@ print(next(line.split()[1] for line in Path("/proc/self/status").read_text().spl
 
 
 def memory_rows(base: Path) -> list[Row]:
-    """Peak memory over 1,000, 3,000 and 10,000 images: the allocator's pools fill up in the first thousands, then nothing grows."""
+    """Peak memory over 1,000, 3,000 and 10,000 images: the allocator's pools fill up in the first thousands, then
+    nothing grows.
+    """
     source = next((base / "photos").iterdir())
     from PIL import Image
 
@@ -348,7 +350,8 @@ def main() -> None:
     for name, value, about in rows:
         print(f"{name:<58} {value:>9.3f}  {about}")
     print(
-        f"peak memory of this process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10} MiB, {os.cpu_count()} cores"
+        f"peak memory of this process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10} MiB, {os.cpu_count()}"
+        " cores"
     )
 
 

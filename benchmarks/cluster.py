@@ -1,4 +1,4 @@
-"""What the launcher adds to a Job: a step of it against the same pod as a bare Job that kubectl creates and waits for."""
+"""What the launcher adds to a Job: one step against the same pod as a bare Job that kubectl creates and awaits."""
 
 from __future__ import annotations
 
@@ -67,6 +67,9 @@ def cluster_rows(base: Path, quick: bool) -> list[Row]:
         (
             "Kubernetes: seconds that a step takes beyond a bare Job",
             ours - plain,
-            f"{ours:.2f} against {plain:.2f} s, medians of {shown}, of which kubectl's two starts are part; at most 1.5",
+            (
+                f"{ours:.2f} against {plain:.2f} s, medians of {shown}, of which kubectl's two starts are part; at"
+                " most 1.5"
+            ),
         )
     ]

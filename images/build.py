@@ -1,7 +1,9 @@
-"""Build the images, and push them: `python -m images.build --stage clip-filter --registry registry.example.org/me --push`.
+"""Build the images, and push them:
 
-What is there already is not built again: docker's cache knows the layers by what they are made from, and an image's labels
-are no layer. Run from the repository's root; needs Python's standard library and docker.
+`python -m images.build --stage clip-filter --registry registry.example.org/me --push`.
+
+What is there already is not built again: docker's cache knows the layers by what they are made from, and an image's
+labels are no layer. Run from the repository's root; needs Python's standard library and docker.
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ class Order:
         return [f"{self.repository(name)}:{tag}" for tag in (self.tag, self.source.version, "latest")]
 
     def below(self, name: str) -> list[str]:
-        """The shared layers below an image: another training lock has a torch of its own, so it goes straight on the base."""
+        """The shared layers below an image: another training lock has a torch of its own, so it goes straight on the
+        base.
+        """
         layers = names.stack(name)
         return (
             [layer for layer in layers if layer != "torch"]
@@ -64,7 +68,9 @@ def say(text: str) -> None:
 
 
 def build(engine: Engine, order: Order) -> None:
-    """Build with plain `docker build`, one image after the other: shared layers first, under names of this machine only."""
+    """Build with plain `docker build`, one image after the other: shared layers first, under names of this machine
+    only.
+    """
     wanted = [layer for layer in names.SHARED if any(layer in order.below(name) for name in order.images)]
     for layer in wanted:
         arguments = {"base": {"BASE_IMAGE": order.base_image}, "swift": {"LOCK": order.training_lock}}.get(layer, {})

@@ -36,7 +36,8 @@ def _call(*words: str) -> subprocess.CompletedProcess[str]:
 def _explain(words: str) -> EngineError:
     if "permission denied" in words.lower():
         return EngineError(
-            "The docker engine's socket may not be used by this user; join the group `docker` (and log in again), or use sudo."
+            "The docker engine's socket may not be used by this user; join the group `docker` (and log in again), or"
+            " use sudo."
         )
     where = os.environ.get("DOCKER_HOST") or "/var/run/docker.sock"
     return EngineError(f"No docker engine answers at {where}; start it (or set DOCKER_HOST), then try again.")
@@ -74,7 +75,10 @@ class Engine:
     def run(
         self, words: Sequence[str], log: Path, say: Callable[[str], None], env: dict[str, str] | None = None
     ) -> None:
-        """Run `docker WORDS`, its output kept in `log`, each step that does work told. Raises BuildError with the last lines if it fails."""
+        """Run `docker WORDS`, its output kept in `log`, each step that does work told.
+
+        Raises BuildError with the last lines if it fails.
+        """
         log.parent.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, "DOCKER_BUILDKIT": "1", **(env or {})}
         # From the repository's root: the build context is ".".
@@ -119,16 +123,19 @@ def _failure(lines: Sequence[str], log: Path) -> Exception:
     ):
         reason = next((line for line in reversed(lines) if line.strip()), "")
         return BuildError(
-            f"The base image {asked[1]} can't be had ({reason[-160:]}); pull or load it by hand, or name another one with BASE_IMAGE=... (--base-image)."
+            f"The base image {asked[1]} can't be had ({reason[-160:]}); pull or load it by hand, or name another one"
+            " with BASE_IMAGE=... (--base-image)."
         )
     if "no space left on device" in text:
         return BuildError(
-            "The docker engine's disk is full; free some space (`docker system df` says what takes it, `docker image prune` helps)."
+            "The docker engine's disk is full; free some space (`docker system df` says what takes it, `docker image"
+            " prune` helps)."
         )
     pushed = re.search(r"The push refers to repository \[([^/\]]+)/", text)
     if pushed:
         return BuildError(
-            f"The registry {pushed[1]} doesn't take the image ({lines[-1][-160:]}); check its name, and log in with `docker login {pushed[1]}`."
+            f"The registry {pushed[1]} doesn't take the image ({lines[-1][-160:]}); check its name, and log in with"
+            f" `docker login {pushed[1]}`."
         )
     last = "\n".join(f"  {line}" for line in lines[-12:])
     return BuildError(f"docker failed; the whole log is in {log}. Its end:\n{last}")

@@ -1,4 +1,6 @@
-"""The chart's generated files: the schema of its values, from the settings and recipes that they are data for, and its README."""
+"""The chart's generated files: the schema of its values, from the settings and recipes that they are data for, and its
+README.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,8 @@ _OWN: dict[str, dict[str, Any]] = {
     "volume.size": _QUANTITY,
     "volume.accessMode": {"enum": ["ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"]},
     "serviceAccount.create": _FLAG,
-    # A password in it would be in the release and in the launcher's ConfigMap; it belongs into a Secret that `secrets` names.
+    # A password in it would be in the release and in the launcher's ConfigMap; it belongs into a Secret that `secrets`
+    # names.
     **{f"proxy.{name}": {"type": ["string", "null"], "pattern": "^[^@]*$"} for name in ("http", "https", "exclude")},
     "rbac.create": _FLAG,
     "rbac.nodes": _FLAG,

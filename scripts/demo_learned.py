@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def main(volume: Path) -> None:
-    """Raise AssertionError unless the losses fell, the rewards spread, the adapters changed and the answers got better."""
+    """Raise AssertionError unless losses fell, rewards spread, adapters changed and answers got better."""
     steps = (
         max((run for run in (volume / "runs").iterdir() if (run / "steps/evaluate").exists()), key=lambda run: run.name)
         / "steps"

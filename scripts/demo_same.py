@@ -1,7 +1,8 @@
 """`python -m scripts.demo_same ONE TWO`: the newest runs of two volumes made the same, wherever their steps ran.
 
-Photographs, choices, rows of datasets and merged settings are compared to the byte or the value; numbers that are computed in
-floating point (scores, losses, weights) to a tolerance, since threads add in another order on another machine.
+Photographs, choices, rows of datasets and merged settings are compared to the byte or the value; numbers that are
+computed in floating point (scores, losses, weights) to a tolerance, since threads add in another order on another
+machine.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import Any
 ABSOLUTE, RELATIVE = 2e-3, 2e-2
 # What says when, where and by which attempt something was made, not what.
 PROVENANCE = re.compile(
-    r"seconds|time|speed|started|finished|host|path|dir|folder|root|version|elapsed|duration|memory|per_second|rate$|runtime|throughput|output|train_speed|^row$"  # row: a digest with the paths of model and photograph
+    # row: a digest with the paths of model and photograph
+    r"seconds|time|speed|started|finished|host|path|dir|folder|root|version|elapsed|duration|memory|per_second|rate$|runtime|throughput|output|train_speed|^row$"
 )
 SETTINGS = {
     "args.json",

@@ -1,7 +1,7 @@
 """Generated files that are committed: `python -m scripts.generated` writes them, `--check` fails on a difference.
 
-- tests/stage_sources.json: a digest of each stage's code. When code changes, somebody decides: results change (raise the
-  stage's version) or they don't (run `make generate`).
+- tests/stage_sources.json: a digest of each stage's code. When code changes, somebody decides: results change (raise
+  the stage's version) or they don't (run `make generate`).
 - README.md: the table of stages.
 - helm/vasevqa/: the schema of the chart's values, and its README.
 - k8s/: what the chart and the renderer make (base.yaml needs helm on PATH).
@@ -108,7 +108,8 @@ def main(arguments: list[str]) -> int:
             files.write_text(path, text)
     if stale:
         print(
-            f"error: {', '.join(stale)} out of date; decide whether a stage's results changed (raise its version), then run `make generate` and commit.",
+            f"error: {', '.join(stale)} out of date; decide whether a stage's results changed (raise its version), then"
+            " run `make generate` and commit.",
             file=sys.stderr,
         )
     return 1 if stale else 0

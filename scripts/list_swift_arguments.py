@@ -1,4 +1,6 @@
-"""`python -m scripts.list_swift_arguments`: write vasevqa/training/swift/arguments.txt anew from the ms-swift that is installed."""
+"""`python -m scripts.list_swift_arguments`: write vasevqa/training/swift/arguments.txt anew from the ms-swift that is
+installed.
+"""
 
 from __future__ import annotations
 

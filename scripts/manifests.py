@@ -1,4 +1,6 @@
-"""k8s/: what the chart and the renderer make, committed, for those without Helm and for readers. `make manifests` writes it.
+"""k8s/: what the chart and the renderer make, committed, for those without Helm and for readers.
+
+`make manifests` writes it.
 
 - base.yaml: the volume claim, the roles and the settings, as `helm template` has them.
 - jobs/<step>.yaml: the Job of each step of the reference recipe, as the launcher renders it. Keys and run are examples.

@@ -1,4 +1,6 @@
-"""Tiny random CLIPs for tests: the same weights as a Hugging Face folder and as an open_clip folder, made without a network."""
+"""Tiny random CLIPs for tests: the same weights as a Hugging Face folder and as an open_clip folder, made without a
+network.
+"""
 
 from __future__ import annotations
 

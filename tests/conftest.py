@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-# A suite that was started in the background inherits an ignored SIGINT, and so would the processes that tests interrupt.
+# A suite that was started in the background inherits an ignored SIGINT, and so would the processes that tests
+# interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads on busy cores are ten times slower

@@ -26,7 +26,10 @@ CMD ["--help"]
 
 
 def engine() -> Any:
-    """A client of the docker engine. Tests that need one fail without it, unless VASEVQA_NO_DOCKER=1 says that nobody wants it."""
+    """A client of the docker engine.
+
+    Tests that need one fail without it, unless VASEVQA_NO_DOCKER=1 says that nobody wants it.
+    """
     if os.environ.get("VASEVQA_NO_DOCKER") == "1":
         pytest.skip("VASEVQA_NO_DOCKER=1: nobody wants Docker here")
     import docker

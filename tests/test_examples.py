@@ -31,13 +31,15 @@ def stage_commands() -> list[str]:
 
 
 TRAINING = (
-    "--device cpu --torch-dtype float32 --max-length 256 --max-pixels 3136 --batch-size 4 --gradient-accumulation-steps 1 --max-steps 2 "
-    "--dataloader-num-workers 0 --no-gradient-checkpointing"
+    "--device cpu --torch-dtype float32 --max-length 256 --max-pixels 3136 --batch-size 4 --gradient-accumulation-steps"
+    " 1 --max-steps 2 --dataloader-num-workers 0 --no-gradient-checkpointing"
 )
 
 
 def smaller(command: str, stage: str) -> str:
-    """The documented call of a stage with small settings; a random model finds no image good, so thresholds are made lenient."""
+    """The documented call of a stage with small settings; a random model finds no image good, so thresholds are made
+    lenient.
+    """
     for long, short in SMALLER.items():
         command = command.replace(long, short)
     command = command.replace("--threshold 0.15", "--threshold=-2")

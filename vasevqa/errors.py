@@ -1,4 +1,7 @@
-"""Errors that users meet. Each is one sentence (what, where, what to do), one exit code, and says whether a retry can help."""
+"""Errors that users meet.
+
+Each is one sentence (what, where, what to do), one exit code, and says whether a retry can help.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,9 @@ class GateError(VaseError):
 
 
 class ClusterError(VaseError):
-    """The cluster or the container engine can't do what was asked: it is away, refuses, or has no place (sysexits' EX_UNAVAILABLE)."""
+    """The cluster or the container engine can't do what was asked: it is away, refuses, or has no place (sysexits'
+    EX_UNAVAILABLE).
+    """
 
     exit_code = 69
 
@@ -107,7 +112,8 @@ def storage_error(error: OSError, doing: str, path: Path | str | None = None) ->
     return StorageError(f"Could not {doing} {where}: {why}.")
 
 
-# How CUDA and its libraries say it where torch has no OutOfMemoryError for it: outside its allocator, or in a library's own.
+# How CUDA and its libraries say it where torch has no OutOfMemoryError for it: outside its allocator, or in a library's
+# own.
 _NO_GPU_MEMORY = re.compile(
     r"CUDA (error: )?out of memory|CU(BLAS|DNN|SPARSE|SOLVER|FFT)\w*_ALLOC(ATION)?_FAILED|Cuda failure .*out of memory"
 )

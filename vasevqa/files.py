@@ -55,7 +55,10 @@ def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
 
 
 def copy(source: Path, target: Path) -> str:
-    """Copy one file's content and times atomically, as a reflink where the file system can. Returns 'reflink' or 'copy'."""
+    """Copy one file's content and times atomically, as a reflink where the file system can.
+
+    Returns 'reflink' or 'copy'.
+    """
     how = "copy"
     with writing(target, sync=False) as out, open(source, "rb") as stream:
         try:
@@ -77,7 +80,8 @@ def immutable_root(path: Path) -> Path | None:
 
 
 def place(source: Path, target: Path, immutable: bool | None = None) -> str:
-    """Put `source` at `target`: a hard link when it belongs to a complete artifact, else a copy (reflink where possible).
+    """Put `source` at `target`: a hard link when it belongs to a complete artifact, else a copy (reflink where
+    possible).
 
     A user's own file is never hard-linked, because editing it later would change our copy as well.
     `immutable` saves looking it up per file: pass `immutable_root(folder) is not None`.

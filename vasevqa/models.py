@@ -18,7 +18,10 @@ INDEX, WEIGHTS = "model.safetensors.index.json", "model.safetensors"
 
 
 def safetensors_header(path: Path) -> dict[str, Any]:
-    """The header of a safetensors file: name -> {dtype, shape, data_offsets}. DataError if the file is cut short or is none."""
+    """The header of a safetensors file: name -> {dtype, shape, data_offsets}.
+
+    DataError if the file is cut short or is none.
+    """
     try:
         size = path.stat().st_size
         with path.open("rb") as stream:
@@ -37,7 +40,9 @@ def safetensors_header(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Model:
-    """A model folder's shape: parameters in all, those that `all-linear` LoRA adds per rank, and the sizes that decide activations."""
+    """A model folder's shape: parameters in all, those that `all-linear` LoRA adds per rank, and the sizes that decide
+    activations.
+    """
 
     parameters: int
     adapter_per_rank: int
@@ -108,7 +113,9 @@ def _json(path: Path, hint: str) -> dict[str, Any]:
 
 
 def local_model(where: Path, hub: str) -> Path:
-    """The model's folder; a hub id (org/name or org/name@revision) is fetched, which is what the user asked for by giving one."""
+    """The model's folder; a hub id (org/name or org/name@revision) is fetched, which is what the user asked for by
+    giving one.
+    """
     if where.is_dir():
         return where.absolute()
     if where.exists():
@@ -130,5 +137,6 @@ def local_model(where: Path, hub: str) -> Path:
     except Exception as error:
         first = (str(error).strip().splitlines() or [""])[0][:200]
         raise ConfigError(
-            f"The hub has no answer for {where} ({type(error).__name__}: {first}); give the path of a model folder, or check id and network."
+            f"The hub has no answer for {where} ({type(error).__name__}: {first}); give the path of a model folder, or"
+            " check id and network."
         ) from None

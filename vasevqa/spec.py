@@ -16,7 +16,10 @@ from vasevqa.errors import ConfigError
 
 
 class Params(BaseModel):
-    """What changes a stage's result: part of the artifact's key. Recipe keys and command-line flags both come from it."""
+    """What changes a stage's result: part of the artifact's key.
+
+    Recipe keys and command-line flags both come from it.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), validate_default=True)
 
@@ -54,7 +57,9 @@ class Resources(BaseModel):
     gpu_resource: str | None = Field(
         None,
         pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$",
-        description="the cluster's name for these GPUs, such as nvidia.com/mig-1g.10gb; unset: what the cluster's settings say",
+        description=(
+            "the cluster's name for these GPUs, such as nvidia.com/mig-1g.10gb; unset: what the cluster's settings say"
+        ),
     )
     gpu_product: str | None = Field(None, description="GPU model, as the node's nvidia.com/gpu.product label names it")
     ephemeral_storage: Quantity | None = Field(None, description="node-local scratch space")
@@ -98,7 +103,10 @@ class Output(Protocol):
         """The volume's root, which every mount of it shares; None without a launcher."""
 
     def check(self) -> None:
-        """Raise LeaseLost if another attempt owns this output now. Cheap (a stat call): call it before each write of your own."""
+        """Raise LeaseLost if another attempt owns this output now.
+
+        Cheap (a stat call): call it before each write of your own.
+        """
 
     def writing(self, name: str, mode: str = "wb") -> AbstractContextManager[IO[Any]]:
         """A stream for the file `name` (relative), which appears only when complete."""
@@ -110,7 +118,10 @@ class Output(Protocol):
         """Write a JSON file atomically."""
 
     def place(self, source: Path, name: str) -> str:
-        """Put an image at `name`: hard link out of an artifact, copy of a user's file. Returns link, reflink or copy."""
+        """Put an image at `name`: hard link out of an artifact, copy of a user's file.
+
+        Returns link, reflink or copy.
+        """
 
 
 class Progress(Protocol):
@@ -132,7 +143,9 @@ class Progress(Protocol):
         """The stage's one-line result. `figures` go into the artifact and the report."""
 
     def speed(self, seconds: Mapping[str, float], count: int, unit: str = "images") -> None:
-        """Seconds spent per kind of work ({'decode': 3.1, 'model': 8.0, 'disk': .2}); prints the rate and the bottleneck."""
+        """Seconds spent per kind of work ({'decode': 3.1, 'model': 8.0, 'disk': .2}); prints the rate and the
+        bottleneck.
+        """
 
 
 RunFunction = Callable[..., None]
@@ -142,9 +155,9 @@ RunFunction = Callable[..., None]
 class Stage:
     """A kind of work: an image, a click command, typed parameters, named inputs, one output directory.
 
-    Its function is `run(params, options, inputs, output, progress)` in the module that defines `params`, where inputs maps
-    names to absolute paths (an optional input that wasn't given is absent). Raise `version` whenever results change; `sources`
-    names the modules beside the stage's own whose code decides the result.
+    Its function is `run(params, options, inputs, output, progress)` in the module that defines `params`, where inputs
+    maps names to absolute paths (an optional input that wasn't given is absent). Raise `version` whenever results
+    change; `sources` names the modules beside the stage's own whose code decides the result.
     """
 
     name: str
@@ -204,7 +217,8 @@ class Step:
     """One use of a Stage in the pipeline. `inputs` maps the stage's input names to sources.
 
     `hands_on` names the input that stands for this step's output when the step is skipped; None: it can't be skipped
-    unless a recipe input of the step's name replaces it. `preset` holds parameters that differ from the stage's defaults.
+    unless a recipe input of the step's name replaces it. `preset` holds parameters that differ from the stage's
+    defaults.
     """
 
     name: str

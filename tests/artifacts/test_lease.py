@@ -39,7 +39,10 @@ def test_a_second_attempt_is_refused_while_the_first_lives(tmp_path: Path) -> No
 
 
 def test_a_dead_process_of_this_machine_holds_nothing(tmp_path: Path) -> None:
-    program = "import sys; from pathlib import Path; from vasevqa.artifacts.lease import Lease; Lease.acquire(Path(sys.argv[1]), 'one')"
+    program = (
+        "import sys; from pathlib import Path; from vasevqa.artifacts.lease import Lease;"
+        " Lease.acquire(Path(sys.argv[1]), 'one')"
+    )
     subprocess.run([sys.executable, "-c", program, str(tmp_path / "k.lease")], check=True)
     assert (tmp_path / "k.lease").exists()
     assert holder(tmp_path / "k.lease") is None
@@ -122,8 +125,7 @@ def test_revoking_needs_the_right_attempt(tmp_path: Path) -> None:
 
 
 def test_a_process_stopped_past_its_time_writes_nothing_after_it_wakes(tmp_path: Path) -> None:
-    program = textwrap.dedent(
-        """
+    program = textwrap.dedent("""
         import sys
         from pathlib import Path
         from vasevqa.pipeline.artifacts import StageOutput
@@ -134,8 +136,7 @@ def test_a_process_stopped_past_its_time_writes_nothing_after_it_wakes(tmp_path:
         print("ready", flush=True)
         sys.stdin.readline()
         output.write_text("result.txt", "late")
-        """
-    )
+        """)
     lease, folder = tmp_path / "k.lease", tmp_path / "k.partial"
     with subprocess.Popen(
         [sys.executable, "-c", program, str(lease), str(folder)],

@@ -17,7 +17,9 @@ from vasevqa.spec import Resources
 
 
 class DockerKit(Kit):
-    """The kit with its control folder on the volume, which is what a container sees, and a Cluster file that names the image."""
+    """The kit with its control folder on the volume, which is what a container sees, and a Cluster file that names the
+    image.
+    """
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -44,7 +44,9 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user
 
 
 def as_somebody(kit: DockerKit, groups: str) -> subprocess.CompletedProcess[str]:
-    """`vasevqa run words.yaml --backend docker --to first` by a user who owns the kit's folder, and may read Python wherever it lies."""
+    """`vasevqa run words.yaml --backend docker --to first` by a user who owns the kit's folder, and may read Python
+    wherever it lies.
+    """
     for path in (kit.root, *kit.root.rglob("*")):
         os.chown(path, SOMEBODY, SOMEBODY)
     for parent in kit.root.parents:  # pytest's folders are its user's alone
@@ -324,7 +326,8 @@ def test_what_is_missing_is_said_in_one_sentence(kit: DockerKit) -> None:
     result = kit.docker(check=69, env={"DOCKER_HOST": "unix:///nowhere/docker.sock"})
     assert (
         result.stderr
-        == "error: No Docker engine answers at unix:///nowhere/docker.sock; start it, set DOCKER_HOST, or use --backend local.\n"
+        == "error: No Docker engine answers at unix:///nowhere/docker.sock; start it, set DOCKER_HOST, or use --backend"
+        " local.\n"
     )
     kit.use_image("vasevqa/nowhere:1")
     result = kit.docker("--to", "first", check=2)
@@ -334,7 +337,9 @@ def test_what_is_missing_is_said_in_one_sentence(kit: DockerKit) -> None:
 
 
 def test_inputs_are_read_through_links_and_dots(kit: DockerKit, undisturbed: dict[str, dict[str, Any]]) -> None:
-    """A recipe in a folder of its own, words that are a link, on the volume, to a folder elsewhere: each is what it is outside."""
+    """A recipe in a folder of its own, words that are a link, on the volume, to a folder elsewhere: each is what it is
+    outside.
+    """
     (kit.root / "words").rename(kit.root / "elsewhere")
     (kit.volume.root / "inputs").mkdir()
     (kit.volume.root / "inputs/words").symlink_to(kit.root / "elsewhere")

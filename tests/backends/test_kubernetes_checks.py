@@ -1,4 +1,7 @@
-"""What `vasevqa doctor` makes of a cluster's answers: rights, logins, nodes, images. A whole cluster is in tests/e2e."""
+"""What `vasevqa doctor` makes of a cluster's answers: rights, logins, nodes, images.
+
+A whole cluster is in tests/e2e.
+"""
 
 from __future__ import annotations
 

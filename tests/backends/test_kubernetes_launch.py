@@ -1,4 +1,7 @@
-"""Following a launcher whose log breaks off, is lost or moves to another pod. What a whole cluster does is in tests/e2e."""
+"""Following a launcher whose log breaks off, is lost or moves to another pod.
+
+What a whole cluster does is in tests/e2e.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,8 @@ from vasevqa.backends.kubernetes.session import Access
 from vasevqa.errors import ClusterError
 
 FOUND = "2026-11-25T05:16:1"
-LOST = b"rpc error: code = NotFound desc = an error occurred when try to find container: not found"  # a kubelet's, about a pod that was removed
+# a kubelet's, about a pod that was removed
+LOST = b"rpc error: code = NotFound desc = an error occurred when try to find container: not found"
 
 
 def said(*lines: str) -> bytes:

@@ -1,4 +1,7 @@
-"""A pod's output: each byte once, at its place, over breaks, rotations, crashes and second launchers. No cluster is needed for that."""
+"""A pod's output: each byte once, at its place, over breaks, rotations, crashes and second launchers.
+
+No cluster is needed for that.
+"""
 
 from __future__ import annotations
 

@@ -91,7 +91,10 @@ def test_the_launcher_goes_on_after_a_crash_and_sees_the_claim() -> None:
         [{"name": "pull"}],
     )
     [container] = spec["containers"]
-    words = "run /etc/vasevqa/recipe.yaml --backend kubernetes --cluster /etc/vasevqa/cluster.yaml --volume /data --inputs-from /data --detach --parallel 2"
+    words = (
+        "run /etc/vasevqa/recipe.yaml --backend kubernetes --cluster /etc/vasevqa/cluster.yaml --volume /data"
+        " --inputs-from /data --detach --parallel 2"
+    )
     assert container["args"] == words.split()
     assert container["image"] == "vasevqa/launcher:1"
     assert {item["name"] for item in container["env"]} == {

@@ -90,7 +90,8 @@ def test_a_stage_runs_with_its_environment_and_ends_with_its_code(
     task = stages.task(
         """
         import os, sys
-        print(*(f"{name}={os.environ.get(name)}" for name in ("VASEVQA_GPUS", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "HF_HOME", "HF_HUB_OFFLINE")))
+        names = ("VASEVQA_GPUS", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "HF_HOME", "HF_HUB_OFFLINE")
+        print(*(f"{name}={os.environ.get(name)}" for name in names))
         print("to stderr", file=sys.stderr)
         sys.stdout.write("no line end")
         sys.exit(3)
@@ -102,8 +103,8 @@ def test_a_stage_runs_with_its_environment_and_ends_with_its_code(
     stages.backend.submit(task)
     text = finish(stages.backend, task.name)
     assert (
-        f"VASEVQA_GPUS=2 OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE HF_HOME={stages.root}/volume/.cache/huggingface HF_HUB_OFFLINE=None"
-        in text
+        f"VASEVQA_GPUS=2 OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE HF_HOME={stages.root}/volume/.cache/huggingface"
+        " HF_HUB_OFFLINE=None" in text
     )
     assert "to stderr" in text
     assert text.endswith("no line end")
@@ -160,8 +161,7 @@ def test_many_launchers_that_submit_one_job_start_one_process(stages: Stages) ->
 
 
 def test_a_stage_outlives_its_launcher_and_the_next_one_learns_how_it_ended(stages: Stages) -> None:
-    task = stages.task(
-        f"""
+    task = stages.task(f"""
         import sys, time
         from pathlib import Path
         print("begins", flush=True)
@@ -169,8 +169,7 @@ def test_a_stage_outlives_its_launcher_and_the_next_one_learns_how_it_ended(stag
             time.sleep(0.01)
         print("ends")
         sys.exit(6)
-        """
-    )
+        """)
     launcher = f"""
         import pickle, sys, time
         from pathlib import Path
@@ -253,7 +252,10 @@ def test_a_killed_supervisor_takes_the_stage_along(stages: Stages) -> None:
 
 def test_a_job_whose_launcher_died_before_starting_it_is_started_by_the_next(stages: Stages) -> None:
     task = stages.task("print('hello')")
-    program = "import pickle, sys; from pathlib import Path; from vasevqa.backends.local.backend import LocalBackend; task = pickle.load(sys.stdin.buffer)"
+    program = (
+        "import pickle, sys; from pathlib import Path; from vasevqa.backends.local.backend import LocalBackend; task ="
+        " pickle.load(sys.stdin.buffer)"
+    )
     program += "; LocalBackend(task.volume, {'program': 'program'}).submit(task)"
     killed = subprocess.run(
         [sys.executable, "-c", program],

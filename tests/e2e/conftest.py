@@ -13,7 +13,8 @@ import pytest
 from tests.e2e.kit import ClusterKit, all_removed, cluster_kit, copying_image, kubectl
 from tests.pipeline.kit import wait_for
 
-TIMEOUT = 900  # seconds; the time of a test is also that of its fixtures, which load images, and of a cluster that may be slow
+# seconds; the time of a test is also that of its fixtures, which load images, and of a cluster that may be slow
+TIMEOUT = 900
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,4 +1,6 @@
-"""Launchers inside the cluster: the chart or `vasevqa submit` starts them, on the pipeline of tests/pipeline/stages, in a namespace of their own."""
+"""Launchers inside the cluster: the chart or `vasevqa submit` starts them, on the pipeline of tests/pipeline/stages, in
+a namespace of their own.
+"""
 
 from __future__ import annotations
 
@@ -58,8 +60,10 @@ def images() -> dict[str, str]:
         for name in COPIED:
             ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
             (context / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copytree(ROOT / name, context / name, ignore=ignored) if (ROOT / name).is_dir() else shutil.copy(
-                ROOT / name, context / name
+            (
+                shutil.copytree(ROOT / name, context / name, ignore=ignored)
+                if (ROOT / name).is_dir()
+                else shutil.copy(ROOT / name, context / name)
             )
         for path in sorted(context.rglob("*")):
             if path.is_file():
@@ -70,7 +74,8 @@ def images() -> dict[str, str]:
                 continue
             (context / "Dockerfile").write_text(
                 f"FROM {base}\nUSER 0\nRUN rm -r /app/vasevqa /app/jobs\nCOPY . /app/\nRUN chmod -R a+rX /app "
-                '&& printf \'#!/opt/venv/bin/python\\nfrom runpy import run_module\\nrun_module("tests.e2e.drive", run_name="__main__")\\n\' > /app/bin/vasevqa\nUSER 1000:1000\n'
+                '&& printf \'#!/opt/venv/bin/python\\nfrom runpy import run_module\\nrun_module("tests.e2e.drive",'
+                ' run_name="__main__")\\n\' > /app/bin/vasevqa\nUSER 1000:1000\n'
                 f'ENTRYPOINT ["tini", "--", "python", "-m", "{module}"]\n'
             )
             command("docker", "build", "-q", "-t", made[stage], context)

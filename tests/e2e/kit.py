@@ -1,4 +1,6 @@
-"""A namespace of its own on the cluster of KUBECONFIG, with a volume that this machine sees at the path where pods mount it."""
+"""A namespace of its own on the cluster of KUBECONFIG, with a volume that this machine sees at the path where pods
+mount it.
+"""
 
 from __future__ import annotations
 
@@ -162,7 +164,9 @@ def all_removed() -> bool:
 
 @dataclass
 class ClusterKit(Kit):
-    """The kit of tests/pipeline with its recipe, words and wishes on a volume of the cluster; commands go to Kubernetes."""
+    """The kit of tests/pipeline with its recipe, words and wishes on a volume of the cluster; commands go to
+    Kubernetes.
+    """
 
     namespace: Namespace = None  # type: ignore[assignment]
     image: str = ""
@@ -296,7 +300,8 @@ def wait_for_line(process: subprocess.Popen[str], words: str, seconds: float = 6
             if words in line:
                 return line, time.monotonic() - began
     raise AssertionError(
-        f"'{words}' was not said in {time.monotonic() - began:.0f} s:\n{''.join(seen)}{process.stderr.read() if process.stderr else ''}"
+        f"'{words}' was not said in {time.monotonic() - began:.0f}"
+        f" s:\n{''.join(seen)}{process.stderr.read() if process.stderr else ''}"
     )
 
 

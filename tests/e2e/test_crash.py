@@ -1,4 +1,6 @@
-"""The crash drill on a cluster: whoever is killed, and whenever, the same command finishes with the result of an undisturbed run."""
+"""The crash drill on a cluster: whoever is killed, and whenever, the same command finishes with the result of an
+undisturbed run.
+"""
 
 from __future__ import annotations
 
@@ -96,7 +98,8 @@ def test_the_launcher_is_killed_and_started_again(
         assert kit.attempts()[step] == begun
     assert [run.state for run in kit.runs()] == ["finished"]
     table.append(
-        f"{point.value:<22} {step or '-':<7} {adopted_after(kit, began):>13}  {kit.attempts()[step] if step else 1:>5}  as undisturbed"
+        f"{point.value:<22} {step or '-':<7} {adopted_after(kit, began):>13}  {kit.attempts()[step] if step else 1:>5} "
+        " as undisturbed"
     )
 
 
@@ -121,7 +124,8 @@ def test_what_waits_or_runs_is_adopted_where_it_is(
     assert kit.attempts() == dict.fromkeys(STEPS, 1)
     assert_whole(kit, undisturbed)
     table.append(
-        f"{'while ' + where:<22} {'first':<7} {adopted_after(kit, began):>13}  {kit.attempts()['first']:>5}  as undisturbed"
+        f"{'while ' + where:<22} {'first':<7} {adopted_after(kit, began):>13}  {kit.attempts()['first']:>5}  as"
+        " undisturbed"
     )
 
 

@@ -1,4 +1,6 @@
-"""What goes wrong on a cluster, row by row: the cause and what to do about it reach the terminal soon, and what can be mended is."""
+"""What goes wrong on a cluster, row by row: the cause and what to do about it reach the terminal soon, and what can be
+mended is.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from tests.e2e.kit import ClusterKit, apply, kubectl, wait_for_line
 from tests.pipeline.kit import wait_for
 
 SOON = 10.0  # seconds in which a cause must reach the terminal
-DEADLINE = 12  # seconds; longer than SOON: the deadline's own sentence repeats the cause, and must come too late to pass for it
+# seconds; longer than SOON: the deadline's own sentence repeats the cause, and must come too late to pass for it
+DEADLINE = 12
 
 
 def ended(process: subprocess.Popen[str], code: int, says: str = "") -> str:
@@ -33,7 +36,9 @@ def asks(kit: ClusterKit, **resources: Any) -> None:
 
 
 def said_soon(kit: ClusterKit, words: str, env: dict[str, str] | None = None) -> str:
-    """Run the first step, which can't start: the cause is said within SOON, at the deadline the run ends, and nothing is left."""
+    """Run the first step, which can't start: the cause is said within SOON, at the deadline the run ends, and nothing
+    is left.
+    """
     process = kit.command("run", kit.recipe, "--to", "first", env=env)
     wait_for_line(process, "first: started")
     line, seconds = wait_for_line(process, words)

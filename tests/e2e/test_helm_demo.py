@@ -34,7 +34,9 @@ def real_site() -> Iterator[Site]:
 
 
 def demo_inputs(volume: Path) -> None:
-    """The demo's photographs and models: those of an earlier `make demo` if it was run here, whose classifier needn't be trained again."""
+    """The demo's photographs and models: those of an earlier `make demo` if it was run here, whose classifier needn't
+    be trained again.
+    """
     folder = volume / "inputs"
     made = Path(os.environ.get("VASEVQA_E2E_DEMO", ROOT / "demo/inputs"))
     if not made.is_dir():

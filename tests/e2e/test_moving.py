@@ -27,7 +27,7 @@ class Connection:
 
 
 class Cutter:
-    """A TCP proxy in front of the API server that cuts a connection once it has carried `limit` bytes, `times` times."""
+    """A TCP proxy in front of the API server that cuts a connection after `limit` bytes, `times` times."""
 
     def __init__(self, server: str, limit: int, times: int) -> None:
         parts = urlparse(server)
@@ -57,7 +57,9 @@ class Cutter:
                 end.shutdown(socket.SHUT_RDWR)
 
     def _cuts(self, connection: Connection, count: int) -> bool:
-        """Is the connection at its end, now that it shall carry `count` bytes more? Both of its threads ask, and one break counts once."""
+        """Is the connection at its end, now that it shall carry `count` bytes more? Both of its threads ask, and one
+        break counts once.
+        """
         with self.lock:
             connection.carried += count
             if not connection.cut and connection.carried > self.limit and self.left:

@@ -187,7 +187,10 @@ def test_skipped_steps_hand_on_what_evaluate_needs(tmp_path: Path) -> None:
     for name in ("photos/a.jpg", "quality/0/x.jpg", "clip/config.json", "qwen/config.json", "annotations.json"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
-    inputs = "inputs: {images: photos, quality_data: quality, clip_model: clip, model: qwen, annotations: annotations.json}\n"
+    inputs = (
+        "inputs: {images: photos, quality_data: quality, clip_model: clip, model: qwen, annotations:"
+        " annotations.json}\n"
+    )
     (tmp_path / "recipe.yaml").write_text(inputs + "skip: [grpo, merge-grpo]\n")
     plan = make_plan(
         load_recipe(tmp_path / "recipe.yaml", PIPELINE), PIPELINE, Volume(tmp_path / "volume"), Selection()

@@ -1,4 +1,7 @@
-"""The images that `make images` builds, for tests: `from tests.images.kit import images` gives the fixture to any folder of tests."""
+"""The images that `make images` builds, for tests:
+
+`from tests.images.kit import images` gives the fixture to any folder of tests.
+"""
 
 from __future__ import annotations
 

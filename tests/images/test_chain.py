@@ -1,4 +1,6 @@
-"""The README's `docker run` lines, run as they stand there on small data, as strictly as a cluster does; and a stop in the middle."""
+"""The README's `docker run` lines, run as they stand there on small data, as strictly as a cluster does; and a stop in
+the middle.
+"""
 
 from __future__ import annotations
 

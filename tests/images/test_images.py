@@ -52,7 +52,8 @@ for tool in gcc g++ cc c++ make ld git; do command -v $tool && echo "there is a 
 find /root /tmp /data /var/cache/apt /var/lib/apt/lists -type f ! -name .bashrc ! -name .profile ! -name lock
 python - <<END
 import py_compile, sys, importlib.util, pathlib
-sources = [*pathlib.Path("/app").rglob("*.py"), *pathlib.Path("/opt/venv").glob("lib/python3*/site-packages/pydantic/**/*.py")]
+libraries = pathlib.Path("/opt/venv").glob("lib/python3*/site-packages/pydantic/**/*.py")
+sources = [*pathlib.Path("/app").rglob("*.py"), *libraries]
 assert len(sources) > 100
 for source in sources:
     compiled = pathlib.Path(importlib.util.cache_from_source(source))
@@ -81,7 +82,10 @@ def test_images_share_their_gigabytes(images: Images) -> None:
 
 
 def test_the_launcher_has_no_torch_and_the_recipes(images: Images) -> None:
-    program = "import importlib.util as i; print([n for n in ('torch', 'transformers', 'swift', 'numpy') if i.find_spec(n)], i.find_spec('docker') is not None)"
+    program = (
+        "import importlib.util as i; print([n for n in ('torch', 'transformers', 'swift', 'numpy') if i.find_spec(n)],"
+        " i.find_spec('docker') is not None)"
+    )
     found = images.docker("run", "--rm", "--entrypoint", "python", images.reference("launcher"), "-c", program)
     assert found.stdout.split("] ") == ["[", "True\n"]
     found = images.docker("run", "--rm", "--entrypoint", "ls", images.reference("launcher"), "/app/vasevqa/recipes")
@@ -115,7 +119,10 @@ def test_a_users_mistake_is_one_sentence(images: Images) -> None:
 
 def test_a_uid_without_a_name_has_a_home_and_a_name(images: Images) -> None:
     """Libraries ask for both, for their caches."""
-    program = "import getpass, os, pathlib; print(os.getuid(), getpass.getuser(), pathlib.Path.home(), os.access(pathlib.Path.home(), os.W_OK))"
+    program = (
+        "import getpass, os, pathlib; print(os.getuid(), getpass.getuser(), pathlib.Path.home(),"
+        " os.access(pathlib.Path.home(), os.W_OK))"
+    )
     result = images.docker(
         "run",
         "--rm",

@@ -148,7 +148,10 @@ def test_runs_of_two_recipes_share_what_both_need(kit: Kit) -> None:
 
 
 def elsewhere(path: Path) -> None:
-    """Let a claim or lease look as if its holder ran on another machine that has been silent for long. The file stays the same inode."""
+    """Let a claim or lease look as if its holder ran on another machine that has been silent for long.
+
+    The file stays the same inode.
+    """
     path.write_text(path.read_text().replace('"boot": "', '"boot": "elsewhere-'))
     stat = path.stat()
     os.utime(path, (stat.st_atime - 1000, stat.st_mtime - 1000))

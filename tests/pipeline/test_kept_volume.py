@@ -23,7 +23,9 @@ KEPT: dict[str, Any] = json.loads(Path(__file__).with_name("kept_volume.json").r
 
 @pytest.fixture
 def volume(tmp_path: Path) -> Volume:
-    """The kept volume: each artifact's record, and inputs whose content its stat cache knows (the content itself is too large to keep)."""
+    """The kept volume: each artifact's record, and inputs whose content its stat cache knows (the content itself is too
+    large to keep).
+    """
     found = Volume(tmp_path.resolve())
     for given in KEPT["inputs"].values():
         path = found.root / "inputs" / given["name"]

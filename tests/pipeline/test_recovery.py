@@ -99,7 +99,9 @@ def test_an_input_that_changes_while_it_is_read_spoils_the_result(kit: Kit) -> N
 
 
 def test_a_result_sealed_from_an_input_that_changed_unseen_is_made_anew(kit: Kit) -> None:
-    """The launcher was killed, the input was edited and edited back: the key is the old one, the content may be a mixture."""
+    """The launcher was killed, the input was edited and edited back: the key is the old one, the content may be a
+    mixture.
+    """
     held = kit.hold("first")
     leave_behind(kit)
     kit.wait_until_held("first")

@@ -126,12 +126,16 @@ def test_the_papers_combination() -> None:
         "date": "525-475 BCE",
         "attribution": "the Berlin Painter",
     }
-    whole = "An Attic black-figure lekythos, 525-475 BCE, attributed to the Berlin Painter, showing a warrior with spear and shield."
+    whole = (
+        "An Attic black-figure lekythos, 525-475 BCE, attributed to the Berlin Painter, showing a warrior with spear"
+        " and shield."
+    )
     full = paper_score(whole, truth)
     assert full.value > 0.95
     assert sum(PAPER_WEIGHTS.values()) == pytest.approx(1)
     without = paper_score(
-        "An Attic black-figure lekythos, 400-300 BCE, attributed to the Berlin Painter, showing a warrior with spear and shield.",
+        "An Attic black-figure lekythos, 400-300 BCE, attributed to the Berlin Painter, showing a warrior with spear"
+        " and shield.",
         truth,
     )
     assert without.parts["date"] == 0

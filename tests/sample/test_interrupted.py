@@ -1,4 +1,4 @@
-"""A sample is complete or it is not there: kills, stops, samples by older code, and folders that hold something else."""
+"""A sample is complete or it is not there: kills, stops, samples by older code, and folders that hold other things."""
 
 from __future__ import annotations
 
@@ -39,8 +39,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 def test_killed_while_drawing(tmp_path: Path, whole: dict[str, bytes]) -> None:
     program = (
-        "import os, signal, sys; from pathlib import Path; from vasevqa.sample.dataset import Settings, draw_sample\n"
-        "draw_sample(Path(sys.argv[1]), Settings(3, 2, 2, 1, 96), lambda what, done, total: os.kill(os.getpid(), signal.SIGKILL) if done == 5 else None)"
+        "import os, signal, sys; from pathlib import Path; from vasevqa.sample.dataset import Settings,"
+        " draw_sample\ndraw_sample(Path(sys.argv[1]), Settings(3, 2, 2, 1, 96), lambda what, done, total:"
+        " os.kill(os.getpid(), signal.SIGKILL) if done == 5 else None)"
     )
     killed = subprocess.run([sys.executable, "-c", program, tmp_path / "s"], capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr

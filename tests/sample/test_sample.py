@@ -1,4 +1,4 @@
-"""The drawn world: the task is in the picture, not beside it, and tiny models learn it well enough to mean something."""
+"""The drawn world: the task is in the picture, not beside it, and tiny models learn it well enough to matter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The conversion's process on a machine without CUDA: the stand-in for transformer-engine, and every `cuda` read as `cpu`."""
+"""The conversion's process on a machine without CUDA: the stand-in for transformer-engine, and every `cuda` read as
+`cpu`.
+"""
 
 from __future__ import annotations
 

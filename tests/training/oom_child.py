@@ -1,4 +1,6 @@
-"""The training process with a GPU whose memory runs out, in ms-swift's own training step, whenever more than two rows are at once in it."""
+"""The training process with a GPU whose memory runs out, in ms-swift's own training step, whenever more than two rows
+are at once in it.
+"""
 
 from __future__ import annotations
 

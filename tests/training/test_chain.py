@@ -17,7 +17,8 @@ from vasevqa.training import merge as merging
 
 PLAIN_REWARD = """
 def external_vase_acc(responses, references):
-    return [sum(word in answer for word in 'aeiou') / 5 + 0.1 * (answer.strip() == truth) for answer, truth in zip(responses, references)]
+    pairs = zip(responses, references)
+    return [sum(word in answer for word in 'aeiou') / 5 + 0.1 * (answer.strip() == truth) for answer, truth in pairs]
 """
 
 

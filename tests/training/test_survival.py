@@ -52,7 +52,9 @@ def until_checkpoint(process: subprocess.Popen[str], folder: Path, step: int) ->
 
 
 def trainers(folder: Path) -> list[str]:
-    """The training processes that write below `folder`: their arguments name it in a file, their memory maps nothing of it, their cwd is ours."""
+    """The training processes that write below `folder`: their arguments name it in a file, their memory maps nothing of
+    it, their cwd is ours.
+    """
     found = []
     for entry in Path("/proc").iterdir():
         try:

@@ -50,7 +50,8 @@ def test_ours_know_the_attribute_and_the_question() -> None:
 def test_a_plain_function_wins_over_ours(tmp_path: Path) -> None:
     path = plugin(
         tmp_path,
-        "def external_vase_acc(responses, references):\n    return [0.5 if a == b else 0.0 for a, b in zip(responses, references)]\n",
+        "def external_vase_acc(responses, references):\n    return [0.5 if a == b else 0.0 for a, b in zip(responses,"
+        " references)]\n",
     )
     swift_plugin.register_user_plugin(path, ["external_vase_acc", "external_vase_format"])
     assert orms["external_vase_acc"]()(["a", "b"], ["a", "a"], attribute=["shape", "shape"]) == [0.5, 0.0]

@@ -1,4 +1,6 @@
-"""to-megatron as far as a machine without CUDA allows: real ms-swift, Megatron and bridge, with a stand-in for transformer-engine."""
+"""to-megatron as far as a machine without CUDA allows: real ms-swift, Megatron and bridge, with a stand-in for
+transformer-engine.
+"""
 
 from __future__ import annotations
 

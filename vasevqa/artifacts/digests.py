@@ -1,4 +1,6 @@
-"""Content digests of a user's files and folders, through a cache of stat results: the second look costs stat calls only."""
+"""Content digests of a user's files and folders, through a cache of stat results: the second look costs stat calls
+only.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,8 @@ class DigestCache:
         connection = sqlite3.connect(self._path, timeout=60)
         connection.execute("CREATE TABLE IF NOT EXISTS trees (path TEXT PRIMARY KEY, stamp TEXT, digest TEXT)")
         connection.execute(
-            "CREATE TABLE IF NOT EXISTS files (path TEXT, name TEXT, mark TEXT, digest TEXT, PRIMARY KEY (path, name)) WITHOUT ROWID"
+            "CREATE TABLE IF NOT EXISTS files (path TEXT, name TEXT, mark TEXT, digest TEXT, PRIMARY KEY (path, name))"
+            " WITHOUT ROWID"
         )
         return connection
 

@@ -211,7 +211,8 @@ class Lease:
         """Raise LeaseLost if another attempt owns the artifact now."""
         if not self.held():
             raise LeaseLost(
-                f"Attempt {self.me.attempt} lost its lease on {self.path.stem} to another attempt and stopped writing; nothing needs doing."
+                f"Attempt {self.me.attempt} lost its lease on {self.path.stem} to another attempt and stopped writing;"
+                " nothing needs doing."
             )
 
     def keep(self, on_lost: Callable[[], None]) -> None:

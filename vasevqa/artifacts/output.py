@@ -1,4 +1,4 @@
-"""Where a stage writes: a folder, guarded by a lease when a launcher started the stage, and sealed with artifact.json."""
+"""Where a stage writes: a folder, guarded by a lease under a launcher, and sealed with artifact.json."""
 
 from __future__ import annotations
 

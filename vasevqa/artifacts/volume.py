@@ -19,7 +19,9 @@ KEY_LENGTH = 32  # hexadecimal digits: 128 bits of the SHA-256
 
 
 def artifact_key(stage: Stage, params: Params, inputs: Mapping[str, str]) -> str:
-    """The key of what `stage` makes with `params` from `inputs` (name -> the input's own key): what decides the result, nothing else."""
+    """The key of what `stage` makes with `params` from `inputs` (name -> the input's own key): what decides the result,
+    nothing else.
+    """
     return files.digest_json(
         {
             "stage": stage.name,

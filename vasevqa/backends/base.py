@@ -38,7 +38,10 @@ def attempt_of(name: str) -> int:
 
 @dataclass(frozen=True)
 class Task:
-    """One attempt of one step, ready to run anywhere. Two runs that need the artifact share the job, so its name says nothing of a run."""
+    """One attempt of one step, ready to run anywhere.
+
+    Two runs that need the artifact share the job, so its name says nothing of a run.
+    """
 
     run: str
     step: str
@@ -63,7 +66,9 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a finished job ended. `exit_code` is None when a signal ended it or nobody saw the end; `oom` as the kernel or kubelet reports it.
+    """How a finished job ended.
+
+    `exit_code` is None when a signal ended it or nobody saw the end; `oom` as the kernel or kubelet reports it.
 
     `transient`: the place it ran at was taken from it (evicted, preempted, drained, node lost); `message` says how.
     `overdue`: the cluster stopped it at a deadline.
@@ -81,8 +86,9 @@ class Outcome:
 class Update:
     """What is new about a job: its state, the text that it printed since the last update, and what it waits for.
 
-    `note` is one sentence (why it has no place, or can't start, and what to do) and empty once that is over; `image` is the
-    image that it really runs, by digest, once somebody knows; `image_id` is what the machine calls it, which no other machine need know.
+    `note` is one sentence (why it has no place, or can't start, and what to do) and empty once that is over; `image` is
+    the image that it really runs, by digest, once somebody knows; `image_id` is what the machine calls it, which no
+    other machine need know.
     """
 
     name: str
@@ -101,16 +107,23 @@ class Backend(Protocol):
         """True if a job has its own memory limit and /dev/shm, so that asking for more of them can help."""
 
     def image(self, stage: str) -> str:
-        """The image that `stage` runs in, by digest where that can be known ahead; empty without containers. Asked once a run.
+        """The image that `stage` runs in, by digest where that can be known ahead; empty without containers.
+
+        Asked once a run.
 
         ConfigError if there is no such image.
         """
 
     def submit(self, task: Task) -> None:
-        """Start `task`; if a job of its name exists already, do nothing (it is adopted). Safe with several launchers at once."""
+        """Start `task`; if a job of its name exists already, do nothing (it is adopted).
+
+        Safe with several launchers at once.
+        """
 
     def existing(self, prefix: str) -> list[str]:
-        """The names of all jobs that begin with `prefix`, running or finished, by attempt: what a new launcher can adopt."""
+        """The names of all jobs that begin with `prefix`, running or finished, by attempt: what a new launcher can
+        adopt.
+        """
 
     def state(self, name: str) -> State:
         """Where the job stands now."""
@@ -128,7 +141,10 @@ class Backend(Protocol):
         """Where the job's output is kept, if anywhere."""
 
     def cancel(self, name: str, grace: float) -> None:
-        """Ask the job to stop: SIGTERM now, SIGKILL after `grace` seconds, also if this process is gone by then. `watch` says when it is over."""
+        """Ask the job to stop:
+
+        SIGTERM now, SIGKILL after `grace` seconds, also if this process is gone by then. `watch` says when it is over.
+        """
 
     def remove(self, name: str) -> None:
         """Forget a finished job: nothing of it is left behind, except its log."""

@@ -12,7 +12,10 @@ OK, WARNING, BAD, UNKNOWN = "ok", "warning", "bad", "not checked"
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: what was looked at, how it stands, and for what isn't well what to do. `code` is the exit code that it would cost."""
+    """One line: what was looked at, how it stands, and for what isn't well what to do.
+
+    `code` is the exit code that it would cost.
+    """
 
     what: str
     state: str

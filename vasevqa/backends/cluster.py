@@ -1,4 +1,6 @@
-"""A site's settings: where images come from, and on Kubernetes namespace, claim, GPUs' names, tolerations, queue, proxies, secrets."""
+"""A site's settings: where images come from, and on Kubernetes namespace, claim, GPUs' names, tolerations, queue,
+proxies, secrets.
+"""
 
 from __future__ import annotations
 
@@ -156,7 +158,8 @@ def load_cluster(path: Path | None) -> Cluster:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise ConfigError(
-            f"{path}{f', line {mark.line + 1}' if mark else ''}: this is not valid YAML ({getattr(error, 'problem', None)})."
+            f"{path}{f', line {mark.line + 1}' if mark else ''}: this is not valid YAML"
+            f" ({getattr(error, 'problem', None)})."
         ) from None
     return parse_cluster(tree or {}, str(path))
 
@@ -180,7 +183,8 @@ def parse_cluster(tree: Any, where: str) -> Cluster:
     for name, value in {**cluster.environment, **cluster.proxy.variables()}.items():
         if CONFIDENTIAL.search(name) or has_password(name, value):
             raise ConfigError(
-                f"{where}: the value of {name} is confidential and has no place here; put it into a Secret, and name that under `secrets`."
+                f"{where}: the value of {name} is confidential and has no place here; put it into a Secret, and name"
+                " that under `secrets`."
             )
     for stage, image in cluster.images.items():
         if not re.fullmatch(r"[A-Za-z0-9][\w.:/@-]*", image):

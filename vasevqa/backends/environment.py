@@ -32,7 +32,8 @@ def stage_environment(task: Task) -> dict[str, str]:
     }
 
 
-# What passes from the launcher's environment to a container's, if it is set there: proxies, where caches lie and how hubs are asked.
+# What passes from the launcher's environment to a container's, if it is set there: proxies, where caches lie and how
+# hubs are asked.
 PASSED_ON = (
     "HTTP_PROXY",
     "HTTPS_PROXY",

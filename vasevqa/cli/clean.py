@@ -24,8 +24,8 @@ from vasevqa.pipeline.runs import all_runs, find_run
 def clean(context: Context, names: tuple[str, ...], volume: Path, yes: bool) -> None:
     """List what no run points to; remove it with --yes.
 
-    That is: artifacts of no run, unfinished work of runs that are over, finished jobs, and the RUNs named (whose artifacts are
-    then free to go unless another run points to them). Never inputs.
+    That is: artifacts of no run, unfinished work of runs that are over, finished jobs, and the RUNs named (whose
+    artifacts are then free to go unless another run points to them). Never inputs.
     """
     _clean(context, names, Volume(volume.absolute()), yes)
 

@@ -22,7 +22,9 @@ class Context:
 
 
 def pass_context(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give the command the Context in click's `obj`; where there is none, the catalog's pipeline and the known backends."""
+    """Give the command the Context in click's `obj`; where there is none, the catalog's pipeline and the known
+    backends.
+    """
 
     @functools.wraps(function)
     def with_context(*arguments: Any, **options: Any) -> Any:

@@ -28,7 +28,8 @@ def sentence(event: Event) -> str | None:
         return f"{step}: being made by another launcher, waiting for its artifact"
     if kind == "step-done":
         took = "" if event.get("seconds") is None else f" in {duration(event['seconds'])}"
-        return f"{step}: {'up to date' if event['hit'] else 'done' + took}{': ' + event['summary'] if event.get('summary') else ''}"
+        summary = f": {event['summary']}" if event.get("summary") else ""
+        return f"{step}: {'up to date' if event['hit'] else 'done' + took}{summary}"
     if kind == "attempt-failed":
         return f"{step}: {event['message']}{' Trying again.' if event['retry'] else ''}"
     if kind == "step-failed":
@@ -43,7 +44,10 @@ def sentence(event: Event) -> str | None:
 
 
 def log_line(line: str) -> str | None:
-    """A line of a stage's log for people: its events as sentences, everything else as it is; None for what says nothing."""
+    """A line of a stage's log for people: its events as sentences, everything else as it is;
+
+    None for what says nothing.
+    """
     event = next(parse([line]), None)
     if event is None:
         return line
@@ -51,7 +55,8 @@ def log_line(line: str) -> str | None:
     if kind == "progress":
         return progress_text(event)
     if kind == "phase":
-        return f"{event.get('what', '')}{': ' + str(event['total']) + ' ' + event.get('unit', '') if event.get('total') else ''}"
+        total = f": {event['total']} {event.get('unit', '')}" if event.get("total") else ""
+        return f"{event.get('what', '')}{total}"
     if kind == "metrics":
         return ", ".join(f"{name} {value}" for name, value in event.items() if name not in ("event", "time"))
     if kind in ("note", "summary", "speed"):

@@ -46,8 +46,8 @@ MARKS = {OK: ("ok  ", "green"), WARNING: ("look", "yellow"), BAD: ("BAD ", "red"
 def doctor(context: Context, **given: Any) -> None:
     """Check the place before spending GPU hours.
 
-    Looks at the cluster or engine, rights, claim, free space, images, GPUs, secrets, queue and models, for RECIPE if one is given.
-    One line each; what may not be looked at is "?". The exit code is the worst line's, 0 if none is bad.
+    Looks at the cluster or engine, rights, claim, free space, images, GPUs, secrets, queue and models, for RECIPE if
+    one is given. One line each; what may not be looked at is "?". The exit code is the worst line's, 0 if none is bad.
 
     \b
     Example:

@@ -20,8 +20,9 @@ from vasevqa.transfer.fetching import fetch
 def download(run: str, path: str | None, target: Path | None, cluster: Path | None, namespace: str | None) -> None:
     """Bring PATH of RUN from the volume to DEST.
 
-    PATH is a file or folder of the run, such as report.html, logs or steps/merge-grpo (what a step made); without it, the report.
-    DEST is a path here; without it, PATH's own name. RUN may be `-`: then PATH is relative to the volume's root.
+    PATH is a file or folder of the run, such as report.html, logs or steps/merge-grpo (what a step made); without it,
+    the report. DEST is a path here; without it, PATH's own name. RUN may be `-`: then PATH is relative to the volume's
+    root.
 
     \b
     Example:

@@ -49,8 +49,8 @@ def run(context: Context, **given: Any) -> None:
 def _run_or_repeat(context: Context, given: dict[str, Any]) -> int:
     if given["backend"] == "kubernetes" and not given["volume"].is_dir():
         raise ConfigError(
-            f"There is no folder {given['volume']} here, and the launcher must see the claim's files: name the folder where this machine has them with "
-            "--volume, or let the launcher run in the cluster with `vasevqa submit`."
+            f"There is no folder {given['volume']} here, and the launcher must see the claim's files: name the folder"
+            " where this machine has them with --volume, or let the launcher run in the cluster with `vasevqa submit`."
         )
     if given["launch"]:
         return once(given["launch"], given["volume"].absolute(), lambda: _run(context, given))
@@ -114,7 +114,8 @@ def _execute(planned: Plan, record: Run, backend: Backend, given: dict[str, Any]
             return 130
         if isinstance(error, Detached):
             click.echo(
-                f"Detached from {record.name}: its steps go on, and the same command takes them up again; `vasevqa cancel {record.name}` stops them."
+                f"Detached from {record.name}: its steps go on, and the same command takes them up again; `vasevqa"
+                f" cancel {record.name}` stops them."
             )
             return Interrupted.exit_code if given["launch"] else 0  # in the cluster: not done, start me again
         raise

@@ -41,7 +41,8 @@ def sample(output: Path, vases: int, views: int, quality_vases: int, seed: int, 
     with make_progress("sample") as progress:
         drawn = draw_sample(output, Settings(vases, views, quality_vases, seed, size), _shown(progress, "drawing"))
         progress.summary(
-            f"{'drew' if drawn else 'found'} {vases} vases in {output / 'photos'} and {2 * quality_vases} labelled ones in {output / 'quality'}"
+            f"{'drew' if drawn else 'found'} {vases} vases in {output / 'photos'} and {2 * quality_vases} labelled ones"
+            f" in {output / 'quality'}"
         )
         if models:
             from vasevqa.sample.tiny_clip import train_tiny_clip

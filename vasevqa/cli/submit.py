@@ -54,8 +54,9 @@ from vasevqa.spec import Pipeline
 def submit(context: Context, **given: Any) -> None:
     """Run RECIPE in the cluster.
 
-    Hands the recipe to a launcher in the cluster and follows it. Paths in the recipe are relative to the volume's root, where
-    `vasevqa upload` puts things. Ctrl-C stops following, not the run. The same again follows what runs, or goes on where it was.
+    Hands the recipe to a launcher in the cluster and follows it. Paths in the recipe are relative to the volume's root,
+    where `vasevqa upload` puts things. Ctrl-C stops following, not the run. The same again follows what runs, or goes
+    on where it was.
 
     \b
     Example:
@@ -113,5 +114,6 @@ def _on_the_volume(inputs: dict[str, str], upload: bool) -> None:
         outside = (path.is_absolute() and not path.is_relative_to(VOLUME)) or os.path.normpath(value).startswith("..")
         if outside and not upload:
             raise ConfigError(
-                f"The input {name} is {value}, which is not on the volume; `vasevqa upload` it and name it relative to the volume, or give --upload."
+                f"The input {name} is {value}, which is not on the volume; `vasevqa upload` it and name it relative to"
+                " the volume, or give --upload."
             )

@@ -19,8 +19,8 @@ from vasevqa.transfer.sending import send
 def upload(source: Path, target: str | None, cluster: Path | None, namespace: str | None) -> None:
     """Bring PATH, a file or a folder, to the volume as DEST.
 
-    DEST is relative to the volume's root; without it, PATH's own name. What is there already, by its digest, is not sent
-    again; the same command goes on after a broken connection. Nothing on the volume is removed.
+    DEST is relative to the volume's root; without it, PATH's own name. What is there already, by its digest, is not
+    sent again; the same command goes on after a broken connection. Nothing on the volume is removed.
 
     \b
     Example:

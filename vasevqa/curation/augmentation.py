@@ -1,7 +1,7 @@
 """Random variations of photographs for training, of a whole batch at once and on the model's device.
 
-torchvision's transforms vary a batch by one draw or take its images one by one, which keeps a GPU waiting: the geometry is
-one resampling here (Jaderberg et al., "Spatial Transformer Networks", 2015), the colours are products.
+torchvision's transforms vary a batch by one draw or take its images one by one, which keeps a GPU waiting: the geometry
+is one resampling here (Jaderberg et al., "Spatial Transformer Networks", 2015), the colours are products.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ LUMA = (0.2989, 0.587, 0.114)  # ITU-R BT.601
 def augmented(pixels: Tensor, size: int) -> Tensor:
     """Each image of a batch cropped, rotated, flipped and coloured by a draw of its own.
 
-    `pixels` (B, 3, S, S) is uint8; the result (B, 3, size, size) is float32 within 0 to 1, on the same device. The draws come from the
-    CPU's generator, so that a seed varies images alike on every device.
+    `pixels` (B, 3, S, S) is uint8; the result (B, 3, size, size) is float32 within 0 to 1, on the same device. The
+    draws come from the CPU's generator, so that a seed varies images alike on every device.
     """
     varied = _moved(pixels.float() / 255, size)
     return _coloured(varied)

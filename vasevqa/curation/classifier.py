@@ -57,7 +57,8 @@ def load_backbone(model: nn.Module, arch: str, weights: str, path: Path | None) 
             state = models.get_weight(name).get_state_dict(check_hash=True)
         except Exception as error:
             raise ConfigError(
-                f"ImageNet weights of {arch} can't be fetched ({type(error).__name__}); give --weights FILE, or --weights none."
+                f"ImageNet weights of {arch} can't be fetched ({type(error).__name__}); give --weights FILE, or"
+                " --weights none."
             ) from None
     else:
         if path is None:
@@ -68,13 +69,17 @@ def load_backbone(model: nn.Module, arch: str, weights: str, path: Path | None) 
     wrong = [name for name, value in fitting.items() if name not in own or own[name].shape != value.shape]
     if wrong or not fitting:
         raise DataError(
-            f"{path or weights} holds no weights of {arch} ({wrong[0] if wrong else 'nothing'} doesn't fit); choose the right --arch."
+            f"{path or weights} holds no weights of {arch} ({wrong[0] if wrong else 'nothing'} doesn't fit); choose the"
+            " right --arch."
         )
     model.load_state_dict(fitting, strict=False)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The mapping in a .pth or .safetensors file, loaded without running code from it; DataError if that isn't possible."""
+    """The mapping in a .pth or .safetensors file, loaded without running code from it;
+
+    DataError if that isn't possible.
+    """
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -173,7 +178,9 @@ def load_classifier(where: Path, device: torch.device) -> Classifier:
 
 
 class EvalTransform:
-    """An RGB image as a normalized (3, S, S) float32 tensor: shorter side to S * 256/224, centre crop, as in ImageNet evaluation."""
+    """An RGB image as a normalized (3, S, S) float32 tensor: shorter side to S * 256/224, centre crop, as in ImageNet
+    evaluation.
+    """
 
     def __init__(self, size: int) -> None:
         self.size = size

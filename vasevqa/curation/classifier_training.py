@@ -42,7 +42,10 @@ class Settings:
 
 @dataclass
 class Data:
-    """All labelled images, decoded once: `pixels` is (N, 3, S, S) uint8 (in memory, or mapped from a file where large)."""
+    """All labelled images, decoded once:
+
+    `pixels` is (N, 3, S, S) uint8 (in memory, or mapped from a file where large).
+    """
 
     names: list[str]
     labels: Tensor
@@ -54,8 +57,8 @@ class Data:
 def load_data(folder: Path, size: int, workers: int, scratch: Path | None, on_image: Callable[[int], None]) -> Data:
     """Decode the folders `0/` (low quality) and `1/` (high quality); DataError where one is missing or empty.
 
-    Images are kept at 256/224 of the model's size so that random crops have a margin. Beyond 2 GB they live in a memory-mapped
-    file in `scratch`.
+    Images are kept at 256/224 of the model's size so that random crops have a margin. Beyond 2 GB they live in a
+    memory-mapped file in `scratch`.
     """
     found: list[tuple[int, Found]] = []
     for label in (0, 1):
@@ -101,7 +104,8 @@ def _store(count: int, side: int, scratch: Path | None) -> Tensor:
 def split(names: Sequence[str], labels: Tensor, pattern: str | None, seed: int) -> dict[str, list[int]]:
     """Indices of train, val and test, 80/10/10, stratified by class, all views of a vase on one side.
 
-    A vase with images of both classes counts for the class that it has more of. DataError where a class has fewer than three vases.
+    A vase with images of both classes counts for the class that it has more of. DataError where a class has fewer than
+    three vases.
     """
     compiled = name_pattern(pattern)
     groups: dict[str, list[int]] = defaultdict(list)
@@ -112,7 +116,8 @@ def split(names: Sequence[str], labels: Tensor, pattern: str | None, seed: int) 
         mine = sorted(key for key, rows in groups.items() if round(float(labels[rows].float().mean()) + 1e-9) == label)
         if len(mine) < 3:
             raise DataError(
-                f"Class {label} has images of {len(mine)} vases, and training, validation and test need one each; add images to {label}/."
+                f"Class {label} has images of {len(mine)} vases, and training, validation and test need one each; add"
+                f" images to {label}/."
             )
         random.Random(f"{seed}-{label}").shuffle(mine)
         total = sum(len(groups[key]) for key in mine)
@@ -246,7 +251,10 @@ class Trainer:
 
 
 def temperature(logits: Tensor, labels: Tensor) -> float:
-    """The temperature that minimizes the cross entropy of logits (N, 2): Guo et al., "On Calibration of Modern Neural Networks", 2017."""
+    """The temperature that minimizes the cross entropy of logits (N, 2):
+
+    Guo et al., "On Calibration of Modern Neural Networks", 2017.
+    """
     grid = torch.logspace(math.log10(0.25), math.log10(8), 121)
     losses = torch.stack([nn.functional.cross_entropy(logits / value, labels) for value in grid])
     return float(grid[losses.argmin()])

@@ -1,7 +1,7 @@
 """CLIP models from a Hugging Face folder, an open_clip folder or a hub id, behind one small interface.
 
-CLIP: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021. OpenAI's weights use
-QuickGELU; a Hugging Face folder says so in its config (`hidden_act`), an open_clip folder in its model config.
+CLIP: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021. OpenAI's weights
+use QuickGELU; a Hugging Face folder says so in its config (`hidden_act`), an open_clip folder in its model config.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How pixels reach the model: resize the shorter side to `size` (bicubic, on PIL's pixels), crop the centre, normalize."""
+    """How pixels reach the model: resize the shorter side to `size` (bicubic, on PIL's pixels), crop the centre,
+    normalize.
+    """
 
     size: int
     mean: tuple[float, ...] = OPENAI_MEAN
@@ -119,8 +121,8 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 def load_clip(where: Path, device: torch.device, precision: str = "auto", cache_dir: str | None = None) -> ClipModel:
     """The CLIP model in the folder `where`, or behind a hub id if there is no such folder.
 
-    Code that comes with a model is never run. Raises ConfigError for a folder that is no CLIP model and DataError for one
-    whose files are missing or damaged; there is no fallback to another model.
+    Code that comes with a model is never run. Raises ConfigError for a folder that is no CLIP model and DataError for
+    one whose files are missing or damaged; there is no fallback to another model.
     """
     precision = resolve_precision(precision, device)
     if where.is_dir():
@@ -129,7 +131,8 @@ def load_clip(where: Path, device: torch.device, precision: str = "auto", cache_
         if (where / "config.json").is_file():
             return _hugging_face(str(where), where, device, precision, {"local_files_only": True})
         raise ConfigError(
-            f"{where} is no CLIP model: neither config.json (Hugging Face) nor open_clip_config.json (open_clip) is there."
+            f"{where} is no CLIP model: neither config.json (Hugging Face) nor open_clip_config.json (open_clip) is"
+            " there."
         )
     if where.exists():
         raise ConfigError(
@@ -180,7 +183,8 @@ def _open_clip_folder(folder: Path, device: torch.device, precision: str) -> Cli
         tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
     except Exception as error:  # open_clip, torch and safetensors each raise their own kinds
         raise DataError(
-            f"The open_clip model in {folder} can't be loaded ({_first_line(error)}); copy it again or check its configuration."
+            f"The open_clip model in {folder} can't be loaded ({_first_line(error)}); copy it again or check its"
+            " configuration."
         ) from None
     preprocess = Preprocess(
         int(size[0] if isinstance(size, list) else size),
@@ -212,7 +216,8 @@ def _hugging_face(
         preprocess = _hf_preprocess(source, folder, model.config.vision_config.image_size, how)
     except Exception as error:
         raise DataError(
-            f"The CLIP model {source} can't be loaded ({_first_line(error)}); copy the whole model folder, or check the hub id."
+            f"The CLIP model {source} can't be loaded ({_first_line(error)}); copy the whole model folder, or check the"
+            " hub id."
         ) from None
     digest = model_digest(folder) if folder else f"hub:{source}@{how.get('revision') or 'main'}"
     return ClipModel(
@@ -285,7 +290,8 @@ def _from_hub(name: str, device: torch.device, precision: str, cache_dir: str | 
         )
     except Exception as error:
         raise ConfigError(
-            f"The hub has no answer for {name} ({_first_line(error)}); give the path of a model folder, or check the id and the network."
+            f"The hub has no answer for {name} ({_first_line(error)}); give the path of a model folder, or check the id"
+            " and the network."
         ) from None
     if folder is not None:
         return _open_clip_folder(folder, device, precision)

@@ -14,8 +14,8 @@ from vasevqa.errors import ConfigError, DeviceError
 def resolve_device(name: str) -> torch.device:
     """The device called auto, cpu, cuda or cuda:N.
 
-    `auto` is CUDA where there is one and else the CPU, but a step that was given GPUs (VASEVQA_GPUS) and finds none is a
-    DeviceError, as is a named device that doesn't exist here. Unknown names are a ConfigError.
+    `auto` is CUDA where there is one and else the CPU, but a step that was given GPUs (VASEVQA_GPUS) and finds none is
+    a DeviceError, as is a named device that doesn't exist here. Unknown names are a ConfigError.
     """
     if name == "cpu":
         return torch.device("cpu")
@@ -24,7 +24,8 @@ def resolve_device(name: str) -> torch.device:
             return torch.device("cuda:0")
         if int(os.environ.get("VASEVQA_GPUS") or 0) > 0:
             raise DeviceError(
-                "The step asked for a GPU and CUDA finds none on this node; check the driver, or say `device: cpu` to go on without."
+                "The step asked for a GPU and CUDA finds none on this node; check the driver, or say `device: cpu` to"
+                " go on without."
             )
         return torch.device("cpu")
     kind, _, index = name.partition(":")

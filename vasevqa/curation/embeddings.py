@@ -1,4 +1,6 @@
-"""Image embeddings on disk: written in parts while a model works, so that a killed run computes none twice, then as one file."""
+"""Image embeddings on disk: written in parts while a model works, so that a killed run computes none twice, then as one
+file.
+"""
 
 from __future__ import annotations
 

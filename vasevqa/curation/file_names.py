@@ -21,7 +21,10 @@ class VaseView:
 
 
 def name_pattern(pattern: str | None) -> re.Pattern[str]:
-    """The compiled pattern for a file's stem (DEFAULT_PATTERN if None); ConfigError unless it has the groups vase and view."""
+    """The compiled pattern for a file's stem (DEFAULT_PATTERN if None);
+
+    ConfigError unless it has the groups vase and view.
+    """
     try:
         compiled = re.compile(pattern or DEFAULT_PATTERN)
     except re.error as error:

@@ -136,8 +136,8 @@ def _printable(name: str) -> str:
 def open_image(path: Path, cover: int | None = None) -> Image.Image:
     """The image in `path` as RGB, upright (EXIF orientation), the first frame of animations.
 
-    With `cover`, a JPEG is decoded at the smallest DCT scale (1, 1/2, 1/4, 1/8) whose shorter side still has `cover` pixels.
-    Transparency is shown on white; 16-bit and floating-point images keep their whole range. Raises Unreadable.
+    With `cover`, a JPEG is decoded at the smallest DCT scale (1, 1/2, 1/4, 1/8) whose shorter side still has `cover`
+    pixels. Transparency is shown on white; 16-bit and floating-point images keep their whole range. Raises Unreadable.
     """
     try:
         status = path.stat()
@@ -185,7 +185,9 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """`image` as RGB: transparency on white, 16-bit values divided by 257, floating-point values stretched to their range."""
+    """`image` as RGB: transparency on white, 16-bit values divided by 257, floating-point values stretched to their
+    range.
+    """
     if image.mode == "RGB" and "transparency" not in image.info:
         return image.copy()
     if image.mode in ("I", "F") or image.mode.startswith("I;"):

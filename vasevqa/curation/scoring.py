@@ -47,7 +47,10 @@ class Prompts:
 
 
 def load_prompts(path: Path | None) -> Prompts:
-    """The prompts in a YAML or JSON file with the lists `high` and `low`; the project's own if `path` is None. ConfigError if it's broken."""
+    """The prompts in a YAML or JSON file with the lists `high` and `low`; the project's own if `path` is None.
+
+    ConfigError if it's broken.
+    """
     if path is None:
         return Prompts()
     import yaml
@@ -71,14 +74,18 @@ def load_prompts(path: Path | None) -> Prompts:
     unknown = set(loaded) - {"high", "low"}
     if unknown:
         raise ConfigError(
-            f"The prompts file {path} has '{sorted(unknown)[0]}', which isn't known; it holds the lists `high` and `low` only."
+            f"The prompts file {path} has '{sorted(unknown)[0]}', which isn't known; it holds the lists `high` and"
+            " `low` only."
         )
     return Prompts(tuple(loaded["high"]), tuple(loaded["low"]))
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Per image: similarity to the high and to the low prompts, and which single prompt of each side is nearest. All (N,)."""
+    """Per image: similarity to the high and to the low prompts, and which single prompt of each side is nearest.
+
+    All (N,).
+    """
 
     high: np.ndarray
     low: np.ndarray
@@ -94,8 +101,8 @@ class Scores:
 def score(images: Tensor, high: Tensor, low: Tensor) -> Scores:
     """Scores of image features (N, D) against raw text features (P, D) of both sides.
 
-    The mean of a side's features is taken before it is normalized, so that a prompt with a long feature counts for more,
-    as in the original's quality filter.
+    The mean of a side's features is taken before it is normalized, so that a prompt with a long feature counts for
+    more, as in the original's quality filter.
     """
     from torch.nn.functional import (
         normalize,
@@ -115,7 +122,9 @@ def score(images: Tensor, high: Tensor, low: Tensor) -> Scores:
 
 
 def statistics(values: Sequence[float] | np.ndarray) -> dict[str, float]:
-    """Count, mean, standard deviation, extremes, median and percentiles (numpy's linear interpolation) of at least one value."""
+    """Count, mean, standard deviation, extremes, median and percentiles (numpy's linear interpolation) of at least one
+    value.
+    """
     numbers = np.asarray(values, dtype=np.float64)
     found = {
         "count": float(numbers.size),
@@ -167,7 +176,10 @@ def histogram_png(values: np.ndarray, threshold: float | None, title: str) -> by
 def report_lines(stats: dict[str, float], advice: list[dict[str, Any]]) -> list[str]:
     """Statistics and recommendations for a terminal."""
     lines = [
-        f"{int(stats['count'])} images: mean {stats['mean']:.4f}, std {stats['std']:.4f}, min {stats['min']:.4f}, median {stats['median']:.4f}, max {stats['max']:.4f}",
+        (
+            f"{int(stats['count'])} images: mean {stats['mean']:.4f}, std {stats['std']:.4f}, min {stats['min']:.4f},"
+            f" median {stats['median']:.4f}, max {stats['max']:.4f}"
+        ),
         "percentiles: " + ", ".join(f"{percent}% {stats[f'p{percent}']:.4f}" for percent in PERCENTILES),
     ]
     return lines + [

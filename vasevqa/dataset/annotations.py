@@ -1,4 +1,5 @@
-"""Annotations in the formats that people have, as records: what is known of a vase, and what was asked and answered about pictures.
+"""Annotations in the formats that people have, as records: what is known of a vase, and what was asked and answered
+about pictures.
 
 Read are a JSON list (or an object by vase id), JSON lines and CSV of attributes per vase; the original's list of
 `{images, caption, conversations}`; and ShareGPT conversations (`from`/`value`, or `role`/`content`).

@@ -81,7 +81,8 @@ def build(
         most = kinds.most_common(1)[0] if kinds else ("no annotations", 0)
         first = next((problem for problem in job.problems if problem.kind == most[0]), None)
         raise DataError(
-            f"No row is left to train on: {len(pictures)} images, {len(records)} annotations, most often '{most[0]}' ({most[1]} times"
+            f"No row is left to train on: {len(pictures)} images, {len(records)} annotations, most often '{most[0]}'"
+            f" ({most[1]} times"
             + (f", first {first.where}: {first.what}" if first else "")
             + "); check that annotations name the same vases or files."
         )
@@ -94,8 +95,9 @@ def build(
     progress.speed(seconds, len(pictures))
     counts = {name: len(found) for name, found in rows.items()}
     progress.summary(
-        f"{counts['sft']} rows to train on, {counts['val']} to validate, {counts['grpo']} to reinforce, {counts['eval']} to evaluate, of {used} images; "
-        f"{len(job.problems)} problems, {len(job.quarantined)} unreadable",
+        f"{counts['sft']} rows to train on, {counts['val']} to validate, {counts['grpo']} to reinforce,"
+        f" {counts['eval']} to evaluate, of {used} images; {len(job.problems)} problems, {len(job.quarantined)}"
+        " unreadable",
         **counts,
         images=used,
         problems=len(job.problems),
@@ -104,7 +106,9 @@ def build(
 
 
 def _image_prefix(output: Output, given: str | None) -> tuple[str, str]:
-    """What stands before `images/...` in a row, and the way from the dataset's folder to the root that this is relative to."""
+    """What stands before `images/...` in a row, and the way from the dataset's folder to the root that this is relative
+    to.
+    """
     final = output.final
     root = Path(given).absolute() if given else output.volume or final
     if not final.is_relative_to(root):
@@ -144,7 +148,8 @@ def _pictures(folder: Path, job: _Job, workers: int, progress: Progress) -> tupl
                 hashes.append(result)
     if not pictures:
         raise DataError(
-            f"None of the {len(found)} images in {folder} can be read (first: {job.quarantined[0]['reason']}); check the files."
+            f"None of the {len(found)} images in {folder} can be read (first: {job.quarantined[0]['reason']}); check"
+            " the files."
         )
     return pictures, np.stack(hashes)
 
@@ -200,7 +205,10 @@ class Conversation:
 
 
 def _join(pictures: list[Picture], records: list[Record], inputs: Mapping[str, Path], job: _Job) -> list[Conversation]:
-    """Give each picture the records of its vase; returns conversations. Problems are rows without images and images without rows."""
+    """Give each picture the records of its vase; returns conversations.
+
+    Problems are rows without images and images without rows.
+    """
     annotations = inputs["annotations"]
     index = _Index(
         pictures,
@@ -246,7 +254,7 @@ def _join(pictures: list[Picture], records: list[Record], inputs: Mapping[str, P
 
 
 def _tagged(record: Record, matched: tuple[int, ...], job: _Job) -> Conversation | None:
-    """The conversation with as many <image> tags as there are pictures: a lone picture's missing tag is put in front."""
+    """The conversation with as many <image> tags as pictures: a lone picture's missing tag is put in front."""
     tags = sum(text.count(TAG) for role, text in record.turns if role == "user")
     turns = list(record.turns)
     if tags == 0 or tags > len(matched):

@@ -24,14 +24,18 @@ class Questions:
 
 
 def load_questions(path: Path | None) -> Questions:
-    """The templates in a YAML file: attribute -> list of questions, and `system`. ConfigError names the key that is wrong."""
+    """The templates in a YAML file: attribute -> list of questions, and `system`.
+
+    ConfigError names the key that is wrong.
+    """
     path = path or DEFAULT
     try:
         loaded: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         raise ConfigError(
-            f'{path}{f", line {mark.line + 1}" if mark else ""} is not valid YAML; write attribute: ["question", ...], in quotes.'
+            f'{path}{f", line {mark.line + 1}" if mark else ""} is not valid YAML; write attribute: ["question", ...],'
+            " in quotes."
         ) from None
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path} is no mapping; write attribute: [question, ...].")

@@ -11,7 +11,9 @@ from vasevqa.errors import ConfigError, DataError
 
 
 def image_root(dataset: Path, given: str | None) -> Path:
-    """The folder that the rows' image paths are relative to: as given, else as dataset_report.json says, else the dataset's own."""
+    """The folder that the rows' image paths are relative to: as given, else as dataset_report.json says, else the
+    dataset's own.
+    """
     if given is not None:
         root = Path(given)
         if not root.is_dir():
@@ -25,7 +27,8 @@ def image_root(dataset: Path, given: str | None) -> Path:
 def check_rows(path: Path, root: Path, wanted: str | None = None) -> int:
     """The number of rows of a JSON-lines dataset, after reading each; DataError names the first line that won't do.
 
-    Every row needs `messages` (or ShareGPT's conversations, or query and response) and, with `wanted`, that column; its images must exist.
+    Every row needs `messages` (or ShareGPT's conversations, or query and response) and, with `wanted`, that column; its
+    images must exist.
     """
     if not path.is_file():
         raise DataError(f"There is no {path.name} in {path.parent}; give the folder that build-dataset wrote.")
@@ -53,7 +56,8 @@ def check_rows(path: Path, root: Path, wanted: str | None = None) -> int:
             for image in [images] if isinstance(images, str) else images:
                 if not (root / str(image)).is_file():
                     raise DataError(
-                        f"{where} names the image {image}, which is not in {root}; build the dataset again or give --image-root."
+                        f"{where} names the image {image}, which is not in {root}; build the dataset again or give"
+                        " --image-root."
                     )
             count += 1
     if not count:
@@ -78,7 +82,8 @@ def held_out(dataset: Path) -> list[dict[str, Any]]:
     for number, row in enumerate(rows, 1):
         if set(row["images"]) & seen_images or (row.get("vase_id") and row["vase_id"] in seen_vases):
             raise DataError(
-                f"{dataset / 'eval.jsonl'}, row {number}: {row.get('vase_id') or row['images'][0]} is in the training rows as well; build the dataset again."
+                f"{dataset / 'eval.jsonl'}, row {number}: {row.get('vase_id') or row['images'][0]} is in the training"
+                " rows as well; build the dataset again."
             )
     return rows
 

@@ -1,7 +1,7 @@
 """Splits that don't leak: near-duplicate pictures and all views of a vase stay on one side.
 
-Near-duplicates are found by a difference hash (Krawetz, "Kind of Like That", 2013) of 256 bits: a bit is set where a pixel of
-the picture reduced to 17 x 16 is clearly darker than its right neighbour.
+Near-duplicates are found by a difference hash (Krawetz, "Kind of Like That", 2013) of 256 bits: a bit is set where a
+pixel of the picture reduced to 17 x 16 is clearly darker than its right neighbour.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from PIL import Image
 SIDE = 16
 CLEARLY = 3  # grey levels: below it, noise on a plain background would decide
 CHUNK = 2048
-# Mixed, so that each group of bytes holds bits from all over the picture: plain backgrounds alone would put all pictures into one bucket.
+# Mixed, so that each group of bytes holds bits from all over the picture: plain backgrounds alone would put all
+# pictures into one bucket.
 ORDER = np.random.default_rng(0).permutation(SIDE * SIDE)
 
 
@@ -30,8 +31,8 @@ def difference_hash(image: Image.Image) -> np.ndarray:
 def near_duplicates(hashes: np.ndarray, distance: int) -> list[tuple[int, int]]:
     """Pairs (i < j) of rows of `hashes` (N, 32) uint8 that differ in at most `distance` bits.
 
-    Two such rows agree wholly in one of distance + 1 groups of bytes (while there are that many), so only rows that share a
-    group's value are compared. Of rows that are equal, neighbours are paired, not all with all.
+    Two such rows agree wholly in one of distance + 1 groups of bytes (while there are that many), so only rows that
+    share a group's value are compared. Of rows that are equal, neighbours are paired, not all with all.
     """
     if len(hashes) < 2:
         return []
@@ -68,7 +69,9 @@ def _close_in_band(rows: np.ndarray, keys: np.ndarray, distance: int) -> Iterabl
 
 
 def groups(items: int, same: Iterable[Sequence[Hashable]], pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
-    """Items 0..items-1 in groups: two are together if any of their marks in `same` (one sequence an item) is equal, or they are a pair."""
+    """Items 0..items-1 in groups: two are together if any of their marks in `same` (one sequence an item) is equal, or
+    they are a pair.
+    """
     parent = list(range(items))
 
     def root(item: int) -> int:
@@ -92,8 +95,8 @@ def groups(items: int, same: Iterable[Sequence[Hashable]], pairs: Iterable[tuple
 def split(sizes: Sequence[int], val_fraction: float, eval_fraction: float, seed: int) -> list[str]:
     """'train', 'val' or 'eval' for each group, given its number of images.
 
-    Groups are shuffled by `seed` and go to eval, then val, as long as they fit into its share of the images. Training comes
-    first: with one group there is nothing else; from two on there is eval, from three on val.
+    Groups are shuffled by `seed` and go to eval, then val, as long as they fit into its share of the images. Training
+    comes first: with one group there is nothing else; from two on there is eval, from three on val.
     """
     order = list(range(len(sizes)))
     random.Random(seed).shuffle(order)

@@ -1,4 +1,7 @@
-"""Caption files in the original's format: `[{"images": [...], "caption": ..., "data_by": ...}]`, one or several models a file."""
+"""Caption files in the original's format:
+
+`[{"images": [...], "caption": ..., "data_by": ...}]`, one or several models a file.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,10 @@ class Captions:
 
 
 def read_captions(path: Path) -> list[Captions]:
-    """The captions in a file, or in all .json files of a folder: a set for each `data_by` (or file name). DataError for a broken file."""
+    """The captions in a file, or in all .json files of a folder: a set for each `data_by` (or file name).
+
+    DataError for a broken file.
+    """
     files = sorted(path.rglob("*.json")) if path.is_dir() else [path]
     if not files:
         raise DataError(

@@ -1,4 +1,6 @@
-"""Embeddings of sentences and pictures for the metrics: a CLIP model's two towers, and a sentence model by mean pooling."""
+"""Embeddings of sentences and pictures for the metrics: a CLIP model's two towers, and a sentence model by mean
+pooling.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def clip_images(model: ClipModel, paths: Sequence[Path]) -> np.ndarray:
 
 
 class SentenceModel:
-    """A sentence encoder in a Hugging Face folder: the mean of its last hidden states over a text's tokens (Reimers and Gurevych, 2019)."""
+    """A sentence encoder in a Hugging Face folder: the mean of its last hidden states over a text's tokens (Reimers and
+    Gurevych, 2019).
+    """
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         from transformers import AutoModel, AutoTokenizer

@@ -225,7 +225,8 @@ def _caption_files(
     sets = caption_files.read_captions(inputs["reference"])
     if len(sets) != 1:
         raise DataError(
-            f"{inputs['reference']} holds captions by {len(sets)} sources ({', '.join(item.name for item in sets)[:80]}); a reference has one."
+            f"{inputs['reference']} holds captions by {len(sets)} sources"
+            f" ({', '.join(item.name for item in sets)[:80]}); a reference has one."
         )
     truth = sets[0]
     found: dict[str, Any] = {

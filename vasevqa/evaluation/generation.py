@@ -75,7 +75,9 @@ def answer_all(
     done: Callable[[int], None],
     who: str = "",
 ) -> list[str]:
-    """The answer of `who` to every row, in order. Each batch is appended to the file `kept` at once; the model is loaded only if one is missing.
+    """The answer of `who` to every row, in order.
+
+    Each batch is appended to the file `kept` at once; the model is loaded only if one is missing.
 
     Rows are taken in the order of their length, so that a batch is padded little.
     """
@@ -156,7 +158,8 @@ class VllmAnswers:
             from vllm import LLM, SamplingParams
         except ImportError:
             raise ConfigError(
-                "engine vllm needs the package vllm, which is not installed here; see locks/gpu.txt, or use engine transformers."
+                "engine vllm needs the package vllm, which is not installed here; see locks/gpu.txt, or use engine"
+                " transformers."
             ) from None
         from transformers import AutoProcessor
 

@@ -1,7 +1,7 @@
 """Metrics of answers and captions, each with a bootstrap interval or the reason why it is not available.
 
-Accuracy and overlap are means over samples, with percentile intervals of their bootstrap (Efron, 1979). BLEU is sacrebleu's
-(Post, 2018). The Fréchet distance is that of Heusel et al., 2017, over sentence embeddings.
+Accuracy and overlap are means over samples, with percentile intervals of their bootstrap (Efron, 1979). BLEU is
+sacrebleu's (Post, 2018). The Fréchet distance is that of Heusel et al., 2017, over sentence embeddings.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ def same(answer: str, truth: str, attribute: str) -> bool:
 def attribute_accuracy(
     rows: Sequence[Mapping[str, str]], answers: Sequence[str], fuzzy: float, rounds: int, seed: int
 ) -> dict[str, dict[str, Metric]]:
-    """Per attribute: exact and fuzzy accuracy (a reward of at least `fuzzy`), the mean reward, and for dates the IoU of years."""
+    """Per attribute: exact and fuzzy accuracy (a reward of at least `fuzzy`), the mean reward, and for dates the IoU of
+    years.
+    """
     by: dict[str, list[tuple[str, str]]] = {}
     for row, answer in zip(rows, answers, strict=True):
         by.setdefault(row["attribute"] or "conversation", []).append((answer, row["solution"]))
@@ -152,11 +154,14 @@ def recall(
 
 
 def frechet(answers: np.ndarray, truths: np.ndarray) -> Metric:
-    """Fréchet distance of two Gaussians fitted to embeddings (N, D); needs more samples than dimensions, and gets no interval."""
+    """Fréchet distance of two Gaussians fitted to embeddings (N, D); needs more samples than dimensions, and gets no
+    interval.
+    """
     count, dimensions = answers.shape
     if count <= dimensions:
         return unavailable(
-            f"the Fréchet distance of {dimensions}-dimensional embeddings needs more than {dimensions} samples; there are {count}",
+            f"the Fréchet distance of {dimensions}-dimensional embeddings needs more than {dimensions} samples; there"
+            f" are {count}",
             samples=count,
         )
     one, other = np.cov(answers, rowvar=False), np.cov(truths, rowvar=False)

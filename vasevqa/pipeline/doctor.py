@@ -85,7 +85,9 @@ def findings(pipeline: Pipeline, given: dict[str, Any]) -> Iterator[Finding]:
 def volume_findings(
     volume: Path, inputs: Mapping[str, str], models: Any, copies: Mapping[str, int], coming: int = 0
 ) -> Iterator[Finding]:
-    """The volume as it is seen here: can it be written, do the inputs exist, are the models whole, does the space suffice?"""
+    """The volume as it is seen here: can it be written, do the inputs exist, are the models whole, does the space
+    suffice?
+    """
     top = volume
     while not top.exists():
         top = top.absolute().parent
@@ -138,7 +140,9 @@ def _local(asked: Wanted) -> Iterator[Finding]:
 
 
 def _devices(asked: Wanted, engine: str = "") -> Iterator[Finding]:
-    """The GPUs of this machine, unless the engine is elsewhere: a step that asks for more of them ends, it doesn't fall back to the CPU."""
+    """The GPUs of this machine, unless the engine is elsewhere: a step that asks for more of them ends, it doesn't fall
+    back to the CPU.
+    """
     asking = {
         step: resources.gpus
         for step, resources in asked.resources.items()
@@ -159,7 +163,10 @@ def _devices(asked: Wanted, engine: str = "") -> Iterator[Finding]:
     elif not there and (DEV / "dxg").exists():
         yield Finding("GPUs", UNKNOWN, f"{most} asked for, and WSL doesn't tell how many there are; `nvidia-smi` does")
     else:
-        text = f"{there} here, {most} asked for by {', '.join(short)}; run it where the GPUs are, or say `device: cpu` where that will do"
+        text = (
+            f"{there} here, {most} asked for by {', '.join(short)}; run it where the GPUs are, or say `device: cpu`"
+            " where that will do"
+        )
         yield Finding("GPUs", BAD, text, DeviceError.exit_code)
 
 

@@ -22,7 +22,8 @@ class EventLog:
         self.path = path
 
     def append(self, kind: str, /, **fields: Any) -> Event:
-        """Append one event with the time (seconds since the epoch); one write call, so that lines of two writers never mix.
+        """Append one event with the time (seconds since the epoch); one write call, so that lines of two writers never
+        mix.
 
         An OSError (a full disk) leaves no half event behind.
         """

@@ -1,4 +1,6 @@
-"""How one step's artifact comes about: adopt a job or submit one, listen to it, commit what it sealed, try again where that helps."""
+"""How one step's artifact comes about: adopt a job or submit one, listen to it, commit what it sealed, try again where
+that helps.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ class Maker:
         self._tell_kept(kind, fields, keep)
 
     def start(self, work: Work) -> None:
-        """Take the artifact if it exists, attach to whoever makes it, commit it if it is sealed, else submit an attempt."""
+        """Take the artifact if it exists, attach to whoever makes it, commit it if it is sealed, else submit an
+        attempt.
+        """
         artifact = work.planned.artifact
         if artifact.complete and not work.planned.hit and not work.refreshed and work.planned.refresh:
             work.aside = artifact.put_aside(artifact.path, self._me)  # kept until the new one is there
@@ -69,7 +73,9 @@ class Maker:
             self._submit(work)
 
     def _adopt(self, work: Work) -> bool:
-        """Attach to a job that makes the artifact: the one whose end this run hasn't seen, or anybody's that still runs."""
+        """Attach to a job that makes the artifact: the one whose end this run hasn't seen, or anybody's that still
+        runs.
+        """
         left = bool(work.job) and self.backend.state(work.job) is not State.GONE
         if not left:
             jobs = self.backend.existing(work.prefix)
@@ -213,7 +219,8 @@ class Maker:
         if outcome.exit_code == 0:
             return Failure(
                 Kind.BUG,
-                f"{work.name} ended without an error and without its artifact; see {self.run.log(work.name, work.attempt)}.",
+                f"{work.name} ended without an error and without its artifact; see"
+                f" {self.run.log(work.name, work.attempt)}.",
                 1,
             )
         failure = classify(outcome, work.said, work.name)
@@ -238,9 +245,9 @@ class Maker:
             "message": failure.message,
             "exit_code": failure.exit_code,
             "retry": again is not None,
-            "raised": {}
-            if again is None
-            else {"memory": again.memory, "memory_limit": again.memory_limit, "shm": again.shm},
+            "raised": (
+                {} if again is None else {"memory": again.memory, "memory_limit": again.memory_limit, "shm": again.shm}
+            ),
             "log": str(self.run.log(work.name, work.attempt)),
         }
         self._tell("attempt-failed", fields)

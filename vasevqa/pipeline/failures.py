@@ -48,13 +48,15 @@ def classify(outcome: Outcome, said: str, step: str) -> Failure:
     if outcome.oom:
         return Failure(
             Kind.HOST_MEMORY,
-            f"{step} was killed because host memory ran out; lower its batch size or workers, or raise its memory_limit.",
+            f"{step} was killed because host memory ran out; lower its batch size or workers, or raise its"
+            " memory_limit.",
             137,
         )
     if outcome.overdue:
         return Failure(
             Kind.PERMANENT,
-            f"{step} was stopped by the cluster at a deadline ({outcome.message}); raise its run_deadline, the next run goes on.",
+            f"{step} was stopped by the cluster at a deadline ({outcome.message}); raise its run_deadline, the next run"
+            " goes on.",
             75,
         )
     if outcome.transient:
@@ -74,7 +76,8 @@ def classify(outcome: Outcome, said: str, step: str) -> Failure:
     if number == signal.SIGKILL:
         return Failure(
             Kind.UNKNOWN_KILL,
-            f"{step} was killed{f' ({outcome.message})' if outcome.message else ''}, by whom isn't known (often the host's memory ran out).",
+            f"{step} was killed{f' ({outcome.message})' if outcome.message else ''}, by whom isn't known (often the"
+            " host's memory ran out).",
             137,
         )
     if number is not None:
@@ -87,8 +90,8 @@ def classify(outcome: Outcome, said: str, step: str) -> Failure:
 def remedy(failure: Failure, resources: Resources, tries: int, confines: bool) -> Resources | None:
     """What to ask for in the next attempt, or None to stop.
 
-    `tries` counts earlier failures of this class; `confines` is the backend's: without a memory limit and a /dev/shm of the
-    step's own, asking for more of them changes nothing.
+    `tries` counts earlier failures of this class; `confines` is the backend's: without a memory limit and a /dev/shm of
+    the step's own, asking for more of them changes nothing.
     """
     if tries >= RETRIES.get(failure.kind, 0) or (
         not confines and failure.kind in (Kind.HOST_MEMORY, Kind.SHARED_MEMORY)
@@ -108,5 +111,7 @@ def remedy(failure: Failure, resources: Resources, tries: int, confines: bool) -
 
 
 def pause(kind: Kind, tries: int) -> float:
-    """Seconds to wait before the next attempt: none at first, then longer and longer, for what is wrong may take a while to pass."""
+    """Seconds to wait before the next attempt: none at first, then longer and longer, for what is wrong may take a
+    while to pass.
+    """
     return min(LONGEST_PAUSE, 2.0 ** (tries - 1)) if kind is Kind.TRANSIENT and tries else 0.0

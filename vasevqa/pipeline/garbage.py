@@ -53,7 +53,10 @@ def leftovers(volume: Volume, kept: set[tuple[str, str]], working: tuple[str, ..
 
 
 def remove(volume: Volume, path: Path) -> bool:
-    """Remove a file or folder; an artifact by one rename first, so that a crash leaves no half of it. False if it is in use now."""
+    """Remove a file or folder; an artifact by one rename first, so that a crash leaves no half of it.
+
+    False if it is in use now.
+    """
     step, key = path.parent, path.name.split(".")[0]
     try:
         if step.parent == volume.artifacts and path.suffix != ".aside":
@@ -65,7 +68,9 @@ def remove(volume: Volume, path: Path) -> bool:
 
 
 def backends(volume: Volume, make: MakeBackend) -> list[Backend]:
-    """Wherever the volume's runs had their steps; a place that doesn't answer costs a line, and its leases protect what is written there."""
+    """Wherever the volume's runs had their steps; a place that doesn't answer costs a line, and its leases protect what
+    is written there.
+    """
     found = [make("local", volume, Cluster())]
     seen: list[dict[str, object]] = []
     for run in all_runs(volume):

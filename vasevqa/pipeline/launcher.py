@@ -1,4 +1,5 @@
-"""Runs a plan: starts what is missing, adopts what already runs, commits what is finished, tries again where that helps.
+"""Runs a plan: starts what is missing, adopts what already runs, commits what is finished, tries again where that
+helps.
 
 The launcher keeps nothing that it couldn't find again: artifacts, leases, the backend's jobs and the event log say
 everything. It may be killed at any point (faults.py lists the kinds) and started again.
@@ -72,7 +73,8 @@ class Launcher:
 
         Raises StepFailed when a step failed for good, StorageError when the run's folder can't be written, LeaseHeld if
         another launcher works on this run; Cancelled, KeyboardInterrupt or Terminated when asked to stop by the run's
-        cancel file, Ctrl-C or SIGTERM (Detached if `detach` is set); Interrupted if another launcher took this run over while this one was frozen.
+        cancel file, Ctrl-C or SIGTERM (Detached if `detach` is set); Interrupted if another launcher took this run over
+        while this one was frozen.
         """
         self._lease = Lease.acquire(self.run.lease, self._me)
         self._lease.keep(on_lost=lambda: None)
@@ -94,7 +96,8 @@ class Launcher:
             assert self._lease is not None
             if not self._lease.held():
                 raise Interrupted(
-                    f"Another launcher has taken over run {self.run.name}; follow it with `vasevqa logs -f {self.run.name}`."
+                    f"Another launcher has taken over run {self.run.name}; follow it with `vasevqa logs -f"
+                    f" {self.run.name}`."
                 )
             try:
                 event = self.run.events.append(kind, **fields)

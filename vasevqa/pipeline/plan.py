@@ -108,7 +108,8 @@ def make_plan(recipe: Recipe, pipeline: Pipeline, volume: Volume, selection: Sel
     for name, step in planned.items():
         if name not in chosen and not step.hit and not step.artifact.sealed:
             raise ConfigError(
-                f"{name} has no finished artifact for this recipe ({step.reasons[0]}), and only {', '.join(chosen)} were asked for; run it first."
+                f"{name} has no finished artifact for this recipe ({step.reasons[0]}), and only {', '.join(chosen)}"
+                " were asked for; run it first."
             )
     return Plan(
         recipe.name,
@@ -203,7 +204,8 @@ def _plan_step(
                 inputs[name] = PlannedInput(name, source, None, f"hub:{hub}@{revision or 'main'}", value)
         elif step.stage.input(name).required:
             raise ConfigError(
-                f"{step.name} needs the input '{source.name}' ({step.stage.input(name).help}); add it under `inputs` in the recipe, or use --to to stop before."
+                f"{step.name} needs the input '{source.name}' ({step.stage.input(name).help}); add it under `inputs` in"
+                " the recipe, or use --to to stop before."
             )
     settings = recipe.steps[step.name]
     artifact = volume.artifact(
@@ -226,7 +228,9 @@ def _plan_step(
 def _reasons(
     step: Step, params: Params, inputs: Mapping[str, PlannedInput], planned: Mapping[str, PlannedStep], volume: Volume
 ) -> list[str]:
-    """What differs from the nearest complete artifact of this step: the one with the fewest differences, the newest of equals."""
+    """What differs from the nearest complete artifact of this step: the one with the fewest differences, the newest of
+    equals.
+    """
     best: list[str] | None = None
     for artifact in reversed(volume.complete(step.name)):
         try:
@@ -259,7 +263,8 @@ def _differences(
         was, given = record.get("inputs", {}).get(name, {}).get("key"), inputs.get(name)
         if given is None or was is None:
             found.append(
-                f"input {name} is {'not given' if given is None else 'given'}, was {'given' if given is None else 'not given'}"
+                f"input {name} is {'not given' if given is None else 'given'}, was"
+                f" {'given' if given is None else 'not given'}"
             )
         elif was != given.key:
             rerun = given.step is not None and not planned[given.step].hit
@@ -287,9 +292,11 @@ def with_gpu_product(planned: Plan, cluster: Cluster) -> Plan:
         return planned
     given = {"gpu_product": cluster.gpu_product}
     steps = [
-        step
-        if step.resources.gpu_product or not step.resources.gpus
-        else replace(step, resources=step.resources.model_copy(update=given))
+        (
+            step
+            if step.resources.gpu_product or not step.resources.gpus
+            else replace(step, resources=step.resources.model_copy(update=given))
+        )
         for step in planned.steps
     ]
     return replace(planned, steps=tuple(steps))

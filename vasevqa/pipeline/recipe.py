@@ -50,7 +50,9 @@ class _Lines:
         self.options: dict[tuple[str, ...], str] = {}  # what was set on the command line
 
     def at(self, *path: str) -> str:
-        """'recipe.yaml, line 7' of the key at `path`, or of the nearest key around it; '--set x.y=z' if it came from there."""
+        """'recipe.yaml, line 7' of the key at `path`, or of the nearest key around it; '--set x.y=z' if it came from
+        there.
+        """
         for length in range(len(path), 0, -1):
             if path[:length] in self.options:
                 return self.options[path[:length]]
@@ -67,10 +69,12 @@ def load_recipe(
     base: Path | None = None,
     here: bool = True,
 ) -> Recipe:
-    """The recipe in `path` with `--set step.param=value` and `--input name=path` applied; ConfigError names the line that is wrong.
+    """The recipe in `path` with `--set step.param=value` and `--input name=path` applied;
 
-    Inputs are relative to `base`, or to the recipe's own folder. Without `here` they lie on another machine: they need not
-    exist, and stay as they were written.
+    ConfigError names the line that is wrong.
+
+    Inputs are relative to `base`, or to the recipe's own folder. Without `here` they lie on another machine: they need
+    not exist, and stay as they were written.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -98,7 +102,8 @@ def _parse(text: str, lines: _Lines) -> dict[str, Any]:
         for token in yaml.scan(text):
             if isinstance(token, (yaml.AnchorToken, yaml.AliasToken)):  # aliases of aliases blow a small file up
                 raise ConfigError(
-                    f"{lines.where}, line {token.start_mark.line + 1}: anchors and aliases are not used in recipes; write the value out."
+                    f"{lines.where}, line {token.start_mark.line + 1}: anchors and aliases are not used in recipes;"
+                    " write the value out."
                 )
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
@@ -169,12 +174,14 @@ def _check(tree: dict[str, Any], stem: str, pipeline: Pipeline, lines: _Lines, b
     for item in [*skip, *([tree["to"]] if tree.get("to") is not None else [])]:
         if item not in pipeline.names:
             raise ConfigError(
-                f"{lines.at('skip' if item in skip else 'to')}: there is no step '{item}'.{nearest(str(item), pipeline.names)}"
+                f"{lines.at('skip' if item in skip else 'to')}: there is no step"
+                f" '{item}'.{nearest(str(item), pipeline.names)}"
             )
     for item in skip:
         if pipeline.step(item).hands_on is None:
             raise ConfigError(
-                f"{lines.at('skip')}: {item} can't be skipped, since nothing can stand for its result; give it as `inputs: {{{item}: PATH}}`."
+                f"{lines.at('skip')}: {item} can't be skipped, since nothing can stand for its result; give it as"
+                f" `inputs: {{{item}: PATH}}`."
             )
     inputs = _inputs(tree.get("inputs") or {}, base, pipeline, lines)
     steps = tree.get("steps") or {}
@@ -220,13 +227,14 @@ def _inputs(given: Any, base: Path | None, pipeline: Pipeline, lines: _Lines) ->
             found[name] = value
         else:
             raise ConfigError(
-                f"{lines.at('inputs', name)}: the input '{name}' does not exist at {place.absolute()}; correct the path (it is relative to {base.absolute()})."
+                f"{lines.at('inputs', name)}: the input '{name}' does not exist at {place.absolute()}; correct the path"
+                f" (it is relative to {base.absolute()})."
             )
     return found
 
 
 def _plain(place: Path) -> str:
-    """The absolute path without `..`, by which a container can be given it too: not every folder on the way is there."""
+    """The absolute path without `..`, by which a container can be given it too: it may lack a folder on the way."""
     plain = Path(os.path.normpath(place.absolute()))
     return str(plain if plain.exists() and plain.samefile(place) else place.resolve())
 
@@ -322,7 +330,9 @@ def known_step(pipeline: Pipeline, name: str | None) -> str | None:
 
 
 def absolute(inputs: Sequence[str]) -> list[str]:
-    """`--input NAME=PATH` words; a PATH that is on this machine as the caller sees it, whatever folder the recipe is in."""
+    """`--input NAME=PATH` words; a PATH that is on this machine as the caller sees it, whatever folder the recipe is
+    in.
+    """
     words = []
     for given in inputs:
         name, equals, value = given.partition("=")

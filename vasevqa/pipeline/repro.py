@@ -50,7 +50,10 @@ def started(run: Run, step: str) -> tuple[Run, Event]:
 
 
 def docker_run(stage: Stage, volume: Volume, step: str, event: Event, cluster: Cluster) -> list[str]:
-    """The command's parts, a line each. Values that are secret are left to docker, which takes them from the caller's environment."""
+    """The command's parts, a line each.
+
+    Values that are secret are left to docker, which takes them from the caller's environment.
+    """
     asked = Resources.model_validate(event["resources"])
     image = str(event.get("image") or cluster.image(stage.name))
     arguments = _standalone(
@@ -92,7 +95,8 @@ def docker_run(stage: Stage, volume: Volume, step: str, event: Event, cluster: C
     if asked.gpus and "--device=cpu" not in arguments:
         parts.append(f"--gpus {asked.gpus}")
     parts.append(
-        f"--cpus {min(asked.cpus, cores):g} --memory {quantity_bytes(asked.memory)}b --shm-size {quantity_bytes(asked.shm)}b"
+        f"--cpus {min(asked.cpus, cores):g} --memory {quantity_bytes(asked.memory)}b --shm-size"
+        f" {quantity_bytes(asked.shm)}b"
     )
     parts.append(
         '--read-only --tmpfs /tmp:exec --cap-drop ALL --security-opt no-new-privileges --user "$(id -u):$(id -g)"'

@@ -43,7 +43,8 @@ def once(launch: str, volume: Path, work: Callable[[], int]) -> int:
         ):
             raise
         traceback.print_exc()
-        return BROKEN_DOWN  # a bug, or a volume that is ill: another start goes on, which code 1 would not tell those who follow
+        # a bug, or a volume that is ill: another start goes on, which code 1 would not tell those who follow
+        return BROKEN_DOWN
     if code == CANCELLED:
         files.write_json(
             record, {"exit_code": code, "message": "The run was cancelled; submit it again to go on where it was."}

@@ -121,14 +121,16 @@ def find_run(volume: Volume, name: str | None) -> Run:
     runs = all_runs(volume)
     if not runs:
         raise ConfigError(
-            f"There is no run on the volume {volume.root}; start one with `vasevqa run RECIPE`, or name another --volume."
+            f"There is no run on the volume {volume.root}; start one with `vasevqa run RECIPE`, or name another"
+            " --volume."
         )
     if name is None:
         return runs[-1]
     found = [run for run in runs if run.name == name] or [run for run in runs if run.name.startswith(name)]
     if len(found) != 1:
         raise ConfigError(
-            f"There {'is no run' if not found else 'are several runs'} '{name}'.{nearest(name, [run.name for run in runs[-5:]])}"
+            f"There {'is no run' if not found else 'are several runs'}"
+            f" '{name}'.{nearest(name, [run.name for run in runs[-5:]])}"
         )
     return found[0]
 

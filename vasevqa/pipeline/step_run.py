@@ -73,7 +73,9 @@ class Work:
         return job_prefix(self.name, self.planned.artifact.key)
 
     def restore(self, events: Iterable[Event]) -> None:
-        """Take over what an earlier launcher of this run wrote down: failures counted, resources raised, a job left running."""
+        """Take over what an earlier launcher of this run wrote down: failures counted, resources raised, a job left
+        running.
+        """
         for event in events:
             if event.get("step") != self.name:
                 continue
@@ -112,20 +114,34 @@ class Work:
         )
 
     def late(self, now: float) -> Failure | None:
-        """The deadline that passed, if one did: for a place in the queue, for the stage's first line, for the whole attempt."""
+        """The deadline that passed, if one did: for a place in the queue, for the stage's first line, for the whole
+        attempt.
+        """
         asked = self.resources
         why = f" ({self.note.rstrip('.')})" if self.note else ""
         if not self.placed and now - self.started > asked.queue_deadline:
-            message = f"{self.name} waited longer than its queue_deadline of {asked.queue_deadline} s for a place{why}; ask for less, or raise the deadline."
+            message = (
+                f"{self.name} waited longer than its queue_deadline of {asked.queue_deadline} s for a place{why}; ask"
+                " for less, or raise the deadline."
+            )
             return Failure(Kind.CLUSTER, message, UNAVAILABLE)
         if self.placed and not self.spoke and not self.ran and now - self.placed > asked.start_deadline:
-            message = f"{self.name} had a place and didn't start within its start_deadline of {asked.start_deadline} s{why}; mend that, or raise the deadline."
+            message = (
+                f"{self.name} had a place and didn't start within its start_deadline of {asked.start_deadline} s{why};"
+                " mend that, or raise the deadline."
+            )
             return Failure(Kind.CLUSTER, message, UNAVAILABLE)
         if self.ran and not self.spoke and now - self.ran > asked.start_deadline:
-            message = f"{self.name} printed nothing within its start_deadline of {asked.start_deadline} s; look at its image and volume, or raise the deadline."
+            message = (
+                f"{self.name} printed nothing within its start_deadline of {asked.start_deadline} s; look at its image"
+                " and volume, or raise the deadline."
+            )
             return Failure(Kind.CLUSTER, message, UNAVAILABLE)
         if asked.run_deadline is not None and self.ran and now - self.ran > asked.run_deadline:
-            message = f"{self.name} ran longer than its run_deadline of {asked.run_deadline} s; raise it, the next run goes on from there."
+            message = (
+                f"{self.name} ran longer than its run_deadline of {asked.run_deadline} s; raise it, the next run goes"
+                " on from there."
+            )
             return Failure(Kind.PERMANENT, message, Interrupted.exit_code)
         return None
 
@@ -176,7 +192,9 @@ class Work:
 
 
 def _outside(step: PlannedStep, volume: Path) -> tuple[Path, ...]:
-    """What the step reads outside the volume: inputs, what they are links to, and where a model's files are links to, as in a hub's cache."""
+    """What the step reads outside the volume: inputs, what they are links to, and where a model's files are links to,
+    as in a hub's cache.
+    """
     found: set[Path] = set()
     for name, given in step.inputs.items():
         if given.path is None or given.step is not None:

@@ -1,4 +1,7 @@
-"""What a run held while its steps ran, by its event log: GPUs, cores and memory times the hours of every attempt, failed ones too."""
+"""What a run held while its steps ran, by its event log:
+
+GPUs, cores and memory times the hours of every attempt, failed ones too.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,10 @@ class Cost:
 
 
 def costs(events: Iterable[dict[str, Any]]) -> dict[str, Cost]:
-    """Step -> its cost. Time counts from when an attempt runs: in the queue it holds nothing. A step that was up to date costs nothing."""
+    """Step -> its cost.
+
+    Time counts from when an attempt runs: in the queue it holds nothing. A step that was up to date costs nothing.
+    """
     found: dict[str, Cost] = {}
     asked: dict[str, dict[str, Any]] = {}
     since: dict[str, float] = {}

@@ -1,4 +1,7 @@
-"""One HTML file a run: summary, steps, quality histogram, contact sheets, quarantined files. No network needed to read it."""
+"""One HTML file a run: summary, steps, quality histogram, contact sheets, quarantined files.
+
+No network needed to read it.
+"""
 
 from __future__ import annotations
 

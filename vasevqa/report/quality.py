@@ -122,7 +122,9 @@ def _sheet(title: str, note: str, folder: Path, rows: list[dict[str, Any]]) -> S
 
 
 def contact_sheets(folder: Path, rows: list[dict[str, Any]], threshold: float) -> list[Sheet]:
-    """Accepted (evenly over the scores), borderline (nearest to the threshold) and rejected (lowest first) images of clip-filter."""
+    """Accepted (evenly over the scores), borderline (nearest to the threshold) and rejected (lowest first) images of
+    clip-filter.
+    """
     by_score = sorted(rows, key=lambda row: (float(row["score"]), row["name"]))
     accepted = [row for row in by_score if row["accepted"]][::-1]
     rejected = [row for row in by_score if not row["accepted"]]

@@ -1,4 +1,4 @@
-"""The report's view of the training half: learning and reward curves, what the model answered, what a merge measured."""
+"""The report's view of the training half: curves of loss and reward, what the model answered, what a merge measured."""
 
 from __future__ import annotations
 
@@ -123,7 +123,9 @@ def _question(prompt: str) -> str:
 
 
 def evaluated(artifacts: Mapping[str, Path]) -> dict[str, Any]:
-    """Metrics by model as rows for a table: {"models": [...], "rows": [(metric, [cells])], "missing": [(metric, reason)]}."""
+    """Metrics by model as rows for a table: {"models": [...], "rows": [(metric, [cells])], "missing": [(metric,
+    reason)]}.
+    """
     found = read_json(artifacts["evaluate"] / "evaluation.json") if "evaluate" in artifacts else {}
     models = found.get("models", {})
     tables: dict[str, dict[str, dict[str, Any]]] = {}

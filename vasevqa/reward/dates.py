@@ -1,7 +1,9 @@
-"""Dates of vases as intervals of years: "c. 525-475 BCE", "-500 to -450", "early 5th century BC", "2nd half of 6th c. BC".
+"""Dates of vases as intervals of years: "c. 525-475 BCE", "-500 to -450", "early 5th century BC", "2nd half of 6th c.
 
-Years before the era are negative; the 5th century BC is -500 to -401, the 1st AD 1 to 100, both ends inclusive. A lone year
-means five years around it, "c." ten: catalogues date by generations, not by years.
+BC".
+
+Years before the era are negative; the 5th century BC is -500 to -401, the 1st AD 1 to 100, both ends inclusive. A lone
+year means five years around it, "c." ten: catalogues date by generations, not by years.
 """
 
 from __future__ import annotations
@@ -151,7 +153,10 @@ _READERS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Interval | None
 
 @lru_cache(maxsize=4096)
 def parse_dates(text: str) -> tuple[Interval, ...]:
-    """Every interval of years that `text` names, in no year twice; () if it names none. Without an era, years count as BC."""
+    """Every interval of years that `text` names, in no year twice; () if it names none.
+
+    Without an era, years count as BC.
+    """
     left = _plain(text[:2000])
     found: list[Interval] = []
     for pattern, read in _READERS:

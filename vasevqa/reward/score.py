@@ -1,8 +1,8 @@
 """The reward `external_vase_acc`: how right an answer about a vase is, in [0, 1].
 
-VaseVQA-3D names this reward and never published it; this is the reference here. Per attribute: names with their spellings
-(fabric, technique, shape), dates as intervals (IoU), decoration by what is depicted and by words, attribution and provenance
-by names. Padding, listing, copying and repeating earn little: else GRPO finds them.
+VaseVQA-3D names this reward and never published it; this is the reference here. Per attribute: names with their
+spellings (fabric, technique, shape), dates as intervals (IoU), decoration by what is depicted and by words, attribution
+and provenance by names. Padding, listing, copying and repeating earn little: else GRPO finds them.
 """
 
 from __future__ import annotations
@@ -56,7 +56,10 @@ class Score:
 
 
 def read_answer(response: str, attribute: str | None = None) -> str:
-    """What a response answers: plain text, the inside of <answer> tags, or the value in JSON. Several tags stay several answers."""
+    """What a response answers: plain text, the inside of <answer> tags, or the value in JSON.
+
+    Several tags stay several answers.
+    """
     text = _THINK.sub(" ", response[:MAX_CHARACTERS]).strip()
     tagged = [inner.strip() for inner in _ANSWER.findall(text)]
     if tagged:
@@ -84,7 +87,7 @@ def _json_answer(value: Any, attribute: str | None) -> str:
 
 @lru_cache(maxsize=4096)
 def infer_attribute(truth: str) -> str:
-    """What a truth without a named attribute is about: a date, a known shape, technique or fabric, or else a caption."""
+    """What a truth without a named attribute is about: a date, a known shape, technique or fabric, else a caption."""
     if len(words(truth)) <= 8:
         for name in VOCABULARIES:
             if terms(truth, name):
@@ -95,7 +98,9 @@ def infer_attribute(truth: str) -> str:
 
 
 def score(answer: str, truth: str, attribute: str | None = None, question: str = "") -> Score:
-    """How right `answer` is about `attribute` (inferred from `truth` if it isn't one of ATTRIBUTES), with the parts of the score."""
+    """How right `answer` is about `attribute` (inferred from `truth` if it isn't one of ATTRIBUTES), with the parts of
+    the score.
+    """
     kind = str(attribute or "").strip().lower()
     kind = {"dating": "date", "painter": "attribution", "description": "caption"}.get(kind, kind)
     if kind not in ATTRIBUTES:
@@ -182,7 +187,10 @@ def _decoration(text: str, truth: str) -> tuple[float, str]:
     depicted = jaccard(said, known)
     return (
         0.6 * depicted + 0.4 * lexical,
-        f"depicts {', '.join(said[:4]) or 'nothing known'} against {', '.join(known[:4])}; words overlap by {lexical:.0%}",
+        (
+            f"depicts {', '.join(said[:4]) or 'nothing known'} against {', '.join(known[:4])}; words overlap by"
+            f" {lexical:.0%}"
+        ),
     )
 
 
@@ -245,8 +253,8 @@ def _alternatives(kind: str, text: str, truth: str) -> float:
 def paper_score(answer: str, truth: Mapping[str, str]) -> Score:
     """The paper's combination for a caption against a vase's attributes.
 
-    Weighted mean of the similarities (PAPER_WEIGHTS, over the attributes that `truth` has), one below 0.7 counting 0, minus a
-    penalty for length and repetition, plus a bonus for the caption's word order where `truth` has a caption.
+    Weighted mean of the similarities (PAPER_WEIGHTS, over the attributes that `truth` has), one below 0.7 counting 0,
+    minus a penalty for length and repetition, plus a bonus for the caption's word order where `truth` has a caption.
     """
     text = read_answer(answer)
     known = {("date" if name == "dating" else name): str(value) for name, value in truth.items() if value}
@@ -280,7 +288,9 @@ def _found(name: str, text: str, truth: str) -> float:
 
 
 def vase_format(response: str) -> float:
-    """How well-formed a response is, in [0, 1]: 1 for one short answer as plain text, in one pair of <answer> tags, or in JSON."""
+    """How well-formed a response is, in [0, 1]: 1 for one short answer as plain text, in one pair of <answer> tags, or
+    in JSON.
+    """
     text = _THINK.sub(" ", response).strip()
     said = words(read_answer(text))
     if not said:
@@ -309,7 +319,9 @@ def external_vase_acc(
     attributes: Sequence[str | None] | None = None,
     questions: Sequence[str] | None = None,
 ) -> list[float]:
-    """The reward of each response against its reference; attributes and questions, where they are known, make it sharper."""
+    """The reward of each response against its reference; attributes and questions, where they are known, make it
+    sharper.
+    """
     kinds = attributes or [None] * len(responses)
     asked = questions or [""] * len(responses)
     return [score(*row).value for row in zip(responses, references, kinds, asked, strict=True)]

@@ -1,4 +1,4 @@
-"""The command of one stage: flags made from its parameters, the same on a laptop, in a container and under a launcher."""
+"""The command of one stage: the same on a laptop, in a container and under a launcher."""
 
 from __future__ import annotations
 
@@ -106,7 +106,10 @@ def command(stage: Stage) -> click.Command:
 
 
 def run_stage(stage: Stage, values: Mapping[str, Any]) -> int:
-    """Run `stage` with the command line's values; returns the exit code (errors.py). Prints one sentence for a user's mistake."""
+    """Run `stage` with the command line's values; returns the exit code (errors.py).
+
+    Prints one sentence for a user's mistake.
+    """
     from vasevqa.runtime.progress import make_progress
 
     os.environ.setdefault(
@@ -157,7 +160,8 @@ def _bug(stage: Stage, error: Exception, say: Callable[[str, int, str], int]) ->
     return say(
         "bug",
         1,
-        f"{stage.name} failed unexpectedly ({type(error).__name__}: {error}); this is a bug, please report it with the log.",
+        f"{stage.name} failed unexpectedly ({type(error).__name__}: {error}); this is a bug, please report it with the"
+        " log.",
     )
 
 
@@ -180,7 +184,8 @@ def _paths_as_inputs(stage: Stage, values: Mapping[str, Any]) -> dict[str, Any]:
             moved[f"input__{known.name}"], moved[known.also] = moved[known.also], None
             if not Path(moved[f"input__{known.name}"]).is_file():
                 raise ConfigError(
-                    f"{flag(known.also)} takes {', '.join(choices[:-1])} or the path of a file, and '{moved[f'input__{known.name}']}' is none of them."
+                    f"{flag(known.also)} takes {', '.join(choices[:-1])} or the path of a file, and"
+                    f" '{moved[f'input__{known.name}']}' is none of them."
                 )
     return moved
 
@@ -189,7 +194,8 @@ def _run(stage: Stage, values: Mapping[str, Any], progress: Any) -> None:
     values = _paths_as_inputs(stage, values)
     if values["task__file"] is not None and not values["task__file"].is_file():
         raise ConfigError(
-            f"{values['task__file']} isn't there: the volume here is not the one that the launcher sees; compare claim, claim_path and --volume."
+            f"{values['task__file']} isn't there: the volume here is not the one that the launcher sees; compare claim,"
+            " claim_path and --volume."
         )
     params, options = validate(stage.params, values), validate(stage.options, values)
     paths = {known.name: _input_path(stage, known, values[f"input__{known.name}"]) for known in stage.inputs}
@@ -226,8 +232,8 @@ def _run_task(
     key = artifact_key(stage, params, {name: given["key"] for name, given in task["inputs"].items()})
     if key != task["key"]:
         raise ConfigError(
-            f"This {stage.name} (vasevqa {__version__}, stage version {stage.version}) doesn't make the artifact that was planned; "
-            "use the version that the launcher has."
+            f"This {stage.name} (vasevqa {__version__}, stage version {stage.version}) doesn't make the artifact that"
+            " was planned; use the version that the launcher has."
         )
     artifact = Volume(Path(task["volume"])).artifact(task["step"], key)
     if folder is None or folder.resolve() != artifact.partial.resolve():

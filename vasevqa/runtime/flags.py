@@ -63,7 +63,7 @@ def option(name: str, info: FieldInfo, or_path: bool = False) -> click.Option:
 
 
 def argv(stage: Stage, params: Params, options: Options, inputs: Mapping[str, str], output: str) -> list[str]:
-    """The arguments that repeat this call of a stage: whatever differs from the stage's defaults, never a shell string."""
+    """The arguments that repeat this call of a stage: what differs from the stage's defaults, never a shell string."""
     words: list[str] = []
     for known in stage.inputs:
         if known.name in inputs:

@@ -116,7 +116,10 @@ SUBJECTS = {
 
 @dataclass(frozen=True)
 class Vase:
-    """One invented vase. `begin` and `end` are years BCE; `seed` decides what chance leaves open (shades of clay, small strokes)."""
+    """One invented vase.
+
+    `begin` and `end` are years BCE; `seed` decides what chance leaves open (shades of clay, small strokes).
+    """
 
     id: str
     ware: Ware
@@ -151,7 +154,10 @@ class Vase:
             "date_end": -self.end,
             "attribution": self.painter,
             "decoration": decoration,
-            "caption": f"{article} {fabric} {self.technique} {self.shape} from {self.provenance}, {date}, attributed to {self.painter}, showing {decoration}.",
+            "caption": (
+                f"{article} {fabric} {self.technique} {self.shape} from {self.provenance}, {date}, attributed to"
+                f" {self.painter}, showing {decoration}."
+            ),
         }
 
 

@@ -1,4 +1,5 @@
-"""What befalls vases and their photographs: sherds, cracks with missing pieces, and line drawings in place of photographs.
+"""What befalls vases and their photographs: sherds, cracks with missing pieces, and line drawings in place of
+photographs.
 
 Every function takes colours (n, n, 3) in 0..255 and coverage (n, n) in 0..1.
 """
@@ -69,7 +70,10 @@ def cracked(color: np.ndarray, cover: np.ndarray, rng: random.Random) -> tuple[n
 
 
 def drawing(color: np.ndarray, cover: np.ndarray, rng: random.Random) -> np.ndarray:
-    """Ink lines on paper, as in excavation reports; sometimes white lines on a dark sheet. Returns the whole picture (n, n, 3)."""
+    """Ink lines on paper, as in excavation reports; sometimes white lines on a dark sheet.
+
+    Returns the whole picture (n, n, 3).
+    """
     paper = np.array(
         rng.choice(((238, 232, 216), (190, 180, 160), (120, 112, 100), (34, 36, 40), (52, 66, 98))), dtype=np.float32
     )

@@ -1,4 +1,6 @@
-"""A small labelled world of vases on disk: photographs to curate, labelled ones to learn from, annotations and the truth."""
+"""A small labelled world of vases on disk: photographs to curate, labelled ones to learn from, annotations and the
+truth.
+"""
 
 from __future__ import annotations
 
@@ -52,9 +54,9 @@ class Job:
 def draw_sample(folder: Path, settings: Settings, on_progress: OnProgress | None = None) -> bool:
     """Draw photos/, quality/0, quality/1, annotations.json and truth.json into `folder`; False if that was done before.
 
-    `sample.json` is written last and says that everything is there; what an interrupted call leaves is in `.drawing/` and is
-    drawn again. A sample with the same settings by an older version of the drawing is replaced, other files stay.
-    ConfigError if the folder holds a sample with other settings, or anything else.
+    `sample.json` is written last and says that everything is there; what an interrupted call leaves is in `.drawing/`
+    and is drawn again. A sample with the same settings by an older version of the drawing is replaced, other files
+    stay. ConfigError if the folder holds a sample with other settings, or anything else.
     """
     wanted = {"version": VERSION, **asdict(settings)}
     marker, staging = folder / MARKER, folder / STAGING
@@ -93,7 +95,8 @@ def _check(folder: Path, wanted: dict[str, Any]) -> None:
     for name, value in wanted.items():
         if found and name != "version" and found.get(name) != value:
             raise ConfigError(
-                f"{folder} holds a sample with {name} = {found.get(name)}, not {value}; remove it, or choose another folder."
+                f"{folder} holds a sample with {name} = {found.get(name)}, not {value}; remove it, or choose another"
+                " folder."
             )
     if found or (folder / STAGING).is_dir() or not folder.is_dir():
         return
@@ -190,7 +193,10 @@ def _file_name(vase: Vase, view: int) -> str:
 
 
 def _broken_files(staging: Path, first: Job) -> list[str]:
-    """What real folders hold as well: half a photograph, an empty file, a text called .jpg. Reports must list them with their reasons."""
+    """What real folders hold as well: half a photograph, an empty file, a text called .jpg.
+
+    Reports must list them with their reasons.
+    """
     whole = (staging / first.name).read_bytes()
     broken = {
         "truncated.jpg": whole[: len(whole) // 2],

@@ -1,4 +1,4 @@
-"""Figures in silhouette, in units of their own height: x to the right from the middle, y down from the top of the head."""
+"""Figures in silhouette, in units of their own height: x right from the middle, y down from the top of the head."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Points = Sequence[tuple[float, float]]
 class Pen:
     """Draws a figure of `height` pixels whose head touches `top`, around the column `x`.
 
-    `stretch` is how many columns make the length of one row once the picture is wrapped around the vase; `ink` fills, and
-    `line` is the painter's incision (or relief line) inside the figure. `facing` is 1 to the right, -1 to the left.
+    `stretch` is how many columns make the length of one row once the picture is wrapped around the vase; `ink` fills,
+    and `line` is the painter's incision (or relief line) inside the figure. `facing` is 1 to the right, -1 to the left.
     """
 
     draw: ImageDraw.ImageDraw

@@ -32,7 +32,9 @@ class Palette:
 
 @lru_cache(maxsize=4)  # the views of one vase come one after another
 def paint(vase: Vase) -> tuple[np.ndarray, Palette]:
-    """The surface as (HEIGHT, WIDTH, 3) float32 in 0..255, row 0 at the rim and the middle column at the front; and its palette."""
+    """The surface as (HEIGHT, WIDTH, 3) float32 in 0..255, row 0 at the rim and the middle column at the front; and its
+    palette.
+    """
     palette, shape = _palette(vase), SHAPES[vase.shape]
     image = Image.new("RGB", (WIDTH, HEIGHT), palette.clay if vase.technique == "geometric" else palette.gloss)
     draw = ImageDraw.Draw(image)

@@ -20,7 +20,9 @@ OVERSAMPLING = 1.4  # drawn larger and reduced, so that edges and ornaments are 
 
 @dataclass(frozen=True)
 class Shot:
-    """How one photograph is taken: the camera's azimuth in degrees, None or one of DAMAGE, a seed for what chance decides, pixels."""
+    """How one photograph is taken: the camera's azimuth in degrees, None or one of DAMAGE, a seed for what chance
+    decides, pixels.
+    """
 
     azimuth: float
     damage: str | None
@@ -95,7 +97,9 @@ def _view(vase: Vase, shot: Shot, canvas: int, rng: random.Random) -> View:
 
 
 def _background(size: int, rng: random.Random, noise: np.random.Generator) -> np.ndarray:
-    """As museums do, for both classes alike: black velvet, grey sweeps, white or coloured paper, sometimes a table's edge."""
+    """As museums do, for both classes alike: black velvet, grey sweeps, white or coloured paper, sometimes a table's
+    edge.
+    """
     level = rng.choices((rng.uniform(8, 30), rng.uniform(70, 150), rng.uniform(190, 240)), (0.3, 0.4, 0.3))[0]
     tint = np.array([rng.uniform(0.88, 1.08), rng.uniform(0.95, 1.05), rng.uniform(0.9, 1.12)], dtype=np.float32)
     fall = np.linspace(1 - rng.uniform(0, 0.25), 1 + rng.uniform(0, 0.25), size, dtype=np.float32)

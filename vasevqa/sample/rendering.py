@@ -1,4 +1,6 @@
-"""A painted vase as a camera sees it: a surface of revolution under one lamp, by parallel projection from slightly above."""
+"""A painted vase as a camera sees it: a surface of revolution under one lamp, by parallel projection from slightly
+above.
+"""
 
 from __future__ import annotations
 
@@ -90,8 +92,9 @@ def _body(shape: Shape, surface: np.ndarray, palette: Palette, view: View) -> tu
 def _heights(shape: Shape, view: View, columns: np.ndarray, rows: np.ndarray, tall: float) -> np.ndarray:
     """Which height of the vase (0..1) each pixel shows: (rows, columns).
 
-    In one column the front of the surface projects to rows y(h) = h tall - sqrt(r(h)^2 - x^2) sin(elevation). Seen from above a
-    higher point hides a lower one, so the visible part is where y is below all that follows; that part is monotone and is inverted.
+    In one column the front of the surface projects to rows y(h) = h tall - sqrt(r(h)^2 - x^2) sin(elevation). Seen from
+    above a higher point hides a lower one, so the visible part is where y is below all that follows; that part is
+    monotone and is inverted.
     """
     sine = math.sin(math.radians(view.elevation))
     radii = shape.radius(_HEIGHTS) * view.radius

@@ -26,7 +26,10 @@ class Handle:
 
 @dataclass(frozen=True)
 class Shape:
-    """A profile from foot (0) to rim (1): pairs (height, radius) with the greatest radius 1; `aspect` is height over greatest width."""
+    """A profile from foot (0) to rim (1): pairs (height, radius) with the greatest radius 1;
+
+    `aspect` is height over greatest width.
+    """
 
     profile: tuple[tuple[float, float], ...]
     aspect: float

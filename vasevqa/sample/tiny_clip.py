@@ -1,4 +1,5 @@
-"""A tiny CLIP that knows drawn vases: a small ResNet and a small text tower in open_clip's format, trained in about two minutes.
+"""A tiny CLIP that knows drawn vases: a small ResNet and a small text tower in open_clip's format, trained in about two
+minutes.
 
 The loss is CLIP's (Radford et al., 2021) with soft targets: captions that say the same of a picture share the credit.
 """
@@ -47,10 +48,12 @@ Known = tuple[Vase, str | None]  # what a picture shows: a vase, and its damage 
 def train_tiny_clip(
     folder: Path, seed: int = 0, images: int = 2400, steps: int = 500, on_progress: OnProgress | None = None
 ) -> bool:
-    """Draw `images` vases, train, and write open_clip_config.json and open_clip_model.safetensors; False if that was done before.
+    """Draw `images` vases, train, and write open_clip_config.json and open_clip_model.safetensors;
 
-    The same seed gives the same model on one kind of CPU. The folder appears only when it is complete (an interrupted training
-    begins anew); a model by other settings in it is replaced. ConfigError if the folder holds anything else.
+    False if that was done before.
+
+    The same seed gives the same model on one kind of CPU. The folder appears only when it is complete (an interrupted
+    training begins anew); a model by other settings in it is replaced. ConfigError if the folder holds anything else.
     """
     wanted = {"version": VERSION, "seed": seed, "images": images, "steps": steps}
     marker = folder / "tiny_clip.json"
@@ -177,7 +180,9 @@ def _picture(vase: Vase, shot: Shot) -> Tensor:
 
 
 def _likeness(known: list[Known]) -> Tensor:
-    """How much one picture's caption fits another picture: the kind of damage above all, then shape and technique; (N, N)."""
+    """How much one picture's caption fits another picture: the kind of damage above all, then shape and technique; (N,
+    N).
+    """
 
     def same(values: list[str | None]) -> Tensor:
         number = {value: index for index, value in enumerate(dict.fromkeys(values))}

@@ -1,7 +1,9 @@
-"""A tiny Qwen2.5-VL: the real architecture with random weights and a tokenizer of our own, so that a training runs on a CPU in seconds.
+"""A tiny Qwen2.5-VL: the real architecture with random weights and a tokenizer of our own, so that a training runs on a
+CPU in seconds.
 
-Qwen's special tokens stand at their real ids and the vocabulary has its real size (ms-swift's template knows the ids by heart);
-the ordinary tokens in between are byte pairs learnt from sentences about invented vases. Nothing is fetched from anywhere.
+Qwen's special tokens stand at their real ids and the vocabulary has its real size (ms-swift's template knows the ids by
+heart); the ordinary tokens in between are byte pairs learnt from sentences about invented vases. Nothing is fetched
+from anywhere.
 """
 
 from __future__ import annotations
@@ -27,25 +29,22 @@ VOCABULARY = 151936
 MERGED_TOKENS = 1536  # ordinary tokens: the 256 bytes and their commonest pairs
 FIRST_SPECIAL = 151643
 SPECIAL = (
-    "<|endoftext|> <|im_start|> <|im_end|> <|object_ref_start|> <|object_ref_end|> <|box_start|> <|box_end|> <|quad_start|> <|quad_end|> <|vision_start|> "
-    "<|vision_end|> <|vision_pad|> <|image_pad|> <|video_pad|> <tool_call> </tool_call> <|fim_prefix|> <|fim_middle|> <|fim_suffix|> <|fim_pad|> <|repo_name|> "
-    "<|file_sep|>"
+    "<|endoftext|> <|im_start|> <|im_end|> <|object_ref_start|> <|object_ref_end|> <|box_start|> <|box_end|>"
+    " <|quad_start|> <|quad_end|> <|vision_start|> <|vision_end|> <|vision_pad|> <|image_pad|> <|video_pad|>"
+    " <tool_call> </tool_call> <|fim_prefix|> <|fim_middle|> <|fim_suffix|> <|fim_pad|> <|repo_name|> <|file_sep|>"
 )
 QUESTIONS = (
-    "What is the fabric of this vase? Which technique was used? What shape is it? Where was it found? When was it made? Who painted it? "
-    "Describe the decoration. Answer in one sentence. <answer> </answer> {'fabric': 'Attic', 'date': -450} You are a helpful assistant."
+    "What is the fabric of this vase? Which technique was used? What shape is it? Where was it found? When was it made?"
+    " Who painted it? Describe the decoration. Answer in one sentence. <answer> </answer> {'fabric': 'Attic', 'date':"
+    " -450} You are a helpful assistant."
 )
 CHAT_TEMPLATE = (
-    "{% for message in messages %}"
-    "{% if loop.first and message['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
-    "<|im_start|>{{ message['role'] }}\n"
-    "{% if message['content'] is string %}{{ message['content'] }}"
-    "{% else %}{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
-    "{% elif part['type'] == 'video' %}<|vision_start|><|video_pad|><|vision_end|>"
-    "{% elif 'text' in part %}{{ part['text'] }}{% endif %}"
-    "{% endfor %}{% endif %}<|im_end|>\n"
-    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}<|im_start|>system\nYou are a"
+    " helpful assistant.<|im_end|>\n{% endif %}<|im_start|>{{ message['role'] }}\n{% if message['content'] is string"
+    " %}{{ message['content'] }}{% else %}{% for part in message['content'] %}{% if part['type'] == 'image'"
+    " %}<|vision_start|><|image_pad|><|vision_end|>{% elif part['type'] == 'video'"
+    " %}<|vision_start|><|video_pad|><|vision_end|>{% elif 'text' in part %}{{ part['text'] }}{% endif %}{% endfor %}{%"
+    " endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 EMBEDDING_STD = 0.35
 HIDDEN, LAYERS, HEADS = 64, 2, 4
@@ -137,13 +136,14 @@ def _model(seed: int) -> Any:
         torch.manual_seed(seed)
         model = Qwen2_5_VLForConditionalGeneration(config).float()
         with torch.no_grad():
-            # With the usual 0.02 so narrow layers would hand their input on as it is, and an adapter would have nothing to turn.
+            # With the usual 0.02 so narrow layers would hand their input on as it is, and an adapter would have nothing
+            # to turn.
             for name, weight in model.named_parameters():
                 if weight.ndim == 2 and name.endswith(".weight") and "embed" not in name and "lm_head" not in name:
                     weight.normal_(std=weight.shape[1] ** -0.5)
             embedding = model.get_input_embeddings().weight
-            # Large enough that logits can tell tokens apart: with the usual 0.02 and so few dimensions they hardly could. Ids
-            # that the tokenizer never makes get no weight, so that they stay out of the way.
+            # Large enough that logits can tell tokens apart: with the usual 0.02 and so few dimensions they hardly
+            # could. Ids that the tokenizer never makes get no weight, so that they stay out of the way.
             embedding.zero_()
             embedding[:MERGED_TOKENS].normal_(std=EMBEDDING_STD)
             embedding[FIRST_SPECIAL : FIRST_SPECIAL + len(SPECIAL.split())].normal_(std=EMBEDDING_STD)

@@ -35,7 +35,9 @@ class Params(spec.Params):
     )
     name_pattern: str | None = Field(
         None,
-        description="regular expression for a file's stem with the groups vase and view; unset: <UUID>_<view>_ac<number>",
+        description=(
+            "regular expression for a file's stem with the groups vase and view; unset: <UUID>_<view>_ac<number>"
+        ),
     )
 
 
@@ -44,7 +46,9 @@ class Options(spec.Options):
 
     image_root: str | None = Field(
         None,
-        description="folder above the output that the rows' image paths are relative to; unset: the volume, or the output",
+        description=(
+            "folder above the output that the rows' image paths are relative to; unset: the volume, or the output"
+        ),
     )
     workers: int = Field(0, ge=0, description="threads that read pictures; 0: as many as cores")
 

@@ -128,14 +128,16 @@ def run(
     names = [item.name for item in found if item.name not in unreadable]
     if not names:
         raise DataError(
-            f"None of the {len(found)} images in {inputs['images']} can be read (first: {loader.quarantined[0].reason}); check the files."
+            f"None of the {len(found)} images in {inputs['images']} can be read (first:"
+            f" {loader.quarantined[0].reason}); check the files."
         )
     probabilities = {name: journal.rows[name][1] for name in names}
     _write(probabilities, images.quarantine_rows(loader.quarantined), earlier, params, classifier, output)
     high = sum(_label(value, params) for value in probabilities.values())
     progress.speed({"decode": loader.seconds["wait"], **seconds}, len(todo))
     progress.summary(
-        f"{high} of {len(names)} images are of high quality (probability >= {params.confidence_threshold:g}), {len(unreadable)} unreadable",
+        f"{high} of {len(names)} images are of high quality (probability >= {params.confidence_threshold:g}),"
+        f" {len(unreadable)} unreadable",
         images=len(names),
         high=high,
         low=len(names) - high,

@@ -38,7 +38,9 @@ class Params(spec.Params):
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
-        description="auto is bf16 where the hardware computes in it; scores then differ in the third digit between machines",
+        description=(
+            "auto is bf16 where the hardware computes in it; scores then differ in the third digit between machines"
+        ),
     )
 
 
@@ -125,7 +127,8 @@ def run(
         if output is not None:
             output.write_json("analysis.json", report)
         progress.summary(
-            f"{len(values)} images analysed; recommended threshold {threshold:.4f} keeps {(values >= threshold).mean():.0%}",
+            f"{len(values)} images analysed; recommended threshold {threshold:.4f} keeps"
+            f" {(values >= threshold).mean():.0%}",
             **figures,
         )
         return
@@ -136,7 +139,8 @@ def run(
     accepted = sum(row["accepted"] for row in rows)
     progress.speed({**result.model["seconds"], "disk": seconds}, len(rows))
     progress.summary(
-        f"accepted {accepted} of {len(rows)} images at threshold {threshold:.4f} ({origin}), {len(result.quarantined)} unreadable",
+        f"accepted {accepted} of {len(rows)} images at threshold {threshold:.4f} ({origin}), {len(result.quarantined)}"
+        " unreadable",
         **figures,
         accepted=accepted,
         rejected=len(rows) - accepted,
@@ -193,7 +197,8 @@ def _embed(
     names = [item.name for item in found if item.name not in unreadable]
     if not names:
         raise DataError(
-            f"None of the {len(found)} images in {inputs['images']} can be read (first: {loader.quarantined[0].reason}); check the files."
+            f"None of the {len(found)} images in {inputs['images']} can be read (first:"
+            f" {loader.quarantined[0].reason}); check the files."
         )
     scores = scoring.score(
         embedded.gather(names), model.encode_texts(list(prompts.high)), model.encode_texts(list(prompts.low))

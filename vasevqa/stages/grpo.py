@@ -25,7 +25,10 @@ class Params(TrainingParams):
     batch_size: int = Field(
         1,
         ge=1,
-        description="answers a forward pass; times gradient_accumulation_steps it is the global batch, whatever the number of GPUs",
+        description=(
+            "answers a forward pass; times gradient_accumulation_steps it is the global batch, whatever the number of"
+            " GPUs"
+        ),
     )
     num_generations: int = Field(4, ge=2, description="answers to each question, which are compared with one another")
     temperature: float = Field(1.0, gt=0, description="how freely answers are sampled")
@@ -47,7 +50,8 @@ class Params(TrainingParams):
         batch = int(info.data.get("batch_size") or 1) * int(info.data.get("gradient_accumulation_steps") or 1)
         if batch % value:
             raise refused(
-                f"the global batch of {batch} answers (batch_size x gradient_accumulation_steps) must hold whole groups of num_generations"
+                f"the global batch of {batch} answers (batch_size x gradient_accumulation_steps) must hold whole groups"
+                " of num_generations"
             )
         return value
 

@@ -21,7 +21,9 @@ class Params(spec.Params):
 
     name_pattern: str | None = Field(
         None,
-        description="regular expression for a file's stem with the groups vase and view; unset: <UUID>_<view>_ac<number>",
+        description=(
+            "regular expression for a file's stem with the groups vase and view; unset: <UUID>_<view>_ac<number>"
+        ),
     )
     exact_decode: bool = Field(False, description="where images must be scored here: decode JPEGs in full")
     precision: Literal["auto", "fp32", "bf16"] = Field(
@@ -139,7 +141,8 @@ def run(
     progress.speed({**seconds, "disk": time.perf_counter() - began}, len(scored))
     count = sum(len(group) for group in views.values())
     progress.summary(
-        f"best views of {len(views)} vases out of {count} images; {len(lost)} vases lost all their views earlier, {len(unmatched)} names match no pattern",
+        f"best views of {len(views)} vases out of {count} images; {len(lost)} vases lost all their views earlier,"
+        f" {len(unmatched)} names match no pattern",
         vases=len(views),
         images=count,
         lost=len(lost),
@@ -153,7 +156,9 @@ Scored = list[tuple[str, Path, float]]
 def _similarities(
     images: Path, report: dict[str, Any], call: tuple[Params, Options, Mapping[str, Path]], progress: spec.Progress
 ) -> tuple[Scored, list[dict[str, str]], dict[str, float], bool]:
-    """(name, path, similarity to the high prompts) of every image: from clip-filter's report where it has them, else computed."""
+    """(name, path, similarity to the high prompts) of every image: from clip-filter's report where it has them, else
+    computed.
+    """
     from vasevqa.curation.images import find_images, quarantine_rows
 
     found = list(find_images(images))
@@ -185,7 +190,8 @@ def _similarities(
     )
     if known and report.get("model", {}).get("digest") != model.digest:
         raise ConfigError(
-            f"clip-filter scored {images} with another CLIP model than {inputs['clip_model']}; use the same one, or a folder of images without its report."
+            f"clip-filter scored {images} with another CLIP model than {inputs['clip_model']}; use the same one, or a"
+            " folder of images without its report."
         )
     high, low = model.encode_texts(list(prompts.high)), model.encode_texts(list(prompts.low))
     loader = Loader(

@@ -36,7 +36,9 @@ class Params(spec.Params):
     augment: bool = Field(True, description="flip, rotate, crop and jitter colours in training")
     name_pattern: str | None = Field(
         None,
-        description="regular expression for a file's stem with the groups vase and view; unset: <UUID>_<view>_ac<number>",
+        description=(
+            "regular expression for a file's stem with the groups vase and view; unset: <UUID>_<view>_ac<number>"
+        ),
     )
     seed: int = Field(0, description="split, order, augmentation and initial weights")
 
@@ -141,7 +143,8 @@ def run(
     progress.speed({**data.seconds, "model": seconds}, len(data.names))
     auc = "not defined (one class)" if metrics["roc_auc"] is None else f"{metrics['roc_auc']:.3f}"
     progress.summary(
-        f"accuracy {metrics['accuracy']:.3f}, ROC-AUC {auc} on {len(test_labels)} test images; best epoch {trainer.best['epoch'] + 1} of {len(trainer.history)}",
+        f"accuracy {metrics['accuracy']:.3f}, ROC-AUC {auc} on {len(test_labels)} test images; best epoch"
+        f" {trainer.best['epoch'] + 1} of {len(trainer.history)}",
         accuracy=metrics["accuracy"],
         roc_auc=metrics["roc_auc"],
         epochs=len(trainer.history),

@@ -125,7 +125,9 @@ def _best_logged(state: dict[str, Any]) -> str | None:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of logging.jsonl as rows with `step` and `max_steps`; a step that was repeated after a resume counts once, as it went last."""
+    """The lines of logging.jsonl as rows with `step` and `max_steps`; a step that was repeated after a resume counts
+    once, as it went last.
+    """
     rows: dict[tuple[int, bool], dict[str, Any]] = {}
     if not path.is_file():
         return []

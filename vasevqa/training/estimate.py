@@ -15,10 +15,11 @@ _BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 def gpu_bytes(kind: str, model: Model, settings: Mapping[str, Any], batch: int, checkpointing: bool) -> int:
     """An estimate of one GPU's peak memory in bytes, without sharing between GPUs.
 
-    Weights, gradients and Adam's two moments (of the adapter, or of all parameters), the activations that are kept (with
-    checkpointing one hidden state a layer, and one layer in full), the logits and their gradient in float32, and 1.5 GB
-    for CUDA itself; after Rajbhandari et al., "ZeRO", 2020, section 3, and Korthikanti et al., "Reducing Activation
-    Recomputation", 2022, section 4. GRPO keeps logits of the answer only, but a cache of keys and values while it generates.
+    Weights, gradients and Adam's two moments (of the adapter, or of all parameters), the activations that are kept
+    (with checkpointing one hidden state a layer, and one layer in full), the logits and their gradient in float32, and
+    1.5 GB for CUDA itself; after Rajbhandari et al., "ZeRO", 2020, section 3, and Korthikanti et al., "Reducing
+    Activation Recomputation", 2022, section 4. GRPO keeps logits of the answer only, but a cache of keys and values
+    while it generates.
     """
     unit = _BYTES[settings["torch_dtype"]]
     trained = model.adapter_per_rank * settings["lora_rank"] if settings["tuner_type"] == "lora" else model.parameters

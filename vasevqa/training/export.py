@@ -1,4 +1,4 @@
-"""to-megatron: a Hugging Face model as a Megatron checkpoint, or back, with the precision of the conversion as a gate."""
+"""to-megatron: a Hugging Face model as a Megatron checkpoint, or back, with the conversion's precision as a gate."""
 
 from __future__ import annotations
 
@@ -35,12 +35,14 @@ def check_machine() -> None:
 
     if not torch.cuda.is_available():
         raise DeviceError(
-            "Converting to Megatron needs CUDA and this machine has none; run it on a GPU node, or skip the step (skip: [to-megatron])."
+            "Converting to Megatron needs CUDA and this machine has none; run it on a GPU node, or skip the step (skip:"
+            " [to-megatron])."
         )
     for package in PACKAGES:
         if importlib.util.find_spec(package) is None:
             raise ConfigError(
-                f"Converting to Megatron needs the package {package}, which is not installed; use the to-megatron image, or install it."
+                f"Converting to Megatron needs the package {package}, which is not installed; use the to-megatron"
+                " image, or install it."
             )
 
 
@@ -51,7 +53,10 @@ def convert(
     output: Output,
     progress: Progress,
 ) -> None:
-    """Write the converted model and conversion_report.json to `output`. GateError if the two forms answer differently."""
+    """Write the converted model and conversion_report.json to `output`.
+
+    GateError if the two forms answer differently.
+    """
     check_machine()
     began = time.monotonic()
     model = models.local_model(inputs["model"], options["hub"])
@@ -59,7 +64,8 @@ def convert(
     back = "mcore" in inputs
     if back and not (inputs["mcore"] / "latest_checkpointed_iteration.txt").is_file():
         raise DataError(
-            f"{inputs['mcore']} is no Megatron checkpoint: latest_checkpointed_iteration.txt is missing; give the folder that to-megatron wrote."
+            f"{inputs['mcore']} is no Megatron checkpoint: latest_checkpointed_iteration.txt is missing; give the"
+            " folder that to-megatron wrote."
         )
     progress.start("to Hugging Face" if back else "to Megatron", None, "models")
     work = output.root / WORK
@@ -72,14 +78,22 @@ def convert(
             not figures["tensors_missing"] and not figures["tensors_of_another_shape"],
             f"{figures['tensors_identical']} of {figures['tensors']} tensors as in {model.name}",
         )
-        complaint = f"The converted model is not of {model}'s kind: {figures['tensors_missing']} tensors are missing, {figures['tensors_of_another_shape']} have another shape; give the model that was converted."
+        complaint = (
+            f"The converted model is not of {model}'s kind: {figures['tensors_missing']} tensors are missing,"
+            f" {figures['tensors_of_another_shape']} have another shape; give the model that was converted."
+        )
     else:
         mean = figures.get("mean_difference_of_answer", figures.get("mean_difference", math.nan))
         agreement = figures.get("agreement", math.nan)
-        # Over a large vocabulary a mean hides a lot: the first choices must agree as well. Neither comparison holds for NaN.
+        # Over a large vocabulary a mean hides a lot: the first choices must agree as well. Neither comparison holds for
+        # NaN.
         passed = bool(mean <= params["tolerance"] and agreement >= params["agreement"])
         told = f"logits differ by {mean:.2g} on average, by at most {figures.get('max_difference', math.nan):.2g}"
-        complaint = f"The converted model answers differently: its logits differ by {mean:.3g} on average (at most {params['tolerance']:g}) and {agreement:.1%} of first choices agree (at least {params['agreement']:.0%}); don't use it, and report the versions in {REPORT}."
+        complaint = (
+            f"The converted model answers differently: its logits differ by {mean:.3g} on average (at most"
+            f" {params['tolerance']:g}) and {agreement:.1%} of first choices agree (at least"
+            f" {params['agreement']:.0%}); don't use it, and report the versions in {REPORT}."
+        )
     report = {
         **figures,
         "passed": passed,

@@ -40,7 +40,10 @@ def merge(
     output: Output,
     progress: Progress,
 ) -> None:
-    """Write a whole model folder and merge_report.json to `output`. GateError over tolerance, with the figures kept in the partial output."""
+    """Write a whole model folder and merge_report.json to `output`.
+
+    GateError over tolerance, with the figures kept in the partial output.
+    """
     began = time.monotonic()
     chosen = checkpoints.choose(inputs["adapters"], params["checkpoint"])
     if not (chosen / checkpoints.ADAPTER).is_file():
@@ -78,7 +81,8 @@ def merge(
             else f"{figures['agreement']:.1%} agree (at least {params['agreement']:.0%})"
         )
         raise GateError(
-            f"The merged model doesn't say what base and adapter say: {measured}; is {base} the model that {chosen.name} was trained on?"
+            f"The merged model doesn't say what base and adapter say: {measured}; is {base} the model that"
+            f" {chosen.name} was trained on?"
         )
     (merged / "args.json").unlink(missing_ok=True)  # it names paths of this machine, and ms-swift would go by them
     checkpoints.share(merged, (output.root / REPORT).stat().st_mode & 0o777)
@@ -88,7 +92,8 @@ def merge(
     merged.rmdir()
     progress.speed({"merge and compare": time.monotonic() - began}, 1, "models")
     progress.summary(
-        f"merged {chosen.name}: {figures['agreement']:.1%} of first choices agree, logits differ by at most {figures['max_difference']:.2g}",
+        f"merged {chosen.name}: {figures['agreement']:.1%} of first choices agree, logits differ by at most"
+        f" {figures['max_difference']:.2g}",
         **report,
     )
 

@@ -43,7 +43,10 @@ class TrainingParams(spec.Params):
     batch_size: int = Field(
         1,
         ge=1,
-        description="rows a forward pass; times gradient_accumulation_steps it is the global batch, which the step's GPUs share whatever their number",
+        description=(
+            "rows a forward pass; times gradient_accumulation_steps it is the global batch, which the step's GPUs share"
+            " whatever their number"
+        ),
     )
     gradient_accumulation_steps: int = Field(16, ge=1, description="forward passes an optimizer step")
     learning_rate: float | None = Field(
@@ -68,7 +71,10 @@ class TrainingParams(spec.Params):
     seed: int = Field(42, ge=0, description="order of the rows, dropout, initial adapter, sampling")
     extra_args: dict[str, Any] = Field(
         default_factory=dict,
-        description="further arguments of ms-swift as a mapping, such as {weight_decay: 0.01}, or a list, such as [--weight_decay, 0.01]",
+        description=(
+            "further arguments of ms-swift as a mapping, such as {weight_decay: 0.01}, or a list, such as"
+            " [--weight_decay, 0.01]"
+        ),
     )
 
     @field_validator("extra_args", mode="before")

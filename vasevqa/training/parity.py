@@ -1,4 +1,6 @@
-"""Do base with adapter and merged model say the same? Logits on fixed prompts with an image, one model in memory at a time."""
+"""Do base with adapter and merged model say the same? Logits on fixed prompts with an image, one model in memory at a
+time.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +84,7 @@ def logits(
 
 
 def compare(before: list[Tensor], after: list[Tensor]) -> dict[str, float | int]:
-    """Greatest and mean absolute difference of the logits, and the part of the tokens whose first choice is the same."""
+    """Greatest and mean absolute difference of the logits, and the part of tokens whose first choice is the same."""
     differences = [(one - other).abs() for one, other in zip(before, after, strict=True)]
     same = [(one.argmax(-1) == other.argmax(-1)) for one, other in zip(before, after, strict=True)]
     return {

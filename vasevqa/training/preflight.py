@@ -1,4 +1,4 @@
-"""What can be known before minutes of loading: is the model whole, is the dataset readable, do memory and disk suffice."""
+"""What can be known before minutes of loading: are model and dataset whole, do memory and disk suffice."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ def check_disk(folder: Path, model: Model, settings: Mapping[str, Any]) -> None:
     need, free = checkpoint_bytes(model, settings) * (settings["save_total_limit"] + 1), free_below(folder)
     if free < need:
         raise StorageError(
-            f"The disk of {folder} has {free / GB:.1f} GB free and {settings['save_total_limit']} checkpoints need {need / GB:.1f} GB; "
-            "free some space or lower save_total_limit."
+            f"The disk of {folder} has {free / GB:.1f} GB free and {settings['save_total_limit']} checkpoints need"
+            f" {need / GB:.1f} GB; free some space or lower save_total_limit."
         )

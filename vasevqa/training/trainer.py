@@ -1,4 +1,6 @@
-"""One training as a stage runs it: preflight, a child process that can be killed and resumed, its curve as events, the OOM ladder."""
+"""One training as a stage runs it: preflight, a child process that can be killed and resumed, its curve as events, the
+OOM ladder.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,8 @@ _ERRORS: dict[int, type[VaseError]] = {
 def rungs(batch: int, accumulation: int, processes: int, checkpointing: bool) -> list[Rung]:
     """What is tried in turn when the GPU's memory runs out: the same rows an optimizer step, fewer at once.
 
-    `batch` x `accumulation` is the global batch; each of `processes` GPUs takes its share. ConfigError if it can't be shared.
+    `batch` x `accumulation` is the global batch; each of `processes` GPUs takes its share. ConfigError if it can't be
+    shared.
     """
     if accumulation % processes == 0:
         accumulation //= processes
@@ -56,7 +59,8 @@ def rungs(batch: int, accumulation: int, processes: int, checkpointing: bool) ->
         batch, accumulation = 1, batch * accumulation // processes
     else:
         raise ConfigError(
-            f"{processes} GPUs can't share a global batch of {batch} x {accumulation} rows; change gradient_accumulation_steps."
+            f"{processes} GPUs can't share a global batch of {batch} x {accumulation} rows; change"
+            " gradient_accumulation_steps."
         )
     ladder = [Rung(batch, accumulation, checkpointing)]
     if not checkpointing:
@@ -100,7 +104,8 @@ class Training:
 
         if self.settings["torch_dtype"] != "float32" and resolve_device(self.settings["device"]).type == "cpu":
             raise ConfigError(
-                "Without a GPU ms-swift trains in float32 only; set torch_dtype to float32, or run where CUDA finds a GPU."
+                "Without a GPU ms-swift trains in float32 only; set torch_dtype to float32, or run where CUDA finds a"
+                " GPU."
             )
         shape = models.check_model(self.model)
         dataset = self.inputs["dataset"]
@@ -121,7 +126,9 @@ class Training:
         return counts
 
     def _same_training(self) -> None:
-        """ConfigError if the folder holds checkpoints of a training with other settings: going on from them would be neither."""
+        """ConfigError if the folder holds checkpoints of a training with other settings: going on from them would be
+        neither.
+        """
         dataset = self.inputs["dataset"] / f"{self.kind}.jsonl"
         now = {**self.params, "model": str(self.model), "rows": files.digest_file(dataset)[:16]}
         now = json.loads(json.dumps(now))
@@ -130,8 +137,9 @@ class Training:
         changed = sorted(name for name in now if before.get(name) != now[name])
         if changed and self.output.standalone and checkpoints.checkpoints(self.folder):
             raise ConfigError(
-                f"{self.output.root} holds a training with another {changed[0]} ({before.get(changed[0])}, not {now[changed[0]]}); "
-                "choose another --output-dir, or give one of its checkpoints as --resume-from-checkpoint."
+                f"{self.output.root} holds a training with another {changed[0]} ({before.get(changed[0])}, not"
+                f" {now[changed[0]]}); choose another --output-dir, or give one of its checkpoints as"
+                " --resume-from-checkpoint."
             )
         self.output.write_json(SETTINGS, now)
 
@@ -163,7 +171,8 @@ class Training:
             if number + 1 < len(self.ladder):
                 after = self.ladder[number + 1]
                 self.progress.note(
-                    f"The GPU's memory ran out with {rung.batch_size} rows at once; going on with {after.batch_size}, {after.accumulation} times before each step"
+                    f"The GPU's memory ran out with {rung.batch_size} rows at once; going on with {after.batch_size},"
+                    f" {after.accumulation} times before each step"
                     + (
                         ", activations recomputed"
                         if after.gradient_checkpointing and not rung.gradient_checkpointing
@@ -171,8 +180,9 @@ class Training:
                     )
                 )
         raise GpuMemoryError(
-            f"The GPU's memory doesn't suffice for {self.kind} even with one row at once; take a larger GPU, or change the result: lower max_pixels "
-            f"({self.settings['max_pixels']}), max_length ({self.settings['max_length']}) or lora_rank."
+            f"The GPU's memory doesn't suffice for {self.kind} even with one row at once; take a larger GPU, or change"
+            f" the result: lower max_pixels ({self.settings['max_pixels']}), max_length ({self.settings['max_length']})"
+            " or lora_rank."
         )
 
     def _fail(self, code: int, message: str) -> None:
@@ -181,11 +191,13 @@ class Training:
         free = checkpoints.free_below(self.folder)
         if free < 50_000_000 or "No space left" in message:
             raise StorageError(
-                f"The disk of {self.folder} is full ({free / 1e6:.0f} MB free); free some space, the same command goes on from the last checkpoint."
+                f"The disk of {self.folder} is full ({free / 1e6:.0f} MB free); free some space, the same command goes"
+                " on from the last checkpoint."
             )
         if code < 0:
             raise Interrupted(
-                f"The training was killed by {signal.Signals(-code).name}; the same command goes on from the last checkpoint."
+                f"The training was killed by {signal.Signals(-code).name}; the same command goes on from the last"
+                " checkpoint."
             )
         raise RuntimeError(f"ms-swift: {message}")
 
@@ -218,9 +230,10 @@ class Training:
                 raise
             result = spec.with_suffix(".result")
             told = json.loads(result.read_text(encoding="utf-8")) if result.is_file() else {}
-        return int(told.get("exit_code", code)), str(
-            told.get("message", "")
-        ) or f"the training process ended with {code}"
+        return (
+            int(told.get("exit_code", code)),
+            str(told.get("message", "")) or f"the training process ended with {code}",
+        )
 
     def _follow(self, child: subprocess.Popen[bytes]) -> int:
         """Pass new lines of the log on as events until the child ends."""
@@ -294,10 +307,11 @@ def train(
     output: Output,
     progress: Progress,
 ) -> None:
-    """Train (kind 'sft' or 'grpo') and leave training/ with its checkpoints and logs, and training_summary.json, in `output`.
+    """Train (kind 'sft' or 'grpo') and leave training/ with its checkpoints and logs, and training_summary.json, in
+    `output`.
 
-    Raises ConfigError, DataError, DeviceError or StorageError for what can be known before, GpuMemoryError when the ladder
-    has ended, Interrupted when the child was killed.
+    Raises ConfigError, DataError, DeviceError or StorageError for what can be known before, GpuMemoryError when the
+    ladder has ended, Interrupted when the child was killed.
     """
     began = time.monotonic()
     training = Training(kind, (params, options), inputs, output, progress)

@@ -49,7 +49,10 @@ class Connection:
         self.process.write(json.dumps(request).encode() + b"\n" + payload)
 
     def answers(self, wait: bool) -> Iterator[dict[str, Any]]:
-        """What has arrived; with `wait`, at least one answer, Broken if none comes. A refusal of the far end is raised."""
+        """What has arrived; with `wait`, at least one answer, Broken if none comes.
+
+        A refusal of the far end is raised.
+        """
         end = time.monotonic() + SILENCE
         while True:
             self.process.read(1 if wait else 0)
@@ -83,7 +86,10 @@ class Connection:
 
 
 def persistently(access: Access, work: Callable[[Connection], None]) -> None:
-    """Call `work` on one connection after the other until one is enough; Broken that `moved` something is no lost try."""
+    """Call `work` on one connection after the other until one is enough;
+
+    Broken that `moved` something is no lost try.
+    """
     tries = 0
     while True:
         try:

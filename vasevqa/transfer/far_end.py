@@ -1,8 +1,10 @@
-"""Moves files to and from a volume over one connection. `python -m vasevqa.transfer ROOT` is the far end, which runs in a pod.
+"""Moves files to and from a volume over one connection.
+
+`python -m vasevqa.transfer ROOT` is the far end, which runs in a pod.
 
 Requests are JSON lines on stdin, `put` followed by bytes; answers are JSON lines on stdout, `data` followed by bytes. A
-file is written under a temporary name that its content's digest is part of, so that a broken transfer goes on where it was,
-and takes its own name once the digest is right. No path leads out of ROOT.
+file is written under a temporary name that its content's digest is part of, so that a broken transfer goes on where it
+was, and takes its own name once the digest is right. No path leads out of ROOT.
 """
 
 from __future__ import annotations
@@ -72,7 +74,8 @@ class _Far:
         pure = PurePosixPath(path)
         if not pure.parts or pure.parts[0] in OURS or pure.parts[0].startswith("."):
             raise ConfigError(
-                f"'{path}' can't be written: {', '.join(OURS)} and hidden folders of the volume belong to the launcher; choose another folder."
+                f"'{path}' can't be written: {', '.join(OURS)} and hidden folders of the volume belong to the launcher;"
+                " choose another folder."
             )
         return inside(self.root, path)
 

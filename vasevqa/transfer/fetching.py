@@ -25,7 +25,10 @@ def fetch(access: Access, path: str, target: Path) -> str:
     paths.inside(Path(VOLUME), path)
     download = _Download(path, target)
     persistently(access, download.go)
-    return f"{download.total} files, {download.got} fetched ({byte_size(download.bytes)}), {download.total - download.got} were here"
+    return (
+        f"{download.total} files, {download.got} fetched ({byte_size(download.bytes)}), {download.total - download.got}"
+        " were here"
+    )
 
 
 class _Download:

@@ -71,7 +71,10 @@ def standing(path: Path, size: int, digest: str) -> int | None:
 
 
 def write(path: Path, offset: int, block: bytes, digest: str, last: bool) -> bool:
-    """Write a block of the file that arrives; with the last one it takes its name. False if its digest is wrong: it is thrown away."""
+    """Write a block of the file that arrives; with the last one it takes its name.
+
+    False if its digest is wrong: it is thrown away.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = part_of(path, digest)
     with open(part, "r+b" if offset and part.is_file() else "wb") as stream:
@@ -80,7 +83,8 @@ def write(path: Path, offset: int, block: bytes, digest: str, last: bool) -> boo
         stream.write(block)
         if (
             last and offset
-        ):  # of thousands of small ones a crash of the machine may cost some: the next transfer sees it by their digests
+            # of thousands of small ones a crash of the machine may cost some: the next transfer sees it
+        ):
             stream.flush()
             os.fsync(stream.fileno())
     if not last:

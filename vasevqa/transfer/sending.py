@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 def upload_inputs(access: Access, inputs: Mapping[str, str], base: Path) -> list[str]:
     """Bring those inputs of a recipe that are on this machine to inputs/NAME-DIGEST; `--input` options that say so.
 
-    The digest is the content's: what another recipe or an earlier submission brought under this name is neither mixed with it
-    nor changed under a run that reads it, and the same again is there already.
+    The digest is the content's: what another recipe or an earlier submission brought under this name is neither mixed
+    with it nor changed under a run that reads it, and the same again is there already.
     """
     here = {name: base / Path(value).expanduser() for name, value in inputs.items()}
     found = {name: path for name, path in here.items() if path.exists()}
@@ -37,7 +37,8 @@ def upload_inputs(access: Access, inputs: Mapping[str, str], base: Path) -> list
     }
     if found:
         click.echo(
-            f"The inputs are on the volume: {send(access, {places[name]: path for name, path in found.items()}, known)}."
+            "The inputs are on the volume:"
+            f" {send(access, {places[name]: path for name, path in found.items()}, known)}."
         )
     return [f"{name}={places.get(name, value)}" for name, value in inputs.items()]
 
@@ -142,5 +143,6 @@ class _Upload:
             del self.digests[name]
             if self.bad[name] >= TRIES:
                 raise DataError(
-                    f"{self.left[name]} arrives with another digest each time; is it being written? Try again when it is complete."
+                    f"{self.left[name]} arrives with another digest each time; is it being written? Try again when it"
+                    " is complete."
                 )

@@ -1,4 +1,4 @@
-"""A stage that copies words, and stops, fails or waits where a test's control folder says so: for tests of launchers."""
+"""A stage that copies words, and stops, fails or waits where a control folder says so: for tests of launchers."""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""The docker backend: a stage is a container on this machine, which outlives a killed launcher and is found again by its labels.
+"""The docker backend: a stage is a container on this machine, which outlives a killed launcher and is found again by
+its labels.
 
-Containers see the volume, and what a step reads outside of it, at the very paths that the launcher uses, so nothing is ever
-translated. They run as the caller, with a read-only root, without capabilities, and are removed once their end is known.
+Containers see the volume, and what a step reads outside of it, at the very paths that the launcher uses, so nothing is
+ever translated. They run as the caller, with a read-only root, without capabilities, and are removed once their end is
+known.
 """
 
 from __future__ import annotations
@@ -60,7 +62,10 @@ class DockerBackend:
     # What the engine is asked to do.
 
     def image(self, stage: str) -> str:
-        """The stage's image by digest (by id where it came from no registry); fetched if a registry is named. ConfigError if it can't be had."""
+        """The stage's image by digest (by id where it came from no registry); fetched if a registry is named.
+
+        ConfigError if it can't be had.
+        """
         reference = self._cluster.image(stage)
         with _translated(f"look for the image {reference}"):
             try:
@@ -74,7 +79,8 @@ class DockerBackend:
     def _pull(self, reference: str) -> Any:
         if built_here(self._cluster, reference):
             raise ConfigError(
-                f"The image {reference} isn't there; `make image STAGE={stage_of(reference)}` builds it, or name a registry in the Cluster file."
+                f"The image {reference} isn't there; `make image STAGE={stage_of(reference)}` builds it, or name a"
+                " registry in the Cluster file."
             )
         try:
             self._client.images.pull(reference)
@@ -87,8 +93,8 @@ class DockerBackend:
     def submit(self, task: Task) -> None:
         """Create and start the container; one of that name which is there already is adopted.
 
-        ConfigError without the image, DeviceError where the engine has no GPUs for it, ClusterAway if it doesn't answer,
-        ClusterError if it refuses otherwise.
+        ConfigError without the image, DeviceError where the engine has no GPUs for it, ClusterAway if it doesn't
+        answer, ClusterError if it refuses otherwise.
         """
         task.log.parent.mkdir(parents=True, exist_ok=True)
         task.log.touch()
@@ -97,7 +103,8 @@ class DockerBackend:
                 container = self._client.containers.create(**self.container(task))
             except ImageNotFound:
                 raise ConfigError(
-                    f"The image {task.image or self._cluster.image(task.stage)} isn't there any more; build or fetch it again."
+                    f"The image {task.image or self._cluster.image(task.stage)} isn't there any more; build or fetch it"
+                    " again."
                 ) from None
             except APIError as error:
                 if error.status_code != 409:
@@ -126,8 +133,8 @@ class DockerBackend:
                 container.remove(force=True, v=True)
             if gpus and re.search(r"device driver|nvidia|cdi|gpu", str(error), re.IGNORECASE):
                 raise DeviceError(
-                    f"The Docker engine has no GPUs for {container.labels.get(f'{LABEL}.job')} ({_said(error)}); install the NVIDIA Container Toolkit, "
-                    "or say `device: cpu` to go on without."
+                    f"The Docker engine has no GPUs for {container.labels.get(f'{LABEL}.job')} ({_said(error)});"
+                    " install the NVIDIA Container Toolkit, or say `device: cpu` to go on without."
                 ) from None
             raise
 
@@ -153,7 +160,8 @@ class DockerBackend:
         mounts = [Mount(str(task.volume), str(task.volume), "bind")]
         mounts += [Mount(str(path), str(path), "bind", read_only=False) for path in sorted(caches)]
         mounts += [Mount(str(path), os.path.realpath(path), "bind", read_only=True) for path in task.reads]
-        # A step on the CPU uses no GPU, and this machine may have none: asking for them would only keep it from running here.
+        # A step on the CPU uses no GPU, and this machine may have none: asking for them would only keep it from running
+        # here.
         gpus = asked.gpus if task.device != "cpu" else 0
         return {
             "image": task.image or self._cluster.image(task.stage),
@@ -255,7 +263,9 @@ class DockerBackend:
         follower.start()
 
     def _output(self, container: Any | None) -> Callable[[Follower], State]:
-        """What a follower does: the container's output from its beginning, however often the engine goes away, then how it stands."""
+        """What a follower does: the container's output from its beginning, however often the engine goes away, then how
+        it stands.
+        """
 
         def follow(follower: Follower) -> State:
             over = False
@@ -315,7 +325,8 @@ class DockerBackend:
             with contextlib.suppress(*AWAY):
                 container.stop(timeout=int(grace))
 
-        # The engine counts the seconds. A kill at once is worth waiting for; else whoever cancels watches the end anyway.
+        # The engine counts the seconds. A kill at once is worth waiting for; else whoever cancels watches the end
+        # anyway.
         threading.Thread(target=stop, name=f"stop {name}", daemon=grace > 0).start()
 
     def remove(self, name: str) -> None:
@@ -362,7 +373,8 @@ def connect() -> Any:
         text = repr(error)
         if "Permission" in text:
             raise ClusterError(
-                f"The Docker engine at {where} can't be used by this user; join its group (`sudo usermod -aG docker $USER`, then log in)."
+                f"The Docker engine at {where} can't be used by this user; join its group (`sudo usermod -aG docker"
+                " $USER`, then log in)."
             ) from None
         raise ClusterError(
             f"No Docker engine answers at {where}; start it, set DOCKER_HOST, or use --backend local."

@@ -14,8 +14,8 @@ from vasevqa.backends.base import State
 class Follower(threading.Thread):
     """Runs `follow(self)`, which calls `write` and returns the state in which the container ended.
 
-    The log is written at absolute offsets of the output: whoever else follows the same container, another launcher or the
-    next one after a crash, writes the same bytes at the same places, so that nothing is lost or doubled.
+    The log is written at absolute offsets of the output: whoever else follows the same container, another launcher or
+    the next one after a crash, writes the same bytes at the same places, so that nothing is lost or doubled.
     """
 
     def __init__(self, log: Path | None, news: threading.Condition, follow: Callable[[Follower], State]) -> None:

@@ -1,7 +1,7 @@
 """The API server, as few calls: mappings in, mappings out, and errors that say whether asking again can help.
 
-The Kubernetes client finds the cluster and signs the requests; its classes for each kind of object are passed by, since manifests
-and what the server sends are plain mappings everywhere else.
+The Kubernetes client finds the cluster and signs the requests; its classes for each kind of object are passed by, since
+manifests and what the server sends are plain mappings everywhere else.
 """
 
 from __future__ import annotations
@@ -34,7 +34,10 @@ class Refused(ClusterError):
 
 
 class Api:
-    """One namespace of the cluster that the kubeconfig's context names, or that this process runs in. ClusterError if there is none."""
+    """One namespace of the cluster that the kubeconfig's context names, or that this process runs in.
+
+    ClusterError if there is none.
+    """
 
     def __init__(self, context: str | None, namespace: str | None) -> None:
         settings = client.Configuration()
@@ -50,7 +53,8 @@ class Api:
                 own = chosen["context"].get("namespace", "default")
         except (config.ConfigException, OSError, KeyError) as error:
             raise ClusterError(
-                f"No cluster is known here ({str(error).rstrip('.')}); set KUBECONFIG, name a `context` in the Cluster file, or use another --backend."
+                f"No cluster is known here ({str(error).rstrip('.')}); set KUBECONFIG, name a `context` in the Cluster"
+                " file, or use another --backend."
             ) from None
         settings.proxy, settings.no_proxy = settings.proxy or given[0], settings.no_proxy or given[1]
         settings.retries = False  # asking again is decided here
@@ -88,7 +92,10 @@ class Api:
         return True
 
     def watch(self, path: str, version: str, **query: str) -> Iterator[Object]:
-        """Events of a collection from `version` on, until the server ends the watch. ClusterAway when the connection breaks."""
+        """Events of a collection from `version` on, until the server ends the watch.
+
+        ClusterAway when the connection breaks.
+        """
         wanted = {
             **query,
             "watch": "true",
@@ -104,7 +111,10 @@ class Api:
                     raise ClusterAway("The cluster's answer broke off.") from None
 
     def log(self, pod: str, container: str, since: str = "") -> Iterator[list[bytes]]:
-        """The lines of a container's output, each with its time before it, as they come. `since` is a time in whole seconds."""
+        """The lines of a container's output, each with its time before it, as they come.
+
+        `since` is a time in whole seconds.
+        """
         query = {
             "container": container,
             "follow": "true",
@@ -153,7 +163,8 @@ class Api:
             if "CERTIFICATE" not in str(error.reason).upper():
                 raise ClusterAway(f"The cluster at {self.host} doesn't answer (TLS).") from None
             raise ClusterError(
-                f"The cluster at {self.host} can't be trusted ({' '.join(str(error.reason).split())}); look at your kubeconfig."
+                f"The cluster at {self.host} can't be trusted ({' '.join(str(error.reason).split())}); look at your"
+                " kubeconfig."
             ) from None
         except _NETWORK as error:
             raise ClusterAway(f"The cluster at {self.host} doesn't answer ({_why(error)}).") from None

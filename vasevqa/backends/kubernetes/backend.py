@@ -1,8 +1,10 @@
-"""The Kubernetes backend: one attempt of a step is a Job, whose pod sees the claim at the very path that the launcher sees.
+"""The Kubernetes backend: one attempt of a step is a Job, whose pod sees the claim at the very path that the launcher
+sees.
 
-Jobs, pods and warnings are watched, never polled; each pod's output is followed in a thread. All of that outlives a server that
-goes away for minutes: nothing new is told meanwhile, except that it doesn't answer. Namespaced rights suffice: create, get, list,
-watch and delete jobs and configmaps; get, list and watch pods, their logs, events and claims.
+Jobs, pods and warnings are watched, never polled; each pod's output is followed in a thread. All of that outlives a
+server that goes away for minutes: nothing new is told meanwhile, except that it doesn't answer. Namespaced rights
+suffice: create, get, list, watch and delete jobs and configmaps; get, list and watch pods, their logs, events and
+claims.
 """
 
 from __future__ import annotations
@@ -60,7 +62,10 @@ class Known:
 
 
 class KubernetesBackend:
-    """Stages as Jobs in one namespace, for the artifacts on the claim that `cluster` names. ClusterError if the cluster doesn't answer."""
+    """Stages as Jobs in one namespace, for the artifacts on the claim that `cluster` names.
+
+    ClusterError if the cluster doesn't answer.
+    """
 
     confines = True
 
@@ -77,7 +82,8 @@ class KubernetesBackend:
             self._mirrors = [self._jobs, Mirror(self._api, self._api.path("pods"), ours, self._news, self._pod_changed)]
         except Refused as refusal:
             raise ClusterError(
-                f"Namespace {self._api.namespace} of {self._api.host} can't be used: {reasons.short(str(refusal))}; ask for the rights that the README lists."
+                f"Namespace {self._api.namespace} of {self._api.host} can't be used: {reasons.short(str(refusal))}; ask"
+                " for the rights that the README lists."
             ) from None
         with contextlib.suppress(Refused):  # without events some reasons remain unsaid
             self._mirrors.append(
@@ -282,7 +288,8 @@ class KubernetesBackend:
     def submit(self, task: Task) -> None:
         """Create the Job; one of that name which makes the same artifact on the same volume is adopted.
 
-        ConfigError if the task reads something outside the volume, ClusterAway if the cluster doesn't answer, ClusterError if it refuses.
+        ConfigError if the task reads something outside the volume, ClusterAway if the cluster doesn't answer,
+        ClusterError if it refuses.
         """
         manifest = render_job(task, self._cluster, self._placement(task))
         task.log.parent.mkdir(parents=True, exist_ok=True)
@@ -341,7 +348,10 @@ class KubernetesBackend:
         return None
 
     def _run_owner(self, run: str) -> dict[str, str]:
-        """The ConfigMap that owns the run's Jobs; made at the first one. Asked for each: with an owner that is gone a Job would go at once."""
+        """The ConfigMap that owns the run's Jobs; made at the first one.
+
+        Asked for each: with an owner that is gone a Job would go at once.
+        """
         try:
             recipe = (self._volume / "runs" / run / "recipe.yaml").read_text(encoding="utf-8")[:RECIPE_BYTES]
         except OSError:
@@ -371,7 +381,9 @@ class KubernetesBackend:
         return {"name": name, "uid": found["metadata"]["uid"]}
 
     def cancel(self, name: str, grace: float) -> None:
-        """Delete the Job with its pods. Their own grace period holds (manifest.GRACE): shortening it would take the right to delete pods.
+        """Delete the Job with its pods.
+
+        Their own grace period holds (manifest.GRACE): shortening it would take the right to delete pods.
 
         While the cluster doesn't answer, a thread asks again.
         """
@@ -389,7 +401,10 @@ class KubernetesBackend:
                 return
 
     def remove(self, name: str) -> None:
-        """Delete a finished Job with its pods; its log stays. What can't be deleted now goes by itself after some days (manifest.KEPT)."""
+        """Delete a finished Job with its pods; its log stays.
+
+        What can't be deleted now goes by itself after some days (manifest.KEPT).
+        """
         with contextlib.suppress(ClusterAway):
             self._api.delete("jobs", name)
         with self._news:

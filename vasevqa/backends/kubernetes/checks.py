@@ -48,7 +48,7 @@ def server(access: Access) -> Finding:
 
 
 def rights(access: Access, remote: bool) -> Iterator[Finding]:
-    """May I do what a launcher does? Outside the cluster and with the volume there (`remote`) also: what a user does."""
+    """May I do what a launcher does? Outside the cluster, with the volume there (`remote`): also what a user does."""
     inside = SERVICE_ACCOUNT.is_dir() and "KUBECONFIG" not in os.environ
     for group, resource, verbs in (*LAUNCHER, *(USER if remote and not inside else ())):
         name, _, sub = resource.partition("/")
@@ -109,7 +109,8 @@ def claim(access: Access) -> Iterator[Finding]:
         yield Finding(
             "claim",
             WARNING,
-            f"{name} has no volume yet: right if its class waits for the first pod, else `kubectl describe pvc {name}` says why",
+            f"{name} has no volume yet: right if its class waits for the first pod, else `kubectl describe pvc {name}`"
+            " says why",
         )
     else:
         yield Finding("claim", OK, f"{name}, {size}")
@@ -127,7 +128,8 @@ def claim(access: Access) -> Iterator[Finding]:
         yield Finding(
             "access mode",
             WARNING,
-            f"{', '.join(modes)} with {len(nodes)} nodes: all steps run on one, which needs the GPUs; ReadWriteMany is better",
+            f"{', '.join(modes)} with {len(nodes)} nodes: all steps run on one, which needs the GPUs; ReadWriteMany is"
+            " better",
         )
     else:
         yield Finding("access mode", OK, f"{', '.join(modes)}, and there is one node")
@@ -148,7 +150,10 @@ def gpus(access: Access, steps: Mapping[str, Resources]) -> Iterator[Finding]:
         if any(not _taints(cluster, node) for node in fit):
             yield Finding(f"GPUs: {step}", OK, f"{resources.gpus} x {name}")
         elif fit:
-            text = f"{fit[0]['metadata']['name']} is tainted {_spelt(_taints(cluster, fit[0])[0])}, which `tolerations` doesn't cover"
+            text = (
+                f"{fit[0]['metadata']['name']} is tainted {_spelt(_taints(cluster, fit[0])[0])}, which `tolerations`"
+                " doesn't cover"
+            )
             yield Finding(
                 f"GPUs: {step}",
                 WARNING,
@@ -157,7 +162,10 @@ def gpus(access: Access, steps: Mapping[str, Resources]) -> Iterator[Finding]:
         else:
             nearest = sorted(lacking, key=lambda found: found[1].startswith("has 0 "))  # nodes without GPUs say least
             why = "; ".join(f"{node} {why}" for node, why in nearest[:4]) or "there are no nodes"
-            text = f"no node has {resources.gpus} GPUs{f' with {resources.gpu_memory}' if resources.gpu_memory else ''} for it: {why}"
+            text = (
+                f"no node has {resources.gpus} GPUs{f' with {resources.gpu_memory}' if resources.gpu_memory else ''}"
+                f" for it: {why}"
+            )
             yield Finding(
                 f"GPUs: {step}",
                 BAD,
@@ -167,7 +175,9 @@ def gpus(access: Access, steps: Mapping[str, Resources]) -> Iterator[Finding]:
 
 
 def _lack(cluster: Cluster, node: Object, resources: Resources) -> str:
-    """What a node lacks for a step; empty if nothing, or if only a taint that keeps pods without GPUs away is in the way."""
+    """What a node lacks for a step; empty if nothing, or if only a taint that keeps pods without GPUs away is in the
+    way.
+    """
     labels = node["metadata"].get("labels", {})
     name = resources.gpu_resource or cluster.gpu_resource
     has = int(node["status"].get("allocatable", {}).get(name, 0))
@@ -251,7 +261,8 @@ def queue(access: Access) -> Iterator[Finding]:
             yield Finding(
                 "queue",
                 BAD,
-                f"there is no queue {name} in namespace {access.namespace} (or no Kueue); take `queue` away, or name another one",
+                f"there is no queue {name} in namespace {access.namespace} (or no Kueue); take `queue` away, or name"
+                " another one",
                 CODE,
             )
         else:

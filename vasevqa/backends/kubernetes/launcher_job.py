@@ -1,4 +1,7 @@
-"""The launcher itself as a Job, and a pod for moving files: plain data, as `manifest.py` does it for stages. Helm's chart starts the same Job."""
+"""The launcher itself as a Job, and a pod for moving files: plain data, as `manifest.py` does it for stages.
+
+Helm's chart starts the same Job.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,18 @@ from vasevqa.backends.cluster import Cluster
 VOLUME = "/data"  # where the launcher sees the volume, and with it every stage
 SETTINGS = "/etc/vasevqa"
 LAUNCH_LABEL = "vasevqa/launch"
-RESTARTS = 4  # of a launcher that was killed: it adopts what runs; one whose run failed for good says so again and starts nothing
+# of a launcher that was killed: it adopts what runs; one whose run failed for good says so again and starts nothing
+RESTARTS = 4
 # Small, and with limits, so that a namespace with a quota takes it. Digesting inputs is the launcher's hardest work.
 LAUNCHER_RESOURCES = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"cpu": "2", "memory": "1Gi"}}
 
 
 @dataclass(frozen=True)
 class Launch:
-    """A recipe on its way into the cluster. Its name says recipe, options, images and settings: the same again is the same launch."""
+    """A recipe on its way into the cluster.
+
+    Its name says recipe, options, images and settings: the same again is the same launch.
+    """
 
     recipe: str  # its text
     title: str
@@ -33,7 +40,10 @@ class Launch:
 
     @property
     def settings(self) -> str:
-        """The Cluster file for the launcher. It is in the cluster and in the namespace; the tag is the one meant here, whatever its environment says."""
+        """The Cluster file for the launcher.
+
+        It is in the cluster and in the namespace; the tag is the one meant here, whatever its environment says.
+        """
         kept = self.cluster.model_dump(
             mode="json", by_alias=True, exclude_defaults=True, exclude={"context", "namespace"}
         )

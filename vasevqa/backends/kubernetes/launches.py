@@ -31,7 +31,10 @@ SETTLED = (1, 2, 3, 4, 5, 6, 130)
 
 
 def start(access: Access, launch: Launch, owner: str | None = None) -> bool:
-    """Start the launch, or leave it be if it runs already (False). `owner` names the ConfigMap that it goes down with."""
+    """Start the launch, or leave it be if it runs already (False).
+
+    `owner` names the ConfigMap that it goes down with.
+    """
     above = None
     if owner is not None:
         found = access.ask(f"read the ConfigMap {owner}", access.get, access.path("configmaps", owner))
@@ -92,7 +95,7 @@ def verdict(job: Mapping[str, Any]) -> str:
 
 
 def find(access: Access, name: str | None) -> str:
-    """The launch called `name` (or beginning so), or the one that made the run of that name; the newest without a name."""
+    """The launch called `name` (or beginning so), or the one that made that run; without a name the newest."""
     if name is None:
         _await_launch(access)
     found = access.ask("list launches", access.all, "configmaps", labelSelector=LAUNCH_LABEL)
@@ -117,7 +120,8 @@ def find(access: Access, name: str | None) -> str:
     if len(near) == 1:
         return str(near[0])
     raise ConfigError(
-        f"There {'are several launches' if near else 'is no launch or run'} '{name}' in namespace {access.namespace}.{nearest(name, launches)}"
+        f"There {'are several launches' if near else 'is no launch or run'} '{name}' in namespace"
+        f" {access.namespace}.{nearest(name, launches)}"
     )
 
 
@@ -134,7 +138,8 @@ def _await_launch(access: Access) -> None:
         name = newest["metadata"]["name"]
         if verdict(newest) or time.monotonic() > end:
             raise ClusterError(
-                f"The Job {name} of the chart has started no launcher; `kubectl -n {access.namespace} logs job/{name}` says why."
+                f"The Job {name} of the chart has started no launcher; `kubectl -n {access.namespace} logs job/{name}`"
+                " says why."
             )
         time.sleep(LOOK_SECONDS)
 
@@ -161,7 +166,10 @@ def newest_pod(access: Access, launch: str) -> Object | None:
 
 
 def follow(access: Access, launch: str, say: Callable[[str], None], where: str = "") -> int:
-    """Pass on what the launcher prints until it is over; its exit code. `where` are the options with which commands get there."""
+    """Pass on what the launcher prints until it is over; its exit code.
+
+    `where` are the options with which commands get there.
+    """
     log, told, code, ends = _Log(access, say), "", 0, float("inf")
     allowed: float | None = None  # when the cluster last answered
     while True:
@@ -192,7 +200,8 @@ def follow(access: Access, launch: str, say: Callable[[str], None], where: str =
             if whole or time.monotonic() > ends:
                 if not log.heard:  # a Job that has used up its restarts removes its pod
                     say(
-                        f"What the launcher said can't be read any more; `vasevqa status{where}` tells how its run ended."
+                        f"What the launcher said can't be read any more; `vasevqa status{where}` tells how its run"
+                        " ended."
                     )
                 return 0 if over == "Complete" else code or 1
         time.sleep(LOOK_SECONDS)
@@ -221,7 +230,9 @@ def _began(pod: Object) -> bool:
 
 
 def _code(pod: Mapping[str, Any]) -> int:
-    """The exit code of the launcher's last process; 0 if none ended badly, or if the next one runs: it says itself what it finds."""
+    """The exit code of the launcher's last process; 0 if none ended badly, or if the next one runs: it says itself what
+    it finds.
+    """
     for status in pod["status"].get("containerStatuses") or []:
         for when in () if (status.get("state") or {}).get("running") else ("state", "lastState"):
             ended = (status.get(when) or {}).get("terminated")
@@ -238,7 +249,10 @@ class _Log:
         self.pod, self.unseen, self.heard = "", Unseen(), False
 
     def read(self, pod: str) -> bool:
-        """Up to the end of the container's present process; False if the connection broke before: the next call goes on there."""
+        """Up to the end of the container's present process;
+
+        False if the connection broke before: the next call goes on there.
+        """
         if pod != self.pod:  # its node's clock may be another's
             self.pod, self.unseen = pod, Unseen()
         try:

@@ -25,7 +25,9 @@ PENDING = 4 << 20  # bytes kept for a log that can't be written just now
 
 
 def unstamped(line: bytes) -> tuple[bytes, bytes]:
-    """The time before a line, and the line without it (and without the times of its further pieces, where the kubelet adds them)."""
+    """The time before a line, and the line without it (and without the times of its further pieces, where the kubelet
+    adds them).
+    """
     first = STAMP.match(line)
     if first is None:
         return b"", line
@@ -42,7 +44,9 @@ def unstamped(line: bytes) -> tuple[bytes, bytes]:
 
 
 class Unseen:
-    """Passes over lines that came before the connection broke: those older than the last time seen, and as many of that time as were seen."""
+    """Passes over lines that came before the connection broke: those older than the last time seen, and as many of that
+    time as were seen.
+    """
 
     def __init__(self) -> None:
         self.last = b""
@@ -55,7 +59,10 @@ class Unseen:
         return re.sub(r"\.\d+", "", self.last.decode())
 
     def fresh(self, lines: Iterable[bytes]) -> list[bytes]:
-        """The lines not seen yet, without the times before them. A line without a time is the kubelet's, about a log that it lost: it is passed over."""
+        """The lines not seen yet, without the times before them.
+
+        A line without a time is the kubelet's, about a log that it lost: it is passed over.
+        """
         return [text for stamp, text in map(unstamped, lines) if stamp and self.new(stamp)]
 
     def new(self, stamp: bytes) -> bool:
@@ -79,9 +86,9 @@ def _order(stamp: bytes) -> tuple[bytes, bytes]:
 class Tee:
     """Writes one pod's output into the job's log at absolute places.
 
-    Whoever else follows the same pod, another launcher or the next one after a crash, writes the same bytes at the same places.
-    Where the stream begins is looked for in what the file holds: at its start, further on if the kubelet threw the beginning away,
-    and at its end if another pod of the same Job wrote before.
+    Whoever else follows the same pod, another launcher or the next one after a crash, writes the same bytes at the same
+    places. Where the stream begins is looked for in what the file holds: at its start, further on if the kubelet threw
+    the beginning away, and at its end if another pod of the same Job wrote before.
     """
 
     def __init__(self, path: Path) -> None:
@@ -91,7 +98,10 @@ class Tee:
         self._pending = b""
 
     def write(self, block: bytes) -> None:
-        """Add whole lines. A full disk must not keep anybody from hearing the stage: what can't be written waits for the next time."""
+        """Add whole lines.
+
+        A full disk must not keep anybody from hearing the stage: what can't be written waits for the next time.
+        """
         self._pending += block
         with contextlib.suppress(OSError):
             if self._descriptor is None:
@@ -141,7 +151,10 @@ class Tee:
 
 
 class Follower(threading.Thread):
-    """Reads the output of `pod` to its end, over every break of the connection. `text` is what nobody took yet; `done`: all of it came."""
+    """Reads the output of `pod` to its end, over every break of the connection.
+
+    `text` is what nobody took yet; `done`: all of it came.
+    """
 
     def __init__(self, api: Api, pod: str, log: Path, news: threading.Condition, over: Callable[[], bool]) -> None:
         super().__init__(name=f"log {pod}", daemon=True)

@@ -10,7 +10,9 @@ MOST = 4  # nodes named in a sentence
 
 
 def free_gpus(api: Api, resource: str, cluster: Cluster) -> str:
-    """The nodes' GPUs and how many of them are free, such as "vase-node 4 (1 free, NVIDIA-H200)"; empty without the right to read nodes."""
+    """The nodes' GPUs and how many of them are free, such as "vase-node 4 (1 free, NVIDIA-H200)"; empty without the
+    right to read nodes.
+    """
     try:
         nodes = api.get("/api/v1/nodes")["items"]
     except ClusterError:

@@ -1,4 +1,6 @@
-"""A namespace of a cluster as the person at the keyboard (or a pod) may use it: rights, refusals explained, commands in pods."""
+"""A namespace of a cluster as the person at the keyboard (or a pod) may use it: rights, refusals explained, commands in
+pods.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ UNPULLABLE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageN
 
 
 class Access(Api):
-    """The namespace that `cluster` says, with what submitting, moving files and looking need beyond a backend's calls."""
+    """The namespace that `cluster` says, with the calls that submitting, moving files and looking need."""
 
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster.context, cluster.namespace)
@@ -31,7 +33,10 @@ class Access(Api):
             return call(*arguments, **options)
         except Refused as refusal:
             if refusal.status == 403 and "exceeded quota" not in str(refusal):
-                said = f"Could not {doing}: you may not, in namespace {self.namespace} ({refusal}); ask for the role that the chart calls `-user`."
+                said = (
+                    f"Could not {doing}: you may not, in namespace {self.namespace} ({refusal}); ask for the role that"
+                    " the chart calls `-user`."
+                )
             else:
                 said = f"Could not {doing} in namespace {self.namespace}: {refusal}"
             raise Refused(said, refusal.status) from None
@@ -121,7 +126,10 @@ class Access(Api):
     def run_in(
         self, pod: str, command: Sequence[str], out: Callable[[bytes], None], err: Callable[[bytes], None]
     ) -> int:
-        """Run `command` in `pod` and pass on what it prints; returns its exit code. ClusterError if the connection breaks."""
+        """Run `command` in `pod` and pass on what it prints; returns its exit code.
+
+        ClusterError if the connection breaks.
+        """
         process = self.open(pod, command)
         try:
             while not process.over:
@@ -146,7 +154,10 @@ class Access(Api):
             self._drop(name)
 
     def run_pod(self, manifest: Mapping[str, Any], out: Callable[[bytes], None], seconds: float = 300) -> int:
-        """Run a pod to its end and pass on what it prints; returns its exit code. The pod is removed, whatever happens."""
+        """Run a pod to its end and pass on what it prints; returns its exit code.
+
+        The pod is removed, whatever happens.
+        """
         name, unseen = manifest["metadata"]["name"], Unseen()
         self.ask("create a pod", self.create, "pods", self.beside_the_claim(manifest))
         try:
@@ -265,7 +276,10 @@ def trouble(pod: Mapping[str, Any]) -> str:
     for container in status.get("containerStatuses") or []:
         waiting = (container.get("state") or {}).get("waiting") or {}
         if waiting.get("reason") in UNPULLABLE:
-            return f"the image {container['image']} can't be pulled ({waiting.get('message') or waiting['reason']}); check `registry`, `tag` and `pull_secrets`"
+            return (
+                f"the image {container['image']} can't be pulled ({waiting.get('message') or waiting['reason']}); check"
+                " `registry`, `tag` and `pull_secrets`"
+            )
         if waiting.get("reason") and waiting["reason"] not in STARTING:
             return f"{waiting['reason']}: {waiting.get('message', '')}".rstrip(": ")
     for condition in status.get("conditions") or []:
@@ -298,6 +312,6 @@ def needs_claim(access: Access) -> None:
         return  # it may not look; the launcher's pod will say
     if claim is None:
         raise ClusterError(
-            f"There is no claim {name} in namespace {access.namespace}; `helm install vasevqa helm/vasevqa` or `kubectl apply -k k8s` makes it, "
-            "or name yours as `claim` in the Cluster file."
+            f"There is no claim {name} in namespace {access.namespace}; `helm install vasevqa helm/vasevqa` or `kubectl"
+            " apply -k k8s` makes it, or name yours as `claim` in the Cluster file."
         )

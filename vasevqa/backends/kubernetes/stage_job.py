@@ -1,7 +1,8 @@
-"""The Kubernetes objects of a run, as plain mappings: one Job for each attempt of a step, and a ConfigMap that owns them.
+"""The Kubernetes objects of a run, as plain mappings: one Job for each attempt of a step, and a ConfigMap that owns
+them.
 
-Rendering is pure: the same task, settings and placement give the same manifest. Only fields of batch/v1 and v1 that every
-server since 1.20 knows are used, since an older server drops silently what it doesn't know.
+Rendering is pure: the same task, settings and placement give the same manifest. Only fields of batch/v1 and v1 that
+every server since 1.20 knows are used, since an older server drops silently what it doesn't know.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ Manifest = dict[str, Any]
 
 @dataclass(frozen=True)
 class Placement:
-    """What only the cluster at hand can tell: who owns the Job, and where a claim that one node alone can mount keeps it.
+    """What only the cluster at hand can tell: who owns the Job, and where a claim that one node alone can mount keeps
+    it.
 
     `together` puts all pods of the volume on one node, `node` says on which, once something there uses the claim.
     `environ` is the launcher's environment, of which proxies and hub settings are passed on.
@@ -52,7 +54,8 @@ def volume_id(cluster: Cluster) -> str:
 
 
 def artifact_hash(task: Task, cluster: Cluster) -> str:
-    """Two Jobs of one name that have it in common make the same artifact on the same volume, whichever run submitted them.
+    """Two Jobs of one name that have it in common make the same artifact on the same volume, whichever run submitted
+    them.
 
     Not the whole spec: two runs share a Job though their log folders, deadlines and resources differ.
     """
@@ -112,7 +115,8 @@ def render_job(task: Task, cluster: Cluster, placement: Placement | None = None)
     """The Job of one attempt. ConfigError if the task reads something that no pod can see."""
     if task.reads:
         raise ConfigError(
-            f"The input {task.reads[0]} lies outside the volume {task.volume}, where no pod sees it; put it there (`vasevqa upload`)."
+            f"The input {task.reads[0]} lies outside the volume {task.volume}, where no pod sees it; put it there"
+            " (`vasevqa upload`)."
         )
     place = placement or Placement()
     labels = {
@@ -134,7 +138,8 @@ def render_job(task: Task, cluster: Cluster, placement: Placement | None = None)
         },
     }
     if asked.run_deadline is not None:
-        # The launcher minds the deadline. This is for one that never comes back: a stage that hangs mustn't keep its GPUs.
+        # The launcher minds the deadline. This is for one that never comes back: a stage that hangs mustn't keep its
+        # GPUs.
         spec["activeDeadlineSeconds"] = asked.queue_deadline + asked.start_deadline + asked.run_deadline
     queue = {"kueue.x-k8s.io/queue-name": cluster.queue} if cluster.queue else {}
     return {
@@ -180,7 +185,11 @@ def _pod(task: Task, cluster: Cluster, place: Placement) -> Manifest:
                     "capabilities": {"drop": ["ALL"]},
                     "readOnlyRootFilesystem": True,
                 },
-                "volumeMounts": [mount, {"name": "tmp", "mountPath": TMP}, {"name": "shm", "mountPath": "/dev/shm"}],  # noqa: S108
+                "volumeMounts": [
+                    mount,
+                    {"name": "tmp", "mountPath": TMP},
+                    {"name": "shm", "mountPath": "/dev/shm"},
+                ],  # noqa: S108
             }
         ],
         "volumes": [
@@ -201,7 +210,10 @@ def _pod(task: Task, cluster: Cluster, place: Placement) -> Manifest:
 
 
 def _resources(asked: Resources, cluster: Cluster) -> Manifest:
-    """Memory and GPUs as request and limit alike, so that what is asked for is there; CPUs as a request that may be exceeded."""
+    """Memory and GPUs as request and limit alike, so that what is asked for is there;
+
+    CPUs as a request that may be exceeded.
+    """
     both: dict[str, str] = {"memory": asked.memory}
     if asked.gpus:
         both[asked.gpu_resource or cluster.gpu_resource] = str(asked.gpus)

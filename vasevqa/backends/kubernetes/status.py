@@ -1,4 +1,7 @@
-"""What the cluster's objects say of a job: where it stands, what it waits for and how it ended. Pure: from mappings to sentences."""
+"""What the cluster's objects say of a job: where it stands, what it waits for and how it ended.
+
+Pure: from mappings to sentences.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,7 @@ LONGEST = 400  # characters of a message that isn't ours
 
 @dataclass(frozen=True)
 class Seen:
-    """A job as the cluster shows it: the Job (None: it is deleted), its pods, oldest first, and warnings about either."""
+    """A job as the cluster shows it: the Job (None: deleted), its pods, oldest first, and warnings about both."""
 
     job: Object | None
     pods: Sequence[Object] = ()
@@ -126,7 +129,10 @@ def condition(thing: Object, kind: str) -> Object:
 
 
 def state_of(seen: Seen, now: datetime | None = None) -> State:
-    """Where the job stands. A Job's verdict counts only when its pods have ended too; a pod that succeeded needs no verdict."""
+    """Where the job stands.
+
+    A Job's verdict counts only when its pods have ended too; a pod that succeeded needs no verdict.
+    """
     alive = [pod for pod in seen.pods if not ended(pod, now)]
     if seen.job is None:
         return State.RUNNING if alive else State.GONE
@@ -170,9 +176,15 @@ def _no_pod(seen: Seen, asked: Asked) -> str:
         return ""
     why = short(re.sub(r'^Error creating: (pods "[^"]*" is forbidden: )?', "", message))
     if "exceeded quota" in message:
-        return f"It gets no pod, for the quota of namespace {asked.namespace} is used up ({why}); free some of it, ask for less, or have it raised."
+        return (
+            f"It gets no pod, for the quota of namespace {asked.namespace} is used up ({why}); free some of it, ask for"
+            " less, or have it raised."
+        )
     if "maximum" in message or "minimum" in message:
-        return f"It gets no pod, for a LimitRange of namespace {asked.namespace} forbids what it asks ({why}); change the step's resources."
+        return (
+            f"It gets no pod, for a LimitRange of namespace {asked.namespace} forbids what it asks ({why}); change the"
+            " step's resources."
+        )
     if "PodSecurity" in message or "security" in message.lower():
         return f"It gets no pod, for a security policy forbids it ({why}); ask the cluster's administrator."
     return f"It gets no pod ({why}); mend that, it then starts by itself."
@@ -189,19 +201,28 @@ def _no_place(pod: Object, asked: Asked) -> str:
     if scheduled.get("reason") == "SchedulingGated":
         return f"It waits in the queue {asked.queue or 'of the cluster'} to be admitted."
     if "persistentvolumeclaim" in message.lower() and ("not found" in message or "being deleted" in message):
-        return f"There is no claim {asked.claim} in namespace {asked.namespace}; create it, or name another `claim` in the Cluster file."
+        return (
+            f"There is no claim {asked.claim} in namespace {asked.namespace}; create it, or name another `claim` in the"
+            " Cluster file."
+        )
     if "unbound immediate PersistentVolumeClaims" in message:
         return f"The claim {asked.claim} has no volume yet ({message}); look at `kubectl describe pvc {asked.claim}`."
     wants = ", ".join(f"{amount} {name}" for name, amount in sorted(asked.requests.items()))
     free = f" The nodes have: {asked.free}." if asked.free else ""
-    return f"It has no place yet: {message}. It asks for {wants}.{free} It waits until there is room; ask for less in the recipe's resources otherwise."
+    return (
+        f"It has no place yet: {message}. It asks for {wants}.{free} It waits until there is room; ask for less in the"
+        " recipe's resources otherwise."
+    )
 
 
 def _no_start(pod: Object, seen: Seen, asked: Asked) -> str:
     waiting = status_of(pod).get("state", {}).get("waiting", {})
     reason, message = str(waiting.get("reason", "")), short(str(waiting.get("message", "")))
     if reason in IMAGE:
-        return f"The image {asked.image} can't be had ({message or reason}); push it, or mend `registry`, `tag`, `images` or `pull_secrets` in the Cluster file."
+        return (
+            f"The image {asked.image} can't be had ({message or reason}); push it, or mend `registry`, `tag`, `images`"
+            " or `pull_secrets` in the Cluster file."
+        )
     if reason == "CreateContainerConfigError":
         what = (
             "create that Secret, or change `secrets` in the Cluster file"
@@ -217,7 +238,10 @@ def _no_start(pod: Object, seen: Seen, asked: Asked) -> str:
         if event.get("reason") in MOUNTS and event.get("involvedObject", {}).get("uid") == pod["metadata"]["uid"]
     ]
     if mounts:
-        return f"Its volumes can't be mounted ({short(str(mounts[-1].get('message', '')))}); look at the claim {asked.claim} and its volume."
+        return (
+            f"Its volumes can't be mounted ({short(str(mounts[-1].get('message', '')))}); look at the claim"
+            f" {asked.claim} and its volume."
+        )
     sandbox = [event for event in seen.warnings if event.get("reason") == "FailedCreatePodSandBox"]
     if sandbox:
         return f"The node can't make its pod ({short(str(sandbox[-1].get('message', '')))})."
@@ -268,7 +292,9 @@ def _taken(pod: Object) -> str:
 
 
 def image_of(pod: Object, asked: str) -> tuple[str, str]:
-    """The image that the pod runs: as a reference by digest, if it is one of the repository asked for, and as the id that the node gives it."""
+    """The image that the pod runs: as a reference by digest, if it is one of the repository asked for, and as the id
+    that the node gives it.
+    """
     known = str(status_of(pod).get("imageID", "")).removeprefix("docker-pullable://")
     repository, _, digest = known.partition("@")
     return (known if digest and full_name(repository) == full_name(re.split(r"@|:[^/]*$", asked)[0]) else "", known)

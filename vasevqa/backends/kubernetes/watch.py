@@ -1,4 +1,6 @@
-"""A collection of the cluster kept in memory by one watch, so that nobody has to ask: listed once, then told of each change."""
+"""A collection of the cluster kept in memory by one watch, so that nobody has to ask: listed once, then told of each
+change.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +26,12 @@ SHORTEST = 1.0  # seconds from one list to the next
 
 
 class Mirror(threading.Thread):
-    """The objects at `path` that `query` selects, by UID. `changed(object, alive)` is called with `news` held, as is everything that reads.
+    """The objects at `path` that `query` selects, by UID.
 
-    The constructor lists once: ClusterError if that may not or cannot be done. Then `start` watches: from the version of the list
-    on, over ends of the watch that the server plans, with a new list after each that it doesn't plan.
+    `changed(object, alive)` is called with `news` held, as is everything that reads.
+
+    The constructor lists once: ClusterError if that may not or cannot be done. Then `start` watches: from the version
+    of the list on, over ends of the watch that the server plans, with a new list after each that it doesn't plan.
     """
 
     def __init__(
@@ -105,7 +109,7 @@ class Mirror(threading.Thread):
         self._reached()
 
     def _watch(self) -> None:
-        """Follow changes until something breaks: then all is listed anew, which also says whether the server is away."""
+        """Follow changes until something breaks: then list all anew, which also says whether the server is away."""
         while not self._closing.is_set():
             began = time.monotonic()
             try:

@@ -1,9 +1,9 @@
 """The local backend: a stage is a process of its own session, which outlives a killed launcher and is found again.
 
-A job is a folder `<volume>/.jobs/<name>/`: spec.json (what to run; the folder appears with it, complete), claim.json (the
-supervisor that runs it; created once), exit (how it ended) and cancel (a wish to stop). Any launcher may start a supervisor
-for a job that has none, since only the one that gets the claim goes on: a launcher killed half-way through `submit` leaves
-nothing that its successor couldn't finish.
+A job is a folder `<volume>/.jobs/<name>/`: spec.json (what to run; the folder appears with it, complete), claim.json
+(the supervisor that runs it; created once), exit (how it ended) and cancel (a wish to stop). Any launcher may start a
+supervisor for a job that has none, since only the one that gets the claim goes on: a launcher killed half-way through
+`submit` leaves nothing that its successor couldn't finish.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ FULL = 64 * 1024  # bytes: with fewer free, not even a job's few small files fit
 
 
 class LocalBackend:
-    """Stages as processes of this machine. `modules` says which module is a stage's command, where it isn't jobs.<stage>."""
+    """Stages as processes of this machine.
+
+    `modules` says which module is a stage's command, where it isn't jobs.<stage>.
+    """
 
     confines = False
 
@@ -105,7 +108,8 @@ class LocalBackend:
                 del self._supervisors[name]
                 if files.free_bytes(job) < FULL:
                     raise StorageError(
-                        f"{name} can't be started: the volume is full; free some space (`vasevqa clean` lists what can go)."
+                        f"{name} can't be started: the volume is full; free some space (`vasevqa clean` lists what can"
+                        " go)."
                     )
                 raise VaseError(f"{name} can't be started (exit code {supervisor.returncode}); see {self.log(name)}.")
             if time.monotonic() > end:

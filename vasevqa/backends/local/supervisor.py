@@ -1,8 +1,9 @@
 """Runs one stage as a child and writes down how it ended, so that a launcher that isn't its parent can know.
 
-Called as `python -I -S supervise.py JOB IDENTITY`; imports the standard library only, so that it starts in milliseconds.
-JOB is a folder with spec.json. Whoever creates JOB/claim.json first runs the job: two supervisors of one job never both do.
-JOB/cancel asks for an end: SIGTERM to the stage at once, SIGKILL to its whole process group after the seconds that stand in it.
+Called as `python -I -S supervise.py JOB IDENTITY`; imports the standard library only, so that it starts in
+milliseconds. JOB is a folder with spec.json. Whoever creates JOB/claim.json first runs the job: two supervisors of one
+job never both do. JOB/cancel asks for an end: SIGTERM to the stage at once, SIGKILL to its whole process group after
+the seconds that stand in it.
 """
 
 import contextlib

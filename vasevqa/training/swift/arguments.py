@@ -1,4 +1,5 @@
-"""The only file that knows ms-swift's flags: our parameters become argument lists of `swift sft`, `swift rlhf`, `swift export`.
+"""The only file that knows ms-swift's flags: our parameters become argument lists of `swift sft`, `swift rlhf`, `swift
+export`.
 
 Checked against ms-swift 4.6. Nothing heavy is imported here: recipes are checked with it before anything runs.
 """
@@ -25,7 +26,8 @@ NOT_PASSED = {
     "learning_rate",
     "extra_args",
 }
-# What ms-swift calls a Hugging Face model type, and its template: by itself it goes by the folder's name, which here is a key.
+# What ms-swift calls a Hugging Face model type, and its template: by itself it goes by the folder's name, which here is
+# a key.
 KINDS = {"qwen2_vl": "qwen2_vl", "qwen2_5_vl": "qwen2_5_vl", "qwen3_vl": "qwen3_vl"}
 COLOCATE = ("vllm_gpu_memory_utilization", "sleep_level", "offload_model", "offload_optimizer", "move_model_batches")
 LORA = ("lora_rank", "lora_alpha", "lora_dropout", "target_modules")
@@ -83,7 +85,10 @@ class Places:
 
 @dataclass(frozen=True)
 class Rung:
-    """How much is done at once on each GPU. `batch_size` times `accumulation` rows make an optimizer step's share of one process."""
+    """How much is done at once on each GPU.
+
+    `batch_size` times `accumulation` rows make an optimizer step's share of one process.
+    """
 
     batch_size: int
     accumulation: int
@@ -223,7 +228,9 @@ def merge(model: Path, adapter: Path, output: Path, torch_dtype: str, model_type
 
 
 def to_mcore(model: Path, output: Path) -> list[str]:
-    """The arguments of `swift export` that convert `model` to Megatron: in bfloat16, since float32 silently becomes float16 there."""
+    """The arguments of `swift export` that convert `model` to Megatron: in bfloat16, since float32 silently becomes
+    float16 there.
+    """
     return words(
         {
             "model": model,
@@ -238,9 +245,12 @@ def to_mcore(model: Path, output: Path) -> list[str]:
 
 
 def to_hf(model: Path, mcore: Path, output: Path) -> list[str]:
-    """The arguments of `swift export` that convert the Megatron checkpoint `mcore` back; `model` gives its configuration.
+    """The arguments of `swift export` that convert the Megatron checkpoint `mcore` back;
 
-    Without ms-swift's precision check, which loads a second model under mcore-bridge's patches and fails there with transformers 5.
+    `model` gives its configuration.
+
+    Without ms-swift's precision check, which loads a second model under mcore-bridge's patches and fails there with
+    transformers 5.
     """
     given = {"model": model, **kind(model, None), "mcore_model": mcore, "to_hf": True}
     return words({**given, "output_dir": output, "torch_dtype": "bfloat16", "load_args": False})

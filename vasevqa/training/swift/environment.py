@@ -46,7 +46,10 @@ STRAY = {
 def child(
     settings: Mapping[str, Any], root: Path, plugin: Path | None, volume: Path | None, gpus: int = 0
 ) -> dict[str, str]:
-    """The training process's environment. It sees `gpus` GPUs (0: as many as there are): with more, ms-swift would spread one model over all."""
+    """The training process's environment.
+
+    It sees `gpus` GPUs (0: as many as there are): with more, ms-swift would spread one model over all.
+    """
     environ = {name: value for name, value in os.environ.items() if name not in STRAY}
     environ |= {
         **max_pixels(settings),
@@ -78,13 +81,16 @@ def child(
 
 
 def refuse_model_code() -> None:
-    """ms-swift loads models with trust_remote_code; code that comes with a model is refused here all the same, in this process."""
+    """ms-swift loads models with trust_remote_code; code that comes with a model is refused here all the same, in this
+    process.
+    """
     from swift.model.register import ModelLoader
     from transformers import dynamic_module_utils
 
     def refuse(class_name: str, module_path: object, *args: object, **kwargs: object) -> Any:
         raise ConfigError(
-            f"The model brings code of its own ({class_name} in {Path(str(module_path)).name}), which is never run; give a model that transformers knows."
+            f"The model brings code of its own ({class_name} in {Path(str(module_path)).name}), which is never run;"
+            " give a model that transformers knows."
         )
 
     ModelLoader.default_trust_remote_code = False
@@ -107,7 +113,8 @@ def processes(settings: Mapping[str, Any]) -> int:
         there = 1
     if named and torch.cuda.device_count() < there:
         raise DeviceError(
-            f"cuda_visible_devices names {there} GPUs and there are {torch.cuda.device_count()}; name those that are there."
+            f"cuda_visible_devices names {there} GPUs and there are {torch.cuda.device_count()}; name those that are"
+            " there."
         )
     asked = int(os.environ.get("VASEVQA_GPUS") or 0)  # the step's GPUs, which may be fewer than the machine's
     if (wanted or asked) > there:

@@ -53,7 +53,8 @@ def _checked(name: str, scores: Any, count: int) -> list[float]:
         found = [float(score) for score in scores]
     except (TypeError, ValueError):
         raise DataError(
-            f"The reward {name} returned {type(scores).__name__} {str(scores)[:60]!r}; it must return a number for each response."
+            f"The reward {name} returned {type(scores).__name__} {str(scores)[:60]!r}; it must return a number for each"
+            " response."
         ) from None
     if len(found) != count:
         raise DataError(
@@ -61,7 +62,8 @@ def _checked(name: str, scores: Any, count: int) -> list[float]:
         )
     if not all(math.isfinite(score) for score in found):
         raise DataError(
-            f"The reward {name} returned {next(score for score in found if not math.isfinite(score))}; scores must be finite numbers."
+            f"The reward {name} returned {next(score for score in found if not math.isfinite(score))}; scores must be"
+            " finite numbers."
         )
     return found
 
@@ -115,7 +117,8 @@ def register_user_plugin(path: Path, names: Sequence[str]) -> None:
         elif name not in orms:
             functions = [known for known, value in defined.items() if inspect.isfunction(value)]
             raise ConfigError(
-                f"{path} defines no reward '{name}', and ms-swift knows none.{nearest(name, [*functions, *classes, *orms])}"
+                f"{path} defines no reward '{name}', and ms-swift knows"
+                f" none.{nearest(name, [*functions, *classes, *orms])}"
             )
 
 

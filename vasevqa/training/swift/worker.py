@@ -1,7 +1,8 @@
-"""The process that trains: ms-swift behind our callback, so that a stop saves first and running out of GPU memory is told apart.
+"""The process that trains: ms-swift behind our callback, so that a stop saves first and running out of GPU memory is
+told apart.
 
-`python -m vasevqa.training.swift.worker SPEC.json`, or with `--processes N` one process a GPU through torch's launcher. A training
-that is killed must take nothing with it but itself, so it is never the process that holds the lease.
+`python -m vasevqa.training.swift.worker SPEC.json`, or with `--processes N` one process a GPU through torch's launcher.
+A training that is killed must take nothing with it but itself, so it is never the process that holds the lease.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def _register_callback() -> None:
     from swift.callbacks import TrainerCallback, callbacks_map
 
     class Callback(TrainerCallback):
-        """Saves and stops at the end of a step after SIGTERM; knows the trainer, and whether the optimizer is at work."""
+        """Saves and stops at the end of a step after SIGTERM; knows the trainer and whether the optimizer works."""
 
         def __init__(self, args: Any, trainer: Any) -> None:
             super().__init__(args, trainer)
@@ -105,13 +106,17 @@ def _check_memory(spec: dict[str, Any]) -> None:
     free, total = torch.cuda.mem_get_info(int(os.environ.get("LOCAL_RANK", "0")))
     if free < need:
         raise GpuMemoryError(
-            f"This training needs about {need / 1e9:.0f} GB of GPU memory, and {free / 1e9:.0f} of {total / 1e9:.0f} GB are free; take a larger GPU, "
-            "lower max_length or max_pixels, or set memory_check to false to try it all the same."
+            f"This training needs about {need / 1e9:.0f} GB of GPU memory, and {free / 1e9:.0f} of {total / 1e9:.0f} GB"
+            " are free; take a larger GPU, lower max_length or max_pixels, or set memory_check to false to try it all"
+            " the same."
         )
 
 
 def _save_after_oom() -> None:
-    """A checkpoint of the last whole step, so that the next rung goes on from there. Of several processes one alone can't save."""
+    """A checkpoint of the last whole step, so that the next rung goes on from there.
+
+    Of several processes one alone can't save.
+    """
     trainer = STATE.trainer
     if trainer is None or STATE.stepping or not trainer.state.global_step or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return

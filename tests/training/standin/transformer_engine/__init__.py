@@ -1,4 +1,5 @@
-"""A stand-in for transformer-engine, in plain PyTorch on a CPU: the layers that a conversion and its precision check use, no more.
+"""A stand-in for transformer-engine, in plain PyTorch on a CPU: the layers that a conversion and its precision check
+use, no more.
 
 It is no substitute: nothing here says that the real package, on CUDA, gives the same numbers.
 """
