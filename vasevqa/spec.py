@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -155,9 +154,9 @@ RunFunction = Callable[..., None]
 class Stage:
     """A kind of work: an image, a click command, typed parameters, named inputs, one output directory.
 
-    Its function is `run(params, options, inputs, output, progress)` in the module that defines `params`, where inputs
-    maps names to absolute paths (an optional input that wasn't given is absent). Raise `version` whenever results
-    change; `sources` names the modules beside the stage's own whose code decides the result.
+    It is done by `run(params, options, inputs, output, progress)`, where inputs maps names to absolute paths (an
+    optional input that wasn't given is absent). Raise `version` whenever results change; `sources` names the modules
+    beside the stage's own whose code decides the result.
     """
 
     name: str
@@ -167,6 +166,7 @@ class Stage:
     inputs: tuple[Input, ...]
     summary: str = ""
     resources: Resources = field(default_factory=Resources)
+    run: RunFunction = field(kw_only=True)
     output_flag: str = "--output-dir"
     needs_output: Callable[[Any], bool] = lambda params: True
     sources: tuple[str, ...] = ()
@@ -176,13 +176,7 @@ class Stage:
     @property
     def module(self) -> str:
         """The module that defines this stage."""
-        return self.params.__module__
-
-    @property
-    def function(self) -> RunFunction:
-        """The stage's `run` function."""
-        run: RunFunction = sys.modules[self.module].__dict__["run"]
-        return run
+        return self.run.__module__
 
     def input(self, name: str) -> Input:
         """The input called `name`; KeyError if there is none."""

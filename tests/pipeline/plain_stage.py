@@ -30,16 +30,6 @@ class Options(spec.Options):
     fail: Literal["no", "data", "gate", "full", "memory", "bug", "hang"] = Field("no", description="how to fail")
 
 
-STAGE = spec.Stage(
-    "plain-stage",
-    1,
-    Params,
-    Options,
-    (spec.Input("images", "--input-dir", "the images"),),
-    "Writes down its parameters.",
-)
-
-
 def run(
     params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress
 ) -> None:
@@ -60,6 +50,17 @@ def run(
     progress.advance(3)
     output.write_json("result.json", params.model_dump(mode="json"))
     progress.summary("3 things", count=3)
+
+
+STAGE = spec.Stage(
+    "plain-stage",
+    1,
+    Params,
+    Options,
+    (spec.Input("images", "--input-dir", "the images"),),
+    "Writes down its parameters.",
+    run=run,
+)
 
 
 if __name__ == "__main__":

@@ -216,7 +216,7 @@ def _run(stage: Stage, values: Mapping[str, Any], progress: Any) -> None:
         from vasevqa.artifacts.output import StageOutput
 
         output = StageOutput(folder.absolute())
-    stage.function(params, options, inputs, output, progress)
+    stage.run(params, options, inputs, output, progress)
 
 
 def _run_task(
@@ -254,7 +254,7 @@ def _run_task(
             return
         lease.keep(on_lost=lambda: _die_without_lease(progress, task["attempt"]))
         output = StageOutput(artifact.partial, lease)
-        stage.function(params, options, inputs, output, progress)
+        stage.run(params, options, inputs, output, progress)
         output.seal(
             {
                 "step": task["step"],

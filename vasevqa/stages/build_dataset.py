@@ -53,6 +53,15 @@ class Options(spec.Options):
     workers: int = Field(0, ge=0, description="threads that read pictures; 0: as many as cores")
 
 
+def run(
+    params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress
+) -> None:
+    """Read, join, split, and write sft.jsonl, val.jsonl, grpo.jsonl, eval.jsonl, dataset_report.json and images/."""
+    from vasevqa.dataset import build
+
+    build.build(params.model_dump(), options.model_dump(), inputs, output, progress)
+
+
 STAGE = spec.Stage(
     "build-dataset",
     1,
@@ -80,13 +89,5 @@ STAGE = spec.Stage(
         "vasevqa.dataset.splits",
         "vasevqa.dataset.build",
     ),
+    run=run,
 )
-
-
-def run(
-    params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress
-) -> None:
-    """Read, join, split, and write sft.jsonl, val.jsonl, grpo.jsonl, eval.jsonl, dataset_report.json and images/."""
-    from vasevqa.dataset import build
-
-    build.build(params.model_dump(), options.model_dump(), inputs, output, progress)

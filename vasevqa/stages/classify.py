@@ -40,22 +40,6 @@ class Options(spec.Options):
     workers: int = Field(0, ge=0, description="decoding threads; 0: as many as cores")
 
 
-STAGE = spec.Stage(
-    "classify",
-    1,
-    Params,
-    Options,
-    (
-        spec.Input("images", "--source-dir", "the folder of photographs", aliases=("--input-dir",)),
-        spec.Input("model", "--model-path", "the classifier: a .pth file, or train-classifier's output"),
-    ),
-    "Sorts photographs into low (0/) and high (1/) quality.",
-    spec.Resources(cpus=4, memory="8Gi", gpus=1, gpu_memory="8Gi"),
-    output_flag="--target-dir",
-    sources=("vasevqa.curation.images", "vasevqa.curation.loader", "vasevqa.curation.classifier"),
-)
-
-
 class _Journal:
     """What was decided and placed before a kill: one JSON line an image, a torn last line forgotten."""
 
@@ -227,3 +211,20 @@ def _write(
     }
     output.write_json("classification_report.json", report)
     (output.root / JOURNAL).unlink(missing_ok=True)
+
+
+STAGE = spec.Stage(
+    "classify",
+    1,
+    Params,
+    Options,
+    (
+        spec.Input("images", "--source-dir", "the folder of photographs", aliases=("--input-dir",)),
+        spec.Input("model", "--model-path", "the classifier: a .pth file, or train-classifier's output"),
+    ),
+    "Sorts photographs into low (0/) and high (1/) quality.",
+    spec.Resources(cpus=4, memory="8Gi", gpus=1, gpu_memory="8Gi"),
+    output_flag="--target-dir",
+    sources=("vasevqa.curation.images", "vasevqa.curation.loader", "vasevqa.curation.classifier"),
+    run=run,
+)

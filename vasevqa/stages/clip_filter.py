@@ -55,32 +55,6 @@ class Options(spec.Options):
     interactive: bool = Field(False, description="show a menu (on a terminal)")
 
 
-STAGE = spec.Stage(
-    "clip-filter",
-    2,
-    Params,
-    Options,
-    (
-        spec.Input("images", "--input-dir", "the folder of photographs"),
-        spec.Input(
-            "clip_model", "--clip-model", "a CLIP model: Hugging Face folder, open_clip folder or hub id", hub=True
-        ),
-        spec.Input("prompts", "--prompts", "a YAML or JSON file with the lists `high` and `low`", required=False),
-    ),
-    "CLIP quality filter: keeps complete, undamaged vases.",
-    spec.Resources(cpus=4, memory="8Gi", gpus=1, gpu_memory="8Gi"),
-    needs_output=lambda params: not params.analyze_only,
-    sources=(
-        "vasevqa.curation.images",
-        "vasevqa.curation.loader",
-        "vasevqa.curation.clip",
-        "vasevqa.curation.scoring",
-        "vasevqa.curation.embeddings",
-    ),
-    interact="vasevqa.stages.clip_menu:interact",
-)
-
-
 @dataclass
 class _Result:
     names: list[str]
@@ -274,3 +248,30 @@ def check_terminal(what: str) -> None:
 
     if not sys.stdin.isatty():
         raise ConfigError(f"{what} asks on a terminal, and there is none; give the choice as flags instead.")
+
+
+STAGE = spec.Stage(
+    "clip-filter",
+    2,
+    Params,
+    Options,
+    (
+        spec.Input("images", "--input-dir", "the folder of photographs"),
+        spec.Input(
+            "clip_model", "--clip-model", "a CLIP model: Hugging Face folder, open_clip folder or hub id", hub=True
+        ),
+        spec.Input("prompts", "--prompts", "a YAML or JSON file with the lists `high` and `low`", required=False),
+    ),
+    "CLIP quality filter: keeps complete, undamaged vases.",
+    spec.Resources(cpus=4, memory="8Gi", gpus=1, gpu_memory="8Gi"),
+    needs_output=lambda params: not params.analyze_only,
+    sources=(
+        "vasevqa.curation.images",
+        "vasevqa.curation.loader",
+        "vasevqa.curation.clip",
+        "vasevqa.curation.scoring",
+        "vasevqa.curation.embeddings",
+    ),
+    interact="vasevqa.stages.clip_menu:interact",
+    run=run,
+)

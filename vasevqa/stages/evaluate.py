@@ -40,6 +40,15 @@ class Options(spec.Options):
     )
 
 
+def run(
+    params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress
+) -> None:
+    """Generate answers, measure, and write evaluation.json, comparison.md and comparison.png."""
+    from vasevqa.evaluation import evaluate
+
+    evaluate.evaluate(params.model_dump(), options.model_dump(), inputs, output, progress)
+
+
 STAGE = spec.Stage(
     "evaluate",
     1,
@@ -79,13 +88,5 @@ STAGE = spec.Stage(
         f"vasevqa.evaluation.{name}"
         for name in ("evaluate", "metrics", "captions", "generation", "encoders", "comparison")
     ),
+    run=run,
 )
-
-
-def run(
-    params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress
-) -> None:
-    """Generate answers, measure, and write evaluation.json, comparison.md and comparison.png."""
-    from vasevqa.evaluation import evaluate
-
-    evaluate.evaluate(params.model_dump(), options.model_dump(), inputs, output, progress)

@@ -76,6 +76,15 @@ class Options(TrainingOptions):
     move_model_batches: int | None = Field(None, ge=1, description="copy weights to vLLM in so many parts")
 
 
+def run(
+    params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress
+) -> None:
+    """Check what can be checked, train in a child process, keep checkpoints, reward curve and completions."""
+    from vasevqa.training import trainer
+
+    trainer.train("grpo", params.model_dump(), options.model_dump(), inputs, output, progress)
+
+
 STAGE = spec.Stage(
     "grpo",
     1,
@@ -93,13 +102,5 @@ STAGE = spec.Stage(
     "Reinforcement (GRPO) with the vase reward, by ms-swift.",
     spec.Resources(cpus=8, memory="64Gi", gpus=1, gpu_memory="32G", shm="8Gi"),
     sources=(*SOURCES, "vasevqa.reward.score", "vasevqa.training.swift.plugin"),
+    run=run,
 )
-
-
-def run(
-    params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress
-) -> None:
-    """Check what can be checked, train in a child process, keep checkpoints, reward curve and completions."""
-    from vasevqa.training import trainer
-
-    trainer.train("grpo", params.model_dump(), options.model_dump(), inputs, output, progress)

@@ -44,6 +44,15 @@ class Options(spec.Options):
     )
 
 
+def run(
+    params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress
+) -> None:
+    """Merge (a full model passes through), compare logits, and keep the figures; GateError over tolerance."""
+    from vasevqa.training import merge
+
+    merge.merge(params.model_dump(), options.model_dump(), inputs, output, progress)
+
+
 STAGE = spec.Stage(
     "merge",
     1,
@@ -62,13 +71,5 @@ STAGE = spec.Stage(
         "vasevqa.training.checkpoints",
         "vasevqa.training.swift.worker",
     ),
+    run=run,
 )
-
-
-def run(
-    params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress
-) -> None:
-    """Merge (a full model passes through), compare logits, and keep the figures; GateError over tolerance."""
-    from vasevqa.training import merge
-
-    merge.merge(params.model_dump(), options.model_dump(), inputs, output, progress)

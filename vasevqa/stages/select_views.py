@@ -40,36 +40,6 @@ class Options(spec.Options):
     model_cache_dir: str | None = Field(None, description="where models from a hub are kept")
 
 
-STAGE = spec.Stage(
-    "select-views",
-    2,
-    Params,
-    Options,
-    (
-        spec.Input("images", "--input-dir", "clip-filter's output, its accepted/ folder, or any folder of photographs"),
-        spec.Input(
-            "clip_model",
-            "--clip-model",
-            "a CLIP model, needed where images weren't scored by clip-filter",
-            required=False,
-            hub=True,
-        ),
-        spec.Input(
-            "classified", "--classified-dir", "classify's output, to tell which vases were lost there", required=False
-        ),
-    ),
-    "Picks the best view of every vase.",
-    spec.Resources(cpus=2, memory="4Gi"),
-    sources=(
-        "vasevqa.curation.images",
-        "vasevqa.curation.file_names",
-        "vasevqa.curation.clip",
-        "vasevqa.curation.scoring",
-        "vasevqa.curation.reports",
-    ),
-)
-
-
 @dataclass(frozen=True)
 class View:
     """One accepted image: its vase (its own name where the name doesn't match the pattern), view and similarity."""
@@ -300,3 +270,34 @@ def _stats(views: dict[str, list[View]], lost: list[dict[str, Any]], unmatched: 
 
 def _quoted(text: str) -> str:
     return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\n') else text
+
+
+STAGE = spec.Stage(
+    "select-views",
+    2,
+    Params,
+    Options,
+    (
+        spec.Input("images", "--input-dir", "clip-filter's output, its accepted/ folder, or any folder of photographs"),
+        spec.Input(
+            "clip_model",
+            "--clip-model",
+            "a CLIP model, needed where images weren't scored by clip-filter",
+            required=False,
+            hub=True,
+        ),
+        spec.Input(
+            "classified", "--classified-dir", "classify's output, to tell which vases were lost there", required=False
+        ),
+    ),
+    "Picks the best view of every vase.",
+    spec.Resources(cpus=2, memory="4Gi"),
+    sources=(
+        "vasevqa.curation.images",
+        "vasevqa.curation.file_names",
+        "vasevqa.curation.clip",
+        "vasevqa.curation.scoring",
+        "vasevqa.curation.reports",
+    ),
+    run=run,
+)

@@ -29,6 +29,15 @@ class Options(TrainingOptions):
     """How the fine-tuning runs."""
 
 
+def run(
+    params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress
+) -> None:
+    """Check what can be checked, train in a child process, keep checkpoints, learning curve and figures."""
+    from vasevqa.training import trainer
+
+    trainer.train("sft", params.model_dump(), options.model_dump(), inputs, output, progress)
+
+
 STAGE = spec.Stage(
     "sft",
     1,
@@ -42,13 +51,5 @@ STAGE = spec.Stage(
     "Supervised fine-tuning with ms-swift (LoRA or full).",
     spec.Resources(cpus=8, memory="48Gi", gpus=1, gpu_memory="24G", shm="8Gi"),
     sources=SOURCES,
+    run=run,
 )
-
-
-def run(
-    params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress
-) -> None:
-    """Check what can be checked, train in a child process, keep checkpoints, learning curve and figures."""
-    from vasevqa.training import trainer
-
-    trainer.train("sft", params.model_dump(), options.model_dump(), inputs, output, progress)

@@ -33,6 +33,15 @@ class Options(spec.Options):
     )
 
 
+def run(
+    params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress
+) -> None:
+    """Convert, compare both forms on a picture, and keep the figures; GateError over tolerance."""
+    from vasevqa.training import export
+
+    export.convert(params.model_dump(), options.model_dump(), inputs, output, progress)
+
+
 STAGE = spec.Stage(
     "to-megatron",
     1,
@@ -55,13 +64,5 @@ STAGE = spec.Stage(
         "vasevqa.training.swift.arguments",
         "vasevqa.training.parity",
     ),
+    run=run,
 )
-
-
-def run(
-    params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress
-) -> None:
-    """Convert, compare both forms on a picture, and keep the figures; GateError over tolerance."""
-    from vasevqa.training import export
-
-    export.convert(params.model_dump(), options.model_dump(), inputs, output, progress)

@@ -50,28 +50,6 @@ class Options(spec.Options):
     workers: int = Field(0, ge=0, description="decoding threads; 0: as many as cores")
 
 
-STAGE = spec.Stage(
-    "train-classifier",
-    2,
-    Params,
-    Options,
-    (
-        spec.Input("data", "--data-dir", "labelled photographs: 0/ low and 1/ high quality"),
-        spec.Input("weights_file", "--weights-file", "a checkpoint to start from", required=False, also="weights"),
-    ),
-    "Trains the quality classifier (ResNet50).",
-    spec.Resources(cpus=8, memory="16Gi", gpus=1, gpu_memory="8Gi"),
-    sources=(
-        "vasevqa.curation.images",
-        "vasevqa.curation.loader",
-        "vasevqa.curation.file_names",
-        "vasevqa.curation.classifier",
-        "vasevqa.curation.augmentation",
-        "vasevqa.curation.classifier_training",
-    ),
-)
-
-
 def run(
     params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress
 ) -> None:
@@ -214,3 +192,26 @@ def _tensorboard(output: spec.Output, trainer: Trainer) -> None:
             for name, value in row.items():
                 if name != "epoch":
                     writer.add_scalar(name, value, int(row["epoch"]) + 1)
+
+
+STAGE = spec.Stage(
+    "train-classifier",
+    2,
+    Params,
+    Options,
+    (
+        spec.Input("data", "--data-dir", "labelled photographs: 0/ low and 1/ high quality"),
+        spec.Input("weights_file", "--weights-file", "a checkpoint to start from", required=False, also="weights"),
+    ),
+    "Trains the quality classifier (ResNet50).",
+    spec.Resources(cpus=8, memory="16Gi", gpus=1, gpu_memory="8Gi"),
+    sources=(
+        "vasevqa.curation.images",
+        "vasevqa.curation.loader",
+        "vasevqa.curation.file_names",
+        "vasevqa.curation.classifier",
+        "vasevqa.curation.augmentation",
+        "vasevqa.curation.classifier_training",
+    ),
+    run=run,
+)

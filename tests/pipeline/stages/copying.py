@@ -30,24 +30,6 @@ class Options(spec.Options):
     control: str = Field("", description="folder of the test's wishes")
 
 
-STAGE = spec.Stage(
-    "copying",
-    1,
-    Params,
-    Options,
-    (spec.Input("words", "--words", "the words"), spec.Input("more", "--more", "more words", required=False)),
-    "Copies words.",
-    resources=spec.Resources(cpus=1, memory="100Mi"),
-)
-
-PIPELINE = spec.Pipeline(
-    (
-        spec.Step("first", STAGE, {"words": "inputs.words"}),
-        spec.Step("left", STAGE, {"words": "first"}, hands_on="words", preset={"ending": "-left"}),
-        spec.Step("right", STAGE, {"words": "first"}, hands_on="words", preset={"ending": "-right"}),
-        spec.Step("last", STAGE, {"words": "left", "more": "right"}),
-    )
-)
 MODULES = {"copying": "tests.pipeline.stages.copying"}
 
 
@@ -137,6 +119,28 @@ def run(
     if control:
         with contextlib.suppress(OSError):
             _note(control, step, "ends")
+
+
+STAGE = spec.Stage(
+    "copying",
+    1,
+    Params,
+    Options,
+    (spec.Input("words", "--words", "the words"), spec.Input("more", "--more", "more words", required=False)),
+    "Copies words.",
+    resources=spec.Resources(cpus=1, memory="100Mi"),
+    run=run,
+)
+
+
+PIPELINE = spec.Pipeline(
+    (
+        spec.Step("first", STAGE, {"words": "inputs.words"}),
+        spec.Step("left", STAGE, {"words": "first"}, hands_on="words", preset={"ending": "-left"}),
+        spec.Step("right", STAGE, {"words": "first"}, hands_on="words", preset={"ending": "-right"}),
+        spec.Step("last", STAGE, {"words": "left", "more": "right"}),
+    )
+)
 
 
 if __name__ == "__main__":

@@ -188,8 +188,8 @@ def _pod(task: Task, cluster: Cluster, place: Placement) -> Manifest:
                 "volumeMounts": [
                     mount,
                     {"name": "tmp", "mountPath": TMP},
-                    {"name": "shm", "mountPath": "/dev/shm"},
-                ],  # noqa: S108
+                    {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - likewise
+                ],
             }
         ],
         "volumes": [
