@@ -13,7 +13,6 @@ from vasevqa.backends.cluster import Cluster, parse_cluster
 from vasevqa.backends.kubernetes.launcher_job import (
     Launch,
     named,
-    owner_reference,
     render_launcher,
     render_pod,
     render_settings,
@@ -34,7 +33,7 @@ SETTINGS: dict[str, Any] = {
     "service_account": "theirs",
 }
 LAUNCH = Launch("name: Vases, old\n", "Vases, old", parse_cluster(SETTINGS, "the test"), ("--parallel", "2"))
-OWNER = owner_reference("above", "uid-1")
+OWNER = {"apiVersion": "v1", "kind": "ConfigMap", "name": "above", "uid": "uid-1"}
 
 
 def test_a_launch_is_named_by_all_that_it_is() -> None:

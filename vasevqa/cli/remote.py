@@ -9,7 +9,6 @@ from pathlib import Path
 
 from vasevqa.backends.cluster import cluster_of
 from vasevqa.backends.kubernetes.launcher_job import VOLUME, render_pod
-from vasevqa.backends.kubernetes.session import needs_claim
 from vasevqa.errors import ConfigError
 
 MOST = 100_000  # bytes of a recipe that fit a variable of the pod
@@ -24,7 +23,7 @@ def answer(cluster: Path | None, namespace: str | None, words: Sequence[str], re
     from vasevqa.backends.kubernetes.session import Access
 
     access = Access(cluster_of(cluster, namespace))
-    needs_claim(access)
+    access.require_claim()
     manifest = render_pod(f"vasevqa-look-{os.urandom(4).hex()}", "look", access.cluster, [*words, "--volume", VOLUME])
     manifest["spec"] |= {
         "serviceAccountName": access.cluster.service_account or "vasevqa",

@@ -11,7 +11,6 @@ import click
 
 from vasevqa.backends.cluster import cluster_of
 from vasevqa.backends.kubernetes.launcher_job import VOLUME, Launch, named
-from vasevqa.backends.kubernetes.session import needs_claim
 from vasevqa.cli.attach import follow_launch, place_words
 from vasevqa.cli.context import Context, pass_context
 from vasevqa.cli.options import cluster_option, namespace_option
@@ -77,7 +76,7 @@ def _submit(pipeline: Pipeline, given: dict[str, Any]) -> int:
         known_step(pipeline, name)
     _on_the_volume(recipe.inputs, given["upload"])
     access = Access(cluster_of(given["cluster"], given["namespace"]))
-    needs_claim(access)
+    access.require_claim()
     where = place_words(access, given["cluster"])
     if given["upload"]:
         from vasevqa.transfer import sending

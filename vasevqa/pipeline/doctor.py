@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 
 
 DEV = Path("/dev")
-
 SHM = "/dev/shm"  # noqa: S108 - what data loaders share
-
 RESERVE = 1 << 30  # bytes that logs, reports and checkpoints of adapters take
 
 
@@ -172,14 +170,14 @@ def _devices(asked: Wanted, engine: str = "") -> Iterator[Finding]:
 
 def _docker(cluster: Cluster, asked: Wanted) -> Iterator[Finding]:
     """The engine and the images."""
-    from vasevqa.backends.docker import backend as docker
+    from vasevqa.backends.docker.engine import built_here, connect
 
-    engine = docker.connect()
+    engine = connect()
     yield Finding("engine", OK, f"Docker {engine.version()['Version']}")
     for image in dict.fromkeys(cluster.image(stage) for stage in asked.stages.values()):
         if engine.images.list(name=image):
             yield Finding(f"image {image}", OK, "there")
-        elif docker.built_here(cluster, image):
+        elif built_here(cluster, image):
             yield Finding(
                 f"image {image}",
                 BAD,

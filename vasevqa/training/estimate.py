@@ -8,7 +8,6 @@ from typing import Any
 from vasevqa.models import Model
 
 GB = 10**9
-
 _BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
 

@@ -12,24 +12,21 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vasevqa.backends.kubernetes.launcher_job import VOLUME, render_pod
-from vasevqa.backends.kubernetes.session import needs_claim
 from vasevqa.errors import Broken, ClusterAway, ClusterError, ConfigError, DataError
 
 if TYPE_CHECKING:
-    from vasevqa.backends.kubernetes.session import Access, Process
-
+    from vasevqa.backends.kubernetes.process import Process
+    from vasevqa.backends.kubernetes.session import Access
 
 IDLE_SECONDS = 1800  # after which a pod that nobody talks to ends by itself
-
 SILENCE = 300.0  # seconds without an answer after which a connection counts as lost
-
 TRIES = 6  # connections in a row that bring nothing new
 
 
 @contextlib.contextmanager
 def volume_pod(access: Access, purpose: str = "move") -> Iterator[str]:
     """A pod with the volume, for as long as the block lasts."""
-    needs_claim(access)
+    access.require_claim()
     name = f"vasevqa-{purpose}-{os.urandom(4).hex()}"
     wait = ["tini", "--", "python", "-m", "vasevqa.transfer", "--wait", str(IDLE_SECONDS)]
     with access.pod(render_pod(name, purpose, access.cluster, [], wait)) as pod:

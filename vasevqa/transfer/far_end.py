@@ -20,7 +20,6 @@ from vasevqa.errors import ConfigError, VaseError, storage_error
 from vasevqa.transfer.paths import inside, standing, walk, write
 
 OURS = ("artifacts", "runs")  # written by launchers and stages alone
-
 ALIVE = Path("/tmp/vasevqa-transfer")  # noqa: S108 - inside the pod: touched while somebody moves files
 
 

@@ -14,18 +14,17 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import docker
-import requests
-from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.errors import APIError, ImageNotFound, NotFound
 from docker.types import DeviceRequest, LogConfig, Mount
 
 from vasevqa.backends.base import Outcome, State, Task, Update, attempt_of
 from vasevqa.backends.checks import stage_of
 from vasevqa.backends.cluster import Cluster
+from vasevqa.backends.docker.engine import AWAY, built_here, connect, said, translated
 from vasevqa.backends.docker.logs import Follower
 from vasevqa.backends.environment import container_environment, stage_environment
 from vasevqa.errors import ClusterAway, ClusterError, ConfigError, DeviceError
@@ -38,11 +37,9 @@ STATES = {
     "exited": State.FINISHED,
     "dead": State.FINISHED,
 }  # every other one is a kind of running
-AWAY = (DockerException, requests.exceptions.RequestException, OSError)
 NO_ROTATION = "1000g"  # whatever the daemon's own settings say: a log is read from its beginning
 TRY_AGAIN = 2.0  # seconds until an engine that went away is asked again
 ENDING = 2.0  # seconds from the end of a container's output to its own
-TIMEOUT = 60.0
 
 
 class DockerBackend:
@@ -67,7 +64,7 @@ class DockerBackend:
         ConfigError if it can't be had.
         """
         reference = self._cluster.image(stage)
-        with _translated(f"look for the image {reference}"):
+        with translated(f"look for the image {reference}"):
             try:
                 found = self._client.images.get(reference)
             except ImageNotFound:
@@ -87,7 +84,7 @@ class DockerBackend:
             return self._client.images.get(reference)
         except (APIError, ImageNotFound) as error:
             raise ConfigError(
-                f"The image {reference} can't be fetched ({_said(error)}); check its name and `docker login`."
+                f"The image {reference} can't be fetched ({said(error)}); check its name and `docker login`."
             ) from None
 
     def submit(self, task: Task) -> None:
@@ -98,7 +95,7 @@ class DockerBackend:
         """
         task.log.parent.mkdir(parents=True, exist_ok=True)
         task.log.touch()
-        with _translated(f"start {task.name}"):
+        with translated(f"start {task.name}"):
             try:
                 container = self._client.containers.create(**self.container(task))
             except ImageNotFound:
@@ -133,7 +130,7 @@ class DockerBackend:
                 container.remove(force=True, v=True)
             if gpus and re.search(r"device driver|nvidia|cdi|gpu", str(error), re.IGNORECASE):
                 raise DeviceError(
-                    f"The Docker engine has no GPUs for {container.labels.get(f'{LABEL}.job')} ({_said(error)});"
+                    f"The Docker engine has no GPUs for {container.labels.get(f'{LABEL}.job')} ({said(error)});"
                     " install the NVIDIA Container Toolkit, or say `device: cpu` to go on without."
                 ) from None
             raise
@@ -204,7 +201,7 @@ class DockerBackend:
 
     def existing(self, prefix: str) -> list[str]:
         """The jobs of this volume whose names begin with `prefix`, by attempt."""
-        with _translated("list the containers"):
+        with translated("list the containers"):
             listed = self._client.api.containers(all=True, filters={"label": f"{LABEL}={self._where}"})
         names = [str(entry["Labels"].get(f"{LABEL}.job", "")) for entry in listed]
         return sorted(
@@ -213,7 +210,7 @@ class DockerBackend:
 
     def state(self, name: str) -> State:
         """Where the container stands now."""
-        with _translated(f"look at {name}"):
+        with translated(f"look at {name}"):
             container = self._container(name)
         return State.GONE if container is None else STATES.get(container.status, State.RUNNING)
 
@@ -227,7 +224,7 @@ class DockerBackend:
         return Path(found) if found else None
 
     def _label(self, name: str, label: str) -> str | None:
-        with _translated(f"look at {name}"):
+        with translated(f"look at {name}"):
             container = self._container(name)
         return None if container is None else container.labels.get(f"{LABEL}.{label}")
 
@@ -253,7 +250,7 @@ class DockerBackend:
 
     def _follow(self, name: str) -> None:
         """Read the container's output in a thread; one that a killed launcher only created is started."""
-        with _translated(f"look at {name}"):
+        with translated(f"look at {name}"):
             container = self._container(name)
             if container is not None:
                 self._start(container)
@@ -303,7 +300,7 @@ class DockerBackend:
 
     def outcome(self, name: str) -> Outcome:
         """The exit code, and whether the kernel ended it for want of memory."""
-        with _translated(f"look at {name}"):
+        with translated(f"look at {name}"):
             container = self._container(name)
         if container is None:
             return Outcome(None, message="its container is gone")
@@ -313,7 +310,7 @@ class DockerBackend:
 
     def cancel(self, name: str, grace: float) -> None:
         """The engine sends SIGTERM now and SIGKILL after `grace` seconds, whatever becomes of this process."""
-        with _translated(f"stop {name}"):
+        with translated(f"stop {name}"):
             container = self._container(name)
             if container is None or STATES.get(container.status) is State.FINISHED:
                 return
@@ -331,7 +328,7 @@ class DockerBackend:
 
     def remove(self, name: str) -> None:
         """Remove the container; its log stays."""
-        with _translated(f"remove {name}"):
+        with translated(f"remove {name}"):
             container = self._container(name)
             if container is not None:
                 try:
@@ -355,49 +352,3 @@ class DockerBackend:
         """Let go of the engine; containers run on."""
         self._closing.set()
         self._client.close()
-
-
-def built_here(cluster: Cluster, reference: str) -> bool:
-    """True for one of our images when no registry is named: it can't be fetched from anywhere."""
-    return not cluster.registry and reference.split("/", maxsplit=1)[0] == "vasevqa"
-
-
-def connect() -> Any:
-    """A client of the engine that DOCKER_HOST names; ClusterError says why none answers."""
-    where = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
-    try:
-        client = docker.from_env(timeout=int(TIMEOUT))
-        client.ping()
-        return client
-    except AWAY as error:
-        text = repr(error)
-        if "Permission" in text:
-            raise ClusterError(
-                f"The Docker engine at {where} can't be used by this user; join its group (`sudo usermod -aG docker"
-                " $USER`, then log in)."
-            ) from None
-        raise ClusterError(
-            f"No Docker engine answers at {where}; start it, set DOCKER_HOST, or use --backend local."
-        ) from None
-
-
-@contextlib.contextmanager
-def _translated(doing: str) -> Iterator[None]:
-    """The engine's errors as one sentence."""
-    try:
-        yield
-    except DockerException as error:  # the engine's answer, or its client's own: asking again would change nothing
-        raise ClusterError(f"The Docker engine could not {doing}: {_said(error)}.") from None
-    except AWAY as error:
-        if isinstance(error, OSError) and not isinstance(
-            error, (ConnectionError, requests.exceptions.RequestException)
-        ):
-            raise  # the volume's, not the engine's
-        raise ClusterAway(
-            f"The Docker engine could not {doing}: it doesn't answer ({type(error).__name__}); is it running?"
-        ) from None
-
-
-def _said(error: Exception) -> str:
-    text = str(getattr(error, "explanation", None) or error).strip()
-    return (text.splitlines() or [""])[0].rstrip(".")[:300]

@@ -10,7 +10,6 @@ claims.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import threading
 import time
@@ -22,28 +21,22 @@ from typing import Any
 from vasevqa.backends.base import Outcome, State, Task, Update, attempt_of
 from vasevqa.backends.cluster import Cluster
 from vasevqa.backends.kubernetes import status as reasons
+from vasevqa.backends.kubernetes import submission
 from vasevqa.backends.kubernetes.api import Api, Object, Refused
 from vasevqa.backends.kubernetes.logs import Follower
 from vasevqa.backends.kubernetes.nodes import free_gpus
 from vasevqa.backends.kubernetes.stage_job import (
-    HASH,
     JOB,
     LOG,
     RUN,
     VOLUME,
-    Placement,
-    artifact_hash,
-    render_job,
-    render_run,
     volume_id,
 )
 from vasevqa.backends.kubernetes.watch import Mirror
-from vasevqa.errors import ClusterAway, ClusterError, ConfigError
+from vasevqa.errors import ClusterAway, ClusterError
 from vasevqa.faults import FaultPoint, fault
 
 AWAY_SECONDS = 2.0  # a server that is away for less isn't worth a word
-DELETED_SECONDS = 15.0  # how long a Job of the same name may take to go
-RECIPE_BYTES = 500_000  # of a recipe kept in a ConfigMap
 
 
 @dataclass
@@ -291,94 +284,13 @@ class KubernetesBackend:
         ConfigError if the task reads something outside the volume, ClusterAway if the cluster doesn't answer,
         ClusterError if it refuses.
         """
-        manifest = render_job(task, self._cluster, self._placement(task))
-        task.log.parent.mkdir(parents=True, exist_ok=True)
-        end = time.monotonic() + DELETED_SECONDS
-        while True:
-            try:
-                job = self._api.create("jobs", manifest)
-                break
-            except Refused as refusal:
-                if refusal.status != 409:
-                    raise ClusterError(
-                        f"The cluster refuses the Job {task.name}: {reasons.short(str(refusal))}."
-                    ) from None
-            try:
-                job = self._api.get(self._api.path("jobs", task.name))
-            except Refused:  # it went meanwhile
-                continue
-            if "deletionTimestamp" not in job["metadata"] or time.monotonic() > end:
-                self._check_same(job, task)
-                break
-            self._closing.wait(0.5)
+        owner = submission.run_owner(self._api, self._cluster, self._volume, task.run)
+        job = submission.create(self._api, self._cluster, task, owner, self._closing)
         fault(FaultPoint.IN_SUBMIT, task.step)
         with self._news:
             if job["metadata"]["uid"] not in self._jobs.objects:  # the watch may have been faster, and know more
                 self._jobs.add(job)
                 self._job_changed(job, True)
-
-    def _check_same(self, job: Object, task: Task) -> None:
-        if job["metadata"].get("annotations", {}).get(HASH) != artifact_hash(task, self._cluster):
-            raise ClusterError(
-                f"There is another Job {task.name} in namespace {self._api.namespace}, for another volume or artifact; "
-                f"wait for its end, or remove it (`kubectl delete job {task.name}`)."
-            )
-
-    def _placement(self, task: Task) -> Placement:
-        together, node = False, None
-        try:
-            claim = self._api.get(self._api.path("persistentvolumeclaims", self._cluster.claim))
-            together = "ReadWriteMany" not in claim["spec"].get(
-                "accessModes", []
-            )  # of other modes only one node may write
-            node = self._node_of_claim() if together else None
-        except Refused as refusal:
-            if refusal.status not in (403, 404):  # without the claim the pod will wait, and say so
-                raise
-        return Placement(self._run_owner(task.run), together, node, dict(os.environ))
-
-    def _node_of_claim(self) -> str | None:
-        """The node on which something in the namespace uses the claim."""
-        for pod in self._api.get(self._api.path("pods"), fieldSelector="status.phase=Running")["items"]:
-            for volume in pod["spec"].get("volumes", []):
-                if volume.get("persistentVolumeClaim", {}).get("claimName") == self._cluster.claim and pod["spec"].get(
-                    "nodeName"
-                ):
-                    return str(pod["spec"]["nodeName"])
-        return None
-
-    def _run_owner(self, run: str) -> dict[str, str]:
-        """The ConfigMap that owns the run's Jobs; made at the first one.
-
-        Asked for each: with an owner that is gone a Job would go at once.
-        """
-        try:
-            recipe = (self._volume / "runs" / run / "recipe.yaml").read_text(encoding="utf-8")[:RECIPE_BYTES]
-        except OSError:
-            recipe = ""
-        manifest = render_run(run, recipe, self._volume, self._cluster, self._above())
-        try:
-            made = self._api.create("configmaps", manifest)
-        except Refused as refusal:
-            if refusal.status != 409:
-                raise ClusterError(
-                    f"The cluster refuses the ConfigMap of run {run}: {reasons.short(str(refusal))}."
-                ) from None
-            made = self._api.get(self._api.path("configmaps", manifest["metadata"]["name"]))
-        return {"name": made["metadata"]["name"], "uid": made["metadata"]["uid"]}
-
-    def _above(self) -> dict[str, str] | None:
-        """The ConfigMap that owns the run's: the chart's, so that uninstalling it removes all."""
-        name = os.environ.get("VASEVQA_OWNER_CONFIGMAP")
-        if not name:
-            return None
-        try:
-            found = self._api.get(self._api.path("configmaps", name))
-        except Refused as refusal:
-            raise ConfigError(
-                f"VASEVQA_OWNER_CONFIGMAP: the ConfigMap {name} can't be read ({reasons.short(str(refusal))})."
-            ) from None
-        return {"name": name, "uid": found["metadata"]["uid"]}
 
     def cancel(self, name: str, grace: float) -> None:
         """Delete the Job with its pods.

@@ -11,7 +11,8 @@ from vasevqa.backends.checks import BAD, OK, UNKNOWN, WARNING, Finding, stage_of
 from vasevqa.backends.cluster import Cluster
 from vasevqa.backends.kubernetes.api import SERVICE_ACCOUNT, Object, Refused
 from vasevqa.backends.kubernetes.launcher_job import render_pod
-from vasevqa.backends.kubernetes.session import UNPULLABLE, Access
+from vasevqa.backends.kubernetes.session import Access
+from vasevqa.backends.kubernetes.status import IMAGE
 from vasevqa.errors import ClusterError
 from vasevqa.spec import Resources, quantity_bytes
 
@@ -315,7 +316,7 @@ def _pulled(image: str, pod: Object | None, late: bool) -> Finding | None:
     statuses = (pod or {}).get("status", {}).get("containerStatuses") or []
     state = (statuses[0].get("state") or {}) if statuses else {}
     waiting = state.get("waiting") or {}
-    if waiting.get("reason") in UNPULLABLE:
+    if waiting.get("reason") in IMAGE:
         why = " ".join(str(waiting.get("message") or waiting["reason"]).split())[:200]
         make = f"make image STAGE={stage_of(image)} PUSH=1"
         return Finding(

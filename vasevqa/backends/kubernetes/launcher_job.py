@@ -14,8 +14,17 @@ from typing import Any
 
 import yaml
 
-from vasevqa import __version__
 from vasevqa.backends.cluster import Cluster
+from vasevqa.backends.kubernetes.pod_template import (
+    Manifest,
+    container_security,
+    mounts,
+    owned_by,
+    pod_security,
+    site_settings,
+    standard_labels,
+    volumes,
+)
 
 VOLUME = "/data"  # where the launcher sees the volume, and with it every stage
 SETTINGS = "/etc/vasevqa"
@@ -67,11 +76,6 @@ def named(text: str, title: str) -> str:
     except yaml.YAMLError:  # in braces, or with an end mark: it goes as it is
         pass
     return text
-
-
-def owner_reference(name: str, uid: str) -> dict[str, Any]:
-    """Ties an object's life to that of the ConfigMap `name`."""
-    return {"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": uid}
 
 
 def render_settings(launch: Launch, owner: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -132,70 +136,35 @@ def render_pod(
 
 def _metadata(
     name: str, component: str, cluster: Cluster, owner: Mapping[str, Any] | None, labels: Mapping[str, str]
-) -> dict[str, Any]:
-    standard = {
-        "app.kubernetes.io/name": "vasevqa",
-        "app.kubernetes.io/component": component,
-        "app.kubernetes.io/part-of": "vasevqa",
-        "app.kubernetes.io/managed-by": "vasevqa",
-        "app.kubernetes.io/version": __version__,
-    }
-    return {
-        "name": name,
-        "labels": {**cluster.labels, **standard, **labels},
-        **({"ownerReferences": [dict(owner)]} if owner else {}),
-    }
+) -> Manifest:
+    return {"name": name, "labels": {**standard_labels(cluster, component), **labels}, **owned_by(owner)}
 
 
-def _annotations(cluster: Cluster) -> dict[str, Any]:
+def _annotations(cluster: Cluster) -> Manifest:
     return {"annotations": dict(cluster.annotations)} if cluster.annotations else {}
 
 
 def _container(
     cluster: Cluster, name: str, arguments: Sequence[str], environment: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
-    data = {"name": "volume", "mountPath": VOLUME, **({"subPath": cluster.claim_path} if cluster.claim_path else {})}
+) -> Manifest:
     return {
         "name": name,
         "image": cluster.image("launcher"),
         "imagePullPolicy": cluster.pull_policy,
         "args": list(arguments),
         "env": [{"name": "VASEVQA_VOLUME", "value": VOLUME}, *environment],
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
-        "volumeMounts": [data, {"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - inside the pod
+        "securityContext": container_security(),
+        "volumeMounts": mounts(cluster, VOLUME),
     }
 
 
-def _pod(cluster: Cluster, container: Mapping[str, Any], restart: str) -> dict[str, Any]:
-    """A pod that Pod Security's "restricted" takes."""
-    spec: dict[str, Any] = {
+def _pod(cluster: Cluster, container: Mapping[str, Any], restart: str) -> Manifest:
+    return {
         "restartPolicy": restart,
         "automountServiceAccountToken": False,
         "terminationGracePeriodSeconds": 30,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": cluster.user,
-            "runAsGroup": cluster.group,
-            "fsGroup": cluster.group,
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": pod_security(cluster),
         "containers": [dict(container)],
-        "volumes": [
-            {"name": "volume", "persistentVolumeClaim": {"claimName": cluster.claim}},
-            {"name": "tmp", "emptyDir": {}},
-        ],
+        "volumes": volumes(cluster),
+        **site_settings(cluster),
     }
-    if cluster.pull_secrets:
-        spec["imagePullSecrets"] = [{"name": name} for name in cluster.pull_secrets]
-    if cluster.node_selector:
-        spec["nodeSelector"] = dict(cluster.node_selector)
-    if cluster.tolerations:
-        spec["tolerations"] = [item.model_dump(by_alias=True, exclude_none=True) for item in cluster.tolerations]
-    if cluster.priority_class:
-        spec["priorityClassName"] = cluster.priority_class
-    return spec

@@ -13,12 +13,12 @@ from vasevqa.backends.kubernetes.api import Object, Refused
 from vasevqa.backends.kubernetes.launcher_job import (
     LAUNCH_LABEL,
     Launch,
-    owner_reference,
     render_launcher,
     render_settings,
 )
 from vasevqa.backends.kubernetes.logs import PATIENCE, Unseen
-from vasevqa.backends.kubernetes.session import Access, trouble
+from vasevqa.backends.kubernetes.session import Access
+from vasevqa.backends.kubernetes.status import trouble
 from vasevqa.errors import ClusterAway, ClusterError, ConfigError
 from vasevqa.text import nearest
 
@@ -38,9 +38,9 @@ def start(access: Access, launch: Launch, owner: str | None = None) -> bool:
     above = None
     if owner is not None:
         found = access.ask(f"read the ConfigMap {owner}", access.get, access.path("configmaps", owner))
-        above = owner_reference(owner, found["metadata"]["uid"])
+        above = {"name": owner, "uid": found["metadata"]["uid"]}
     uid = _settings(access, launch, above)
-    job = render_launcher(launch, owner_reference(launch.name, uid))
+    job = render_launcher(launch, {"name": launch.name, "uid": uid})
     if _create(access, "start the launcher", "jobs", job) is not None:
         return True
     standing = access.ask("read the launcher's Job", access.find, "jobs", launch.name)

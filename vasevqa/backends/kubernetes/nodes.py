@@ -1,4 +1,4 @@
-"""What the nodes have: only for whoever may read nodes, and only to explain why there is no place."""
+"""Nodes: which one holds the claim, and what GPUs they have (for whoever may read nodes, to explain a long wait)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,20 @@ from vasevqa.backends.kubernetes.api import Api, Object
 from vasevqa.errors import ClusterError
 
 MOST = 4  # nodes named in a sentence
+
+
+def one_node_only(claim: Object) -> bool:
+    """True if the access modes of the claim let only one node at a time write to it."""
+    return "ReadWriteMany" not in claim["spec"].get("accessModes", [])
+
+
+def node_of_claim(api: Api, claim: str) -> str | None:
+    """The node on which a running pod of the namespace uses the claim, if one does."""
+    for pod in api.get(api.path("pods"), fieldSelector="status.phase=Running")["items"]:
+        used = [volume.get("persistentVolumeClaim", {}).get("claimName") for volume in pod["spec"].get("volumes", [])]
+        if claim in used and pod["spec"].get("nodeName"):
+            return str(pod["spec"]["nodeName"])
+    return None
 
 
 def free_gpus(api: Api, resource: str, cluster: Cluster) -> str:

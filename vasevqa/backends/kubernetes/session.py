@@ -14,10 +14,10 @@ from kubernetes import client, stream
 from vasevqa.backends.cluster import Cluster
 from vasevqa.backends.kubernetes.api import Api, Object, Refused
 from vasevqa.backends.kubernetes.logs import PATIENCE, Unseen
+from vasevqa.backends.kubernetes.nodes import node_of_claim, one_node_only
+from vasevqa.backends.kubernetes.process import Process, brief
+from vasevqa.backends.kubernetes.status import hopeless, trouble
 from vasevqa.errors import Broken, ClusterAway, ClusterError
-
-STARTING = ("ContainerCreating", "PodInitializing")
-UNPULLABLE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 
 
 class Access(Api):
@@ -56,25 +56,31 @@ class Access(Api):
             self.get(self.path(kind), **query)["items"], key=lambda item: str(item["metadata"]["creationTimestamp"])
         )
 
+    def require_claim(self) -> None:
+        """ClusterError if there is no claim: a pod would wait for it in vain."""
+        name = self.cluster.claim
+        try:
+            claim = self.find("persistentvolumeclaims", name)
+        except Refused:
+            return  # it may not look; the launcher's pod will say
+        if claim is None:
+            raise ClusterError(
+                f"There is no claim {name} in namespace {self.namespace}; `helm install vasevqa helm/vasevqa` or "
+                "`kubectl apply -k k8s` makes it, or name yours as `claim` in the Cluster file."
+            )
+
     def beside_the_claim(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
         """The pod on the node that has the claim, if only one node at a time can and something there uses it."""
-        claim, changed = self.cluster.claim, {**manifest, "spec": dict(manifest["spec"])}
+        changed = {**manifest, "spec": dict(manifest["spec"])}
         with contextlib.suppress(Refused):
-            found = self.find("persistentvolumeclaims", claim)
-            if found is None or "ReadWriteMany" in found["spec"].get("accessModes", []):
-                return changed
-            for pod in self.all("pods", fieldSelector="status.phase=Running"):
-                mounted = [
-                    volume.get("persistentVolumeClaim", {}).get("claimName")
-                    for volume in pod["spec"].get("volumes", [])
-                ]
-                if claim in mounted and pod["spec"].get("nodeName"):
-                    fields = [{"key": "metadata.name", "operator": "In", "values": [pod["spec"]["nodeName"]]}]
-                    terms = {"nodeSelectorTerms": [{"matchFields": fields}]}
-                    changed["spec"]["affinity"] = {
-                        "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}
-                    }
-                    return changed
+            claim = self.find("persistentvolumeclaims", self.cluster.claim)
+            node = node_of_claim(self, self.cluster.claim) if claim is not None and one_node_only(claim) else None
+            if node is not None:
+                fields = [{"key": "metadata.name", "operator": "In", "values": [node]}]
+                terms = {"nodeSelectorTerms": [{"matchFields": fields}]}
+                changed["spec"]["affinity"] = {
+                    "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}
+                }
         return changed
 
     def allowed(self, verb: str, group: str, resource: str, subresource: str = "") -> bool | None:
@@ -121,7 +127,7 @@ class Access(Api):
                 ),
             )
         except client.ApiException as error:
-            raise Broken(f"Could not run a command in pod {pod}: {_short(error.reason or error)}") from None
+            raise Broken(f"Could not run a command in pod {pod}: {brief(error.reason or error)}") from None
 
     def run_in(
         self, pod: str, command: Sequence[str], out: Callable[[bytes], None], err: Callable[[bytes], None]
@@ -209,109 +215,3 @@ class Access(Api):
                     f"The pod {name} didn't start within {seconds:.0f} s; `kubectl describe pod {name}` may say why."
                 )
             time.sleep(0.5)
-
-
-class _Forgotten:
-    def write(self, block: bytes) -> None:
-        """Keep nothing."""
-
-
-class Process:
-    """A process in a pod, by its streams, in bytes."""
-
-    def __init__(self, pod: str, socket: Any) -> None:
-        self.pod, self._socket = pod, socket
-        socket._all = _Forgotten()  # the client would keep a copy of all that ever came
-
-    @property
-    def over(self) -> bool:
-        """True once the connection has ended and everything that came was taken."""
-        return not self._socket.is_open()
-
-    def write(self, block: bytes) -> None:
-        """Send to its stdin."""
-        with self._watched():
-            self._socket.write_stdin(block)
-
-    def read(self, seconds: float) -> None:
-        """Wait up to `seconds` for something to arrive."""
-        with self._watched():
-            self._socket.update(timeout=seconds)
-
-    def taken(self) -> bytes:
-        """What has arrived on stdout since the last call."""
-        with self._watched():
-            return bytes(self._socket.read_stdout(timeout=0))
-
-    def errors(self) -> bytes:
-        """What has arrived on stderr since the last call."""
-        with self._watched():
-            return bytes(self._socket.read_stderr(timeout=0))
-
-    def exit_code(self) -> int:
-        """How it ended; Broken if the connection was lost before that was known."""
-        try:
-            return int(self._socket.returncode)
-        except (TypeError, KeyError, ValueError, IndexError, AttributeError):
-            raise Broken(f"The connection to pod {self.pod} was lost; try again.") from None
-
-    def close(self) -> None:
-        """End the connection, and with it the process' input."""
-        with contextlib.suppress(Exception):
-            self._socket.close(timeout=1)
-
-    @contextlib.contextmanager
-    def _watched(self) -> Iterator[None]:
-        from websocket import WebSocketException
-
-        try:
-            yield
-        except (WebSocketException, OSError, ValueError) as error:
-            raise Broken(f"The connection to pod {self.pod} broke ({_short(error)}); try again.") from None
-
-
-def trouble(pod: Mapping[str, Any]) -> str:
-    """Why a pod doesn't run, in the cluster's words and with what to do; empty if nothing is wrong with it."""
-    status = pod.get("status", {})
-    for container in status.get("containerStatuses") or []:
-        waiting = (container.get("state") or {}).get("waiting") or {}
-        if waiting.get("reason") in UNPULLABLE:
-            return (
-                f"the image {container['image']} can't be pulled ({waiting.get('message') or waiting['reason']}); check"
-                " `registry`, `tag` and `pull_secrets`"
-            )
-        if waiting.get("reason") and waiting["reason"] not in STARTING:
-            return f"{waiting['reason']}: {waiting.get('message', '')}".rstrip(": ")
-    for condition in status.get("conditions") or []:
-        if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return f"it has no place ({condition.get('message', condition.get('reason', ''))})"
-    return str(status.get("message") or "")
-
-
-def hopeless(pod: Mapping[str, Any]) -> bool:
-    """True if waiting won't help: an image that can't be pulled, a setting that is missing."""
-    for container in pod.get("status", {}).get("containerStatuses") or []:
-        waiting = ((container.get("state") or {}).get("waiting") or {}).get("reason", "")
-        if waiting in (*UNPULLABLE, "CreateContainerConfigError"):
-            return True
-    return False
-
-
-def _short(error: object) -> str:
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-
-
-def needs_claim(access: Access) -> None:
-    """ClusterError if there is no claim: a pod would wait for it in vain."""
-    from vasevqa.backends.kubernetes.api import Refused
-
-    name = access.cluster.claim
-    try:
-        claim = access.find("persistentvolumeclaims", name)
-    except Refused:
-        return  # it may not look; the launcher's pod will say
-    if claim is None:
-        raise ClusterError(
-            f"There is no claim {name} in namespace {access.namespace}; `helm install vasevqa helm/vasevqa` or `kubectl"
-            " apply -k k8s` makes it, or name yours as `claim` in the Cluster file."
-        )

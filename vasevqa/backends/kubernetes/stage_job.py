@@ -11,12 +11,23 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from vasevqa import __version__, files
+from vasevqa import files
 from vasevqa.backends.base import Task
 from vasevqa.backends.cluster import Cluster
 from vasevqa.backends.environment import SECRETS, container_environment, stage_environment
+from vasevqa.backends.kubernetes.pod_template import (
+    TMP,
+    Manifest,
+    claim_folder,
+    container_security,
+    mounts,
+    owned_by,
+    pod_security,
+    site_settings,
+    standard_labels,
+    volumes,
+)
 from vasevqa.errors import ConfigError
 from vasevqa.spec import Resources, quantity_bytes
 
@@ -28,9 +39,7 @@ HASH, LOG = f"{PREFIX}artifact", f"{PREFIX}log"  # annotations
 CONTAINER = "stage"
 GRACE = 60  # seconds from SIGTERM to SIGKILL: time for a checkpoint, and more than any launcher waits
 KEPT = 7 * 86400  # seconds that a finished Job stays if no launcher ever comes back for it
-TMP = "/tmp"  # noqa: S108 - the pod's own
-
-Manifest = dict[str, Any]
+SHM = "/dev/shm"  # noqa: S108 - what data loaders share
 
 
 @dataclass(frozen=True)
@@ -50,7 +59,7 @@ class Placement:
 
 def volume_id(cluster: Cluster) -> str:
     """A label for everything that belongs to one volume: the claim and the folder in it."""
-    return files.digest_json([cluster.claim, _claim_path(cluster)])[:16]
+    return files.digest_json([cluster.claim, claim_folder(cluster)])[:16]
 
 
 def artifact_hash(task: Task, cluster: Cluster) -> str:
@@ -62,7 +71,7 @@ def artifact_hash(task: Task, cluster: Cluster) -> str:
     return files.digest_json(
         {
             "claim": cluster.claim,
-            "path": _claim_path(cluster),
+            "path": claim_folder(cluster),
             "volume": str(task.volume),
             "step": task.step,
             "key": task.key,
@@ -70,21 +79,9 @@ def artifact_hash(task: Task, cluster: Cluster) -> str:
     )[:32]
 
 
-def _claim_path(cluster: Cluster) -> str:
-    return str(Path(cluster.claim_path)) if cluster.claim_path.strip("/.") else ""
-
-
-def standard_labels(cluster: Cluster, component: str) -> dict[str, str]:
+def _labels(cluster: Cluster, component: str) -> dict[str, str]:
     """The labels that everything of a volume has."""
-    return {
-        **cluster.labels,
-        "app.kubernetes.io/name": "vasevqa",
-        "app.kubernetes.io/component": component,
-        "app.kubernetes.io/part-of": "vasevqa",
-        "app.kubernetes.io/managed-by": "vasevqa",
-        "app.kubernetes.io/version": __version__,
-        VOLUME: volume_id(cluster),
-    }
+    return {**standard_labels(cluster, component), VOLUME: volume_id(cluster)}
 
 
 def render_run(
@@ -96,19 +93,11 @@ def render_run(
         "kind": "ConfigMap",
         "metadata": {
             "name": f"vase-run-{run}",
-            "labels": {**standard_labels(cluster, "run"), RUN: run},
-            **_owned(owner),
+            "labels": {**_labels(cluster, "run"), RUN: run},
+            **owned_by(owner),
         },
         "data": {"volume": str(volume), "recipe.yaml": recipe},
     }
-
-
-def _owned(owner: Mapping[str, str] | None) -> dict[str, Any]:
-    return (
-        {"ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": owner["name"], "uid": owner["uid"]}]}
-        if owner
-        else {}
-    )
 
 
 def render_job(task: Task, cluster: Cluster, placement: Placement | None = None) -> Manifest:
@@ -120,7 +109,7 @@ def render_job(task: Task, cluster: Cluster, placement: Placement | None = None)
         )
     place = placement or Placement()
     labels = {
-        **standard_labels(cluster, task.stage),
+        **_labels(cluster, task.stage),
         RUN: task.run,
         STEP: task.step,
         KEY: task.key[:63],
@@ -149,63 +138,37 @@ def render_job(task: Task, cluster: Cluster, placement: Placement | None = None)
             "name": task.name,
             "labels": {**labels, **queue},
             "annotations": {HASH: artifact_hash(task, cluster), LOG: log},
-            **_owned(place.owner),
+            **owned_by(place.owner),
         },
         "spec": spec,
     }
 
 
 def _pod(task: Task, cluster: Cluster, place: Placement) -> Manifest:
-    mount: Manifest = {"name": "volume", "mountPath": str(task.volume)}
-    if _claim_path(cluster):
-        mount["subPath"] = _claim_path(cluster)
+    container = {
+        "name": CONTAINER,
+        "image": task.image or cluster.image(task.stage),
+        "imagePullPolicy": cluster.pull_policy,
+        "args": list(task.arguments),
+        "env": _variables(task, cluster, place.environ),
+        "resources": _resources(task.resources, cluster),
+        "securityContext": container_security(),
+        "volumeMounts": [*mounts(cluster, str(task.volume)), {"name": "shm", "mountPath": SHM}],
+    }
     pod: Manifest = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": GRACE,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": cluster.user,
-            "runAsGroup": cluster.group,
-            "fsGroup": cluster.group,
-            "fsGroupChangePolicy": "OnRootMismatch",  # a volume of a million images isn't walked through at each start
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "containers": [
-            {
-                "name": CONTAINER,
-                "image": task.image or cluster.image(task.stage),
-                "imagePullPolicy": cluster.pull_policy,
-                "args": list(task.arguments),
-                "env": _variables(task, cluster, place.environ),
-                "resources": _resources(task.resources, cluster),
-                "securityContext": {
-                    "allowPrivilegeEscalation": False,
-                    "capabilities": {"drop": ["ALL"]},
-                    "readOnlyRootFilesystem": True,
-                },
-                "volumeMounts": [
-                    mount,
-                    {"name": "tmp", "mountPath": TMP},
-                    {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - likewise
-                ],
-            }
-        ],
+        "securityContext": pod_security(cluster),
+        "containers": [container],
         "volumes": [
-            {"name": "volume", "persistentVolumeClaim": {"claimName": cluster.claim}},
-            {"name": "tmp", "emptyDir": {}},
+            *volumes(cluster),
             {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": task.resources.shm}},  # 64 MiB without it
         ],
+        **site_settings(cluster),
     }
-    optional = {
-        "nodeSelector": dict(cluster.node_selector),
-        "tolerations": [toleration.model_dump(by_alias=True, exclude_none=True) for toleration in cluster.tolerations],
-        "imagePullSecrets": [{"name": name} for name in cluster.pull_secrets],
-        "priorityClassName": cluster.priority_class,
-        "runtimeClassName": cluster.runtime_class,
-        "affinity": _affinity(task.resources, cluster, place),
-    }
+    optional = {"runtimeClassName": cluster.runtime_class, "affinity": _affinity(task.resources, cluster, place)}
     return {**pod, **{name: value for name, value in optional.items() if value}}
 
 

@@ -42,6 +42,7 @@ IMAGE = {
     "RegistryUnavailable",
     "SignatureValidationFailed",
 }
+STARTING = ("ContainerCreating", "PodInitializing")
 CANT_START = {*IMAGE, "CreateContainerConfigError"}
 PASSING = ("No API token found",)  # right after a namespace was made; mends itself
 MOUNTS = {"FailedMount", "FailedAttachVolume"}
@@ -246,6 +247,33 @@ def _no_start(pod: Object, seen: Seen, asked: Asked) -> str:
     if sandbox:
         return f"The node can't make its pod ({short(str(sandbox[-1].get('message', '')))})."
     return ""
+
+
+def trouble(pod: Object) -> str:
+    """Why a pod doesn't run, in the cluster's words and with what to do; empty if nothing is wrong with it."""
+    status = pod.get("status", {})
+    for container in status.get("containerStatuses") or []:
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        if waiting.get("reason") in IMAGE:
+            return (
+                f"the image {container['image']} can't be pulled ({waiting.get('message') or waiting['reason']}); check"
+                " `registry`, `tag` and `pull_secrets`"
+            )
+        if waiting.get("reason") and waiting["reason"] not in STARTING:
+            return f"{waiting['reason']}: {waiting.get('message', '')}".rstrip(": ")
+    for entry in status.get("conditions") or []:
+        if entry["type"] == "PodScheduled" and entry["status"] == "False":
+            return f"it has no place ({entry.get('message', entry.get('reason', ''))})"
+    return str(status.get("message") or "")
+
+
+def hopeless(pod: Object) -> bool:
+    """True if waiting won't help: an image that can't be pulled, a setting that is missing."""
+    for container in pod.get("status", {}).get("containerStatuses") or []:
+        waiting = ((container.get("state") or {}).get("waiting") or {}).get("reason", "")
+        if waiting in CANT_START:
+            return True
+    return False
 
 
 def short(message: str) -> str:

@@ -1,0 +1,66 @@
+"""The Docker engine: connecting to it, and what its refusals mean."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import docker
+import requests
+from docker.errors import DockerException
+
+from vasevqa.backends.cluster import Cluster
+from vasevqa.errors import ClusterAway, ClusterError
+
+AWAY = (DockerException, requests.exceptions.RequestException, OSError)
+
+TIMEOUT = 60.0
+
+
+def built_here(cluster: Cluster, reference: str) -> bool:
+    """True for one of our images when no registry is named: it can't be fetched from anywhere."""
+    return not cluster.registry and reference.split("/", maxsplit=1)[0] == "vasevqa"
+
+
+def connect() -> Any:
+    """A client of the engine that DOCKER_HOST names; ClusterError says why none answers."""
+    where = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    try:
+        client = docker.from_env(timeout=int(TIMEOUT))
+        client.ping()
+        return client
+    except AWAY as error:
+        text = repr(error)
+        if "Permission" in text:
+            raise ClusterError(
+                f"The Docker engine at {where} can't be used by this user; join its group (`sudo usermod -aG docker"
+                " $USER`, then log in)."
+            ) from None
+        raise ClusterError(
+            f"No Docker engine answers at {where}; start it, set DOCKER_HOST, or use --backend local."
+        ) from None
+
+
+@contextlib.contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """The engine's errors as one sentence."""
+    try:
+        yield
+    except DockerException as error:  # the engine's answer, or its client's own: asking again would change nothing
+        raise ClusterError(f"The Docker engine could not {doing}: {said(error)}.") from None
+    except AWAY as error:
+        if isinstance(error, OSError) and not isinstance(
+            error, (ConnectionError, requests.exceptions.RequestException)
+        ):
+            raise  # the volume's, not the engine's
+        raise ClusterAway(
+            f"The Docker engine could not {doing}: it doesn't answer ({type(error).__name__}); is it running?"
+        ) from None
+
+
+def said(error: Exception) -> str:
+    """The engine's own words for an error, as part of a sentence."""
+    text = str(getattr(error, "explanation", None) or error).strip()
+    return (text.splitlines() or [""])[0].rstrip(".")[:300]

@@ -1,0 +1,73 @@
+"""A process in a pod, by its streams: what it prints, what it is sent, and how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from vasevqa.errors import Broken
+
+
+class _Forgotten:
+    def write(self, block: bytes) -> None:
+        """Keep nothing."""
+
+
+class Process:
+    """A process in a pod, by its streams, in bytes."""
+
+    def __init__(self, pod: str, socket: Any) -> None:
+        self.pod, self._socket = pod, socket
+        socket._all = _Forgotten()  # the client would keep a copy of all that ever came
+
+    @property
+    def over(self) -> bool:
+        """True once the connection has ended and everything that came was taken."""
+        return not self._socket.is_open()
+
+    def write(self, block: bytes) -> None:
+        """Send to its stdin."""
+        with self._watched():
+            self._socket.write_stdin(block)
+
+    def read(self, seconds: float) -> None:
+        """Wait up to `seconds` for something to arrive."""
+        with self._watched():
+            self._socket.update(timeout=seconds)
+
+    def taken(self) -> bytes:
+        """What has arrived on stdout since the last call."""
+        with self._watched():
+            return bytes(self._socket.read_stdout(timeout=0))
+
+    def errors(self) -> bytes:
+        """What has arrived on stderr since the last call."""
+        with self._watched():
+            return bytes(self._socket.read_stderr(timeout=0))
+
+    def exit_code(self) -> int:
+        """How it ended; Broken if the connection was lost before that was known."""
+        try:
+            return int(self._socket.returncode)
+        except (TypeError, KeyError, ValueError, IndexError, AttributeError):
+            raise Broken(f"The connection to pod {self.pod} was lost; try again.") from None
+
+    def close(self) -> None:
+        """End the connection, and with it the process' input."""
+        with contextlib.suppress(Exception):
+            self._socket.close(timeout=1)
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        from websocket import WebSocketException
+
+        try:
+            yield
+        except (WebSocketException, OSError, ValueError) as error:
+            raise Broken(f"The connection to pod {self.pod} broke ({brief(error)}); try again.") from None
+
+
+def brief(error: object) -> str:
+    """The first line of an error's text, or its kind if it has none."""
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

@@ -1,0 +1,96 @@
+"""Creates the Job of one attempt, and the ConfigMap that owns the Jobs of its run."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+from vasevqa.backends.base import Task
+from vasevqa.backends.cluster import Cluster
+from vasevqa.backends.kubernetes.api import Api, Object, Refused
+from vasevqa.backends.kubernetes.nodes import node_of_claim, one_node_only
+from vasevqa.backends.kubernetes.stage_job import HASH, Placement, artifact_hash, render_job, render_run
+from vasevqa.backends.kubernetes.status import short
+from vasevqa.errors import ClusterError, ConfigError
+
+DELETED_SECONDS = 15.0  # how long a Job of the same name may take to go
+RECIPE_BYTES = 500_000  # of a recipe kept in a ConfigMap
+
+
+def create(api: Api, cluster: Cluster, task: Task, owner: dict[str, str], closing: threading.Event) -> Object:
+    """The Job of `task`: a new one, or the one of its name that makes the same artifact on the same volume.
+
+    ConfigError if the task reads something outside the volume, ClusterAway if the cluster doesn't answer,
+    ClusterError if it refuses.
+    """
+    manifest = render_job(task, cluster, _placement(api, cluster, owner))
+    task.log.parent.mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + DELETED_SECONDS
+    while True:
+        try:
+            return api.create("jobs", manifest)
+        except Refused as refusal:
+            if refusal.status != 409:
+                raise ClusterError(f"The cluster refuses the Job {task.name}: {short(str(refusal))}.") from None
+        try:
+            job = api.get(api.path("jobs", task.name))
+        except Refused:  # it went meanwhile
+            continue
+        if "deletionTimestamp" not in job["metadata"] or time.monotonic() > end:
+            _check_same(api, cluster, job, task)
+            return job
+        closing.wait(0.5)
+
+
+def _check_same(api: Api, cluster: Cluster, job: Object, task: Task) -> None:
+    if job["metadata"].get("annotations", {}).get(HASH) != artifact_hash(task, cluster):
+        raise ClusterError(
+            f"There is another Job {task.name} in namespace {api.namespace}, for another volume or artifact; "
+            f"wait for its end, or remove it (`kubectl delete job {task.name}`)."
+        )
+
+
+def _placement(api: Api, cluster: Cluster, owner: dict[str, str]) -> Placement:
+    together, node = False, None
+    try:
+        together = one_node_only(api.get(api.path("persistentvolumeclaims", cluster.claim)))
+        node = node_of_claim(api, cluster.claim) if together else None
+    except Refused as refusal:
+        if refusal.status not in (403, 404):  # without the claim the pod will wait, and say so
+            raise
+    return Placement(owner, together, node, dict(os.environ))
+
+
+def run_owner(api: Api, cluster: Cluster, volume: Path, run: str) -> dict[str, str]:
+    """Name and uid of the ConfigMap that owns the run's Jobs; made at the first one.
+
+    Asked for each: with an owner that is gone a Job would go at once.
+    """
+    try:
+        recipe = (volume / "runs" / run / "recipe.yaml").read_text(encoding="utf-8")[:RECIPE_BYTES]
+    except OSError:
+        recipe = ""
+    manifest = render_run(run, recipe, volume, cluster, _release_owner(api))
+    try:
+        made = api.create("configmaps", manifest)
+    except Refused as refusal:
+        if refusal.status != 409:
+            raise ClusterError(f"The cluster refuses the ConfigMap of run {run}: {short(str(refusal))}.") from None
+        made = api.get(api.path("configmaps", manifest["metadata"]["name"]))
+    return {"name": made["metadata"]["name"], "uid": made["metadata"]["uid"]}
+
+
+def _release_owner(api: Api) -> dict[str, str] | None:
+    """The ConfigMap that owns the run's: the chart's, so that uninstalling it removes all."""
+    name = os.environ.get("VASEVQA_OWNER_CONFIGMAP")
+    if not name:
+        return None
+    try:
+        found = api.get(api.path("configmaps", name))
+    except Refused as refusal:
+        raise ConfigError(
+            f"VASEVQA_OWNER_CONFIGMAP: the ConfigMap {name} can't be read ({short(str(refusal))})."
+        ) from None
+    return {"name": name, "uid": found["metadata"]["uid"]}
