@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.pipeline import plain_stage
-from vasevqa.artifacts.volume import Volume, artifact_key
+from vasevqa.artifacts.keys import artifact_key
+from vasevqa.artifacts.volume import Volume
 from vasevqa.runtime.flags import argv
 
 ROOT = Path(__file__).parent.parent.parent

@@ -4,32 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vasevqa import files
 from vasevqa.artifacts.contents import RECORD, verify
 from vasevqa.artifacts.lease import Lease
 from vasevqa.errors import ConfigError, DataError
-from vasevqa.spec import Params, Stage
-
-KEY_LENGTH = 32  # hexadecimal digits: 128 bits of the SHA-256
-
-
-def artifact_key(stage: Stage, params: Params, inputs: Mapping[str, str]) -> str:
-    """The key of what `stage` makes with `params` from `inputs` (name -> the input's own key): what decides the result,
-    nothing else.
-    """
-    return files.digest_json(
-        {
-            "stage": stage.name,
-            "version": stage.version,
-            "params": params.model_dump(mode="json"),
-            "inputs": dict(inputs),
-        }
-    )[:KEY_LENGTH]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from vasevqa.artifacts.digests import DigestCache
-from vasevqa.artifacts.volume import Artifact, Volume, artifact_key
+from vasevqa.artifacts.keys import artifact_key, key_parameters
+from vasevqa.artifacts.volume import Artifact, Volume
 from vasevqa.backends.cluster import Cluster
 from vasevqa.errors import ConfigError, DataError
 from vasevqa.pipeline.recipe import Recipe
@@ -254,6 +255,9 @@ def _differences(
     if record.get("stage_version") != step.stage.version:
         found.append(f"stage version is {step.stage.version}, was {record.get('stage_version')}")
     before, now = record.get("params", {}), params.model_dump(mode="json")
+    # What the artifact's maker didn't know yet differs only if it is in the key.
+    keyed = key_parameters(step.stage, params)
+    now = {name: value for name, value in now.items() if name in before or name in keyed}
     found += [
         f"{key} is {now.get(key)!r}, was {before.get(key)!r}"
         for key in sorted({*before, *now})

@@ -223,9 +223,10 @@ def _run_task(
     stage: Stage, call: tuple[Params, Options, dict[str, Path]], folder: Path | None, task_file: Path, progress: Any
 ) -> None:
     """Run under a launcher: take the lease, work in the artifact's partial folder, seal it."""
+    from vasevqa.artifacts.keys import artifact_key
     from vasevqa.artifacts.lease import Lease, LeaseHeld, lease_ttl
     from vasevqa.artifacts.output import StageOutput
-    from vasevqa.artifacts.volume import Volume, artifact_key
+    from vasevqa.artifacts.volume import Volume
 
     params, options, inputs = call
     task = json.loads(task_file.read_text(encoding="utf-8"))

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,37 +75,20 @@ def convert(
     figures: dict[str, Any] = _child(argv, options)
     if back:
         figures = _compared(work, model)
-        passed, told = (
-            not figures["tensors_missing"] and not figures["tensors_of_another_shape"],
-            f"{figures['tensors_identical']} of {figures['tensors']} tensors as in {model.name}",
-        )
-        complaint = (
-            f"The converted model is not of {model}'s kind: {figures['tensors_missing']} tensors are missing,"
-            f" {figures['tensors_of_another_shape']} have another shape; give the model that was converted."
-        )
+        verdict = _same_tensors(figures, model)
     else:
-        mean = figures.get("mean_difference_of_answer", figures.get("mean_difference", math.nan))
-        agreement = figures.get("agreement", math.nan)
-        # Over a large vocabulary a mean hides a lot: the first choices must agree as well. Neither comparison holds for
-        # NaN.
-        passed = bool(mean <= params["tolerance"] and agreement >= params["agreement"])
-        told = f"logits differ by {mean:.2g} on average, by at most {figures.get('max_difference', math.nan):.2g}"
-        complaint = (
-            f"The converted model answers differently: its logits differ by {mean:.3g} on average (at most"
-            f" {params['tolerance']:g}) and {agreement:.1%} of first choices agree (at least"
-            f" {params['agreement']:.0%}); don't use it, and report the versions in {REPORT}."
-        )
+        verdict = _same_answers(figures, params)
     report = {
         **figures,
-        "passed": passed,
+        "passed": verdict.passed,
         "tolerance": params["tolerance"],
         "torch_dtype": "bfloat16",
         "direction": "to_hf" if back else "to_mcore",
     }
     output.write_json(REPORT, report)
-    if not passed:
+    if not verdict.passed:
         shutil.rmtree(work, ignore_errors=True)
-        raise GateError(complaint)
+        raise GateError(verdict.complaint)
     for entry in sorted(work.iterdir()):
         output.check()
         target = output.root / entry.name
@@ -113,7 +97,39 @@ def convert(
         os.replace(entry, target)
     work.rmdir()
     progress.speed({"convert and compare": time.monotonic() - began}, 1, "models")
-    progress.summary(f"converted: {told}", **report)
+    progress.summary(f"converted: {verdict.told}", **report)
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    """Is the converted model the same: yes or no, what was measured, and what to say if it isn't."""
+
+    passed: bool
+    told: str
+    complaint: str
+
+
+def _same_tensors(figures: dict[str, Any], model: Path) -> _Verdict:
+    missing, reshaped = figures["tensors_missing"], figures["tensors_of_another_shape"]
+    return _Verdict(
+        not missing and not reshaped,
+        f"{figures['tensors_identical']} of {figures['tensors']} tensors as in {model.name}",
+        f"The converted model is not of {model}'s kind: {missing} tensors are missing, {reshaped} have another shape; "
+        "give the model that was converted.",
+    )
+
+
+def _same_answers(figures: dict[str, Any], params: Mapping[str, Any]) -> _Verdict:
+    mean = figures.get("mean_difference_of_answer", figures.get("mean_difference", math.nan))
+    agreement, greatest = figures.get("agreement", math.nan), figures.get("max_difference", math.nan)
+    return _Verdict(
+        # Over a large vocabulary a mean hides a lot: first choices must agree as well. No comparison holds for NaN.
+        bool(mean <= params["tolerance"] and agreement >= params["agreement"]),
+        f"logits differ by {mean:.2g} on average, by at most {greatest:.2g}",
+        f"The converted model answers differently: its logits differ by {mean:.3g} on average (at most"
+        f" {params['tolerance']:g}) and {agreement:.1%} of first choices agree (at least {params['agreement']:.0%});"
+        f" don't use it, and report the versions in {REPORT}.",
+    )
 
 
 def _compared(converted: Path, model: Path) -> dict[str, Any]:

@@ -64,24 +64,12 @@ def merge(
         "adapter_norm": checkpoints.adapter_norm(chosen),
         **_compare(base, chosen, merged, dtype, options, progress),
     }
-    exact = dtype == "float32"
-    passed = figures["max_difference"] <= params["tolerance"] if exact else figures["agreement"] >= params["agreement"]
-    report = {
-        **figures,
-        "passed": passed,
-        "tolerance": params["tolerance"] if exact else None,
-        "least_agreement": None if exact else params["agreement"],
-    }
+    report, complaint = _verdict(figures, params)
     output.write_json(REPORT, report)
-    if not passed:
+    if complaint:
         shutil.rmtree(merged, ignore_errors=True)
-        measured = (
-            f"logits differ by {figures['max_difference']:.2g} (at most {params['tolerance']:g})"
-            if exact
-            else f"{figures['agreement']:.1%} agree (at least {params['agreement']:.0%})"
-        )
         raise GateError(
-            f"The merged model doesn't say what base and adapter say: {measured}; is {base} the model that"
+            f"The merged model doesn't say what base and adapter say: {complaint}; is {base} the model that"
             f" {chosen.name} was trained on?"
         )
     (merged / "args.json").unlink(missing_ok=True)  # it names paths of this machine, and ms-swift would go by them
@@ -96,6 +84,22 @@ def merge(
         f" {figures['max_difference']:.2g}",
         **report,
     )
+
+
+def _verdict(figures: dict[str, Any], params: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """The report, and what is wrong with the merged model: empty if nothing is.
+
+    In float32 the logits must be equal within the tolerance; in other types rounding differs, and first choices count.
+    """
+    if figures["torch_dtype"] == "float32":
+        passed = figures["max_difference"] <= params["tolerance"]
+        limits = {"tolerance": params["tolerance"], "least_agreement": None}
+        measured = f"logits differ by {figures['max_difference']:.2g} (at most {params['tolerance']:g})"
+    else:
+        passed = figures["agreement"] >= params["agreement"]
+        limits = {"tolerance": None, "least_agreement": params["agreement"]}
+        measured = f"{figures['agreement']:.1%} agree (at least {params['agreement']:.0%})"
+    return {**figures, "passed": passed, **limits}, "" if passed else measured
 
 
 def _compare(

@@ -1,0 +1,119 @@
+"""The layout explains itself: one direction between packages, modules and functions of a size that fits in the head."""
+
+from __future__ import annotations
+
+import ast
+import functools
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import tomllib
+
+ROOT = Path(__file__).parent.parent
+LINTER = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+PATHS = sorted((ROOT / "vasevqa").glob("**/*.py"))
+HEAVY = {"torch", "torchvision", "swift", "transformers", "numpy", "sklearn", "matplotlib", "kubernetes", "docker"}
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for path in PATHS}
+
+
+@functools.lru_cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """Every module that is imported, anywhere in the code: in functions and for type checkers too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative import"
+            assert node.module is not None
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in MODULES else node.module
+
+
+def layers() -> list[set[str]]:
+    """The contract's layers, top to bottom."""
+    [contract] = [contract for contract in LINTER["contracts"] if contract["type"] == "layers"]
+    assert contract["exhaustive"]
+    assert contract["containers"] == ["vasevqa"]
+    assert ":" not in "".join(contract["layers"]), "siblings separated by ':' may import each other"
+    return [{name.strip(" ()") for name in layer.split("|")} for layer in contract["layers"]]
+
+
+def test_packages_import_only_from_the_layers_below() -> None:
+    floor = {name: number for number, layer in enumerate(layers()) for name in layer}
+    wrong = []
+    for module, path in MODULES.items():
+        package = module.split(".")[1] if "." in module else ""
+        for target in imported(tree_of(path)):
+            if not target.startswith("vasevqa."):
+                continue
+            other = target.split(".")[1]
+            # `vasevqa` itself holds the version alone.
+            if package and other not in ("__version__", package) and floor[package] >= floor[other]:
+                wrong.append(f"{module} -> {target}")
+    assert wrong == []
+    assert {module.split(".")[1] for module in MODULES if "." in module} <= set(floor)
+
+
+def test_no_two_modules_import_each_other_in_a_circle() -> None:
+    graph = {
+        module: {target for target in imported(tree_of(path)) if target in MODULES} - {module, "vasevqa"}
+        for module, path in MODULES.items()
+    }
+    TopologicalSorter(graph).prepare()  # CycleError names the circle
+
+
+def test_type_checkers_see_the_same_directions() -> None:
+    assert LINTER["exclude_type_checking_imports"] is False
+    assert not [contract for contract in LINTER["contracts"] if "unmatched_ignore_imports_alerting" in contract]
+
+
+def test_stage_modules_load_nothing_heavy() -> None:
+    for path in (ROOT / "vasevqa/stages").glob("*.py"):
+        top = [node for node in tree_of(path).body if isinstance(node, ast.Import | ast.ImportFrom)]
+        names = {name.split(".")[0] for node in top for name in imported(ast.Module([node], []))}
+        assert not names & HEAVY, path.name
+
+
+def test_modules_fit_in_the_head() -> None:
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in PATHS}
+    assert [name for name, lines in lengths.items() if lines > 400] == []
+    assert sum(lines > 250 for lines in lengths.values()) < len(lengths) / 5
+
+
+def test_functions_fit_on_a_screen() -> None:
+    long = [
+        f"{path.relative_to(ROOT)}: {node.name} has {node.end_lineno - node.lineno + 1} lines"
+        for path in PATHS
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.end_lineno is not None
+        and node.end_lineno - node.lineno >= 60
+    ]
+    assert long == []
+
+
+def test_long_lines_are_marked_one_by_one() -> None:
+    assert "E501" not in tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["ruff"]["lint"]["ignore"]
+    marked = [path.name for path in PATHS if "noqa: E501" in path.read_text()]
+    assert len(marked) <= 5
+
+
+def test_a_stage_stands_at_the_end_of_its_module() -> None:
+    for path in (ROOT / "vasevqa/stages").glob("*.py"):
+        last = tree_of(path).body[-1] if tree_of(path).body else None
+        if path.name not in ("__init__.py", "clip_menu.py"):
+            assert isinstance(last, ast.Assign), path.name
+            assert ast.unparse(last.targets[0]) == "STAGE", path.name
