@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do $$p -c 'import sys, venv; assert sys.version_info >= (3, 10)' 2>/dev/null && { echo $$p; break; }; done)
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c 'import sys, venv; assert sys.version_info >= (3, 11)' 2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
 LOCK := locks/all.txt
 DEMO ?= demo
@@ -17,7 +17,7 @@ help:  ## what each target does
 setup: .venv/installed  ## create .venv from the lock file (about five minutes once; at once when nothing changed)
 
 .venv/installed: $(LOCK) pyproject.toml
-	@test -n "$(PYTHON)" || { echo "error: No Python >= 3.10 with venv was found; install python3.11 and python3.11-venv."; exit 2; }
+	@test -n "$(PYTHON)" || { echo "error: No Python >= 3.11 with venv was found; install python3.11 and python3.11-venv."; exit 2; }
 	@sum="$$(cat $(LOCK) | sha256sum | cut -c1-16)"; \
 	if [ "$$(cat .venv/lock 2>/dev/null)" != "$$sum" ]; then \
 	  $(PYTHON) -m venv --clear .venv && \
@@ -53,9 +53,9 @@ generate: setup  ## write what is generated and committed
 	$(BIN)/python -m scripts.generated
 
 lock:  ## resolve the lock files anew (needs uv)
-	uv pip compile pyproject.toml --all-extras --universal --python-version 3.10 --generate-hashes --quiet --no-header --output-file locks/all.txt
+	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --quiet --no-header --output-file locks/all.txt
 	for extra in "launcher:" "curation:--extra curation" "training:--extra training"; do \
-	  uv pip compile pyproject.toml $${extra#*:} --universal --python-version 3.10 --generate-hashes --quiet --no-header --constraint locks/all.txt --output-file locks/$${extra%%:*}.txt; \
+	  uv pip compile pyproject.toml $${extra#*:} --universal --python-version 3.11 --generate-hashes --quiet --no-header --constraint locks/all.txt --output-file locks/$${extra%%:*}.txt; \
 	done
 	uv pip compile --config-file locks/uv.toml locks/gpu.in pyproject.toml --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes --quiet --no-header --output-file locks/gpu.txt
 	uv pip compile --config-file locks/uv.toml locks/megatron.in pyproject.toml --extra megatron --constraint locks/training.txt --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes --quiet --no-header --output-file locks/megatron.txt

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -10,7 +10,7 @@ import pytest
 from vasevqa.backends.base import State
 from vasevqa.backends.kubernetes.status import Asked, Seen, full_name, image_of, moment, note_of, outcome_of, state_of
 
-NOW = datetime(2026, 11, 25, 12, 0, 0, tzinfo=timezone.utc)
+NOW = datetime(2026, 11, 25, 12, 0, 0, tzinfo=UTC)
 ASKED = Asked("vasevqa/sft:1", {"cpu": "8", "nvidia.com/gpu": "2"}, "vases", "vasevqa", "gpus")
 
 

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +147,7 @@ def new_run(volume: Volume, recipe_name: str, text: str, plan: Sequence[Mapping[
     """A new run. `plan` has a mapping with at least `step` and `key` for each step."""
     word = re.sub(r"[^a-z0-9]+", "-", recipe_name.lower()).strip("-")[:30].strip("-") or "run"
     # To the millisecond: names are the order of runs, also of two that a script starts at once.
-    moment = f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S%f}"[:-3]
+    moment = f"{datetime.now(UTC):%Y%m%d-%H%M%S%f}"[:-3]
     run = Run(volume, f"{moment}-{word}-{os.urandom(2).hex()}")
     run.path.mkdir(parents=True)
     files.write_json(run.path / "plan.json", list(plan), indent=1)

@@ -5,7 +5,7 @@ No network needed to read it.
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ def content(folder: Path) -> dict[str, Any]:
         "run": folder.name,
         "name": "-".join(folder.name.split("-")[2:-1]) or folder.name,
         "state": {"started": "running or interrupted"}.get(ends[-1], ends[-1]) if ends else "not started",
-        "took": f"{datetime.fromtimestamp(times[0], timezone.utc):%Y-%m-%d %H:%M} UTC, {duration(times[-1] - times[0])}"
+        "took": f"{datetime.fromtimestamp(times[0], UTC):%Y-%m-%d %H:%M} UTC, {duration(times[-1] - times[0])}"
         if times
         else "",
         "tiles": _tiles(ordered, filtered, sum(cost.gpu_hours for cost in costs(events).values())),

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
-import socket
 import sys
 import threading
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import click
 
-from vasevqa import __version__
 from vasevqa.errors import (
     ConfigError,
     GpuMemoryError,
     Interrupted,
-    LeaseLost,
     Terminated,
     VaseError,
     out_of_gpu_memory,
@@ -30,7 +25,7 @@ from vasevqa.errors import (
 )
 from vasevqa.models import HUB_ID
 from vasevqa.runtime.flags import flag, option, plain_type, validate
-from vasevqa.spec import Input, Options, Params, Stage
+from vasevqa.spec import Input, Stage
 
 
 def _input_path(stage: Stage, known: Input, value: str | None) -> Path | None:
@@ -207,7 +202,9 @@ def _run(stage: Stage, values: Mapping[str, Any], progress: Any) -> None:
         params, options = getattr(importlib.import_module(module), function)(params, options, inputs)
     folder: Path | None = values["output__dir"]
     if values["task__file"] is not None:
-        _run_task(stage, (params, options, inputs), folder, values["task__file"], progress)
+        from vasevqa.runtime.task import run_task
+
+        run_task(stage, params, options, inputs, folder, values["task__file"], progress)
         return
     if folder is None and stage.needs_output(params):
         raise ConfigError(f"{stage.name} needs {stage.output_flag}: the folder that results go into.")
@@ -217,104 +214,6 @@ def _run(stage: Stage, values: Mapping[str, Any], progress: Any) -> None:
 
         output = StageOutput(folder.absolute())
     stage.run(params, options, inputs, output, progress)
-
-
-def _run_task(
-    stage: Stage, call: tuple[Params, Options, dict[str, Path]], folder: Path | None, task_file: Path, progress: Any
-) -> None:
-    """Run under a launcher: take the lease, work in the artifact's partial folder, seal it."""
-    from vasevqa.artifacts.keys import artifact_key
-    from vasevqa.artifacts.lease import Lease, LeaseHeld, lease_ttl
-    from vasevqa.artifacts.output import StageOutput
-    from vasevqa.artifacts.volume import Volume
-
-    params, options, inputs = call
-    task = json.loads(task_file.read_text(encoding="utf-8"))
-    key = artifact_key(stage, params, {name: given["key"] for name, given in task["inputs"].items()})
-    if key != task["key"]:
-        raise ConfigError(
-            f"This {stage.name} (vasevqa {__version__}, stage version {stage.version}) doesn't make the artifact that"
-            " was planned; use the version that the launcher has."
-        )
-    artifact = Volume(Path(task["volume"])).artifact(task["step"], key)
-    if folder is None or folder.resolve() != artifact.partial.resolve():
-        raise ConfigError(
-            f"{stage.output_flag} {folder} is not the folder of the planned artifact, {artifact.partial}."
-        )
-    if artifact.complete:
-        progress.event("sealed", already=True)
-        return
-    try:
-        lease = Lease.wait(artifact.lease, task["attempt"], seconds=1.5 * lease_ttl())
-    except LeaseHeld as held:
-        raise Interrupted(f"{artifact.step}/{key[:10]} is being written by {held}; wait for it.") from None
-    started = datetime.now(timezone.utc)
-    try:
-        if artifact.complete or artifact.sealed:
-            progress.event("sealed", already=True)
-            return
-        lease.keep(on_lost=lambda: _die_without_lease(progress, task["attempt"]))
-        output = StageOutput(artifact.partial, lease)
-        stage.run(params, options, inputs, output, progress)
-        output.seal(
-            {
-                "step": task["step"],
-                "stage": stage.name,
-                "stage_version": stage.version,
-                "key": key,
-                "params": params.model_dump(mode="json"),
-                "options": options.model_dump(mode="json"),
-                "inputs": task["inputs"],
-                "seed": getattr(params, "seed", None),
-                "versions": _versions(),
-                "host": socket.gethostname(),
-                "image": os.environ.get("VASEVQA_IMAGE"),
-                "run": task["run"],
-                "attempt": task["attempt"],
-                "started": started.isoformat(),
-                "finished": datetime.now(timezone.utc).isoformat(),
-                "summary": progress.last_summary,
-                "figures": progress.figures,
-            }
-        )
-        progress.event("sealed")
-    finally:
-        lease.release()
-
-
-def _die_without_lease(progress: Any, attempt: str) -> None:
-    # From the lease's thread: the main thread may be deep in a library call, and must not write again.
-    progress.error(
-        "LeaseLost",
-        LeaseLost.exit_code,
-        f"Attempt {attempt} lost its lease to another attempt and stopped; nothing needs doing.",
-    )
-    sys.stdout.flush()
-    os._exit(LeaseLost.exit_code)
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"vasevqa": __version__, "python": sys.version.split()[0]}
-    for package in (
-        "torch",
-        "torchvision",
-        "open_clip_torch",
-        "transformers",
-        "ms-swift",
-        "peft",
-        "trl",
-        "numpy",
-        "pillow",
-        "scikit-learn",
-    ):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    revision = os.environ.get("VASEVQA_REVISION")
-    return {**found, "revision": revision} if revision else found
 
 
 def main(stage: Stage, args: Sequence[str] | None = None) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from vasevqa.backends.base import Outcome, State
@@ -108,15 +108,13 @@ def ended(pod: Object, now: datetime | None = None) -> bool:
     gone_by = pod["metadata"].get("deletionTimestamp")
     if gone_by is not None and status_of(pod).get("state", {}).get("waiting", {}).get("reason") in CANT_START:
         return True  # and never will: the kubelet only takes its time to say so
-    return (
-        gone_by is not None and ((now or datetime.now(timezone.utc)) - moment(gone_by)).total_seconds() > LOST_SECONDS
-    )
+    return gone_by is not None and ((now or datetime.now(UTC)) - moment(gone_by)).total_seconds() > LOST_SECONDS
 
 
 def moment(stamp: str) -> datetime:
     """The time that an object's stamp says (RFC 3339; fractions may be of any length)."""
     whole, _, fraction = stamp.rstrip("Z").partition(".")
-    return datetime.strptime(f"{whole}.{(fraction or '0')[:6]}", "%Y-%m-%dT%H:%M:%S.%f").replace(tzinfo=timezone.utc)
+    return datetime.strptime(f"{whole}.{(fraction or '0')[:6]}", "%Y-%m-%dT%H:%M:%S.%f").replace(tzinfo=UTC)
 
 
 def condition(thing: Object, kind: str) -> Object:
