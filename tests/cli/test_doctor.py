@@ -12,10 +12,13 @@ from tests import containers
 from tests.backends.test_kubernetes_api import server
 from tests.backends.test_kubernetes_launch import Told
 from tests.pipeline.kit import ROOT, Kit
+from vasevqa.artifacts.volume import Volume
 from vasevqa.backends.checks import Finding
-from vasevqa.pipeline import doctor, requirements
+from vasevqa.pipeline import doctor
 from vasevqa.pipeline.catalog import PIPELINE
+from vasevqa.pipeline.plan import make_plan
 from vasevqa.pipeline.recipe import load_recipe
+from vasevqa.pipeline.requirements import requirements_of, stages_of
 
 CPU = ("train-classifier", "classify", "clip-filter", "sft")  # what asks for GPUs unless it is told otherwise
 ON_CPU = tuple(word for step in CPU for word in ("--set", f"{step}.device=cpu"))
@@ -44,7 +47,8 @@ def devices(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch, *there: st
     for name in there:
         (dev / name).touch()
     monkeypatch.setattr(doctor, "DEV", dev)
-    return list(doctor._devices(requirements.wanted(PIPELINE, load_recipe(folder / "r.yaml", PIPELINE)), engine))
+    recipe = load_recipe(folder / "r.yaml", PIPELINE)
+    return list(doctor._devices(requirements_of(recipe, PIPELINE), engine))
 
 
 def test_a_recipe_that_can_run_here_is_fine(tmp_path: Path) -> None:
@@ -66,11 +70,11 @@ def test_the_worst_line_is_the_exit_code(tmp_path: Path) -> None:
 
 def test_what_a_recipe_asks_for() -> None:
     root = ROOT / "vasevqa/recipes"
-    whole = requirements.wanted(PIPELINE, load_recipe(root / "vase.yaml", PIPELINE, here=False))
+    whole = requirements_of(load_recipe(root / "vase.yaml", PIPELINE, here=False), PIPELINE)
     assert list(whole.stages) == list(PIPELINE.names)
     assert whole.copies == {"images": 1, "model": 3}
     assert whole.models == ("clip_model", "model")
-    demo = requirements.stages_of(PIPELINE, root / "demo.yaml")
+    demo = stages_of(PIPELINE, root / "demo.yaml")
     assert "to-megatron" not in demo
     assert demo.count("merge") == 1
 
@@ -99,7 +103,7 @@ def test_steps_on_the_cpu_miss_no_gpus(tmp_path: Path, monkeypatch: pytest.Monke
     [found] = devices(tmp_path, f"{TWO}steps: {{classify: {{device: cpu}}}}\n", monkeypatch)
     assert "asked for by train-classifier;" in found.text
     demo = load_recipe(ROOT / "vasevqa/recipes/demo.yaml", PIPELINE, here=False)
-    assert list(doctor._devices(requirements.wanted(PIPELINE, demo))) == []
+    assert list(doctor._devices(requirements_of(demo, PIPELINE))) == []
 
 
 def test_gpus_that_cant_be_counted_are_not_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,3 +150,28 @@ def test_only_images_that_no_registry_can_have_must_be_here(tmp_path: Path) -> N
     )
     found = look(tmp_path, TWO, *words, code=0)
     assert {finding["state"] for what, finding in found.items() if what.startswith("image ")} == {"not checked"}
+
+
+def test_doctor_and_plan_agree_on_a_recipe_that_replaces_steps(tmp_path: Path) -> None:
+    """What replaced steps would have read is asked of nobody: not of the user, nor of the machine."""
+    (tmp_path / "views").mkdir()
+    (tmp_path / "views/a.jpg").write_text("a")
+    (tmp_path / "ann.json").write_text("[]")
+    text = "inputs: {clip-filter: views, select-views: views, annotations: ann.json}\nto: build-dataset\n"
+    found = look(tmp_path, text, code=0)
+    assert found["recipe"]["text"] == "r: build-dataset"
+    assert {name for name in found if name.startswith("input ")} == {
+        "input clip-filter",
+        "input select-views",
+        "input annotations",
+    }
+    recipe = load_recipe(tmp_path / "r.yaml", PIPELINE)
+    planned = make_plan(recipe, PIPELINE, Volume(tmp_path / "volume"))
+    assert [step.name for step in planned.steps] == list(requirements_of(recipe, PIPELINE).stages)
+
+
+def test_an_input_that_a_step_needs_is_missed_once(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    found = look(tmp_path, "inputs: {images: photos, train-classifier: photos}\nto: select-views\n", code=5)
+    assert found["input clip_model"]["text"].startswith("clip-filter needs it, and the recipe names none")
+    assert "input quality_data" not in found

@@ -17,8 +17,9 @@ from vasevqa.cli.display import sentence
 from vasevqa.errors import ConfigError, DataError, DeviceError
 from vasevqa.evaluation import generation
 from vasevqa.pipeline.catalog import PIPELINE
-from vasevqa.pipeline.plan import Selection, make_plan
+from vasevqa.pipeline.plan import make_plan
 from vasevqa.pipeline.recipe import load_recipe
+from vasevqa.pipeline.selection import Selection
 from vasevqa.sample.tiny_qwen import make_tiny_qwen
 from vasevqa.stages import evaluate
 

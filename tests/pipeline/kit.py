@@ -21,9 +21,10 @@ from vasevqa.backends.local.backend import LocalBackend
 from vasevqa.faults import FaultPoint
 from vasevqa.pipeline.events import Event
 from vasevqa.pipeline.launcher import Launcher
-from vasevqa.pipeline.plan import Plan, Selection, make_plan
+from vasevqa.pipeline.plan import Plan, make_plan
 from vasevqa.pipeline.recipe import load_recipe
 from vasevqa.pipeline.runs import Run, all_runs, open_run
+from vasevqa.pipeline.selection import Selection
 
 ROOT = Path(__file__).parent.parent.parent
 STEPS = ("first", "left", "right", "last")

@@ -9,7 +9,7 @@ import pytest
 from tests.pipeline.kit import FIRST, STEPS, Background, Kit, of, wait_for
 from vasevqa.pipeline import executor, failures
 from vasevqa.pipeline.launcher import StepFailed
-from vasevqa.pipeline.plan import Selection
+from vasevqa.pipeline.selection import Selection
 
 
 def test_steps_run_after_what_they_read_and_leave_their_artifacts(kit: Kit) -> None:

@@ -12,8 +12,9 @@ from vasevqa.artifacts.output import StageOutput
 from vasevqa.artifacts.volume import Volume
 from vasevqa.errors import ConfigError
 from vasevqa.pipeline.catalog import PIPELINE
-from vasevqa.pipeline.plan import Plan, PlannedStep, Selection, make_plan
+from vasevqa.pipeline.plan import Plan, PlannedStep, make_plan
 from vasevqa.pipeline.recipe import load_recipe
+from vasevqa.pipeline.selection import Selection
 from vasevqa.spec import Pipeline, Step
 
 TEXT = "inputs: {images: photos, quality_data: quality, clip_model: clip}\n"

@@ -18,7 +18,7 @@ from vasevqa.backends.base import State
 from vasevqa.errors import Interrupted
 from vasevqa.pipeline import executor
 from vasevqa.pipeline.launcher import Cancelled, Launcher, StepFailed
-from vasevqa.pipeline.plan import Selection
+from vasevqa.pipeline.selection import Selection
 
 
 class Gone(BaseException):

@@ -4,33 +4,26 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
 
 from vasevqa.backends.checks import BAD, OK, UNKNOWN, WARNING
+from vasevqa.cli import options
 from vasevqa.cli.context import Context, pass_context
-from vasevqa.cli.options import backend_option, cluster_option, namespace_option, volume_option
-from vasevqa.pipeline.doctor import findings
+from vasevqa.pipeline.doctor import VolumeQuestion, findings, volume_findings
+from vasevqa.pipeline.requests import DoctorRequest
 
 MARKS = {OK: ("ok  ", "green"), WARNING: ("look", "yellow"), BAD: ("BAD ", "red"), UNKNOWN: ("?   ", None)}
 
 
 @click.command()
-@click.argument("recipe", type=click.Path(path_type=Path, dir_okay=False), required=False)
-@backend_option
-@volume_option
-@cluster_option
-@namespace_option
-@click.option("--set", "overrides", multiple=True, metavar="STEP.PARAM=VALUE", help="change a parameter")
-@click.option("--input", "inputs", multiple=True, metavar="NAME=PATH", help="give or replace an input")
+@options.recipe_options(required=False)
+@options.backend_option
+@options.volume_option
+@options.cluster_option
+@options.namespace_option
 @click.option("--to", "last", metavar="STEP", help="up to this step")
-@click.option(
-    "--inputs-from",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="paths in the recipe are relative to this folder, not to the recipe",
-)
 @click.option(
     "--pull/--no-pull",
     default=True,
@@ -41,9 +34,9 @@ MARKS = {OK: ("ok  ", "green"), WARNING: ("look", "yellow"), BAD: ("BAD ", "red"
     "--upload", is_flag=True, help="inputs on this machine will be brought to the volume, as `submit --upload` does"
 )
 @click.option("--look", hidden=True, help="look at the volume alone, for what this JSON says of a recipe")
-@click.option("--json", "as_json", is_flag=True, help="print JSON lines")
+@options.json_option
 @pass_context
-def doctor(context: Context, **given: Any) -> None:
+def doctor(context: Context, look: str | None, as_json: bool, **given: Any) -> None:
     """Check the place before spending GPU hours.
 
     Looks at the cluster or engine, rights, claim, free space, images, GPUs, secrets, queue and models, for RECIPE if
@@ -54,9 +47,13 @@ def doctor(context: Context, **given: Any) -> None:
       vasevqa doctor recipe.yaml --backend kubernetes -n my-namespace
     """
     worst = 0
-    for finding in findings(context.pipeline, given):
+    request = DoctorRequest(**given)
+    found = findings(context.pipeline, request)
+    if look:
+        found = volume_findings(request.volume, VolumeQuestion.from_json(look))
+    for finding in found:
         worst = max(worst, finding.code)
-        if given["as_json"]:
+        if as_json:
             click.echo(json.dumps(finding.plain(), ensure_ascii=False))
         else:
             mark, colour = MARKS[finding.state]

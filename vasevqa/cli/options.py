@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+
+from vasevqa.pipeline.requests import RecipeRequest
+from vasevqa.pipeline.selection import Selection
 
 
 def volume_option(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -36,29 +40,79 @@ def place_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return cluster_option(click.option("-n", "--namespace", help="ask the cluster, in this namespace")(function))
 
 
-def plan_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """What `plan` and `run` have in common."""
-    options: list[Callable[..., Any]] = [
-        click.argument("recipe", type=click.Path(path_type=Path, dir_okay=False)),
-        volume_option,
+def _options(*options: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Several options as one decorator, in the order in which `--help` lists them."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="print JSON lines")
+parallel_option = click.option(
+    "--parallel", "--max-parallel", type=click.IntRange(1), default=2, show_default=True, help="steps side by side"
+)
+inputs_from_option = click.option(
+    "--inputs-from",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="paths in the recipe are relative to this folder, not to the recipe",
+)
+
+
+def recipe_options(
+    required: bool = True, inputs_from: bool = True, about_input: str = "give or replace an input"
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """RECIPE and what changes it; the command gets `recipe`, a RecipeRequest (None without RECIPE)."""
+
+    def gather(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def with_recipe(
+            *arguments: Any,
+            recipe: Path | None,
+            overrides: tuple[str, ...],
+            inputs: tuple[str, ...],
+            inputs_from: Path | None = None,
+            **rest: Any,
+        ) -> Any:
+            request = None if recipe is None else RecipeRequest(recipe, overrides, inputs, inputs_from)
+            return function(*arguments, recipe=request, **rest)
+
+        return with_recipe
+
+    return _options(
+        click.argument("recipe", type=click.Path(path_type=Path, dir_okay=False), required=required),
         click.option("--set", "overrides", multiple=True, metavar="STEP.PARAM=VALUE", help="change a parameter"),
-        click.option("--input", "inputs", multiple=True, metavar="NAME=PATH", help="give or replace an input"),
-        click.option(
-            "--inputs-from",
-            type=click.Path(path_type=Path, file_okay=False),
-            help="paths in the recipe are relative to this folder, not to the recipe",
-        ),
+        click.option("--input", "inputs", multiple=True, metavar="NAME=PATH", help=about_input),
+        *([inputs_from_option] if inputs_from else []),
+        gather,
+    )
+
+
+def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Which steps; the command gets `selection`, a Selection."""
+
+    @functools.wraps(function)
+    def with_selection(
+        *arguments: Any,
+        first: str | None,
+        last: str | None,
+        only: tuple[str, ...],
+        refresh: tuple[str, ...],
+        **rest: Any,
+    ) -> Any:
+        return function(*arguments, selection=Selection(first, last, only, refresh), **rest)
+
+    return _options(
         click.option("--from", "first", metavar="STEP", help="begin here; what this step reads must exist"),
         click.option("--to", "last", metavar="STEP", help="end here"),
         click.option("--only", multiple=True, metavar="STEP", help="only this step (may be repeated)"),
         click.option(
             "--refresh", multiple=True, metavar="STEP", help="make this step's artifact anew (may be repeated)"
         ),
-        click.option("--json", "as_json", is_flag=True, help="print JSON lines"),
-    ]
-    for option in reversed(options):
-        function = option(function)
-    return function
+    )(with_selection)
 
 
 def namespace_option(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -73,7 +127,7 @@ def is_remote(volume: Path, cluster: Path | None, namespace: str | None) -> bool
     return namespace is not None or (cluster is not None and not volume.is_dir())
 
 
-def asked(name: str | None, *options: tuple[str, Any]) -> list[str]:
+def asked(name: str | None, *options: tuple[str, bool]) -> list[str]:
     """A run's name and options as words; flags that are off and options without a value are left out."""
     words = [name] if name else []
     for option, value in options:

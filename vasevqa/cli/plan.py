@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from pathlib import Path
 
 import click
 
@@ -12,16 +12,28 @@ from vasevqa.artifacts.volume import Volume
 from vasevqa.backends.kubernetes.launcher_job import VOLUME
 from vasevqa.cli import options, remote
 from vasevqa.cli.context import Context, pass_context
-from vasevqa.pipeline.plan import Plan, Selection, make_plan, plan_rows
-from vasevqa.pipeline.recipe import Recipe, load_recipe
-from vasevqa.spec import Pipeline
+from vasevqa.pipeline.plan import Plan, make_plan, plan_rows
+from vasevqa.pipeline.recipe import Recipe
+from vasevqa.pipeline.requests import RecipeRequest
+from vasevqa.pipeline.selection import Selection
 
 
 @click.command()
-@options.plan_options
+@options.recipe_options()
+@options.volume_option
+@options.selection_options
+@options.json_option
 @options.place_options
 @pass_context
-def plan(context: Context, **given: Any) -> None:
+def plan(
+    context: Context,
+    recipe: RecipeRequest,
+    volume: Path,
+    selection: Selection,
+    as_json: bool,
+    cluster: Path | None,
+    namespace: str | None,
+) -> None:
     """Show what `run` would do, and why.
 
     With a namespace: on the cluster's volume, as `submit` would have it.
@@ -30,10 +42,12 @@ def plan(context: Context, **given: Any) -> None:
     Example:
       vasevqa plan recipe.yaml --set clip-filter.threshold=0.15
     """
-    if options.is_remote(given["volume"], given["cluster"], given["namespace"]):
-        sys.exit(_remote_plan(given))
-    _, planned = load_plan(context.pipeline, given)
-    if given["as_json"]:
+    if options.is_remote(volume, cluster, namespace):
+        asked = [*recipe.to_args(), *selection.to_args(), *(["--json"] if as_json else [])]
+        command = ["plan", "/tmp/recipe.yaml", "--inputs-from", VOLUME, *asked]  # noqa: S108 - inside the pod
+        sys.exit(remote.answer(cluster, namespace, command, recipe.path))
+    planned = plan_of(context, recipe.load(context.pipeline), volume, selection)
+    if as_json:
         for row in plan_rows(planned):
             click.echo(json.dumps(row, ensure_ascii=False))
         return
@@ -47,23 +61,6 @@ def plan(context: Context, **given: Any) -> None:
             click.echo(f"{'':<{width}}        {reason}")
 
 
-def load_plan(pipeline: Pipeline, given: dict[str, Any]) -> tuple[Recipe, Plan]:
-    """The recipe that the options name, and its plan."""
-    recipe = load_recipe(given["recipe"], pipeline, given["overrides"], given["inputs"], given["inputs_from"])
-    volume = Volume(given["volume"].absolute())
-    selection = Selection(given["first"], given["last"], given["only"], given["refresh"])
-    return recipe, make_plan(recipe, pipeline, volume, selection)
-
-
-def _remote_plan(given: dict[str, Any]) -> int:
-    """`vasevqa plan` on the cluster's volume."""
-    words = ["plan", "/tmp/recipe.yaml", "--inputs-from", VOLUME]  # noqa: S108 - inside the pod
-    for option, values in (
-        ("--set", given["overrides"]),
-        ("--input", given["inputs"]),
-        ("--only", given["only"]),
-        ("--refresh", given["refresh"]),
-    ):
-        words += [word for value in values for word in (option, value)]
-    words += options.asked(None, ("--from", given["first"]), ("--to", given["last"]), ("--json", given["as_json"]))
-    return remote.answer(given["cluster"], given["namespace"], words, given["recipe"])
+def plan_of(context: Context, recipe: Recipe, volume: Path, selection: Selection) -> Plan:
+    """The plan of the recipe on the volume as it is now."""
+    return make_plan(recipe, context.pipeline, Volume(volume.absolute()), selection)

@@ -14,21 +14,23 @@ from vasevqa.backends.cluster import load_cluster
 from vasevqa.cli import options
 from vasevqa.cli.context import Context, pass_context
 from vasevqa.cli.display import make_display
-from vasevqa.cli.plan import load_plan
+from vasevqa.cli.plan import plan_of
 from vasevqa.cli.report import write_report
 from vasevqa.errors import ConfigError, Interrupted
 from vasevqa.pipeline.backend import left_running, remember
 from vasevqa.pipeline.launcher import Cancelled, Detached, Launcher
 from vasevqa.pipeline.plan import Plan, plan_rows, with_gpu_product
+from vasevqa.pipeline.requests import RunRequest
 from vasevqa.pipeline.restarts import once
 from vasevqa.pipeline.runs import Run, all_runs, finished_run, new_run, open_run
 
 
 @click.command()
-@options.plan_options
-@click.option(
-    "--parallel", "--max-parallel", type=click.IntRange(1), default=2, show_default=True, help="steps side by side"
-)
+@options.recipe_options()
+@options.volume_option
+@options.selection_options
+@options.json_option
+@options.parallel_option
 @options.backend_option
 @options.cluster_option
 @click.option("--detach", is_flag=True, help="on Ctrl-C leave running steps to the next `run`, which adopts them")
@@ -43,23 +45,24 @@ def run(context: Context, **given: Any) -> None:
     Example:
       vasevqa run recipe.yaml --set clip-filter.threshold=0.15 --input images=photos/
     """
-    sys.exit(_run_or_repeat(context, given))
+    sys.exit(_run_or_repeat(context, RunRequest(**given)))
 
 
-def _run_or_repeat(context: Context, given: dict[str, Any]) -> int:
-    if given["backend"] == "kubernetes" and not given["volume"].is_dir():
+def _run_or_repeat(context: Context, request: RunRequest) -> int:
+    if request.backend == "kubernetes" and not request.volume.is_dir():
         raise ConfigError(
-            f"There is no folder {given['volume']} here, and the launcher must see the claim's files: name the folder"
+            f"There is no folder {request.volume} here, and the launcher must see the claim's files: name the folder"
             " where this machine has them with --volume, or let the launcher run in the cluster with `vasevqa submit`."
         )
-    if given["launch"]:
-        return once(given["launch"], given["volume"].absolute(), lambda: _run(context, given))
-    return _run(context, given)
+    if request.launch:
+        return once(request.launch, request.volume.absolute(), lambda: _run(context, request))
+    return _run(context, request)
 
 
-def _run(context: Context, given: dict[str, Any]) -> int:
-    recipe, planned = load_plan(context.pipeline, given)
-    as_json = given["as_json"]
+def _run(context: Context, request: RunRequest) -> int:
+    recipe = request.recipe.load(context.pipeline)
+    planned = plan_of(context, recipe, request.volume, request.selection)
+    as_json = request.as_json
     if all(step.hit for step in planned.steps):
         before = finished_run(planned.volume, recipe.text, plan_rows(planned))
         if before is not None:
@@ -75,31 +78,31 @@ def _run(context: Context, given: dict[str, Any]) -> int:
                 else f"Nothing to do: all {len(planned.steps)} steps are up to date. Report: {before.report}"
             )
             return 0
-    cluster = load_cluster(given["cluster"])
+    cluster = load_cluster(request.cluster)
     planned = with_gpu_product(planned, cluster)
-    backend = context.make_backend(given["backend"], planned.volume, cluster)
+    backend = context.make_backend(request.backend, planned.volume, cluster)
     for earlier in all_runs(planned.volume):
         bury(earlier.lease, backend.gone)
     record = open_run(planned.volume, recipe.name, recipe.text, plan_rows(planned))
     try:
-        remember(record, given["backend"], cluster)
+        remember(record, request.backend, cluster)
         try:
-            return _execute(planned, record, backend, given)
+            return _execute(planned, record, backend, request)
         except LeaseHeld:  # another launcher has just taken that run up: a run of our own attaches to its jobs
             record = new_run(planned.volume, recipe.name, recipe.text, plan_rows(planned))
-            remember(record, given["backend"], cluster)
-            return _execute(planned, record, backend, given)
+            remember(record, request.backend, cluster)
+            return _execute(planned, record, backend, request)
     finally:
         backend.close()
 
 
-def _execute(planned: Plan, record: Run, backend: Backend, given: dict[str, Any]) -> int:
-    as_json = given["as_json"]
+def _execute(planned: Plan, record: Run, backend: Backend, request: RunRequest) -> int:
+    as_json = request.as_json
     display = make_display(as_json)
     for line in left_running(planned, record, backend):
         click.echo(line, err=True)
-    launcher = Launcher(planned, record, backend, given["parallel"], display)
-    launcher.detach = given["detach"]
+    launcher = Launcher(planned, record, backend, request.parallel, display)
+    launcher.detach = request.detach
     try:
         if not as_json:
             click.echo(f"run {record.name}")
@@ -117,7 +120,7 @@ def _execute(planned: Plan, record: Run, backend: Backend, given: dict[str, Any]
                 f"Detached from {record.name}: its steps go on, and the same command takes them up again; `vasevqa"
                 f" cancel {record.name}` stops them."
             )
-            return Interrupted.exit_code if given["launch"] else 0  # in the cluster: not done, start me again
+            return Interrupted.exit_code if request.launch else 0  # in the cluster: not done, start me again
         raise
     display.close()
     write_report(record.path, planned.volume, quiet=as_json)

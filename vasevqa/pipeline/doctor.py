@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vasevqa import files
 from vasevqa.backends.checks import BAD, OK, UNKNOWN, WARNING, Finding, found, stage_of
@@ -16,8 +16,8 @@ from vasevqa.backends.kubernetes.launcher_job import VOLUME
 from vasevqa.errors import ClusterError, DeviceError, VaseError
 from vasevqa.models import HUB_ID
 from vasevqa.pipeline.garbage import size
-from vasevqa.pipeline.recipe import absolute, known_step, load_recipe
-from vasevqa.pipeline.requirements import Wanted, missing_inputs, wanted
+from vasevqa.pipeline.requests import DoctorRequest
+from vasevqa.pipeline.requirements import Requirements, requirements_of
 from vasevqa.spec import Pipeline, quantity_bytes
 
 if TYPE_CHECKING:
@@ -29,75 +29,85 @@ SHM = "/dev/shm"  # noqa: S108 - what data loaders share
 RESERVE = 1 << 30  # bytes that logs, reports and checkpoints of adapters take
 
 
-def findings(pipeline: Pipeline, given: dict[str, Any]) -> Iterator[Finding]:
-    """What there is to say of the place that the options name, one thing after the other."""
-    if given["look"]:
-        yield from volume_findings(given["volume"], **json.loads(given["look"]))
-        return
-    remote = given["backend"] == "kubernetes" and not given["volume"].is_dir()
+def findings(pipeline: Pipeline, request: DoctorRequest) -> Iterator[Finding]:
+    """What there is to say of the place that `request` names, one thing after the other."""
     recipe = None
-    if given["recipe"]:
+    asked = Requirements()
+    if request.recipe is not None:
+        wanted = request.recipe.with_absolute_inputs() if request.upload else request.recipe
         try:
-            inputs = absolute(given["inputs"]) if given["upload"] else given["inputs"]
-            recipe = load_recipe(
-                given["recipe"], pipeline, given["overrides"], inputs, given["inputs_from"], here=not remote
-            )
-            recipe = replace(recipe, to=known_step(pipeline, given["last"]) or recipe.to)
+            recipe = wanted.load(pipeline, here=not request.remote)
+            asked = requirements_of(recipe, pipeline, request.last)
         except VaseError as error:
             yield Finding("recipe", BAD, str(error), error.exit_code)
         else:
-            yield Finding("recipe", OK, f"{recipe.name}: {', '.join(wanted(pipeline, recipe).stages)}")
-    asked = wanted(pipeline, recipe) if recipe else Wanted({}, {}, {}, (), {})
-    yield from missing_inputs(pipeline, recipe, asked)
+            yield Finding("recipe", OK, f"{recipe.name}: {', '.join(asked.stages)}")
+    for name, step in asked.missing.items():
+        text = f"{step} needs it, and the recipe names none; name it, or end before that step with `to`"
+        yield Finding(f"input {name}", BAD, text, 2)
     coming = 0
-    if remote and given["upload"]:
-        here = {
-            name: Path(os.path.normpath(given["recipe"].parent / Path(value).expanduser()))
-            for name, value in asked.inputs.items()
-        }
-        for name, path in here.items():
-            if path.exists():
-                coming += (1 + asked.copies.get(name, 0)) * size(path)
-                yield (
-                    _model(name, path)
-                    if name in asked.models
-                    else Finding(f"input {name}", OK, f"{path} here, to be uploaded")
-                )
+    if request.remote and request.upload:
+        here = {name: request.here(value) for name, value in asked.inputs.items()}
+        coming = sum((1 + asked.copies.get(name, 0)) * size(path) for name, path in here.items() if path.exists())
+        yield from _to_be_uploaded(asked, here)
         asked = replace(asked, inputs={name: value for name, value in asked.inputs.items() if not here[name].exists()})
     try:
-        if given["backend"] == "kubernetes":
-            yield from _kubernetes(given, asked, remote, coming)
+        if request.backend == "kubernetes":
+            yield from _kubernetes(request, asked, coming)
             return
-        cluster = cluster_of(given["cluster"], None)
-        if given["backend"] == "docker":
+        cluster = cluster_of(request.cluster, None)
+        if request.backend == "docker":
             yield from _docker(cluster, asked)
         else:
             yield from _local(asked)
     except ClusterError as error:
-        yield Finding("cluster" if given["backend"] == "kubernetes" else "engine", BAD, str(error), error.exit_code)
-        if remote:  # this machine's disk says nothing of it
+        what = "cluster" if request.backend == "kubernetes" else "engine"
+        yield Finding(what, BAD, str(error), error.exit_code)
+        if request.remote:  # this machine's disk says nothing of it
             return
-    yield from volume_findings(given["volume"], asked.inputs, asked.models, asked.copies)
+    yield from volume_findings(request.volume, VolumeQuestion(asked.inputs, asked.models, asked.copies))
 
 
-def volume_findings(
-    volume: Path, inputs: Mapping[str, str], models: Any, copies: Mapping[str, int], coming: int = 0
-) -> Iterator[Finding]:
-    """The volume as it is seen here: can it be written, do the inputs exist, are the models whole, does the space
-    suffice?
-    """
+def _to_be_uploaded(asked: Requirements, here: Mapping[str, Path]) -> Iterator[Finding]:
+    for name, path in here.items():
+        if path.exists():
+            as_it_is = Finding(f"input {name}", OK, f"{path} here, to be uploaded")
+            yield _model(name, path) if name in asked.models else as_it_is
+
+
+@dataclass(frozen=True)
+class VolumeQuestion:
+    """What a pod that sees the volume is asked about it, as JSON on its command line."""
+
+    inputs: Mapping[str, str]
+    models: Sequence[str]  # the inputs that are models
+    copies: Mapping[str, int]  # input -> how many times its size is written
+    coming: int = 0  # bytes on their way to the volume
+
+    def to_json(self) -> str:
+        """The question for `vasevqa doctor --look`."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> VolumeQuestion:
+        """The question that `to_json` wrote."""
+        return cls(**json.loads(text))
+
+
+def volume_findings(volume: Path, question: VolumeQuestion) -> Iterator[Finding]:
+    """The volume as it is seen here: is it writable, are inputs and models whole, does the space suffice?"""
     top = volume
     while not top.exists():
         top = top.absolute().parent
     if not os.access(top, os.W_OK):
         yield Finding("volume", BAD, f"{top} can't be written by uid {os.getuid()}; change its owner or mode", 74)
-    need = RESERVE + coming  # bytes on their way here
-    for name, value in inputs.items():
+    need = RESERVE + question.coming
+    for name, value in question.inputs.items():
         path = volume / value
         if path.exists():
-            need += copies.get(name, 0) * size(path)
-            yield _model(name, path) if name in models else Finding(f"input {name}", OK, str(path))
-        elif name in models and HUB_ID.fullmatch(value):
+            need += question.copies.get(name, 0) * size(path)
+            yield _model(name, path) if name in question.models else Finding(f"input {name}", OK, str(path))
+        elif name in question.models and HUB_ID.fullmatch(value):
             yield Finding(f"input {name}", UNKNOWN, f"{value} comes from a hub; its size is not counted")
         else:
             yield Finding(
@@ -125,7 +135,7 @@ def _model(name: str, path: Path) -> Finding:
     return Finding(f"input {name}", OK, f"{path}, whole: {model.parameters / 1e9:.2f} billion parameters")
 
 
-def _local(asked: Wanted) -> Iterator[Finding]:
+def _local(asked: Requirements) -> Iterator[Finding]:
     """This machine: /dev/shm and GPUs."""
     most = max((quantity_bytes(resources.shm) for resources in asked.resources.values()), default=0)
     has = files.free_bytes(Path(SHM))
@@ -137,7 +147,7 @@ def _local(asked: Wanted) -> Iterator[Finding]:
     yield from _devices(asked)
 
 
-def _devices(asked: Wanted, engine: str = "") -> Iterator[Finding]:
+def _devices(asked: Requirements, engine: str = "") -> Iterator[Finding]:
     """The GPUs of this machine, unless the engine is elsewhere: a step that asks for more of them ends, it doesn't fall
     back to the CPU.
     """
@@ -168,7 +178,7 @@ def _devices(asked: Wanted, engine: str = "") -> Iterator[Finding]:
         yield Finding("GPUs", BAD, text, DeviceError.exit_code)
 
 
-def _docker(cluster: Cluster, asked: Wanted) -> Iterator[Finding]:
+def _docker(cluster: Cluster, asked: Requirements) -> Iterator[Finding]:
     """The engine and the images."""
     from vasevqa.backends.docker.engine import built_here, connect
 
@@ -189,11 +199,12 @@ def _docker(cluster: Cluster, asked: Wanted) -> Iterator[Finding]:
     yield from _devices(asked, os.environ.get("DOCKER_HOST", ""))
 
 
-def _kubernetes(given: dict[str, Any], asked: Wanted, remote: bool, coming: int) -> Iterator[Finding]:
+def _kubernetes(request: DoctorRequest, asked: Requirements, coming: int) -> Iterator[Finding]:
     from vasevqa.backends.kubernetes import checks
     from vasevqa.backends.kubernetes.session import Access
 
-    access = Access(cluster_of(given["cluster"], given["namespace"]))
+    remote, question = request.remote, VolumeQuestion(asked.inputs, asked.models, asked.copies, coming)
+    access = Access(cluster_of(request.cluster, request.namespace))
     yield checks.server(access)
     yield from checks.rights(access, remote)
     if remote:
@@ -207,32 +218,30 @@ def _kubernetes(given: dict[str, Any], asked: Wanted, remote: bool, coming: int)
     if shm:
         yield Finding(SHM, OK, f"each pod gets its own, up to {shm / 2**30:.1f} GiB of its memory")
     if not remote:
-        yield from volume_findings(given["volume"], asked.inputs, asked.models, asked.copies)
-    if given["pull"] and all(access.allowed(verb, "", "pods") for verb in ("create", "delete")):
+        yield from volume_findings(request.volume, question)
+    if request.pull and all(access.allowed(verb, "", "pods") for verb in ("create", "delete")):
         # Who sees the volume launches from here; else the launcher is a pod too.
         yield from checks.pulls(
             access,
             [access.cluster.image(stage) for stage in (*(("launcher",) if remote else ()), *asked.stages.values())],
         )
         if remote and not any(finding.state == BAD for finding in claims):
-            yield from _look(access, asked, coming)
+            yield from _look(access, question)
     elif remote:
         yield Finding("volume", UNKNOWN, "only a pod sees it, and none may be made (or --no-pull)")
     else:
         yield Finding("images", UNKNOWN, "no pod may be made to try them (or --no-pull)")
 
 
-def _look(access: Access, asked: Wanted, coming: int) -> Iterator[Finding]:
+def _look(access: Access, question: VolumeQuestion) -> Iterator[Finding]:
     """The volume, through a pod that mounts it."""
     from vasevqa.transfer.connection import volume_pod
 
-    look = json.dumps({"inputs": asked.inputs, "models": asked.models, "copies": asked.copies, "coming": coming})
+    words = ["vasevqa", "doctor", "--volume", VOLUME, "--json", "--look", question.to_json()]
     out = bytearray()
     try:
         with volume_pod(access, "doctor") as pod:
-            access.run_in(
-                pod, ["vasevqa", "doctor", "--volume", VOLUME, "--json", "--look", look], out.extend, lambda block: None
-            )
+            access.run_in(pod, words, out.extend, lambda block: None)
         yield from (found(json.loads(line)) for line in out.decode().splitlines())
     except (ClusterError, ValueError, KeyError) as error:
         yield Finding("volume", BAD, f"it could not be looked at: {error}", 69)

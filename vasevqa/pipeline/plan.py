@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from graphlib import CycleError, TopologicalSorter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,8 @@ from vasevqa.artifacts.volume import Artifact, Volume
 from vasevqa.backends.cluster import Cluster
 from vasevqa.errors import ConfigError, DataError
 from vasevqa.pipeline.recipe import Recipe
+from vasevqa.pipeline.selection import Selection, select_steps
 from vasevqa.spec import Options, Params, Pipeline, Resources, Source, Stage, Step
-from vasevqa.text import nearest
 
 
 @dataclass(frozen=True)
@@ -71,41 +70,14 @@ class Plan:
     given: tuple[PlannedStep, ...] = ()  # steps that weren't asked for, whose artifacts are read
 
 
-@dataclass(frozen=True)
-class Selection:
-    """Which steps to look at: --from, --to, --only, and which to make anew: --refresh."""
-
-    first: str | None = None
-    last: str | None = None
-    only: tuple[str, ...] = ()
-    refresh: tuple[str, ...] = ()
-
-
 def make_plan(recipe: Recipe, pipeline: Pipeline, volume: Volume, selection: Selection | None = None) -> Plan:
     """What would run for `recipe`, in order, and why. ConfigError for unknown steps, missing inputs and cycles."""
     selection = selection or Selection()
-    for name in (selection.first, selection.last, *selection.only, *selection.refresh):
-        if name is not None and name not in pipeline.names:
-            raise ConfigError(f"There is no step '{name}'.{nearest(name, pipeline.names)}")
-    skipped = {name: f"skipped: hands on its {pipeline.step(name).hands_on}" for name in recipe.skip}
-    skipped |= {
-        name: f"replaced by the input {recipe.inputs[name]}" for name in recipe.inputs if name in pipeline.names
-    }
-    wired = {
-        step.name: {name: _resolve(source, pipeline, skipped) for name, source in step.sources().items()}
-        for step in pipeline.steps
-    }
-    order = _order(
-        {name: {source.name for source in sources.values() if not source.recipe} for name, sources in wired.items()},
-        pipeline,
-    )
-    chosen = _choose(order, wired, selection, recipe.to, skipped)
-    digests = DigestCache(volume.cache)
-    planned: dict[str, PlannedStep] = {}
-    for name in order:
-        wanted = name in chosen or any(name in _upstream(other, wired) for other in chosen)
-        if wanted and name not in skipped:
-            planned[name] = _plan_step(pipeline.step(name), wired[name], recipe, volume, (planned, digests, selection))
+    steps = select_steps(recipe, pipeline, selection)
+    planner = _Planner(recipe, volume, DigestCache(volume.cache), selection.refresh)
+    for name in steps.needed:
+        planner.add(pipeline.step(name), steps.wiring[name])
+    planned, chosen = planner.planned, steps.names
     for name, step in planned.items():
         if name not in chosen and not step.hit and not step.artifact.sealed:
             raise ConfigError(
@@ -116,114 +88,55 @@ def make_plan(recipe: Recipe, pipeline: Pipeline, volume: Volume, selection: Sel
         recipe.name,
         volume,
         tuple(step for name, step in planned.items() if name in chosen),
-        skipped,
+        steps.skipped,
         tuple(planned[name] for name in planned if name not in chosen),
     )
 
 
-def _resolve(source: Source, pipeline: Pipeline, skipped: Mapping[str, str]) -> Source:
-    """Where an input really comes from, once skipped steps hand on theirs and inputs replace steps."""
-    while not source.recipe and source.name in skipped:
-        if skipped[source.name].startswith("replaced"):
-            return Source(source.name, recipe=True)
-        step = pipeline.step(source.name)
-        source = step.sources()[step.hands_on or ""]
-    return source
+@dataclass
+class _Planner:
+    """Plans steps one after the other, each after those that it reads."""
 
+    recipe: Recipe
+    volume: Volume
+    digests: DigestCache
+    refresh: Collection[str]
+    planned: dict[str, PlannedStep] = field(default_factory=dict)
 
-def _order(after: Mapping[str, set[str]], pipeline: Pipeline) -> list[str]:
-    for name, needs in after.items():
-        for need in needs:
-            if need not in after:
-                raise ConfigError(f"Step {name} reads {need}, which is no step.{nearest(need, pipeline.names)}")
-    try:
-        sorter = TopologicalSorter(after)
-        sorter.prepare()
-        order: list[str] = []
-        while sorter.is_active():
-            ready = sorted(sorter.get_ready(), key=pipeline.names.index)
-            order += ready
-            sorter.done(*ready)
-    except CycleError as error:
-        raise ConfigError(f"The steps {' -> '.join(error.args[1])} wait for one another; break the cycle.") from None
-    return order
+    def add(self, step: Step, wiring: Mapping[str, Source]) -> None:
+        inputs = {name: given for name, source in wiring.items() if (given := self._input(step, name, source))}
+        settings = self.recipe.steps[step.name]
+        key = artifact_key(step.stage, settings.params, {name: given.key for name, given in inputs.items()})
+        artifact = self.volume.artifact(step.name, key)
+        refresh = step.name in self.refresh
+        hit = artifact.complete and not refresh
+        reasons: tuple[str, ...] = ()
+        if refresh:
+            reasons = ("refresh was asked for",)
+        elif not hit:
+            reasons = tuple(_reasons(step, settings.params, inputs, self.planned, self.volume))
+        self.planned[step.name] = PlannedStep(
+            step, settings.params, settings.options, settings.resources, inputs, artifact, hit, reasons, refresh
+        )
 
-
-def _upstream(name: str, wired: Mapping[str, Mapping[str, Source]]) -> set[str]:
-    found: set[str] = set()
-    pending = [name]
-    while pending:
-        for source in wired[pending.pop()].values():
-            if not source.recipe and source.name not in found:
-                found.add(source.name)
-                pending.append(source.name)
-    return found
-
-
-def _choose(
-    order: list[str],
-    wired: Mapping[str, Mapping[str, Source]],
-    selection: Selection,
-    to: str | None,
-    skipped: Mapping[str, str],
-) -> list[str]:
-    chosen = [name for name in order if name not in skipped]
-    if selection.only:
-        return [name for name in chosen if name in selection.only]
-    last = selection.last or to
-    if last is not None:
-        wanted = _upstream(last, wired) | {last}
-        chosen = [name for name in chosen if name in wanted]
-    if selection.first is not None:
-        chosen = [name for name in chosen if name == selection.first or selection.first in _upstream(name, wired)]
-    if not chosen:
-        raise ConfigError("No step is left to run; check --from, --to, --only and the recipe's skip.")
-    return chosen
-
-
-_Context = tuple[dict[str, PlannedStep], DigestCache, Selection]
-
-
-def _plan_step(
-    step: Step, wired: Mapping[str, Source], recipe: Recipe, volume: Volume, context: _Context
-) -> PlannedStep:
-    planned, digests, selection = context
-    inputs: dict[str, PlannedInput] = {}
-    for name, source in wired.items():
+    def _input(self, step: Step, name: str, source: Source) -> PlannedInput | None:
+        """None for an optional input that isn't given; ConfigError for a required one."""
         if not source.recipe:
-            maker = planned[source.name].artifact
+            maker = self.planned[source.name].artifact
             path = maker.path / source.folder
-            inputs[name] = PlannedInput(
-                name, source, path, f"{maker.key}/{source.folder}".rstrip("/"), str(path), source.name
-            )
-        elif source.name in recipe.inputs:
-            value = recipe.inputs[source.name]
+            return PlannedInput(name, source, path, f"{maker.key}/{source.folder}".rstrip("/"), str(path), source.name)
+        if source.name in self.recipe.inputs:
+            value = self.recipe.inputs[source.name]
             if Path(value).is_absolute():
-                inputs[name] = PlannedInput(name, source, Path(value), digests.digest(Path(value)), value)
-            else:
-                hub, _, revision = value.removeprefix("hf-hub:").partition("@")
-                inputs[name] = PlannedInput(name, source, None, f"hub:{hub}@{revision or 'main'}", value)
-        elif step.stage.input(name).required:
+                return PlannedInput(name, source, Path(value), self.digests.digest(Path(value)), value)
+            hub, _, revision = value.removeprefix("hf-hub:").partition("@")
+            return PlannedInput(name, source, None, f"hub:{hub}@{revision or 'main'}", value)
+        if step.stage.input(name).required:
             raise ConfigError(
                 f"{step.name} needs the input '{source.name}' ({step.stage.input(name).help}); add it under `inputs` in"
                 " the recipe, or use --to to stop before."
             )
-    settings = recipe.steps[step.name]
-    artifact = volume.artifact(
-        step.name, artifact_key(step.stage, settings.params, {name: given.key for name, given in inputs.items()})
-    )
-    refresh = step.name in selection.refresh
-    hit = artifact.complete and not refresh
-    reasons = (
-        ()
-        if hit
-        else ("refresh was asked for",)
-        if refresh
-        else tuple(_reasons(step, settings.params, inputs, planned, volume))
-    )
-    return PlannedStep(
-        step, settings.params, settings.options, settings.resources, inputs, artifact, hit, reasons, refresh
-    )
+        return None
 
 
 def _reasons(

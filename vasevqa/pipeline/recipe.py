@@ -320,21 +320,3 @@ def recipe_schema(pipeline: Pipeline) -> dict[str, Any]:
         },
         "$defs": definitions,
     }
-
-
-def known_step(pipeline: Pipeline, name: str | None) -> str | None:
-    """`name`; ConfigError if it is no step."""
-    if name is not None and name not in pipeline.names:
-        raise ConfigError(f"There is no step '{name}'.{nearest(name, pipeline.names)}")
-    return name
-
-
-def absolute(inputs: Sequence[str]) -> list[str]:
-    """`--input NAME=PATH` words; a PATH that is on this machine as the caller sees it, whatever folder the recipe is
-    in.
-    """
-    words = []
-    for given in inputs:
-        name, equals, value = given.partition("=")
-        words.append(f"{name}={Path(value).absolute()}" if equals and Path(value).exists() else given)
-    return words

@@ -2,81 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from vasevqa.backends.checks import BAD, Finding
-from vasevqa.pipeline.recipe import Recipe, known_step, load_recipe
+from vasevqa.pipeline.recipe import Recipe, load_recipe
+from vasevqa.pipeline.selection import Selection, select_steps
 from vasevqa.spec import Pipeline, Resources
+
+WHOLE_MODELS = ("merge", "to-megatron")  # the stages that write a model as large as the one they read
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What a recipe asks of the place."""
+class Requirements:
+    """What the steps that run need."""
 
-    stages: dict[str, str]  # step -> stage, of the steps that run
-    resources: dict[str, Resources]
-    inputs: dict[str, str]
-    models: tuple[str, ...]  # the inputs that are models
-    copies: dict[str, int]  # input -> how many times its size is written
+    stages: dict[str, str] = field(default_factory=dict)  # step -> stage, of the steps that run
+    resources: dict[str, Resources] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)  # what the recipe gives of what they read
+    missing: dict[str, str] = field(default_factory=dict)  # input that the recipe doesn't give -> a step that needs it
+    models: tuple[str, ...] = ()  # the inputs that are models
+    copies: dict[str, int] = field(default_factory=dict)  # input -> how many times its size is written
     on_cpu: frozenset[str] = frozenset()  # the steps that say `device: cpu`
 
 
+def requirements_of(recipe: Recipe, pipeline: Pipeline, last: str | None = None) -> Requirements:
+    """What `recipe` needs, up to step `last` if one is named. The steps are those of a plan."""
+    selected = select_steps(recipe, pipeline, Selection(last=last))
+    names = [name for name in pipeline.names if name in selected.names]
+    inputs: dict[str, str] = {}
+    missing: dict[str, str] = {}
+    models: set[str] = set()
+    for step in names:
+        for own, source in selected.wiring[step].items():
+            declared = pipeline.step(step).stage.input(own)
+            if not source.recipe:
+                continue
+            if source.name in recipe.inputs:
+                inputs[source.name] = recipe.inputs[source.name]
+                models |= {source.name} if declared.hub else set()
+            elif declared.required:
+                missing.setdefault(source.name, step)
+    inputs = {name: value for name, value in recipe.inputs.items() if name in inputs}  # in the recipe's order
+    copies = {"images": 1, "model": sum(pipeline.step(name).stage.name in WHOLE_MODELS for name in names)}
+    return Requirements(
+        stages={name: pipeline.step(name).stage.name for name in names},
+        resources={name: recipe.steps[name].resources for name in names},
+        inputs=inputs,
+        missing=missing,
+        models=tuple(name for name in inputs if name in models),
+        copies={name: count for name, count in copies.items() if name in inputs and count},
+        on_cpu=frozenset(name for name in names if getattr(recipe.steps[name].options, "device", "auto") == "cpu"),
+    )
+
+
 def stages_of(pipeline: Pipeline, path: Path, last: str | None = None) -> list[str]:
-    """The stages whose images a recipe needs, up to step `last`."""
+    """The stages whose images the recipe in `path` needs, up to step `last`."""
     recipe = load_recipe(path, pipeline, here=False)
-    return list(
-        dict.fromkeys(wanted(pipeline, replace(recipe, to=known_step(pipeline, last) or recipe.to)).stages.values())
-    )
-
-
-def missing_inputs(pipeline: Pipeline, recipe: Recipe | None, asked: Wanted) -> Iterator[Finding]:
-    """Inputs that steps need and the recipe doesn't name."""
-    for name in asked.stages:
-        step = pipeline.step(name)
-        for own, source in step.sources().items():
-            if (
-                recipe is not None
-                and source.recipe
-                and step.stage.input(own).required
-                and source.name not in recipe.inputs
-            ):
-                text = f"{name} needs it, and the recipe names none; name it, or end before that step with `to`"
-                yield Finding(f"input {source.name}", BAD, text, 2)
-
-
-def wanted(pipeline: Pipeline, recipe: Recipe) -> Wanted:
-    """The steps that run: up to `to`, without those that are skipped or replaced; and what their inputs are."""
-    names = [step.name for step in pipeline.steps if step.name not in recipe.skip and step.name not in recipe.inputs]
-    if recipe.to is not None:
-        above, todo = set(), [recipe.to]
-        while todo:
-            name = todo.pop()
-            above.add(name)
-            todo += [
-                source.name
-                for source in pipeline.step(name).sources().values()
-                if not source.recipe and source.name not in above
-            ]
-        names = [name for name in names if name in above]
-    read = {source.name for name in names for source in pipeline.step(name).sources().values()}
-    inputs = {name: value for name, value in recipe.inputs.items() if name in read}
-    hubs = {
-        source.name
-        for step in pipeline.steps
-        for name, source in step.sources().items()
-        if source.recipe and step.stage.input(name).hub
-    }
-    merges = sum(
-        pipeline.step(name).stage.name in ("merge", "to-megatron") for name in names
-    )  # each writes a whole model
-    copies = {"images": 1, "model": merges}
-    return Wanted(
-        {name: pipeline.step(name).stage.name for name in names},
-        {name: recipe.steps[name].resources for name in names},
-        inputs,
-        tuple(name for name in inputs if name in hubs),
-        {name: count for name, count in copies.items() if name in inputs and count},
-        frozenset(name for name in names if getattr(recipe.steps[name].options, "device", "auto") == "cpu"),
-    )
+    return list(dict.fromkeys(requirements_of(recipe, pipeline, last).stages.values()))

@@ -1,0 +1,136 @@
+"""Which steps of a pipeline a recipe runs: the one rule for plans, for doctor and for images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+
+from vasevqa.errors import ConfigError
+from vasevqa.pipeline.recipe import Recipe
+from vasevqa.spec import Pipeline, Source
+from vasevqa.text import nearest
+
+Wiring = Mapping[str, Mapping[str, Source]]  # step -> its input -> where that really comes from
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which steps to look at: --from, --to, --only, and which to make anew: --refresh."""
+
+    first: str | None = None
+    last: str | None = None
+    only: tuple[str, ...] = ()
+    refresh: tuple[str, ...] = ()
+
+    def to_args(self) -> list[str]:
+        """The command-line words that say the same."""
+        words: list[str] = []
+        for option, value in (("--from", self.first), ("--to", self.last)):
+            words += [option, value] if value else []
+        for option, names in (("--only", self.only), ("--refresh", self.refresh)):
+            words += [word for name in names for word in (option, name)]
+        return words
+
+    def check(self, pipeline: Pipeline) -> None:
+        """ConfigError for a name that is no step."""
+        for name in (self.first, self.last, *self.only, *self.refresh):
+            if name is not None and name not in pipeline.names:
+                raise ConfigError(f"There is no step '{name}'.{nearest(name, pipeline.names)}")
+
+
+@dataclass(frozen=True)
+class SelectedSteps:
+    """The steps that run, and what they read. `order` has every step of the pipeline after those that it reads."""
+
+    names: tuple[str, ...]
+    order: tuple[str, ...]
+    wiring: Wiring
+    skipped: Mapping[str, str]  # step -> why
+
+    def upstream(self, name: str) -> set[str]:
+        """The steps that `name` reads, directly or through others."""
+        return _upstream(name, self.wiring)
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """The selected steps and those that they read, in order."""
+        read = {other for name in self.names for other in self.upstream(name)}
+        return tuple(name for name in self.order if name not in self.skipped and (name in self.names or name in read))
+
+
+def select_steps(recipe: Recipe, pipeline: Pipeline, selection: Selection | None = None) -> SelectedSteps:
+    """The steps that `recipe` runs. ConfigError for unknown steps, cycles, and if no step is left."""
+    selection = selection or Selection()
+    selection.check(pipeline)
+    skipped = {name: f"skipped: hands on its {pipeline.step(name).hands_on}" for name in recipe.skip}
+    replaced = [name for name in recipe.inputs if name in pipeline.names]
+    skipped |= {name: f"replaced by the input {recipe.inputs[name]}" for name in replaced}
+    wiring = {
+        step.name: {name: _resolve(source, pipeline, recipe) for name, source in step.sources().items()}
+        for step in pipeline.steps
+    }
+    order = _order(wiring, pipeline)
+    names = _choose(order, wiring, selection, recipe.to, skipped)
+    return SelectedSteps(tuple(names), tuple(order), wiring, skipped)
+
+
+def _resolve(source: Source, pipeline: Pipeline, recipe: Recipe) -> Source:
+    """Where an input really comes from, once skipped steps hand on theirs and inputs replace steps."""
+    while not source.recipe:
+        if source.name in recipe.inputs:
+            return Source(source.name, recipe=True)
+        if source.name not in recipe.skip:
+            break
+        step = pipeline.step(source.name)
+        source = step.sources()[step.hands_on or ""]
+    return source
+
+
+def _order(wiring: Wiring, pipeline: Pipeline) -> list[str]:
+    after = {
+        name: {source.name for source in sources.values() if not source.recipe} for name, sources in wiring.items()
+    }
+    for name, needs in after.items():
+        for need in needs:
+            if need not in after:
+                raise ConfigError(f"Step {name} reads {need}, which is no step.{nearest(need, pipeline.names)}")
+    try:
+        sorter = TopologicalSorter(after)
+        sorter.prepare()
+        order: list[str] = []
+        while sorter.is_active():
+            ready = sorted(sorter.get_ready(), key=pipeline.names.index)
+            order += ready
+            sorter.done(*ready)
+    except CycleError as error:
+        raise ConfigError(f"The steps {' -> '.join(error.args[1])} wait for one another; break the cycle.") from None
+    return order
+
+
+def _upstream(name: str, wiring: Wiring) -> set[str]:
+    found: set[str] = set()
+    pending = [name]
+    while pending:
+        for source in wiring[pending.pop()].values():
+            if not source.recipe and source.name not in found:
+                found.add(source.name)
+                pending.append(source.name)
+    return found
+
+
+def _choose(
+    order: list[str], wiring: Wiring, selection: Selection, to: str | None, skipped: Mapping[str, str]
+) -> list[str]:
+    chosen = [name for name in order if name not in skipped]
+    if selection.only:
+        return [name for name in chosen if name in selection.only]
+    last = selection.last or to
+    if last is not None:
+        wanted = _upstream(last, wiring) | {last}
+        chosen = [name for name in chosen if name in wanted]
+    if selection.first is not None:
+        chosen = [name for name in chosen if name == selection.first or selection.first in _upstream(name, wiring)]
+    if not chosen:
+        raise ConfigError("No step is left to run; check --from, --to, --only and the recipe's skip.")
+    return chosen
