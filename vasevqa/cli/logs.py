@@ -12,7 +12,7 @@ from vasevqa.artifacts.volume import Volume
 from vasevqa.cli import options, remote
 from vasevqa.cli.display import log_line
 from vasevqa.errors import ConfigError
-from vasevqa.pipeline.history import steps_of
+from vasevqa.pipeline.history import read_history
 from vasevqa.pipeline.runs import find_run
 
 
@@ -45,8 +45,9 @@ def logs(
 def _print_logs(name: str | None, step: str | None, volume: Path, follow: bool, raw: bool) -> None:
     """Print log files in the order in which they were begun; with `follow`, until the run is no longer running."""
     run = find_run(Volume(volume.absolute()), name)
-    if step is not None and step not in steps_of(run):
-        raise ConfigError(f"Run {run.name} has no step '{step}'; it has {', '.join(steps_of(run))}.")
+    steps = read_history(run.events.read())
+    if step is not None and step not in steps:
+        raise ConfigError(f"Run {run.name} has no step '{step}'; it has {', '.join(steps)}.")
     offsets: dict[Path, int] = {}
     while True:
         over = run.state != "running"

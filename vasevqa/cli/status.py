@@ -10,7 +10,7 @@ import click
 
 from vasevqa.artifacts.volume import Volume
 from vasevqa.cli import options, remote
-from vasevqa.pipeline.history import steps_of
+from vasevqa.pipeline.history import read_history
 from vasevqa.pipeline.runs import all_runs, find_run
 from vasevqa.text import duration
 
@@ -29,28 +29,21 @@ def status(name: str | None, volume: Path, cluster: Path | None, namespace: str 
         sys.exit(remote.answer(cluster, namespace, ["status", *options.asked(name, ("--json", as_json))]))
     place = Volume(volume.absolute())
     run = find_run(place, name)
-    steps = steps_of(run)
+    steps = read_history(run.events.read())
+    others = {other.name: other.state for other in all_runs(place)}
     if as_json:
-        click.echo(
-            json.dumps(
-                {
-                    "run": run.name,
-                    "state": run.state,
-                    "steps": steps,
-                    "runs": {other.name: other.state for other in all_runs(place)},
-                },
-                ensure_ascii=False,
-            )
-        )
+        rows = {step: history.to_json() for step, history in steps.items()}
+        line = {"run": run.name, "state": run.state, "steps": rows, "runs": others}
+        click.echo(json.dumps(line, ensure_ascii=False))
         return
     click.echo(f"{run.name}: {run.state}")
     width = max((len(step) for step in steps), default=0)
-    for step, row in steps.items():
-        took = duration(row["seconds"]) if row.get("seconds") is not None else ""
-        text = row.get("progress", "") if row["state"] == "running" else row.get("text", "")
-        click.echo(f"  {step:<{width}}  {row['state']:<10}  {took:>8}  {text}".rstrip())
-    others = [other for other in all_runs(place) if other.name != run.name]
+    for step, history in steps.items():
+        took = duration(history.seconds) if history.seconds is not None else ""
+        text = history.progress if history.state == "running" else history.text
+        click.echo(f"  {step:<{width}}  {history.state:<10}  {took:>8}  {text}".rstrip())
+    del others[run.name]
     if others:
         click.echo("other runs:")
-        for other in others:
-            click.echo(f"  {other.name}: {other.state}")
+        for other, state in others.items():
+            click.echo(f"  {other}: {state}")

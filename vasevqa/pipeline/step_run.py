@@ -18,6 +18,7 @@ from vasevqa.backends.base import Task, job_prefix
 from vasevqa.errors import Interrupted
 from vasevqa.pipeline.events import Event
 from vasevqa.pipeline.failures import UNAVAILABLE, Failure, Kind
+from vasevqa.pipeline.history import restore
 from vasevqa.pipeline.plan import PlannedStep
 from vasevqa.pipeline.runs import Run
 from vasevqa.runtime.flags import argv
@@ -73,31 +74,14 @@ class Work:
         return job_prefix(self.name, self.planned.artifact.key)
 
     def restore(self, events: Iterable[Event]) -> None:
-        """Take over what an earlier launcher of this run wrote down: failures counted, resources raised, a job left
-        running.
-        """
-        for event in events:
-            if event.get("step") != self.name:
-                continue
-            kind = event["event"]
-            self.heard = max(self.heard, float(event.get("at", 0.0)))
-            if event.get("key") != self.planned.artifact.key:
-                continue
-            if kind in ("step-started", "step-adopted"):
-                if event["job"] != self.job:
-                    self.placed = self.ran = 0.0
-                    self.started = event["time"]
-                self.job, self.attempt = event["job"], event["attempt"]
-            elif kind == "step-running":
-                self.placed = self.ran = event["time"]
-            elif kind == "step-requeued":
-                self.ran = 0.0
-            elif kind == "step-refreshed":
-                self.refreshed, self.aside = True, Path(event["aside"])
-            elif kind == "attempt-failed":
-                self.job = ""
-                self.tries[Kind(event["failure"])] += 1
-                self.resources = self.resources.model_copy(update=event.get("raised", {}))
+        """Take over what an earlier launcher of this run wrote down: failures, resources raised, a job left running."""
+        before = restore(events, self.name, self.planned.artifact.key)
+        self.job, self.attempt, self.started = before.job, before.attempt, before.started
+        self.placed, self.ran, self.heard = before.placed, before.ran, before.heard
+        if before.aside:
+            self.refreshed, self.aside = True, Path(before.aside)
+        self.tries = Counter({Kind(name): count for name, count in before.failures.items()})
+        self.resources = self.resources.model_copy(update=before.raised)
 
     def begin(self, job: str, attempt: int) -> None:
         """A new attempt: nothing is known of it yet."""

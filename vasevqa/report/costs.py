@@ -5,14 +5,13 @@ GPUs, cores and memory times the hours of every attempt, failed ones too.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from vasevqa.errors import ConfigError
+from vasevqa.pipeline.history import StepHistory
 from vasevqa.spec import quantity_bytes
-
-ENDS = ("attempt-failed", "step-done", "step-failed", "step-cancelled", "step-requeued")
 
 
 @dataclass
@@ -31,23 +30,12 @@ class Cost:
         return f"{gpus}{self.core_hours:.2g} core-hours, {self.memory_hours:.2g} GiB-hours"
 
 
-def costs(events: Iterable[dict[str, Any]]) -> dict[str, Cost]:
-    """Step -> its cost.
-
-    Time counts from when an attempt runs: in the queue it holds nothing. A step that was up to date costs nothing.
-    """
+def costs(history: Mapping[str, StepHistory]) -> dict[str, Cost]:
+    """Step -> its cost. In the queue a step holds nothing, and a step that was up to date costs nothing."""
     found: dict[str, Cost] = {}
-    asked: dict[str, dict[str, Any]] = {}
-    since: dict[str, float] = {}
-    for event in events:
-        kind, step = event["event"], event.get("step", "")
-        if kind == "step-started":
-            asked[step] = event.get("resources") or {}
-            since.pop(step, None)
-        elif kind == "step-running":
-            since.setdefault(step, event["time"])
-        elif kind in ENDS and step in since and step in asked:
-            _add(found.setdefault(step, Cost()), asked[step], (event["time"] - since.pop(step)) / 3600)
+    for name, step in history.items():
+        for held in step.held:
+            _add(found.setdefault(name, Cost()), held.resources, held.seconds / 3600)
     return found
 
 

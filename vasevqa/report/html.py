@@ -5,6 +5,7 @@ No network needed to read it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from vasevqa import files
 from vasevqa.artifacts.volume import Volume
 from vasevqa.pipeline.events import EventLog
+from vasevqa.pipeline.history import StepHistory, read_history
 from vasevqa.report import quality, training
 from vasevqa.report.costs import costs
 from vasevqa.text import duration
@@ -34,7 +36,8 @@ def content(folder: Path) -> dict[str, Any]:
     events = list(EventLog(folder / "events.jsonl").read())
     links = folder / "steps"
     artifacts = {entry.name: entry.resolve() for entry in links.iterdir() if entry.is_dir()} if links.is_dir() else {}
-    steps = _steps(events, artifacts)
+    history = read_history(events)
+    steps = _steps(history, artifacts)
     ordered = {step["name"]: artifacts[step["name"]] for step in steps if step["name"] in artifacts}
     ends = [
         event["event"].removeprefix("run-")
@@ -52,7 +55,7 @@ def content(folder: Path) -> dict[str, Any]:
         "took": f"{datetime.fromtimestamp(times[0], UTC):%Y-%m-%d %H:%M} UTC, {duration(times[-1] - times[0])}"
         if times
         else "",
-        "tiles": _tiles(ordered, filtered, sum(cost.gpu_hours for cost in costs(events).values())),
+        "tiles": _tiles(ordered, filtered, sum(cost.gpu_hours for cost in costs(history).values())),
         "steps": steps,
         "histogram": quality.histogram(rows, threshold) if threshold is not None else None,
         "threshold_source": filtered.get("threshold_source", ""),
@@ -68,54 +71,28 @@ def content(folder: Path) -> dict[str, Any]:
     }
 
 
-def _steps(events: list[dict[str, Any]], artifacts: dict[str, Path]) -> list[dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
-    labels = {
-        "waiting": "not reached",
-        "running": "running",
-        "done": "done",
-        "hit": "up to date",
-        "failed": "failed",
-        "skipped": "skipped",
-        "cancelled": "cancelled",
-    }
-    for event in events:
-        kind, name = event["event"], event.get("step", "")
-        if kind == "run-started":
-            for step in event["steps"]:
-                found.setdefault(step, {"state": "waiting", "text": "", "begin": None, "end": None, "attempts": 0})
-            for step, why in event.get("skipped", {}).items():
-                found.setdefault(step, {"state": "skipped", "text": why, "begin": None, "end": None, "attempts": 0})
-        if name not in found:
-            continue
-        row = found[name]
-        if kind == "step-started":
-            row.update(state="running", begin=row["begin"] or event["time"], attempts=event["attempt"])
-        elif kind == "step-done":
-            state = "hit" if event["hit"] and row["begin"] is None else "done"
-            row.update(state=state, text=event.get("summary", ""), end=event["time"])
-        elif kind in ("step-failed", "step-cancelled"):
-            row.update(state=kind.removeprefix("step-"), text=event.get("message", ""), end=event["time"])
-        elif kind == "stage-speed":
-            row["speed"] = event["text"]
-    spent = costs(events)
-    begins = [row["begin"] for row in found.values() if row["begin"]]
-    first = min(begins, default=0.0)
-    span = max([row["end"] or 0 for row in found.values()] + [first + 1e-3]) - first
+LABELS = {"waiting": "not reached"}  # where the report's word is another than `status`'
+
+
+def _steps(history: Mapping[str, StepHistory], artifacts: Mapping[str, Path]) -> list[dict[str, Any]]:
+    spent = costs(history)
+    first = min((step.began for step in history.values() if step.began), default=0.0)
+    span = max([step.ended or 0 for step in history.values()] + [first + 1e-3]) - first
     shown = []
-    for name, row in found.items():
-        worked = row["begin"] is not None and row["end"] is not None
-        figures = quality.read_json(artifacts[name] / "artifact.json") if name in artifacts else {}
+    for name, step in history.items():
+        took = step.ended - step.began if step.began is not None and step.ended is not None else None
+        record = quality.read_json(artifacts[name] / "artifact.json") if name in artifacts else {}
+        attempts = f" ({step.attempt} attempts)" if step.attempt > 1 else ""
         shown.append(
             {
                 "name": name,
-                "state": row["state"],
-                "label": labels[row["state"]] + (f" ({row['attempts']} attempts)" if row["attempts"] > 1 else ""),
-                "took": duration(row["end"] - row["begin"]) if worked else "",
-                "left": round(100 * (row["begin"] - first) / span, 2) if worked else 0,
-                "width": round(100 * (row["end"] - row["begin"]) / span, 2) if worked else None,
-                "text": row["text"] or figures.get("summary", ""),
-                "speed": row.get("speed", ""),
+                "state": "hit" if step.state == "up to date" else step.state,
+                "label": LABELS.get(step.state, step.state) + attempts,
+                "took": "" if took is None else duration(took),
+                "left": 0 if took is None else round(100 * ((step.began or 0.0) - first) / span, 2),
+                "width": None if took is None else round(100 * took / span, 2),
+                "text": step.text or record.get("summary", ""),
+                "speed": step.speed,
                 "cost": spent[name].text() if name in spent else "",
             }
         )
