@@ -124,3 +124,10 @@ def out_of_gpu_memory(error: BaseException) -> bool:
     return type(error).__name__ == "OutOfMemoryError" or (
         isinstance(error, RuntimeError) and _NO_GPU_MEMORY.search(str(error)) is not None
     )
+
+
+def invalid_yaml(where: object, error: Exception, hint: str = "correct it") -> ConfigError:
+    """The ConfigError for a file that isn't YAML, or isn't UTF-8; `error` is what reading it raised."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    line = f", line {mark.line + 1}" if mark else ""
+    return ConfigError(f"{where}{line}: this is not valid YAML ({problem or 'not a text in UTF-8'}); {hint}.")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vasevqa.errors import ConfigError, DataError
+from vasevqa.text import first_line
 
 HUB_ID = re.compile(r"(hf-hub:)?[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 
@@ -135,7 +136,7 @@ def local_model(where: Path, hub: str) -> Path:
         ignored = ["*.bin", "*.pt", "*.pth", "*.gguf", "*.onnx", "*.msgpack", "*.h5"]
         return Path(snapshot_download(name, revision=revision or None, ignore_patterns=ignored))
     except Exception as error:
-        first = (str(error).strip().splitlines() or [""])[0][:200]
+        first = first_line(error)
         raise ConfigError(
             f"The hub has no answer for {where} ({type(error).__name__}: {first}); give the path of a model folder, or"
             " check id and network."

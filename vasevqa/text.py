@@ -29,3 +29,9 @@ def byte_size(count: float) -> str:
     while count >= 1024 and len(units) > 1:
         count, units = count / 1024, units[1:]
     return f"{count:.0f} {units[0]}"
+
+
+def first_line(error: object, most: int = 200) -> str:
+    """The first line of an error's text, at most `most` characters; the error's kind if it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:most].rstrip(".") if lines else type(error).__name__

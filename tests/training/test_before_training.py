@@ -20,7 +20,7 @@ from vasevqa.pipeline.catalog import PIPELINE
 from vasevqa.pipeline.recipe import load_recipe
 from vasevqa.runtime.command import command
 from vasevqa.stages import grpo, merge, sft
-from vasevqa.training import checkpoints, estimate, preflight
+from vasevqa.training import checkpoints, estimate
 from vasevqa.training.swift import arguments as swift
 from vasevqa.training.swift import environment, worker
 
@@ -133,7 +133,7 @@ def test_without_a_gpu_training_is_in_float32(dtype: str, tmp_path: Path, qwen: 
 def test_a_disk_too_small_for_the_checkpoints(
     tmp_path: Path, qwen: Path, rows: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preflight, "free_below", lambda folder: 30_000_000)
+    monkeypatch.setattr("vasevqa.files.free_bytes", lambda folder: 30_000_000)
     with pytest.raises(StorageError, match=r"5 checkpoints need 0\.1 GB"):
         attempt(tmp_path, qwen, rows)
 

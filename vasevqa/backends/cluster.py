@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vasevqa import __version__
-from vasevqa.errors import ConfigError
+from vasevqa.errors import ConfigError, invalid_yaml
 from vasevqa.text import nearest
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
@@ -156,11 +156,7 @@ def load_cluster(path: Path | None) -> Cluster:
     except (IsADirectoryError, UnicodeDecodeError):
         raise ConfigError(f"{path} is not a YAML text; give a Cluster file.") from None
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise ConfigError(
-            f"{path}{f', line {mark.line + 1}' if mark else ''}: this is not valid YAML"
-            f" ({getattr(error, 'problem', None)})."
-        ) from None
+        raise invalid_yaml(path, error) from None
     return parse_cluster(tree or {}, str(path))
 
 

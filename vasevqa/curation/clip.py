@@ -22,6 +22,7 @@ from torchvision.transforms.v2 import functional
 from vasevqa import files
 from vasevqa.curation.devices import fast_bf16
 from vasevqa.errors import ConfigError, DataError
+from vasevqa.text import first_line
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -183,7 +184,7 @@ def _open_clip_folder(folder: Path, device: torch.device, precision: str) -> Cli
         tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
     except Exception as error:  # open_clip, torch and safetensors each raise their own kinds
         raise DataError(
-            f"The open_clip model in {folder} can't be loaded ({_first_line(error)}); copy it again or check its"
+            f"The open_clip model in {folder} can't be loaded ({_told(error)}); copy it again or check its"
             " configuration."
         ) from None
     preprocess = Preprocess(
@@ -216,7 +217,7 @@ def _hugging_face(
         preprocess = _hf_preprocess(source, folder, model.config.vision_config.image_size, how)
     except Exception as error:
         raise DataError(
-            f"The CLIP model {source} can't be loaded ({_first_line(error)}); copy the whole model folder, or check the"
+            f"The CLIP model {source} can't be loaded ({_told(error)}); copy the whole model folder, or check the"
             " hub id."
         ) from None
     digest = model_digest(folder) if folder else f"hub:{source}@{how.get('revision') or 'main'}"
@@ -290,7 +291,7 @@ def _from_hub(name: str, device: torch.device, precision: str, cache_dir: str | 
         )
     except Exception as error:
         raise ConfigError(
-            f"The hub has no answer for {name} ({_first_line(error)}); give the path of a model folder, or check the id"
+            f"The hub has no answer for {name} ({_told(error)}); give the path of a model folder, or check the id"
             " and the network."
         ) from None
     if folder is not None:
@@ -298,7 +299,6 @@ def _from_hub(name: str, device: torch.device, precision: str, cache_dir: str | 
     return _hugging_face(plain, None, device, precision, {"revision": revision or None, "cache_dir": cache_dir})
 
 
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200] if str(error).strip() else ''}".rstrip(
-        ": "
-    )
+def _told(error: Exception) -> str:
+    kind, said = type(error).__name__, first_line(error)
+    return kind if said == kind else f"{kind}: {said}"

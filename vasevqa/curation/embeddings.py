@@ -109,10 +109,6 @@ class Embedded:
         """The features (N, D) of `names`, in that order."""
         return torch.stack([self._rows[name][1] for name in names])
 
-    def known(self, name: str) -> bool:
-        """True if there is an embedding for `name`."""
-        return name in self._rows
-
     def finish(self, names: list[str]) -> None:
         """Write one file for `names` and remove the parts."""
         if self._writing is None or self._root is None:

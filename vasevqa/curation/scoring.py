@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vasevqa.errors import ConfigError
+from vasevqa.errors import ConfigError, invalid_yaml
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,11 +58,8 @@ def load_prompts(path: Path | None) -> Prompts:
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}" if mark else "it is not UTF-8 text"
-        raise ConfigError(
-            f"The prompts file {path} can't be read ({where}); it holds two lists of sentences, `high` and `low`."
-        ) from None
+        hint = "the prompts file holds two lists of sentences, `high` and `low`"
+        raise invalid_yaml(path, error, hint) from None
     for side in ("high", "low"):
         sentences = loaded.get(side) if isinstance(loaded, dict) else None
         if (

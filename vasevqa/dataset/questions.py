@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from vasevqa.dataset.annotations import ATTRIBUTES
-from vasevqa.errors import ConfigError
+from vasevqa.errors import ConfigError, invalid_yaml
 from vasevqa.text import nearest
 
 DEFAULT = Path(__file__).with_name("questions.yaml")
@@ -32,11 +32,7 @@ def load_questions(path: Path | None) -> Questions:
     try:
         loaded: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        raise ConfigError(
-            f'{path}{f", line {mark.line + 1}" if mark else ""} is not valid YAML; write attribute: ["question", ...],'
-            " in quotes."
-        ) from None
+        raise invalid_yaml(path, error, 'write attribute: ["question", ...], in quotes') from None
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path} is no mapping; write attribute: [question, ...].")
     ask: dict[str, tuple[str, ...]] = {}

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 
-def _flat(model: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def metrics_of(model: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every metric of a model in evaluation.json, by the name that tables give it."""
     if "rewards" in model:
         yield "mean reward", model["rewards"]
     for attribute, measured in model.get("attributes", {}).items():
@@ -20,7 +21,7 @@ def _flat(model: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
 def comparison(found: Mapping[str, Any]) -> str:
     """comparison.md: a row a metric, a column a model, 95% intervals in brackets, and why a metric is missing."""
     models = found["models"]
-    tables = {name: dict(_flat(model)) for name, model in models.items()}
+    tables = {name: dict(metrics_of(model)) for name, model in models.items()}
     rows = list(dict.fromkeys(row for table in tables.values() for row in table))
     lines = ["# Evaluation", "", f"{found['samples']} held-out samples; 95% bootstrap intervals in brackets.", ""]
     lines += ["| metric | " + " | ".join(models) + " | samples | chance |", "|---" * (len(models) + 3) + "|"]
@@ -74,7 +75,9 @@ def plot(found: Mapping[str, Any]) -> bytes:
     from matplotlib import pyplot
 
     tables = {
-        name: {row: metric for row, metric in _flat(model) if metric.get("value") is not None and "frechet" not in row}
+        name: {
+            row: metric for row, metric in metrics_of(model) if metric.get("value") is not None and "frechet" not in row
+        }
         for name, model in found["models"].items()
     }
     rows = list(dict.fromkeys(row for table in tables.values() for row in table))

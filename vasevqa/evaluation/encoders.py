@@ -14,6 +14,7 @@ import torch
 from vasevqa.curation.clip import ClipModel
 from vasevqa.curation.images import open_image
 from vasevqa.errors import ConfigError, DataError
+from vasevqa.text import first_line
 
 BATCH = 64
 
@@ -54,7 +55,7 @@ class SentenceModel:
                 folder, local_files_only=True, use_safetensors=True, trust_remote_code=False
             )
         except (OSError, ValueError, RuntimeError, KeyError) as error:
-            first = (str(error).strip().splitlines() or [""])[0][:200]
+            first = first_line(error)
             raise DataError(
                 f"The sentence model {folder} can't be loaded ({type(error).__name__}: {first}); copy the whole folder."
             ) from None

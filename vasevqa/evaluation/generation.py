@@ -14,6 +14,7 @@ import torch
 from vasevqa import files
 from vasevqa.curation.images import Unreadable, open_image
 from vasevqa.errors import ConfigError, DataError
+from vasevqa.text import first_line
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
@@ -121,7 +122,7 @@ class TransformersAnswers:
                 folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
             )
         except (OSError, ValueError, RuntimeError, KeyError) as error:
-            first = (str(error).strip().splitlines() or [""])[0][:200]
+            first = first_line(error)
             raise DataError(
                 f"The model {folder} can't be loaded ({type(error).__name__}: {first}); copy or train it again."
             ) from None

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from vasevqa.errors import ConfigError
+from vasevqa.errors import ConfigError, invalid_yaml
 from vasevqa.models import HUB_ID
 from vasevqa.spec import Options, Params, Pipeline, Resources, Step
 from vasevqa.text import nearest
@@ -107,11 +107,7 @@ def _parse(text: str, lines: _Lines) -> dict[str, Any]:
                 )
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise ConfigError(
-            f"{lines.where}{line}: this is not valid YAML ({getattr(error, 'problem', None) or 'see there'})."
-        ) from None
+        raise invalid_yaml(lines.where, error) from None
     if node is None:
         raise ConfigError(f"{lines.where} is empty; a recipe needs at least `inputs`.")
     tree = _value(node, (), lines)

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vasevqa.evaluation.comparison import metrics_of
 from vasevqa.report.quality import read_json
+from vasevqa.training.swift.log import read_log
 
 WIDTH, HEIGHT, PADDING = 720, 160, 6  # of a curve, in SVG units
 POINTS = 400
@@ -29,22 +31,6 @@ class Curve:
     steps: int
     width: int = WIDTH
     height: int = HEIGHT
-
-
-def rows(log: Path) -> list[dict[str, Any]]:
-    """The rows of ms-swift's logging.jsonl with their step; of a step that was repeated after a resume, the last."""
-    found: dict[tuple[int, bool], dict[str, Any]] = {}
-    if not log.is_file():
-        return []
-    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            row = json.loads(line)
-            step = int(str(row["global_step/max_steps"]).partition("/")[0])
-        except (ValueError, KeyError, TypeError):
-            continue
-        if "train_runtime" not in row:
-            found[step, "eval_loss" in row] = {**row, "step": step}
-    return [found[key] for key in sorted(found)]
 
 
 def curve(title: str, measured: list[tuple[int, float]]) -> Curve | None:
@@ -72,7 +58,7 @@ SERIES = (
 
 def curves(artifacts: Mapping[str, Path]) -> list[Curve]:
     """Learning curves of sft, reward curves of grpo."""
-    logs = {step: rows(artifacts[step] / "training/logging.jsonl") for step in ("sft", "grpo") if step in artifacts}
+    logs = {step: read_log(artifacts[step] / "training/logging.jsonl") for step in ("sft", "grpo") if step in artifacts}
     drawn = []
     for key, step, title in SERIES:
         measured = [
@@ -128,13 +114,7 @@ def evaluated(artifacts: Mapping[str, Path]) -> dict[str, Any]:
     """
     found = read_json(artifacts["evaluate"] / "evaluation.json") if "evaluate" in artifacts else {}
     models = found.get("models", {})
-    tables: dict[str, dict[str, dict[str, Any]]] = {}
-    for name, model in models.items():
-        flat = {"mean reward": model["rewards"]} if "rewards" in model else {}
-        for attribute, measured in model.get("attributes", {}).items():
-            flat |= {f"{attribute}: {metric.replace('_', ' ')}": value for metric, value in measured.items()}
-        flat |= {f"captions: {metric.replace('_', ' ')}": value for metric, value in model.get("captions", {}).items()}
-        tables[name] = flat
+    tables = {name: dict(metrics_of(model)) for name, model in models.items()}
     names = list(dict.fromkeys(metric for flat in tables.values() for metric in flat))
     missing = {
         metric: flat[metric]["reason"]

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vasevqa import files
 from vasevqa.errors import ConfigError, DataError
 from vasevqa.models import INDEX, safetensors_header
 
@@ -26,11 +25,6 @@ class Checkpoint:
     path: Path
     step: int
     problem: str | None
-
-    @property
-    def adapter(self) -> bool:
-        """True if it holds an adapter, not a whole model."""
-        return (self.path / ADAPTER).is_file()
 
 
 def _problem(path: Path) -> str | None:
@@ -124,33 +118,6 @@ def _best_logged(state: dict[str, Any]) -> str | None:
     return str(max(rewards, key=lambda step: (rewards[step], step))) if rewards and len(rewards) > 1 else None
 
 
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of logging.jsonl as rows with `step` and `max_steps`; a step that was repeated after a resume counts
-    once, as it went last.
-    """
-    rows: dict[tuple[int, bool], dict[str, Any]] = {}
-    if not path.is_file():
-        return []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        row = log_row(line)
-        if row is not None:
-            rows[row["step"], "eval_loss" in row] = row
-    return [rows[key] for key in sorted(rows)]
-
-
-def log_row(line: str) -> dict[str, Any] | None:
-    """One line of logging.jsonl as a row; None for its last line, a summary, and for one that is half written."""
-    try:
-        row = json.loads(line)
-        done, _, total = str(row["global_step/max_steps"]).partition("/")
-        if "train_runtime" in row:  # the whole training's averages
-            return None
-        numbers = {name: value for name, value in row.items() if isinstance(value, int | float)}
-        return {"step": int(done), "max_steps": int(total), **numbers}
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
 def adapter_norm(checkpoint: Path) -> float:
     """The Frobenius norm of an adapter's B matrices: 0 in an adapter that changes nothing (LoRA starts with B = 0)."""
     from safetensors import safe_open
@@ -177,8 +144,3 @@ def share(folder: Path, mode: int) -> None:
     for path in folder.rglob("*"):
         if path.is_file() and not path.is_symlink() and path.stat().st_mode & 0o777 == 0o600:
             path.chmod(mode)
-
-
-def free_below(folder: Path) -> int:
-    """Free bytes on the disk of `folder`."""
-    return files.free_bytes(folder)

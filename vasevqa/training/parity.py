@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from vasevqa.errors import DataError
+from vasevqa.text import first_line
 
 PROMPTS = (
     "What is the shape of this vase?",
@@ -67,7 +68,7 @@ def logits(
 
             model = PeftModel.from_pretrained(model, adapter)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        first = (str(error).strip().splitlines() or [""])[0][:200]
+        first = first_line(error)
         raise DataError(
             f"{adapter or model_folder} can't be loaded ({type(error).__name__}: {first}); copy or train it again."
         ) from None

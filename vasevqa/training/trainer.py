@@ -33,6 +33,7 @@ from vasevqa.training import checkpoints, estimate, preflight
 from vasevqa.training.swift import arguments as swift
 from vasevqa.training.swift import environment
 from vasevqa.training.swift.arguments import Places, Rung
+from vasevqa.training.swift.log import log_row, read_log
 
 if TYPE_CHECKING:
     from vasevqa.spec import Output, Progress
@@ -188,7 +189,7 @@ class Training:
     def _fail(self, code: int, message: str) -> None:
         if code in _ERRORS:
             raise _ERRORS[code](message)
-        free = checkpoints.free_below(self.folder)
+        free = files.free_bytes(self.folder)
         if free < 50_000_000 or "No space left" in message:
             raise StorageError(
                 f"The disk of {self.folder} is full ({free / 1e6:.0f} MB free); free some space, the same command goes"
@@ -255,7 +256,7 @@ class Training:
             text = stream.read()
         whole = text[: text.rfind(b"\n") + 1]
         for line in whole.decode(errors="replace").splitlines():
-            row = checkpoints.log_row(line)
+            row = log_row(line)
             if row is None:
                 continue
             if not self.seen:
@@ -319,7 +320,7 @@ def train(
     training.run()
     last = checkpoints.choose(training.folder, "last")
     checkpoints.tidy(training.folder)
-    history = checkpoints.read_log(training.folder / "logging.jsonl")
+    history = read_log(training.folder / "logging.jsonl")
     curve = [row for row in history if "loss" in row]
     rewards = [row["reward"] for row in history if "reward" in row]
     summary = {

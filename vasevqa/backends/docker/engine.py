@@ -13,6 +13,7 @@ from docker.errors import DockerException
 
 from vasevqa.backends.cluster import Cluster
 from vasevqa.errors import ClusterAway, ClusterError
+from vasevqa.text import first_line
 
 AWAY = (DockerException, requests.exceptions.RequestException, OSError)
 
@@ -62,5 +63,4 @@ def translated(doing: str) -> Iterator[None]:
 
 def said(error: Exception) -> str:
     """The engine's own words for an error, as part of a sentence."""
-    text = str(getattr(error, "explanation", None) or error).strip()
-    return (text.splitlines() or [""])[0].rstrip(".")[:300]
+    return first_line(getattr(error, "explanation", None) or error, 300)

@@ -174,11 +174,6 @@ class Follower(threading.Thread):
         text, self._text = b"".join(self._text), []
         return text.decode("utf-8", "replace")
 
-    @property
-    def waiting(self) -> bool:
-        """True if there is text to take."""
-        return bool(self._text)
-
     def run(self) -> None:
         """Follow to the end."""
         try:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from vasevqa.errors import Broken
+from vasevqa.text import first_line
 
 
 class _Forgotten:
@@ -65,9 +66,4 @@ class Process:
         try:
             yield
         except (WebSocketException, OSError, ValueError) as error:
-            raise Broken(f"The connection to pod {self.pod} broke ({brief(error)}); try again.") from None
-
-
-def brief(error: object) -> str:
-    """The first line of an error's text, or its kind if it has none."""
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            raise Broken(f"The connection to pod {self.pod} broke ({first_line(error)}); try again.") from None

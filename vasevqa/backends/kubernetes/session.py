@@ -15,9 +15,10 @@ from vasevqa.backends.cluster import Cluster
 from vasevqa.backends.kubernetes.api import Api, Object, Refused
 from vasevqa.backends.kubernetes.logs import PATIENCE, Unseen
 from vasevqa.backends.kubernetes.nodes import node_of_claim, one_node_only
-from vasevqa.backends.kubernetes.process import Process, brief
+from vasevqa.backends.kubernetes.process import Process
 from vasevqa.backends.kubernetes.status import hopeless, trouble
 from vasevqa.errors import Broken, ClusterAway, ClusterError
+from vasevqa.text import first_line
 
 
 class Access(Api):
@@ -127,7 +128,7 @@ class Access(Api):
                 ),
             )
         except client.ApiException as error:
-            raise Broken(f"Could not run a command in pod {pod}: {brief(error.reason or error)}") from None
+            raise Broken(f"Could not run a command in pod {pod}: {first_line(error.reason or error)}") from None
 
     def run_in(
         self, pod: str, command: Sequence[str], out: Callable[[bytes], None], err: Callable[[bytes], None]

@@ -19,7 +19,7 @@ from swift.rewards import ORM, orms
 
 from vasevqa.errors import ConfigError, DataError
 from vasevqa.reward import score as reward
-from vasevqa.text import nearest
+from vasevqa.text import first_line, nearest
 
 
 def _question(messages: Any) -> str:
@@ -99,7 +99,7 @@ def register_user_plugin(path: Path, names: Sequence[str]) -> None:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        first = (str(error).strip().splitlines() or [""])[0][:160]
+        first = first_line(error, 160)
         raise ConfigError(f"{path} can't be imported ({type(error).__name__}: {first}); correct the file.") from None
     registered = {name for name, kind in orms.items() if before.get(name) is not kind}
     defined = {

@@ -1,0 +1,34 @@
+"""ms-swift's logging.jsonl: one line a logging step, as rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of logging.jsonl as rows with `step` and `max_steps`; a step that was repeated after a resume counts
+    once, as it went last.
+    """
+    rows: dict[tuple[int, bool], dict[str, Any]] = {}
+    if not path.is_file():
+        return []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        row = log_row(line)
+        if row is not None:
+            rows[row["step"], "eval_loss" in row] = row
+    return [rows[key] for key in sorted(rows)]
+
+
+def log_row(line: str) -> dict[str, Any] | None:
+    """One line of logging.jsonl as a row; None for its last line, a summary, and for one that is half written."""
+    try:
+        row = json.loads(line)
+        done, _, total = str(row["global_step/max_steps"]).partition("/")
+        if "train_runtime" in row:  # the whole training's averages
+            return None
+        numbers = {name: value for name, value in row.items() if isinstance(value, int | float)}
+        return {"step": int(done), "max_steps": int(total), **numbers}
+    except (ValueError, KeyError, TypeError):
+        return None
