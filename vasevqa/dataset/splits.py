@@ -7,11 +7,11 @@ pixel of the picture reduced to 17 x 16 is clearly darker than its right neighbo
 from __future__ import annotations
 
 import random
-from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 from PIL import Image
+from scipy.cluster.hierarchy import DisjointSet
 
 SIDE = 16
 CLEARLY = 3  # grey levels: below it, noise on a plain background would decide
@@ -72,24 +72,14 @@ def groups(items: int, same: Iterable[Sequence[Hashable]], pairs: Iterable[tuple
     """Items 0..items-1 in groups: two are together if any of their marks in `same` (one sequence an item) is equal, or
     they are a pair.
     """
-    parent = list(range(items))
-
-    def root(item: int) -> int:
-        while parent[item] != item:
-            parent[item] = parent[parent[item]]
-            item = parent[item]
-        return item
-
+    together = DisjointSet(range(items))
     seen: dict[Hashable, int] = {}
     for item, marks in enumerate(same):
         for mark in marks:
-            parent[root(item)] = root(seen.setdefault(mark, item))
+            together.merge(item, seen.setdefault(mark, item))
     for one, other in pairs:
-        parent[root(one)] = root(other)
-    found: dict[int, list[int]] = defaultdict(list)
-    for item in range(items):
-        found[root(item)].append(item)
-    return sorted(found.values())
+        together.merge(one, other)
+    return sorted(sorted(int(item) for item in group) for group in together.subsets())
 
 
 def split(sizes: Sequence[int], val_fraction: float, eval_fraction: float, seed: int) -> list[str]:

@@ -15,6 +15,8 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
+from rapidfuzz.distance import LCSseq
+
 from vasevqa.reward.dates import iou, parse_dates
 from vasevqa.reward.vocabulary import (
     VOCABULARIES,
@@ -206,13 +208,7 @@ def _order(said: list[str], known: list[str]) -> float:
     said, known = said[:120], known[:120]
     if not said or not known:
         return 0.0
-    before = [0] * (len(known) + 1)
-    for word in said:
-        row = [0]
-        for number, other in enumerate(known, 1):
-            row.append(before[number - 1] + 1 if word == other else max(before[number], row[-1]))
-        before = row
-    return 2 * before[-1] / (len(said) + len(known))
+    return 2 * LCSseq.similarity(said, known) / (len(said) + len(known))
 
 
 def _without_question(text: str, question: str) -> tuple[str, float]:

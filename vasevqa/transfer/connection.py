@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
+from tenacity import RetryCallState, Retrying, retry_if_exception_type
 
 from vasevqa.backends.kubernetes.launcher_job import VOLUME, render_pod
 from vasevqa.errors import Broken, ClusterAway, ClusterError, ConfigError, DataError
@@ -83,34 +84,51 @@ class Connection:
 
 
 def persistently(access: Access, work: Callable[[Connection], None]) -> None:
-    """Call `work` on one connection after the other until one is enough;
+    """Call `work` on one connection after the other until it comes to its end.
 
-    Broken that `moved` something is no lost try.
+    Broken or ClusterAway if several in a row were lost. One on which something was `moved` counts as the first.
     """
-    tries = 0
-    while True:
-        try:
-            with volume_pod(access) as pod:
-                while True:
-                    process = access.open(pod, ["python", "-m", "vasevqa.transfer", VOLUME])
-                    try:
-                        work(Connection(process))
-                        return
-                    except (Broken, ClusterAway) as error:
-                        tries = 1 if getattr(error, "moved", False) else tries + 1
-                        if tries >= TRIES:
-                            raise
-                        click.echo(f"The connection was lost; trying again ({tries}).", err=True)
-                        time.sleep(min(2.0 ** (tries - 1), 30.0))
-                        if not _runs(access, pod):
-                            break
-                    finally:
-                        process.close()
-        except (Broken, ClusterAway):
-            tries += 1
-            if tries >= TRIES:
-                raise
-            time.sleep(min(2.0 ** (tries - 1), 30.0))
+    losses = _Losses()
+    again = Retrying(
+        retry=retry_if_exception_type((Broken, ClusterAway)),
+        after=losses.count,
+        stop=losses.too_many,
+        wait=losses.pause,
+        before_sleep=losses.tell,
+        reraise=True,
+    )
+    pod = ""
+    with contextlib.ExitStack() as stack:
+        for attempt in again:
+            with attempt:
+                if not pod or not _runs(access, pod):
+                    stack.close()
+                    pod = stack.enter_context(volume_pod(access))
+                process = access.open(pod, ["python", "-m", "vasevqa.transfer", VOLUME])
+                try:
+                    work(Connection(process))
+                finally:
+                    process.close()
+
+
+class _Losses:
+    """Connections lost in a row."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def count(self, state: RetryCallState) -> None:
+        moved = state.outcome is not None and getattr(state.outcome.exception(), "moved", False)
+        self.number = 1 if moved else self.number + 1
+
+    def too_many(self, state: RetryCallState) -> bool:
+        return self.number >= TRIES
+
+    def pause(self, state: RetryCallState) -> float:
+        return min(2.0 ** (self.number - 1), 30.0)
+
+    def tell(self, state: RetryCallState) -> None:
+        click.echo(f"The connection was lost; trying again ({self.number}).", err=True)
 
 
 def _runs(access: Access, pod: str) -> bool:
