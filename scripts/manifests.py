@@ -24,7 +24,7 @@ from vasevqa.pipeline.catalog import PIPELINE
 from vasevqa.pipeline.plan import PlannedInput, PlannedStep
 from vasevqa.pipeline.recipe import Recipe, load_recipe
 from vasevqa.pipeline.runs import Run
-from vasevqa.pipeline.step_run import Work
+from vasevqa.pipeline.step_run import StepRun
 from vasevqa.spec import Source, Step
 
 ROOT = Path(__file__).parent.parent
@@ -43,7 +43,7 @@ def job(step: Step) -> str:
             inputs[name] = _input(name, source, recipe, volume)
     artifact = Artifact(step.name, _key(step.name), volume.artifacts / step.name / _key(step.name))
     planned = PlannedStep(step, settings.params, settings.options, settings.resources, inputs, artifact, False, ())
-    task = Work(planned, settings.resources, {}).task(Run(volume, RUN), 1, cluster.image(step.stage.name))
+    task = StepRun(planned, settings.resources, {}).task(Run(volume, RUN), 1, cluster.image(step.stage.name))
     return NOTE + yaml.safe_dump(render_job(task, cluster, Placement()), sort_keys=False, width=200)
 
 

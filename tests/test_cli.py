@@ -343,7 +343,7 @@ def test_clean_takes_a_job_that_ended_without_its_launcher_and_what_it_made_is_k
     killed = kit.run(check=None, env={"VASEVQA_FAULT": "after-submit:left"})
     assert killed.returncode == -signal.SIGKILL
     [job] = kit.backend.existing("vase-left-")
-    wait_for(lambda: kit.backend.state(job).over, "the stage to end by itself")
+    wait_for(lambda: kit.backend.state(job).is_terminal, "the stage to end by itself")
     assert f"would remove  finished job: {job}" in kit.call("clean").stdout
     assert kit.backend.existing("vase-left-") == [job]
     assert f"removed  finished job: {job}" in kit.call("clean", "--yes").stdout

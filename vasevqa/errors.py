@@ -60,13 +60,13 @@ class ClusterError(VaseError):
     exit_code = 69
 
 
-class ClusterAway(ClusterError):
+class ClusterUnreachable(ClusterError):
     """The cluster doesn't answer just now: a launcher asks again, and what runs there runs on."""
 
     retry = True
 
 
-class Broken(ClusterError):
+class ConnectionLost(ClusterError):
     """A connection to a pod was lost; another one may go on. `moved`: something was done on it first."""
 
     retry = True

@@ -210,15 +210,15 @@ class Source:
 class Step:
     """One use of a Stage in the pipeline. `inputs` maps the stage's input names to sources.
 
-    `hands_on` names the input that stands for this step's output when the step is skipped; None: it can't be skipped
-    unless a recipe input of the step's name replaces it. `preset` holds parameters that differ from the stage's
+    `passthrough_input` names the input that stands for this step's output when the step is skipped; None: it can't be
+    skipped unless a recipe input of the step's name replaces it. `preset` holds parameters that differ from the stage's
     defaults.
     """
 
     name: str
     stage: Stage
     inputs: Mapping[str, str]
-    hands_on: str | None = None
+    passthrough_input: str | None = None
     preset: Mapping[str, Any] = field(default_factory=dict)
 
     def sources(self) -> dict[str, Source]:

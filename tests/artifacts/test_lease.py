@@ -128,8 +128,8 @@ def test_a_process_stopped_past_its_time_writes_nothing_after_it_wakes(tmp_path:
     program = textwrap.dedent("""
         import sys
         from pathlib import Path
-        from vasevqa.pipeline.artifacts import StageOutput
-        from vasevqa.pipeline.lease import Lease
+        from vasevqa.artifacts.output import StageOutput
+        from vasevqa.artifacts.lease import Lease
         lease = Lease.acquire(Path(sys.argv[1]), "late", ttl=0.5)
         output = StageOutput(Path(sys.argv[2]), lease)
         output.write_text("result.txt", "first")

@@ -50,7 +50,7 @@ class DockerKit(Kit):
 
     def assert_none_running(self) -> None:
         backend = self.backend
-        assert [job for job in backend.existing("vase-") if not backend.state(job).over] == []
+        assert [job for job in backend.existing("vase-") if not backend.state(job).is_terminal] == []
 
     def said(self, kind: str) -> list[dict[str, Any]]:
         return [event for run in self.runs() for event in run.events.read() if event["event"] == kind]

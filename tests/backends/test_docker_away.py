@@ -18,7 +18,7 @@ import pytest
 from tests.backends.docker_kit import DockerKit, small_task
 from tests.pipeline.kit import FIRST, Background, of, wait_for
 from vasevqa.backends.base import State
-from vasevqa.errors import ClusterAway
+from vasevqa.errors import ClusterUnreachable
 from vasevqa.pipeline import launcher as launching
 
 
@@ -83,7 +83,7 @@ def test_an_engine_that_is_away_is_one_to_ask_again(kit: DockerKit, gate: Gate) 
     backend, task = kit.backend, small_task(kit)
     gate.close()
     for ask in (lambda: backend.submit(task), lambda: backend.state(task.name), lambda: backend.cancel(task.name, 0)):
-        with pytest.raises(ClusterAway, match="doesn't answer"):
+        with pytest.raises(ClusterUnreachable, match="doesn't answer"):
             ask()
     assert backend.watch([task.name], 0.1) == []
     gate.open()

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vasevqa.backends.kubernetes.api import Api, Refused
-from vasevqa.errors import ClusterAway, ClusterError
+from vasevqa.backends.kubernetes.api import Api, ApiError
+from vasevqa.errors import ClusterError, ClusterUnreachable
 
 
 @contextmanager
@@ -55,14 +55,14 @@ def api(folder: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> Api:
 def test_a_handshake_that_a_stopping_server_breaks_off_is_worth_another_try(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with server(lambda connection: connection.close()) as port, pytest.raises(ClusterAway):
+    with server(lambda connection: connection.close()) as port, pytest.raises(ClusterUnreachable):
         api(tmp_path, f"https://127.0.0.1:{port}", monkeypatch).get("/version")
 
 
 def test_no_server_at_all_is_worth_another_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with server(lambda connection: None) as port:
         pass
-    with pytest.raises(ClusterAway, match="doesn't answer"):
+    with pytest.raises(ClusterUnreachable, match="doesn't answer"):
         api(tmp_path, f"https://127.0.0.1:{port}", monkeypatch).get("/version")
 
 
@@ -92,17 +92,17 @@ def test_a_certificate_that_nobody_vouches_for_is_not(tmp_path: Path, monkeypatc
 
     with server(handle) as port, pytest.raises(ClusterError, match="can't be trusted") as caught:
         api(tmp_path, f"https://127.0.0.1:{port}", monkeypatch).get("/version")
-    assert not isinstance(caught.value, ClusterAway)
+    assert not isinstance(caught.value, ClusterUnreachable)
 
 
 @pytest.mark.parametrize(
     ("answer", "kind", "says"),
     [
-        ("503 Service Unavailable", ClusterAway, "doesn't answer properly"),
-        ("429 Too Many Requests", ClusterAway, "doesn't answer properly"),
-        ("401 Unauthorized", Refused, "renew your login"),
-        ("403 Forbidden", Refused, "broken"),
-        ("200 OK", ClusterAway, "broke off its answer"),
+        ("503 Service Unavailable", ClusterUnreachable, "doesn't answer properly"),
+        ("429 Too Many Requests", ClusterUnreachable, "doesn't answer properly"),
+        ("401 Unauthorized", ApiError, "renew your login"),
+        ("403 Forbidden", ApiError, "broken"),
+        ("200 OK", ClusterUnreachable, "broke off its answer"),
     ],
 )
 def test_each_answer_has_its_meaning(

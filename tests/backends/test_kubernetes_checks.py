@@ -18,7 +18,7 @@ from tests.pipeline.kit import Kit
 from vasevqa.backends.checks import Finding
 from vasevqa.backends.cluster import Cluster, Toleration
 from vasevqa.backends.kubernetes import checks
-from vasevqa.backends.kubernetes.session import Access
+from vasevqa.backends.kubernetes.session import Session
 from vasevqa.spec import Resources
 
 CLAIM = {"status": {"phase": "Bound", "capacity": {"storage": "9Gi"}}, "spec": {"accessModes": ["ReadWriteMany"]}}
@@ -103,7 +103,7 @@ def node(name: str, gpus: int = 8, *taints: str, **spec: Any) -> dict[str, Any]:
 def gpus(place: Place, *nodes: dict[str, Any], tolerations: Collection[Toleration] = (), **asked: Any) -> Finding:
     place.nodes = list(nodes)
     [finding] = checks.gpus(
-        Access(Cluster(tolerations=list(tolerations))),
+        Session(Cluster(tolerations=list(tolerations))),
         {"sft": Resources(**{"gpus": 1, **asked}), "merge-sft": Resources()},
     )
     return finding
@@ -157,7 +157,7 @@ def test_a_login_that_ran_out_is_no_cluster(place: Place, tmp_path: Path) -> Non
 
 
 def test_an_image_that_make_images_leaves_out_has_its_own_remedy(place: Place) -> None:
-    [finding] = checks.pulls(Access(Cluster()), ["registry.example.org:5000/me/vasevqa/to-megatron@sha256:0123"])
+    [finding] = checks.pulls(Session(Cluster()), ["registry.example.org:5000/me/vasevqa/to-megatron@sha256:0123"])
     assert finding.state == "bad"
     assert "`make image STAGE=to-megatron PUSH=1`" in finding.text
     assert place.asked[-1].startswith("DELETE ")

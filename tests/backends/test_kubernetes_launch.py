@@ -16,8 +16,8 @@ import pytest
 from tests.backends.test_kubernetes_api import api, server
 from vasevqa.backends.cluster import Cluster
 from vasevqa.backends.kubernetes import launches
-from vasevqa.backends.kubernetes.api import Refused
-from vasevqa.backends.kubernetes.session import Access
+from vasevqa.backends.kubernetes.api import ApiError
+from vasevqa.backends.kubernetes.session import Session
 from vasevqa.errors import ClusterError
 
 FOUND = "2026-11-25T05:16:1"
@@ -72,7 +72,7 @@ def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Told], 
         with server(told) as port:
             api(tmp_path, f"http://127.0.0.1:{port}", monkeypatch)
             lines: list[str] = []
-            return launches.follow(Access(Cluster()), "words", lines.append, " -n vases"), lines
+            return launches.follow(Session(Cluster()), "words", lines.append, " -n vases"), lines
 
     return call
 
@@ -163,7 +163,7 @@ def test_rights_that_a_restarted_server_doesnt_know_yet_are_waited_for(
     )
     monkeypatch.setattr(launches, "REFUSED_SECONDS", 0)
     for answers in ([FORBIDDEN], [RUNNING, FORBIDDEN]):  # one who never had them is told at once
-        with pytest.raises(Refused, match="you may not"):
+        with pytest.raises(ApiError, match="you may not"):
             follow(Told(*(("/jobs/words", answer) for answer in answers), *pods))
 
 
@@ -184,7 +184,7 @@ def found(
     told = Told(("/configmaps", {"items": configmaps}), *(("/jobs", {"items": listed}) for listed in jobs))
     with server(told) as port:
         api(tmp_path, f"http://127.0.0.1:{port}", monkeypatch)
-        return launches.find(Access(Cluster()), None), told
+        return launches.find(Session(Cluster()), None), told
 
 
 def test_the_newest_launch_is_the_one_whose_job_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,7 +223,7 @@ def test_what_is_started_belongs_to_the_release_whose_volume_it_is(
         ]
         with server(Told(("/configmaps", {"items": items}))) as port:
             api(tmp_path, f"http://127.0.0.1:{port}", monkeypatch)
-            return launches.release(Access(Cluster(claim="mine")))
+            return launches.release(Session(Cluster(claim="mine")))
 
     assert release("other", "mine") == "it1"
     assert release("other") is None

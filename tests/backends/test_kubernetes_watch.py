@@ -13,7 +13,7 @@ import pytest
 from tests.backends.test_kubernetes_api import api, server
 from tests.pipeline.kit import wait_for
 from vasevqa.backends.kubernetes import watch
-from vasevqa.backends.kubernetes.watch import Mirror
+from vasevqa.backends.kubernetes.watch import Informer
 
 
 def thing(name: str, version: int) -> dict[str, object]:
@@ -62,7 +62,7 @@ def test_a_watch_goes_on_from_bookmarks_and_lists_anew_when_it_must(
     with server(script) as port:
         client = api(tmp_path, f"http://127.0.0.1:{port}", monkeypatch)
         news = threading.Condition()
-        mirror = Mirror(
+        mirror = Informer(
             client, client.path("pods"), {}, news, lambda item, alive: told.append((item["metadata"]["name"], alive))
         )
         real = mirror._broke

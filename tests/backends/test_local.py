@@ -67,7 +67,7 @@ def stages(tmp_path: Path) -> Iterator[Stages]:
     yield made
     for name in made.backend.existing("vase-"):
         made.backend.cancel(name, 0)
-        wait_for(lambda name=name: made.backend.state(name).over, f"{name} to end")
+        wait_for(lambda name=name: made.backend.state(name).is_terminal, f"{name} to end")
 
 
 def finish(backend: LocalBackend, name: str) -> str:
@@ -77,7 +77,7 @@ def finish(backend: LocalBackend, name: str) -> str:
     while time.monotonic() < end:
         for update in backend.watch([name], 1):
             text += update.text
-            if update.state.over:
+            if update.state.is_terminal:
                 return text
     raise AssertionError(f"{name} never ended")
 
@@ -173,7 +173,7 @@ def test_a_stage_outlives_its_launcher_and_the_next_one_learns_how_it_ended(stag
     launcher = f"""
         import pickle, sys, time
         from pathlib import Path
-        from vasevqa.backends.local import LocalBackend
+        from vasevqa.backends.local.backend import LocalBackend
         backend = LocalBackend(Path({str(stages.root / "volume")!r}), {{"program": "program"}})
         backend.submit(pickle.load(sys.stdin.buffer))
         print("submitted", flush=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from vasevqa import files
-from vasevqa.errors import Broken, ConfigError, DataError
+from vasevqa.errors import ConfigError, ConnectionLost, DataError
 from vasevqa.transfer import far_end, paths, sending
 from vasevqa.transfer.connection import Connection
 from vasevqa.transfer.fetching import _Download
@@ -53,7 +53,7 @@ class Pipe:
         self.left -= len(block)
         if self.left < 0:
             self.process.kill()
-            raise Broken("cut")
+            raise ConnectionLost("cut")
         return block
 
     def taken(self) -> bytes:
@@ -115,7 +115,7 @@ def test_files_arrive_whole_and_once(far: Path, tmp_path: Path) -> None:
 
 def test_what_arrived_before_a_break_is_not_sent_again(far: Path, tmp_path: Path) -> None:
     upload = _Upload(source(tmp_path / "here"))
-    with pytest.raises(Broken) as broken:
+    with pytest.raises(ConnectionLost) as broken:
         upload.go(connect(far, 3 << 20))
     assert broken.value.moved
     [part] = (far / "in").glob(".large*.part")
@@ -133,7 +133,7 @@ def test_what_arrived_before_a_break_is_not_sent_again(far: Path, tmp_path: Path
 def test_a_broken_download_goes_on_and_leaves_nothing_half_written(far: Path, tmp_path: Path) -> None:
     source(far / "in")
     download = _Download("in", tmp_path / "back")
-    with pytest.raises(Broken):
+    with pytest.raises(ConnectionLost):
         download.go(connect(far, 3 << 20))
     assert not (tmp_path / "back/large").exists()
     download.go(connect(far))

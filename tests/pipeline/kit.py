@@ -187,7 +187,7 @@ class Kit:
         backend = self.backend
         for job in backend.existing("vase-"):
             backend.cancel(job, 0)
-            wait_for(lambda job=job: backend.state(job).over, f"{job} to end")
+            wait_for(lambda job=job: backend.state(job).is_terminal, f"{job} to end")
 
     def assert_tidy(self) -> None:
         """Nothing but complete artifacts is left: no partial folder, lease, job or process."""

@@ -9,20 +9,20 @@ import pytest
 from tests.pipeline.kit import FIRST, Kit
 from vasevqa.artifacts.lease import Lease
 from vasevqa.backends.base import State, Update
-from vasevqa.errors import ClusterAway
+from vasevqa.errors import ClusterUnreachable
 from vasevqa.pipeline import launcher as launching
 from vasevqa.pipeline.failures import Failure, Kind
 from vasevqa.pipeline.launcher import Cancelled, Launcher, StepFailed
 from vasevqa.pipeline.runs import Run
-from vasevqa.pipeline.step_run import Work
+from vasevqa.pipeline.step_run import StepRun
 from vasevqa.spec import Resources
 
 LIMITS = Resources(queue_deadline=100, start_deadline=30, run_deadline=1000)
 
 
-def work(kit: Kit, **seen: float | bool | str) -> Work:
+def work(kit: Kit, **seen: float | bool | str) -> StepRun:
     """A step whose attempt was submitted at second 1000."""
-    made = Work(kit.plan(selection=FIRST).steps[0], LIMITS, {})
+    made = StepRun(kit.plan(selection=FIRST).steps[0], LIMITS, {})
     made.begin("vase-first-0123456789-1", 1)
     made.started = 1000.0
     for name, value in seen.items():
@@ -67,7 +67,7 @@ def test_each_deadline_counts_from_its_own_beginning(
 class Queueing:
     """A backend on which nothing ever gets a place."""
 
-    confines = True
+    enforces_limits = True
 
     def __init__(self) -> None:
         self.jobs: dict[str, State] = {}
@@ -99,7 +99,7 @@ class Queueing:
     def cancel(self, name: str, grace: float) -> None:
         if self.away:
             self.away -= 1
-            raise ClusterAway("The cluster doesn't answer.")
+            raise ClusterUnreachable("The cluster doesn't answer.")
         self.cancelled.append(name)
         self.jobs.pop(name, None)
 
@@ -120,7 +120,7 @@ def waiting(kit: Kit, deadline: int = 1) -> tuple[Launcher, Queueing]:
     """A launcher of the first step on a backend that has no place for it."""
     launcher = kit.launcher(selection=FIRST, overrides=[f"first.resources.queue_deadline={deadline}"])
     backend = Queueing()
-    launcher.backend = launcher._maker.backend = backend
+    launcher.backend = launcher._executor.backend = backend
     return launcher, backend
 
 

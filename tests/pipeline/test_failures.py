@@ -44,11 +44,11 @@ def test_what_the_stage_said_is_what_the_user_reads() -> None:
     assert classify(Outcome(3), "There is no usable image.", "classify").message == "There is no usable image."
 
 
-def attempts(kind: Kind, resources: Resources, confines: bool = True) -> list[Resources]:
+def attempts(kind: Kind, resources: Resources, enforces_limits: bool = True) -> list[Resources]:
     """What is asked for in each further attempt, to the last."""
     asked: list[Resources] = []
     failure = Failure(kind, "", 1)
-    while (resources_or_none := remedy(failure, resources, len(asked), confines)) is not None:
+    while (resources_or_none := remedy(failure, resources, len(asked), enforces_limits)) is not None:
         resources = resources_or_none
         asked.append(resources)
     return asked
@@ -87,5 +87,5 @@ def test_shared_memory_is_doubled() -> None:
 
 
 def test_where_the_machine_sets_the_limits_asking_for_more_is_no_remedy() -> None:
-    assert attempts(Kind.HOST_MEMORY, Resources(), confines=False) == []
-    assert attempts(Kind.SHARED_MEMORY, Resources(), confines=False) == []
+    assert attempts(Kind.HOST_MEMORY, Resources(), enforces_limits=False) == []
+    assert attempts(Kind.SHARED_MEMORY, Resources(), enforces_limits=False) == []

@@ -76,6 +76,6 @@ def test_a_launcher_goes_on_where_the_last_one_was() -> None:
     ]
     before = restore(events, "sft", "abc")
     assert (before.job, before.attempt, before.started, before.ran) == ("vase-sft-abc-2", 2, 21, 25)
-    assert (before.failures, before.raised, before.heard) == ({"host memory": 1}, {"memory": "6Gi"}, 99.5)
+    assert (before.failures, before.raised, before.last_event_time) == ({"host memory": 1}, {"memory": "6Gi"}, 99.5)
     other = restore(events, "sft", "another key")
-    assert (other.job, other.failures, other.heard) == ("", {}, 99.5)
+    assert (other.job, other.failures, other.last_event_time) == ("", {}, 99.5)

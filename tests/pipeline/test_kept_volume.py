@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from vasevqa.artifacts.contents import RECORD
-from vasevqa.artifacts.digests import DigestCache, stamp
+from vasevqa.artifacts.digests import DigestCache, fingerprint
 from vasevqa.artifacts.volume import Volume
 from vasevqa.pipeline.catalog import PIPELINE
 from vasevqa.pipeline.plan import Plan, make_plan
@@ -34,7 +34,7 @@ def volume(tmp_path: Path) -> Volume:
         DigestCache(found.cache).digest(path)  # makes the table
         with contextlib.closing(sqlite3.connect(found.cache / "digests.sqlite")) as connection, connection:
             connection.execute(
-                "INSERT OR REPLACE INTO trees VALUES (?, ?, ?)", (os.fspath(path), stamp(path), given["digest"])
+                "INSERT OR REPLACE INTO trees VALUES (?, ?, ?)", (os.fspath(path), fingerprint(path), given["digest"])
             )
     for record in KEPT["artifacts"]:
         folder = found.artifact(record["step"], record["key"]).path

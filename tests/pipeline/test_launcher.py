@@ -188,20 +188,20 @@ def test_a_retry_that_has_no_place_yet_waits_quietly(kit: Kit, monkeypatch: pyte
     held = kit.hold("right")
     launcher = kit.launcher(parallel=1)
     rounds = 0
-    heed = launcher._heed
+    heed = launcher._handle_stop_requests
 
     def counted() -> bool:
         nonlocal rounds
         rounds += 1
         return heed()
 
-    monkeypatch.setattr(launcher, "_heed", counted)
+    monkeypatch.setattr(launcher, "_handle_stop_requests", counted)
     monkeypatch.setattr(executor, "pause", lambda kind, tries: 0.01)
     background = Background(launcher)
     kit.wait_until_held("right")
     before = rounds
     wait_for(lambda: rounds > before, "another round")
-    assert launcher._work["left"].standing.value in ("waiting", "done")
+    assert launcher._work["left"].status.value in ("waiting", "done")
     held.unlink()
     assert background.join() is None
     assert rounds < 200

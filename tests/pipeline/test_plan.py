@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vasevqa.artifacts.digests import DigestCache, stamp
+from vasevqa.artifacts.digests import DigestCache, fingerprint
 from vasevqa.artifacts.output import StageOutput
 from vasevqa.artifacts.volume import Volume
 from vasevqa.errors import ConfigError
@@ -199,6 +199,6 @@ def test_links_and_loops_are_digested_as_what_they_point_to(tmp_path: Path) -> N
     (tmp_path / "linked/loop").symlink_to(tmp_path / "linked")
     cache = DigestCache(tmp_path / "cache")
     assert cache.digest(tmp_path / "linked") == cache.digest(tmp_path / "real")
-    before = stamp(tmp_path / "linked")
+    before = fingerprint(tmp_path / "linked")
     (tmp_path / "real/x.jpg").write_text("changed")
-    assert stamp(tmp_path / "linked") != before
+    assert fingerprint(tmp_path / "linked") != before

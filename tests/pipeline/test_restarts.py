@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.pipeline.kit import Kit
-from vasevqa.errors import ClusterAway, ConfigError, Terminated
+from vasevqa.errors import ClusterUnreachable, ConfigError, Terminated
 from vasevqa.pipeline.launcher import StepFailed
 from vasevqa.pipeline.restarts import once
 
@@ -34,7 +34,7 @@ def test_what_may_pass_is_tried_again(tmp_path: Path) -> None:
     def fails(error: BaseException) -> int:
         raise error
 
-    for error in (ClusterAway("away"), Terminated()):
+    for error in (ClusterUnreachable("away"), Terminated()):
         with pytest.raises(type(error)):
             once("job", tmp_path, lambda error=error: fails(error))  # type: ignore[misc]
         assert once("job", tmp_path, lambda: 0) == 0

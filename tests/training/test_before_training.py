@@ -200,7 +200,7 @@ def test_a_wrong_extra_argument_is_found_in_the_recipe(tmp_path: Path) -> None:
 def test_right_extra_arguments_reach_ms_swift(tmp_path: Path) -> None:
     settings = {**sft_params(extra_args={"weight_decay": 0.01}).model_dump(), **sft.Options(**OPTIONS).model_dump()}
     words = swift.sft(
-        settings, swift.Places(tmp_path, tmp_path / "rows.jsonl", tmp_path / "out"), swift.Rung(2, 3, True)
+        settings, swift.TrainingPaths(tmp_path, tmp_path / "rows.jsonl", tmp_path / "out"), swift.BatchPlan(2, 3, True)
     )
     given = dict(zip(words[::2], words[1::2], strict=True))
     assert given["--weight_decay"] == "0.01"
@@ -253,8 +253,8 @@ def test_processes_follow_the_steps_gpus(monkeypatch: pytest.MonkeyPatch, tmp_pa
 def test_the_system_prompt_is_the_files_text(tmp_path: Path) -> None:
     (tmp_path / "prompt.md").write_text("You know vases.\nAnswer shortly.\n")
     settings = {**grpo_params().model_dump(), **grpo.Options().model_dump()}
-    places = swift.Places(tmp_path, tmp_path / "rows.jsonl", tmp_path / "out", system=tmp_path / "prompt.md")
-    words = swift.grpo(settings, places, swift.Rung(8, 1, True))
+    places = swift.TrainingPaths(tmp_path, tmp_path / "rows.jsonl", tmp_path / "out", system=tmp_path / "prompt.md")
+    words = swift.grpo(settings, places, swift.BatchPlan(8, 1, True))
     assert words[words.index("--system") + 1] == "You know vases.\nAnswer shortly."
     assert not {word.removeprefix("--") for word in words if word.startswith("--")} - swift.known_arguments()["rlhf"]
 

@@ -155,7 +155,7 @@ def test_the_ladder_ends_with_advice(
     tmp_path: Path, qwen: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        trainer, "rungs", lambda batch, accumulation, processes, checkpointing: [trainer.Rung(1, 4, True)]
+        trainer, "rungs", lambda batch, accumulation, processes, checkpointing: [trainer.BatchPlan(1, 4, True)]
     )
     with pytest.raises(GpuMemoryError, match="max_pixels"):
         train_without_memory(

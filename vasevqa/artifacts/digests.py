@@ -46,7 +46,7 @@ def _mark(status: os.stat_result) -> str:
     return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}:{status.st_ino}"
 
 
-def stamp(path: Path) -> str:
+def fingerprint(path: Path) -> str:
     """A cheap signature of a file or folder (sizes, times and names, no content): has it changed since?"""
     if not path.is_dir():
         return _mark(path.stat())
@@ -90,7 +90,7 @@ class DigestCache:
 
     def _digest(self, path: Path, connection: sqlite3.Connection) -> str:
         now = time.time_ns()
-        signature, key = stamp(path), os.fsencode(path).decode("utf-8", "backslashreplace")
+        signature, key = fingerprint(path), os.fsencode(path).decode("utf-8", "backslashreplace")
         row = connection.execute("SELECT stamp, digest FROM trees WHERE path = ?", (key,)).fetchone()
         if row is not None and row[0] == signature:
             return str(row[1])

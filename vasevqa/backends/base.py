@@ -21,7 +21,7 @@ class State(Enum):
     GONE = "gone"
 
     @property
-    def over(self) -> bool:
+    def is_terminal(self) -> bool:
         """True if nothing of the job runs any more."""
         return self in (State.FINISHED, State.GONE)
 
@@ -103,7 +103,7 @@ class Backend(Protocol):
     """Local processes, docker containers or Kubernetes Jobs."""
 
     @property
-    def confines(self) -> bool:
+    def enforces_limits(self) -> bool:
         """True if a job has its own memory limit and /dev/shm, so that asking for more of them can help."""
 
     def image(self, stage: str) -> str:

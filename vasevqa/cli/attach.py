@@ -15,7 +15,7 @@ from vasevqa.backends.cluster import cluster_of
 from vasevqa.cli.options import cluster_option, namespace_option
 
 if TYPE_CHECKING:
-    from vasevqa.backends.kubernetes.session import Access
+    from vasevqa.backends.kubernetes.session import Session
 
 
 @click.command()
@@ -37,19 +37,19 @@ def attach(name: str | None, cluster: Path | None, namespace: str | None, report
       vasevqa attach vasevqa-my-vases-0123456789
     """
     from vasevqa.backends.kubernetes import launches
-    from vasevqa.backends.kubernetes.session import Access
+    from vasevqa.backends.kubernetes.session import Session
 
-    access = Access(cluster_of(cluster, namespace))
+    access = Session(cluster_of(cluster, namespace))
     sys.exit(follow_launch(access, launches.find(access, name), report, place_words(access, cluster)))
 
 
-def place_words(access: Access, cluster: Path | None) -> str:
+def place_words(access: Session, cluster: Path | None) -> str:
     """The options with which another command gets to the same place."""
     mine = cluster is not None and "VASEVQA_OWNER_CONFIGMAP" not in os.environ  # the chart's lies in its own pod
     return f" -n {access.namespace}" + (f" --cluster {shlex.quote(str(cluster))}" if mine else "")
 
 
-def follow_launch(access: Access, launch: str, report: Path | None, where: str) -> int:
+def follow_launch(access: Session, launch: str, report: Path | None, where: str) -> int:
     """Show what the launcher prints until it is over; its exit code. Ctrl-C leaves the run alone (0)."""
     from vasevqa.backends.kubernetes import launches
 

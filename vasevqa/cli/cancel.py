@@ -45,12 +45,14 @@ def cancel(context: Context, name: str | None, volume: Path, cluster: Path | Non
             )
         backend = backend_of(run, context.make_backend)
         jobs = [
-            job for job in backend.existing("vase-") if backend.owner(job) == run.name and not backend.state(job).over
+            job
+            for job in backend.existing("vase-")
+            if backend.owner(job) == run.name and not backend.state(job).is_terminal
         ]
         for job in jobs:
             backend.cancel(job, GRACE)
         for job in jobs:
-            while not backend.state(job).over:
+            while not backend.state(job).is_terminal:
                 time.sleep(0.1)
             backend.remove(job)
         if run.state == "interrupted":

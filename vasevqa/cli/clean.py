@@ -41,9 +41,9 @@ def _clean(context: Context, names: tuple[str, ...], volume: Volume, yes: bool) 
         for job in backend.existing("vase-")
     ]
     for run in named:
-        if any(backend.owner(job) == run.name and not state.over for backend, job, state in jobs):
+        if any(backend.owner(job) == run.name and not state.is_terminal for backend, job, state in jobs):
             raise ConfigError(f"A step of run {run.name} is still running; cancel the run first.")
-    working = tuple(f"{job.rpartition('-')[0]}-" for _, job, state in jobs if not state.over)
+    working = tuple(f"{job.rpartition('-')[0]}-" for _, job, state in jobs if not state.is_terminal)
     kept: set[tuple[str, str]] = set()
     for run in all_runs(volume):
         if run not in named:
@@ -56,7 +56,7 @@ def _clean(context: Context, names: tuple[str, ...], volume: Volume, yes: bool) 
         for path in volume.root.glob(".jobs/.vase-*")
         if time.time() - path.stat().st_mtime > HALF_MADE_SECONDS
     ]
-    over = [(backend, job) for backend, job, state in jobs if state.over]
+    over = [(backend, job) for backend, job, state in jobs if state.is_terminal]
     for backend, job in over:
         if yes:
             backend.remove(job)

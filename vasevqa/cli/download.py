@@ -28,9 +28,9 @@ def download(run: str, path: str | None, target: Path | None, cluster: Path | No
     Example:
       vasevqa download 20261125-101500123-my-vases-1a2b steps/merge-grpo model
     """
-    from vasevqa.backends.kubernetes.session import Access
+    from vasevqa.backends.kubernetes.session import Session
 
     wanted = path or "report.html"
     place = target or Path(PurePosixPath(wanted).name)
-    moved = fetch(Access(cluster_of(cluster, namespace)), wanted if run == "-" else f"runs/{run}/{wanted}", place)
+    moved = fetch(Session(cluster_of(cluster, namespace)), wanted if run == "-" else f"runs/{run}/{wanted}", place)
     click.echo(f"{place} is here: {moved}.")

@@ -20,9 +20,9 @@ def answer(cluster: Path | None, namespace: str | None, words: Sequence[str], re
 
     `recipe` is there as /tmp/recipe.yaml.
     """
-    from vasevqa.backends.kubernetes.session import Access
+    from vasevqa.backends.kubernetes.session import Session
 
-    access = Access(cluster_of(cluster, namespace))
+    access = Session(cluster_of(cluster, namespace))
     access.require_claim()
     manifest = render_pod(f"vasevqa-look-{os.urandom(4).hex()}", "look", access.cluster, [*words, "--volume", VOLUME])
     manifest["spec"] |= {

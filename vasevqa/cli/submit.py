@@ -54,13 +54,13 @@ def submit(context: Context, **given: Any) -> None:
 
 def _submit(pipeline: Pipeline, request: SubmitRequest) -> int:
     from vasevqa.backends.kubernetes import launches
-    from vasevqa.backends.kubernetes.session import Access
+    from vasevqa.backends.kubernetes.session import Session
 
     wanted = request.recipe.with_absolute_inputs() if request.upload else request.recipe
     recipe = wanted.load(pipeline, here=False)
     request.selection.check(pipeline)
     _on_the_volume(recipe.inputs, request.upload)
-    access = Access(cluster_of(request.cluster, request.namespace))
+    access = Session(cluster_of(request.cluster, request.namespace))
     access.require_claim()
     where = place_words(access, request.cluster)
     if request.upload:

@@ -26,8 +26,8 @@ def upload(source: Path, target: str | None, cluster: Path | None, namespace: st
     Example:
       vasevqa upload photos inputs/photos
     """
-    from vasevqa.backends.kubernetes.session import Access
+    from vasevqa.backends.kubernetes.session import Session
 
     place = target or source.resolve().name
-    moved = send(Access(cluster_of(cluster, namespace)), {place: source})
+    moved = send(Session(cluster_of(cluster, namespace)), {place: source})
     click.echo(f"{place} is on the volume: {moved}.")

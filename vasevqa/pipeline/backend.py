@@ -50,7 +50,7 @@ def left_running(planned: Plan, record: Run, backend: Backend) -> list[str]:
     lines = []
     for job in backend.existing("vase-"):
         owner = backend.owner(job)
-        if job.startswith(ours) or owner is None or owner == record.name or backend.state(job).over:
+        if job.startswith(ours) or owner is None or owner == record.name or backend.state(job).is_terminal:
             continue
         if Run(planned.volume, owner).state == "interrupted":
             lines.append(f"{job} of the interrupted run {owner} is still running; `vasevqa cancel {owner}` stops it.")

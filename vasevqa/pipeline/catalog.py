@@ -23,18 +23,23 @@ PIPELINE = Pipeline(
             train_classifier.STAGE,
             {"data": "inputs.quality_data", "weights_file": "inputs.classifier_weights"},
         ),
-        Step("classify", classify.STAGE, {"images": "inputs.images", "model": "train-classifier"}, hands_on="images"),
+        Step(
+            "classify",
+            classify.STAGE,
+            {"images": "inputs.images", "model": "train-classifier"},
+            passthrough_input="images",
+        ),
         Step(
             "clip-filter",
             clip_filter.STAGE,
             {"images": "classify/1", "clip_model": "inputs.clip_model", "prompts": "inputs.prompts"},
-            hands_on="images",
+            passthrough_input="images",
         ),
         Step(
             "select-views",
             select_views.STAGE,
             {"images": "clip-filter", "clip_model": "inputs.clip_model", "classified": "classify"},
-            hands_on="images",
+            passthrough_input="images",
         ),
         Step(
             "build-dataset",
@@ -57,9 +62,9 @@ PIPELINE = Pipeline(
                 "system": "inputs.system_prompt",
                 "plugin": "inputs.reward_plugin",
             },
-            hands_on="model",
+            passthrough_input="model",
         ),
-        Step("merge-grpo", merge.STAGE, {"model": "merge-sft", "adapters": "grpo"}, hands_on="model"),
+        Step("merge-grpo", merge.STAGE, {"model": "merge-sft", "adapters": "grpo"}, passthrough_input="model"),
         Step(
             "evaluate",
             evaluate.STAGE,
@@ -71,8 +76,8 @@ PIPELINE = Pipeline(
                 "clip_model": "inputs.clip_model",
                 "sentence_model": "inputs.sentence_model",
             },
-            hands_on="grpo",
+            passthrough_input="grpo",
         ),
-        Step("to-megatron", to_megatron.STAGE, {"model": "merge-grpo"}, hands_on="model"),
+        Step("to-megatron", to_megatron.STAGE, {"model": "merge-grpo"}, passthrough_input="model"),
     )
 )

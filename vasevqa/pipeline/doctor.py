@@ -21,7 +21,7 @@ from vasevqa.pipeline.requirements import Requirements, requirements_of
 from vasevqa.spec import Pipeline, quantity_bytes
 
 if TYPE_CHECKING:
-    from vasevqa.backends.kubernetes.session import Access
+    from vasevqa.backends.kubernetes.session import Session
 
 
 DEV = Path("/dev")
@@ -201,10 +201,10 @@ def _docker(cluster: Cluster, asked: Requirements) -> Iterator[Finding]:
 
 def _kubernetes(request: DoctorRequest, asked: Requirements, coming: int) -> Iterator[Finding]:
     from vasevqa.backends.kubernetes import checks
-    from vasevqa.backends.kubernetes.session import Access
+    from vasevqa.backends.kubernetes.session import Session
 
     remote, question = request.remote, VolumeQuestion(asked.inputs, asked.models, asked.copies, coming)
-    access = Access(cluster_of(request.cluster, request.namespace))
+    access = Session(cluster_of(request.cluster, request.namespace))
     yield checks.server(access)
     yield from checks.rights(access, remote)
     if remote:
@@ -233,7 +233,7 @@ def _kubernetes(request: DoctorRequest, asked: Requirements, coming: int) -> Ite
         yield Finding("images", UNKNOWN, "no pod may be made to try them (or --no-pull)")
 
 
-def _look(access: Access, question: VolumeQuestion) -> Iterator[Finding]:
+def _look(access: Session, question: VolumeQuestion) -> Iterator[Finding]:
     """The volume, through a pod that mounts it."""
     from vasevqa.transfer.connection import volume_pod
 

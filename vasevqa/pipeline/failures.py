@@ -87,14 +87,14 @@ def classify(outcome: Outcome, said: str, step: str) -> Failure:
     )
 
 
-def remedy(failure: Failure, resources: Resources, tries: int, confines: bool) -> Resources | None:
+def remedy(failure: Failure, resources: Resources, tries: int, enforces_limits: bool) -> Resources | None:
     """What to ask for in the next attempt, or None to stop.
 
-    `tries` counts earlier failures of this class; `confines` is the backend's: without a memory limit and a /dev/shm of
-    the step's own, asking for more of them changes nothing.
+    `tries` counts earlier failures of this class; `enforces_limits` is the backend's: without a memory limit and a
+    /dev/shm of the step's own, asking for more of them changes nothing.
     """
     if tries >= RETRIES.get(failure.kind, 0) or (
-        not confines and failure.kind in (Kind.HOST_MEMORY, Kind.SHARED_MEMORY)
+        not enforces_limits and failure.kind in (Kind.HOST_MEMORY, Kind.SHARED_MEMORY)
     ):
         return None
     if failure.kind is Kind.HOST_MEMORY:

@@ -112,8 +112,8 @@ class Restored:
     started: float = 0.0  # seconds since the epoch, like those below; 0: it didn't happen
     placed: float = 0.0
     ran: float = 0.0
-    heard: float = 0.0  # stage events up to this time are in the log already
-    aside: str = ""  # the artifact that a refresh replaces
+    last_event_time: float = 0.0  # stage events up to this time are in the log already
+    previous: str = ""  # the artifact that a refresh replaces
     failures: Counter[str] = field(default_factory=Counter)  # class of failure -> how often
     raised: dict[str, Any] = field(default_factory=dict)  # resources that were raised after failures
 
@@ -124,7 +124,7 @@ def restore(events: Iterable[Event], step: str, key: str) -> Restored:
     for event in events:
         if event.get("step") != step:
             continue
-        found.heard = max(found.heard, float(event.get("at", 0.0)))
+        found.last_event_time = max(found.last_event_time, float(event.get("at", 0.0)))
         if event.get("key") != key:
             continue
         kind = event["event"]
@@ -138,7 +138,7 @@ def restore(events: Iterable[Event], step: str, key: str) -> Restored:
         elif kind == "step-requeued":
             found.ran = 0.0
         elif kind == "step-refreshed":
-            found.aside = event["aside"]
+            found.previous = event["aside"]
         elif kind == "attempt-failed":
             found.job = ""
             found.failures[event["failure"]] += 1

@@ -18,14 +18,22 @@ from typing import Any
 
 from vasevqa.artifacts.lease import Lease, LeaseHeld, holder
 from vasevqa.backends.base import Backend
-from vasevqa.errors import ClusterAway, Interrupted, LeaseLost, StorageError, Terminated, VaseError, storage_error
+from vasevqa.errors import (
+    ClusterUnreachable,
+    Interrupted,
+    LeaseLost,
+    StorageError,
+    Terminated,
+    VaseError,
+    storage_error,
+)
 from vasevqa.faults import FaultPoint, fault
 from vasevqa.pipeline.events import Event
-from vasevqa.pipeline.executor import Maker, stamps_of
+from vasevqa.pipeline.executor import StepExecutor, fingerprints_of
 from vasevqa.pipeline.failures import Failure, Kind
 from vasevqa.pipeline.plan import Plan
 from vasevqa.pipeline.runs import Run
-from vasevqa.pipeline.step_run import Signals, Standing, Work
+from vasevqa.pipeline.step_run import Signals, StepRun, StepStatus
 
 WATCH_SECONDS = 0.5
 AWAY_SECONDS = 5.0  # until a cluster that didn't answer is asked again
@@ -60,11 +68,13 @@ class Launcher:
         self.detach = False  # on a wish to stop leave the jobs to the next launcher
         self._listen = listener
         self._me = f"launcher-{os.getpid()}"
-        self._maker = Maker(run, backend, self._me, self._tell)
-        self._work = {step.name: Work(step, step.resources, {} if step.hit else stamps_of(step)) for step in plan.steps}
+        self._executor = StepExecutor(run, backend, self._me, self._tell)
+        self._work = {
+            step.name: StepRun(step, step.resources, {} if step.hit else fingerprints_of(step)) for step in plan.steps
+        }
         self._lease: Lease | None = None
         self._signals = Signals()
-        self._heeded = 0  # how many wishes to stop were acted upon
+        self._stops_handled = 0  # how many wishes to stop were acted upon
         self._unanswered: set[str] = set()  # steps for which the cluster was asked in vain
         self._trouble: VaseError | None = None  # the run's own folder can't be written
 
@@ -114,7 +124,7 @@ class Launcher:
         events = list(self.run.events.read())
         for work in self._work.values():
             work.restore(events)
-        self._maker.images = {event["stage"]: event["image"] for event in events if event["event"] == "run-image"}
+        self._executor.images = {event["stage"]: event["image"] for event in events if event["event"] == "run-image"}
         self._tell(
             "run-started",
             {
@@ -125,7 +135,7 @@ class Launcher:
             },
         )
         for given in self.plan.given:
-            while not given.artifact.complete and not self._heed():
+            while not given.artifact.complete and not self._handle_stop_requests():
                 try:
                     given.artifact.commit(self._me)
                 except (LeaseHeld, LeaseLost):  # another launcher is at it
@@ -143,7 +153,7 @@ class Launcher:
             raise StepFailed(failure.message, failure.exit_code)
         if self._trouble is not None:
             raise self._trouble
-        if any(work.standing is not Standing.DONE for work in self._work.values()):
+        if any(work.status is not StepStatus.DONE for work in self._work.values()):
             self._tell("run-cancelled", {})
             with contextlib.suppress(OSError):
                 self.run.cancel_file.unlink()
@@ -159,12 +169,12 @@ class Launcher:
 
     def _loop(self) -> None:
         while True:
-            ending = self._heed() or self._trouble is not None or bool(self._in(Standing.FAILED))
+            ending = self._handle_stop_requests() or self._trouble is not None or bool(self._in(StepStatus.FAILED))
             if not ending:
                 self._start_ready()
-            running = {work.job: work for work in self._in(Standing.RUNNING)}
-            elsewhere = self._in(Standing.ELSEWHERE)
-            retries = [work.not_before - time.monotonic() for work in self._in(Standing.WAITING) if work.not_before]
+            running = {work.job: work for work in self._in(StepStatus.RUNNING)}
+            elsewhere = self._in(StepStatus.ELSEWHERE)
+            retries = [work.not_before - time.monotonic() for work in self._in(StepStatus.WAITING) if work.not_before]
             if not running and (ending or not (elsewhere or retries)):
                 if ending or not self._ready():
                     return
@@ -174,102 +184,102 @@ class Launcher:
                 list(running), min([WATCH_SECONDS, *(pause for pause in retries if pause > 0)])
             ):
                 work = running[update.name]
-                self._guarded(work, partial(self._maker.notice, work, update))
-                if update.state.over and work.standing is Standing.RUNNING:
-                    self._guarded(work, partial(self._maker.finish, work, update.state, self._heeded > 0))
-            for work in self._in(Standing.RUNNING):
-                self._mind_deadline(work)
+                self._guarded(work, partial(self._executor.notice, work, update))
+                if update.state.is_terminal and work.status is StepStatus.RUNNING:
+                    self._guarded(work, partial(self._executor.finish, work, update.state, self._stops_handled > 0))
+            for work in self._in(StepStatus.RUNNING):
+                self._check_deadline(work)
             for work in elsewhere:
-                self._guarded(work, partial(self._maker.look_elsewhere, work))
+                self._guarded(work, partial(self._executor.look_elsewhere, work))
 
-    def _in(self, standing: Standing) -> list[Work]:
-        return [work for work in self._work.values() if work.standing is standing]
+    def _in(self, status: StepStatus) -> list[StepRun]:
+        return [work for work in self._work.values() if work.status is status]
 
-    def _guarded(self, work: Work, act: Callable[[], None]) -> None:
+    def _guarded(self, work: StepRun, act: Callable[[], None]) -> None:
         """Do something for one step; what goes wrong is that step's failure, and the others are still seen to."""
         try:
             act()
         except LeaseHeld:
-            work.standing = Standing.ELSEWHERE
+            work.status = StepStatus.ELSEWHERE
         except Interrupted as error:
             if not isinstance(error, LeaseLost):
                 raise
-            work.standing = Standing.ELSEWHERE
-        except ClusterAway as error:  # nothing was decided yet: the same again, later
-            if work.standing is Standing.RUNNING:
+            work.status = StepStatus.ELSEWHERE
+        except ClusterUnreachable as error:  # nothing was decided yet: the same again, later
+            if work.status is StepStatus.RUNNING:
                 time.sleep(WATCH_SECONDS)  # `watch` says at once that a job is over, however often
             else:
                 self._wait_for_cluster(work, str(error))
         except VaseError as error:
-            self._maker.give_up(work, Failure(Kind.PERMANENT, str(error), error.exit_code))
+            self._executor.give_up(work, Failure(Kind.PERMANENT, str(error), error.exit_code))
         except OSError as error:
             known = storage_error(error, "write", error.filename)
             if known is None:
                 raise
-            self._maker.give_up(work, Failure(Kind.VOLUME, str(known), known.exit_code))
+            self._executor.give_up(work, Failure(Kind.VOLUME, str(known), known.exit_code))
 
-    def _wait_for_cluster(self, work: Work, why: str) -> None:
+    def _wait_for_cluster(self, work: StepRun, why: str) -> None:
         if work.name not in self._unanswered:
             self._unanswered.add(work.name)
             self._tell(
                 "step-waiting",
                 {"step": work.name, "job": "", "message": f"{why} The launcher asks again until it does."},
             )
-        work.standing, work.not_before = Standing.WAITING, time.monotonic() + AWAY_SECONDS
+        work.status, work.not_before = StepStatus.WAITING, time.monotonic() + AWAY_SECONDS
 
-    def _heed(self) -> bool:
+    def _handle_stop_requests(self) -> bool:
         """Act upon a wish to stop, once each; True if there was one. The second one leaves no time to the stages."""
         asked = len(self._signals.numbers) or int(self.run.cancel_file.exists())
         if self.detach and self._signals.numbers:
             raise Detached
-        for work in self._in(Standing.RUNNING):
-            if asked and not self._heeded:
+        for work in self._in(StepStatus.RUNNING):
+            if asked and not self._stops_handled:
                 self._tell("step-cancelled", {"step": work.name, "job": work.job, "key": work.planned.artifact.key})
             if asked > work.asked:
                 self._guarded(work, partial(self._stop, work, asked))
-        self._heeded = max(self._heeded, asked)
+        self._stops_handled = max(self._stops_handled, asked)
         return asked > 0
 
-    def _stop(self, work: Work, asked: int) -> None:
+    def _stop(self, work: StepRun, asked: int) -> None:
         if self._ours(work):
             self.backend.cancel(work.job, self.grace if asked == 1 else 0.0)
             work.asked = asked
         else:
-            work.standing = Standing.CANCELLED
+            work.status = StepStatus.CANCELLED
 
-    def _ours(self, work: Work) -> bool:
+    def _ours(self, work: StepRun) -> bool:
         """False if another run, whose launcher is alive, submitted the job: then it isn't ours to stop."""
         owner = self.backend.owner(work.job)
         return owner in (None, self.run.name) or holder(Run(self.run.volume, str(owner)).lease) is None
 
-    def _ready(self) -> list[Work]:
+    def _ready(self) -> list[StepRun]:
         now = time.monotonic()
-        done = {work.name for work in self._in(Standing.DONE)}
+        done = {work.name for work in self._in(StepStatus.DONE)}
         return [
             work
-            for work in self._in(Standing.WAITING)
+            for work in self._in(StepStatus.WAITING)
             if work.not_before <= now and all(name in done or name not in self._work for name in work.planned.after)
         ]
 
     def _start_ready(self) -> None:
         for work in self._ready():
-            if len(self._in(Standing.RUNNING)) < self.parallel:
+            if len(self._in(StepStatus.RUNNING)) < self.parallel:
                 if any(name in self._work for name in work.planned.after):
                     fault(FaultPoint.BETWEEN_STEPS, work.name)
                 work.not_before = 0.0
-                self._guarded(work, partial(self._maker.start, work))
-                if work.standing is not Standing.WAITING:
+                self._guarded(work, partial(self._executor.start, work))
+                if work.status is not StepStatus.WAITING:
                     self._unanswered.discard(work.name)
 
-    def _mind_deadline(self, work: Work) -> None:
+    def _check_deadline(self, work: StepRun) -> None:
         late = work.late(time.time()) if work.overdue is None else None
         if late is not None:
             self._guarded(work, partial(self._end_late, work, late))
 
-    def _end_late(self, work: Work, late: Failure) -> None:
+    def _end_late(self, work: StepRun, late: Failure) -> None:
         if self._ours(work):
             self.backend.cancel(work.job, self.grace)
             work.overdue = late
         else:  # its deadlines may be others
             whose = f"run {self.backend.owner(work.job)} started {work.job}, which goes on there"
-            self._maker.give_up(work, replace(late, message=f"{late.message.rstrip('.')} ({whose})."))
+            self._executor.give_up(work, replace(late, message=f"{late.message.rstrip('.')} ({whose})."))

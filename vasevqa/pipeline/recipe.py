@@ -174,7 +174,7 @@ def _check(tree: dict[str, Any], stem: str, pipeline: Pipeline, lines: _Lines, b
                 f" '{item}'.{nearest(str(item), pipeline.names)}"
             )
     for item in skip:
-        if pipeline.step(item).hands_on is None:
+        if pipeline.step(item).passthrough_input is None:
             raise ConfigError(
                 f"{lines.at('skip')}: {item} can't be skipped, since nothing can stand for its result; give it as"
                 f" `inputs: {{{item}: PATH}}`."
@@ -309,7 +309,7 @@ def recipe_schema(pipeline: Pipeline) -> dict[str, Any]:
             "steps": {"type": "object", "properties": steps, "additionalProperties": False},
             "skip": {
                 "type": "array",
-                "items": {"enum": [step.name for step in pipeline.steps if step.hands_on]},
+                "items": {"enum": [step.name for step in pipeline.steps if step.passthrough_input]},
                 "description": "steps that hand on their input",
             },
             "to": {"enum": list(pipeline.names), "description": "the last step to run"},

@@ -63,7 +63,7 @@ def select_steps(recipe: Recipe, pipeline: Pipeline, selection: Selection | None
     """The steps that `recipe` runs. ConfigError for unknown steps, cycles, and if no step is left."""
     selection = selection or Selection()
     selection.check(pipeline)
-    skipped = {name: f"skipped: hands on its {pipeline.step(name).hands_on}" for name in recipe.skip}
+    skipped = {name: f"skipped: hands on its {pipeline.step(name).passthrough_input}" for name in recipe.skip}
     replaced = [name for name in recipe.inputs if name in pipeline.names]
     skipped |= {name: f"replaced by the input {recipe.inputs[name]}" for name in replaced}
     wiring = {
@@ -83,7 +83,7 @@ def _resolve(source: Source, pipeline: Pipeline, recipe: Recipe) -> Source:
         if source.name not in recipe.skip:
             break
         step = pipeline.step(source.name)
-        source = step.sources()[step.hands_on or ""]
+        source = step.sources()[step.passthrough_input or ""]
     return source
 
 

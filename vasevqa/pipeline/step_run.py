@@ -25,7 +25,7 @@ from vasevqa.runtime.flags import argv
 from vasevqa.spec import Resources
 
 
-class Standing(Enum):
+class StepStatus(Enum):
     """Where a step stands in this launcher's eyes."""
 
     WAITING = "waiting"  # for its inputs, for a free place, or for the next attempt
@@ -37,24 +37,24 @@ class Standing(Enum):
 
 
 @dataclass
-class Work:
+class StepRun:
     """One step being worked on."""
 
     planned: PlannedStep
     resources: Resources
-    stamps: dict[str, str]  # of the recipe inputs that it reads, when the plan was made
-    standing: Standing = Standing.WAITING
+    fingerprints: dict[str, str]  # of the recipe inputs that it reads, when the plan was made
+    status: StepStatus = StepStatus.WAITING
     job: str = ""  # the present or last one; after `restore`, one whose end the log doesn't know
     attempt: int = 0
     started: float = 0.0  # seconds since the epoch
     not_before: float = 0.0  # on the monotonic clock: when the next attempt may begin
-    said: str = ""  # the sentence with which the present attempt ended
-    heard: float = 0.0  # stage events up to this time are in the log already
+    error_message: str = ""  # the sentence with which the present attempt ended
+    last_event_time: float = 0.0  # stage events up to this time are in the log already
     progress_kept: float = 0.0
     tries: Counter[Kind] = field(default_factory=Counter)
     failure: Failure | None = None
     refreshed: bool = False
-    aside: Path | None = None  # the artifact that a refresh replaces, until the new one is there
+    previous: Path | None = None  # the artifact that a refresh replaces, until the new one is there
     placed: float = 0.0  # seconds since the epoch: when the present attempt was first seen with a place
     ran: float = 0.0  # likewise, running
     spoke: bool = False  # the present attempt printed something
@@ -77,16 +77,25 @@ class Work:
         """Take over what an earlier launcher of this run wrote down: failures, resources raised, a job left running."""
         before = restore(events, self.name, self.planned.artifact.key)
         self.job, self.attempt, self.started = before.job, before.attempt, before.started
-        self.placed, self.ran, self.heard = before.placed, before.ran, before.heard
-        if before.aside:
-            self.refreshed, self.aside = True, Path(before.aside)
+        self.placed, self.ran, self.last_event_time = before.placed, before.ran, before.last_event_time
+        if before.previous:
+            self.refreshed, self.previous = True, Path(before.previous)
         self.tries = Counter({Kind(name): count for name, count in before.failures.items()})
         self.resources = self.resources.model_copy(update=before.raised)
 
     def begin(self, job: str, attempt: int) -> None:
         """A new attempt: nothing is known of it yet."""
         self.job, self.attempt, self.started = job, attempt, time.time()
-        self.said, self.heard, self.placed, self.ran, self.spoke, self.note, self.image_id, self.overdue = (
+        (
+            self.error_message,
+            self.last_event_time,
+            self.placed,
+            self.ran,
+            self.spoke,
+            self.note,
+            self.image_id,
+            self.overdue,
+        ) = (
             "",
             0.0,
             0.0,
@@ -161,8 +170,8 @@ class Work:
         inputs: dict[str, dict[str, str]] = {}
         for name, given in self.planned.inputs.items():
             inputs[name] = {"key": given.key, "path": given.value}
-            if name in self.stamps:
-                inputs[name]["stamp"] = self.stamps[name]
+            if name in self.fingerprints:
+                inputs[name]["stamp"] = self.fingerprints[name]
         return {
             "schema": 1,
             "step": task.step,

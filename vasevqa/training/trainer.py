@@ -32,7 +32,7 @@ from vasevqa.errors import (
 from vasevqa.training import checkpoints, estimate, preflight
 from vasevqa.training.swift import arguments as swift
 from vasevqa.training.swift import environment
-from vasevqa.training.swift.arguments import Places, Rung
+from vasevqa.training.swift.arguments import BatchPlan, TrainingPaths
 from vasevqa.training.swift.log import log_row, read_log
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ _ERRORS: dict[int, type[VaseError]] = {
 }
 
 
-def rungs(batch: int, accumulation: int, processes: int, checkpointing: bool) -> list[Rung]:
+def rungs(batch: int, accumulation: int, processes: int, checkpointing: bool) -> list[BatchPlan]:
     """What is tried in turn when the GPU's memory runs out: the same rows an optimizer step, fewer at once.
 
     `batch` x `accumulation` is the global batch; each of `processes` GPUs takes its share. ConfigError if it can't be
@@ -63,12 +63,12 @@ def rungs(batch: int, accumulation: int, processes: int, checkpointing: bool) ->
             f"{processes} GPUs can't share a global batch of {batch} x {accumulation} rows; change"
             " gradient_accumulation_steps."
         )
-    ladder = [Rung(batch, accumulation, checkpointing)]
+    ladder = [BatchPlan(batch, accumulation, checkpointing)]
     if not checkpointing:
-        ladder.append(Rung(batch, accumulation, True))
+        ladder.append(BatchPlan(batch, accumulation, True))
     while batch % 2 == 0:
         batch, accumulation = batch // 2, accumulation * 2
-        ladder.append(Rung(batch, accumulation, True))
+        ladder.append(BatchPlan(batch, accumulation, True))
     return ladder
 
 
@@ -144,11 +144,13 @@ class Training:
             )
         self.output.write_json(SETTINGS, now)
 
-    def places(self, resume: Path | None) -> Places:
+    def places(self, resume: Path | None) -> TrainingPaths:
         """The paths of this attempt."""
         dataset = self.inputs["dataset"] / f"{self.kind}.jsonl"
         plugins = (PLUGIN,) if self.kind == "grpo" else ()
-        return Places(self.model, dataset, self.folder, self.validation, resume, self.inputs.get("system"), plugins)
+        return TrainingPaths(
+            self.model, dataset, self.folder, self.validation, resume, self.inputs.get("system"), plugins
+        )
 
     def run(self) -> None:
         """Train to the end: from the newest checkpoint, down the ladder where memory runs out."""
@@ -202,7 +204,7 @@ class Training:
             )
         raise RuntimeError(f"ms-swift: {message}")
 
-    def _attempt(self, rung: Rung, resume: Path | None) -> tuple[int, str]:
+    def _attempt(self, rung: BatchPlan, resume: Path | None) -> tuple[int, str]:
         argv = getattr(swift, self.kind)(self.settings, self.places(resume), rung)
         needed = self.needed if self.settings["memory_check"] and not self.settings["deepspeed"] else None
         with tempfile.TemporaryDirectory(prefix="vasevqa-") as folder:

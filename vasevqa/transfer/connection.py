@@ -13,11 +13,11 @@ import click
 from tenacity import RetryCallState, Retrying, retry_if_exception_type
 
 from vasevqa.backends.kubernetes.launcher_job import VOLUME, render_pod
-from vasevqa.errors import Broken, ClusterAway, ClusterError, ConfigError, DataError
+from vasevqa.errors import ClusterError, ClusterUnreachable, ConfigError, ConnectionLost, DataError
 
 if TYPE_CHECKING:
     from vasevqa.backends.kubernetes.process import Process
-    from vasevqa.backends.kubernetes.session import Access
+    from vasevqa.backends.kubernetes.session import Session
 
 IDLE_SECONDS = 1800  # after which a pod that nobody talks to ends by itself
 SILENCE = 300.0  # seconds without an answer after which a connection counts as lost
@@ -25,7 +25,7 @@ TRIES = 6  # connections in a row that bring nothing new
 
 
 @contextlib.contextmanager
-def volume_pod(access: Access, purpose: str = "move") -> Iterator[str]:
+def volume_pod(access: Session, purpose: str = "move") -> Iterator[str]:
     """A pod with the volume, for as long as the block lasts."""
     access.require_claim()
     name = f"vasevqa-{purpose}-{os.urandom(4).hex()}"
@@ -47,7 +47,7 @@ class Connection:
         self.process.write(json.dumps(request).encode() + b"\n" + payload)
 
     def answers(self, wait: bool) -> Iterator[dict[str, Any]]:
-        """What has arrived; with `wait`, at least one answer, Broken if none comes.
+        """What has arrived; with `wait`, at least one answer, ConnectionLost if none comes.
 
         A refusal of the far end is raised.
         """
@@ -63,7 +63,7 @@ class Connection:
             if some or not wait:
                 return
             if self.process.over or time.monotonic() > end:
-                raise Broken(
+                raise ConnectionLost(
                     f"The connection to pod {self.process.pod} was lost; the same command goes on where it was."
                 )
 
@@ -83,14 +83,15 @@ class Connection:
         return answer
 
 
-def persistently(access: Access, work: Callable[[Connection], None]) -> None:
+def persistently(access: Session, work: Callable[[Connection], None]) -> None:
     """Call `work` on one connection after the other until it comes to its end.
 
-    Broken or ClusterAway if several in a row were lost. One on which something was `moved` counts as the first.
+    ConnectionLost or ClusterUnreachable if several in a row were lost. One on which something was `moved` counts as the
+    first.
     """
     losses = _Losses()
     again = Retrying(
-        retry=retry_if_exception_type((Broken, ClusterAway)),
+        retry=retry_if_exception_type((ConnectionLost, ClusterUnreachable)),
         after=losses.count,
         stop=losses.too_many,
         wait=losses.pause,
@@ -131,7 +132,7 @@ class _Losses:
         click.echo(f"The connection was lost; trying again ({self.number}).", err=True)
 
 
-def _runs(access: Access, pod: str) -> bool:
+def _runs(access: Session, pod: str) -> bool:
     found = access.find("pods", pod)
     return (
         found is not None and found["status"].get("phase") == "Running" and "deletionTimestamp" not in found["metadata"]

@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vasevqa.backends.kubernetes.launcher_job import VOLUME
-from vasevqa.errors import Broken, DataError
+from vasevqa.errors import ConnectionLost, DataError
 from vasevqa.text import byte_size
 from vasevqa.transfer import paths
 from vasevqa.transfer.connection import Connection, persistently
 
 if TYPE_CHECKING:
-    from vasevqa.backends.kubernetes.session import Access
+    from vasevqa.backends.kubernetes.session import Session
 
 
 AHEAD = 4 << 20  # bytes that are asked for before those before them have come
 
 
-def fetch(access: Access, path: str, target: Path) -> str:
+def fetch(access: Session, path: str, target: Path) -> str:
     """Bring a file or folder of the volume to `target`. Returns what was done, in words."""
     paths.inside(Path(VOLUME), path)
     download = _Download(path, target)
@@ -43,7 +43,7 @@ class _Download:
         before = (len(self.done), self.bytes)
         try:
             self._round(connection)
-        except Broken as error:
+        except ConnectionLost as error:
             error.moved = (len(self.done), self.bytes) != before
             raise
 

@@ -12,16 +12,16 @@ import click
 
 from vasevqa import files
 from vasevqa.backends.kubernetes.launcher_job import VOLUME
-from vasevqa.errors import Broken, DataError
+from vasevqa.errors import ConnectionLost, DataError
 from vasevqa.text import byte_size
 from vasevqa.transfer import paths
 from vasevqa.transfer.connection import TRIES, Connection, persistently
 
 if TYPE_CHECKING:
-    from vasevqa.backends.kubernetes.session import Access
+    from vasevqa.backends.kubernetes.session import Session
 
 
-def upload_inputs(access: Access, inputs: Mapping[str, str], base: Path) -> list[str]:
+def upload_inputs(access: Session, inputs: Mapping[str, str], base: Path) -> list[str]:
     """Bring those inputs of a recipe that are on this machine to inputs/NAME-DIGEST; `--input` options that say so.
 
     The digest is the content's: what another recipe or an earlier submission brought under this name is neither mixed
@@ -52,7 +52,7 @@ def _content(top: Path, known: dict[Path, tuple[int, str]]) -> str:
     return whole.hexdigest()[:10]
 
 
-def send(access: Access, sources: Mapping[str, Path], known: Mapping[Path, tuple[int, str]] | None = None) -> str:
+def send(access: Session, sources: Mapping[str, Path], known: Mapping[Path, tuple[int, str]] | None = None) -> str:
     """Bring files and folders to the volume: {place on the volume: path here}. Returns what was done, in words.
 
     `known`: the sizes and digests of files whose digest was taken already.
@@ -90,7 +90,7 @@ class _Upload:
         try:
             while self.left:
                 self._round(connection)
-        except Broken as error:
+        except ConnectionLost as error:
             error.moved = (len(self.left), self.bytes) != before
             raise
 

@@ -136,8 +136,8 @@ STAGE = spec.Stage(
 PIPELINE = spec.Pipeline(
     (
         spec.Step("first", STAGE, {"words": "inputs.words"}),
-        spec.Step("left", STAGE, {"words": "first"}, hands_on="words", preset={"ending": "-left"}),
-        spec.Step("right", STAGE, {"words": "first"}, hands_on="words", preset={"ending": "-right"}),
+        spec.Step("left", STAGE, {"words": "first"}, passthrough_input="words", preset={"ending": "-left"}),
+        spec.Step("right", STAGE, {"words": "first"}, passthrough_input="words", preset={"ending": "-right"}),
         spec.Step("last", STAGE, {"words": "left", "more": "right"}),
     )
 )

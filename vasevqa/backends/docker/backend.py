@@ -27,7 +27,7 @@ from vasevqa.backends.cluster import Cluster
 from vasevqa.backends.docker.engine import AWAY, built_here, connect, said, translated
 from vasevqa.backends.docker.logs import Follower
 from vasevqa.backends.environment import container_environment, stage_environment
-from vasevqa.errors import ClusterAway, ClusterError, ConfigError, DeviceError
+from vasevqa.errors import ClusterError, ClusterUnreachable, ConfigError, DeviceError
 from vasevqa.faults import FaultPoint, fault
 from vasevqa.spec import quantity_bytes
 
@@ -45,7 +45,7 @@ ENDING = 2.0  # seconds from the end of a container's output to its own
 class DockerBackend:
     """Stages as containers of the engine that DOCKER_HOST names, for the artifacts on `volume`."""
 
-    confines = True
+    enforces_limits = True
 
     def __init__(self, volume: Path, cluster: Cluster) -> None:
         self._volume, self._cluster = volume, cluster
@@ -90,7 +90,7 @@ class DockerBackend:
     def submit(self, task: Task) -> None:
         """Create and start the container; one of that name which is there already is adopted.
 
-        ConfigError without the image, DeviceError where the engine has no GPUs for it, ClusterAway if it doesn't
+        ConfigError without the image, DeviceError where the engine has no GPUs for it, ClusterUnreachable if it doesn't
         answer, ClusterError if it refuses otherwise.
         """
         task.log.parent.mkdir(parents=True, exist_ok=True)
@@ -232,14 +232,14 @@ class DockerBackend:
         """News of these jobs as soon as there are any, at the latest after `seconds`."""
         for name in names:
             if name not in self._followers:
-                with contextlib.suppress(ClusterAway):  # the next watch looks again
+                with contextlib.suppress(ClusterUnreachable):  # the next watch looks again
                     self._follow(name)
         updates: list[Update] = []
 
         def any_news() -> bool:
             for name in (name for name in names if name in self._followers):
                 state, text, note = self._followers[name].news()
-                if text or state.over or self._told.get(name) != (state, note):
+                if text or state.is_terminal or self._told.get(name) != (state, note):
                     self._told[name] = (state, note)
                     updates.append(Update(name, state, text, note))
             return bool(updates)

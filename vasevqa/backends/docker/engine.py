@@ -12,7 +12,7 @@ import requests
 from docker.errors import DockerException
 
 from vasevqa.backends.cluster import Cluster
-from vasevqa.errors import ClusterAway, ClusterError
+from vasevqa.errors import ClusterError, ClusterUnreachable
 from vasevqa.text import first_line
 
 AWAY = (DockerException, requests.exceptions.RequestException, OSError)
@@ -56,7 +56,7 @@ def translated(doing: str) -> Iterator[None]:
             error, (ConnectionError, requests.exceptions.RequestException)
         ):
             raise  # the volume's, not the engine's
-        raise ClusterAway(
+        raise ClusterUnreachable(
             f"The Docker engine could not {doing}: it doesn't answer ({type(error).__name__}); is it running?"
         ) from None
 

@@ -63,6 +63,6 @@ class Follower(threading.Thread):
 
     def news(self) -> tuple[State, str, str]:
         """State, whole new lines (everything at the end), and note. Call it with the condition held."""
-        cut = len(self._pending) if self._state.over else self._pending.rfind(b"\n") + 1
+        cut = len(self._pending) if self._state.is_terminal else self._pending.rfind(b"\n") + 1
         text, self._pending = self._pending[:cut], self._pending[cut:]
         return self._state, text.decode("utf-8", "replace"), self._note

@@ -15,7 +15,7 @@ from typing import Any
 import urllib3
 from kubernetes import client, config
 
-from vasevqa.errors import ClusterAway, ClusterError
+from vasevqa.errors import ClusterError, ClusterUnreachable
 
 Object = dict[str, Any]
 CONNECT, READ = 5.0, 30.0  # seconds
@@ -25,7 +25,7 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _NETWORK = (urllib3.exceptions.HTTPError, OSError)
 
 
-class Refused(ClusterError):
+class ApiError(ClusterError):
     """The server answered no; `status` is HTTP's."""
 
     def __init__(self, message: str, status: int) -> None:
@@ -74,18 +74,18 @@ class Api:
         return f"/{group}/namespaces/{self.namespace}/{kind}{f'/{name}' if name else ''}"
 
     def get(self, path: str, **query: str) -> Object:
-        """What is at `path`. Refused (404: nothing), ClusterAway."""
+        """What is at `path`. ApiError (404: nothing), ClusterUnreachable."""
         return self._answer("GET", path, query)
 
     def create(self, kind: str, manifest: Mapping[str, Any]) -> Object:
-        """The new object as the server has it. Refused (409: there is one of that name), ClusterAway."""
+        """The new object as the server has it. ApiError (409: there is one of that name), ClusterUnreachable."""
         return self._answer("POST", self.path(kind), {}, manifest)
 
     def delete(self, kind: str, name: str) -> bool:
         """Delete an object and, by the cluster's own doing, all that it owns. False if it wasn't there."""
         try:
             self._answer("DELETE", self.path(kind, name), {}, {"propagationPolicy": "Background"})
-        except Refused as refusal:
+        except ApiError as refusal:
             if refusal.status != 404:
                 raise
             return False
@@ -94,7 +94,7 @@ class Api:
     def watch(self, path: str, version: str, **query: str) -> Iterator[Object]:
         """Events of a collection from `version` on, until the server ends the watch.
 
-        ClusterAway when the connection breaks.
+        ClusterUnreachable when the connection breaks.
         """
         wanted = {
             **query,
@@ -108,7 +108,7 @@ class Api:
                 try:
                     yield json.loads(line)
                 except ValueError:
-                    raise ClusterAway("The cluster's answer broke off.") from None
+                    raise ClusterUnreachable("The cluster's answer broke off.") from None
 
     def log(self, pod: str, container: str, since: str = "") -> Iterator[list[bytes]]:
         """The lines of a container's output, each with its time before it, as they come.
@@ -130,7 +130,9 @@ class Api:
         try:
             answer: Object = json.loads(response.read())
         except (*_NETWORK, ValueError) as error:
-            raise ClusterAway(f"The cluster at {self.host} broke off its answer ({type(error).__name__}).") from None
+            raise ClusterUnreachable(
+                f"The cluster at {self.host} broke off its answer ({type(error).__name__})."
+            ) from None
         finally:
             response.release_conn()
         return answer
@@ -161,13 +163,13 @@ class Api:
             client.ApiException
         ) as error:  # TLS: a wrong certificate, or a handshake that a stopping server broke off
             if "CERTIFICATE" not in str(error.reason).upper():
-                raise ClusterAway(f"The cluster at {self.host} doesn't answer (TLS).") from None
+                raise ClusterUnreachable(f"The cluster at {self.host} doesn't answer (TLS).") from None
             raise ClusterError(
                 f"The cluster at {self.host} can't be trusted ({' '.join(str(error.reason).split())}); look at your"
                 " kubeconfig."
             ) from None
         except _NETWORK as error:
-            raise ClusterAway(f"The cluster at {self.host} doesn't answer ({_why(error)}).") from None
+            raise ClusterUnreachable(f"The cluster at {self.host} doesn't answer ({_why(error)}).") from None
         raise _refusal(response.status, text, self.host)
 
 
@@ -180,7 +182,7 @@ def _lines(response: Any) -> Iterator[list[bytes]]:
             if lines:
                 yield [line + b"\n" for line in lines]
     except _NETWORK as error:
-        raise ClusterAway(f"The cluster's answer broke off ({type(error).__name__}).") from None
+        raise ClusterUnreachable(f"The cluster's answer broke off ({type(error).__name__}).") from None
     finally:
         response.close()
         response.release_conn()
@@ -200,7 +202,9 @@ def _refusal(status: int, text: bytes, host: str) -> ClusterError:
     except (ValueError, AttributeError):
         message = text.decode("utf-8", "replace")[:200].strip()
     if status in (429, 500, 502, 503, 504):  # a server that starts, stops or is overrun
-        return ClusterAway(f"The cluster at {host} doesn't answer properly ({status}: {message or 'no message'}).")
+        return ClusterUnreachable(
+            f"The cluster at {host} doesn't answer properly ({status}: {message or 'no message'})."
+        )
     if status == 401:
-        return Refused(f"The cluster at {host} doesn't know you (401); renew your login, then run again.", status)
-    return Refused(message or f"HTTP {status}", status)
+        return ApiError(f"The cluster at {host} doesn't know you (401); renew your login, then run again.", status)
+    return ApiError(message or f"HTTP {status}", status)

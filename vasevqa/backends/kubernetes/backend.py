@@ -22,7 +22,7 @@ from vasevqa.backends.base import Outcome, State, Task, Update, attempt_of
 from vasevqa.backends.cluster import Cluster
 from vasevqa.backends.kubernetes import status as reasons
 from vasevqa.backends.kubernetes import submission
-from vasevqa.backends.kubernetes.api import Api, Object, Refused
+from vasevqa.backends.kubernetes.api import Api, ApiError, Object
 from vasevqa.backends.kubernetes.logs import Follower
 from vasevqa.backends.kubernetes.nodes import free_gpus
 from vasevqa.backends.kubernetes.stage_job import (
@@ -32,8 +32,8 @@ from vasevqa.backends.kubernetes.stage_job import (
     VOLUME,
     volume_id,
 )
-from vasevqa.backends.kubernetes.watch import Mirror
-from vasevqa.errors import ClusterAway, ClusterError
+from vasevqa.backends.kubernetes.watch import Informer
+from vasevqa.errors import ClusterError, ClusterUnreachable
 from vasevqa.faults import FaultPoint, fault
 
 AWAY_SECONDS = 2.0  # a server that is away for less isn't worth a word
@@ -60,7 +60,7 @@ class KubernetesBackend:
     ClusterError if the cluster doesn't answer.
     """
 
-    confines = True
+    enforces_limits = True
 
     def __init__(self, volume: Path, cluster: Cluster) -> None:
         self._volume, self._cluster = volume, cluster
@@ -71,19 +71,24 @@ class KubernetesBackend:
         self._closing = threading.Event()
         ours = {"labelSelector": f"{VOLUME}={volume_id(cluster)}"}
         try:
-            self._jobs = Mirror(self._api, self._api.path("jobs"), ours, self._news, self._job_changed)
-            self._mirrors = [self._jobs, Mirror(self._api, self._api.path("pods"), ours, self._news, self._pod_changed)]
-        except Refused as refusal:
+            self._jobs = Informer(self._api, self._api.path("jobs"), ours, self._news, self._job_changed)
+            self._informers = [
+                self._jobs,
+                Informer(self._api, self._api.path("pods"), ours, self._news, self._pod_changed),
+            ]
+        except ApiError as refusal:
             raise ClusterError(
                 f"Namespace {self._api.namespace} of {self._api.host} can't be used: {reasons.short(str(refusal))}; ask"
                 " for the rights that the README lists."
             ) from None
-        with contextlib.suppress(Refused):  # without events some reasons remain unsaid
-            self._mirrors.append(
-                Mirror(self._api, self._api.path("events"), {"fieldSelector": "type=Warning"}, self._news, self._warned)
+        with contextlib.suppress(ApiError):  # without events some reasons remain unsaid
+            self._informers.append(
+                Informer(
+                    self._api, self._api.path("events"), {"fieldSelector": "type=Warning"}, self._news, self._warned
+                )
             )
-        for mirror in self._mirrors:
-            mirror.start()
+        for informer in self._informers:
+            informer.start()
 
     def image(self, stage: str) -> str:
         """The image by the name that the Cluster file gives it; its digest is known once a pod runs it."""
@@ -92,8 +97,8 @@ class KubernetesBackend:
     def close(self) -> None:
         """Let go of connections and threads; jobs run on."""
         self._closing.set()
-        for mirror in self._mirrors:
-            mirror.close()
+        for informer in self._informers:
+            informer.close()
         with self._news:
             for known in self._known.values():
                 for follower in known.followers.values():
@@ -229,7 +234,7 @@ class KubernetesBackend:
         known = self._known[name]
         seen = self._seen(name)
         state = reasons.state_of(seen)
-        if state.over and not all(follower.done for follower in known.followers.values()):
+        if state.is_terminal and not all(follower.done for follower in known.followers.values()):
             state = State.RUNNING  # all text comes before the end
         text = "".join(follower.take() for follower in known.followers.values())
         note = self._away() or ("" if known.job is None else reasons.note_of(seen, self._asked(known)))
@@ -237,7 +242,7 @@ class KubernetesBackend:
         if seen.pods:
             asked = seen.pods[-1]["spec"]["containers"][0]["image"]
             image, image_id = reasons.image_of(seen.pods[-1], asked)
-        if not text and not state.over and known.told == (state, note, image_id):
+        if not text and not state.is_terminal and known.told == (state, note, image_id):
             return None
         known.told = (state, note, image_id)
         return Update(name, state, text, note, image, image_id)
@@ -247,9 +252,9 @@ class KubernetesBackend:
         return replace(reasons.asked_of(known.job, self._api.namespace), free=known.free or "")
 
     def _away(self) -> str:
-        for mirror in self._mirrors[:2]:
-            if mirror.away and time.monotonic() - mirror.since > AWAY_SECONDS:
-                return f"{mirror.away} What runs there runs on, and the launcher goes on once it answers."
+        for informer in self._informers[:2]:
+            if informer.away and time.monotonic() - informer.since > AWAY_SECONDS:
+                return f"{informer.away} What runs there runs on, and the launcher goes on once it answers."
         return ""
 
     def _look_at_nodes(self, names: Collection[str]) -> None:
@@ -281,7 +286,7 @@ class KubernetesBackend:
     def submit(self, task: Task) -> None:
         """Create the Job; one of that name which makes the same artifact on the same volume is adopted.
 
-        ConfigError if the task reads something outside the volume, ClusterAway if the cluster doesn't answer,
+        ConfigError if the task reads something outside the volume, ClusterUnreachable if the cluster doesn't answer,
         ClusterError if it refuses.
         """
         owner = submission.run_owner(self._api, self._cluster, self._volume, task.run)
@@ -299,16 +304,16 @@ class KubernetesBackend:
 
         While the cluster doesn't answer, a thread asks again.
         """
-        if self.state(name).over:
+        if self.state(name).is_terminal:
             return
         try:
             self._api.delete("jobs", name)
-        except ClusterAway:
+        except ClusterUnreachable:
             threading.Thread(target=self._delete_later, args=[name], name=f"delete {name}", daemon=True).start()
 
     def _delete_later(self, name: str) -> None:
         while not self._closing.wait(AWAY_SECONDS):
-            with contextlib.suppress(ClusterAway):
+            with contextlib.suppress(ClusterUnreachable):
                 self._api.delete("jobs", name)
                 return
 
@@ -317,7 +322,7 @@ class KubernetesBackend:
 
         What can't be deleted now goes by itself after some days (manifest.KEPT).
         """
-        with contextlib.suppress(ClusterAway):
+        with contextlib.suppress(ClusterUnreachable):
             self._api.delete("jobs", name)
         with self._news:
             known = self._known.get(name)

@@ -9,9 +9,9 @@ from typing import Any
 
 from vasevqa.backends.checks import BAD, OK, UNKNOWN, WARNING, Finding, stage_of
 from vasevqa.backends.cluster import Cluster
-from vasevqa.backends.kubernetes.api import SERVICE_ACCOUNT, Object, Refused
+from vasevqa.backends.kubernetes.api import SERVICE_ACCOUNT, ApiError, Object
 from vasevqa.backends.kubernetes.launcher_job import render_pod
-from vasevqa.backends.kubernetes.session import Access
+from vasevqa.backends.kubernetes.session import Session
 from vasevqa.backends.kubernetes.status import IMAGE
 from vasevqa.errors import ClusterError
 from vasevqa.spec import Resources, quantity_bytes
@@ -37,18 +37,18 @@ CORDON: Object = {
 }  # tolerating it is how a pod gets on a cordoned node
 
 
-def server(access: Access) -> Finding:
+def server(access: Session) -> Finding:
     """The API's address and version; ClusterError if it doesn't answer, or doesn't know who asks."""
     try:
         version = access.get("/version")["gitVersion"]
-    except Refused as refusal:
+    except ApiError as refusal:
         if refusal.status == 401:
             raise
         version = "of a version that it doesn't tell"
     return Finding("cluster", OK, f"Kubernetes {version} at {access.host}, namespace {access.namespace}")
 
 
-def rights(access: Access, remote: bool) -> Iterator[Finding]:
+def rights(access: Session, remote: bool) -> Iterator[Finding]:
     """May I do what a launcher does? Outside the cluster, with the volume there (`remote`): also what a user does."""
     inside = SERVICE_ACCOUNT.is_dir() and "KUBECONFIG" not in os.environ
     for group, resource, verbs in (*LAUNCHER, *(USER if remote and not inside else ())):
@@ -67,12 +67,12 @@ def rights(access: Access, remote: bool) -> Iterator[Finding]:
             yield Finding(f"rights: {resource}", OK, ", ".join(verbs))
 
 
-def account(access: Access) -> Finding:
+def account(access: Session) -> Finding:
     """The launcher's service account."""
     name = access.cluster.service_account or "vasevqa"
     try:
         there = access.find("serviceaccounts", name)
-    except Refused:
+    except ApiError:
         return Finding("service account", UNKNOWN, f"you may not look at {name}")
     if there is None:
         return Finding(
@@ -84,12 +84,12 @@ def account(access: Access) -> Finding:
     return Finding("service account", OK, name)
 
 
-def claim(access: Access) -> Iterator[Finding]:
+def claim(access: Session) -> Iterator[Finding]:
     """The claim, and whether its access mode fits the number of nodes."""
     name = access.cluster.claim
     try:
         there = access.find("persistentvolumeclaims", name)
-    except Refused:
+    except ApiError:
         yield Finding("claim", UNKNOWN, f"you may not look at {name}")
         return
     if there is None:
@@ -136,7 +136,7 @@ def claim(access: Access) -> Iterator[Finding]:
         yield Finding("access mode", OK, f"{', '.join(modes)}, and there is one node")
 
 
-def gpus(access: Access, steps: Mapping[str, Resources]) -> Iterator[Finding]:
+def gpus(access: Session, steps: Mapping[str, Resources]) -> Iterator[Finding]:
     """Does some node have the GPUs that each step asks for?"""
     cluster = access.cluster
     asking = {step: resources for step, resources in steps.items() if resources.gpus}
@@ -228,7 +228,7 @@ def _spelt(taint: Object) -> str:
     return f"{taint['key']}{value}:{taint['effect']}"
 
 
-def secrets(access: Access) -> Iterator[Finding]:
+def secrets(access: Session) -> Iterator[Finding]:
     """The Secrets that stages and pulls need."""
     wanted: dict[str, set[str]] = {name: set() for name in access.cluster.pull_secrets}
     for key in access.cluster.secrets.values():
@@ -236,7 +236,7 @@ def secrets(access: Access) -> Iterator[Finding]:
     for name, keys in wanted.items():
         try:
             there = access.find("secrets", name)
-        except Refused:
+        except ApiError:
             yield Finding(f"secret {name}", UNKNOWN, "you may not look at Secrets")
             continue
         lacking = sorted(keys - set((there or {}).get("data") or {}))
@@ -250,14 +250,14 @@ def secrets(access: Access) -> Iterator[Finding]:
             yield Finding(f"secret {name}", OK, ", ".join(sorted(keys)) or "there")
 
 
-def queue(access: Access) -> Iterator[Finding]:
+def queue(access: Session) -> Iterator[Finding]:
     """Kueue's local queue, if one is named."""
     name = access.cluster.queue
     if name is None:
         return
     try:
         access.get(f"/apis/kueue.x-k8s.io/v1beta1/namespaces/{access.namespace}/localqueues/{name}")
-    except Refused as refusal:
+    except ApiError as refusal:
         if refusal.status == 404:
             yield Finding(
                 "queue",
@@ -272,7 +272,7 @@ def queue(access: Access) -> Iterator[Finding]:
     yield Finding("queue", OK, name)
 
 
-def pulls(access: Access, images: Iterable[str]) -> Iterator[Finding]:
+def pulls(access: Session, images: Iterable[str]) -> Iterator[Finding]:
     """Start a tiny pod of each image and see whether it can be pulled."""
     names: dict[str, str] = {}
     try:
@@ -281,7 +281,7 @@ def pulls(access: Access, images: Iterable[str]) -> Iterator[Finding]:
             manifest = _pull_pod(access, name, image)
             try:
                 access.create("pods", manifest)
-            except Refused as refusal:
+            except ApiError as refusal:
                 yield Finding(f"image {image}", UNKNOWN, f"no pod can be made to try it ({refusal})")
                 continue
             names[image] = name
@@ -299,7 +299,7 @@ def pulls(access: Access, images: Iterable[str]) -> Iterator[Finding]:
             access.delete("pods", name)
 
 
-def _pull_pod(access: Access, name: str, image: str) -> dict[str, Any]:
+def _pull_pod(access: Session, name: str, image: str) -> dict[str, Any]:
     manifest = render_pod(name, "doctor", access.cluster, [], ["tini", "--version"])
     [container] = manifest["spec"]["containers"]
     container["image"] = image
@@ -332,8 +332,8 @@ def _pulled(image: str, pod: Object | None, late: bool) -> Finding | None:
     return None
 
 
-def _nodes(access: Access) -> list[Object] | None:
+def _nodes(access: Session) -> list[Object] | None:
     try:
         return list(access.get("/api/v1/nodes")["items"])
-    except Refused:
+    except ApiError:
         return None

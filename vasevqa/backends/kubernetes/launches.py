@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from vasevqa.backends.kubernetes.api import Object, Refused
+from vasevqa.backends.kubernetes.api import ApiError, Object
 from vasevqa.backends.kubernetes.launcher_job import (
     LAUNCH_LABEL,
     Launch,
@@ -17,9 +17,9 @@ from vasevqa.backends.kubernetes.launcher_job import (
     render_settings,
 )
 from vasevqa.backends.kubernetes.logs import PATIENCE, Unseen
-from vasevqa.backends.kubernetes.session import Access
+from vasevqa.backends.kubernetes.session import Session
 from vasevqa.backends.kubernetes.status import trouble
-from vasevqa.errors import ClusterAway, ClusterError, ConfigError
+from vasevqa.errors import ClusterError, ClusterUnreachable, ConfigError
 from vasevqa.text import nearest
 
 LOOK_SECONDS = 1.0
@@ -30,7 +30,7 @@ REFUSED_SECONDS = 60.0  # for which an API server that has just started may not 
 SETTLED = (1, 2, 3, 4, 5, 6, 130)
 
 
-def start(access: Access, launch: Launch, owner: str | None = None) -> bool:
+def start(access: Session, launch: Launch, owner: str | None = None) -> bool:
     """Start the launch, or leave it be if it runs already (False).
 
     `owner` names the ConfigMap that it goes down with.
@@ -55,7 +55,7 @@ def start(access: Access, launch: Launch, owner: str | None = None) -> bool:
     return True
 
 
-def _settings(access: Access, launch: Launch, above: Mapping[str, Any] | None) -> str:
+def _settings(access: Session, launch: Launch, above: Mapping[str, Any] | None) -> str:
     """The uid of the launch's ConfigMap, which is made if need be."""
     while True:
         made = _create(access, "hand over the recipe", "configmaps", render_settings(launch, above))
@@ -66,18 +66,18 @@ def _settings(access: Access, launch: Launch, above: Mapping[str, Any] | None) -
         _gone(access, "configmaps", launch.name)
 
 
-def _create(access: Access, doing: str, kind: str, manifest: Mapping[str, Any]) -> Object | None:
+def _create(access: Session, doing: str, kind: str, manifest: Mapping[str, Any]) -> Object | None:
     """What was created, or None if something of that name exists."""
     try:
         made: Object = access.ask(doing, access.create, kind, manifest)
-    except Refused as refusal:
+    except ApiError as refusal:
         if refusal.status != 409:
             raise
         return None
     return made
 
 
-def _gone(access: Access, kind: str, name: str) -> None:
+def _gone(access: Session, kind: str, name: str) -> None:
     """Wait until an object that is being removed is gone."""
     end = time.monotonic() + REMOVAL_SECONDS
     while access.ask("see what is left of an earlier launch", access.find, kind, name) is not None:
@@ -94,7 +94,7 @@ def verdict(job: Mapping[str, Any]) -> str:
     )
 
 
-def find(access: Access, name: str | None) -> str:
+def find(access: Session, name: str | None) -> str:
     """The launch called `name` (or beginning so), or the one that made that run; without a name the newest."""
     if name is None:
         _await_launch(access)
@@ -125,7 +125,7 @@ def find(access: Access, name: str | None) -> str:
     )
 
 
-def _await_launch(access: Access) -> None:
+def _await_launch(access: Session) -> None:
     """Wait while the chart's own Job is about to start a launcher; ClusterError if the last one could not."""
     end = time.monotonic() + LAUNCH_SECONDS
     while True:
@@ -144,9 +144,9 @@ def _await_launch(access: Access) -> None:
         time.sleep(LOOK_SECONDS)
 
 
-def release(access: Access) -> str | None:
+def release(access: Session) -> str | None:
     """The ConfigMap of the one Helm release whose volume this is: what is started here then goes down with it."""
-    with contextlib.suppress(Refused, yaml.YAMLError):
+    with contextlib.suppress(ApiError, yaml.YAMLError):
         found = access.all(
             "configmaps", labelSelector="app.kubernetes.io/managed-by=Helm,app.kubernetes.io/name=vasevqa"
         )
@@ -159,13 +159,13 @@ def release(access: Access) -> str | None:
     return None
 
 
-def newest_pod(access: Access, launch: str) -> Object | None:
+def newest_pod(access: Session, launch: str) -> Object | None:
     """The launcher's pod, if it has one."""
     found = access.ask("look for the launcher's pod", access.all, "pods", labelSelector=f"job-name={launch}")
     return found[-1] if found else None
 
 
-def follow(access: Access, launch: str, say: Callable[[str], None], where: str = "") -> int:
+def follow(access: Session, launch: str, say: Callable[[str], None], where: str = "") -> int:
     """Pass on what the launcher prints until it is over; its exit code.
 
     `where` are the options with which commands get there.
@@ -185,10 +185,10 @@ def follow(access: Access, launch: str, say: Callable[[str], None], where: str =
                 whole = log.read(pod["metadata"]["name"])
                 pod = newest_pod(access, launch) or pod
             code, allowed = (_code(pod) if pod else 0) or code, time.monotonic()
-        except ClusterAway as error:
+        except ClusterUnreachable as error:
             over, note = "", str(error).rstrip(".")
             allowed = allowed and time.monotonic()
-        except Refused as refusal:
+        except ApiError as refusal:
             if refusal.status != 403 or allowed is None or time.monotonic() - allowed > REFUSED_SECONDS:
                 raise
             over, note = "", ""
@@ -207,11 +207,11 @@ def follow(access: Access, launch: str, say: Callable[[str], None], where: str =
         time.sleep(LOOK_SECONDS)
 
 
-def _waits(access: Access, launch: str, pod: Object | None) -> str:
+def _waits(access: Session, launch: str, pod: Object | None) -> str:
     """What keeps the launcher from running, by its pod, or by the Job's events if it has none."""
     if pod is not None:
         return trouble(pod) if pod["status"].get("phase") == "Pending" else ""
-    with contextlib.suppress(Refused):
+    with contextlib.suppress(ApiError):
         events = access.all(
             "events", fieldSelector=f"involvedObject.kind=Job,involvedObject.name={launch},type=Warning"
         )
@@ -244,7 +244,7 @@ def _code(pod: Mapping[str, Any]) -> int:
 class _Log:
     """The logs of a launcher's pods, passed on line by line, each once, whatever happens to the connection."""
 
-    def __init__(self, access: Access, say: Callable[[str], None]) -> None:
+    def __init__(self, access: Session, say: Callable[[str], None]) -> None:
         self.access, self.say = access, say
         self.pod, self.unseen, self.heard = "", Unseen(), False
 
@@ -260,8 +260,8 @@ class _Log:
                 for line in self.unseen.fresh(lines):
                     self.heard = True
                     self.say(line.decode("utf-8", "replace").rstrip("\n"))
-        except ClusterAway:
+        except ClusterUnreachable:
             return False
-        except Refused:
+        except ApiError:
             return True  # between two starts of the container, or gone: what follows says it
         return True

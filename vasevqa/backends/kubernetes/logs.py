@@ -13,7 +13,7 @@ from pathlib import Path
 
 from vasevqa.backends.kubernetes.api import Api
 from vasevqa.backends.kubernetes.stage_job import CONTAINER
-from vasevqa.errors import ClusterAway, ClusterError
+from vasevqa.errors import ClusterError, ClusterUnreachable
 
 STAMP = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)) ")
 PIECE = (
@@ -190,7 +190,7 @@ class Follower(threading.Thread):
             over = self._over()  # before the reading: then nothing can come after it
             try:
                 whole = self._read()
-            except ClusterAway:
+            except ClusterUnreachable:
                 whole = False
             except ClusterError as error:  # rights, a login, a certificate: they may come back while the stage goes on
                 if over or getattr(error, "status", None) == 404:

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from vasevqa.errors import Broken
+from vasevqa.errors import ConnectionLost
 from vasevqa.text import first_line
 
 
@@ -48,11 +48,11 @@ class Process:
             return bytes(self._socket.read_stderr(timeout=0))
 
     def exit_code(self) -> int:
-        """How it ended; Broken if the connection was lost before that was known."""
+        """How it ended; ConnectionLost if the connection was lost before that was known."""
         try:
             return int(self._socket.returncode)
         except (TypeError, KeyError, ValueError, IndexError, AttributeError):
-            raise Broken(f"The connection to pod {self.pod} was lost; try again.") from None
+            raise ConnectionLost(f"The connection to pod {self.pod} was lost; try again.") from None
 
     def close(self) -> None:
         """End the connection, and with it the process' input."""
@@ -66,4 +66,4 @@ class Process:
         try:
             yield
         except (WebSocketException, OSError, ValueError) as error:
-            raise Broken(f"The connection to pod {self.pod} broke ({first_line(error)}); try again.") from None
+            raise ConnectionLost(f"The connection to pod {self.pod} broke ({first_line(error)}); try again.") from None

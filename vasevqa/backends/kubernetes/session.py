@@ -12,16 +12,16 @@ from typing import Any
 from kubernetes import client, stream
 
 from vasevqa.backends.cluster import Cluster
-from vasevqa.backends.kubernetes.api import Api, Object, Refused
+from vasevqa.backends.kubernetes.api import Api, ApiError, Object
 from vasevqa.backends.kubernetes.logs import PATIENCE, Unseen
 from vasevqa.backends.kubernetes.nodes import node_of_claim, one_node_only
 from vasevqa.backends.kubernetes.process import Process
 from vasevqa.backends.kubernetes.status import hopeless, trouble
-from vasevqa.errors import Broken, ClusterAway, ClusterError
+from vasevqa.errors import ClusterError, ClusterUnreachable, ConnectionLost
 from vasevqa.text import first_line
 
 
-class Access(Api):
+class Session(Api):
     """The namespace that `cluster` says, with the calls that submitting, moving files and looking need."""
 
     def __init__(self, cluster: Cluster) -> None:
@@ -32,7 +32,7 @@ class Access(Api):
         """What `call`, a method of this class, answers; a refusal says what was being done."""
         try:
             return call(*arguments, **options)
-        except Refused as refusal:
+        except ApiError as refusal:
             if refusal.status == 403 and "exceeded quota" not in str(refusal):
                 said = (
                     f"Could not {doing}: you may not, in namespace {self.namespace} ({refusal}); ask for the role that"
@@ -40,13 +40,13 @@ class Access(Api):
                 )
             else:
                 said = f"Could not {doing} in namespace {self.namespace}: {refusal}"
-            raise Refused(said, refusal.status) from None
+            raise ApiError(said, refusal.status) from None
 
     def find(self, kind: str, name: str) -> Object | None:
         """An object of the namespace, or None if there is none of that name."""
         try:
             return self.get(self.path(kind, name))
-        except Refused as refusal:
+        except ApiError as refusal:
             if refusal.status != 404:
                 raise
             return None
@@ -62,7 +62,7 @@ class Access(Api):
         name = self.cluster.claim
         try:
             claim = self.find("persistentvolumeclaims", name)
-        except Refused:
+        except ApiError:
             return  # it may not look; the launcher's pod will say
         if claim is None:
             raise ClusterError(
@@ -73,7 +73,7 @@ class Access(Api):
     def beside_the_claim(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
         """The pod on the node that has the claim, if only one node at a time can and something there uses it."""
         changed = {**manifest, "spec": dict(manifest["spec"])}
-        with contextlib.suppress(Refused):
+        with contextlib.suppress(ApiError):
             claim = self.find("persistentvolumeclaims", self.cluster.claim)
             node = node_of_claim(self, self.cluster.claim) if claim is not None and one_node_only(claim) else None
             if node is not None:
@@ -104,11 +104,11 @@ class Access(Api):
                     "allowed"
                 ]
             )
-        except Refused:
+        except ApiError:
             return None
 
     def open(self, pod: str, command: Sequence[str]) -> Process:
-        """Start a process in `pod`; Broken if the connection can't be made."""
+        """Start a process in `pod`; ConnectionLost if the connection can't be made."""
         api = client.CoreV1Api(
             client.ApiClient(self._client.configuration)
         )  # its own client: a stream takes the client's transport over
@@ -128,7 +128,7 @@ class Access(Api):
                 ),
             )
         except client.ApiException as error:
-            raise Broken(f"Could not run a command in pod {pod}: {first_line(error.reason or error)}") from None
+            raise ConnectionLost(f"Could not run a command in pod {pod}: {first_line(error.reason or error)}") from None
 
     def run_in(
         self, pod: str, command: Sequence[str], out: Callable[[bytes], None], err: Callable[[bytes], None]
@@ -179,7 +179,7 @@ class Access(Api):
                     for lines in self.log(name, manifest["spec"]["containers"][0]["name"], unseen.reconnected()):
                         for text in unseen.fresh(lines):
                             out(text)
-                except ClusterAway:
+                except ClusterUnreachable:
                     whole = False
                 if over:
                     ends = min(ends, time.monotonic() + PATIENCE)

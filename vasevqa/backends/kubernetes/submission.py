@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vasevqa.backends.base import Task
 from vasevqa.backends.cluster import Cluster
-from vasevqa.backends.kubernetes.api import Api, Object, Refused
+from vasevqa.backends.kubernetes.api import Api, ApiError, Object
 from vasevqa.backends.kubernetes.nodes import node_of_claim, one_node_only
 from vasevqa.backends.kubernetes.stage_job import HASH, Placement, artifact_hash, render_job, render_run
 from vasevqa.backends.kubernetes.status import short
@@ -22,7 +22,7 @@ RECIPE_BYTES = 500_000  # of a recipe kept in a ConfigMap
 def create(api: Api, cluster: Cluster, task: Task, owner: dict[str, str], closing: threading.Event) -> Object:
     """The Job of `task`: a new one, or the one of its name that makes the same artifact on the same volume.
 
-    ConfigError if the task reads something outside the volume, ClusterAway if the cluster doesn't answer,
+    ConfigError if the task reads something outside the volume, ClusterUnreachable if the cluster doesn't answer,
     ClusterError if it refuses.
     """
     manifest = render_job(task, cluster, _placement(api, cluster, owner))
@@ -31,12 +31,12 @@ def create(api: Api, cluster: Cluster, task: Task, owner: dict[str, str], closin
     while True:
         try:
             return api.create("jobs", manifest)
-        except Refused as refusal:
+        except ApiError as refusal:
             if refusal.status != 409:
                 raise ClusterError(f"The cluster refuses the Job {task.name}: {short(str(refusal))}.") from None
         try:
             job = api.get(api.path("jobs", task.name))
-        except Refused:  # it went meanwhile
+        except ApiError:  # it went meanwhile
             continue
         if "deletionTimestamp" not in job["metadata"] or time.monotonic() > end:
             _check_same(api, cluster, job, task)
@@ -57,7 +57,7 @@ def _placement(api: Api, cluster: Cluster, owner: dict[str, str]) -> Placement:
     try:
         together = one_node_only(api.get(api.path("persistentvolumeclaims", cluster.claim)))
         node = node_of_claim(api, cluster.claim) if together else None
-    except Refused as refusal:
+    except ApiError as refusal:
         if refusal.status not in (403, 404):  # without the claim the pod will wait, and say so
             raise
     return Placement(owner, together, node, dict(os.environ))
@@ -75,7 +75,7 @@ def run_owner(api: Api, cluster: Cluster, volume: Path, run: str) -> dict[str, s
     manifest = render_run(run, recipe, volume, cluster, _release_owner(api))
     try:
         made = api.create("configmaps", manifest)
-    except Refused as refusal:
+    except ApiError as refusal:
         if refusal.status != 409:
             raise ClusterError(f"The cluster refuses the ConfigMap of run {run}: {short(str(refusal))}.") from None
         made = api.get(api.path("configmaps", manifest["metadata"]["name"]))
@@ -89,7 +89,7 @@ def _release_owner(api: Api) -> dict[str, str] | None:
         return None
     try:
         found = api.get(api.path("configmaps", name))
-    except Refused as refusal:
+    except ApiError as refusal:
         raise ConfigError(
             f"VASEVQA_OWNER_CONFIGMAP: the ConfigMap {name} can't be read ({short(str(refusal))})."
         ) from None

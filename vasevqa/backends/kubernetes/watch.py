@@ -25,7 +25,7 @@ LONGEST_PAUSE = 5.0  # seconds between two attempts to reach a server that went 
 SHORTEST = 1.0  # seconds from one list to the next
 
 
-class Mirror(threading.Thread):
+class Informer(threading.Thread):
     """The objects at `path` that `query` selects, by UID.
 
     `changed(object, alive)` is called with `news` held, as is everything that reads.

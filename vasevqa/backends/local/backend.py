@@ -41,7 +41,7 @@ class LocalBackend:
     `modules` says which module is a stage's command, where it isn't jobs.<stage>.
     """
 
-    confines = False
+    enforces_limits = False
 
     def __init__(self, volume: Path, modules: dict[str, str] | None = None) -> None:
         self._jobs = volume / ".jobs"
@@ -207,8 +207,8 @@ class LocalBackend:
                 state = self.state(name)  # before the text: what a finished job printed is then complete
                 if state is State.PENDING:
                     self._ensure_started(name)
-                text = self._new_text(name, final=state.over)
-                if text or state.over or state != self._states.get(name):
+                text = self._new_text(name, final=state.is_terminal)
+                if text or state.is_terminal or state != self._states.get(name):
                     updates.append(Update(name, state, text))
                     self._states[name] = state
             if updates or time.monotonic() >= end:
@@ -246,7 +246,7 @@ class LocalBackend:
     def cancel(self, name: str, grace: float) -> None:
         """Leave the wish beside the job, and wake its supervisor if it runs here (one elsewhere looks every second)."""
         job = self._jobs / name
-        if self.state(name).over:
+        if self.state(name).is_terminal:
             return
         number = signal.SIGUSR1
         try:

@@ -71,7 +71,7 @@ SET_HERE = {
 
 
 @dataclass(frozen=True)
-class Places:
+class TrainingPaths:
     """Absolute paths that a training reads and writes."""
 
     model: Path
@@ -84,7 +84,7 @@ class Places:
 
 
 @dataclass(frozen=True)
-class Rung:
+class BatchPlan:
     """How much is done at once on each GPU.
 
     `batch_size` times `accumulation` rows make an optimizer step's share of one process.
@@ -173,7 +173,7 @@ def words(arguments: Mapping[str, Any]) -> list[str]:
     return line
 
 
-def sft(settings: Mapping[str, Any], places: Places, rung: Rung) -> list[str]:
+def sft(settings: Mapping[str, Any], places: TrainingPaths, rung: BatchPlan) -> list[str]:
     """The arguments of `swift sft`. `settings` holds the stage's parameters and options by name."""
     evaluation = {
         "include_num_input_tokens_seen": True,
@@ -186,7 +186,7 @@ def sft(settings: Mapping[str, Any], places: Places, rung: Rung) -> list[str]:
     return words(arguments | settings["extra_args"])
 
 
-def grpo(settings: Mapping[str, Any], places: Places, rung: Rung) -> list[str]:
+def grpo(settings: Mapping[str, Any], places: TrainingPaths, rung: BatchPlan) -> list[str]:
     """The arguments of `swift rlhf --rlhf_type grpo`."""
     arguments = {
         "rlhf_type": "grpo",
@@ -256,7 +256,7 @@ def to_hf(model: Path, mcore: Path, output: Path) -> list[str]:
     return words({**given, "output_dir": output, "torch_dtype": "bfloat16", "load_args": False})
 
 
-def _common(command: str, settings: Mapping[str, Any], places: Places, rung: Rung) -> dict[str, Any]:
+def _common(command: str, settings: Mapping[str, Any], places: TrainingPaths, rung: BatchPlan) -> dict[str, Any]:
     left_out = NOT_PASSED | set(COLOCATE) | (set(LORA) if settings["tuner_type"] == "full" else set())
     same = {
         name: value for name, value in settings.items() if name in known_arguments()[command] and name not in left_out
