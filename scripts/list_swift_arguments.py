@@ -8,7 +8,7 @@ import dataclasses
 from importlib.metadata import version
 
 from vasevqa import files
-from vasevqa.training.swift.arguments import NAMES
+from vasevqa.training.extra_args import NAMES
 
 
 def installed() -> str:

@@ -69,12 +69,12 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_dataset(tmp_path_factory.mktemp("dataset") / "rows")
 
 
-def sft_params(**changes: Any) -> sft.Params:
-    return sft.Params.model_validate({**TINY, **changes})
+def sft_params(**changes: Any) -> sft.SftParams:
+    return sft.SftParams.model_validate({**TINY, **changes})
 
 
-def grpo_params(**changes: Any) -> grpo.Params:
-    return grpo.Params.model_validate(
+def grpo_params(**changes: Any) -> grpo.GrpoParams:
+    return grpo.GrpoParams.model_validate(
         {
             **{name: value for name, value in TINY.items() if name != "eval_steps"},
             "batch_size": 8,

@@ -20,7 +20,7 @@ from vasevqa.pipeline.catalog import PIPELINE
 from vasevqa.pipeline.recipe import load_recipe
 from vasevqa.runtime.command import command
 from vasevqa.stages import grpo, merge, sft
-from vasevqa.training import checkpoints, estimate
+from vasevqa.training import checkpoints, estimate, extra_args
 from vasevqa.training.swift import arguments as swift
 from vasevqa.training.swift import environment, worker
 
@@ -40,7 +40,7 @@ def rows(tmp_path: Path, dataset: Path) -> Path:
 def attempt(tmp_path: Path, model: Path, rows: Path, **options: Any) -> None:
     sft.run(
         sft_params(),
-        sft.Options(**{**OPTIONS, **options}),
+        sft.SftOptions(**{**OPTIONS, **options}),
         {"model": model, "dataset": rows},
         FolderOutput(tmp_path / "out"),
         RecordingProgress(),
@@ -105,7 +105,7 @@ def test_a_reward_needs_solutions(tmp_path: Path, qwen: Path, rows: Path) -> Non
     with pytest.raises(DataError, match="has no 'solution'"):
         grpo.run(
             grpo_params(),
-            grpo.Options(**OPTIONS),
+            grpo.GrpoOptions(**OPTIONS),
             {"model": qwen, "dataset": rows},
             FolderOutput(tmp_path / "out"),
             RecordingProgress(),
@@ -123,7 +123,7 @@ def test_without_a_gpu_training_is_in_float32(dtype: str, tmp_path: Path, qwen: 
     with pytest.raises(ConfigError, match="set torch_dtype to float32"):
         sft.run(
             sft_params(torch_dtype=dtype),
-            sft.Options(**{**OPTIONS, "device": "cpu"}),
+            sft.SftOptions(**{**OPTIONS, "device": "cpu"}),
             given,
             FolderOutput(tmp_path / "out"),
             RecordingProgress(),
@@ -144,23 +144,23 @@ def test_a_gpu_too_small_is_found_before_loading(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10 * 10**9, 16 * 10**9))
     with pytest.raises(GpuMemoryError, match="about 24 GB of GPU memory, and 10 of 16 GB are free"):
-        worker._check_memory({"gpu_bytes": 24 * 10**9})
-    worker._check_memory({"gpu_bytes": 9 * 10**9})
+        worker._check_memory(24 * 10**9)
+    worker._check_memory(9 * 10**9)
 
 
 def test_the_estimate_agrees_with_what_the_7b_model_is_known_to_need() -> None:
     """Qwen2.5-VL-7B: 8.3e9 parameters; the original asks for 24 GB in SFT and 32 GB in GRPO."""
     linear = 28 * (2 * (3584 + 3584) + 2 * (3584 + 512) + 3 * (3584 + 18944))
     shape = models.Model(8_292_166_656, linear, 3584, 28, 152064, 18944)
-    sft_bytes = estimate.gpu_bytes("sft", shape, sft.Params().model_dump(), 1, True)
+    sft_bytes = estimate.gpu_bytes(shape, sft.SftParams(), 1, True)
     assert 18e9 < sft_bytes < 30e9
-    assert estimate.gpu_bytes("sft", shape, sft.Params().model_dump(), 2, True) > sft_bytes
-    assert estimate.gpu_bytes("sft", shape, sft.Params(tuner_type="full").model_dump(), 1, True) > 80e9
-    assert 18e9 < estimate.gpu_bytes("grpo", shape, grpo.Params().model_dump(), 1, True) < 32e9
+    assert estimate.gpu_bytes(shape, sft.SftParams(), 2, True) > sft_bytes
+    assert estimate.gpu_bytes(shape, sft.SftParams(tuner_type="full"), 1, True) > 80e9
+    assert 18e9 < estimate.gpu_bytes(shape, grpo.GrpoParams(), 1, True) < 32e9
 
 
 def test_the_list_of_arguments_is_ms_swifts() -> None:
-    assert swift.NAMES.read_text() == list_swift_arguments.installed()
+    assert extra_args.NAMES.read_text() == list_swift_arguments.installed()
 
 
 @pytest.mark.parametrize(
@@ -198,10 +198,9 @@ def test_a_wrong_extra_argument_is_found_in_the_recipe(tmp_path: Path) -> None:
 
 
 def test_right_extra_arguments_reach_ms_swift(tmp_path: Path) -> None:
-    settings = {**sft_params(extra_args={"weight_decay": 0.01}).model_dump(), **sft.Options(**OPTIONS).model_dump()}
-    words = swift.sft(
-        settings, swift.TrainingPaths(tmp_path, tmp_path / "rows.jsonl", tmp_path / "out"), swift.BatchPlan(2, 3, True)
-    )
+    paths = swift.TrainingPaths(tmp_path, tmp_path / "rows.jsonl", tmp_path / "out")
+    params, options = sft_params(extra_args={"weight_decay": 0.01}), sft.SftOptions(**OPTIONS)
+    words = swift.sft(params, options, paths, swift.BatchPlan(2, 3, True))
     given = dict(zip(words[::2], words[1::2], strict=True))
     assert given["--weight_decay"] == "0.01"
     assert (
@@ -210,7 +209,7 @@ def test_right_extra_arguments_reach_ms_swift(tmp_path: Path) -> None:
         given["--gradient_checkpointing"],
     ) == ("2", "3", "true")
     assert (given["--fp16"], given["--bf16"], given["--eval_strategy"]) == ("false", "false", "no")
-    unknown = {word.removeprefix("--") for word in words[::2]} - swift.known_arguments()["sft"]
+    unknown = {word.removeprefix("--") for word in words[::2]} - extra_args.known_arguments()["sft"]
     assert not unknown
 
 
@@ -218,8 +217,8 @@ def test_only_parameters_decide_about_images(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setenv("MAX_PIXELS", "784")
     monkeypatch.setenv("IMAGE_MAX_TOKEN_NUM", "4")
     monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
-    settings = {**sft.Params(max_pixels=401408).model_dump(), **sft.Options(device="cpu").model_dump()}
-    environ = environment.child(settings, tmp_path, None, tmp_path / "volume")
+    settings = environment.ChildSettings(tmp_path, "cpu", max_pixels=401408, volume=tmp_path / "volume")
+    environ = environment.child(settings)
     assert environ["MAX_PIXELS"] == "401408"
     assert "IMAGE_MAX_TOKEN_NUM" not in environ
     assert environ["https_proxy"] == "http://proxy.example:3128"
@@ -233,39 +232,40 @@ def test_processes_follow_the_steps_gpus(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    settings = {**sft.Params().model_dump(), **sft.Options().model_dump()}
-    assert environment.processes(settings) == 8
+    options, two = sft.SftOptions(), environment.ChildSettings(tmp_path, gpus=2)
+    assert environment.processes(options) == 8
     monkeypatch.setenv("VASEVQA_GPUS", "2")
-    assert environment.processes(settings) == 2
-    assert environment.processes({**settings, "nproc_per_node": 4}) == 4
-    assert environment.processes({**settings, "cuda_visible_devices": "5,6"}) == 2
-    assert environment.processes({**settings, "device": "cuda:3", "nproc_per_node": 1}) == 1
-    assert environment.child(settings, tmp_path, None, None, 2)["CUDA_VISIBLE_DEVICES"] == "0,1"
+    assert environment.processes(options) == 2
+    assert environment.processes(sft.SftOptions(nproc_per_node=4)) == 4
+    assert environment.processes(sft.SftOptions(cuda_visible_devices="5,6")) == 2
+    assert environment.processes(sft.SftOptions(device="cuda:3", nproc_per_node=1)) == 1
+    assert environment.child(two)["CUDA_VISIBLE_DEVICES"] == "0,1"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,4,7")
-    assert environment.child(settings, tmp_path, None, None, 2)["CUDA_VISIBLE_DEVICES"] == "3,4"
+    assert environment.child(two)["CUDA_VISIBLE_DEVICES"] == "3,4"
     monkeypatch.setenv("VASEVQA_GPUS", "16")
     with pytest.raises(DeviceError, match="asks for 16 GPUs and there are 8"):
-        environment.processes(settings)
+        environment.processes(options)
     with pytest.raises(DeviceError, match="nproc_per_node is 9"):
-        environment.processes({**settings, "nproc_per_node": 9})
+        environment.processes(sft.SftOptions(nproc_per_node=9))
 
 
 def test_the_system_prompt_is_the_files_text(tmp_path: Path) -> None:
     (tmp_path / "prompt.md").write_text("You know vases.\nAnswer shortly.\n")
-    settings = {**grpo_params().model_dump(), **grpo.Options().model_dump()}
     places = swift.TrainingPaths(tmp_path, tmp_path / "rows.jsonl", tmp_path / "out", system=tmp_path / "prompt.md")
-    words = swift.grpo(settings, places, swift.BatchPlan(8, 1, True))
+    words = swift.grpo(grpo_params(), grpo.GrpoOptions(), places, swift.BatchPlan(8, 1, True))
     assert words[words.index("--system") + 1] == "You know vases.\nAnswer shortly."
-    assert not {word.removeprefix("--") for word in words if word.startswith("--")} - swift.known_arguments()["rlhf"]
+    assert (
+        not {word.removeprefix("--") for word in words if word.startswith("--")} - extra_args.known_arguments()["rlhf"]
+    )
 
 
 def test_groups_and_weights_of_grpo_must_fit() -> None:
     with pytest.raises(ValueError, match="whole groups"):
-        grpo.Params(batch_size=3, gradient_accumulation_steps=1)
+        grpo.GrpoParams(batch_size=3, gradient_accumulation_steps=1)
     with pytest.raises(ValueError, match="one number for each"):
-        grpo.Params(reward_weights=[1.0])
+        grpo.GrpoParams(reward_weights=[1.0])
     with pytest.raises(ValueError, match="flash attention"):
-        sft.Params(packing=True)
+        sft.SftParams(packing=True)
 
 
 def test_which_checkpoint(tmp_path: Path) -> None:
@@ -275,8 +275,8 @@ def test_which_checkpoint(tmp_path: Path) -> None:
     progress = RecordingProgress()
     with pytest.raises(DataError, match="no complete safetensors file"):
         merge.run(
-            merge.Params(),
-            merge.Options(device="cpu"),
+            merge.MergeParams(),
+            merge.MergeOptions(device="cpu"),
             {"model": tmp_path, "adapters": tmp_path},
             FolderOutput(tmp_path / "o"),
             progress,

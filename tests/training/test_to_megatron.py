@@ -42,7 +42,11 @@ def half(tmp_path_factory: pytest.TempPathFactory, qwen: Path) -> Path:
 
 def run(output: Path, **inputs: Path) -> dict[str, Any]:
     to_megatron.run(
-        to_megatron.Params(), to_megatron.Options(device="cpu"), inputs, FolderOutput(output), RecordingProgress()
+        to_megatron.ConversionParams(),
+        to_megatron.ConversionOptions(device="cpu"),
+        inputs,
+        FolderOutput(output),
+        RecordingProgress(),
     )
     found: dict[str, Any] = json.loads((output / "conversion_report.json").read_text())
     return found

@@ -9,7 +9,6 @@ from vasevqa import files
 from vasevqa.spec import Params, Stage
 
 KEY_LENGTH = 32  # hexadecimal digits: 128 bits of the SHA-256
-
 _TRAINING = """
     tuner_type lora_rank lora_alpha lora_dropout target_modules freeze_vit freeze_aligner num_train_epochs max_steps
     batch_size gradient_accumulation_steps learning_rate warmup_ratio max_length max_pixels torch_dtype model_type

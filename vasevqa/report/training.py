@@ -33,7 +33,7 @@ class Curve:
     height: int = HEIGHT
 
 
-def curve(title: str, measured: list[tuple[int, float]]) -> Curve | None:
+def curve(title: str, measured: list[tuple[float, float]]) -> Curve | None:
     """A series as a polyline, thinned to what a screen can show; None for fewer than two points."""
     if len(measured) < 2:
         return None
@@ -45,7 +45,7 @@ def curve(title: str, measured: list[tuple[int, float]]) -> Curve | None:
     points = " ".join(
         f"{PADDING + (step - begin) * across:.1f},{HEIGHT - PADDING - (value - low) * up:.1f}" for step, value in shown
     )
-    return Curve(title, points, values[0], values[-1], low, high, end)
+    return Curve(title, points, values[0], values[-1], low, high, int(end))
 
 
 SERIES = (

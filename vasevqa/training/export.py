@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import math
 import os
 import shutil
@@ -14,12 +13,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from vasevqa import files, models
+from vasevqa import models
 from vasevqa.errors import ConfigError, DataError, DeviceError, GateError, GpuMemoryError
+from vasevqa.training.params import ConversionOptions, ConversionParams
 from vasevqa.training.swift import arguments as swift
 from vasevqa.training.swift import environment
+from vasevqa.training.swift.messages import ConversionTask, WorkerResult, result_of
 
 if TYPE_CHECKING:
     from vasevqa.spec import Output, Progress
@@ -28,6 +29,9 @@ CHILD = "vasevqa.training.swift.megatron_worker"
 REPORT = "conversion_report.json"
 WORK = ".converting"
 PACKAGES = ("transformer_engine", "megatron", "mcore_bridge")
+
+
+Figures = dict[str, float]  # what was measured, by name
 
 
 def check_machine() -> None:
@@ -48,8 +52,8 @@ def check_machine() -> None:
 
 
 def convert(
-    params: Mapping[str, Any],
-    options: Mapping[str, Any],
+    params: ConversionParams,
+    options: ConversionOptions,
     inputs: Mapping[str, Path],
     output: Output,
     progress: Progress,
@@ -60,7 +64,7 @@ def convert(
     """
     check_machine()
     began = time.monotonic()
-    model = models.local_model(inputs["model"], options["hub"])
+    model = models.local_model(inputs["model"], options.hub)
     models.check_model(model)
     back = "mcore" in inputs
     if back and not (inputs["mcore"] / "latest_checkpointed_iteration.txt").is_file():
@@ -72,7 +76,7 @@ def convert(
     work = output.root / WORK
     shutil.rmtree(work, ignore_errors=True)
     argv = swift.to_hf(model, inputs["mcore"], work) if back else swift.to_mcore(model, work)
-    figures: dict[str, Any] = _child(argv, options)
+    figures = _child(argv, options)
     if back:
         figures = _compared(work, model)
         verdict = _same_tensors(figures, model)
@@ -81,7 +85,7 @@ def convert(
     report = {
         **figures,
         "passed": verdict.passed,
-        "tolerance": params["tolerance"],
+        "tolerance": params.tolerance,
         "torch_dtype": "bfloat16",
         "direction": "to_hf" if back else "to_mcore",
     }
@@ -109,7 +113,7 @@ class _Verdict:
     complaint: str
 
 
-def _same_tensors(figures: dict[str, Any], model: Path) -> _Verdict:
+def _same_tensors(figures: Figures, model: Path) -> _Verdict:
     missing, reshaped = figures["tensors_missing"], figures["tensors_of_another_shape"]
     return _Verdict(
         not missing and not reshaped,
@@ -119,20 +123,20 @@ def _same_tensors(figures: dict[str, Any], model: Path) -> _Verdict:
     )
 
 
-def _same_answers(figures: dict[str, Any], params: Mapping[str, Any]) -> _Verdict:
+def _same_answers(figures: Figures, params: ConversionParams) -> _Verdict:
     mean = figures.get("mean_difference_of_answer", figures.get("mean_difference", math.nan))
     agreement, greatest = figures.get("agreement", math.nan), figures.get("max_difference", math.nan)
     return _Verdict(
         # Over a large vocabulary a mean hides a lot: first choices must agree as well. No comparison holds for NaN.
-        bool(mean <= params["tolerance"] and agreement >= params["agreement"]),
+        bool(mean <= params.tolerance and agreement >= params.agreement),
         f"logits differ by {mean:.2g} on average, by at most {greatest:.2g}",
         f"The converted model answers differently: its logits differ by {mean:.3g} on average (at most"
-        f" {params['tolerance']:g}) and {agreement:.1%} of first choices agree (at least {params['agreement']:.0%});"
+        f" {params.tolerance:g}) and {agreement:.1%} of first choices agree (at least {params.agreement:.0%});"
         f" don't use it, and report the versions in {REPORT}.",
     )
 
 
-def _compared(converted: Path, model: Path) -> dict[str, Any]:
+def _compared(converted: Path, model: Path) -> Figures:
     """The tensors of both folders, compared one at a time in bfloat16."""
     import torch
     from safetensors import safe_open
@@ -160,15 +164,14 @@ def _compared(converted: Path, model: Path) -> dict[str, Any]:
     return {**found, "max_weight_difference": greatest}
 
 
-def _child(argv: list[str], options: Mapping[str, Any]) -> dict[str, Any]:
+def _child(argv: list[str], options: ConversionOptions) -> Figures:
     from vasevqa.training.parity import picture
 
-    settings = {"max_pixels": 1003520, "hub": options["hub"], "device": options["device"], "cuda_visible_devices": None}
     with tempfile.TemporaryDirectory(prefix="vasevqa-") as folder:
         image, spec = Path(folder) / "vase.png", Path(folder) / "spec.json"
         picture().save(image)
-        files.write_json(spec, {"argv": argv, "image": str(image)})
-        environ = environment.child(settings, Path(folder), None, None)
+        ConversionTask(argv, str(image)).write(spec)
+        environ = environment.child(environment.ChildSettings(Path(folder), options.device, options.hub))
         # Megatron wants to be one of a group of processes.
         environ |= {
             "RANK": "0",
@@ -180,20 +183,17 @@ def _child(argv: list[str], options: Mapping[str, Any]) -> dict[str, Any]:
         ended = subprocess.run(
             [sys.executable, "-m", CHILD, str(spec)], env=environ, stdin=subprocess.DEVNULL, check=False
         )
-        told_file = spec.with_suffix(".result")
-        told: dict[str, Any] = {"exit_code": ended.returncode, "message": "it was killed", "figures": {}}
-        if told_file.is_file():
-            told |= json.loads(told_file.read_text(encoding="utf-8"))
-    if told["exit_code"] == ConfigError.exit_code:
-        raise ConfigError(told["message"])
-    if told["exit_code"] == GpuMemoryError.exit_code:
+        result = result_of(spec)
+        told = WorkerResult.read(result) if result.is_file() else WorkerResult(ended.returncode, "it was killed")
+    if told.exit_code == ConfigError.exit_code:
+        raise ConfigError(told.message)
+    if told.exit_code == GpuMemoryError.exit_code:
         raise GpuMemoryError(
-            f"The GPU's memory doesn't suffice to hold both forms of the model ({told['message']}); take a larger GPU."
+            f"The GPU's memory doesn't suffice to hold both forms of the model ({told.message}); take a larger GPU."
         )
-    if told["exit_code"]:
-        raise RuntimeError(f"ms-swift: {told['message']}")
-    measured: dict[str, Any] = told["figures"]
-    return measured
+    if told.exit_code:
+        raise RuntimeError(f"ms-swift: {told.message}")
+    return told.figures
 
 
 def _free_port() -> int:

@@ -7,17 +7,20 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vasevqa import models
 from vasevqa.errors import DataError, GateError
 from vasevqa.training import checkpoints
+from vasevqa.training.params import MergeOptions, MergeParams
 from vasevqa.training.swift import arguments as swift
 from vasevqa.training.swift import environment
 
 if TYPE_CHECKING:
     from vasevqa.spec import Output, Progress
+    from vasevqa.training.parity import Parity
 
 REPORT = "merge_report.json"
 WORK = ".merging"
@@ -34,8 +37,8 @@ TRAINING_FILES = {
 
 
 def merge(
-    params: Mapping[str, Any],
-    options: Mapping[str, Any],
+    params: MergeParams,
+    options: MergeOptions,
     inputs: Mapping[str, Path],
     output: Output,
     progress: Progress,
@@ -45,26 +48,31 @@ def merge(
     GateError over tolerance, with the figures kept in the partial output.
     """
     began = time.monotonic()
-    chosen = checkpoints.choose(inputs["adapters"], params["checkpoint"])
+    chosen = checkpoints.choose(inputs["adapters"], params.checkpoint)
     if not (chosen / checkpoints.ADAPTER).is_file():
         _pass_through(chosen, output, progress)
         return
     models.safetensors_header(chosen / checkpoints.ADAPTER)
-    base = models.local_model(inputs["model"], options["hub"])
+    base = models.local_model(inputs["model"], options.hub)
     models.check_model(base)
-    dtype = _dtype(base) if params["torch_dtype"] == "auto" else params["torch_dtype"]
+    dtype = _dtype(base) if params.torch_dtype == "auto" else params.torch_dtype
     progress.start(f"merging {chosen.name}", None, "tensors")
     merged = output.root / WORK
     shutil.rmtree(merged, ignore_errors=True)
     export(base, chosen, merged, dtype)
     progress.start("comparing", 2, "models")
-    figures = {
+    parity = _compare(base, chosen, merged, dtype, options, progress)
+    complaint = _complaint(parity, dtype, params)
+    exact = dtype == "float32"
+    report = {
         "checkpoint": chosen.name,
         "torch_dtype": dtype,
         "adapter_norm": checkpoints.adapter_norm(chosen),
-        **_compare(base, chosen, merged, dtype, options, progress),
+        **asdict(parity),
+        "passed": not complaint,
+        "tolerance": params.tolerance if exact else None,
+        "least_agreement": None if exact else params.agreement,
     }
-    report, complaint = _verdict(figures, params)
     output.write_json(REPORT, report)
     if complaint:
         shutil.rmtree(merged, ignore_errors=True)
@@ -80,35 +88,31 @@ def merge(
     merged.rmdir()
     progress.speed({"merge and compare": time.monotonic() - began}, 1, "models")
     progress.summary(
-        f"merged {chosen.name}: {figures['agreement']:.1%} of first choices agree, logits differ by at most"
-        f" {figures['max_difference']:.2g}",
+        f"merged {chosen.name}: {parity.agreement:.1%} of first choices agree, logits differ by at most"
+        f" {parity.max_difference:.2g}",
         **report,
     )
 
 
-def _verdict(figures: dict[str, Any], params: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """The report, and what is wrong with the merged model: empty if nothing is.
+def _complaint(parity: Parity, dtype: str, params: MergeParams) -> str:
+    """What is wrong with the merged model; empty if nothing is.
 
     In float32 the logits must be equal within the tolerance; in other types rounding differs, and first choices count.
     """
-    if figures["torch_dtype"] == "float32":
-        passed = figures["max_difference"] <= params["tolerance"]
-        limits = {"tolerance": params["tolerance"], "least_agreement": None}
-        measured = f"logits differ by {figures['max_difference']:.2g} (at most {params['tolerance']:g})"
+    if dtype == "float32":
+        passed = parity.max_difference <= params.tolerance
+        measured = f"logits differ by {parity.max_difference:.2g} (at most {params.tolerance:g})"
     else:
-        passed = figures["agreement"] >= params["agreement"]
-        limits = {"tolerance": None, "least_agreement": params["agreement"]}
-        measured = f"{figures['agreement']:.1%} agree (at least {params['agreement']:.0%})"
-    return {**figures, "passed": passed, **limits}, "" if passed else measured
+        passed = parity.agreement >= params.agreement
+        measured = f"{parity.agreement:.1%} agree (at least {params.agreement:.0%})"
+    return "" if passed else measured
 
 
-def _compare(
-    base: Path, adapter: Path, merged: Path, dtype: str, options: Mapping[str, Any], progress: Progress
-) -> dict[str, Any]:
+def _compare(base: Path, adapter: Path, merged: Path, dtype: str, options: MergeOptions, progress: Progress) -> Parity:
     from vasevqa.curation.devices import resolve_device
     from vasevqa.training import parity
 
-    device = resolve_device(options["device"])
+    device = resolve_device(options.device)
     before = parity.logits(base, base, adapter, dtype, device)
     progress.advance()
     after = parity.logits(merged, base, None, dtype, device)

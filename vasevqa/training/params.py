@@ -1,17 +1,19 @@
-"""What sft and grpo have in common: parameters that decide the weights, options that decide how the training runs."""
+"""Parameters and options of the stages that train, merge and convert."""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from vasevqa import spec
+from vasevqa.training.extra_args import check_extra
 
 # Whose code decides the weights, beside the stage's own module.
 SOURCES = (
     "vasevqa.training.params",
+    "vasevqa.training.extra_args",
     "vasevqa.training.swift.arguments",
     "vasevqa.training.trainer",
     "vasevqa.training.swift.worker",
@@ -80,10 +82,8 @@ class TrainingParams(spec.Params):
     @field_validator("extra_args", mode="before")
     @classmethod
     def _known_to_swift(cls, value: Any) -> dict[str, Any]:
-        from vasevqa.training.swift import arguments as swift
-
         try:
-            return swift.check_extra(cls.command, value, cls.model_fields)
+            return check_extra(cls.command, value, cls.model_fields)
         except ValueError as error:
             raise refused(str(error)) from None
 
@@ -119,6 +119,143 @@ class TrainingOptions(spec.Options):
         25.0,
         gt=0,
         description="after SIGTERM, seconds for finishing the step and saving it before the training is killed",
+    )
+
+
+class SftParams(TrainingParams):
+    """What decides the fine-tuned weights."""
+
+    packing: bool = Field(False, description="several rows in one sequence of max_length (needs flash attention)")
+    eval_steps: int = Field(100, ge=1, description="steps between looks at the validation rows")
+
+    @field_validator("packing")
+    @classmethod
+    def _packing_needs_flash_attention(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and not str(info.data.get("attn_impl")).startswith("flash_attention"):
+            raise refused("packing needs flash attention; set attn_impl to flash_attention_2 as well")
+        return value
+
+
+class SftOptions(TrainingOptions):
+    """How the fine-tuning runs."""
+
+
+class GrpoParams(TrainingParams):
+    """What decides the weights after reinforcement."""
+
+    command: ClassVar[str] = "rlhf"
+
+    num_train_epochs: float = Field(1.0, gt=0, description="passes over the rows")
+    learning_rate: float | None = Field(1e-6, gt=0, description="peak learning rate")
+    save_steps: int = Field(300, ge=1, description="steps between checkpoints")
+    save_total_limit: int = Field(10, ge=1, description="checkpoints kept")
+    logging_steps: int = Field(1, ge=1, description="steps between lines of the reward curve")
+    batch_size: int = Field(
+        1,
+        ge=1,
+        description=(
+            "answers a forward pass; times gradient_accumulation_steps it is the global batch, whatever the number of"
+            " GPUs"
+        ),
+    )
+    num_generations: int = Field(4, ge=2, description="answers to each question, which are compared with one another")
+    temperature: float = Field(1.0, gt=0, description="how freely answers are sampled")
+    beta: float = Field(0.001, ge=0, description="weight of the distance (KL) from the model before")
+    max_completion_length: int = Field(256, ge=1, description="tokens of an answer, at most")
+    reward_funcs: list[str] = Field(
+        ["external_vase_acc", "external_vase_format"],
+        min_length=1,
+        description="rewards by name: ours, ms-swift's, or those of --external-plugins",
+    )
+    reward_weights: list[float] | None = Field(None, description="a weight for each of reward_funcs; unset: 1 each")
+    use_vllm: bool = Field(
+        False, description="generate answers with vLLM on the same GPUs (colocate; needs the package vllm)"
+    )
+
+    @field_validator("num_generations")
+    @classmethod
+    def _whole_groups(cls, value: int, info: ValidationInfo) -> int:
+        batch = int(info.data.get("batch_size") or 1) * int(info.data.get("gradient_accumulation_steps") or 1)
+        if batch % value:
+            raise refused(
+                f"the global batch of {batch} answers (batch_size x gradient_accumulation_steps) must hold whole groups"
+                " of num_generations"
+            )
+        return value
+
+    @field_validator("reward_weights")
+    @classmethod
+    def _one_weight_each(cls, value: list[float] | None, info: ValidationInfo) -> list[float] | None:
+        names = info.data.get("reward_funcs") or []
+        if value is not None and len(value) != len(names):
+            raise refused(f"reward_weights needs one number for each of the {len(names)} reward_funcs")
+        return value
+
+
+class GrpoOptions(TrainingOptions):
+    """How the reinforcement runs."""
+
+    vllm_gpu_memory_utilization: float = Field(0.4, gt=0, le=1, description="part of the GPU's memory for vLLM")
+    sleep_level: int = Field(
+        1, ge=0, le=2, description="what vLLM gives back between generations: 0 nothing, 1 its cache and weights, 2 all"
+    )
+    offload_model: bool = Field(False, description="move the trained model to host memory while vLLM generates")
+    offload_optimizer: bool = Field(False, description="move the optimizer to host memory while vLLM generates")
+    move_model_batches: int | None = Field(None, ge=1, description="copy weights to vLLM in so many parts")
+
+
+class MergeParams(spec.Params):
+    """What decides the merged model."""
+
+    checkpoint: str = Field(
+        "last",
+        pattern=r"^(last|best|[0-9]+)$",
+        description="which checkpoint: last, best (by validation loss or reward), or its step",
+    )
+    torch_dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        "auto", description="precision of the merged weights; auto: the base model's own"
+    )
+    tolerance: float = Field(
+        1e-3, ge=0, description="float32: greatest difference of a logit between base with adapter and merged model"
+    )
+    agreement: float = Field(
+        0.99,
+        ge=0,
+        le=1,
+        description="bfloat16 and float16: least part of the tokens on which both have the same first choice",
+    )
+
+
+class MergeOptions(spec.Options):
+    """How the merge runs."""
+
+    device: str = Field(
+        "auto", description="where the two are compared: auto, cpu, cuda or cuda:N; merging itself is done on the CPU"
+    )
+    hub: Literal["huggingface", "modelscope"] = Field(
+        "huggingface", description="where a model given by its hub id comes from"
+    )
+
+
+class ConversionParams(spec.Params):
+    """What decides whether the conversion counts."""
+
+    tolerance: float = Field(
+        0.1,
+        ge=0,
+        description="greatest mean difference of the logits of an answer between the two forms (ms-swift's own advice)",
+    )
+    agreement: float = Field(
+        0.99, ge=0, le=1, description="least part of the tokens on which both forms have the same first choice"
+    )
+
+
+class ConversionOptions(spec.Options):
+    """How the conversion runs."""
+
+    device: str = Field("auto", description="auto or cuda:N")
+    hub: Literal["huggingface", "modelscope"] = Field(
+        "huggingface", description="where a model given by its hub id comes from"
     )
 
 

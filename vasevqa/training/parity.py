@@ -5,6 +5,7 @@ time.
 from __future__ import annotations
 
 import gc
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -84,14 +85,24 @@ def logits(
     return found
 
 
-def compare(before: list[Tensor], after: list[Tensor]) -> dict[str, float | int]:
-    """Greatest and mean absolute difference of the logits, and the part of tokens whose first choice is the same."""
+@dataclass(frozen=True)
+class Parity:
+    """How far the logits of two models are apart, over all tokens of PROMPTS."""
+
+    max_difference: float
+    mean_difference: float
+    agreement: float  # part of the tokens whose first choice is the same
+    tokens: int
+    prompts: int = len(PROMPTS)
+
+
+def compare(before: list[Tensor], after: list[Tensor]) -> Parity:
+    """The distance of two results of `logits`."""
     differences = [(one - other).abs() for one, other in zip(before, after, strict=True)]
     same = [(one.argmax(-1) == other.argmax(-1)) for one, other in zip(before, after, strict=True)]
-    return {
-        "max_difference": max(float(difference.max()) for difference in differences),
-        "mean_difference": float(torch.cat([difference.flatten() for difference in differences]).mean()),
-        "agreement": float(torch.cat(same).float().mean()),
-        "tokens": sum(len(one) for one in same),
-        "prompts": len(PROMPTS),
-    }
+    return Parity(
+        max_difference=max(float(difference.max()) for difference in differences),
+        mean_difference=float(torch.cat([difference.flatten() for difference in differences]).mean()),
+        agreement=float(torch.cat(same).float().mean()),
+        tokens=sum(len(one) for one in same),
+    )

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from vasevqa import files
 from vasevqa.errors import StorageError
 from vasevqa.models import Model
 from vasevqa.training.estimate import GB, checkpoint_bytes
+from vasevqa.training.params import TrainingParams
 
 
-def check_disk(folder: Path, model: Model, settings: Mapping[str, Any]) -> None:
+def check_disk(folder: Path, model: Model, params: TrainingParams) -> None:
     """StorageError if the checkpoints that are kept (and the one being written) don't fit."""
-    need, free = checkpoint_bytes(model, settings) * (settings["save_total_limit"] + 1), files.free_bytes(folder)
+    need, free = checkpoint_bytes(model, params) * (params.save_total_limit + 1), files.free_bytes(folder)
     if free < need:
         raise StorageError(
-            f"The disk of {folder} has {free / GB:.1f} GB free and {settings['save_total_limit']} checkpoints need"
+            f"The disk of {folder} has {free / GB:.1f} GB free and {params.save_total_limit} checkpoints need"
             f" {need / GB:.1f} GB; free some space or lower save_total_limit."
         )

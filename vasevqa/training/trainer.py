@@ -30,10 +30,12 @@ from vasevqa.errors import (
     VaseError,
 )
 from vasevqa.training import checkpoints, estimate, preflight
+from vasevqa.training.params import GrpoOptions, GrpoParams, SftOptions, SftParams, TrainingOptions, TrainingParams
 from vasevqa.training.swift import arguments as swift
 from vasevqa.training.swift import environment
 from vasevqa.training.swift.arguments import BatchPlan, TrainingPaths
-from vasevqa.training.swift.log import log_row, read_log
+from vasevqa.training.swift.log import LogRow, log_row, read_log
+from vasevqa.training.swift.messages import TrainingTask, WorkerResult, result_of
 
 if TYPE_CHECKING:
     from vasevqa.spec import Output, Progress
@@ -77,24 +79,24 @@ class Training:
 
     def __init__(
         self,
-        kind: str,
-        given: tuple[Mapping[str, Any], Mapping[str, Any]],
+        params: TrainingParams,
+        options: TrainingOptions,
         inputs: Mapping[str, Path],
         output: Output,
         progress: Progress,
     ) -> None:
-        settings = {**given[0], **given[1]}
-        self.kind, self.params, self.settings, self.output, self.progress = kind, given[0], settings, output, progress
+        self.kind = "grpo" if isinstance(params, GrpoParams) else "sft"
+        self.params, self.options, self.output, self.progress = params, options, output, progress
         self.folder = output.root / FOLDER
-        self.model = models.local_model(inputs["model"], settings["hub"])
+        self.model = models.local_model(inputs["model"], options.hub)
         self.inputs = inputs
-        self.root = rows.image_root(inputs["dataset"], settings["image_root"])
-        self.processes = environment.processes(settings)
+        self.root = rows.image_root(inputs["dataset"], options.image_root)
+        self.processes = environment.processes(options)
         self.ladder = rungs(
-            settings["batch_size"],
-            settings["gradient_accumulation_steps"],
+            params.batch_size,
+            params.gradient_accumulation_steps,
             self.processes,
-            settings["gradient_checkpointing"],
+            options.gradient_checkpointing,
         )
         self.walked: list[dict[str, Any]] = []
         self.seen = 0
@@ -103,7 +105,7 @@ class Training:
         """Everything that can be known before loading."""
         from vasevqa.curation.devices import resolve_device
 
-        if self.settings["torch_dtype"] != "float32" and resolve_device(self.settings["device"]).type == "cpu":
+        if self.params.torch_dtype != "float32" and resolve_device(self.options.device).type == "cpu":
             raise ConfigError(
                 "Without a GPU ms-swift trains in float32 only; set torch_dtype to float32, or run where CUDA finds a"
                 " GPU."
@@ -120,9 +122,9 @@ class Training:
             counts["validation"] = rows.check_rows(validation, self.root)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._same_training()
-        preflight.check_disk(self.folder, shape, self.settings)
+        preflight.check_disk(self.folder, shape, self.params)
         last = self.ladder[-1]
-        self.needed = estimate.gpu_bytes(self.kind, shape, self.settings, last.batch_size, last.gradient_checkpointing)
+        self.needed = estimate.gpu_bytes(shape, self.params, last.batch_size, last.gradient_checkpointing)
         self.validation = validation if "validation" in counts else None
         return counts
 
@@ -131,7 +133,7 @@ class Training:
         neither.
         """
         dataset = self.inputs["dataset"] / f"{self.kind}.jsonl"
-        now = {**self.params, "model": str(self.model), "rows": files.digest_file(dataset)[:16]}
+        now = {**self.params.model_dump(), "model": str(self.model), "rows": files.digest_file(dataset)[:16]}
         now = json.loads(json.dumps(now))
         noted = self.output.root / SETTINGS
         before = json.loads(noted.read_text(encoding="utf-8")) if noted.is_file() else now
@@ -184,7 +186,7 @@ class Training:
                 )
         raise GpuMemoryError(
             f"The GPU's memory doesn't suffice for {self.kind} even with one row at once; take a larger GPU, or change"
-            f" the result: lower max_pixels ({self.settings['max_pixels']}), max_length ({self.settings['max_length']})"
+            f" the result: lower max_pixels ({self.params.max_pixels}), max_length ({self.params.max_length})"
             " or lora_rank."
         )
 
@@ -205,18 +207,12 @@ class Training:
         raise RuntimeError(f"ms-swift: {message}")
 
     def _attempt(self, rung: BatchPlan, resume: Path | None) -> tuple[int, str]:
-        argv = getattr(swift, self.kind)(self.settings, self.places(resume), rung)
-        needed = self.needed if self.settings["memory_check"] and not self.settings["deepspeed"] else None
+        argv = self._arguments(self.places(resume), rung)
+        needed = self.needed if self.options.memory_check and not self.options.deepspeed else None
         with tempfile.TemporaryDirectory(prefix="vasevqa-") as folder:
             spec = Path(folder) / "spec.json"
-            files.write_json(spec, {"kind": self.kind, "argv": argv, "gpu_bytes": needed})
-            environ = environment.child(
-                self.settings,
-                self.root,
-                self.inputs.get("plugin"),
-                self.output.volume,
-                0 if self.settings["device"] == "cpu" else self.processes,
-            )
+            TrainingTask(self.kind, argv, needed).write(spec)
+            environ = environment.child(self._child_settings())
             words = [
                 sys.executable,
                 "-m",
@@ -231,11 +227,28 @@ class Training:
             except BaseException:
                 self._stop(child)
                 raise
-            result = spec.with_suffix(".result")
-            told = json.loads(result.read_text(encoding="utf-8")) if result.is_file() else {}
-        return (
-            int(told.get("exit_code", code)),
-            str(told.get("message", "")) or f"the training process ended with {code}",
+            result = result_of(spec)
+            ended = WorkerResult.read(result) if result.is_file() else WorkerResult(code)
+        return ended.exit_code, ended.message or f"the training process ended with {code}"
+
+    def _arguments(self, paths: TrainingPaths, plan: BatchPlan) -> list[str]:
+        if isinstance(self.params, GrpoParams) and isinstance(self.options, GrpoOptions):
+            return swift.grpo(self.params, self.options, paths, plan)
+        assert isinstance(self.params, SftParams)
+        assert isinstance(self.options, SftOptions)
+        return swift.sft(self.params, self.options, paths, plan)
+
+    def _child_settings(self) -> environment.ChildSettings:
+        return environment.ChildSettings(
+            image_root=self.root,
+            device=self.options.device,
+            hub=self.options.hub,
+            max_pixels=self.params.max_pixels,
+            cuda_visible_devices=self.options.cuda_visible_devices,
+            gpus=0 if self.options.device == "cpu" else self.processes,
+            volume=self.output.volume,
+            reward_plugin=self.inputs.get("plugin"),
+            reward_funcs=tuple(self.params.reward_funcs) if isinstance(self.params, GrpoParams) else (),
         )
 
     def _follow(self, child: subprocess.Popen[bytes]) -> int:
@@ -262,10 +275,11 @@ class Training:
             if row is None:
                 continue
             if not self.seen:
-                self.progress.start("training", row["max_steps"], "steps")
-            self.progress.advance(max(0, row["step"] - self.seen))
-            self.seen = max(self.seen, row["step"])
-            self.progress.event("metrics", **metrics(row, self.settings))
+                self.progress.start("training", int(row["max_steps"]), "steps")
+            step = int(row["step"])
+            self.progress.advance(max(0, step - self.seen))
+            self.seen = max(self.seen, step)
+            self.progress.event("metrics", **metrics(row, self.params))
         return at + len(whole)
 
     def _stop(self, child: subprocess.Popen[bytes]) -> None:
@@ -273,51 +287,42 @@ class Training:
         child.send_signal(signal.SIGTERM)
         try:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(self.settings["stop_seconds"])
+                child.wait(self.options.stop_seconds)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
             child.wait()
 
 
-def metrics(row: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+def metrics(row: LogRow, params: TrainingParams) -> dict[str, float]:
     """A row of the log in our words: step, loss, reward, learning_rate, tokens_per_second, seconds_left."""
-    names = {
-        "loss": "loss",
-        "eval_loss": "eval_loss",
-        "reward": "reward",
-        "reward_std": "reward_std",
-        "kl": "kl",
-        "learning_rate": "learning_rate",
-    }
-    found = {name: row[key] for key, name in names.items() if key in row}
+    names = ("loss", "eval_loss", "reward", "reward_std", "kl", "learning_rate")
+    found = {name: row[name] for name in names if name in row}
     speed = row.get("train_speed(s/it)")
     if speed:
         found["seconds_left"] = round((row["max_steps"] - row["step"]) * speed)
         if "num_input_tokens_seen" in row and row["step"]:
             found["tokens_per_second"] = round(row["num_input_tokens_seen"] / row["step"] / speed, 1)
         elif "completions/mean_length" in row:
-            answers = settings["batch_size"] * settings["gradient_accumulation_steps"]
+            answers = params.batch_size * params.gradient_accumulation_steps
             found["tokens_per_second"] = round(row["completions/mean_length"] * answers / speed, 1)
     return {"step": row["step"], "max_steps": row["max_steps"], **found}
 
 
 def train(
-    kind: str,
-    params: Mapping[str, Any],
-    options: Mapping[str, Any],
+    params: TrainingParams,
+    options: TrainingOptions,
     inputs: Mapping[str, Path],
     output: Output,
     progress: Progress,
 ) -> None:
-    """Train (kind 'sft' or 'grpo') and leave training/ with its checkpoints and logs, and training_summary.json, in
-    `output`.
+    """Train by SFT or GRPO, as `params` say; leaves training/ (checkpoints, logs) and training_summary.json.
 
     Raises ConfigError, DataError, DeviceError or StorageError for what can be known before, GpuMemoryError when the
     ladder has ended, Interrupted when the child was killed.
     """
     began = time.monotonic()
-    training = Training(kind, (params, options), inputs, output, progress)
+    training = Training(params, options, inputs, output, progress)
     rows = training.check()
     training.run()
     last = checkpoints.choose(training.folder, "last")

@@ -16,7 +16,6 @@ from vasevqa.errors import ClusterError, ClusterUnreachable
 from vasevqa.text import first_line
 
 AWAY = (DockerException, requests.exceptions.RequestException, OSError)
-
 TIMEOUT = 60.0
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vasevqa.errors import ConfigError, DeviceError
-from vasevqa.training.swift.arguments import max_pixels
+from vasevqa.training.params import TrainingOptions
 
 # They would change what ms-swift's templates make of an image: parameters decide that, never a stray variable.
 STRAY = {
@@ -43,18 +43,28 @@ STRAY = {
 }
 
 
-def child(
-    settings: Mapping[str, Any], root: Path, plugin: Path | None, volume: Path | None, gpus: int = 0
-) -> dict[str, str]:
-    """The training process's environment.
+@dataclass(frozen=True)
+class ChildSettings:
+    """What decides the environment of a process that runs ms-swift."""
 
-    It sees `gpus` GPUs (0: as many as there are): with more, ms-swift would spread one model over all.
-    """
+    image_root: Path  # the rows' image paths are relative to it
+    device: str = "auto"
+    hub: str = "huggingface"
+    max_pixels: int = 1003520
+    cuda_visible_devices: str | None = None
+    gpus: int = 0  # how many it sees; 0: as many as there are
+    volume: Path | None = None
+    reward_plugin: Path | None = None
+    reward_funcs: tuple[str, ...] = ()
+
+
+def child(settings: ChildSettings) -> dict[str, str]:
+    """The environment of the process: with more GPUs than it is to use, ms-swift would spread one model over all."""
     environ = {name: value for name, value in os.environ.items() if name not in STRAY}
     environ |= {
-        **max_pixels(settings),
-        "ROOT_IMAGE_DIR": str(root),
-        "USE_HF": "1" if settings["hub"] == "huggingface" else "0",
+        "MAX_PIXELS": str(settings.max_pixels),  # by which ms-swift's Qwen templates limit an image's size
+        "ROOT_IMAGE_DIR": str(settings.image_root),
+        "USE_HF": "1" if settings.hub == "huggingface" else "0",
         "HF_HUB_OFFLINE": "1",  # the model is on disk by now
         "TRANSFORMERS_OFFLINE": "1",
         "HF_DATASETS_OFFLINE": "1",
@@ -63,20 +73,25 @@ def child(
         "PYTHONUNBUFFERED": "1",
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
     }
-    if volume is not None:
-        environ.setdefault("HF_HOME", str(volume / ".cache/huggingface"))
-        environ.setdefault("MODELSCOPE_CACHE", str(volume / ".cache/modelscope"))
-    if settings["device"] == "cpu":
+    if settings.volume is not None:
+        environ.setdefault("HF_HOME", str(settings.volume / ".cache/huggingface"))
+        environ.setdefault("MODELSCOPE_CACHE", str(settings.volume / ".cache/modelscope"))
+    if settings.device == "cpu":
         environ["CUDA_VISIBLE_DEVICES"] = ""
-    elif settings["device"].startswith("cuda:"):
-        environ["CUDA_VISIBLE_DEVICES"] = settings["device"].removeprefix("cuda:")
-    elif settings["cuda_visible_devices"] is not None:
-        environ["CUDA_VISIBLE_DEVICES"] = settings["cuda_visible_devices"]
-    elif gpus:
+    elif settings.device.startswith("cuda:"):
+        environ["CUDA_VISIBLE_DEVICES"] = settings.device.removeprefix("cuda:")
+    elif settings.cuda_visible_devices is not None:
+        environ["CUDA_VISIBLE_DEVICES"] = settings.cuda_visible_devices
+    elif settings.gpus:
         named = environ.get("CUDA_VISIBLE_DEVICES")
-        environ["CUDA_VISIBLE_DEVICES"] = ",".join(named.split(",")[:gpus] if named else map(str, range(gpus)))
-    if plugin is not None:
-        environ |= {"VASEVQA_REWARD_PLUGIN": str(plugin), "VASEVQA_REWARD_FUNCS": json.dumps(settings["reward_funcs"])}
+        environ["CUDA_VISIBLE_DEVICES"] = ",".join(
+            named.split(",")[: settings.gpus] if named else map(str, range(settings.gpus))
+        )
+    if settings.reward_plugin is not None:
+        environ |= {
+            "VASEVQA_REWARD_PLUGIN": str(settings.reward_plugin),
+            "VASEVQA_REWARD_FUNCS": json.dumps(settings.reward_funcs),
+        }
     return environ
 
 
@@ -97,19 +112,19 @@ def refuse_model_code() -> None:
     dynamic_module_utils.get_class_in_module = refuse
 
 
-def processes(settings: Mapping[str, Any]) -> int:
+def processes(options: TrainingOptions) -> int:
     """How many processes train, one a GPU; DeviceError if there are fewer GPUs."""
     from vasevqa.curation.devices import resolve_device
 
-    device = resolve_device(settings["device"])
-    wanted: int | None = settings["nproc_per_node"]
+    device = resolve_device(options.device)
+    wanted: int | None = options.nproc_per_node
     if device.type == "cpu":
         return wanted or 1
     import torch
 
-    named = settings["cuda_visible_devices"]
+    named = options.cuda_visible_devices
     there = len(named.split(",")) if named else torch.cuda.device_count()
-    if settings["device"].startswith("cuda:"):
+    if options.device.startswith("cuda:"):
         there = 1
     if named and torch.cuda.device_count() < there:
         raise DeviceError(

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+
+LogRow = dict[str, float]  # `step` and `max_steps` (whole numbers), and whatever ms-swift measured
 
 
-def read_log(path: Path) -> list[dict[str, Any]]:
+def read_log(path: Path) -> list[LogRow]:
     """The lines of logging.jsonl as rows with `step` and `max_steps`; a step that was repeated after a resume counts
     once, as it went last.
     """
-    rows: dict[tuple[int, bool], dict[str, Any]] = {}
+    rows: dict[tuple[int, bool], LogRow] = {}
     if not path.is_file():
         return []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         row = log_row(line)
         if row is not None:
-            rows[row["step"], "eval_loss" in row] = row
+            rows[int(row["step"]), "eval_loss" in row] = row
     return [rows[key] for key in sorted(rows)]
 
 
-def log_row(line: str) -> dict[str, Any] | None:
+def log_row(line: str) -> LogRow | None:
     """One line of logging.jsonl as a row; None for its last line, a summary, and for one that is half written."""
     try:
         row = json.loads(line)

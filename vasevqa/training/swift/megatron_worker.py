@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import re
 import sys
 import traceback
 from pathlib import Path
 from typing import Any
 
-from vasevqa import files
 from vasevqa.errors import GpuMemoryError, VaseError, out_of_gpu_memory
 from vasevqa.training.swift.environment import refuse_model_code
-from vasevqa.training.swift.worker import _first_line, die_with_parent
+from vasevqa.training.swift.messages import ConversionTask, WorkerResult, result_of
+from vasevqa.training.swift.worker import die_with_parent, failure_of
 
 _FIGURES = re.compile(r"mean_diff: ([0-9.eE+-]+|nan|inf), max_diff: ([0-9.eE+-]+|nan|inf)")
 _WITH_LOSS = re.compile(
@@ -56,22 +55,23 @@ def _local_image(image: str) -> None:
     convert_utils.get_examples = examples
 
 
-def work(spec: dict[str, Any]) -> dict[str, Any]:
-    """Convert as `spec` says; returns the exit code, a sentence, and the figures of the precision check."""
+def work(task: ConversionTask) -> WorkerResult:
+    """Convert as `task` says, and read the figures of the precision check from what ms-swift prints."""
     die_with_parent()
     tee = _Tee(sys.stdout)
     try:
         refuse_model_code()
         from swift import export_main
 
-        _local_image(spec["image"])
+        _local_image(task.image)
         with contextlib.redirect_stdout(tee):
-            export_main(spec["argv"])
+            export_main(task.argv)
     except VaseError as error:
-        return {"exit_code": error.exit_code, "message": str(error)}
+        return WorkerResult(error.exit_code, str(error))
     except Exception as error:
         traceback.print_exc()
-        return {"exit_code": GpuMemoryError.exit_code if out_of_gpu_memory(error) else 1, "message": _first_line(error)}
+        code = GpuMemoryError.exit_code if out_of_gpu_memory(error) else 1
+        return WorkerResult(code, failure_of(error))
     said = tee.text.getvalue()
     figures: dict[str, float] = {}
     if (found := _FIGURES.search(said)) is not None:
@@ -82,15 +82,15 @@ def work(spec: dict[str, Any]) -> dict[str, Any]:
         figures["tokens_that_differ"] = int(found[1])
         if (listed := _ANSWERED.search(said)) is not None:
             figures["agreement"] = 1 - int(found[1]) / max(1, len(listed[1].split(",")))
-    return {"exit_code": 0, "message": "", "figures": figures}
+    return WorkerResult(0, figures=figures)
 
 
 def main() -> None:
     """Read the spec, convert, and write the result beside it."""
     spec_file = Path(sys.argv[1])
-    result = work(json.loads(spec_file.read_text(encoding="utf-8")))
-    files.write_json(spec_file.with_suffix(".result"), result)
-    sys.exit(result["exit_code"])
+    result = work(ConversionTask.read(spec_file))
+    result.write(result_of(spec_file))
+    sys.exit(result.exit_code)
 
 
 if __name__ == "__main__":

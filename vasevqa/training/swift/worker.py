@@ -8,7 +8,6 @@ A training that is killed must take nothing with it but itself, so it is never t
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import signal
 import sys
@@ -16,9 +15,10 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from vasevqa import files
 from vasevqa.errors import ConfigError, GpuMemoryError, Interrupted, VaseError, out_of_gpu_memory
+from vasevqa.text import first_line
 from vasevqa.training.swift.environment import refuse_model_code
+from vasevqa.training.swift.messages import TrainingTask, WorkerResult, result_of
 
 PR_SET_PDEATHSIG = 1
 
@@ -90,17 +90,16 @@ def _pipeline(kind: str, argv: list[str]) -> Any:
     except (ValueError, TypeError, AssertionError, ImportError, ModuleNotFoundError) as error:
         traceback.print_exc()
         raise ConfigError(
-            f"ms-swift refuses its arguments ({_first_line(error)}); correct the parameter or extra_args."
+            f"ms-swift refuses its arguments ({failure_of(error)}); correct the parameter or extra_args."
         ) from None
     if left:
         raise ConfigError(f"ms-swift has no argument {left[0]}; correct extra_args.")
     return Pipeline(arguments)
 
 
-def _check_memory(spec: dict[str, Any]) -> None:
+def _check_memory(need: int | None) -> None:
     import torch
 
-    need = spec.get("gpu_bytes")
     if not need or not torch.cuda.is_available():
         return
     free, total = torch.cuda.mem_get_info(int(os.environ.get("LOCAL_RANK", "0")))
@@ -132,33 +131,34 @@ def _save_after_oom() -> None:
         traceback.print_exc()  # the checkpoint before that one will do
 
 
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__
+def failure_of(error: BaseException) -> str:
+    """An error that isn't ours as a sentence's part: its kind and its first line."""
+    kind, said = type(error).__name__, first_line(error)
+    return kind if said == kind else f"{kind}: {said}"
 
 
-def work(spec: dict[str, Any]) -> tuple[int, str]:
-    """Train as `spec` says. Returns an exit code (errors.py) and a sentence."""
+def work(task: TrainingTask) -> WorkerResult:
+    """Train as `task` says."""
     die_with_parent()
     signal.signal(signal.SIGTERM, _on_sigterm)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the stage decides
     try:
-        _check_memory(spec)
+        _check_memory(task.gpu_bytes)
         refuse_model_code()
         _register_callback()
-        _pipeline(spec["kind"], spec["argv"]).main()
+        _pipeline(task.kind, task.argv).main()
     except VaseError as error:
-        return error.exit_code, str(error)
+        return WorkerResult(error.exit_code, str(error))
     except Exception as error:
         traceback.print_exc()
         if out_of_gpu_memory(error):
             error.__traceback__ = None  # its frames hold the activations
             _save_after_oom()
-            return GpuMemoryError.exit_code, _first_line(error)
-        return 1, _first_line(error)
+            return WorkerResult(GpuMemoryError.exit_code, failure_of(error))
+        return WorkerResult(1, failure_of(error))
     if STATE.stop and STATE.trainer.state.global_step < STATE.trainer.state.max_steps:
-        return Interrupted.exit_code, "stopped and saved"
-    return 0, ""
+        return WorkerResult(Interrupted.exit_code, "stopped and saved")
+    return WorkerResult(0)
 
 
 def main() -> None:
@@ -178,11 +178,11 @@ def main() -> None:
         ]
         os.execv(sys.executable, [sys.executable, *launcher])  # noqa: S606 - an argument list of our own
     spec_file = sys.argv[1]
-    code, message = work(json.loads(Path(spec_file).read_text(encoding="utf-8")))
-    result = Path(spec_file).with_suffix(".result")
+    ended = work(TrainingTask.read(Path(spec_file)))
+    result, code = result_of(Path(spec_file)), ended.exit_code
     # Of several processes the one whose memory ran out tells why; the others only lost it.
     if code == GpuMemoryError.exit_code or (not result.exists() and (code or os.environ.get("RANK", "0") == "0")):
-        files.write_json(result, {"exit_code": code, "message": message})
+        ended.write(result)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # after an error CUDA's and the dataloader's threads may never end
