@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -19,26 +18,16 @@ from vasevqa.curation import file_names
 from vasevqa.curation.images import SUFFIXES, Found, Unreadable, find_images, open_image
 from vasevqa.dataset import splits
 from vasevqa.dataset.annotations import Problem, Record, read_annotations
-from vasevqa.dataset.questions import Questions, load_questions
+from vasevqa.dataset.join import Conversation, Picture, join
+from vasevqa.dataset.questions import load_questions
+from vasevqa.dataset.rows import FILES, Row, make_rows
 from vasevqa.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from vasevqa.spec import Output, Progress
 
 REPORT = "dataset_report.json"
-FILES = {"sft": "sft.jsonl", "val": "val.jsonl", "grpo": "grpo.jsonl", "eval": "eval.jsonl"}
 LISTED = 1000  # problems of each kind that are listed; all are counted
-TAG = "<image>"
-
-
-@dataclass
-class Picture:
-    """A readable image, its vase, and the records that speak of it."""
-
-    found: Found
-    vase: str
-    records: list[Record] = field(default_factory=list)
-    side: str = "train"
 
 
 @dataclass
@@ -47,9 +36,6 @@ class _Job:
     problems: list[Problem]
     quarantined: list[dict[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-
-    def problem(self, kind: str, where: str, what: str) -> None:
-        self.problems.append(Problem(kind, where, what))
 
 
 def build(
@@ -69,23 +55,13 @@ def build(
     pictures, hashes = _pictures(_folder(params, inputs), job, options["workers"], progress)
     seconds["decode"] = time.perf_counter() - began
     began = time.perf_counter()
-    conversations = _join(pictures, records, inputs, job)
+    conversations = join(pictures, records, _roots(inputs), job.problems)
     pairs = splits.near_duplicates(hashes, params["hash_distance"]) if params["group_duplicates"] else []
     _split(pictures, conversations, pairs, job)
-    rows = _rows(pictures, conversations, questions, job, prefix)
+    rows = make_rows(pictures, conversations, questions, params, prefix, job.problems)
     seconds["join and split"] = time.perf_counter() - began
     if not rows["sft"]:
-        kinds = Counter(problem.kind for problem in job.problems)
-        if len(kinds) > 1:
-            del kinds["image without a row"]  # a consequence
-        most = kinds.most_common(1)[0] if kinds else ("no annotations", 0)
-        first = next((problem for problem in job.problems if problem.kind == most[0]), None)
-        raise DataError(
-            f"No row is left to train on: {len(pictures)} images, {len(records)} annotations, most often '{most[0]}'"
-            f" ({most[1]} times"
-            + (f", first {first.where}: {first.what}" if first else "")
-            + "); check that annotations name the same vases or files."
-        )
+        raise _nothing_left(pictures, records, job.problems)
     began = time.perf_counter()
     used = _write(rows, pictures, prefix, output, progress)
     seconds["disk"] = time.perf_counter() - began
@@ -102,6 +78,21 @@ def build(
         images=used,
         problems=len(job.problems),
         quarantined=len(job.quarantined),
+    )
+
+
+def _nothing_left(pictures: Sequence[Picture], records: Sequence[Record], problems: Sequence[Problem]) -> DataError:
+    """The error of a dataset without a row to train on, which names the problem that comes up most often."""
+    kinds = Counter(problem.kind for problem in problems)
+    if len(kinds) > 1:
+        del kinds["image without a row"]  # a consequence
+    most = kinds.most_common(1)[0] if kinds else ("no annotations", 0)
+    first = next((problem for problem in problems if problem.kind == most[0]), None)
+    return DataError(
+        f"No row is left to train on: {len(pictures)} images, {len(records)} annotations, most often '{most[0]}'"
+        f" ({most[1]} times"
+        + (f", first {first.where}: {first.what}" if first else "")
+        + "); check that annotations name the same vases or files."
     )
 
 
@@ -125,6 +116,15 @@ def _folder(params: Mapping[str, Any], inputs: Mapping[str, Path]) -> Path:
     else:
         base, inner = inputs["images"], "best_views"
     return base / inner if (base / inner).is_dir() else base
+
+
+def _roots(inputs: Mapping[str, Path]) -> list[Path]:
+    """The folders that absolute paths in annotations may lie in."""
+    annotations = inputs["annotations"]
+    return [
+        annotations if annotations.is_dir() else annotations.parent,
+        *(inputs[name] for name in ("images", "accepted") if name in inputs),
+    ]
 
 
 def _pictures(folder: Path, job: _Job, workers: int, progress: Progress) -> tuple[list[Picture], np.ndarray]:
@@ -163,112 +163,6 @@ def _hash(found: Found) -> np.ndarray | str:
         return error.reason
 
 
-class _Index:
-    """Pictures by relative name, file name, stem and vase."""
-
-    def __init__(self, pictures: list[Picture], roots: list[Path]) -> None:
-        self.roots = roots
-        self.by: list[dict[str, list[int]]] = [defaultdict(list) for _ in range(4)]
-        for number, picture in enumerate(pictures):
-            path = PurePosixPath(picture.found.name)
-            for table, key in zip(self.by, (path.as_posix(), path.name, path.stem, picture.vase), strict=True):
-                table[key].append(number)
-
-    def vase(self, vase: str) -> list[int]:
-        return self.by[3].get(vase, [])
-
-    def image(self, written: str) -> int | str:
-        """The picture that an annotation names, or the kind of problem."""
-        path = PurePosixPath(written.replace("\\", "/").removeprefix("file://"))
-        left = ".." in path.parts
-        if path.is_absolute():
-            below = next((root for root in self.roots if path.is_relative_to(root)), None)
-            left = below is None
-            path = path.relative_to(below) if below is not None else path
-        for length in range(len(path.parts) if not left else 0, 0, -1):
-            found = self.by[0].get(PurePosixPath(*path.parts[-length:]).as_posix(), [])
-            if len(found) == 1:
-                return found[0]
-        for table, key in ((self.by[1], path.name), (self.by[2], path.stem)):
-            if len(table.get(key, [])) == 1:
-                return table[key][0]
-        return "left the volume" if left else "row without an image"
-
-
-@dataclass(frozen=True)
-class Conversation:
-    """Turns about pictures, which are in the order of their tags."""
-
-    pictures: tuple[int, ...]
-    turns: tuple[tuple[str, str], ...]
-    where: str
-
-
-def _join(pictures: list[Picture], records: list[Record], inputs: Mapping[str, Path], job: _Job) -> list[Conversation]:
-    """Give each picture the records of its vase; returns conversations.
-
-    Problems are rows without images and images without rows.
-    """
-    annotations = inputs["annotations"]
-    index = _Index(
-        pictures,
-        [
-            annotations if annotations.is_dir() else annotations.parent,
-            *(inputs[name] for name in ("images", "accepted") if name in inputs),
-        ],
-    )
-    spoken: set[int] = set()
-    conversations = []
-    for record in records:
-        matched: list[int] = []
-        why = ("row without an image", f"no image of vase {record.vase}")
-        for written in record.images:
-            answer = index.image(written)
-            if isinstance(answer, int):
-                matched.append(answer)
-            else:
-                why = (answer, written)
-                if answer == "left the volume":
-                    job.problem(answer, record.where, written)
-        if not matched and record.vase is not None and why[0] != "left the volume":
-            matched = index.vase(record.vase)
-        matched = list(dict.fromkeys(matched))
-        if not matched:
-            if why[0] != "left the volume":
-                job.problem(why[0], record.where, why[1])
-            continue
-        spoken.update(matched)
-        if record.attributes:
-            for number in matched:
-                pictures[number].records.append(record)
-                if record.vase is not None and pictures[number].vase == pictures[number].found.name.lower():
-                    pictures[number].vase = record.vase
-        if record.turns:
-            told = _tagged(record, tuple(matched), job)
-            if told is not None:
-                conversations.append(told)
-    for number, picture in enumerate(pictures):
-        if number not in spoken:
-            job.problem("image without a row", picture.found.name, f"no annotation of vase {picture.vase}")
-    return conversations
-
-
-def _tagged(record: Record, matched: tuple[int, ...], job: _Job) -> Conversation | None:
-    """The conversation with as many <image> tags as pictures: a lone picture's missing tag is put in front."""
-    tags = sum(text.count(TAG) for role, text in record.turns if role == "user")
-    turns = list(record.turns)
-    if tags == 0 or tags > len(matched):
-        turns = [(role, text.replace(TAG, "").strip()) for role, text in turns]
-        first = next(number for number, (role, _) in enumerate(turns) if role == "user")
-        if tags > len(record.images or matched):
-            job.problem("too many image tags", record.where, f"{tags} tags and {len(record.images or matched)} images")
-            return None
-        turns[first] = ("user", TAG * len(matched) + turns[first][1])
-    elif tags < len(matched):
-        matched = matched[:tags]
-    return Conversation(matched, tuple(turns), record.where)
-
-
 def _split(pictures: list[Picture], conversations: list[Conversation], pairs: list[tuple[int, int]], job: _Job) -> None:
     marks: list[list[tuple[str, str]]] = [[("vase", picture.vase)] for picture in pictures]
     for conversation in conversations:
@@ -288,72 +182,7 @@ def _split(pictures: list[Picture], conversations: list[Conversation], pairs: li
             job.notes.append(f"{len(grouped)} groups of vases are too few for a split '{side}', which is empty")
 
 
-def _rows(
-    pictures: list[Picture], conversations: list[Conversation], questions: Questions, job: _Job, prefix: str
-) -> dict[str, list[dict[str, Any]]]:
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in FILES}
-    system = [{"role": "system", "content": questions.system}] if questions.system else []
-
-    def add(side: str, messages: list[dict[str, str]], images: list[str], vase: str, attribute: str) -> None:
-        row: dict[str, Any] = {
-            "messages": [*(system if messages[0]["role"] != "system" else []), *messages],
-            "images": images,
-            "vase_id": vase,
-            "attribute": attribute,
-        }
-        answer = messages[-1]["content"]
-        if side == "eval":
-            rows["eval"].append({**row, "solution": answer})
-            return
-        rows["sft" if side == "train" else "val"].append(row)
-        short = attribute != "caption" and sum(message["role"] == "user" for message in messages) == 1
-        if side == "train" and short:
-            rows["grpo"].append({**row, "messages": row["messages"][:-1], "solution": answer})
-
-    for picture in pictures:
-        known: dict[str, str] = {}
-        for record in picture.records:
-            for attribute, value in record.attributes.items():
-                if known.setdefault(attribute, value) != value:
-                    job.problem(
-                        "contradiction",
-                        record.where,
-                        f"{attribute} of {picture.vase} is '{value}' here and '{known[attribute]}' before",
-                    )
-        # Drawn for the picture alone: another picture more or less changes nothing for this one.
-        rng = random.Random(f"{job.params['seed']}-{picture.found.name}")
-        asked = [
-            attribute
-            for attribute in known
-            if attribute in questions.ask and (attribute != "caption" or job.params["include_captions"])
-        ]
-        chosen = {attribute: rng.choice(questions.ask[attribute]) for attribute in asked}
-        short = [attribute for attribute in asked if attribute != "caption"]
-        if job.params["max_questions"] is not None and len(short) > job.params["max_questions"]:
-            kept = set(rng.sample(short, job.params["max_questions"]))
-            asked = [attribute for attribute in asked if attribute in kept or attribute == "caption"]
-        for attribute in asked:
-            messages = [
-                {"role": "user", "content": TAG + chosen[attribute]},
-                {"role": "assistant", "content": known[attribute]},
-            ]
-            add(picture.side, messages, [f"{prefix}/{picture.found.name}"], picture.vase, attribute)
-    for conversation in conversations:
-        first = pictures[conversation.pictures[0]]
-        messages = [{"role": role, "content": text} for role, text in conversation.turns]
-        add(
-            first.side,
-            messages,
-            [f"{prefix}/{pictures[number].found.name}" for number in conversation.pictures],
-            first.vase,
-            "",
-        )
-    return rows
-
-
-def _write(
-    rows: dict[str, list[dict[str, Any]]], pictures: list[Picture], prefix: str, output: Output, progress: Progress
-) -> int:
+def _write(rows: dict[str, list[Row]], pictures: list[Picture], prefix: str, output: Output, progress: Progress) -> int:
     """Place the images that rows name, then write the rows; returns the number of images."""
     wanted = {image for name in FILES for row in rows[name] for image in row["images"]}
     used = [picture for picture in pictures if f"{prefix}/{picture.found.name}" in wanted]
@@ -369,7 +198,7 @@ def _write(
 
 
 def _report(
-    rows: dict[str, list[dict[str, Any]]],
+    rows: dict[str, list[Row]],
     pictures: list[Picture],
     pairs: list[tuple[int, int]],
     job: _Job,

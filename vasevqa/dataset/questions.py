@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from vasevqa.dataset.annotations import ATTRIBUTES
+from vasevqa.dataset.annotations import ATTRIBUTES, TAG
 from vasevqa.errors import ConfigError, invalid_yaml
 from vasevqa.text import nearest
 
@@ -47,8 +47,8 @@ def load_questions(path: Path | None) -> Questions:
             or not all(isinstance(item, str) and item.strip() for item in value)
         ):
             raise ConfigError(f"{path}: {key} needs a list of questions, such as [What is the {key} of this vase?].")
-        if any("<image>" in item for item in value):
-            raise ConfigError(f"{path}: {key}: leave <image> out, it is put in front of every question.")
+        if any(TAG in item for item in value):
+            raise ConfigError(f"{path}: {key}: leave {TAG} out, it is put in front of every question.")
         ask[key] = tuple(item.strip() for item in value)
     system = loaded.get("system")
     if system is not None and not isinstance(system, str):

@@ -1,13 +1,99 @@
-"""The rows of a dataset as ms-swift reads them: checked before a training, read for an evaluation."""
+"""The rows of a dataset as ms-swift reads them: made, checked before a training, read for an evaluation."""
 
 from __future__ import annotations
 
 import json
 import os
+import random
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from vasevqa.dataset.annotations import TAG, Problem
 from vasevqa.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from vasevqa.dataset.join import Conversation, Picture
+    from vasevqa.dataset.questions import Questions
+
+FILES = {"sft": "sft.jsonl", "val": "val.jsonl", "grpo": "grpo.jsonl", "eval": "eval.jsonl"}
+
+Row = dict[str, Any]
+
+
+def make_rows(
+    pictures: Sequence[Picture],
+    conversations: Iterable[Conversation],
+    questions: Questions,
+    params: Mapping[str, Any],
+    prefix: str,
+    problems: list[Problem],
+) -> dict[str, list[Row]]:
+    """The rows of each of FILES: a question for every known attribute of every picture, then the conversations.
+
+    A row names its images below `prefix`. Where two records contradict each other about a vase the first one holds, and
+    the other is added to `problems`.
+    """
+    rows: dict[str, list[Row]] = {name: [] for name in FILES}
+    for picture in pictures:
+        known = _known(picture, problems)
+        for attribute, question in _asked(picture, known, questions, params).items():
+            messages = [
+                {"role": "user", "content": TAG + question},
+                {"role": "assistant", "content": known[attribute]},
+            ]
+            _add(rows, picture, _row(messages, questions, [f"{prefix}/{picture.found.name}"], picture.vase, attribute))
+    for conversation in conversations:
+        first = pictures[conversation.pictures[0]]
+        messages = [{"role": role, "content": text} for role, text in conversation.turns]
+        images = [f"{prefix}/{pictures[number].found.name}" for number in conversation.pictures]
+        _add(rows, first, _row(messages, questions, images, first.vase, ""))
+    return rows
+
+
+def _known(picture: Picture, problems: list[Problem]) -> dict[str, str]:
+    """What the records say of a picture's attributes; the first one to speak of an attribute is believed."""
+    known: dict[str, str] = {}
+    for record in picture.records:
+        for attribute, value in record.attributes.items():
+            if known.setdefault(attribute, value) != value:
+                what = f"{attribute} of {picture.vase} is '{value}' here and '{known[attribute]}' before"
+                problems.append(Problem("contradiction", record.where, what))
+    return known
+
+
+def _asked(picture: Picture, known: Iterable[str], questions: Questions, params: Mapping[str, Any]) -> dict[str, str]:
+    """The attributes that are asked for, each with the question that was drawn for it."""
+    # Drawn for the picture alone: another picture more or less changes nothing for this one.
+    rng = random.Random(f"{params['seed']}-{picture.found.name}")
+    chosen = {
+        attribute: rng.choice(questions.ask[attribute])
+        for attribute in known
+        if attribute in questions.ask and (attribute != "caption" or params["include_captions"])
+    }
+    short = [attribute for attribute in chosen if attribute != "caption"]
+    if params["max_questions"] is None or len(short) <= params["max_questions"]:
+        return chosen
+    kept = {*rng.sample(short, params["max_questions"]), "caption"}
+    return {attribute: question for attribute, question in chosen.items() if attribute in kept}
+
+
+def _row(messages: list[dict[str, str]], questions: Questions, images: list[str], vase: str, attribute: str) -> Row:
+    if questions.system and messages[0]["role"] != "system":
+        messages = [{"role": "system", "content": questions.system}, *messages]
+    return {"messages": messages, "images": images, "vase_id": vase, "attribute": attribute}
+
+
+def _add(rows: dict[str, list[Row]], picture: Picture, row: Row) -> None:
+    """Add a row to the files of its picture's side; GRPO gets those that ask one thing with a short answer."""
+    answer = row["messages"][-1]["content"]
+    if picture.side == "eval":
+        rows["eval"].append({**row, "solution": answer})
+        return
+    rows["sft" if picture.side == "train" else "val"].append(row)
+    short = row["attribute"] != "caption" and sum(message["role"] == "user" for message in row["messages"]) == 1
+    if picture.side == "train" and short:
+        rows["grpo"].append({**row, "messages": row["messages"][:-1], "solution": answer})
 
 
 def image_root(dataset: Path, given: str | None) -> Path:
@@ -65,7 +151,7 @@ def check_rows(path: Path, root: Path, wanted: str | None = None) -> int:
     return count
 
 
-def held_out(dataset: Path) -> list[dict[str, Any]]:
+def held_out(dataset: Path) -> list[Row]:
     """The rows of eval.jsonl. DataError if one of its vases or images is in a file that training reads."""
     rows = _read_rows(dataset / "eval.jsonl")
     if not rows:
@@ -88,7 +174,7 @@ def held_out(dataset: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _read_rows(path: Path) -> list[dict[str, Any]]:
+def _read_rows(path: Path) -> list[Row]:
     if not path.is_file():
         raise DataError(f"There is no {path.name} in {path.parent}; give the folder that build-dataset wrote.")
     rows = []

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vasevqa.dataset.rows import image_root
+from vasevqa.dataset.rows import held_out, image_root
 from vasevqa.errors import ConfigError, DataError
 from vasevqa.evaluation import captions as caption_files
 from vasevqa.evaluation import metrics
 from vasevqa.evaluation.comparison import comparison, plot
-from vasevqa.models import check_model
+from vasevqa.models import check_model, local_model
 
 if TYPE_CHECKING:
+    from vasevqa.evaluation import generation
     from vasevqa.spec import Output, Progress
-from vasevqa.dataset.rows import held_out
 
 MODELS = ("base", "sft", "grpo")
 
@@ -47,6 +48,30 @@ class _Encoders:
         return self._sentences
 
 
+@dataclass(frozen=True)
+class _Call:
+    """What the stage was handed, and the device that models run on."""
+
+    params: Mapping[str, Any]
+    options: Mapping[str, Any]
+    inputs: Mapping[str, Path]
+    output: Output
+    progress: Progress
+    device: Any
+
+
+@dataclass(frozen=True)
+class _HeldOut:
+    """The rows to answer, each with its solution, and the folder that their images' paths are relative to."""
+
+    rows: list[dict[str, Any]]
+    root: Path
+
+    def numbers(self, captions: bool) -> list[int]:
+        """Which rows ask for a caption, or which do not."""
+        return [number for number, row in enumerate(self.rows) if (row["attribute"] == "caption") == captions]
+
+
 def evaluate(
     params: Mapping[str, Any],
     options: Mapping[str, Any],
@@ -59,10 +84,11 @@ def evaluate(
 
     device = resolve_device(options["device"])
     encoders = _Encoders(inputs, device)
+    call = _Call(params, options, inputs, output, progress, device)
     if "captions" in inputs:
-        found = _caption_files(params, inputs, encoders, progress)
+        found = _caption_files(call, encoders)
     else:
-        found = _models(params, options, inputs, (output, progress, device, encoders))
+        found = _models(call, encoders)
     output.write_json("evaluation.json", {**found, "params": dict(params)})
     output.write_text("comparison.md", comparison(found))
     with output.writing("comparison.png") as stream:
@@ -80,91 +106,109 @@ def evaluate(
     )
 
 
-def _models(
-    params: Mapping[str, Any], options: Mapping[str, Any], inputs: Mapping[str, Path], work: tuple[Any, ...]
-) -> dict[str, Any]:
-    from vasevqa.evaluation import generation
-    from vasevqa.models import local_model
+def _models(call: _Call, encoders: _Encoders) -> dict[str, Any]:
+    held = _held_out(call)
+    folders, same = _folders(call)
+    found: dict[str, Any] = {"samples": len(held.rows), "models": {}, "same": same}
+    call.progress.start("answering", len(held.rows) * len(folders), "answers")
+    for name, folder in folders.items():
+        answers = _answers(call, held, name, folder)
+        found["models"][name] = _measured(held, answers, call.params, encoders)
+        _write_answers(held, answers, name, call.output)
+    return found
 
-    output, progress, device, encoders = work
-    if "dataset" not in inputs:
+
+def _held_out(call: _Call) -> _HeldOut:
+    if "dataset" not in call.inputs:
         raise ConfigError(
             "evaluate needs --dataset-dir (what build-dataset wrote) and a model, or --captions with --reference."
         )
     rows = [
         {**row, "solution": row.get("solution") or row["messages"][-1]["content"]}
-        for row in held_out(inputs["dataset"])
+        for row in held_out(call.inputs["dataset"])
     ]
-    if params["max_samples"] is not None:
-        rows = rows[: params["max_samples"]]
-    root = image_root(inputs["dataset"], options["image_root"])
+    if call.params["max_samples"] is not None:
+        rows = rows[: call.params["max_samples"]]
+    return _HeldOut(rows, image_root(call.inputs["dataset"], call.options["image_root"]))
+
+
+def _folders(call: _Call) -> tuple[dict[str, Path], dict[str, str]]:
+    """The folder of each model to ask; and of each that is the same as one before it, that one's name."""
     folders: dict[str, Path] = {}
     same: dict[str, str] = {}
     for name in MODELS:
-        if name not in inputs:
+        if name not in call.inputs:
             continue
-        folder = local_model(inputs[name], "huggingface").resolve()
+        folder = local_model(call.inputs[name], "huggingface").resolve()
         twin = next((other for other, known in folders.items() if known == folder), None)
         if twin is not None:
             same[name] = twin
-            progress.note(f"{name} is the same model as {twin}: its step was skipped")
+            call.progress.note(f"{name} is the same model as {twin}: its step was skipped")
             continue
         check_model(folder)
         folders[name] = folder
     if not folders:
         raise ConfigError("evaluate needs a model: --base, --sft or --grpo.")
-    found: dict[str, Any] = {"samples": len(rows), "models": {}, "same": same}
-    progress.start("answering", len(rows) * len(folders), "answers")
-    for name, folder in folders.items():
-
-        def load(folder: Path = folder) -> generation.Answers:
-            if params["engine"] == "vllm":
-                return generation.VllmAnswers(folder, root, params)
-            return generation.TransformersAnswers(folder, root, params, device)
-
-        output.check()
-        kept = output.root / f"answers-{name}.jsonl"
-
-        def done(count: int) -> None:
-            output.check()
-            progress.advance(count)
-
-        answers = generation.answer_all(
-            rows, load, kept, options["batch_size"], done, generation.identity(folder, params)
-        )
-        told = [number for number, row in enumerate(rows) if row["attribute"] == "caption"]
-        pictures = [root / rows[number]["images"][0] for number in told]
-        pairs = [(answers[number], rows[number]["solution"]) for number in told]
-        asked = [number for number, row in enumerate(rows) if row["attribute"] != "caption"]
-        found["models"][name] = {
-            "attributes": metrics.attribute_accuracy(
-                [rows[number] for number in asked], [answers[number] for number in asked], *_boot(params, fuzzy=True)
-            ),
-            "rewards": _rewards(rows, answers, params),
-            "captions": _text_metrics(pairs, pictures, params, encoders),
-        }
-        output.write_json(
-            f"captions-{name}.json",
-            [{"images": rows[number]["images"], "caption": answers[number], "data_by": name} for number in told],
-        )
-        output.write_json(
-            f"answers-{name}.json",
-            [
-                {
-                    "vase_id": row.get("vase_id", ""),
-                    "attribute": row["attribute"],
-                    "question": row["messages"][-2]["content"],
-                    "truth": row["solution"],
-                    "answer": answer,
-                }
-                for row, answer in zip(rows, answers, strict=True)
-            ],
-        )
-    return found
+    return folders, same
 
 
-def _boot(params: Mapping[str, Any], fuzzy: bool = False) -> tuple[Any, ...]:
-    return (*((params["fuzzy_threshold"],) if fuzzy else ()), params["bootstrap"], params["seed"])
+def _answers(call: _Call, held: _HeldOut, name: str, folder: Path) -> list[str]:
+    from vasevqa.evaluation import generation
+
+    def load() -> generation.Answers:
+        if call.params["engine"] == "vllm":
+            return generation.VllmAnswers(folder, held.root, call.params)
+        return generation.TransformersAnswers(folder, held.root, call.params, call.device)
+
+    def done(count: int) -> None:
+        call.output.check()
+        call.progress.advance(count)
+
+    call.output.check()
+    kept = call.output.root / f"answers-{name}.jsonl"
+    who = generation.identity(folder, call.params)
+    return generation.answer_all(held.rows, load, kept, call.options["batch_size"], done, who)
+
+
+def _measured(held: _HeldOut, answers: Sequence[str], params: Mapping[str, Any], encoders: _Encoders) -> dict[str, Any]:
+    rows, told, asked = held.rows, held.numbers(captions=True), held.numbers(captions=False)
+    pictures = [held.root / rows[number]["images"][0] for number in told]
+    pairs = [(answers[number], rows[number]["solution"]) for number in told]
+    return {
+        "attributes": metrics.attribute_accuracy(
+            [rows[number] for number in asked],
+            [answers[number] for number in asked],
+            params["fuzzy_threshold"],
+            params["bootstrap"],
+            params["seed"],
+        ),
+        "rewards": _rewards(rows, answers, params),
+        "captions": _text_metrics(pairs, pictures, params, encoders),
+    }
+
+
+def _write_answers(held: _HeldOut, answers: Sequence[str], name: str, output: Output) -> None:
+    """Captions in the original's format, and every answer beside its truth."""
+    output.write_json(
+        f"captions-{name}.json",
+        [
+            {"images": held.rows[number]["images"], "caption": answers[number], "data_by": name}
+            for number in held.numbers(captions=True)
+        ],
+    )
+    output.write_json(
+        f"answers-{name}.json",
+        [
+            {
+                "vase_id": row.get("vase_id", ""),
+                "attribute": row["attribute"],
+                "question": row["messages"][-2]["content"],
+                "truth": row["solution"],
+                "answer": answer,
+            }
+            for row, answer in zip(held.rows, answers, strict=True)
+        ],
+    )
 
 
 def _rewards(rows: Sequence[Mapping[str, Any]], answers: Sequence[str], params: Mapping[str, Any]) -> metrics.Metric:
@@ -217,9 +261,8 @@ def _text_metrics(
     return found
 
 
-def _caption_files(
-    params: Mapping[str, Any], inputs: Mapping[str, Path], encoders: _Encoders, progress: Progress
-) -> dict[str, Any]:
+def _caption_files(call: _Call, encoders: _Encoders) -> dict[str, Any]:
+    inputs, progress = call.inputs, call.progress
     if "reference" not in inputs:
         raise ConfigError("--captions needs --reference: a file in the same format with the true captions.")
     sets = caption_files.read_captions(inputs["reference"])
@@ -246,7 +289,7 @@ def _caption_files(
             raise DataError(
                 f"No caption by {captions.name} is about images of the reference; compare the file names in both."
             )
-        measured = _text_metrics([(said, right) for _, said, right in pairs], [], params, encoders)
+        measured = _text_metrics([(said, right) for _, said, right in pairs], [], call.params, encoders)
         found["models"][captions.name] = {"captions": measured, "problems": problems}
         progress.advance()
     return found

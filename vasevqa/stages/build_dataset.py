@@ -88,6 +88,8 @@ STAGE = spec.Stage(
         "vasevqa.dataset.questions",
         "vasevqa.dataset.splits",
         "vasevqa.dataset.build",
+        "vasevqa.dataset.join",
+        "vasevqa.dataset.rows",
     ),
     run=run,
 )

@@ -17,6 +17,7 @@ from vasevqa.errors import DataError
 if TYPE_CHECKING:
     from vasevqa.curation.classifier import Classifier
     from vasevqa.curation.images import Found
+    from vasevqa.curation.loader import Loader
 
 JOURNAL = "predictions.journal"
 
@@ -71,7 +72,6 @@ def run(
     from vasevqa.curation.classifier import EvalTransform, load_classifier
     from vasevqa.curation.devices import resolve_device
     from vasevqa.curation.loader import Loader
-    from vasevqa.curation.reports import remove_ours
 
     classifier = load_classifier(inputs["model"], resolve_device(options.device))
     found = list(images.find_images(inputs["images"]))
@@ -88,26 +88,8 @@ def run(
     loader = Loader(
         todo, transform, options.batch_size, options.workers, None if params.exact_decode else transform.resize
     )
-    seconds = {"model": 0.0, "disk": 0.0}
     progress.start("classifying", len(todo))
-    set_aside = 0
-    for batch in loader:
-        began = time.perf_counter()
-        probabilities = classifier.probabilities(batch.pixels).tolist()
-        placed = time.perf_counter()
-        rows = []
-        for name, path, probability in zip(batch.names, batch.paths, probabilities, strict=True):
-            stamp = _stamp(path)
-            label = _label(probability, params)
-            output.place(path, f"{label}/{name}")
-            if earlier.get(name, label) != label:
-                remove_ours(output, f"{earlier[name]}/{name}")
-            rows.append((name, stamp, probability))
-        journal.add(rows)
-        seconds["model"] += placed - began
-        seconds["disk"] += time.perf_counter() - placed
-        progress.advance(len(batch.names) + len(loader.quarantined) - set_aside)
-        set_aside = len(loader.quarantined)
+    seconds = _classify(loader, classifier, journal, earlier, params, output, progress)
     unreadable = {item.name for item in loader.quarantined}
     names = [item.name for item in found if item.name not in unreadable]
     if not names:
@@ -127,6 +109,40 @@ def run(
         low=len(names) - high,
         quarantined=len(unreadable),
     )
+
+
+def _classify(
+    loader: Loader,
+    classifier: Classifier,
+    journal: _Journal,
+    earlier: Mapping[str, int],
+    params: Params,
+    output: spec.Output,
+    progress: spec.Progress,
+) -> dict[str, float]:
+    """Place every image that can be read; what an earlier call had decided otherwise is moved. Returns seconds."""
+    from vasevqa.curation.reports import remove_ours
+
+    seconds = {"model": 0.0, "disk": 0.0}
+    set_aside = 0
+    for batch in loader:
+        began = time.perf_counter()
+        probabilities = classifier.probabilities(batch.pixels).tolist()
+        placed = time.perf_counter()
+        rows = []
+        for name, path, probability in zip(batch.names, batch.paths, probabilities, strict=True):
+            stamp = _stamp(path)
+            label = _label(probability, params)
+            output.place(path, f"{label}/{name}")
+            if earlier.get(name, label) != label:
+                remove_ours(output, f"{earlier[name]}/{name}")
+            rows.append((name, stamp, probability))
+        journal.add(rows)
+        seconds["model"] += placed - began
+        seconds["disk"] += time.perf_counter() - placed
+        progress.advance(len(batch.names) + len(loader.quarantined) - set_aside)
+        set_aside = len(loader.quarantined)
+    return seconds
 
 
 def _label(probability: float, params: Params) -> int:

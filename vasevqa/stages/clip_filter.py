@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,8 +15,10 @@ from vasevqa import spec
 from vasevqa.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from vasevqa.curation.clip import ClipModel
     from vasevqa.curation.embeddings import Embedded
     from vasevqa.curation.images import Found
+    from vasevqa.curation.loader import Loader
     from vasevqa.curation.scoring import Prompts, Scores
 
 REPORT = "filtering_report.json"
@@ -79,21 +82,16 @@ def run(
     if params.analyze_only:
         for line in scoring.report_lines(stats, advice):
             progress.note(line)
+    decided = {"threshold": threshold, "threshold_source": origin}
     report = {
         "model": result.model,
         "prompts": {"high": list(result.prompts.high), "low": list(result.prompts.low)},
         "statistics": stats,
         "recommendations": advice,
-        "threshold": threshold,
-        "threshold_source": origin,
+        **decided,
         "quarantined": result.quarantined,
     }
-    figures: dict[str, Any] = {
-        "images": len(values),
-        "quarantined": len(result.quarantined),
-        "threshold": threshold,
-        "threshold_source": origin,
-    }
+    figures: dict[str, Any] = {"images": len(values), "quarantined": len(result.quarantined), **decided}
     if output is not None:
         with output.writing("score_histogram.png") as stream:
             stream.write(scoring.histogram_png(values, threshold, f"Quality of {len(values)} photographs"))
@@ -126,27 +124,13 @@ def _embed(
 ) -> _Result:
     from vasevqa.curation import clip, images, scoring
     from vasevqa.curation.devices import resolve_device
-    from vasevqa.curation.embeddings import Embedded
     from vasevqa.curation.loader import Loader
 
     device = resolve_device(options.device)
     prompts = scoring.load_prompts(inputs.get("prompts"))
-    found = list(images.find_images(inputs["images"]))
-    if not found:
-        raise DataError(
-            f"There is no image in {inputs['images']} ({', '.join(sorted(images.SUFFIXES))}); check --input-dir."
-        )
-    if params.analyze_only and len(found) > params.sample_size:
-        found = _sample(found, params)
+    found = _photographs(params, inputs["images"])
     model = clip.load_clip(inputs["clip_model"], device, params.precision, options.model_cache_dir)
-    header = {
-        "model": model.digest,
-        "precision": model.precision,
-        "exact": str(params.exact_decode),
-        "images": str(inputs["images"]),
-    }
-    keep = output is not None and not params.analyze_only
-    embedded = Embedded(output.root if output and keep else None, output.writing if output and keep else None, header)
+    embedded = _embedded(model, params, inputs["images"], None if params.analyze_only else output)
     missing = [item for item in found if item not in embedded]
     if len(missing) < len(found):
         progress.note(f"{len(found) - len(missing)} images were embedded before and are not embedded again")
@@ -158,15 +142,7 @@ def _embed(
         None if params.exact_decode else model.preprocess.size,
     )
     progress.start("scoring", len(missing))
-    model_seconds = 0.0
-    done = 0
-    for batch in loader:
-        began = time.perf_counter()
-        embedded.add(batch.names, batch.paths, model.encode_images(batch.pixels))
-        model_seconds += time.perf_counter() - began
-        progress.advance(len(batch.names) + len(loader.quarantined) - done)
-        done = len(loader.quarantined)
-    embedded.flush()
+    seconds = _encode(loader, model, embedded, progress)
     unreadable = {item.name for item in loader.quarantined}
     names = [item.name for item in found if item.name not in unreadable]
     if not names:
@@ -181,17 +157,50 @@ def _embed(
         "name": model.name,
         "digest": model.digest,
         "precision": model.precision,
-        "seconds": {"decode": loader.seconds["wait"], "model": model_seconds},
+        "seconds": {"decode": loader.seconds["wait"], "model": seconds},
     }
     paths = {item.name: item.path for item in found}
     return _Result(names, paths, scores, prompts, images.quarantine_rows(loader.quarantined), about, embedded)
 
 
-def _sample(found: list[Found], params: Params) -> list[Found]:
-    import random
+def _photographs(params: Params, folder: Path) -> list[Found]:
+    """The images to look at: all, or a sample where they are only analysed. DataError if there is none."""
+    from vasevqa.curation import images
 
+    found = list(images.find_images(folder))
+    if not found:
+        raise DataError(f"There is no image in {folder} ({', '.join(sorted(images.SUFFIXES))}); check --input-dir.")
+    if not params.analyze_only or len(found) <= params.sample_size:
+        return found
     chosen = random.Random(params.seed).sample(range(len(found)), params.sample_size)
     return [found[index] for index in sorted(chosen)]
+
+
+def _embedded(model: ClipModel, params: Params, images: Path, output: spec.Output | None) -> Embedded:
+    """The embeddings that are kept in `output`, with those that an earlier attempt left there and made the same way."""
+    from vasevqa.curation.embeddings import Embedded
+
+    header = {
+        "model": model.digest,
+        "precision": model.precision,
+        "exact": str(params.exact_decode),
+        "images": str(images),
+    }
+    return Embedded(output.root if output else None, output.writing if output else None, header)
+
+
+def _encode(loader: Loader, model: ClipModel, embedded: Embedded, progress: spec.Progress) -> float:
+    """Embed every image of the loader that can be read. Returns the model's seconds."""
+    seconds = 0.0
+    done = 0
+    for batch in loader:
+        began = time.perf_counter()
+        embedded.add(batch.names, batch.paths, model.encode_images(batch.pixels))
+        seconds += time.perf_counter() - began
+        progress.advance(len(batch.names) + len(loader.quarantined) - done)
+        done = len(loader.quarantined)
+    embedded.flush()
+    return seconds
 
 
 def _rows(result: _Result, threshold: float) -> list[dict[str, Any]]:

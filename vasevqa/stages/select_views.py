@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import csv
 import time
-from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from vasevqa import spec
 from vasevqa.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from vasevqa.curation.clip import ClipModel
+    from vasevqa.curation.images import Found
+    from vasevqa.curation.scoring import Prompts
+    from vasevqa.curation.views import View
+
+REPORT = "best_views_report.json"
 
 
 class Params(spec.Params):
@@ -41,95 +47,58 @@ class Options(spec.Options):
 
 
 @dataclass(frozen=True)
-class View:
-    """One accepted image: its vase (its own name where the name doesn't match the pattern), view and similarity."""
+class _Scored:
+    """Every image that can be read, as (name, path, similarity to the high prompts), and where that came from."""
 
-    vase: str
-    view: str
-    name: str
-    path: Path
-    similarity: float
-    matched: bool
+    images: list[tuple[str, Path, float]]
+    quarantined: list[dict[str, str]]
+    seconds: dict[str, float]
+    reused: bool = False  # all from clip-filter's report
 
 
 def run(
     params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress
 ) -> None:
     """Group by vase, pick, place in best_views/, and say what was lost."""
-    from vasevqa.curation import file_names
-    from vasevqa.curation.reports import read_report, remove_ours
+    from vasevqa.curation import file_names, views
+    from vasevqa.curation.reports import read_report
 
     pattern = file_names.name_pattern(params.name_pattern)
     base = inputs["images"]
     images = base / "accepted" if (base / "accepted").is_dir() else base
     report_folder = images.parent if images.name == "accepted" else images
     report = read_report(report_folder / "filtering_report.json")
-    scored, quarantined, seconds, reused = _similarities(images, report, (params, options, inputs), progress)
-    views: dict[str, list[View]] = defaultdict(list)
-    for name, path, similarity in scored:
-        parsed = file_names.parse_name(name, pattern)
-        view = (
-            View(parsed.vase, parsed.view, name, path, similarity, True)
-            if parsed
-            else View(name, "", name, path, similarity, False)
-        )
-        views[view.vase].append(view)
-    for group in views.values():
-        group.sort(key=lambda view: (-view.similarity, view.name))
+    scored = _similarities(images, report, params, options, inputs, progress)
+    vases = views.group_views(scored.images, pattern)
 
     began = time.perf_counter()
-    before = {row["best"] for row in read_report(output.root / "best_views_report.json").get("vases", [])}
-    progress.start("placing", len(views), "vases")
-    for vase in sorted(views):
-        best = views[vase][0]
-        output.place(best.path, f"best_views/{best.name}")
-        progress.advance()
-    chosen = {group[0].name for group in views.values()}
-    rivals = {view.name for group in views.values() for view in group[1:]}
-    for name in before & rivals - chosen:  # an earlier call's choice of a vase that has a better view now
-        remove_ours(output, f"best_views/{name}")
+    _place(vases, output, progress)
     rejected = [row for row in report.get("images", []) if not row["accepted"]]
-    lost = _lost(set(views), rejected, report.get("quarantined", []), inputs.get("classified"), pattern)
-    rows = [_vase_row(vase, views[vase]) for vase in sorted(views)]
-    unmatched = sorted(view.name for group in views.values() for view in group if not view.matched)
-    output.write_json(
-        "best_views_report.json",
-        {
-            "scores_from": "clip-filter" if reused else "this step",
-            "vases": rows,
-            "unmatched": unmatched,
-            "lost": lost,
-            "quarantined": quarantined,
-        },
-    )
-    output.write_json("filtering_stats.json", _stats(views, lost, unmatched))
-    output.write_text(
-        "lost_vases.csv",
-        "vase,lost_at,best,score\n"
-        + "".join(f"{row['vase']},{row['lost_at']},{_quoted(row['best'])},{row['score']}\n" for row in lost),
-    )
-    progress.speed({**seconds, "disk": time.perf_counter() - began}, len(scored))
-    count = sum(len(group) for group in views.values())
+    lost = views.lost_vases(set(vases), rejected, report.get("quarantined", []), inputs.get("classified"), pattern)
+    unmatched = sorted(view.name for group in vases.values() for view in group if not view.matched)
+    _write(vases, scored, lost, unmatched, output)
+    progress.speed({**scored.seconds, "disk": time.perf_counter() - began}, len(scored.images))
+    count = sum(len(group) for group in vases.values())
     progress.summary(
-        f"best views of {len(views)} vases out of {count} images; {len(lost)} vases lost all their views earlier,"
+        f"best views of {len(vases)} vases out of {count} images; {len(lost)} vases lost all their views earlier,"
         f" {len(unmatched)} names match no pattern",
-        vases=len(views),
+        vases=len(vases),
         images=count,
         lost=len(lost),
         unmatched=len(unmatched),
     )
 
 
-Scored = list[tuple[str, Path, float]]
-
-
 def _similarities(
-    images: Path, report: dict[str, Any], call: tuple[Params, Options, Mapping[str, Path]], progress: spec.Progress
-) -> tuple[Scored, list[dict[str, str]], dict[str, float], bool]:
-    """(name, path, similarity to the high prompts) of every image: from clip-filter's report where it has them, else
-    computed.
-    """
-    from vasevqa.curation.images import find_images, quarantine_rows
+    images: Path,
+    report: dict[str, Any],
+    params: Params,
+    options: Options,
+    inputs: Mapping[str, Path],
+    progress: spec.Progress,
+) -> _Scored:
+    """The images' similarities: from clip-filter's report where it has them all, else computed where it hasn't."""
+    from vasevqa.curation.images import find_images
 
     found = list(find_images(images))
     if not found:
@@ -140,15 +109,13 @@ def _similarities(
     scored = [(item.name, item.path, known[item.name]) for item in found if item.name in known and not item.problem]
     missing = [item for item in found if item.name not in known or item.problem]
     if not missing:
-        return scored, [], {"decode": 0.0, "model": 0.0}, True
-    params, options, inputs = call
+        return _Scored(scored, [], {"decode": 0.0, "model": 0.0}, reused=True)
     if "clip_model" not in inputs:
         raise ConfigError(
             f"{len(missing)} images in {images} were not scored by clip-filter; give --clip-model to score them here."
         )
     from vasevqa.curation import clip, scoring
     from vasevqa.curation.devices import resolve_device
-    from vasevqa.curation.loader import Loader
 
     prompts = (
         scoring.Prompts(*(tuple(report["prompts"][side]) for side in ("high", "low")))
@@ -163,6 +130,26 @@ def _similarities(
             f"clip-filter scored {images} with another CLIP model than {inputs['clip_model']}; use the same one, or a"
             " folder of images without its report."
         )
+    fresh = _score(missing, model, prompts, params, options, progress)
+    if not scored and not fresh.images:
+        raise DataError(
+            f"None of the images in {images} can be read (first: {fresh.quarantined[0]['reason']}); check the files."
+        )
+    return _Scored([*scored, *fresh.images], fresh.quarantined, fresh.seconds)
+
+
+def _score(
+    missing: list[Found],
+    model: ClipModel,
+    prompts: Prompts,
+    params: Params,
+    options: Options,
+    progress: spec.Progress,
+) -> _Scored:
+    from vasevqa.curation import scoring
+    from vasevqa.curation.images import quarantine_rows
+    from vasevqa.curation.loader import Loader
+
     high, low = model.encode_texts(list(prompts.high)), model.encode_texts(list(prompts.low))
     loader = Loader(
         missing,
@@ -172,6 +159,7 @@ def _similarities(
         None if params.exact_decode else model.preprocess.size,
     )
     progress.start("scoring", len(missing))
+    scored: list[tuple[str, Path, float]] = []
     seconds = 0.0
     for batch in loader:
         began = time.perf_counter()
@@ -181,91 +169,50 @@ def _similarities(
             (name, path, float(value)) for name, path, value in zip(batch.names, batch.paths, similar, strict=True)
         ]
         progress.advance(len(batch.names))
-    if not scored:
-        raise DataError(
-            f"None of the images in {images} can be read (first: {loader.quarantined[0].reason}); check the files."
-        )
-    return scored, quarantine_rows(loader.quarantined), {"decode": loader.seconds["wait"], "model": seconds}, False
+    return _Scored(scored, quarantine_rows(loader.quarantined), {"decode": loader.seconds["wait"], "model": seconds})
 
 
-def _vase_row(vase: str, group: list[View]) -> dict[str, Any]:
-    best = group[0]
-    runner_up = group[1] if len(group) > 1 else None
-    margin = None if runner_up is None else best.similarity - runner_up.similarity
-    if runner_up is None:
-        reason = "the only view" if best.matched else "the name matches no pattern: kept as a vase of its own"
-    elif margin == 0:
-        reason = "equal similarity: the first by name"
-    else:
-        reason = "the highest similarity to descriptions of a complete vase"
-    return {
-        "vase": vase,
-        "best": best.name,
-        "view": best.view,
-        "similarity": best.similarity,
-        "runner_up": runner_up.name if runner_up else None,
-        "margin": margin,
-        "reason": reason,
-        "views": [{"name": view.name, "view": view.view, "similarity": view.similarity} for view in group],
-    }
+def _place(vases: dict[str, list[View]], output: spec.Output, progress: spec.Progress) -> None:
+    """Place the best view of every vase, and remove what an earlier call had chosen instead."""
+    from vasevqa.curation.reports import read_report, remove_ours
+
+    before = {row["best"] for row in read_report(output.root / REPORT).get("vases", [])}
+    progress.start("placing", len(vases), "vases")
+    for vase in sorted(vases):
+        best = vases[vase][0]
+        output.place(best.path, f"best_views/{best.name}")
+        progress.advance()
+    chosen = {group[0].name for group in vases.values()}
+    rivals = {view.name for group in vases.values() for view in group[1:]}
+    for name in before & rivals - chosen:  # an earlier call's choice of a vase that has a better view now
+        remove_ours(output, f"best_views/{name}")
 
 
-def _lost(
-    kept: set[str],
-    rejected: list[dict[str, Any]],
-    unreadable: list[dict[str, str]],
-    classified: Path | None,
-    pattern: Any,
-) -> list[dict[str, Any]]:
-    """Vases without an accepted view, each with the step that lost them last and their best image there."""
-    from vasevqa.curation.file_names import parse_name
-    from vasevqa.curation.reports import read_report
+def _write(
+    vases: dict[str, list[View]],
+    scored: _Scored,
+    lost: list[dict[str, Any]],
+    unmatched: list[str],
+    output: spec.Output,
+) -> None:
+    from vasevqa.curation.views import vase_row, view_statistics
 
-    rows: list[tuple[str, str, float | None]] = [("clip-filter", row["name"], float(row["score"])) for row in rejected]
-    unread = list(unreadable)
-    if classified is not None:
-        if (classified / "predictions.csv").is_file():
-            with open(classified / "predictions.csv", newline="", encoding="utf-8") as stream:
-                rows += [
-                    ("classify", row["path"], float(row["probability"]))
-                    for row in csv.DictReader(stream)
-                    if row["class"] == "0" and row["probability"]
-                ]
-        unread += read_report(classified / "quarantined.json").get("quarantined", [])
-    rows += [("unreadable", row["name"], None) for row in unread]
-    lost: dict[str, dict[str, Any]] = {}
-    order = {"clip-filter": 0, "classify": 1, "unreadable": 2}  # the step that a vase reached last names its loss
-    for where, name, value in rows:
-        parsed = parse_name(name, pattern)
-        if parsed is None or parsed.vase in kept:
-            continue
-        entry = {"vase": parsed.vase, "lost_at": where, "best": name, "score": value}
-        old = lost.get(parsed.vase)
-        better = (
-            old is not None and where == old["lost_at"] and (-(value or 0), name) < (-(old["score"] or 0), old["best"])
-        )
-        if old is None or order[where] < order[old["lost_at"]] or better:
-            lost[parsed.vase] = entry
-    return [lost[vase] for vase in sorted(lost)]
-
-
-def _stats(views: dict[str, list[View]], lost: list[dict[str, Any]], unmatched: list[str]) -> dict[str, Any]:
-    from vasevqa.curation.scoring import statistics
-
-    images = sum(len(group) for group in views.values())
-    return {
-        "vases": len(views),
-        "images": images,
-        "reduction": 1 - len(views) / images,
-        "lost_vases": len(lost),
-        "unmatched": len(unmatched),
-        "views_per_vase": dict(
-            sorted(Counter(str(len(group)) for group in views.values()).items(), key=lambda item: int(item[0]))
-        ),
-        "view_distribution": dict(Counter(group[0].view for group in views.values() if group[0].matched).most_common()),
-        "best_similarity": statistics([group[0].similarity for group in views.values()]),
-        "all_similarity": statistics([view.similarity for group in views.values() for view in group]),
-    }
+    output.write_json(
+        REPORT,
+        {
+            "scores_from": "clip-filter" if scored.reused else "this step",
+            "vases": [vase_row(vase, vases[vase]) for vase in sorted(vases)],
+            "unmatched": unmatched,
+            "lost": lost,
+            "quarantined": scored.quarantined,
+        },
+    )
+    output.write_json("filtering_stats.json", view_statistics(vases, lost, unmatched))
+    output.write_text(
+        "lost_vases.csv",
+        "vase,lost_at,best,score\n"
+        + "".join(f"{row['vase']},{row['lost_at']},{_quoted(row['best'])},{row['score']}\n" for row in lost),
+    )
 
 
 def _quoted(text: str) -> str:
@@ -298,6 +245,7 @@ STAGE = spec.Stage(
         "vasevqa.curation.clip",
         "vasevqa.curation.scoring",
         "vasevqa.curation.reports",
+        "vasevqa.curation.views",
     ),
     run=run,
 )

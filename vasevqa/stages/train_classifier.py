@@ -13,7 +13,7 @@ from pydantic import Field
 from vasevqa import spec
 
 if TYPE_CHECKING:
-    from vasevqa.curation.classifier_training import Trainer
+    from vasevqa.curation.classifier_training import Settings, Trainer
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -69,18 +69,7 @@ def run(
         inputs["data"], params.image_size, options.workers, output.root / "pixels.tmp", progress.advance
     )
     parts = classifier_training.split(data.names, data.labels, params.name_pattern, params.seed)
-    settings = classifier_training.Settings(
-        params.epochs,
-        params.batch_size,
-        params.learning_rate,
-        params.weight_decay,
-        params.warmup_epochs,
-        params.patience,
-        params.schedule,
-        params.seed,
-        params.augment,
-    )
-    trainer = classifier_training.Trainer(model, data, parts, settings, params.image_size, device)
+    trainer = classifier_training.Trainer(model, data, parts, _settings(params), params.image_size, device)
     _resume(trainer, params, output, progress)
     seconds = _train(trainer, params, output, progress)
 
@@ -96,25 +85,7 @@ def run(
         "classes": ["low", "high"],
     }
     _save(output, classifier.MODEL_FILE, saved)
-    output.write_json(
-        "training_results.json",
-        {
-            "test": metrics,
-            **metrics,
-            "temperature": heat,
-            "best_epoch": trainer.best["epoch"] + 1,
-            "epochs": len(trainer.history),
-            "splits": {
-                part: {"images": len(rows), "high": int(data.labels[rows].sum())} for part, rows in parts.items()
-            },
-            "history": trainer.history,
-            "weights": weights,
-            "device": str(device),
-            "quarantined": data.quarantined,
-        },
-    )
-    with output.writing("training_history.png") as stream:
-        stream.write(classifier_training.history_png(trainer.history, trainer.best["epoch"]))
+    _write(output, trainer, metrics, heat, weights)
     _tensorboard(output, trainer)
     for leftover in (CHECKPOINT, "pixels.tmp"):
         (output.root / leftover).unlink(missing_ok=True)
@@ -126,6 +97,22 @@ def run(
         accuracy=metrics["accuracy"],
         roc_auc=metrics["roc_auc"],
         epochs=len(trainer.history),
+    )
+
+
+def _settings(params: Params) -> Settings:
+    from vasevqa.curation.classifier_training import Settings
+
+    return Settings(
+        params.epochs,
+        params.batch_size,
+        params.learning_rate,
+        params.weight_decay,
+        params.warmup_epochs,
+        params.patience,
+        params.schedule,
+        params.seed,
+        params.augment,
     )
 
 
@@ -177,6 +164,32 @@ def _save(output: spec.Output, name: str, value: Any) -> None:
     torch.save(value, buffer)
     with output.writing(name) as stream:
         stream.write(buffer.getbuffer())
+
+
+def _write(output: spec.Output, trainer: Trainer, metrics: dict[str, Any], heat: float, weights: str) -> None:
+    """training_results.json and training_history.png."""
+    from vasevqa.curation.classifier_training import history_png
+
+    labels = trainer.data.labels
+    output.write_json(
+        "training_results.json",
+        {
+            "test": metrics,
+            **metrics,
+            "temperature": heat,
+            "best_epoch": trainer.best["epoch"] + 1,
+            "epochs": len(trainer.history),
+            "splits": {
+                part: {"images": len(rows), "high": int(labels[rows].sum())} for part, rows in trainer.parts.items()
+            },
+            "history": trainer.history,
+            "weights": weights,
+            "device": str(trainer.device),
+            "quarantined": trainer.data.quarantined,
+        },
+    )
+    with output.writing("training_history.png") as stream:
+        stream.write(history_png(trainer.history, trainer.best["epoch"]))
 
 
 def _tensorboard(output: spec.Output, trainer: Trainer) -> None:
