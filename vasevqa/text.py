@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+IMAGE_TAG = "<image>"  # stands for a picture in a message, as ms-swift and LLaVA write it
+
 
 def nearest(word: str, known: list[str] | tuple[str, ...]) -> str:
     """A suggestion such as ` Did you mean 'threshold'?`, or what is known where nothing is near."""

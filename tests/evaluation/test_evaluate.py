@@ -69,8 +69,8 @@ def run(
 ) -> tuple[dict[str, Any], RecordingProgress]:
     progress = RecordingProgress()
     evaluate.run(
-        evaluate.Params(**{**SMALL, **params}),
-        evaluate.Options(**{"device": "cpu", "batch_size": 4, **(options or {})}),
+        evaluate.EvaluateParams(**{**SMALL, **params}),
+        evaluate.EvaluateOptions(**{"device": "cpu", "batch_size": 4, **(options or {})}),
         inputs,
         FolderOutput(output),
         progress,

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vasevqa.cli import cli
-from vasevqa.reward.score import ATTRIBUTES, PAPER_WEIGHTS, external_vase_acc, paper_score, score, vase_format
-from vasevqa.reward.vocabulary import FABRICS, SHAPES, TECHNIQUES
+from vasevqa.reward.score import PAPER_WEIGHTS, external_vase_acc, paper_score, score, vase_format
+from vasevqa.reward.vocabulary import ATTRIBUTES, FABRICS, SHAPES, TECHNIQUES
 
 QUESTION = "<image>What is the shape of this vase?"
 

@@ -67,7 +67,7 @@ def build(
     path.write_text(annotations if isinstance(annotations, str) else json.dumps(annotations), encoding="utf-8")
     output, progress = FolderOutput(folder / "out"), RecordingProgress()
     given = {"images": pictures, "annotations": path, **(inputs or {})}
-    build_dataset.run(build_dataset.Params(**params), build_dataset.Options(), given, output, progress)
+    build_dataset.run(build_dataset.BuildParams(**params), build_dataset.BuildOptions(), given, output, progress)
     found: dict[str, Any] = {
         file: [json.loads(line) for line in (output.root / f"{file}.jsonl").read_text().splitlines()]
         for file in ("sft", "val", "grpo", "eval")
@@ -102,8 +102,8 @@ def test_paths_are_relative_to_the_volume_under_a_launcher(tmp_path: Path, views
     volume = tmp_path / "volume"
     output = FolderOutput(volume / "artifacts/build-dataset/k", standalone=False, volume=volume)
     build_dataset.run(
-        build_dataset.Params(),
-        build_dataset.Options(),
+        build_dataset.BuildParams(),
+        build_dataset.BuildOptions(),
         {"images": views, "annotations": tmp_path / "a.json"},
         output,
         RecordingProgress(),
@@ -248,8 +248,8 @@ def test_annotations_that_are_no_utf8(tmp_path: Path, views: Path) -> None:
     (folder / "good.json").write_text(json.dumps([attributes(number) for number in range(12)]))
     output = FolderOutput(tmp_path / "out")
     build_dataset.run(
-        build_dataset.Params(),
-        build_dataset.Options(),
+        build_dataset.BuildParams(),
+        build_dataset.BuildOptions(),
         {"images": views, "annotations": folder},
         output,
         RecordingProgress(),

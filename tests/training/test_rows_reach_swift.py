@@ -70,7 +70,7 @@ def test_image_tokens_are_expanded(
         picture.save(tmp_path / f"views/{vase}_front_ac001001.jpg")
     output = FolderOutput(tmp_path / "volume/artifacts/build-dataset/k", volume=tmp_path / "volume")
     given = {"images": tmp_path / "views", "annotations": annotations(tmp_path)}
-    build_dataset.run(build_dataset.Params(), build_dataset.Options(), given, output, RecordingProgress())
+    build_dataset.run(build_dataset.BuildParams(), build_dataset.BuildOptions(), given, output, RecordingProgress())
     monkeypatch.setenv("ROOT_IMAGE_DIR", str(tmp_path / "volume"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for file in ("sft", "val", "eval"):

@@ -16,7 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-ATTRIBUTES = ("fabric", "technique", "shape", "provenance", "date", "attribution", "decoration", "caption")
+from vasevqa.reward.vocabulary import ATTRIBUTES
+from vasevqa.text import IMAGE_TAG
+
 IDS = ("vase_id", "vase", "id", "uuid")
 SUFFIXES = (".json", ".jsonl", ".csv", ".tsv")
 ROLES = {
@@ -29,7 +31,6 @@ ROLES = {
 }
 ALIASES = {"shape_name": "shape"}
 MAX_BYTES = 2 << 30
-TAG = "<image>"
 MEDIA = re.compile(r"<(?:image|video|audio)>")  # each of them would make ms-swift look for one more file
 THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL | re.IGNORECASE)
 UNKNOWN = ("", "none", "null", "nan", "n/a", "unknown", "-", "?")
@@ -230,7 +231,7 @@ def _attributes(where: str, known: Mapping[str, Any], problems: list[Problem]) -
         if answer.lower() in UNKNOWN:
             problems.append(Problem("empty answer", where, f"{name} says nothing"))
         elif MEDIA.search(answer):
-            problems.append(Problem("broken row", where, f"{name} holds {TAG} or the like"))
+            problems.append(Problem("broken row", where, f"{name} holds {IMAGE_TAG} or the like"))
         else:
             attributes[name] = " ".join(answer.split())
     return attributes
@@ -274,10 +275,10 @@ def _turns(where: str, value: Any, problems: list[Problem]) -> tuple[Turn, ...]:
         if role == "assistant" and text.lower() in UNKNOWN:
             problems.append(Problem("empty answer", where, "an answer in the conversation says nothing"))
             if turns and turns[-1][0] == "user":
-                shown += turns.pop()[1].count(TAG)
+                shown += turns.pop()[1].count(IMAGE_TAG)
             continue
         if role == "user" and shown:
-            text, shown = TAG * shown + text, 0
+            text, shown = IMAGE_TAG * shown + text, 0
         turns.append((role, text))
     while turns and turns[-1][0] != "assistant":
         turns.pop()
@@ -294,6 +295,6 @@ def _wrong_turn(role: str | None, text: Any) -> str:
     if not isinstance(text, str):
         return "a turn whose content is no text"
     media = {match[0] for match in MEDIA.finditer(THOUGHT.sub("", text) if role == "assistant" else text)}
-    if media - {TAG}:
+    if media - {IMAGE_TAG}:
         return "a turn about a video or a sound"
-    return f"{TAG} where no picture can be shown" if media and role != "user" else ""
+    return f"{IMAGE_TAG} where no picture can be shown" if media and role != "user" else ""

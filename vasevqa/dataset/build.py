@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from vasevqa.curation.images import SUFFIXES, Found, Unreadable, find_images, op
 from vasevqa.dataset import splits
 from vasevqa.dataset.annotations import Problem, Record, read_annotations
 from vasevqa.dataset.join import Conversation, Picture, join
+from vasevqa.dataset.params import BuildOptions, BuildParams
 from vasevqa.dataset.questions import load_questions
 from vasevqa.dataset.rows import FILES, Row, make_rows
 from vasevqa.errors import ConfigError, DataError
@@ -32,31 +33,31 @@ LISTED = 1000  # problems of each kind that are listed; all are counted
 
 @dataclass
 class _Job:
-    params: Mapping[str, Any]
+    params: BuildParams
     problems: list[Problem]
     quarantined: list[dict[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
 def build(
-    params: Mapping[str, Any],
-    options: Mapping[str, Any],
+    params: BuildParams,
+    options: BuildOptions,
     inputs: Mapping[str, Path],
     output: Output,
     progress: Progress,
 ) -> None:
     """Write the rows, their images and the report to `output`. DataError if nothing is left."""
-    prefix, root = _image_prefix(output, options["image_root"])
+    prefix, root = _image_prefix(output, options.image_root)
     questions = load_questions(inputs.get("questions"))
     records, problems = read_annotations(inputs["annotations"])
     job = _Job(params, problems)
     seconds: dict[str, float] = {}
     began = time.perf_counter()
-    pictures, hashes = _pictures(_folder(params, inputs), job, options["workers"], progress)
+    pictures, hashes = _pictures(_folder(params, inputs), job, options.workers, progress)
     seconds["decode"] = time.perf_counter() - began
     began = time.perf_counter()
     conversations = join(pictures, records, _roots(inputs), job.problems)
-    pairs = splits.near_duplicates(hashes, params["hash_distance"]) if params["group_duplicates"] else []
+    pairs = splits.near_duplicates(hashes, params.hash_distance) if params.group_duplicates else []
     _split(pictures, conversations, pairs, job)
     rows = make_rows(pictures, conversations, questions, params, prefix, job.problems)
     seconds["join and split"] = time.perf_counter() - began
@@ -108,8 +109,8 @@ def _image_prefix(output: Output, given: str | None) -> tuple[str, str]:
     return PurePosixPath(*inside.parts, "images").as_posix(), Path(os.path.relpath(root, final)).as_posix()
 
 
-def _folder(params: Mapping[str, Any], inputs: Mapping[str, Path]) -> Path:
-    if params["views"] == "all":
+def _folder(params: BuildParams, inputs: Mapping[str, Path]) -> Path:
+    if params.views == "all":
         if "accepted" not in inputs:
             raise ConfigError("--views all needs --accepted-dir: what clip-filter wrote, or any folder of images.")
         base, inner = inputs["accepted"], "accepted"
@@ -132,7 +133,7 @@ def _pictures(folder: Path, job: _Job, workers: int, progress: Progress) -> tupl
     found = list(find_images(folder))
     if not found:
         raise DataError(f"There is no image in {folder} ({', '.join(sorted(SUFFIXES))}); check --input-dir.")
-    pattern = file_names.name_pattern(job.params["name_pattern"])
+    pattern = file_names.name_pattern(job.params.name_pattern)
     progress.start("reading", len(found))
     pictures, hashes = [], []
     with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
@@ -172,12 +173,12 @@ def _split(pictures: list[Picture], conversations: list[Conversation], pairs: li
     grouped = splits.groups(len(pictures), marks, pairs)
     grouped = [group for group in grouped if any(pictures[number].records or number in told for number in group)]
     sides = splits.split(
-        [len(group) for group in grouped], job.params["val_fraction"], job.params["eval_fraction"], job.params["seed"]
+        [len(group) for group in grouped], job.params.val_fraction, job.params.eval_fraction, job.params.seed
     )
     for group, side in zip(grouped, sides, strict=True):
         for number in group:
             pictures[number].side = side
-    for side, fraction in (("eval", job.params["eval_fraction"]), ("val", job.params["val_fraction"])):
+    for side, fraction in (("eval", job.params.eval_fraction), ("val", job.params.val_fraction)):
         if fraction and side not in sides:
             job.notes.append(f"{len(grouped)} groups of vases are too few for a split '{side}', which is empty")
 

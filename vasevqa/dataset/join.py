@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from vasevqa.dataset.annotations import TAG, Problem, Record, Turn
+from vasevqa.dataset.annotations import Problem, Record, Turn
+from vasevqa.text import IMAGE_TAG
 
 if TYPE_CHECKING:
     from vasevqa.curation.images import Found
@@ -118,16 +119,16 @@ def _matched(record: Record, index: _Index, problems: list[Problem]) -> tuple[in
 
 def _tagged(record: Record, matched: tuple[int, ...], problems: list[Problem]) -> Conversation | None:
     """The conversation with as many <image> tags as pictures: a lone picture's missing tag is put in front."""
-    tags = sum(text.count(TAG) for role, text in record.turns if role == "user")
+    tags = sum(text.count(IMAGE_TAG) for role, text in record.turns if role == "user")
     turns = list(record.turns)
     if tags == 0 or tags > len(matched):
-        turns = [(role, text.replace(TAG, "").strip()) for role, text in turns]
+        turns = [(role, text.replace(IMAGE_TAG, "").strip()) for role, text in turns]
         first = next(number for number, (role, _) in enumerate(turns) if role == "user")
         images = len(record.images or matched)
         if tags > images:
             problems.append(Problem("too many image tags", record.where, f"{tags} tags and {images} images"))
             return None
-        turns[first] = ("user", TAG * len(matched) + turns[first][1])
+        turns[first] = ("user", IMAGE_TAG * len(matched) + turns[first][1])
     elif tags < len(matched):
         matched = matched[:tags]
     return Conversation(matched, tuple(turns), record.where)

@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from vasevqa.dataset.annotations import ATTRIBUTES, TAG
 from vasevqa.errors import ConfigError, invalid_yaml
-from vasevqa.text import nearest
+from vasevqa.reward.vocabulary import ATTRIBUTES
+from vasevqa.text import IMAGE_TAG, nearest
 
 DEFAULT = Path(__file__).with_name("questions.yaml")
 
@@ -47,8 +47,8 @@ def load_questions(path: Path | None) -> Questions:
             or not all(isinstance(item, str) and item.strip() for item in value)
         ):
             raise ConfigError(f"{path}: {key} needs a list of questions, such as [What is the {key} of this vase?].")
-        if any(TAG in item for item in value):
-            raise ConfigError(f"{path}: {key}: leave {TAG} out, it is put in front of every question.")
+        if any(IMAGE_TAG in item for item in value):
+            raise ConfigError(f"{path}: {key}: leave {IMAGE_TAG} out, it is put in front of every question.")
         ask[key] = tuple(item.strip() for item in value)
     system = loaded.get("system")
     if system is not None and not isinstance(system, str):

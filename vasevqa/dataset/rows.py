@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vasevqa.dataset.annotations import TAG, Problem
+from vasevqa.dataset.annotations import Problem
+from vasevqa.dataset.params import BuildParams
 from vasevqa.errors import ConfigError, DataError
+from vasevqa.text import IMAGE_TAG
 
 if TYPE_CHECKING:
     from vasevqa.dataset.join import Conversation, Picture
@@ -25,7 +27,7 @@ def make_rows(
     pictures: Sequence[Picture],
     conversations: Iterable[Conversation],
     questions: Questions,
-    params: Mapping[str, Any],
+    params: BuildParams,
     prefix: str,
     problems: list[Problem],
 ) -> dict[str, list[Row]]:
@@ -39,7 +41,7 @@ def make_rows(
         known = _known(picture, problems)
         for attribute, question in _asked(picture, known, questions, params).items():
             messages = [
-                {"role": "user", "content": TAG + question},
+                {"role": "user", "content": IMAGE_TAG + question},
                 {"role": "assistant", "content": known[attribute]},
             ]
             _add(rows, picture, _row(messages, questions, [f"{prefix}/{picture.found.name}"], picture.vase, attribute))
@@ -62,19 +64,19 @@ def _known(picture: Picture, problems: list[Problem]) -> dict[str, str]:
     return known
 
 
-def _asked(picture: Picture, known: Iterable[str], questions: Questions, params: Mapping[str, Any]) -> dict[str, str]:
+def _asked(picture: Picture, known: Iterable[str], questions: Questions, params: BuildParams) -> dict[str, str]:
     """The attributes that are asked for, each with the question that was drawn for it."""
     # Drawn for the picture alone: another picture more or less changes nothing for this one.
-    rng = random.Random(f"{params['seed']}-{picture.found.name}")
+    rng = random.Random(f"{params.seed}-{picture.found.name}")
     chosen = {
         attribute: rng.choice(questions.ask[attribute])
         for attribute in known
-        if attribute in questions.ask and (attribute != "caption" or params["include_captions"])
+        if attribute in questions.ask and (attribute != "caption" or params.include_captions)
     }
     short = [attribute for attribute in chosen if attribute != "caption"]
-    if params["max_questions"] is None or len(short) <= params["max_questions"]:
+    if params.max_questions is None or len(short) <= params.max_questions:
         return chosen
-    kept = {*rng.sample(short, params["max_questions"]), "caption"}
+    kept = {*rng.sample(short, params.max_questions), "caption"}
     return {attribute: question for attribute, question in chosen.items() if attribute in kept}
 
 

@@ -14,6 +14,7 @@ from vasevqa.errors import ConfigError, DataError
 from vasevqa.evaluation import captions as caption_files
 from vasevqa.evaluation import metrics
 from vasevqa.evaluation.comparison import comparison, plot
+from vasevqa.evaluation.params import EvaluateOptions, EvaluateParams
 from vasevqa.models import check_model, local_model
 
 if TYPE_CHECKING:
@@ -52,8 +53,8 @@ class _Encoders:
 class _Call:
     """What the stage was handed, and the device that models run on."""
 
-    params: Mapping[str, Any]
-    options: Mapping[str, Any]
+    params: EvaluateParams
+    options: EvaluateOptions
     inputs: Mapping[str, Path]
     output: Output
     progress: Progress
@@ -73,8 +74,8 @@ class _HeldOut:
 
 
 def evaluate(
-    params: Mapping[str, Any],
-    options: Mapping[str, Any],
+    params: EvaluateParams,
+    options: EvaluateOptions,
     inputs: Mapping[str, Path],
     output: Output,
     progress: Progress,
@@ -82,14 +83,14 @@ def evaluate(
     """Write evaluation.json, comparison.md, comparison.png, and every model's answers to `output`."""
     from vasevqa.curation.devices import resolve_device
 
-    device = resolve_device(options["device"])
+    device = resolve_device(options.device)
     encoders = _Encoders(inputs, device)
     call = _Call(params, options, inputs, output, progress, device)
     if "captions" in inputs:
         found = _caption_files(call, encoders)
     else:
         found = _models(call, encoders)
-    output.write_json("evaluation.json", {**found, "params": dict(params)})
+    output.write_json("evaluation.json", {**found, "params": params.model_dump()})
     output.write_text("comparison.md", comparison(found))
     with output.writing("comparison.png") as stream:
         stream.write(plot(found))
@@ -127,9 +128,9 @@ def _held_out(call: _Call) -> _HeldOut:
         {**row, "solution": row.get("solution") or row["messages"][-1]["content"]}
         for row in held_out(call.inputs["dataset"])
     ]
-    if call.params["max_samples"] is not None:
-        rows = rows[: call.params["max_samples"]]
-    return _HeldOut(rows, image_root(call.inputs["dataset"], call.options["image_root"]))
+    if call.params.max_samples is not None:
+        rows = rows[: call.params.max_samples]
+    return _HeldOut(rows, image_root(call.inputs["dataset"], call.options.image_root))
 
 
 def _folders(call: _Call) -> tuple[dict[str, Path], dict[str, str]]:
@@ -156,7 +157,7 @@ def _answers(call: _Call, held: _HeldOut, name: str, folder: Path) -> list[str]:
     from vasevqa.evaluation import generation
 
     def load() -> generation.Answers:
-        if call.params["engine"] == "vllm":
+        if call.params.engine == "vllm":
             return generation.VllmAnswers(folder, held.root, call.params)
         return generation.TransformersAnswers(folder, held.root, call.params, call.device)
 
@@ -167,10 +168,10 @@ def _answers(call: _Call, held: _HeldOut, name: str, folder: Path) -> list[str]:
     call.output.check()
     kept = call.output.root / f"answers-{name}.jsonl"
     who = generation.identity(folder, call.params)
-    return generation.answer_all(held.rows, load, kept, call.options["batch_size"], done, who)
+    return generation.answer_all(held.rows, load, kept, call.options.batch_size, done, who)
 
 
-def _measured(held: _HeldOut, answers: Sequence[str], params: Mapping[str, Any], encoders: _Encoders) -> dict[str, Any]:
+def _measured(held: _HeldOut, answers: Sequence[str], params: EvaluateParams, encoders: _Encoders) -> dict[str, Any]:
     rows, told, asked = held.rows, held.numbers(captions=True), held.numbers(captions=False)
     pictures = [held.root / rows[number]["images"][0] for number in told]
     pairs = [(answers[number], rows[number]["solution"]) for number in told]
@@ -178,9 +179,9 @@ def _measured(held: _HeldOut, answers: Sequence[str], params: Mapping[str, Any],
         "attributes": metrics.attribute_accuracy(
             [rows[number] for number in asked],
             [answers[number] for number in asked],
-            params["fuzzy_threshold"],
-            params["bootstrap"],
-            params["seed"],
+            params.fuzzy_threshold,
+            params.bootstrap,
+            params.seed,
         ),
         "rewards": _rewards(rows, answers, params),
         "captions": _text_metrics(pairs, pictures, params, encoders),
@@ -211,18 +212,18 @@ def _write_answers(held: _HeldOut, answers: Sequence[str], name: str, output: Ou
     )
 
 
-def _rewards(rows: Sequence[Mapping[str, Any]], answers: Sequence[str], params: Mapping[str, Any]) -> metrics.Metric:
+def _rewards(rows: Sequence[Mapping[str, Any]], answers: Sequence[str], params: EvaluateParams) -> metrics.Metric:
     from vasevqa.reward.score import score
 
     values = [score(answer, row["solution"], row["attribute"]).value for row, answer in zip(rows, answers, strict=True)]
-    return metrics.mean(values, params["bootstrap"], params["seed"])
+    return metrics.mean(values, params.bootstrap, params.seed)
 
 
 def _text_metrics(
-    pairs: Sequence[tuple[str, str]], pictures: Sequence[Path], params: Mapping[str, Any], encoders: _Encoders
+    pairs: Sequence[tuple[str, str]], pictures: Sequence[Path], params: EvaluateParams, encoders: _Encoders
 ) -> dict[str, metrics.Metric]:
     """The metrics of captions: (caption, truth) pairs, and their pictures where there are any."""
-    rounds, seed = params["bootstrap"], params["seed"]
+    rounds, seed = params.bootstrap, params.seed
     if not pairs:
         return {}
     said, true = [answer or " " for answer, _ in pairs], [truth for _, truth in pairs]

@@ -14,7 +14,8 @@ import torch
 from vasevqa import files
 from vasevqa.curation.images import Unreadable, open_image
 from vasevqa.errors import ConfigError, DataError
-from vasevqa.text import first_line
+from vasevqa.evaluation.params import EvaluateParams
+from vasevqa.text import IMAGE_TAG, first_line
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
@@ -32,7 +33,7 @@ def prompt_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     turns = row["messages"][:-1] if row["messages"][-1]["role"] == "assistant" else row["messages"]
     for turn in turns:
         parts: list[dict[str, str]] = []
-        for number, piece in enumerate(str(turn["content"]).split("<image>")):
+        for number, piece in enumerate(str(turn["content"]).split(IMAGE_TAG)):
             if number:
                 parts.append({"type": "image"})
             if piece.strip():
@@ -46,12 +47,12 @@ def digest(row: Mapping[str, Any], who: str = "") -> str:
     return hashlib.sha256(json.dumps([who, row["messages"], row["images"]], sort_keys=True).encode()).hexdigest()[:16]
 
 
-def identity(model: Path, params: Mapping[str, Any]) -> str:
+def identity(model: Path, params: EvaluateParams) -> str:
     """What stands for a model in a folder and the way it is asked, without reading its weights."""
     stats = [
         (file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(model.iterdir()) if file.is_file()
     ]
-    asked = {name: params[name] for name in ("max_new_tokens", "max_pixels", "torch_dtype", "engine")}
+    asked = params.model_dump(include={"max_new_tokens", "max_pixels", "torch_dtype", "engine"})
     return hashlib.sha256(json.dumps([stats, asked], sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -112,12 +113,12 @@ def answer_all(
 class TransformersAnswers:
     """Greedy answers by transformers. DataError for a folder that can't be loaded."""
 
-    def __init__(self, folder: Path, root: Path, params: Mapping[str, Any], device: torch.device) -> None:
+    def __init__(self, folder: Path, root: Path, params: EvaluateParams, device: torch.device) -> None:
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         try:
             self._processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-            dtype = DTYPES[params["torch_dtype"]]
+            dtype = DTYPES[params.torch_dtype]
             model = AutoModelForImageTextToText.from_pretrained(
                 folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
             )
@@ -137,10 +138,10 @@ class TransformersAnswers:
             self._processor.apply_chat_template(prompt_of(row), tokenize=False, add_generation_prompt=True)
             for row in rows
         ]
-        images = [[picture(self._root / image, self._params["max_pixels"]) for image in row["images"]] for row in rows]
+        images = [[picture(self._root / image, self._params.max_pixels) for image in row["images"]] for row in rows]
         batch = self._processor(text=texts, images=images, padding=True, return_tensors="pt").to(self._device)
         generation = {
-            "max_new_tokens": self._params["max_new_tokens"],
+            "max_new_tokens": self._params.max_new_tokens,
             "do_sample": False,
             "temperature": None,
             "top_p": None,
@@ -154,7 +155,7 @@ class TransformersAnswers:
 class VllmAnswers:
     """Greedy answers by vLLM. ConfigError where it isn't installed."""
 
-    def __init__(self, folder: Path, root: Path, params: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, root: Path, params: EvaluateParams) -> None:
         try:
             from vllm import LLM, SamplingParams
         except ImportError:
@@ -167,12 +168,12 @@ class VllmAnswers:
         self._processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         self._engine = LLM(
             model=str(folder),
-            dtype=params["torch_dtype"],
-            seed=params["seed"],
+            dtype=params.torch_dtype,
+            seed=params.seed,
             trust_remote_code=False,
             limit_mm_per_prompt={"image": 16},
         )
-        self._sampling = SamplingParams(temperature=0.0, max_tokens=params["max_new_tokens"])
+        self._sampling = SamplingParams(temperature=0.0, max_tokens=params.max_new_tokens)
         self._root, self._params = root, params
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -183,7 +184,7 @@ class VllmAnswers:
                     prompt_of(row), tokenize=False, add_generation_prompt=True
                 ),
                 "multi_modal_data": {
-                    "image": [picture(self._root / image, self._params["max_pixels"]) for image in row["images"]]
+                    "image": [picture(self._root / image, self._params.max_pixels) for image in row["images"]]
                 },
             }
             for row in rows

@@ -10,6 +10,7 @@ from typing import Any
 
 from vasevqa.evaluation.comparison import metrics_of
 from vasevqa.report.quality import read_json
+from vasevqa.text import IMAGE_TAG
 from vasevqa.training.swift.log import read_log
 
 WIDTH, HEIGHT, PADDING = 720, 160, 6  # of a curve, in SVG units
@@ -105,7 +106,7 @@ def completions(artifacts: Mapping[str, Path]) -> list[dict[str, Any]]:
 def _question(prompt: str) -> str:
     """The last user turn of a prompt in Qwen's chat markup."""
     turn = prompt.rpartition("<|im_start|>user\n")[2].partition("<|im_end|>")[0]
-    return turn.replace("<image>", "").strip()[:200]
+    return turn.replace(IMAGE_TAG, "").strip()[:200]
 
 
 def evaluated(artifacts: Mapping[str, Path]) -> dict[str, Any]:

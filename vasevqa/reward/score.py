@@ -19,6 +19,7 @@ from rapidfuzz.distance import LCSseq
 
 from vasevqa.reward.dates import iou, parse_dates
 from vasevqa.reward.vocabulary import (
+    ATTRIBUTES,
     VOCABULARIES,
     content,
     jaccard,
@@ -29,8 +30,8 @@ from vasevqa.reward.vocabulary import (
     weighted,
     words,
 )
+from vasevqa.text import IMAGE_TAG
 
-ATTRIBUTES = ("fabric", "technique", "shape", "provenance", "date", "attribution", "decoration", "caption")
 # The paper's combination for captions.
 PAPER_WEIGHTS = {
     "fabric": 0.20,
@@ -212,7 +213,7 @@ def _order(said: list[str], known: list[str]) -> float:
 
 
 def _without_question(text: str, question: str) -> tuple[str, float]:
-    asked = normalize(question.replace("<image>", " ")).strip(" ?.")
+    asked = normalize(question.replace(IMAGE_TAG, " ")).strip(" ?.")
     if not asked:
         return text, 1.0
     plain = normalize(text)

@@ -12,6 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import SequenceMatcher
 from functools import lru_cache
 
+# What is asked about a vase, in the order in which a catalogue says it.
+ATTRIBUTES = ("fabric", "technique", "shape", "provenance", "date", "attribution", "decoration", "caption")
+
 SHAPES: dict[str, str] = {
     "amphora": "amphorae amphoras amphoriskos neck-amphora belly-amphora panathenaic-amphora pelike-amphora",
     "kylix": "cylix kylikes cup drinking-cup eye-cup lip-cup band-cup",
