@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Annotated, Any, Protocol
+from typing import IO, Annotated, Any, ClassVar, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -145,6 +145,31 @@ class Progress(Protocol):
         """Seconds spent per kind of work ({'decode': 3.1, 'model': 8.0, 'disk': .2}); prints the rate and the
         bottleneck.
         """
+
+
+class Report(BaseModel):
+    """A JSON file that one stage writes and others read.
+
+    A field that came later has a default, so that files of older versions are still read; what a reader doesn't know
+    is passed over. `schema_version` is raised when a field changes its meaning.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=(), populate_by_name=True)
+    FILE: ClassVar[str]
+
+    schema_version: int = Field(1, alias="schema")
+
+    def write(self, output: Output) -> None:
+        """Write the file into a stage's output, atomically."""
+        output.write_json(self.FILE, self.model_dump(mode="json", by_alias=True))
+
+    @classmethod
+    def read(cls, folder: Path) -> Self | None:
+        """The report in `folder`; None if there is none, or none that can be read: it is never needed to go on."""
+        try:
+            return cls.model_validate_json((folder / cls.FILE).read_bytes())
+        except (OSError, ValueError):
+            return None
 
 
 RunFunction = Callable[..., None]

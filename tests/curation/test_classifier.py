@@ -113,10 +113,10 @@ def test_too_few_vases_are_an_error() -> None:
 def test_metrics_by_hand() -> None:
     logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 3.0], [0.0, 2.0]])
     found = classifier_training.evaluate(logits, torch.tensor([0, 0, 1, 1, 1]))
-    assert found["confusion_matrix"] == [[1, 1], [1, 2]]
-    assert found["accuracy"] == pytest.approx(3 / 5)
-    assert found["precision"] == found["recall"] == pytest.approx(2 / 3)
-    assert found["roc_auc"] == pytest.approx(5 / 6)  # of 6 pairs one is in the wrong order
+    assert found.confusion_matrix == [[1, 1], [1, 2]]
+    assert found.accuracy == pytest.approx(3 / 5)
+    assert found.precision == found.recall == pytest.approx(2 / 3)
+    assert found.roc_auc == pytest.approx(5 / 6)  # of 6 pairs one is in the wrong order
 
 
 def test_the_temperature_undoes_overconfidence() -> None:

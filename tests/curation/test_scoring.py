@@ -27,11 +27,11 @@ def test_statistics_and_recommendations() -> None:
     values = np.arange(101) / 100
     stats = scoring.statistics(values)
     assert (stats["mean"], stats["median"], stats["p10"], stats["p90"]) == pytest.approx((0.5, 0.5, 0.1, 0.9))
-    advice = {item["name"]: item for item in scoring.recommendations(values)}
-    assert advice["conservative"]["threshold"] == pytest.approx(0.1)
-    assert advice["conservative"]["keeps"] == pytest.approx(0.9, abs=0.02)
-    assert advice["strict"]["keeps"] == pytest.approx(0.1, abs=0.02)
-    assert [item["percentile"] for item in scoring.recommendations(values)] == [10, 25, 50, 75, 90]
+    advice = {item.name: item for item in scoring.recommendations(values)}
+    assert advice["conservative"].threshold == pytest.approx(0.1)
+    assert advice["conservative"].keeps == pytest.approx(0.9, abs=0.02)
+    assert advice["strict"].keeps == pytest.approx(0.1, abs=0.02)
+    assert [item.percentile for item in scoring.recommendations(values)] == [10, 25, 50, 75, 90]
 
 
 def test_without_a_threshold_the_moderate_one_is_used() -> None:

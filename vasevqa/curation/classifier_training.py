@@ -18,8 +18,9 @@ from vasevqa.curation.augmentation import augmented
 from vasevqa.curation.classifier import EvalTransform, normalized, predict_logits
 from vasevqa.curation.devices import fast_bf16
 from vasevqa.curation.file_names import name_pattern, vase_group
-from vasevqa.curation.images import Found, find_images, quarantine_rows
+from vasevqa.curation.images import Found, find_images
 from vasevqa.curation.loader import Loader
+from vasevqa.curation.reports import ClassifierMetrics, QuarantinedFile, quarantined_files
 from vasevqa.errors import DataError
 
 PARTS = ("train", "val", "test")
@@ -50,7 +51,7 @@ class Data:
     names: list[str]
     labels: Tensor
     pixels: Tensor
-    quarantined: list[dict[str, str]]
+    quarantined: list[QuarantinedFile]
     seconds: dict[str, float]
 
 
@@ -91,7 +92,7 @@ def load_data(folder: Path, size: int, workers: int, scratch: Path | None, on_im
         if not (labels == label).any():
             raise DataError(f"None of the images in {folder / str(label)} can be read; check the files.")
     return Data(
-        names, labels, store[: len(names)], quarantine_rows(loader.quarantined), {"decode": loader.seconds["wait"]}
+        names, labels, store[: len(names)], quarantined_files(loader.quarantined), {"decode": loader.seconds["wait"]}
     )
 
 
@@ -260,21 +261,21 @@ def temperature(logits: Tensor, labels: Tensor) -> float:
     return float(grid[losses.argmin()])
 
 
-def evaluate(logits: Tensor, labels: Tensor) -> dict[str, Any]:
-    """Accuracy, precision, recall, F1 and ROC-AUC of class 1, and the confusion matrix [[tn, fp], [fn, tp]]."""
+def evaluate(logits: Tensor, labels: Tensor) -> ClassifierMetrics:
+    """How right the classes are that logits (N, 2) give, against labels (N,)."""
     from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support, roc_auc_score
 
     predicted = logits.argmax(-1).numpy()
     precision, recall, f1, _ = precision_recall_fscore_support(labels, predicted, average="binary", zero_division=0)
     both = len(set(labels.tolist())) == 2
-    return {
-        "accuracy": float(accuracy_score(labels, predicted)),
-        "precision": float(precision),
-        "recall": float(recall),
-        "f1": float(f1),
-        "roc_auc": float(roc_auc_score(labels, logits.softmax(-1)[:, 1])) if both else None,
-        "confusion_matrix": confusion_matrix(labels, predicted, labels=[0, 1]).tolist(),
-    }
+    return ClassifierMetrics(
+        accuracy=float(accuracy_score(labels, predicted)),
+        precision=float(precision),
+        recall=float(recall),
+        f1=float(f1),
+        roc_auc=float(roc_auc_score(labels, logits.softmax(-1)[:, 1])) if both else None,
+        confusion_matrix=confusion_matrix(labels, predicted, labels=[0, 1]).tolist(),
+    )
 
 
 def history_png(history: list[dict[str, float]], best: int) -> bytes:

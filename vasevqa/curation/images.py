@@ -54,11 +54,6 @@ class Unreadable(Exception):
         self.reason = reason
 
 
-def quarantine_rows(quarantined: list[Quarantined]) -> list[dict[str, str]]:
-    """The quarantined files as reports list them."""
-    return [{"name": item.name, "reason": item.reason} for item in quarantined]
-
-
 def default_boundary(folder: Path) -> Path:
     """Where symbolic links may lead: the launcher's volume if `folder` lies in it, else `folder` itself."""
     volume = os.environ.get("VASEVQA_VOLUME")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vasevqa.curation.reports import Recommendation
 from vasevqa.errors import ConfigError, invalid_yaml
 
 if TYPE_CHECKING:
@@ -136,16 +137,16 @@ def statistics(values: Sequence[float] | np.ndarray) -> dict[str, float]:
     }
 
 
-def recommendations(values: Sequence[float] | np.ndarray) -> list[dict[str, Any]]:
+def recommendations(values: Sequence[float] | np.ndarray) -> list[Recommendation]:
     """Five thresholds to choose from, from conservative (keeps 90% of these images) to strict (keeps 10%)."""
     numbers = np.asarray(values, dtype=np.float64)
     return [
-        {
-            "name": name,
-            "percentile": percent,
-            "threshold": float(np.percentile(numbers, percent)),
-            "keeps": float((numbers >= np.percentile(numbers, percent)).mean()),
-        }
+        Recommendation(
+            name=name,
+            percentile=percent,
+            threshold=float(np.percentile(numbers, percent)),
+            keeps=float((numbers >= np.percentile(numbers, percent)).mean()),
+        )
         for name, percent in RECOMMENDATIONS
     ]
 
@@ -170,7 +171,7 @@ def histogram_png(values: np.ndarray, threshold: float | None, title: str) -> by
     return buffer.getvalue()
 
 
-def report_lines(stats: dict[str, float], advice: list[dict[str, Any]]) -> list[str]:
+def report_lines(stats: dict[str, float], advice: list[Recommendation]) -> list[str]:
     """Statistics and recommendations for a terminal."""
     lines = [
         (
@@ -179,14 +180,12 @@ def report_lines(stats: dict[str, float], advice: list[dict[str, Any]]) -> list[
         ),
         "percentiles: " + ", ".join(f"{percent}% {stats[f'p{percent}']:.4f}" for percent in PERCENTILES),
     ]
-    return lines + [
-        f"{item['name']:>12}: --threshold {item['threshold']:.4f} keeps {item['keeps']:.0%}" for item in advice
-    ]
+    return lines + [f"{item.name:>12}: --threshold {item.threshold:.4f} keeps {item.keeps:.0%}" for item in advice]
 
 
-def choose(threshold: float | None, advice: list[dict[str, Any]]) -> tuple[float, str]:
+def choose(threshold: float | None, advice: list[Recommendation]) -> tuple[float, str]:
     """The threshold given, or the moderate recommendation; and where it comes from."""
     if threshold is not None:
         return threshold, "given"
-    moderate = next(item for item in advice if item["name"] == "moderate")
-    return float(moderate["threshold"]), "moderate recommendation (25th percentile)"
+    moderate = next(item for item in advice if item.name == "moderate")
+    return moderate.threshold, "moderate recommendation (25th percentile)"

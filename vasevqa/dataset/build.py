@@ -16,18 +16,19 @@ import numpy as np
 
 from vasevqa.curation import file_names
 from vasevqa.curation.images import SUFFIXES, Found, Unreadable, find_images, open_image
+from vasevqa.curation.reports import QuarantinedFile
 from vasevqa.dataset import splits
 from vasevqa.dataset.annotations import Problem, Record, read_annotations
 from vasevqa.dataset.join import Conversation, Picture, join
 from vasevqa.dataset.params import BuildOptions, BuildParams
 from vasevqa.dataset.questions import load_questions
+from vasevqa.dataset.report import DatasetReport, ListedProblem
 from vasevqa.dataset.rows import FILES, Row, make_rows
 from vasevqa.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from vasevqa.spec import Output, Progress
 
-REPORT = "dataset_report.json"
 LISTED = 1000  # problems of each kind that are listed; all are counted
 
 
@@ -35,7 +36,7 @@ LISTED = 1000  # problems of each kind that are listed; all are counted
 class _Job:
     params: BuildParams
     problems: list[Problem]
-    quarantined: list[dict[str, str]] = field(default_factory=list)
+    quarantined: list[QuarantinedFile] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -143,13 +144,13 @@ def _pictures(folder: Path, job: _Job, workers: int, progress: Progress) -> tupl
             ):
                 progress.advance()
                 if isinstance(result, str):
-                    job.quarantined.append({"name": one.name, "reason": result})
+                    job.quarantined.append(QuarantinedFile(name=one.name, reason=result))
                     continue
                 pictures.append(Picture(one, file_names.vase_group(one.name, pattern).lower()))
                 hashes.append(result)
     if not pictures:
         raise DataError(
-            f"None of the {len(found)} images in {folder} can be read (first: {job.quarantined[0]['reason']}); check"
+            f"None of the {len(found)} images in {folder} can be read (first: {job.quarantined[0].reason}); check"
             " the files."
         )
     return pictures, np.stack(hashes)
@@ -206,31 +207,26 @@ def _report(
     output: Output,
     root: str,
 ) -> None:
-    listed: dict[str, list[dict[str, str]]] = defaultdict(list)
+    listed: dict[str, list[ListedProblem]] = defaultdict(list)
     counts = Counter(problem.kind for problem in job.problems)
     for problem in job.problems:
         if len(listed[problem.kind]) < LISTED:
-            listed[problem.kind].append({"where": problem.where, "what": problem.what})
+            listed[problem.kind].append(ListedProblem(where=problem.where, what=problem.what))
     sides = {name: sorted({row["vase_id"] for row in rows[name]}) for name in ("sft", "val", "eval")}
-    output.write_json(
-        REPORT,
-        {
-            "image_root": root,
-            "rows": {name: len(found) for name, found in rows.items()},
-            "attributes": {
-                name: dict(sorted(Counter(row["attribute"] or "conversation" for row in found).items()))
-                for name, found in rows.items()
-            },
-            "vases": {name: len(found) for name, found in sides.items()},
-            "vase_ids": sides,
-            "images": len(pictures),
-            "near_duplicates": [
-                [pictures[one].found.name, pictures[other].found.name] for one, other in pairs[:LISTED]
-            ],
-            "near_duplicate_pairs": len(pairs),
-            "problems": dict(sorted(counts.items())),
-            "problem_list": dict(listed),
-            "quarantined": job.quarantined,
-            "notes": job.notes,
+    DatasetReport(
+        image_root=root,
+        rows={name: len(found) for name, found in rows.items()},
+        attributes={
+            name: dict(sorted(Counter(row["attribute"] or "conversation" for row in found).items()))
+            for name, found in rows.items()
         },
-    )
+        vases={name: len(found) for name, found in sides.items()},
+        vase_ids=sides,
+        images=len(pictures),
+        near_duplicates=[(pictures[one].found.name, pictures[other].found.name) for one, other in pairs[:LISTED]],
+        near_duplicate_pairs=len(pairs),
+        problems=dict(sorted(counts.items())),
+        problem_list=dict(listed),
+        quarantined=job.quarantined,
+        notes=job.notes,
+    ).write(output)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vasevqa.dataset.annotations import Problem
 from vasevqa.dataset.params import BuildParams
+from vasevqa.dataset.report import DatasetReport
 from vasevqa.errors import ConfigError, DataError
 from vasevqa.text import IMAGE_TAG
 
@@ -107,9 +108,8 @@ def image_root(dataset: Path, given: str | None) -> Path:
         if not root.is_dir():
             raise ConfigError(f"--image-root: there is no folder {given}.")
         return root.absolute()
-    report = dataset / "dataset_report.json"
-    noted = json.loads(report.read_text(encoding="utf-8")).get("image_root", ".") if report.is_file() else "."
-    return Path(os.path.normpath(dataset.absolute() / noted))
+    report = DatasetReport.read(dataset)
+    return Path(os.path.normpath(dataset.absolute() / (report.image_root if report else ".")))
 
 
 def check_rows(path: Path, root: Path, wanted: str | None = None) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 
 from vasevqa import files
 from vasevqa.artifacts.volume import Volume
+from vasevqa.curation.reports import ClassificationReport, FilteringReport, TrainingResults, ViewStatistics
 from vasevqa.pipeline.events import EventLog
 from vasevqa.pipeline.history import StepHistory, read_history
 from vasevqa.report import quality, training
@@ -45,8 +46,9 @@ def content(folder: Path) -> dict[str, Any]:
         if event["event"] in ("run-finished", "run-failed", "run-cancelled", "run-started")
     ]
     times = [event["time"] for event in events]
-    filtered = quality.read_json(ordered["clip-filter"] / "filtering_report.json") if "clip-filter" in ordered else {}
-    rows, threshold = filtered.get("images", []), filtered.get("threshold")
+    filtered = FilteringReport.read(ordered["clip-filter"]) if "clip-filter" in ordered else None
+    filtered = filtered or FilteringReport()
+    rows, threshold = filtered.images, filtered.threshold
     recipe = folder / "recipe.yaml"
     return {
         "run": folder.name,
@@ -58,7 +60,7 @@ def content(folder: Path) -> dict[str, Any]:
         "tiles": _tiles(ordered, filtered, sum(cost.gpu_hours for cost in costs(history).values())),
         "steps": steps,
         "histogram": quality.histogram(rows, threshold) if threshold is not None else None,
-        "threshold_source": filtered.get("threshold_source", ""),
+        "threshold_source": filtered.threshold_source,
         "sheets": quality.contact_sheets(ordered["clip-filter"], rows, threshold)
         if rows and threshold is not None
         else [],
@@ -99,25 +101,22 @@ def _steps(history: Mapping[str, StepHistory], artifacts: Mapping[str, Path]) ->
     return shown
 
 
-def _tiles(artifacts: dict[str, Path], filtered: dict[str, Any], gpu_hours: float) -> list[dict[str, str]]:
+def _tiles(artifacts: Mapping[str, Path], filtered: FilteringReport, gpu_hours: float) -> list[dict[str, str]]:
     tiles: list[dict[str, str]] = []
 
-    def tile(value: Any, label: str) -> None:
+    def tile(value: int | str | None, label: str) -> None:
         if value is not None:
-            tiles.append({"value": f"{value:,}" if isinstance(value, int) else str(value), "label": label})
+            tiles.append({"value": f"{value:,}" if isinstance(value, int) else value, "label": label})
 
-    if "train-classifier" in artifacts:
-        accuracy = quality.read_json(artifacts["train-classifier"] / "training_results.json").get("accuracy")
-        tile(f"{accuracy:.0%}" if accuracy is not None else None, "classifier accuracy")
-    if "classify" in artifacts:
-        report = quality.read_json(artifacts["classify"] / "classification_report.json")
-        tile(report.get("images"), "photographs classified")
-        tile(report.get("high"), "of high quality")
-    if filtered:
-        tile(sum(row["accepted"] for row in filtered.get("images", [])), "accepted by CLIP")
-    if "select-views" in artifacts:
-        stats = quality.read_json(artifacts["select-views"] / "filtering_stats.json")
-        tile(stats.get("vases"), "vases with a best view")
-        tile(stats.get("lost_vases"), "vases lost")
+    if "train-classifier" in artifacts and (trained := TrainingResults.read(artifacts["train-classifier"])):
+        tile(f"{trained.accuracy:.0%}" if trained.accuracy is not None else None, "classifier accuracy")
+    if "classify" in artifacts and (classified := ClassificationReport.read(artifacts["classify"])):
+        tile(classified.images, "photographs classified")
+        tile(classified.high, "of high quality")
+    if filtered.images:
+        tile(sum(row.accepted for row in filtered.images), "accepted by CLIP")
+    if "select-views" in artifacts and (views := ViewStatistics.read(artifacts["select-views"])):
+        tile(views.vases, "vases with a best view")
+        tile(views.lost_vases, "vases lost")
     tile(f"{gpu_hours:.2g}" if gpu_hours else None, "GPU-hours held")
     return tiles

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vasevqa.curation.reports import ScoredImage
+
 SHEET = 12  # thumbnails a contact sheet
 THUMBNAIL = 112  # pixels, the longer side
 BINS = 40
@@ -69,9 +71,9 @@ def read_json(path: Path) -> dict[str, Any]:
     return loaded if isinstance(loaded, dict) else {"items": loaded}
 
 
-def histogram(rows: Iterable[dict[str, Any]], threshold: float) -> Histogram | None:
+def histogram(rows: Iterable[ScoredImage], threshold: float) -> Histogram | None:
     """The distribution of the rows' scores in equal bins; None without rows."""
-    scores = [float(row["score"]) for row in rows]
+    scores = [row.score for row in rows]
     if not scores:
         return None
     low, high = min([*scores, threshold]), max([*scores, threshold])
@@ -111,26 +113,26 @@ def thumbnail(path: Path) -> str | None:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _sheet(title: str, note: str, folder: Path, rows: list[dict[str, Any]]) -> Sheet:
+def _sheet(title: str, note: str, folder: Path, rows: list[ScoredImage]) -> Sheet:
     thumbnails = []
     for row in rows:
-        where = folder / ("accepted" if row["accepted"] else "rejected") / row["name"]
+        where = folder / ("accepted" if row.accepted else "rejected") / row.name
         uri = thumbnail(where)
         if uri is not None:
-            thumbnails.append(Thumbnail(row["name"], f"{float(row['score']):+.4f}", uri, bool(row["accepted"])))
+            thumbnails.append(Thumbnail(row.name, f"{row.score:+.4f}", uri, row.accepted))
     return Sheet(title, note, tuple(thumbnails))
 
 
-def contact_sheets(folder: Path, rows: list[dict[str, Any]], threshold: float) -> list[Sheet]:
+def contact_sheets(folder: Path, rows: list[ScoredImage], threshold: float) -> list[Sheet]:
     """Accepted (evenly over the scores), borderline (nearest to the threshold) and rejected (lowest first) images of
     clip-filter.
     """
-    by_score = sorted(rows, key=lambda row: (float(row["score"]), row["name"]))
-    accepted = [row for row in by_score if row["accepted"]][::-1]
-    rejected = [row for row in by_score if not row["accepted"]]
+    by_score = sorted(rows, key=lambda row: (row.score, row.name))
+    accepted = [row for row in by_score if row.accepted][::-1]
+    rejected = [row for row in by_score if not row.accepted]
     spread = accepted[:: max(1, len(accepted) // SHEET)][:SHEET]
-    borderline = sorted(rows, key=lambda row: (abs(float(row["score"]) - threshold), row["name"]))[:SHEET]
-    borderline.sort(key=lambda row: -float(row["score"]))
+    borderline = sorted(rows, key=lambda row: (abs(row.score - threshold), row.name))[:SHEET]
+    borderline.sort(key=lambda row: -row.score)
     sheets = [
         _sheet("Accepted", f"{len(spread)} of {len(accepted)}, from the highest score down", folder, spread),
         _sheet("Borderline", "nearest to the threshold, on both sides", folder, borderline),

@@ -47,6 +47,7 @@ STAGE = spec.Stage(
         "vasevqa.dataset.build",
         "vasevqa.dataset.join",
         "vasevqa.dataset.rows",
+        "vasevqa.dataset.report",
     ),
     run=run,
 )

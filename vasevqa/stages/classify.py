@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from vasevqa.curation.classifier import Classifier
     from vasevqa.curation.images import Found
     from vasevqa.curation.loader import Loader
+    from vasevqa.curation.reports import QuarantinedFile
 
 JOURNAL = "predictions.journal"
 
@@ -72,6 +73,7 @@ def run(
     from vasevqa.curation.classifier import EvalTransform, load_classifier
     from vasevqa.curation.devices import resolve_device
     from vasevqa.curation.loader import Loader
+    from vasevqa.curation.reports import quarantined_files
 
     classifier = load_classifier(inputs["model"], resolve_device(options.device))
     found = list(images.find_images(inputs["images"]))
@@ -98,7 +100,7 @@ def run(
             f" {loader.quarantined[0].reason}); check the files."
         )
     probabilities = {name: journal.rows[name][1] for name in names}
-    _write(probabilities, images.quarantine_rows(loader.quarantined), earlier, params, classifier, output)
+    _write(probabilities, quarantined_files(loader.quarantined), earlier, params, classifier, output)
     high = sum(_label(value, params) for value in probabilities.values())
     progress.speed({"decode": loader.seconds["wait"], **seconds}, len(todo))
     progress.summary(
@@ -197,12 +199,14 @@ def _earlier(path: Path) -> Iterator[tuple[str, int]]:
 
 def _write(
     probabilities: dict[str, float],
-    quarantined: list[dict[str, str]],
+    quarantined: list[QuarantinedFile],
     earlier: dict[str, int],
     params: Params,
     classifier: Classifier,
     output: spec.Output,
 ) -> None:
+    from vasevqa.curation.reports import ClassificationReport, Histogram, Quarantine
+
     histogram = [0] * 20
     with output.writing("predictions.csv", "w") as stream:
         table = csv.writer(stream, lineterminator="\n")
@@ -213,19 +217,18 @@ def _write(
         for name, label in earlier.items():  # of another folder, merged here before
             if name not in probabilities and (output.root / str(label) / name).exists():
                 table.writerow([name, "", label])
-    output.write_json("quarantined.json", {"quarantined": quarantined})
+    Quarantine(quarantined=quarantined).write(output)
     high = sum(_label(value, params) for value in probabilities.values())
-    report: dict[str, Any] = {
-        "images": len(probabilities),
-        "high": high,
-        "low": len(probabilities) - high,
-        "confidence_threshold": params.confidence_threshold,
-        "temperature": classifier.temperature,
-        "arch": classifier.arch,
-        "histogram": {"bins": 20, "from": 0, "to": 1, "counts": histogram},
-        "quarantined": quarantined,
-    }
-    output.write_json("classification_report.json", report)
+    ClassificationReport(
+        images=len(probabilities),
+        high=high,
+        low=len(probabilities) - high,
+        confidence_threshold=params.confidence_threshold,
+        temperature=classifier.temperature,
+        arch=classifier.arch,
+        histogram=Histogram(bins=20, counts=histogram),
+        quarantined=quarantined,
+    ).write(output)
     (output.root / JOURNAL).unlink(missing_ok=True)
 
 
@@ -241,6 +244,11 @@ STAGE = spec.Stage(
     "Sorts photographs into low (0/) and high (1/) quality.",
     spec.Resources(cpus=4, memory="8Gi", gpus=1, gpu_memory="8Gi"),
     output_flag="--target-dir",
-    sources=("vasevqa.curation.images", "vasevqa.curation.loader", "vasevqa.curation.classifier"),
+    sources=(
+        "vasevqa.curation.images",
+        "vasevqa.curation.loader",
+        "vasevqa.curation.classifier",
+        "vasevqa.curation.reports",
+    ),
     run=run,
 )

@@ -12,6 +12,16 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from vasevqa import spec
+from vasevqa.curation.reports import (
+    FilteringAnalysis,
+    FilteringReport,
+    PromptLists,
+    QuarantinedFile,
+    ScoredImage,
+    ScoringModel,
+    TimedScoringModel,
+    quarantined_files,
+)
 from vasevqa.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -20,8 +30,6 @@ if TYPE_CHECKING:
     from vasevqa.curation.images import Found
     from vasevqa.curation.loader import Loader
     from vasevqa.curation.scoring import Prompts, Scores
-
-REPORT = "filtering_report.json"
 
 
 class Params(spec.Params):
@@ -64,8 +72,9 @@ class _Result:
     paths: dict[str, Path]
     scores: Scores
     prompts: Prompts
-    quarantined: list[dict[str, str]]
-    model: dict[str, Any]
+    quarantined: list[QuarantinedFile]
+    model: ScoringModel
+    seconds: dict[str, float]
     embedded: Embedded
 
 
@@ -82,22 +91,28 @@ def run(
     if params.analyze_only:
         for line in scoring.report_lines(stats, advice):
             progress.note(line)
-    decided = {"threshold": threshold, "threshold_source": origin}
-    report = {
-        "model": result.model,
-        "prompts": {"high": list(result.prompts.high), "low": list(result.prompts.low)},
-        "statistics": stats,
-        "recommendations": advice,
-        **decided,
-        "quarantined": result.quarantined,
+    report = FilteringAnalysis(
+        model=result.model,
+        prompts=PromptLists(high=list(result.prompts.high), low=list(result.prompts.low)),
+        statistics=stats,
+        recommendations=advice,
+        threshold=threshold,
+        threshold_source=origin,
+        quarantined=result.quarantined,
+    )
+    figures: dict[str, Any] = {
+        "images": len(values),
+        "quarantined": len(result.quarantined),
+        "threshold": threshold,
+        "threshold_source": origin,
     }
-    figures: dict[str, Any] = {"images": len(values), "quarantined": len(result.quarantined), **decided}
     if output is not None:
         with output.writing("score_histogram.png") as stream:
             stream.write(scoring.histogram_png(values, threshold, f"Quality of {len(values)} photographs"))
     if params.analyze_only:
         if output is not None:
-            output.write_json("analysis.json", report)
+            model = TimedScoringModel(**dict(result.model), seconds=result.seconds)
+            report.model_copy(update={"model": model}).write(output)
         progress.summary(
             f"{len(values)} images analysed; recommended threshold {threshold:.4f} keeps"
             f" {(values >= threshold).mean():.0%}",
@@ -108,8 +123,8 @@ def run(
     rows = _rows(result, threshold)
     seconds = _sort(result, rows, report, output, progress)
     result.embedded.finish(result.names)
-    accepted = sum(row["accepted"] for row in rows)
-    progress.speed({**result.model["seconds"], "disk": seconds}, len(rows))
+    accepted = sum(row.accepted for row in rows)
+    progress.speed({**result.seconds, "disk": seconds}, len(rows))
     progress.summary(
         f"accepted {accepted} of {len(rows)} images at threshold {threshold:.4f} ({origin}), {len(result.quarantined)}"
         " unreadable",
@@ -122,7 +137,7 @@ def run(
 def _embed(
     params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output | None, progress: spec.Progress
 ) -> _Result:
-    from vasevqa.curation import clip, images, scoring
+    from vasevqa.curation import clip, scoring
     from vasevqa.curation.devices import resolve_device
     from vasevqa.curation.loader import Loader
 
@@ -153,14 +168,16 @@ def _embed(
     scores = scoring.score(
         embedded.gather(names), model.encode_texts(list(prompts.high)), model.encode_texts(list(prompts.low))
     )
-    about = {
-        "name": model.name,
-        "digest": model.digest,
-        "precision": model.precision,
-        "seconds": {"decode": loader.seconds["wait"], "model": seconds},
-    }
-    paths = {item.name: item.path for item in found}
-    return _Result(names, paths, scores, prompts, images.quarantine_rows(loader.quarantined), about, embedded)
+    return _Result(
+        names,
+        {item.name: item.path for item in found},
+        scores,
+        prompts,
+        quarantined_files(loader.quarantined),
+        ScoringModel(name=model.name, digest=model.digest, precision=model.precision),
+        {"decode": loader.seconds["wait"], "model": seconds},
+        embedded,
+    )
 
 
 def _photographs(params: Params, folder: Path) -> list[Found]:
@@ -203,7 +220,7 @@ def _encode(loader: Loader, model: ClipModel, embedded: Embedded, progress: spec
     return seconds
 
 
-def _rows(result: _Result, threshold: float) -> list[dict[str, Any]]:
+def _rows(result: _Result, threshold: float) -> list[ScoredImage]:
     scores = result.scores
     rows = []
     for index, (name, value) in enumerate(zip(result.names, scores.score, strict=True)):
@@ -214,41 +231,49 @@ def _rows(result: _Result, threshold: float) -> list[dict[str, Any]]:
             else result.prompts.low[scores.nearest_low[index]]
         )
         rows.append(
-            {
-                "name": name,
-                "score": float(value),
-                "high_similarity": float(scores.high[index]),
-                "low_similarity": float(scores.low[index]),
-                "accepted": accepted,
-                "decided_by": decided,
-            }
+            ScoredImage(
+                name=name,
+                score=float(value),
+                high_similarity=float(scores.high[index]),
+                low_similarity=float(scores.low[index]),
+                accepted=accepted,
+                decided_by=decided,
+            )
         )
     return rows
 
 
 def _sort(
-    result: _Result, rows: list[dict[str, Any]], report: dict[str, Any], output: spec.Output, progress: spec.Progress
+    result: _Result,
+    rows: list[ScoredImage],
+    analysis: FilteringAnalysis,
+    output: spec.Output,
+    progress: spec.Progress,
 ) -> float:
     """Place every image; what an earlier call into the same folder had decided otherwise is moved. Returns seconds."""
-    from vasevqa.curation.reports import earlier_rows, remove_ours
+    from vasevqa.curation.reports import remove_ours
 
     began = time.perf_counter()
-    earlier = {row["name"]: row for row in earlier_rows(output.root / REPORT)}
-    now = {row["name"] for row in rows}
+    before = FilteringReport.read(output.root) or FilteringReport()
+    earlier = {row.name: row for row in (*before.earlier_images, *before.images)}
+    now = {row.name for row in rows}
     kept = [row for name, row in earlier.items() if name not in now]
-    public = {key: value for key, value in result.model.items() if key != "seconds"}
+    report = FilteringReport(**dict(analysis), images=rows, earlier_images=kept, complete=False)
     # Written before anything moves as well: a killed call leaves word of what it was about to place.
-    output.write_json(REPORT, {**report, "model": public, "complete": False, "images": rows, "earlier_images": kept})
+    report.write(output)
     progress.start("sorting", len(rows))
     for row in rows:
-        side = "accepted" if row["accepted"] else "rejected"
-        output.place(result.paths[row["name"]], f"{side}/{row['name']}")
-        before = earlier.get(row["name"])
-        if before is not None and before["accepted"] != row["accepted"]:
-            remove_ours(output, f"{'accepted' if before['accepted'] else 'rejected'}/{row['name']}")
+        output.place(result.paths[row.name], f"{_side(row)}/{row.name}")
+        decided = earlier.get(row.name)
+        if decided is not None and decided.accepted != row.accepted:
+            remove_ours(output, f"{_side(decided)}/{row.name}")
         progress.advance()
-    output.write_json(REPORT, {**report, "model": public, "complete": True, "images": rows, "earlier_images": kept})
+    report.model_copy(update={"complete": True}).write(output)
     return time.perf_counter() - began
+
+
+def _side(row: ScoredImage) -> str:
+    return "accepted" if row.accepted else "rejected"
 
 
 def check_terminal(what: str) -> None:
@@ -280,6 +305,7 @@ STAGE = spec.Stage(
         "vasevqa.curation.clip",
         "vasevqa.curation.scoring",
         "vasevqa.curation.embeddings",
+        "vasevqa.curation.reports",
     ),
     interact="vasevqa.stages.clip_menu:interact",
     run=run,

@@ -57,9 +57,15 @@ STAGE = spec.Stage(
     ),
     "Compares base, SFT and GRPO model on held-out vases.",
     spec.Resources(cpus=4, memory="48Gi", gpus=1, gpu_memory="24G"),
-    sources=tuple(
-        f"vasevqa.evaluation.{name}"
-        for name in ("params", "evaluate", "metrics", "captions", "generation", "encoders", "comparison")
+    sources=(
+        "vasevqa.dataset.rows",
+        "vasevqa.evaluation.params",
+        "vasevqa.evaluation.evaluate",
+        "vasevqa.evaluation.metrics",
+        "vasevqa.evaluation.captions",
+        "vasevqa.evaluation.generation",
+        "vasevqa.evaluation.encoders",
+        "vasevqa.evaluation.comparison",
     ),
     run=run,
 )

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -16,10 +16,9 @@ from vasevqa.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from vasevqa.curation.clip import ClipModel
     from vasevqa.curation.images import Found
+    from vasevqa.curation.reports import FilteringReport, LostVase, QuarantinedFile
     from vasevqa.curation.scoring import Prompts
     from vasevqa.curation.views import View
-
-REPORT = "best_views_report.json"
 
 
 class Params(spec.Params):
@@ -51,7 +50,7 @@ class _Scored:
     """Every image that can be read, as (name, path, similarity to the high prompts), and where that came from."""
 
     images: list[tuple[str, Path, float]]
-    quarantined: list[dict[str, str]]
+    quarantined: list[QuarantinedFile]
     seconds: dict[str, float]
     reused: bool = False  # all from clip-filter's report
 
@@ -61,20 +60,19 @@ def run(
 ) -> None:
     """Group by vase, pick, place in best_views/, and say what was lost."""
     from vasevqa.curation import file_names, views
-    from vasevqa.curation.reports import read_report
+    from vasevqa.curation.reports import FilteringReport
 
     pattern = file_names.name_pattern(params.name_pattern)
     base = inputs["images"]
     images = base / "accepted" if (base / "accepted").is_dir() else base
     report_folder = images.parent if images.name == "accepted" else images
-    report = read_report(report_folder / "filtering_report.json")
+    report = FilteringReport.read(report_folder)
     scored = _similarities(images, report, params, options, inputs, progress)
     vases = views.group_views(scored.images, pattern)
 
     began = time.perf_counter()
     _place(vases, output, progress)
-    rejected = [row for row in report.get("images", []) if not row["accepted"]]
-    lost = views.lost_vases(set(vases), rejected, report.get("quarantined", []), inputs.get("classified"), pattern)
+    lost = views.lost_vases(set(vases), report, inputs.get("classified"), pattern)
     unmatched = sorted(view.name for group in vases.values() for view in group if not view.matched)
     _write(vases, scored, lost, unmatched, output)
     progress.speed({**scored.seconds, "disk": time.perf_counter() - began}, len(scored.images))
@@ -91,7 +89,7 @@ def run(
 
 def _similarities(
     images: Path,
-    report: dict[str, Any],
+    report: FilteringReport | None,
     params: Params,
     options: Options,
     inputs: Mapping[str, Path],
@@ -105,7 +103,7 @@ def _similarities(
         raise DataError(
             f"There is no image in {images}; check --input-dir, or whether an earlier step rejected everything."
         )
-    known = {row["name"]: float(row["high_similarity"]) for row in report.get("images", []) if row.get("accepted")}
+    known = {row.name: row.high_similarity for row in (report.images if report else []) if row.accepted}
     scored = [(item.name, item.path, known[item.name]) for item in found if item.name in known and not item.problem]
     missing = [item for item in found if item.name not in known or item.problem]
     if not missing:
@@ -117,15 +115,12 @@ def _similarities(
     from vasevqa.curation import clip, scoring
     from vasevqa.curation.devices import resolve_device
 
-    prompts = (
-        scoring.Prompts(*(tuple(report["prompts"][side]) for side in ("high", "low")))
-        if "prompts" in report
-        else scoring.Prompts()
-    )
+    given = report.prompts if report else None
+    prompts = scoring.Prompts(tuple(given.high), tuple(given.low)) if given else scoring.Prompts()
     model = clip.load_clip(
         inputs["clip_model"], resolve_device(options.device), params.precision, options.model_cache_dir
     )
-    if known and report.get("model", {}).get("digest") != model.digest:
+    if known and report and report.model.digest != model.digest:
         raise ConfigError(
             f"clip-filter scored {images} with another CLIP model than {inputs['clip_model']}; use the same one, or a"
             " folder of images without its report."
@@ -133,7 +128,7 @@ def _similarities(
     fresh = _score(missing, model, prompts, params, options, progress)
     if not scored and not fresh.images:
         raise DataError(
-            f"None of the images in {images} can be read (first: {fresh.quarantined[0]['reason']}); check the files."
+            f"None of the images in {images} can be read (first: {fresh.quarantined[0].reason}); check the files."
         )
     return _Scored([*scored, *fresh.images], fresh.quarantined, fresh.seconds)
 
@@ -147,8 +142,8 @@ def _score(
     progress: spec.Progress,
 ) -> _Scored:
     from vasevqa.curation import scoring
-    from vasevqa.curation.images import quarantine_rows
     from vasevqa.curation.loader import Loader
+    from vasevqa.curation.reports import quarantined_files
 
     high, low = model.encode_texts(list(prompts.high)), model.encode_texts(list(prompts.low))
     loader = Loader(
@@ -169,14 +164,16 @@ def _score(
             (name, path, float(value)) for name, path, value in zip(batch.names, batch.paths, similar, strict=True)
         ]
         progress.advance(len(batch.names))
-    return _Scored(scored, quarantine_rows(loader.quarantined), {"decode": loader.seconds["wait"], "model": seconds})
+    unreadable = quarantined_files(loader.quarantined)
+    return _Scored(scored, unreadable, {"decode": loader.seconds["wait"], "model": seconds})
 
 
 def _place(vases: dict[str, list[View]], output: spec.Output, progress: spec.Progress) -> None:
     """Place the best view of every vase, and remove what an earlier call had chosen instead."""
-    from vasevqa.curation.reports import read_report, remove_ours
+    from vasevqa.curation.reports import BestViewsReport, remove_ours
 
-    before = {row["best"] for row in read_report(output.root / REPORT).get("vases", [])}
+    earlier = BestViewsReport.read(output.root)
+    before = {row.best for row in earlier.vases} if earlier else set()
     progress.start("placing", len(vases), "vases")
     for vase in sorted(vases):
         best = vases[vase][0]
@@ -191,28 +188,23 @@ def _place(vases: dict[str, list[View]], output: spec.Output, progress: spec.Pro
 def _write(
     vases: dict[str, list[View]],
     scored: _Scored,
-    lost: list[dict[str, Any]],
+    lost: list[LostVase],
     unmatched: list[str],
     output: spec.Output,
 ) -> None:
-    from vasevqa.curation.views import vase_row, view_statistics
+    from vasevqa.curation.reports import BestViewsReport
+    from vasevqa.curation.views import choose_view, view_statistics
 
-    output.write_json(
-        REPORT,
-        {
-            "scores_from": "clip-filter" if scored.reused else "this step",
-            "vases": [vase_row(vase, vases[vase]) for vase in sorted(vases)],
-            "unmatched": unmatched,
-            "lost": lost,
-            "quarantined": scored.quarantined,
-        },
-    )
-    output.write_json("filtering_stats.json", view_statistics(vases, lost, unmatched))
-    output.write_text(
-        "lost_vases.csv",
-        "vase,lost_at,best,score\n"
-        + "".join(f"{row['vase']},{row['lost_at']},{_quoted(row['best'])},{row['score']}\n" for row in lost),
-    )
+    BestViewsReport(
+        scores_from="clip-filter" if scored.reused else "this step",
+        vases=[choose_view(vase, vases[vase]) for vase in sorted(vases)],
+        unmatched=unmatched,
+        lost=lost,
+        quarantined=scored.quarantined,
+    ).write(output)
+    view_statistics(vases, lost, unmatched).write(output)
+    rows = [f"{row.vase},{row.lost_at},{_quoted(row.best)},{row.score}\n" for row in lost]
+    output.write_text("lost_vases.csv", "".join(["vase,lost_at,best,score\n", *rows]))
 
 
 def _quoted(text: str) -> str:

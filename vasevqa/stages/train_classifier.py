@@ -14,6 +14,7 @@ from vasevqa import spec
 
 if TYPE_CHECKING:
     from vasevqa.curation.classifier_training import Settings, Trainer
+    from vasevqa.curation.reports import ClassifierMetrics
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -90,12 +91,12 @@ def run(
     for leftover in (CHECKPOINT, "pixels.tmp"):
         (output.root / leftover).unlink(missing_ok=True)
     progress.speed({**data.seconds, "model": seconds}, len(data.names))
-    auc = "not defined (one class)" if metrics["roc_auc"] is None else f"{metrics['roc_auc']:.3f}"
+    auc = "not defined (one class)" if metrics.roc_auc is None else f"{metrics.roc_auc:.3f}"
     progress.summary(
-        f"accuracy {metrics['accuracy']:.3f}, ROC-AUC {auc} on {len(test_labels)} test images; best epoch"
+        f"accuracy {metrics.accuracy:.3f}, ROC-AUC {auc} on {len(test_labels)} test images; best epoch"
         f" {trainer.best['epoch'] + 1} of {len(trainer.history)}",
-        accuracy=metrics["accuracy"],
-        roc_auc=metrics["roc_auc"],
+        accuracy=metrics.accuracy,
+        roc_auc=metrics.roc_auc,
         epochs=len(trainer.history),
     )
 
@@ -166,28 +167,26 @@ def _save(output: spec.Output, name: str, value: Any) -> None:
         stream.write(buffer.getbuffer())
 
 
-def _write(output: spec.Output, trainer: Trainer, metrics: dict[str, Any], heat: float, weights: str) -> None:
+def _write(output: spec.Output, trainer: Trainer, metrics: ClassifierMetrics, heat: float, weights: str) -> None:
     """training_results.json and training_history.png."""
     from vasevqa.curation.classifier_training import history_png
+    from vasevqa.curation.reports import SplitSize, TrainingResults
 
     labels = trainer.data.labels
-    output.write_json(
-        "training_results.json",
-        {
-            "test": metrics,
-            **metrics,
-            "temperature": heat,
-            "best_epoch": trainer.best["epoch"] + 1,
-            "epochs": len(trainer.history),
-            "splits": {
-                part: {"images": len(rows), "high": int(labels[rows].sum())} for part, rows in trainer.parts.items()
-            },
-            "history": trainer.history,
-            "weights": weights,
-            "device": str(trainer.device),
-            "quarantined": trainer.data.quarantined,
+    TrainingResults(
+        test=metrics,
+        **metrics.model_dump(),
+        temperature=heat,
+        best_epoch=trainer.best["epoch"] + 1,
+        epochs=len(trainer.history),
+        splits={
+            part: SplitSize(images=len(rows), high=int(labels[rows].sum())) for part, rows in trainer.parts.items()
         },
-    )
+        history=trainer.history,
+        weights=weights,
+        device=str(trainer.device),
+        quarantined=trainer.data.quarantined,
+    ).write(output)
     with output.writing("training_history.png") as stream:
         stream.write(history_png(trainer.history, trainer.best["epoch"]))
 
@@ -225,6 +224,7 @@ STAGE = spec.Stage(
         "vasevqa.curation.classifier",
         "vasevqa.curation.augmentation",
         "vasevqa.curation.classifier_training",
+        "vasevqa.curation.reports",
     ),
     run=run,
 )
