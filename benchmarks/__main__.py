@@ -169,7 +169,7 @@ def classify_rows(base: Path) -> list[Row]:
     plain()
     plain_seconds = timed(plain) * 4
     classifier = Classifier(network.to(memory_format=torch.channels_last), "resnet50", 224, 1.0, device)
-    found = [images.Found(path, path.name) for path in files]
+    found = [images.ImageFile(path, path.name) for path in files]
 
     def ours() -> None:
         for batch in Loader(found, transform, 32, cover=transform.resize):

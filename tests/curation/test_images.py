@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vasevqa.curation import images
-from vasevqa.curation.images import Found, Unreadable, find_images, open_image
+from vasevqa.curation.images import ImageFile, Unreadable, find_images, open_image
 from vasevqa.curation.loader import Loader
 
 
@@ -260,7 +260,7 @@ def test_the_loader_reads_ahead_by_a_few_images_only(tmp_path: Path) -> None:
         nonlocal asked
         while True:
             asked += 1
-            yield Found(path, f"{asked}.png")
+            yield ImageFile(path, f"{asked}.png")
 
     batches = iter(Loader(endless(), to_tensor, batch_size=4, workers=2))
     for number in range(1, 6):

@@ -18,7 +18,7 @@ from vasevqa.curation.augmentation import augmented
 from vasevqa.curation.classifier import EvalTransform, normalized, predict_logits
 from vasevqa.curation.devices import fast_bf16
 from vasevqa.curation.file_names import name_pattern, vase_group
-from vasevqa.curation.images import Found, find_images
+from vasevqa.curation.images import ImageFile, find_images
 from vasevqa.curation.loader import Loader
 from vasevqa.curation.reports import ClassifierMetrics, QuarantinedFile, quarantined_files
 from vasevqa.errors import DataError
@@ -61,7 +61,7 @@ def load_data(folder: Path, size: int, workers: int, scratch: Path | None, on_im
     Images are kept at 256/224 of the model's size so that random crops have a margin. Beyond 2 GB they live in a
     memory-mapped file in `scratch`.
     """
-    found: list[tuple[int, Found]] = []
+    found: list[tuple[int, ImageFile]] = []
     for label in (0, 1):
         if not (folder / str(label)).is_dir():
             raise DataError(
@@ -72,7 +72,7 @@ def load_data(folder: Path, size: int, workers: int, scratch: Path | None, on_im
             raise DataError(
                 f"{folder / str(label)} holds no image; low-quality images belong in 0/, high-quality ones in 1/."
             )
-        found += [(label, Found(item.path, f"{label}/{item.name}", item.problem)) for item in inside]
+        found += [(label, ImageFile(item.path, f"{label}/{item.name}", item.problem)) for item in inside]
     side = round(size * 256 / 224)
     store = _store(len(found), side, scratch)
     crop = EvalTransform(size)

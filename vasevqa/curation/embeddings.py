@@ -14,7 +14,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from vasevqa.curation.images import Found
+from vasevqa.curation.images import ImageFile
 
 FILE = "embeddings.safetensors"
 PARTS = "embeddings.parts"
@@ -54,7 +54,7 @@ def load(path: Path) -> tuple[list[str], list[str], Tensor, dict[str, str]] | No
     return (names, stamps, features, metadata) if len(names) == len(stamps) == len(features) else None
 
 
-class Embedded:
+class EmbeddingStore:
     """Embeddings by image name, gathered from the parts that an interrupted attempt left and from what is added."""
 
     def __init__(self, root: Path | None, writing: Writer | None, header: dict[str, str]) -> None:
@@ -78,7 +78,7 @@ class Embedded:
             if found is not None and found[3] == self._header:
                 yield found[:3]
 
-    def __contains__(self, item: Found) -> bool:
+    def __contains__(self, item: ImageFile) -> bool:
         """True if `item` was embedded before and hasn't changed since."""
         with contextlib.suppress(OSError):
             return item.name in self._rows and self._rows[item.name][0] == stamp(item.path)

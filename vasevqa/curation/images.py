@@ -26,7 +26,7 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True)
-class Found:
+class ImageFile:
     """A file that by its name is an image. `name` is its POSIX path relative to the folder searched.
 
     `problem` says why it must not be opened (a link out of the volume, a name that can't be written down), or is empty.
@@ -62,7 +62,7 @@ def default_boundary(folder: Path) -> Path:
     return folder.resolve()
 
 
-def find_images(folder: Path, boundary: Path | None = None) -> Iterator[Found]:
+def find_images(folder: Path, boundary: Path | None = None) -> Iterator[ImageFile]:
     """Every image file below `folder`, streamed in an order that depends on the names only.
 
     Symbolic links are followed once and never out of `boundary` (default_boundary); one that leads out is yielded with
@@ -74,7 +74,7 @@ def find_images(folder: Path, boundary: Path | None = None) -> Iterator[Found]:
     yield from _walk(folder, "", root, boundary, seen)
 
 
-def _walk(folder: Path, prefix: str, root: Path, boundary: Path, seen: set[tuple[int, int]]) -> Iterator[Found]:
+def _walk(folder: Path, prefix: str, root: Path, boundary: Path, seen: set[tuple[int, int]]) -> Iterator[ImageFile]:
     identity = folder.stat()
     if (identity.st_dev, identity.st_ino) in seen:
         return
@@ -91,7 +91,7 @@ def _walk(folder: Path, prefix: str, root: Path, boundary: Path, seen: set[tuple
             target = path.resolve()
             if not target.is_relative_to(boundary):
                 if is_image or target.is_dir():
-                    yield Found(path, _printable(name), "a link that leads out of the volume")
+                    yield ImageFile(path, _printable(name), "a link that leads out of the volume")
                 continue
             if target.is_dir():
                 folders.append((path, name))
@@ -111,7 +111,7 @@ def _walk(folder: Path, prefix: str, root: Path, boundary: Path, seen: set[tuple
             continue
         if is_image:
             problem = "" if _is_utf8(name) else "the file name is not valid UTF-8; rename the file"
-            yield Found(path, _printable(name), problem)
+            yield ImageFile(path, _printable(name), problem)
     for path, name in folders:
         yield from _walk(path, name + "/", root, boundary, seen)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from vasevqa.curation.images import Found, Quarantined, Unreadable, open_image
+from vasevqa.curation.images import ImageFile, Quarantined, Unreadable, open_image
 
 Transform = Callable[[Image.Image], torch.Tensor]
 
@@ -44,7 +44,12 @@ class Loader:
     """
 
     def __init__(
-        self, found: Iterable[Found], transform: Transform, batch_size: int, workers: int = 0, cover: int | None = None
+        self,
+        found: Iterable[ImageFile],
+        transform: Transform,
+        batch_size: int,
+        workers: int = 0,
+        cover: int | None = None,
     ) -> None:
         self._found = found
         self._transform = transform
@@ -55,7 +60,7 @@ class Loader:
         self.quarantined: list[Quarantined] = []
         self.seconds = {"decode": 0.0, "wait": 0.0}
 
-    def _decode(self, found: Found) -> torch.Tensor | Unreadable:
+    def _decode(self, found: ImageFile) -> torch.Tensor | Unreadable:
         began = time.perf_counter()
         try:
             if found.problem:
@@ -73,10 +78,10 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         ahead = 2 * self._batch_size + 2 * self._workers
         source = iter(self._found)
-        pending: deque[tuple[Found, Future[torch.Tensor | Unreadable]]] = deque()
+        pending: deque[tuple[ImageFile, Future[torch.Tensor | Unreadable]]] = deque()
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="decode")
         try:
-            ready: list[tuple[Found, torch.Tensor]] = []
+            ready: list[tuple[ImageFile, torch.Tensor]] = []
             while True:
                 for found in itertools.islice(source, ahead - len(pending)):
                     pending.append((found, pool.submit(self._decode, found)))
@@ -99,7 +104,7 @@ class Loader:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _batch(ready: list[tuple[Found, torch.Tensor]]) -> Batch:
+def _batch(ready: list[tuple[ImageFile, torch.Tensor]]) -> Batch:
     return Batch(
         [found.name for found, _ in ready],
         [found.path for found, _ in ready],

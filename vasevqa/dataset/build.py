@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vasevqa.curation import file_names
-from vasevqa.curation.images import SUFFIXES, Found, Unreadable, find_images, open_image
+from vasevqa.curation.images import SUFFIXES, ImageFile, Unreadable, find_images, open_image
 from vasevqa.curation.reports import QuarantinedFile
 from vasevqa.dataset import splits
 from vasevqa.dataset.annotations import Problem, Record, read_annotations
@@ -156,7 +156,7 @@ def _pictures(folder: Path, job: _Job, workers: int, progress: Progress) -> tupl
     return pictures, np.stack(hashes)
 
 
-def _hash(found: Found) -> np.ndarray | str:
+def _hash(found: ImageFile) -> np.ndarray | str:
     if found.problem:
         return found.problem
     try:

@@ -12,7 +12,7 @@ from vasevqa.dataset.annotations import Problem, Record, Turn
 from vasevqa.text import IMAGE_TAG
 
 if TYPE_CHECKING:
-    from vasevqa.curation.images import Found
+    from vasevqa.curation.images import ImageFile
 
 LEFT = "left the volume"
 NO_IMAGE = "row without an image"
@@ -22,7 +22,7 @@ NO_IMAGE = "row without an image"
 class Picture:
     """A readable image, its vase, the records that speak of it, and its side of the split: train, val or eval."""
 
-    found: Found
+    found: ImageFile
     vase: str
     records: list[Record] = field(default_factory=list)
     side: str = "train"

@@ -7,7 +7,7 @@ import os
 import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from vasevqa.dataset.annotations import Problem
 from vasevqa.dataset.params import BuildParams
@@ -21,7 +21,22 @@ if TYPE_CHECKING:
 
 FILES = {"sft": "sft.jsonl", "val": "val.jsonl", "grpo": "grpo.jsonl", "eval": "eval.jsonl"}
 
-Row = dict[str, Any]
+
+class Message(TypedDict):
+    """One turn: `role` is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+class Row(TypedDict, total=False):
+    """A row as ms-swift reads it. The columns beside messages and images reach the reward."""
+
+    messages: list[Message]
+    images: list[str]  # relative to the report's image_root, in the order of their tags
+    vase_id: str
+    attribute: str  # empty for a conversation
+    solution: str  # the true answer, in rows for GRPO and evaluation
 
 
 def make_rows(
@@ -41,14 +56,14 @@ def make_rows(
     for picture in pictures:
         known = _known(picture, problems)
         for attribute, question in _asked(picture, known, questions, params).items():
-            messages = [
+            messages: list[Message] = [
                 {"role": "user", "content": IMAGE_TAG + question},
                 {"role": "assistant", "content": known[attribute]},
             ]
             _add(rows, picture, _row(messages, questions, [f"{prefix}/{picture.found.name}"], picture.vase, attribute))
     for conversation in conversations:
         first = pictures[conversation.pictures[0]]
-        messages = [{"role": role, "content": text} for role, text in conversation.turns]
+        messages = [Message(role=role, content=text) for role, text in conversation.turns]
         images = [f"{prefix}/{pictures[number].found.name}" for number in conversation.pictures]
         _add(rows, first, _row(messages, questions, images, first.vase, ""))
     return rows
@@ -81,7 +96,7 @@ def _asked(picture: Picture, known: Iterable[str], questions: Questions, params:
     return {attribute: question for attribute, question in chosen.items() if attribute in kept}
 
 
-def _row(messages: list[dict[str, str]], questions: Questions, images: list[str], vase: str, attribute: str) -> Row:
+def _row(messages: list[Message], questions: Questions, images: list[str], vase: str, attribute: str) -> Row:
     if questions.system and messages[0]["role"] != "system":
         messages = [{"role": "system", "content": questions.system}, *messages]
     return {"messages": messages, "images": images, "vase_id": vase, "attribute": attribute}

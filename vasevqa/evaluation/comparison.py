@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
+
+from vasevqa.evaluation.metrics import Evaluation, Metric, ModelEvaluation
 
 
-def metrics_of(model: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def metrics_of(model: ModelEvaluation) -> Iterator[tuple[str, Metric]]:
     """Every metric of a model in evaluation.json, by the name that tables give it."""
     if "rewards" in model:
         yield "mean reward", model["rewards"]
@@ -18,7 +19,7 @@ def metrics_of(model: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any
         yield f"captions: {name.replace('_', ' ')}", metric
 
 
-def comparison(found: Mapping[str, Any]) -> str:
+def comparison(found: Evaluation) -> str:
     """comparison.md: a row a metric, a column a model, 95% intervals in brackets, and why a metric is missing."""
     models = found["models"]
     tables = {name: dict(metrics_of(model)) for name, model in models.items()}
@@ -58,7 +59,7 @@ def comparison(found: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cell(metric: Mapping[str, Any] | None) -> str:
+def _cell(metric: Metric | None) -> str:
     if metric is None:
         return ""
     if metric.get("value") is None:
@@ -67,7 +68,7 @@ def _cell(metric: Mapping[str, Any] | None) -> str:
     return f"{metric['value']:.3f}" + (f" [{low_high[0]:.3f}, {low_high[1]:.3f}]" if low_high else "")
 
 
-def plot(found: Mapping[str, Any]) -> bytes:
+def plot(found: Evaluation) -> bytes:
     """comparison.png: every metric in [0, 1] as bars with their intervals."""
     import matplotlib as mpl
 
@@ -85,9 +86,9 @@ def plot(found: Mapping[str, Any]) -> bytes:
     figure, axes = pyplot.subplots(figsize=(8, 1.2 + 0.32 * len(rows)), layout="constrained")
     for place, (name, table) in enumerate(tables.items()):
         for number, row in enumerate(rows):
-            if row not in table:
+            value, low_high = table.get(row, {}).get("value"), table.get(row, {}).get("interval")
+            if value is None:
                 continue
-            value, low_high = table[row]["value"], table[row].get("interval")
             error = [[max(0.0, value - low_high[0])], [max(0.0, low_high[1] - value)]] if low_high else None
             axes.barh(
                 number + place * height,

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vasevqa.dataset.rows import held_out, image_root
+from vasevqa.dataset.rows import Row, held_out, image_root
 from vasevqa.errors import ConfigError, DataError
 from vasevqa.evaluation import captions as caption_files
 from vasevqa.evaluation import metrics
 from vasevqa.evaluation.comparison import comparison, plot
+from vasevqa.evaluation.metrics import Evaluation, ModelEvaluation
 from vasevqa.evaluation.params import EvaluateOptions, EvaluateParams
 from vasevqa.models import check_model, local_model
 
@@ -65,7 +66,7 @@ class _Call:
 class _HeldOut:
     """The rows to answer, each with its solution, and the folder that their images' paths are relative to."""
 
-    rows: list[dict[str, Any]]
+    rows: list[Row]
     root: Path
 
     def numbers(self, captions: bool) -> list[int]:
@@ -107,10 +108,10 @@ def evaluate(
     )
 
 
-def _models(call: _Call, encoders: _Encoders) -> dict[str, Any]:
+def _models(call: _Call, encoders: _Encoders) -> Evaluation:
     held = _held_out(call)
     folders, same = _folders(call)
-    found: dict[str, Any] = {"samples": len(held.rows), "models": {}, "same": same}
+    found: Evaluation = {"samples": len(held.rows), "models": {}, "same": same}
     call.progress.start("answering", len(held.rows) * len(folders), "answers")
     for name, folder in folders.items():
         answers = _answers(call, held, name, folder)
@@ -124,10 +125,9 @@ def _held_out(call: _Call) -> _HeldOut:
         raise ConfigError(
             "evaluate needs --dataset-dir (what build-dataset wrote) and a model, or --captions with --reference."
         )
-    rows = [
-        {**row, "solution": row.get("solution") or row["messages"][-1]["content"]}
-        for row in held_out(call.inputs["dataset"])
-    ]
+    rows = held_out(call.inputs["dataset"])
+    for row in rows:
+        row["solution"] = row.get("solution") or row["messages"][-1]["content"]
     if call.params.max_samples is not None:
         rows = rows[: call.params.max_samples]
     return _HeldOut(rows, image_root(call.inputs["dataset"], call.options.image_root))
@@ -171,7 +171,7 @@ def _answers(call: _Call, held: _HeldOut, name: str, folder: Path) -> list[str]:
     return generation.answer_all(held.rows, load, kept, call.options.batch_size, done, who)
 
 
-def _measured(held: _HeldOut, answers: Sequence[str], params: EvaluateParams, encoders: _Encoders) -> dict[str, Any]:
+def _measured(held: _HeldOut, answers: Sequence[str], params: EvaluateParams, encoders: _Encoders) -> ModelEvaluation:
     rows, told, asked = held.rows, held.numbers(captions=True), held.numbers(captions=False)
     pictures = [held.root / rows[number]["images"][0] for number in told]
     pairs = [(answers[number], rows[number]["solution"]) for number in told]
@@ -212,7 +212,7 @@ def _write_answers(held: _HeldOut, answers: Sequence[str], name: str, output: Ou
     )
 
 
-def _rewards(rows: Sequence[Mapping[str, Any]], answers: Sequence[str], params: EvaluateParams) -> metrics.Metric:
+def _rewards(rows: Sequence[Row], answers: Sequence[str], params: EvaluateParams) -> metrics.Metric:
     from vasevqa.reward.score import score
 
     values = [score(answer, row["solution"], row["attribute"]).value for row, answer in zip(rows, answers, strict=True)]
@@ -262,7 +262,7 @@ def _text_metrics(
     return found
 
 
-def _caption_files(call: _Call, encoders: _Encoders) -> dict[str, Any]:
+def _caption_files(call: _Call, encoders: _Encoders) -> Evaluation:
     inputs, progress = call.inputs, call.progress
     if "reference" not in inputs:
         raise ConfigError("--captions needs --reference: a file in the same format with the true captions.")
@@ -273,7 +273,7 @@ def _caption_files(call: _Call, encoders: _Encoders) -> dict[str, Any]:
             f" ({', '.join(item.name for item in sets)[:80]}); a reference has one."
         )
     truth = sets[0]
-    found: dict[str, Any] = {
+    found: Evaluation = {
         "samples": len(truth.by),
         "models": {},
         "same": {},

@@ -5,14 +5,15 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 import torch
 
 from vasevqa import files
 from vasevqa.curation.images import Unreadable, open_image
+from vasevqa.dataset.rows import Row
 from vasevqa.errors import ConfigError, DataError
 from vasevqa.evaluation.params import EvaluateParams
 from vasevqa.text import IMAGE_TAG, first_line
@@ -20,14 +21,21 @@ from vasevqa.text import IMAGE_TAG, first_line
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
+class ChatMessage(TypedDict):
+    """A turn as processors take it: text and places for images, in order."""
+
+    role: str
+    content: list[dict[str, str]]
+
+
 class Answers(Protocol):
     """Something that answers: prompts with their images to texts."""
 
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    def __call__(self, rows: Sequence[Row]) -> list[str]:
         """The answer to each row."""
 
 
-def prompt_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+def prompt_of(row: Row) -> list[ChatMessage]:
     """A row's turns up to the truth, as chat messages with the images in place of their tags."""
     messages = []
     turns = row["messages"][:-1] if row["messages"][-1]["role"] == "assistant" else row["messages"]
@@ -38,11 +46,11 @@ def prompt_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
                 parts.append({"type": "image"})
             if piece.strip():
                 parts.append({"type": "text", "text": piece.strip()})
-        messages.append({"role": turn["role"], "content": parts})
+        messages.append(ChatMessage(role=turn["role"], content=parts))
     return messages
 
 
-def digest(row: Mapping[str, Any], who: str = "") -> str:
+def digest(row: Row, who: str = "") -> str:
     """What stands for a question to `who`: an answer kept from before counts only for the same."""
     return hashlib.sha256(json.dumps([who, row["messages"], row["images"]], sort_keys=True).encode()).hexdigest()[:16]
 
@@ -70,7 +78,7 @@ def read_kept(path: Path) -> dict[str, str]:
 
 
 def answer_all(
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Row],
     load: Callable[[], Answers],
     kept: Path,
     batch_size: int,
@@ -132,7 +140,7 @@ class TransformersAnswers:
         self._root, self._device, self._params = root, device, params
 
     @torch.inference_mode()
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    def __call__(self, rows: Sequence[Row]) -> list[str]:
         """Answers to rows, batched."""
         texts = [
             self._processor.apply_chat_template(prompt_of(row), tokenize=False, add_generation_prompt=True)
@@ -176,7 +184,7 @@ class VllmAnswers:
         self._sampling = SamplingParams(temperature=0.0, max_tokens=params.max_new_tokens)
         self._root, self._params = root, params
 
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    def __call__(self, rows: Sequence[Row]) -> list[str]:
         """Answers to rows; vLLM batches by itself."""
         asked = [
             {

@@ -7,10 +7,11 @@ sacrebleu's (Post, 2018). The Fréchet distance is that of Heusel et al., 2017, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import numpy as np
 
+from vasevqa.dataset.rows import Row
 from vasevqa.reward.dates import iou, parse_dates
 from vasevqa.reward.score import score
 from vasevqa.reward.vocabulary import jaccard, normalize, terms, words
@@ -25,12 +26,26 @@ OVERALL = {
     "recall_at_1": 0.05,
 }
 RECALLS = (1, 5, 10)
-Metric = dict[str, Any]
+
+
+class Metric(TypedDict, total=False):
+    """A figure as evaluation.json has it."""
+
+    value: float | None  # None: not available
+    reason: str  # why it isn't
+    interval: list[float] | None  # 95%: low, high
+    samples: int
+    chance: float | None  # what guessing reaches
+    threshold: float
+    query: str  # of a retrieval: what is looked up, and among what
+    target: str
+    signature: str  # sacrebleu's
+    weights: dict[str, float]
 
 
 def unavailable(reason: str, **about: Any) -> Metric:
     """A metric that could not be computed: never a 0."""
-    return {"value": None, "reason": reason, **about}
+    return cast(Metric, {"value": None, "reason": reason, **about})
 
 
 def mean(values: Sequence[float], rounds: int, seed: int, **about: Any) -> Metric:
@@ -38,7 +53,8 @@ def mean(values: Sequence[float], rounds: int, seed: int, **about: Any) -> Metri
     if not len(values):
         return unavailable("no samples", samples=0, **about)
     found = np.asarray(values, dtype=np.float64)
-    return {"value": float(found.mean()), "interval": interval(found, rounds, seed), "samples": len(found), **about}
+    figures = {"value": float(found.mean()), "interval": interval(found, rounds, seed), "samples": len(found), **about}
+    return cast(Metric, figures)
 
 
 def interval(values: np.ndarray, rounds: int, seed: int) -> list[float] | None:
@@ -67,7 +83,7 @@ def same(answer: str, truth: str, attribute: str) -> bool:
 
 
 def attribute_accuracy(
-    rows: Sequence[Mapping[str, str]], answers: Sequence[str], fuzzy: float, rounds: int, seed: int
+    rows: Sequence[Row], answers: Sequence[str], fuzzy: float, rounds: int, seed: int
 ) -> dict[str, dict[str, Metric]]:
     """Per attribute: exact and fuzzy accuracy (a reward of at least `fuzzy`), the mean reward, and for dates the IoU of
     years.
@@ -142,7 +158,7 @@ def recall(
     Ties count by their share: where m targets are as near as the own one, it is as likely in any of their m places.
     """
     count = len(queries)
-    described = {"samples": count, "chance": min(1.0, k / count) if count else None, **about}
+    described: dict[str, object] = {"samples": count, "chance": min(1.0, k / count) if count else None, **about}
     if count <= k:
         return unavailable(f"R@{k} needs more than {k} samples; there are {count}", **described)
     similar = _unit(queries) @ _unit(targets).T
@@ -150,7 +166,7 @@ def recall(
     nearer = (similar > own + 1e-9).sum(1)
     tied = (np.abs(similar - own) <= 1e-9).sum(1)
     hits = np.clip((k - nearer) / tied, 0.0, 1.0)
-    return {"value": float(hits.mean()), "interval": interval(hits, rounds, seed), **described}
+    return cast(Metric, {"value": float(hits.mean()), "interval": interval(hits, rounds, seed), **described})
 
 
 def frechet(answers: np.ndarray, truths: np.ndarray) -> Metric:
@@ -177,11 +193,31 @@ def frechet(answers: np.ndarray, truths: np.ndarray) -> Metric:
 
 def overall(found: Mapping[str, Metric]) -> Metric:
     """The original's weighted score; not available as long as a part of it isn't."""
-    missing = [name for name in OVERALL if found.get(name, {}).get("value") is None]
+    values = {name: found[name]["value"] for name in OVERALL if name in found}
+    known = {name: value for name, value in values.items() if value is not None}
+    missing = [name for name in OVERALL if name not in known]
     if missing:
         return unavailable(f"needs {', '.join(missing)}", weights=OVERALL)
     return {
-        "value": sum(weight * found[name]["value"] for name, weight in OVERALL.items()),
+        "value": sum(weight * known[name] for name, weight in OVERALL.items()),
         "interval": None,
         "weights": OVERALL,
     }
+
+
+class ModelEvaluation(TypedDict, total=False):
+    """What is known of one model (or of one set of captions)."""
+
+    attributes: dict[str, dict[str, Metric]]  # attribute -> metric -> figure
+    rewards: Metric
+    captions: dict[str, Metric]
+    problems: dict[str, list[str]]  # of a caption file
+
+
+class Evaluation(TypedDict, total=False):
+    """The content of evaluation.json."""
+
+    samples: int
+    models: dict[str, ModelEvaluation]
+    same: dict[str, str]  # a model that is the same as another one
+    reference_problems: dict[str, list[str]]

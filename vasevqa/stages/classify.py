@@ -16,7 +16,7 @@ from vasevqa.errors import DataError
 
 if TYPE_CHECKING:
     from vasevqa.curation.classifier import Classifier
-    from vasevqa.curation.images import Found
+    from vasevqa.curation.images import ImageFile
     from vasevqa.curation.loader import Loader
     from vasevqa.curation.reports import QuarantinedFile
 
@@ -178,7 +178,7 @@ def _made_for(params: Params, inputs: Mapping[str, Path], classifier: Classifier
     )
 
 
-def _decided(item: Found, journal: _Journal, output: spec.Output, params: Params) -> bool:
+def _decided(item: ImageFile, journal: _Journal, output: spec.Output, params: Params) -> bool:
     row = journal.rows.get(item.name)
     return (
         row is not None

@@ -26,8 +26,8 @@ from vasevqa.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from vasevqa.curation.clip import ClipModel
-    from vasevqa.curation.embeddings import Embedded
-    from vasevqa.curation.images import Found
+    from vasevqa.curation.embeddings import EmbeddingStore
+    from vasevqa.curation.images import ImageFile
     from vasevqa.curation.loader import Loader
     from vasevqa.curation.scoring import Prompts, Scores
 
@@ -75,7 +75,7 @@ class _Result:
     quarantined: list[QuarantinedFile]
     model: ScoringModel
     seconds: dict[str, float]
-    embedded: Embedded
+    embedded: EmbeddingStore
 
 
 def run(
@@ -180,7 +180,7 @@ def _embed(
     )
 
 
-def _photographs(params: Params, folder: Path) -> list[Found]:
+def _photographs(params: Params, folder: Path) -> list[ImageFile]:
     """The images to look at: all, or a sample where they are only analysed. DataError if there is none."""
     from vasevqa.curation import images
 
@@ -193,9 +193,9 @@ def _photographs(params: Params, folder: Path) -> list[Found]:
     return [found[index] for index in sorted(chosen)]
 
 
-def _embedded(model: ClipModel, params: Params, images: Path, output: spec.Output | None) -> Embedded:
+def _embedded(model: ClipModel, params: Params, images: Path, output: spec.Output | None) -> EmbeddingStore:
     """The embeddings that are kept in `output`, with those that an earlier attempt left there and made the same way."""
-    from vasevqa.curation.embeddings import Embedded
+    from vasevqa.curation.embeddings import EmbeddingStore
 
     header = {
         "model": model.digest,
@@ -203,10 +203,10 @@ def _embedded(model: ClipModel, params: Params, images: Path, output: spec.Outpu
         "exact": str(params.exact_decode),
         "images": str(images),
     }
-    return Embedded(output.root if output else None, output.writing if output else None, header)
+    return EmbeddingStore(output.root if output else None, output.writing if output else None, header)
 
 
-def _encode(loader: Loader, model: ClipModel, embedded: Embedded, progress: spec.Progress) -> float:
+def _encode(loader: Loader, model: ClipModel, embedded: EmbeddingStore, progress: spec.Progress) -> float:
     """Embed every image of the loader that can be read. Returns the model's seconds."""
     seconds = 0.0
     done = 0

@@ -15,7 +15,7 @@ from vasevqa.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from vasevqa.curation.clip import ClipModel
-    from vasevqa.curation.images import Found
+    from vasevqa.curation.images import ImageFile
     from vasevqa.curation.reports import FilteringReport, LostVase, QuarantinedFile
     from vasevqa.curation.scoring import Prompts
     from vasevqa.curation.views import View
@@ -134,7 +134,7 @@ def _similarities(
 
 
 def _score(
-    missing: list[Found],
+    missing: list[ImageFile],
     model: ClipModel,
     prompts: Prompts,
     params: Params,
