@@ -1,4 +1,4 @@
-"""`python -m vasevqa.transfer ROOT` is the far end of a transfer, which runs in a pod."""
+"""`python -m vasevqa.transfer ROOT` runs the far end of a transfer in a pod."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Conversations with the far end of a transfer: a pod that mounts the volume, and connections to it that may break."""
+"""Connections to the far end of a transfer: a pod that mounts the volume; lost connections are made again."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from vasevqa.backends.kubernetes.process import Process
     from vasevqa.backends.kubernetes.session import Session
 
-IDLE_SECONDS = 1800  # after which a pod that nobody talks to ends by itself
+IDLE_SECONDS = 1800  # without a request, after which the pod ends by itself
 SILENCE = 300.0  # seconds without an answer after which a connection counts as lost
-TRIES = 6  # connections in a row that bring nothing new
+TRIES = 6  # lost connections in a row without progress, after which a transfer fails
 
 
 @contextlib.contextmanager
 def volume_pod(access: Session, purpose: str = "move") -> Iterator[str]:
-    """A pod with the volume, for as long as the block lasts."""
+    """Start a pod that mounts the volume, yield its name, and remove it when the block ends."""
     access.require_claim()
     name = f"vasevqa-{purpose}-{os.urandom(4).hex()}"
     wait = ["tini", "--", "python", "-m", "vasevqa.transfer", "--wait", str(IDLE_SECONDS)]
@@ -35,21 +35,22 @@ def volume_pod(access: Session, purpose: str = "move") -> Iterator[str]:
 
 
 class Connection:
-    """One conversation with the far end."""
+    """One connection to the far end."""
 
     def __init__(self, process: Process) -> None:
         self.process = process
-        self._buffer, self._at = b"", 0  # what came, and up to where it is read
-        self._needs: dict[str, Any] | None = None  # an answer whose bytes haven't all arrived
+        self._buffer, self._at = b"", 0  # received bytes, and how many of them are read
+        self._needs: dict[str, Any] | None = None  # an answer whose payload is not complete yet
 
     def ask(self, payload: bytes = b"", **request: Any) -> None:
-        """Send a request."""
+        """Send one request, followed by `payload`."""
         self.process.write(json.dumps(request).encode() + b"\n" + payload)
 
     def answers(self, wait: bool) -> Iterator[dict[str, Any]]:
-        """What has arrived; with `wait`, at least one answer, ConnectionLost if none comes.
+        """Yield the answers that have arrived; with `wait`, wait for at least one.
 
-        A refusal of the far end is raised.
+        ConnectionLost if none arrives in time. An error that the far end reports is raised as ConfigError, DataError
+        or ClusterError.
         """
         end = time.monotonic() + SILENCE
         while True:
@@ -84,10 +85,9 @@ class Connection:
 
 
 def persistently(access: Session, work: Callable[[Connection], None]) -> None:
-    """Call `work` on one connection after the other until it comes to its end.
+    """Call `work` with a new connection until it returns normally.
 
-    ConnectionLost or ClusterUnreachable if several in a row were lost. One on which something was `moved` counts as the
-    first.
+    ConnectionLost or ClusterUnreachable after TRIES lost connections in a row. Progress (`moved`) restarts the count.
     """
     losses = _Losses()
     again = Retrying(
@@ -113,7 +113,7 @@ def persistently(access: Session, work: Callable[[Connection], None]) -> None:
 
 
 class _Losses:
-    """Connections lost in a row."""
+    """Counts lost connections in a row."""
 
     def __init__(self) -> None:
         self.number = 0

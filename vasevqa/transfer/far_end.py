@@ -1,10 +1,10 @@
 """Moves files to and from a volume over one connection.
 
-`python -m vasevqa.transfer ROOT` is the far end, which runs in a pod.
+`python -m vasevqa.transfer ROOT` runs in a pod and serves one connection. Requests are JSON lines on stdin; bytes
+follow a `put` request. Answers are JSON lines on stdout; bytes follow an answer with `data`.
 
-Requests are JSON lines on stdin, `put` followed by bytes; answers are JSON lines on stdout, `data` followed by bytes. A
-file is written under a temporary name that its content's digest is part of, so that a broken transfer goes on where it
-was, and takes its own name once the digest is right. No path leads out of ROOT.
+A file is written under a temporary name that contains the digest of its content, so that a broken transfer can resume.
+It gets its final name once the digest is verified. Paths outside ROOT are refused.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from vasevqa import files
 from vasevqa.errors import ConfigError, VaseError, storage_error
 from vasevqa.transfer.paths import inside, standing, walk, write
 
-OURS = ("artifacts", "runs")  # written by launchers and stages alone
-ALIVE = Path("/tmp/vasevqa-transfer")  # noqa: S108 - inside the pod: touched while somebody moves files
+OURS = ("artifacts", "runs")  # only launchers and stages write these
+ALIVE = Path("/tmp/vasevqa-transfer")  # noqa: S108 - inside the pod; touched at each request
 
 
 class _Far:
@@ -80,26 +80,26 @@ class _Far:
 
 
 def alive() -> None:
-    """Keep the pod for another while."""
+    """Record activity: restarts the idle time after which the pod ends."""
     ALIVE.touch()
 
 
 def wait(idle: float) -> None:
-    """Return when nobody has moved anything for `idle` seconds: a pod that was left behind ends by itself."""
+    """Return after `idle` seconds without activity, so that an abandoned pod ends by itself."""
     alive()
     while time.time() - ALIVE.stat().st_mtime < idle:
         time.sleep(min(idle, 5.0))
 
 
 def main(arguments: list[str]) -> int:
-    """`ROOT` serves one connection, `--wait SECONDS` keeps a pod."""
+    """Run the far end: `ROOT` serves one connection, `--wait SECONDS` keeps the pod alive; returns the exit code."""
     if arguments[0] == "--wait":
         wait(float(arguments[1]))
         return 0
     far = _Far(Path(arguments[0]), sys.stdin.buffer, sys.stdout.buffer)
     try:
         far.serve()
-    except (EOFError, BrokenPipeError):  # the other side is gone; what has arrived is kept
+    except (EOFError, BrokenPipeError):  # the connection is gone; received data is kept
         return 0
     except VaseError as error:
         far.say(error=str(error), code=error.exit_code)

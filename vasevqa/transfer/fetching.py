@@ -1,4 +1,4 @@
-"""Fetches files from the volume to this machine, several at a time, and goes on after a broken connection."""
+"""Fetches files from the volume to this machine; requests several at a time and resumes after a lost connection."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from vasevqa.backends.kubernetes.session import Session
 
 
-AHEAD = 4 << 20  # bytes that are asked for before those before them have come
+AHEAD = 4 << 20  # bytes that may be requested and not received yet
 
 
 def fetch(access: Session, path: str, target: Path) -> str:
-    """Bring a file or folder of the volume to `target`. Returns what was done, in words."""
+    """Fetch a file or folder from the volume to `target`; returns a summary in words.
+
+    ConfigError if `path` leads out of the volume, DataError if it holds no file or a file changes meanwhile.
+    """
     paths.inside(Path(VOLUME), path)
     download = _Download(path, target)
     persistently(access, download.go)
@@ -32,7 +35,7 @@ def fetch(access: Session, path: str, target: Path) -> str:
 
 
 class _Download:
-    """What is still to be fetched, over any number of connections."""
+    """The files that are still to be fetched; one download may use several connections."""
 
     def __init__(self, path: str, target: Path) -> None:
         self.path, self.target = path, target
@@ -72,7 +75,7 @@ class _Download:
         for name, offset, length in ranges:
             connection.ask(do="get", path=self.path, name=name, offset=offset, length=length)
             on_the_way.append(length)
-            while sum(on_the_way) > AHEAD or len(on_the_way) > 64:  # enough that the next is there when one is done
+            while sum(on_the_way) > AHEAD or len(on_the_way) > 64:  # keeps the connection busy
                 self._take(connection, listed, on_the_way)
         while on_the_way:
             self._take(connection, listed, on_the_way)
@@ -94,12 +97,12 @@ class _Download:
                 self.got += 1
 
     def _here(self, name: str) -> Path:
-        # The far end is a pod: what it says is no reason to write anywhere else than below the target.
+        # The names come from a pod and are not trusted: nothing may be written outside the target.
         return paths.inside(self.target, name) if name else self.target
 
 
 def _ranges(offset: int, size: int) -> Iterator[tuple[int, int]]:
-    """(offset, length) of the pieces in which the rest of a file is asked for; an empty file is one empty piece."""
+    """Yield (offset, length) of the blocks to request from `offset` on; an empty file is one empty block."""
     while True:
         length = min(paths.CHUNK, size - offset)
         yield offset, length

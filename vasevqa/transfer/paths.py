@@ -1,4 +1,4 @@
-"""Rules that both ends of a transfer share: which files are moved, where they may go, and how a file arrives whole."""
+"""Rules that both ends of a transfer share: which files move, where they may go, and how a file is completed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CHUNK = 1 << 20
 
 
 def inside(root: Path, name: str) -> Path:
-    """The path that `name` means below `root`; ConfigError if it leads out of it, by dots or by links."""
+    """Return the path of `name` below `root`; ConfigError if it is absolute or leads out of `root` by dots or links."""
     pure = PurePosixPath(name)
     path = root.joinpath(*pure.parts) if not pure.is_absolute() else root
     if pure.is_absolute() or ".." in pure.parts or not path.resolve().is_relative_to(root.resolve()):
@@ -22,9 +22,9 @@ def inside(root: Path, name: str) -> Path:
 
 
 def walk(top: Path) -> Iterator[tuple[str, Path]]:
-    """Every file below `top`, by its name relative to it; links to files count as files, links to folders are left out.
+    """Yield each file below `top` with its name relative to `top`; the name is empty if `top` itself is a file.
 
-    OSError for a folder that can't be read.
+    Links to files count as files. Links to folders and unfinished files are skipped. OSError if a folder can't be read.
     """
     if top.is_file():
         yield "", top
@@ -38,7 +38,7 @@ def walk(top: Path) -> Iterator[tuple[str, Path]]:
 
 
 def linked(top: Path) -> list[Path]:
-    """The links to folders below `top`, which `walk` leaves out."""
+    """Return the links to folders below `top`, which `walk` skips."""
     return [
         Path(folder) / name
         for folder, inner, _ in os.walk(top)
@@ -52,17 +52,17 @@ def _fail(error: OSError) -> None:
 
 
 def unfinished(name: str) -> bool:
-    """True for the temporary name of a file on its way."""
+    """True if `name` is the temporary name of a file that is not complete yet."""
     return name.startswith(".") and name.endswith((".part", ".tmp"))
 
 
 def part_of(path: Path, digest: str) -> Path:
-    """The temporary name of `path` while the content with this digest arrives."""
+    """Return the temporary name of `path` until the content with this digest is complete."""
     return path.parent / f".{path.name[:80]}.{digest[:16]}.part"
 
 
 def standing(path: Path, size: int, digest: str) -> int | None:
-    """How many bytes of the file arrived earlier; None if it is here, with the right digest."""
+    """Return how many bytes of the file arrived earlier; None if the whole file is here with the right digest."""
     if path.is_file() and path.stat().st_size == size and files.digest_file(path) == digest:
         return None
     part = part_of(path, digest)
@@ -71,9 +71,9 @@ def standing(path: Path, size: int, digest: str) -> int | None:
 
 
 def write(path: Path, offset: int, block: bytes, digest: str, last: bool) -> bool:
-    """Write a block of the file that arrives; with the last one it takes its name.
+    """Write one block of a file; after the last block, check the digest and give the file its final name.
 
-    False if its digest is wrong: it is thrown away.
+    Returns False if the digest is wrong; the file is then deleted. ConfigError if `path` is a folder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = part_of(path, digest)
@@ -81,10 +81,8 @@ def write(path: Path, offset: int, block: bytes, digest: str, last: bool) -> boo
         stream.seek(offset)
         stream.truncate()
         stream.write(block)
-        if (
-            last and offset
-            # of thousands of small ones a crash of the machine may cost some: the next transfer sees it
-        ):
+        # Files of one block are not synced, for speed. If the machine crashes, the next transfer sends them again.
+        if last and offset:
             stream.flush()
             os.fsync(stream.fileno())
     if not last:

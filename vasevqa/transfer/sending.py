@@ -1,4 +1,4 @@
-"""Sends files from this machine to the volume: what is there already, by its digest, isn't sent again."""
+"""Sends files from this machine to the volume; skips files that are there already with the same digest."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 
 def upload_inputs(access: Session, inputs: Mapping[str, str], base: Path) -> list[str]:
-    """Bring those inputs of a recipe that are on this machine to inputs/NAME-DIGEST; `--input` options that say so.
+    """Upload the recipe's inputs that are on this machine to inputs/NAME-DIGEST; returns NAME=PATH for each input.
 
-    The digest is the content's: what another recipe or an earlier submission brought under this name is neither mixed
-    with it nor changed under a run that reads it, and the same again is there already.
+    DIGEST is the digest of the content. So an upload never changes files that another run reads, and the same content
+    is uploaded only once. Inputs that are not on this machine keep their value.
     """
     here = {name: base / Path(value).expanduser() for name, value in inputs.items()}
     found = {name: path for name, path in here.items() if path.exists()}
     known: dict[Path, tuple[int, str]] = {}
-    # A file keeps its name, which reports show.
+    # A file keeps its name because reports show it.
     places = {
         name: f"inputs/{name}-{_content(path, known)}{f'/{path.name}' if path.is_file() else ''}"
         for name, path in found.items()
@@ -44,7 +44,7 @@ def upload_inputs(access: Session, inputs: Mapping[str, str], base: Path) -> lis
 
 
 def _content(top: Path, known: dict[Path, tuple[int, str]]) -> str:
-    """Ten digits that say names and contents of all files below `top`; `known` gets each file's size and digest."""
+    """Return a digest (10 hex digits) of all files below `top`; adds the size and digest of each file to `known`."""
     whole = hashlib.sha256()
     for name, path in paths.walk(top):
         known[path] = (path.stat().st_size, files.digest_file(path))
@@ -53,9 +53,10 @@ def _content(top: Path, known: dict[Path, tuple[int, str]]) -> str:
 
 
 def send(access: Session, sources: Mapping[str, Path], known: Mapping[Path, tuple[int, str]] | None = None) -> str:
-    """Bring files and folders to the volume: {place on the volume: path here}. Returns what was done, in words.
+    """Send files and folders to the volume; returns a summary in words.
 
-    `known`: the sizes and digests of files whose digest was taken already.
+    `sources` maps a path on the volume to a path on this machine. `known` holds sizes and digests that were computed
+    already. ConfigError if a path leads out of the volume, DataError if there is no file to send.
     """
     wanted = {}
     for place, source in sources.items():
@@ -77,7 +78,7 @@ def send(access: Session, sources: Mapping[str, Path], known: Mapping[Path, tupl
 
 
 class _Upload:
-    """What is still to be sent, over any number of connections."""
+    """The files that are still to be sent; one upload may use several connections."""
 
     def __init__(self, wanted: Mapping[str, Path]) -> None:
         self.left = dict(wanted)
@@ -95,7 +96,7 @@ class _Upload:
             raise
 
     def _round(self, connection: Connection) -> None:
-        """Ask what is there, then send the rest, with both going on at once: no round trip for each file."""
+        """Check which files are there and send the others; requests are not delayed by a round trip per file."""
         have: dict[str, int | None] = {}
         asked = 0
         for name, path in self.left.items():
