@@ -150,7 +150,7 @@ def test_a_running_container_is_adopted_with_its_log_whole(
     process.kill()
     process.communicate()
     again = kit.start()
-    wait_for(lambda: kit.error_message("step-adopted"), "the container to be adopted")
+    wait_for(lambda: kit.said("step-adopted"), "the container to be adopted")
     held.unlink()
     out, errors = again.communicate(timeout=60)
     assert again.returncode == 0, errors
@@ -176,7 +176,7 @@ def test_memory_that_ran_out_is_raised(kit: DockerKit) -> None:
     out = kit.docker("--to", "first").stdout
     assert "host memory ran out" in out
     assert "Trying again" in out
-    asked = [event["resources"]["memory"] for event in kit.error_message("step-started")]
+    asked = [event["resources"]["memory"] for event in kit.said("step-started")]
     assert asked == ["100Mi", "150Mi"]
 
 
@@ -184,14 +184,14 @@ def test_memory_is_raised_to_its_limit_and_no_further(kit: DockerKit) -> None:
     kit.wish("first", "memory", "memory", "memory")
     result = kit.docker("--to", "first", "--set", "first.resources.memory_limit=120Mi", check=137)
     assert "host memory ran out" in result.stderr
-    assert [event["resources"]["memory"] for event in kit.error_message("step-started")] == ["100Mi", "120Mi"]
+    assert [event["resources"]["memory"] for event in kit.said("step-started")] == ["100Mi", "120Mi"]
     kit.assert_none_running()
 
 
 def test_a_bus_error_doubles_the_shared_memory(kit: DockerKit) -> None:
     kit.wish("first", "bus")
     kit.docker("--to", "first")
-    assert [event["resources"]["shm"] for event in kit.error_message("step-started")] == ["1Gi", "2048Mi"]
+    assert [event["resources"]["shm"] for event in kit.said("step-started")] == ["1Gi", "2048Mi"]
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_what_can_not_be_helped_ends_the_run(kit: DockerKit, wish: str | int, co
 def test_an_interruption_and_a_kill_are_tried_again(kit: DockerKit) -> None:
     kit.wish("first", "again", "kill")
     kit.docker("--to", "first")
-    assert [event["failure"] for event in kit.error_message("attempt-failed")] == ["transient", "unknown kill"]
+    assert [event["failure"] for event in kit.said("attempt-failed")] == ["transient", "unknown kill"]
 
 
 def test_gpus_that_the_engine_has_not_are_said_before_anything_runs(kit: DockerKit, engine: Any) -> None:
@@ -272,7 +272,7 @@ def test_a_tag_that_moves_changes_nothing_in_a_run(kit: DockerKit, engine: Any) 
     _, errors = process.communicate(timeout=60)
     engine.images.remove("vasevqa-test/copying:moving")
     assert process.returncode == 0, errors
-    assert len({event["image"] for event in kit.error_message("step-started")}) == 1
+    assert len({event["image"] for event in kit.said("step-started")}) == 1
 
 
 def test_secrets_reach_the_stage_and_nothing_else(kit: DockerKit, engine: Any) -> None:

@@ -46,7 +46,7 @@ def test_repro_sees_what_a_step_saw_outside_the_volume(kit: DockerKit) -> None:
         "first.resources.cpus=4096",
         env={"HF_HOME": str(home), "HTTPS_PROXY": "http://proxy.example:3128"},
     )
-    [started] = kit.error_message("step-started")
+    [started] = kit.said("step-started")
     assert (started["reads"], started["offline"], started["environment"]["HF_HOME"]) == (
         [str(kit.root / "elsewhere")],
         True,
