@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Annotated, Any, ClassVar, Protocol, Self
+from typing import IO, Annotated, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -172,16 +172,41 @@ class Report(BaseModel):
             return None
 
 
-RunFunction = Callable[..., None]
+ParamsT_co = TypeVar("ParamsT_co", bound=Params, covariant=True)
+OptionsT_co = TypeVar("OptionsT_co", bound=Options, covariant=True)
+
+
+@dataclass(frozen=True)
+class StageCall(Generic[ParamsT_co, OptionsT_co]):
+    """One call of a stage.
+
+    `inputs` maps names to absolute paths; an optional input that was not given is absent. `folder` is None only for a
+    stage that needs no output with these parameters.
+    """
+
+    params: ParamsT_co
+    options: OptionsT_co
+    inputs: Mapping[str, Path]
+    folder: Output | None
+    progress: Progress
+
+    @property
+    def output(self) -> Output:
+        """The output directory; RuntimeError if the call has none."""
+        if self.folder is None:
+            raise RuntimeError("This call of the stage has no output directory.")
+        return self.folder
+
+
+RunFunction = Callable[[StageCall[Any, Any]], None]
 
 
 @dataclass(frozen=True)
 class Stage:
     """A kind of work: an image, a click command, typed parameters, named inputs, one output directory.
 
-    It is done by `run(params, options, inputs, output, progress)`, where inputs maps names to absolute paths (an
-    optional input that wasn't given is absent). Raise `version` whenever results change; `sources` names the modules
-    beside the stage's own whose code decides the result.
+    `run(call)` does the work. Raise `version` whenever results change; `sources` names the modules beside the stage's
+    own whose code decides the result.
     """
 
     name: str

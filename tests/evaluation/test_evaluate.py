@@ -21,6 +21,7 @@ from vasevqa.pipeline.plan import make_plan
 from vasevqa.pipeline.recipe import load_recipe
 from vasevqa.pipeline.selection import Selection
 from vasevqa.sample.tiny_qwen import make_tiny_qwen
+from vasevqa.spec import StageCall
 from vasevqa.stages import evaluate
 
 SHAPES = ("lekythos", "kylix", "krater")
@@ -69,11 +70,13 @@ def run(
 ) -> tuple[dict[str, Any], RecordingProgress]:
     progress = RecordingProgress()
     evaluate.run(
-        evaluate.EvaluateParams(**{**SMALL, **params}),
-        evaluate.EvaluateOptions(**{"device": "cpu", "batch_size": 4, **(options or {})}),
-        inputs,
-        FolderOutput(output),
-        progress,
+        StageCall(
+            evaluate.EvaluateParams(**{**SMALL, **params}),
+            evaluate.EvaluateOptions(**{"device": "cpu", "batch_size": 4, **(options or {})}),
+            inputs,
+            FolderOutput(output),
+            progress,
+        ),
     )
     return json.loads((output / "evaluation.json").read_text()), progress
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import signal
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -30,10 +28,9 @@ class Options(spec.Options):
     fail: Literal["no", "data", "gate", "full", "memory", "bug", "hang"] = Field("no", description="how to fail")
 
 
-def run(
-    params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress
-) -> None:
+def run(call: spec.StageCall[Params, Options]) -> None:
     """Write the parameters, or fail as told."""
+    params, options, output, progress = call.params, call.options, call.output, call.progress
     progress.start("things", 3, "things")
     if options.fail == "data":
         raise DataError("There is no usable image.")

@@ -25,6 +25,7 @@ from vasevqa.curation.loader import Loader
 from vasevqa.errors import ConfigError
 from vasevqa.sample.dataset import Settings, draw_sample
 from vasevqa.sample.tiny_clip import train_tiny_clip
+from vasevqa.spec import StageCall
 from vasevqa.stages import classify, train_classifier
 
 ROOT = Path(__file__).parent.parent.parent
@@ -151,19 +152,23 @@ def test_the_demos_classifier_is_right_on_unseen_vases(held_out: Path, tmp_path:
     }
     params = train_classifier.Params(**settings)
     train_classifier.run(
-        params,
-        train_classifier.Options(device="cpu"),
-        {"data": tmp_path / "sample/quality"},
-        FolderOutput(tmp_path / "model"),
-        RecordingProgress(),
+        StageCall(
+            params,
+            train_classifier.Options(device="cpu"),
+            {"data": tmp_path / "sample/quality"},
+            FolderOutput(tmp_path / "model"),
+            RecordingProgress(),
+        ),
     )
     inputs = {"images": held_out, "model": tmp_path / "model"}
     classify.run(
-        classify.Params(),
-        classify.Options(device="cpu"),
-        inputs,
-        FolderOutput(tmp_path / "sorted"),
-        RecordingProgress(),
+        StageCall(
+            classify.Params(),
+            classify.Options(device="cpu"),
+            inputs,
+            FolderOutput(tmp_path / "sorted"),
+            RecordingProgress(),
+        ),
     )
     with open(tmp_path / "sorted/predictions.csv", newline="") as stream:
         rows = list(csv.DictReader(stream))

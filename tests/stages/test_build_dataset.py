@@ -19,6 +19,7 @@ from tests.fakes import FolderOutput, RecordingProgress
 from vasevqa.dataset import splits
 from vasevqa.errors import ConfigError, DataError
 from vasevqa.runtime.command import command
+from vasevqa.spec import StageCall
 from vasevqa.stages import build_dataset
 
 IDS = [f"{number:08x}-0000-4000-8000-000000000000" for number in range(12)]
@@ -67,7 +68,9 @@ def build(
     path.write_text(annotations if isinstance(annotations, str) else json.dumps(annotations), encoding="utf-8")
     output, progress = FolderOutput(folder / "out"), RecordingProgress()
     given = {"images": pictures, "annotations": path, **(inputs or {})}
-    build_dataset.run(build_dataset.BuildParams(**params), build_dataset.BuildOptions(), given, output, progress)
+    build_dataset.run(
+        StageCall(build_dataset.BuildParams(**params), build_dataset.BuildOptions(), given, output, progress)
+    )
     found: dict[str, Any] = {
         file: [json.loads(line) for line in (output.root / f"{file}.jsonl").read_text().splitlines()]
         for file in ("sft", "val", "grpo", "eval")
@@ -102,11 +105,13 @@ def test_paths_are_relative_to_the_volume_under_a_launcher(tmp_path: Path, views
     volume = tmp_path / "volume"
     output = FolderOutput(volume / "artifacts/build-dataset/k", standalone=False, volume=volume)
     build_dataset.run(
-        build_dataset.BuildParams(),
-        build_dataset.BuildOptions(),
-        {"images": views, "annotations": tmp_path / "a.json"},
-        output,
-        RecordingProgress(),
+        StageCall(
+            build_dataset.BuildParams(),
+            build_dataset.BuildOptions(),
+            {"images": views, "annotations": tmp_path / "a.json"},
+            output,
+            RecordingProgress(),
+        ),
     )
     row = json.loads((output.root / "sft.jsonl").read_text().splitlines()[0])
     assert row["images"][0].startswith("artifacts/build-dataset/k/images/")
@@ -248,11 +253,13 @@ def test_annotations_that_are_no_utf8(tmp_path: Path, views: Path) -> None:
     (folder / "good.json").write_text(json.dumps([attributes(number) for number in range(12)]))
     output = FolderOutput(tmp_path / "out")
     build_dataset.run(
-        build_dataset.BuildParams(),
-        build_dataset.BuildOptions(),
-        {"images": views, "annotations": folder},
-        output,
-        RecordingProgress(),
+        StageCall(
+            build_dataset.BuildParams(),
+            build_dataset.BuildOptions(),
+            {"images": views, "annotations": folder},
+            output,
+            RecordingProgress(),
+        ),
     )
     report = json.loads((output.root / "dataset_report.json").read_text())
     assert report["problem_list"]["unreadable file"][0]["where"] == "latin.json"

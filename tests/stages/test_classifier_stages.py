@@ -20,6 +20,7 @@ from tests import pictures
 from tests.fakes import FolderOutput, RecordingProgress
 from vasevqa.curation.classifier import MODEL_FILE, load_classifier
 from vasevqa.errors import ConfigError, DataError
+from vasevqa.spec import StageCall
 from vasevqa.stages import classify, train_classifier
 
 ROOT = Path(__file__).parent.parent.parent
@@ -62,7 +63,9 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train(data: Path, out: Path, **changes: Any) -> dict[str, Any]:
     params = train_classifier.Params(**{**SMALL, **changes})
     train_classifier.run(
-        params, train_classifier.Options(device="cpu"), {"data": data}, FolderOutput(out), RecordingProgress()
+        StageCall(
+            params, train_classifier.Options(device="cpu"), {"data": data}, FolderOutput(out), RecordingProgress()
+        )
     )
     loaded: dict[str, Any] = json.loads((out / "training_results.json").read_text())
     return loaded
@@ -175,11 +178,13 @@ def test_weights_take_a_word_or_a_file(labelled: Path, trained: Path, tmp_path: 
 
 def sort(images: Path, model: Path, out: Path, **changes: Any) -> dict[str, dict[str, str]]:
     classify.run(
-        classify.Params(**changes),
-        classify.Options(device="cpu", batch_size=4),
-        {"images": images, "model": model},
-        FolderOutput(out),
-        RecordingProgress(),
+        StageCall(
+            classify.Params(**changes),
+            classify.Options(device="cpu", batch_size=4),
+            {"images": images, "model": model},
+            FolderOutput(out),
+            RecordingProgress(),
+        ),
     )
     with open(out / "predictions.csv", newline="") as stream:
         return {row["path"]: row for row in csv.DictReader(stream)}
@@ -216,11 +221,13 @@ def test_probabilities_are_calibrated_and_independent_of_the_batch(mixed: Path, 
     assert loaded.temperature == json.loads((trained / "training_results.json").read_text())["temperature"]
     first = sort(mixed, trained, tmp_path / "a", exact_decode=True)
     classify.run(
-        classify.Params(exact_decode=True),
-        classify.Options(device="cpu", batch_size=1),
-        {"images": mixed, "model": trained / MODEL_FILE},
-        FolderOutput(tmp_path / "b"),
-        RecordingProgress(),
+        StageCall(
+            classify.Params(exact_decode=True),
+            classify.Options(device="cpu", batch_size=1),
+            {"images": mixed, "model": trained / MODEL_FILE},
+            FolderOutput(tmp_path / "b"),
+            RecordingProgress(),
+        ),
     )
     with open(tmp_path / "b/predictions.csv", newline="") as stream:
         for row in csv.DictReader(stream):
@@ -282,9 +289,11 @@ def test_nothing_readable_is_an_error(trained: Path, tmp_path: Path) -> None:
 def test_an_unknown_device_is_refused(mixed: Path, trained: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="gpu"):
         classify.run(
-            classify.Params(),
-            classify.Options(device="gpu"),
-            {"images": mixed, "model": trained},
-            FolderOutput(tmp_path / "out"),
-            RecordingProgress(),
+            StageCall(
+                classify.Params(),
+                classify.Options(device="gpu"),
+                {"images": mixed, "model": trained},
+                FolderOutput(tmp_path / "out"),
+                RecordingProgress(),
+            ),
         )

@@ -19,6 +19,7 @@ from tests import pictures
 from tests.fakes import FolderOutput, RecordingProgress
 from vasevqa.curation import embeddings
 from vasevqa.errors import ConfigError, DataError, DeviceError
+from vasevqa.spec import StageCall
 from vasevqa.stages import clip_filter
 from vasevqa.stages.clip_filter import Options, Params
 
@@ -28,11 +29,13 @@ CPU = Options(device="cpu", batch_size=4)
 
 def filtered(folder: Path, model: Path, out: Path, params: Params | None = None) -> dict[str, Any]:
     clip_filter.run(
-        params or Params(precision="fp32"),
-        CPU,
-        {"images": folder, "clip_model": model},
-        FolderOutput(out),
-        RecordingProgress(),
+        StageCall(
+            params or Params(precision="fp32"),
+            CPU,
+            {"images": folder, "clip_model": model},
+            FolderOutput(out),
+            RecordingProgress(),
+        ),
     )
     loaded: dict[str, Any] = json.loads((out / "filtering_report.json").read_text())
     return loaded
@@ -119,7 +122,7 @@ def test_analysing_needs_no_output_and_is_the_same_for_a_seed(photos: Path, tiny
     def analysis(seed: int, output: FolderOutput | None = None) -> RecordingProgress:
         progress = RecordingProgress()
         params = Params(analyze_only=True, sample_size=6, seed=seed, precision="fp32")
-        clip_filter.run(params, CPU, {"images": photos, "clip_model": tiny_clip}, output, progress)
+        clip_filter.run(StageCall(params, CPU, {"images": photos, "clip_model": tiny_clip}, output, progress))
         return progress
 
     first = analysis(1)
@@ -145,19 +148,23 @@ def test_nothing_to_do_is_an_error(tiny_clip: Path, tmp_path: Path) -> None:
 def test_a_device_that_is_not_there_is_no_reason_to_use_another(photos: Path, tiny_clip: Path, tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match="cuda:7"):
         clip_filter.run(
-            Params(),
-            Options(device="cuda:7"),
-            {"images": photos, "clip_model": tiny_clip},
-            FolderOutput(tmp_path / "out"),
-            RecordingProgress(),
+            StageCall(
+                Params(),
+                Options(device="cuda:7"),
+                {"images": photos, "clip_model": tiny_clip},
+                FolderOutput(tmp_path / "out"),
+                RecordingProgress(),
+            ),
         )
     with pytest.raises(ConfigError, match="gpu"):
         clip_filter.run(
-            Params(),
-            Options(device="gpu"),
-            {"images": photos, "clip_model": tiny_clip},
-            FolderOutput(tmp_path / "out"),
-            RecordingProgress(),
+            StageCall(
+                Params(),
+                Options(device="gpu"),
+                {"images": photos, "clip_model": tiny_clip},
+                FolderOutput(tmp_path / "out"),
+                RecordingProgress(),
+            ),
         )
 
 

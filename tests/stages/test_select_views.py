@@ -15,6 +15,7 @@ from tests.fakes import FolderOutput, RecordingProgress
 from tests.pipeline.kit import ROOT
 from vasevqa.curation import clip
 from vasevqa.errors import ConfigError, DataError
+from vasevqa.spec import StageCall
 from vasevqa.stages import clip_filter, select_views
 from vasevqa.stages.select_views import Options, Params
 
@@ -28,7 +29,9 @@ def select(
         | ({"classified": classified} if classified else {})
     )
     select_views.run(
-        params or Params(precision="fp32"), Options(device="cpu"), inputs, FolderOutput(out), RecordingProgress()
+        StageCall(
+            params or Params(precision="fp32"), Options(device="cpu"), inputs, FolderOutput(out), RecordingProgress()
+        )
     )
     loaded: dict[str, Any] = json.loads((out / "best_views_report.json").read_text())
     return loaded
@@ -47,11 +50,13 @@ def filtered(tmp_path: Path, tiny_clip: Path) -> Path:
     pictures.save(tmp_path / "photos/IMG 0001.jpg", 5)
     (tmp_path / f"photos/{pictures.vase_name(9, 0)}").write_bytes(b"")
     clip_filter.run(
-        clip_filter.Params(precision="fp32"),
-        clip_filter.Options(device="cpu"),
-        {"images": tmp_path / "photos", "clip_model": tiny_clip},
-        FolderOutput(tmp_path / "filtered"),
-        RecordingProgress(),
+        StageCall(
+            clip_filter.Params(precision="fp32"),
+            clip_filter.Options(device="cpu"),
+            {"images": tmp_path / "photos", "clip_model": tiny_clip},
+            FolderOutput(tmp_path / "filtered"),
+            RecordingProgress(),
+        ),
     )
     return tmp_path / "filtered"
 
@@ -143,22 +148,26 @@ def test_equal_views_are_decided_by_name(tiny_clip: Path, tmp_path: Path) -> Non
 def test_vases_that_lost_all_views_are_listed_with_their_best_rejected_view(tiny_clip: Path, tmp_path: Path) -> None:
     pictures.vases(tmp_path / "photos", 6, 2)
     clip_filter.run(
-        clip_filter.Params(precision="fp32"),
-        clip_filter.Options(device="cpu"),
-        {"images": tmp_path / "photos", "clip_model": tiny_clip},
-        FolderOutput(tmp_path / "f"),
-        RecordingProgress(),
+        StageCall(
+            clip_filter.Params(precision="fp32"),
+            clip_filter.Options(device="cpu"),
+            {"images": tmp_path / "photos", "clip_model": tiny_clip},
+            FolderOutput(tmp_path / "f"),
+            RecordingProgress(),
+        ),
     )
     scores = {
         row["name"]: row["score"] for row in json.loads((tmp_path / "f/filtering_report.json").read_text())["images"]
     }
     threshold = sorted(scores.values())[-2]
     clip_filter.run(
-        clip_filter.Params(threshold=threshold, precision="fp32"),
-        clip_filter.Options(device="cpu"),
-        {"images": tmp_path / "photos", "clip_model": tiny_clip},
-        FolderOutput(tmp_path / "f"),
-        RecordingProgress(),
+        StageCall(
+            clip_filter.Params(threshold=threshold, precision="fp32"),
+            clip_filter.Options(device="cpu"),
+            {"images": tmp_path / "photos", "clip_model": tiny_clip},
+            FolderOutput(tmp_path / "f"),
+            RecordingProgress(),
+        ),
     )
     classified = tmp_path / "classified"
     classified.mkdir()

@@ -19,6 +19,7 @@ from vasevqa.errors import ConfigError, DataError, DeviceError, GpuMemoryError, 
 from vasevqa.pipeline.catalog import PIPELINE
 from vasevqa.pipeline.recipe import load_recipe
 from vasevqa.runtime.command import command
+from vasevqa.spec import StageCall
 from vasevqa.stages import grpo, merge, sft
 from vasevqa.training import checkpoints, estimate, extra_args
 from vasevqa.training.swift import arguments as swift
@@ -39,11 +40,13 @@ def rows(tmp_path: Path, dataset: Path) -> Path:
 
 def attempt(tmp_path: Path, model: Path, rows: Path, **options: Any) -> None:
     sft.run(
-        sft_params(),
-        sft.SftOptions(**{**OPTIONS, **options}),
-        {"model": model, "dataset": rows},
-        FolderOutput(tmp_path / "out"),
-        RecordingProgress(),
+        StageCall(
+            sft_params(),
+            sft.SftOptions(**{**OPTIONS, **options}),
+            {"model": model, "dataset": rows},
+            FolderOutput(tmp_path / "out"),
+            RecordingProgress(),
+        ),
     )
 
 
@@ -104,11 +107,13 @@ def test_a_reward_needs_solutions(tmp_path: Path, qwen: Path, rows: Path) -> Non
     )
     with pytest.raises(DataError, match="has no 'solution'"):
         grpo.run(
-            grpo_params(),
-            grpo.GrpoOptions(**OPTIONS),
-            {"model": qwen, "dataset": rows},
-            FolderOutput(tmp_path / "out"),
-            RecordingProgress(),
+            StageCall(
+                grpo_params(),
+                grpo.GrpoOptions(**OPTIONS),
+                {"model": qwen, "dataset": rows},
+                FolderOutput(tmp_path / "out"),
+                RecordingProgress(),
+            ),
         )
 
 
@@ -122,11 +127,13 @@ def test_without_a_gpu_training_is_in_float32(dtype: str, tmp_path: Path, qwen: 
     given = {"model": qwen, "dataset": rows}
     with pytest.raises(ConfigError, match="set torch_dtype to float32"):
         sft.run(
-            sft_params(torch_dtype=dtype),
-            sft.SftOptions(**{**OPTIONS, "device": "cpu"}),
-            given,
-            FolderOutput(tmp_path / "out"),
-            RecordingProgress(),
+            StageCall(
+                sft_params(torch_dtype=dtype),
+                sft.SftOptions(**{**OPTIONS, "device": "cpu"}),
+                given,
+                FolderOutput(tmp_path / "out"),
+                RecordingProgress(),
+            ),
         )
 
 
@@ -275,11 +282,13 @@ def test_which_checkpoint(tmp_path: Path) -> None:
     progress = RecordingProgress()
     with pytest.raises(DataError, match="no complete safetensors file"):
         merge.run(
-            merge.MergeParams(),
-            merge.MergeOptions(device="cpu"),
-            {"model": tmp_path, "adapters": tmp_path},
-            FolderOutput(tmp_path / "o"),
-            progress,
+            StageCall(
+                merge.MergeParams(),
+                merge.MergeOptions(device="cpu"),
+                {"model": tmp_path, "adapters": tmp_path},
+                FolderOutput(tmp_path / "o"),
+                progress,
+            ),
         )
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from tests.fakes import FolderOutput, RecordingProgress
 from tests.training.conftest import OPTIONS, grpo_params, losses, sft_params
 from vasevqa.errors import GateError
+from vasevqa.spec import StageCall
 from vasevqa.stages import grpo, merge, sft
 from vasevqa.training import merge as merging
 
@@ -26,7 +27,13 @@ def external_vase_acc(responses, references):
 def tuned(tmp_path_factory: pytest.TempPathFactory, qwen: Path, dataset: Path) -> tuple[Path, RecordingProgress]:
     output, progress = FolderOutput(tmp_path_factory.mktemp("chain") / "sft"), RecordingProgress()
     sft.run(
-        sft_params(num_train_epochs=4), sft.SftOptions(**OPTIONS), {"model": qwen, "dataset": dataset}, output, progress
+        StageCall(
+            sft_params(num_train_epochs=4),
+            sft.SftOptions(**OPTIONS),
+            {"model": qwen, "dataset": dataset},
+            output,
+            progress,
+        )
     )
     return output.root, progress
 
@@ -35,11 +42,13 @@ def tuned(tmp_path_factory: pytest.TempPathFactory, qwen: Path, dataset: Path) -
 def merged(tmp_path_factory: pytest.TempPathFactory, qwen: Path, tuned: tuple[Path, RecordingProgress]) -> Path:
     output = FolderOutput(tmp_path_factory.mktemp("chain") / "merged")
     merge.run(
-        merge.MergeParams(),
-        merge.MergeOptions(device="cpu"),
-        {"model": qwen, "adapters": tuned[0]},
-        output,
-        RecordingProgress(),
+        StageCall(
+            merge.MergeParams(),
+            merge.MergeOptions(device="cpu"),
+            {"model": qwen, "adapters": tuned[0]},
+            output,
+            RecordingProgress(),
+        ),
     )
     return output.root
 
@@ -91,11 +100,13 @@ def test_a_wrongly_merged_weight_is_caught(
     output = FolderOutput(tmp_path / "merged")
     with pytest.raises(GateError, match="logits differ by"):
         merge.run(
-            merge.MergeParams(),
-            merge.MergeOptions(device="cpu"),
-            {"model": qwen, "adapters": tuned[0]},
-            output,
-            RecordingProgress(),
+            StageCall(
+                merge.MergeParams(),
+                merge.MergeOptions(device="cpu"),
+                {"model": qwen, "adapters": tuned[0]},
+                output,
+                RecordingProgress(),
+            ),
         )
     assert json.loads((output.root / "merge_report.json").read_text())["max_difference"] > 1e-3
     assert not (output.root / "model.safetensors").exists()
@@ -107,7 +118,9 @@ def test_bfloat16_is_judged_by_first_choices_and_a_chosen_checkpoint_is_taken(
     output = FolderOutput(tmp_path / "merged")
     params = merge.MergeParams(checkpoint="4", torch_dtype="bfloat16", agreement=0.5)
     merge.run(
-        params, merge.MergeOptions(device="cpu"), {"model": qwen, "adapters": tuned[0]}, output, RecordingProgress()
+        StageCall(
+            params, merge.MergeOptions(device="cpu"), {"model": qwen, "adapters": tuned[0]}, output, RecordingProgress()
+        )
     )
     report = json.loads((output.root / "merge_report.json").read_text())
     assert (report["checkpoint"], report["torch_dtype"], report["tolerance"]) == ("checkpoint-4", "bfloat16", None)
@@ -118,7 +131,9 @@ def test_bfloat16_is_judged_by_first_choices_and_a_chosen_checkpoint_is_taken(
 def test_a_whole_model_passes_through(tmp_path: Path, qwen: Path, merged: Path) -> None:
     output, progress = FolderOutput(tmp_path / "same"), RecordingProgress()
     merge.run(
-        merge.MergeParams(), merge.MergeOptions(device="cpu"), {"model": qwen, "adapters": merged}, output, progress
+        StageCall(
+            merge.MergeParams(), merge.MergeOptions(device="cpu"), {"model": qwen, "adapters": merged}, output, progress
+        )
     )
     assert (output.root / "model.safetensors").read_bytes() == (merged / "model.safetensors").read_bytes()
     assert json.loads((output.root / "merge_report.json").read_text())["passed_through"]
@@ -131,7 +146,7 @@ def test_grpo_rewards_with_a_users_function_and_merges_again(tmp_path: Path, mer
     system.write_text("You are a curator of Greek vases.")
     output, progress = FolderOutput(tmp_path / "grpo"), RecordingProgress()
     inputs = {"model": merged, "dataset": dataset, "plugin": plugin, "system": system}
-    grpo.run(grpo_params(max_steps=5, save_steps=3), grpo.GrpoOptions(**OPTIONS), inputs, output, progress)
+    grpo.run(StageCall(grpo_params(max_steps=5, save_steps=3), grpo.GrpoOptions(**OPTIONS), inputs, output, progress))
     summary = json.loads((output.root / "training_summary.json").read_text())
     assert summary["reward_spread"] > 0
     assert summary["adapter_norm"] > 0
@@ -146,11 +161,13 @@ def test_grpo_rewards_with_a_users_function_and_merges_again(tmp_path: Path, mer
     assert any(event.get("reward") is not None for event in progress.events)
     again = FolderOutput(tmp_path / "merged")
     merge.run(
-        merge.MergeParams(checkpoint="last"),
-        merge.MergeOptions(device="cpu"),
-        {"model": merged, "adapters": output.root},
-        again,
-        RecordingProgress(),
+        StageCall(
+            merge.MergeParams(checkpoint="last"),
+            merge.MergeOptions(device="cpu"),
+            {"model": merged, "adapters": output.root},
+            again,
+            RecordingProgress(),
+        ),
     )
     report = json.loads((again.root / "merge_report.json").read_text())
     assert (report["passed"], report["checkpoint"]) == (True, "checkpoint-5")
@@ -159,14 +176,18 @@ def test_grpo_rewards_with_a_users_function_and_merges_again(tmp_path: Path, mer
 def test_a_full_training_leaves_a_model_that_passes_through(tmp_path: Path, qwen: Path, dataset: Path) -> None:
     output = FolderOutput(tmp_path / "full")
     params = sft_params(tuner_type="full", max_steps=2, learning_rate=0.001, save_steps=2)
-    sft.run(params, sft.SftOptions(**OPTIONS), {"model": qwen, "dataset": dataset}, output, RecordingProgress())
+    sft.run(
+        StageCall(params, sft.SftOptions(**OPTIONS), {"model": qwen, "dataset": dataset}, output, RecordingProgress())
+    )
     same = FolderOutput(tmp_path / "same")
     merge.run(
-        merge.MergeParams(),
-        merge.MergeOptions(device="cpu"),
-        {"model": qwen, "adapters": output.root},
-        same,
-        RecordingProgress(),
+        StageCall(
+            merge.MergeParams(),
+            merge.MergeOptions(device="cpu"),
+            {"model": qwen, "adapters": output.root},
+            same,
+            RecordingProgress(),
+        ),
     )
     before, after = load_file(qwen / "model.safetensors"), load_file(same.root / "model.safetensors")
     assert any(not torch.equal(before[name], after[name]) for name in after)
@@ -181,11 +202,13 @@ def test_two_processes_share_one_training(tmp_path: Path, qwen: Path, dataset: P
     output = FolderOutput(tmp_path / "two")
     params = sft_params(max_steps=3, batch_size=2, gradient_accumulation_steps=2, save_steps=3)
     sft.run(
-        params,
-        sft.SftOptions(**OPTIONS, nproc_per_node=2),
-        {"model": qwen, "dataset": dataset},
-        output,
-        RecordingProgress(),
+        StageCall(
+            params,
+            sft.SftOptions(**OPTIONS, nproc_per_node=2),
+            {"model": qwen, "dataset": dataset},
+            output,
+            RecordingProgress(),
+        ),
     )
     summary = json.loads((output.root / "training_summary.json").read_text())
     assert (summary["processes"], summary["attempts"][0]["accumulation"]) == (2, 1)

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.fakes import FolderOutput, RecordingProgress
+from vasevqa.spec import StageCall
 from vasevqa.stages import build_dataset
 
 IDS = [f"{number:08x}-0000-4000-8000-000000000000" for number in range(6)]
@@ -70,7 +71,9 @@ def test_image_tokens_are_expanded(
         picture.save(tmp_path / f"views/{vase}_front_ac001001.jpg")
     output = FolderOutput(tmp_path / "volume/artifacts/build-dataset/k", volume=tmp_path / "volume")
     given = {"images": tmp_path / "views", "annotations": annotations(tmp_path)}
-    build_dataset.run(build_dataset.BuildParams(), build_dataset.BuildOptions(), given, output, RecordingProgress())
+    build_dataset.run(
+        StageCall(build_dataset.BuildParams(), build_dataset.BuildOptions(), given, output, RecordingProgress())
+    )
     monkeypatch.setenv("ROOT_IMAGE_DIR", str(tmp_path / "volume"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for file in ("sft", "val", "eval"):

@@ -16,6 +16,7 @@ import pytest
 from tests.fakes import FolderOutput, RecordingProgress
 from tests.training.conftest import OPTIONS, TINY, grpo_params, losses, sft_params
 from vasevqa.errors import ConfigError, GpuMemoryError, Interrupted
+from vasevqa.spec import StageCall
 from vasevqa.stages import grpo, sft
 from vasevqa.training import checkpoints, trainer
 
@@ -127,11 +128,13 @@ def train_without_memory(
     monkeypatch.setattr(trainer, "CHILD", "tests.training.oom_child")
     progress = RecordingProgress()
     sft.run(
-        sft_params(max_steps=8),
-        sft.SftOptions(**OPTIONS),
-        {"model": qwen, "dataset": dataset},
-        FolderOutput(folder),
-        progress,
+        StageCall(
+            sft_params(max_steps=8),
+            sft.SftOptions(**OPTIONS),
+            {"model": qwen, "dataset": dataset},
+            FolderOutput(folder),
+            progress,
+        ),
     )
     return progress
 
@@ -166,10 +169,10 @@ def test_the_ladder_ends_with_advice(
 def test_a_checkpoint_to_go_on_from_by_hand(tmp_path: Path, qwen: Path, dataset: Path) -> None:
     first, second = FolderOutput(tmp_path / "first"), FolderOutput(tmp_path / "second")
     inputs = {"model": qwen, "dataset": dataset}
-    sft.run(sft_params(max_steps=8), sft.SftOptions(**OPTIONS), inputs, first, RecordingProgress())
+    sft.run(StageCall(sft_params(max_steps=8), sft.SftOptions(**OPTIONS), inputs, first, RecordingProgress()))
     progress = RecordingProgress()
     by_hand = {**inputs, "resume": first.root / "training/checkpoint-4"}
-    sft.run(sft_params(max_steps=8), sft.SftOptions(**OPTIONS), by_hand, second, progress)
+    sft.run(StageCall(sft_params(max_steps=8), sft.SftOptions(**OPTIONS), by_hand, second, progress))
     assert progress.notes[0] == "going on from checkpoint-4"
     assert sorted(losses(second.root)) == [5, 6, 7, 8]
     assert losses(second.root) == pytest.approx(
@@ -179,11 +182,17 @@ def test_a_checkpoint_to_go_on_from_by_hand(tmp_path: Path, qwen: Path, dataset:
 
 def test_another_training_in_the_same_folder_is_refused(tmp_path: Path, qwen: Path, dataset: Path) -> None:
     output, inputs = FolderOutput(tmp_path / "sft"), {"model": qwen, "dataset": dataset}
-    sft.run(sft_params(max_steps=4), sft.SftOptions(**OPTIONS), inputs, output, RecordingProgress())
+    sft.run(StageCall(sft_params(max_steps=4), sft.SftOptions(**OPTIONS), inputs, output, RecordingProgress()))
     before = (output.root / "training_summary.json").read_bytes()
     with pytest.raises(ConfigError, match=r"another learning_rate \(0.01, not 0.02\)"):
         sft.run(
-            sft_params(max_steps=4, learning_rate=0.02), sft.SftOptions(**OPTIONS), inputs, output, RecordingProgress()
+            StageCall(
+                sft_params(max_steps=4, learning_rate=0.02),
+                sft.SftOptions(**OPTIONS),
+                inputs,
+                output,
+                RecordingProgress(),
+            )
         )
     assert (output.root / "training_summary.json").read_bytes() == before
 
@@ -211,9 +220,9 @@ def test_grpo_goes_on_after_a_kill(tmp_path: Path, qwen: Path, dataset: Path, mo
     output, inputs = FolderOutput(tmp_path / "grpo"), {"model": qwen, "dataset": dataset}
     params = grpo_params(max_steps=6, save_steps=2, max_completion_length=4)
     with pytest.raises(Interrupted, match="SIGKILL"):
-        grpo.run(params, grpo.GrpoOptions(**OPTIONS), inputs, output, RecordingProgress())
+        grpo.run(StageCall(params, grpo.GrpoOptions(**OPTIONS), inputs, output, RecordingProgress()))
     progress = RecordingProgress()
-    grpo.run(params, grpo.GrpoOptions(**OPTIONS), inputs, output, progress)
+    grpo.run(StageCall(params, grpo.GrpoOptions(**OPTIONS), inputs, output, progress))
     summary = json.loads((output.root / "training_summary.json").read_text())
     assert progress.notes[0] == f"going on from checkpoint-{summary['attempts'][0]['from_step']}"
     assert summary["attempts"][0]["from_step"] in (2, 4)

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from tests.fakes import FolderOutput, RecordingProgress
 from vasevqa.errors import ConfigError, DataError, GateError
 from vasevqa.runtime.command import command
+from vasevqa.spec import StageCall
 from vasevqa.stages import to_megatron
 from vasevqa.training import export
 
@@ -42,11 +43,13 @@ def half(tmp_path_factory: pytest.TempPathFactory, qwen: Path) -> Path:
 
 def run(output: Path, **inputs: Path) -> dict[str, Any]:
     to_megatron.run(
-        to_megatron.ConversionParams(),
-        to_megatron.ConversionOptions(device="cpu"),
-        inputs,
-        FolderOutput(output),
-        RecordingProgress(),
+        StageCall(
+            to_megatron.ConversionParams(),
+            to_megatron.ConversionOptions(device="cpu"),
+            inputs,
+            FolderOutput(output),
+            RecordingProgress(),
+        ),
     )
     found: dict[str, Any] = json.loads((output / "conversion_report.json").read_text())
     return found

@@ -27,7 +27,7 @@ from vasevqa.dataset.rows import FILES, Row, make_rows
 from vasevqa.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from vasevqa.spec import Output, Progress
+    from vasevqa.spec import Output, Progress, StageCall
 
 LISTED = 1000  # problems of each kind that are listed; all are counted
 
@@ -40,39 +40,33 @@ class _Job:
     notes: list[str] = field(default_factory=list)
 
 
-def build(
-    params: BuildParams,
-    options: BuildOptions,
-    inputs: Mapping[str, Path],
-    output: Output,
-    progress: Progress,
-) -> None:
+def build(call: StageCall[BuildParams, BuildOptions]) -> None:
     """Write the rows, their images and the report to `output`. DataError if nothing is left."""
-    prefix, root = _image_prefix(output, options.image_root)
-    questions = load_questions(inputs.get("questions"))
-    records, problems = read_annotations(inputs["annotations"])
-    job = _Job(params, problems)
+    prefix, root = _image_prefix(call.output, call.options.image_root)
+    questions = load_questions(call.inputs.get("questions"))
+    records, problems = read_annotations(call.inputs["annotations"])
+    job = _Job(call.params, problems)
     seconds: dict[str, float] = {}
     began = time.perf_counter()
-    pictures, hashes = _pictures(_folder(params, inputs), job, options.workers, progress)
+    pictures, hashes = _pictures(_folder(call.params, call.inputs), job, call.options.workers, call.progress)
     seconds["decode"] = time.perf_counter() - began
     began = time.perf_counter()
-    conversations = join(pictures, records, _roots(inputs), job.problems)
-    pairs = splits.near_duplicates(hashes, params.hash_distance) if params.group_duplicates else []
+    conversations = join(pictures, records, _roots(call.inputs), job.problems)
+    pairs = splits.near_duplicates(hashes, call.params.hash_distance) if call.params.group_duplicates else []
     _split(pictures, conversations, pairs, job)
-    rows = make_rows(pictures, conversations, questions, params, prefix, job.problems)
+    rows = make_rows(pictures, conversations, questions, call.params, prefix, job.problems)
     seconds["join and split"] = time.perf_counter() - began
     if not rows["sft"]:
         raise _nothing_left(pictures, records, job.problems)
     began = time.perf_counter()
-    used = _write(rows, pictures, prefix, output, progress)
+    used = _write(rows, pictures, prefix, call.output, call.progress)
     seconds["disk"] = time.perf_counter() - began
-    _report(rows, pictures, pairs, job, output, root)
+    _report(rows, pictures, pairs, job, call.output, root)
     for note in job.notes:
-        progress.note(note)
-    progress.speed(seconds, len(pictures))
+        call.progress.note(note)
+    call.progress.speed(seconds, len(pictures))
     counts = {name: len(found) for name, found in rows.items()}
-    progress.summary(
+    call.progress.summary(
         f"{counts['sft']} rows to train on, {counts['val']} to validate, {counts['grpo']} to reinforce,"
         f" {counts['eval']} to evaluate, of {used} images; {len(job.problems)} problems, {len(job.quarantined)}"
         " unreadable",

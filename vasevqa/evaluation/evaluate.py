@@ -17,10 +17,11 @@ from vasevqa.evaluation.comparison import comparison, plot
 from vasevqa.evaluation.metrics import Evaluation, ModelEvaluation
 from vasevqa.evaluation.params import EvaluateOptions, EvaluateParams
 from vasevqa.models import check_model, local_model
+from vasevqa.spec import StageCall
 
 if TYPE_CHECKING:
     from vasevqa.evaluation import generation
-    from vasevqa.spec import Output, Progress
+    from vasevqa.spec import Output
 
 MODELS = ("base", "sft", "grpo")
 
@@ -51,14 +52,9 @@ class _Encoders:
 
 
 @dataclass(frozen=True)
-class _Call:
-    """What the stage was handed, and the device that models run on."""
+class _Call(StageCall[EvaluateParams, EvaluateOptions]):
+    """The stage's call, and the device that models run on."""
 
-    params: EvaluateParams
-    options: EvaluateOptions
-    inputs: Mapping[str, Path]
-    output: Output
-    progress: Progress
     device: Any
 
 
@@ -74,26 +70,20 @@ class _HeldOut:
         return [number for number, row in enumerate(self.rows) if (row["attribute"] == "caption") == captions]
 
 
-def evaluate(
-    params: EvaluateParams,
-    options: EvaluateOptions,
-    inputs: Mapping[str, Path],
-    output: Output,
-    progress: Progress,
-) -> None:
+def evaluate(stage_call: StageCall[EvaluateParams, EvaluateOptions]) -> None:
     """Write evaluation.json, comparison.md, comparison.png, and every model's answers to `output`."""
     from vasevqa.curation.devices import resolve_device
 
-    device = resolve_device(options.device)
-    encoders = _Encoders(inputs, device)
-    call = _Call(params, options, inputs, output, progress, device)
-    if "captions" in inputs:
+    device = resolve_device(stage_call.options.device)
+    call = _Call(**vars(stage_call), device=device)
+    encoders = _Encoders(call.inputs, device)
+    if "captions" in call.inputs:
         found = _caption_files(call, encoders)
     else:
         found = _models(call, encoders)
-    output.write_json("evaluation.json", {**found, "params": params.model_dump()})
-    output.write_text("comparison.md", comparison(found))
-    with output.writing("comparison.png") as stream:
+    call.output.write_json("evaluation.json", {**found, "params": call.params.model_dump()})
+    call.output.write_text("comparison.md", comparison(found))
+    with call.output.writing("comparison.png") as stream:
         stream.write(plot(found))
     best = {
         name: model["rewards"]["value"]
@@ -101,7 +91,7 @@ def evaluate(
         if model.get("rewards", {}).get("value") is not None
     }
     told = ", ".join(f"{name} {value:.3f}" for name, value in best.items()) or f"{len(found['models'])} caption sets"
-    progress.summary(
+    call.progress.summary(
         f"{found['samples']} held-out rows; mean reward: {told}" if best else f"{found['samples']} captions of {told}",
         **best,
         samples=found["samples"],

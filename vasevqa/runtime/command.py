@@ -25,7 +25,7 @@ from vasevqa.errors import (
 )
 from vasevqa.models import HUB_ID
 from vasevqa.runtime.flags import flag, option, plain_type, validate
-from vasevqa.spec import Input, Stage
+from vasevqa.spec import Input, Stage, StageCall
 
 
 def _input_path(stage: Stage, known: Input, value: str | None) -> Path | None:
@@ -213,7 +213,7 @@ def _run(stage: Stage, values: Mapping[str, Any], progress: Any) -> None:
         from vasevqa.artifacts.output import StageOutput
 
         output = StageOutput(folder.absolute())
-    stage.run(params, options, inputs, output, progress)
+    stage.run(StageCall(params, options, inputs, output, progress))
 
 
 def main(stage: Stage, args: Sequence[str] | None = None) -> None:

@@ -18,7 +18,7 @@ from vasevqa.artifacts.output import StageOutput
 from vasevqa.artifacts.volume import Volume
 from vasevqa.errors import ConfigError, Interrupted, LeaseLost
 from vasevqa.runtime.progress import StageProgress
-from vasevqa.spec import Options, Params, Stage
+from vasevqa.spec import Options, Params, Stage, StageCall
 
 
 def run_task(
@@ -57,7 +57,7 @@ def run_task(
             return
         lease.keep(on_lost=lambda: _die_without_lease(progress, task["attempt"]))
         output = StageOutput(artifact.partial, lease)
-        stage.run(params, options, inputs, output, progress)
+        stage.run(StageCall(params, options, inputs, output, progress))
         output.seal(
             {
                 "step": task["step"],

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-
 from vasevqa import spec
 from vasevqa.dataset.params import BuildOptions, BuildParams
 
 
-def run(
-    params: BuildParams, options: BuildOptions, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress
-) -> None:
+def run(call: spec.StageCall[BuildParams, BuildOptions]) -> None:
     """Read, join, split, and write sft.jsonl, val.jsonl, grpo.jsonl, eval.jsonl, dataset_report.json and images/."""
     from vasevqa.dataset import build
 
-    build.build(params, options, inputs, output, progress)
+    build.build(call)
 
 
 STAGE = spec.Stage(

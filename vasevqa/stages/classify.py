@@ -65,9 +65,7 @@ class _Journal:
         self.rows.update({name: (stamp, probability) for name, stamp, probability in rows})
 
 
-def run(
-    params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress
-) -> None:
+def run(call: spec.StageCall[Params, Options]) -> None:
     """Decode, predict, place in 0/ or 1/; then predictions.csv, quarantined.json and classification_report.json."""
     from vasevqa.curation import images
     from vasevqa.curation.classifier import EvalTransform, load_classifier
@@ -75,36 +73,40 @@ def run(
     from vasevqa.curation.loader import Loader
     from vasevqa.curation.reports import quarantined_files
 
-    classifier = load_classifier(inputs["model"], resolve_device(options.device))
-    found = list(images.find_images(inputs["images"]))
+    classifier = load_classifier(call.inputs["model"], resolve_device(call.options.device))
+    found = list(images.find_images(call.inputs["images"]))
     if not found:
         raise DataError(
-            f"There is no image in {inputs['images']} ({', '.join(sorted(images.SUFFIXES))}); check --source-dir."
+            f"There is no image in {call.inputs['images']} ({', '.join(sorted(images.SUFFIXES))}); check --source-dir."
         )
-    earlier = dict(_earlier(output.root / "predictions.csv"))
-    journal = _Journal(output, _made_for(params, inputs, classifier))
-    todo = [item for item in found if item.problem or not _decided(item, journal, output, params)]
+    earlier = dict(_earlier(call.output.root / "predictions.csv"))
+    journal = _Journal(call.output, _made_for(call.params, call.inputs, classifier))
+    todo = [item for item in found if item.problem or not _decided(item, journal, call.output, call.params)]
     if len(todo) < len(found):
-        progress.note(f"{len(found) - len(todo)} images were classified before and are not classified again")
+        call.progress.note(f"{len(found) - len(todo)} images were classified before and are not classified again")
     transform = EvalTransform(classifier.image_size)
     loader = Loader(
-        todo, transform, options.batch_size, options.workers, None if params.exact_decode else transform.resize
+        todo,
+        transform,
+        call.options.batch_size,
+        call.options.workers,
+        None if call.params.exact_decode else transform.resize,
     )
-    progress.start("classifying", len(todo))
-    seconds = _classify(loader, classifier, journal, earlier, params, output, progress)
+    call.progress.start("classifying", len(todo))
+    seconds = _classify(loader, classifier, journal, earlier, call.params, call.output, call.progress)
     unreadable = {item.name for item in loader.quarantined}
     names = [item.name for item in found if item.name not in unreadable]
     if not names:
         raise DataError(
-            f"None of the {len(found)} images in {inputs['images']} can be read (first:"
+            f"None of the {len(found)} images in {call.inputs['images']} can be read (first:"
             f" {loader.quarantined[0].reason}); check the files."
         )
     probabilities = {name: journal.rows[name][1] for name in names}
-    _write(probabilities, quarantined_files(loader.quarantined), earlier, params, classifier, output)
-    high = sum(_label(value, params) for value in probabilities.values())
-    progress.speed({"decode": loader.seconds["wait"], **seconds}, len(todo))
-    progress.summary(
-        f"{high} of {len(names)} images are of high quality (probability >= {params.confidence_threshold:g}),"
+    _write(probabilities, quarantined_files(loader.quarantined), earlier, call.params, classifier, call.output)
+    high = sum(_label(value, call.params) for value in probabilities.values())
+    call.progress.speed({"decode": loader.seconds["wait"], **seconds}, len(todo))
+    call.progress.summary(
+        f"{high} of {len(names)} images are of high quality (probability >= {call.params.confidence_threshold:g}),"
         f" {len(unreadable)} unreadable",
         images=len(names),
         high=high,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -78,19 +77,17 @@ class _Result:
     embedded: EmbeddingStore
 
 
-def run(
-    params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output | None, progress: spec.Progress
-) -> None:
+def run(call: spec.StageCall[Params, Options]) -> None:
     """Embed, score, choose the threshold, and sort into accepted/ and rejected/ (unless params.analyze_only)."""
     from vasevqa.curation import scoring
 
-    result = _embed(params, options, inputs, output, progress)
+    result = _embed(call)
     values = result.scores.score
     stats, advice = scoring.statistics(values), scoring.recommendations(values)
-    threshold, origin = scoring.choose(params.threshold, advice)
-    if params.analyze_only:
+    threshold, origin = scoring.choose(call.params.threshold, advice)
+    if call.params.analyze_only:
         for line in scoring.report_lines(stats, advice):
-            progress.note(line)
+            call.progress.note(line)
     report = FilteringAnalysis(
         model=result.model,
         prompts=PromptLists(high=list(result.prompts.high), low=list(result.prompts.low)),
@@ -106,26 +103,25 @@ def run(
         "threshold": threshold,
         "threshold_source": origin,
     }
-    if output is not None:
-        with output.writing("score_histogram.png") as stream:
+    if call.folder is not None:
+        with call.folder.writing("score_histogram.png") as stream:
             stream.write(scoring.histogram_png(values, threshold, f"Quality of {len(values)} photographs"))
-    if params.analyze_only:
-        if output is not None:
+    if call.params.analyze_only:
+        if call.folder is not None:
             model = TimedScoringModel(**dict(result.model), seconds=result.seconds)
-            report.model_copy(update={"model": model}).write(output)
-        progress.summary(
+            report.model_copy(update={"model": model}).write(call.folder)
+        call.progress.summary(
             f"{len(values)} images analysed; recommended threshold {threshold:.4f} keeps"
             f" {(values >= threshold).mean():.0%}",
             **figures,
         )
         return
-    assert output is not None
     rows = _rows(result, threshold)
-    seconds = _sort(result, rows, report, output, progress)
+    seconds = _sort(result, rows, report, call.output, call.progress)
     result.embedded.finish(result.names)
     accepted = sum(row.accepted for row in rows)
-    progress.speed({**result.seconds, "disk": seconds}, len(rows))
-    progress.summary(
+    call.progress.speed({**result.seconds, "disk": seconds}, len(rows))
+    call.progress.summary(
         f"accepted {accepted} of {len(rows)} images at threshold {threshold:.4f} ({origin}), {len(result.quarantined)}"
         " unreadable",
         **figures,
@@ -134,35 +130,33 @@ def run(
     )
 
 
-def _embed(
-    params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output | None, progress: spec.Progress
-) -> _Result:
+def _embed(call: spec.StageCall[Params, Options]) -> _Result:
     from vasevqa.curation import clip, scoring
     from vasevqa.curation.devices import resolve_device
     from vasevqa.curation.loader import Loader
 
-    device = resolve_device(options.device)
-    prompts = scoring.load_prompts(inputs.get("prompts"))
-    found = _photographs(params, inputs["images"])
-    model = clip.load_clip(inputs["clip_model"], device, params.precision, options.model_cache_dir)
-    embedded = _embedded(model, params, inputs["images"], None if params.analyze_only else output)
+    device = resolve_device(call.options.device)
+    prompts = scoring.load_prompts(call.inputs.get("prompts"))
+    found = _photographs(call.params, call.inputs["images"])
+    model = clip.load_clip(call.inputs["clip_model"], device, call.params.precision, call.options.model_cache_dir)
+    embedded = _embedded(model, call.params, call.inputs["images"], None if call.params.analyze_only else call.folder)
     missing = [item for item in found if item not in embedded]
     if len(missing) < len(found):
-        progress.note(f"{len(found) - len(missing)} images were embedded before and are not embedded again")
+        call.progress.note(f"{len(found) - len(missing)} images were embedded before and are not embedded again")
     loader = Loader(
         missing,
         model.preprocess,
-        options.batch_size,
-        options.workers,
-        None if params.exact_decode else model.preprocess.size,
+        call.options.batch_size,
+        call.options.workers,
+        None if call.params.exact_decode else model.preprocess.size,
     )
-    progress.start("scoring", len(missing))
-    seconds = _encode(loader, model, embedded, progress)
+    call.progress.start("scoring", len(missing))
+    seconds = _encode(loader, model, embedded, call.progress)
     unreadable = {item.name for item in loader.quarantined}
     names = [item.name for item in found if item.name not in unreadable]
     if not names:
         raise DataError(
-            f"None of the {len(found)} images in {inputs['images']} can be read (first:"
+            f"None of the {len(found)} images in {call.inputs['images']} can be read (first:"
             f" {loader.quarantined[0].reason}); check the files."
         )
     scores = scoring.score(

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-
 from vasevqa import spec
 from vasevqa.evaluation.params import EvaluateOptions, EvaluateParams
 
 
-def run(
-    params: EvaluateParams,
-    options: EvaluateOptions,
-    inputs: Mapping[str, Path],
-    output: spec.Output,
-    progress: spec.Progress,
-) -> None:
+def run(call: spec.StageCall[EvaluateParams, EvaluateOptions]) -> None:
     """Generate answers, measure, and write evaluation.json, comparison.md and comparison.png."""
     from vasevqa.evaluation import evaluate
 
-    evaluate.evaluate(params, options, inputs, output, progress)
+    evaluate.evaluate(call)
 
 
 STAGE = spec.Stage(

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-
 from vasevqa import spec
 from vasevqa.training.params import INPUTS, SOURCES, GrpoOptions, GrpoParams
 
 
-def run(
-    params: GrpoParams, options: GrpoOptions, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress
-) -> None:
+def run(call: spec.StageCall[GrpoParams, GrpoOptions]) -> None:
     """Check what can be checked, train in a child process, keep checkpoints, reward curve and completions."""
     from vasevqa.training import trainer
 
-    trainer.train(params, options, inputs, output, progress)
+    trainer.train(call)
 
 
 STAGE = spec.Stage(

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-
 from vasevqa import spec
 from vasevqa.training.params import MergeOptions, MergeParams
 
 
-def run(
-    params: MergeParams, options: MergeOptions, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress
-) -> None:
+def run(call: spec.StageCall[MergeParams, MergeOptions]) -> None:
     """Merge (a full model passes through), compare logits, and keep the figures; GateError over tolerance."""
     from vasevqa.training import merge
 
-    merge.merge(params, options, inputs, output, progress)
+    merge.merge(call)
 
 
 STAGE = spec.Stage(

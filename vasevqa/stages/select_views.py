@@ -55,29 +55,27 @@ class _Scored:
     reused: bool = False  # all from clip-filter's report
 
 
-def run(
-    params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress
-) -> None:
+def run(call: spec.StageCall[Params, Options]) -> None:
     """Group by vase, pick, place in best_views/, and say what was lost."""
     from vasevqa.curation import file_names, views
     from vasevqa.curation.reports import FilteringReport
 
-    pattern = file_names.name_pattern(params.name_pattern)
-    base = inputs["images"]
+    pattern = file_names.name_pattern(call.params.name_pattern)
+    base = call.inputs["images"]
     images = base / "accepted" if (base / "accepted").is_dir() else base
     report_folder = images.parent if images.name == "accepted" else images
     report = FilteringReport.read(report_folder)
-    scored = _similarities(images, report, params, options, inputs, progress)
+    scored = _similarities(images, report, call.params, call.options, call.inputs, call.progress)
     vases = views.group_views(scored.images, pattern)
 
     began = time.perf_counter()
-    _place(vases, output, progress)
-    lost = views.lost_vases(set(vases), report, inputs.get("classified"), pattern)
+    _place(vases, call.output, call.progress)
+    lost = views.lost_vases(set(vases), report, call.inputs.get("classified"), pattern)
     unmatched = sorted(view.name for group in vases.values() for view in group if not view.matched)
-    _write(vases, scored, lost, unmatched, output)
-    progress.speed({**scored.seconds, "disk": time.perf_counter() - began}, len(scored.images))
+    _write(vases, scored, lost, unmatched, call.output)
+    call.progress.speed({**scored.seconds, "disk": time.perf_counter() - began}, len(scored.images))
     count = sum(len(group) for group in vases.values())
-    progress.summary(
+    call.progress.summary(
         f"best views of {len(vases)} vases out of {count} images; {len(lost)} vases lost all their views earlier,"
         f" {len(unmatched)} names match no pattern",
         vases=len(vases),

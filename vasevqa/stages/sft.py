@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-
 from vasevqa import spec
 from vasevqa.training.params import INPUTS, SOURCES, SftOptions, SftParams
 
 
-def run(
-    params: SftParams, options: SftOptions, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress
-) -> None:
+def run(call: spec.StageCall[SftParams, SftOptions]) -> None:
     """Check what can be checked, train in a child process, keep checkpoints, learning curve and figures."""
     from vasevqa.training import trainer
 
-    trainer.train(params, options, inputs, output, progress)
+    trainer.train(call)
 
 
 STAGE = spec.Stage(

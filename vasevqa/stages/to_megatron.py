@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-
 from vasevqa import spec
 from vasevqa.training.params import ConversionOptions, ConversionParams
 
 
-def run(
-    params: ConversionParams,
-    options: ConversionOptions,
-    inputs: Mapping[str, Path],
-    output: spec.Output,
-    progress: spec.Progress,
-) -> None:
+def run(call: spec.StageCall[ConversionParams, ConversionOptions]) -> None:
     """Convert, compare both forms on a picture, and keep the figures; GateError over tolerance."""
     from vasevqa.training import export
 
-    export.convert(params, options, inputs, output, progress)
+    export.convert(call)
 
 
 STAGE = spec.Stage(

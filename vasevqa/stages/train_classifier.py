@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -51,28 +49,30 @@ class Options(spec.Options):
     workers: int = Field(0, ge=0, description="decoding threads; 0: as many as cores")
 
 
-def run(
-    params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress
-) -> None:
+def run(call: spec.StageCall[Params, Options]) -> None:
     """Train, keep the best epoch by validation loss, calibrate on validation, measure on test."""
     import torch
 
     from vasevqa.curation import classifier, classifier_training
     from vasevqa.curation.devices import resolve_device
 
-    device = resolve_device(options.device)
-    torch.manual_seed(params.seed)
-    model = classifier.build(params.arch)
-    weights = "file" if "weights_file" in inputs else params.weights
-    classifier.load_backbone(model, params.arch, weights, inputs.get("weights_file"))
-    progress.start("decoding")
+    device = resolve_device(call.options.device)
+    torch.manual_seed(call.params.seed)
+    model = classifier.build(call.params.arch)
+    weights = "file" if "weights_file" in call.inputs else call.params.weights
+    classifier.load_backbone(model, call.params.arch, weights, call.inputs.get("weights_file"))
+    call.progress.start("decoding")
     data = classifier_training.load_data(
-        inputs["data"], params.image_size, options.workers, output.root / "pixels.tmp", progress.advance
+        call.inputs["data"],
+        call.params.image_size,
+        call.options.workers,
+        call.output.root / "pixels.tmp",
+        call.progress.advance,
     )
-    parts = classifier_training.split(data.names, data.labels, params.name_pattern, params.seed)
-    trainer = classifier_training.Trainer(model, data, parts, _settings(params), params.image_size, device)
-    _resume(trainer, params, output, progress)
-    seconds = _train(trainer, params, output, progress)
+    parts = classifier_training.split(data.names, data.labels, call.params.name_pattern, call.params.seed)
+    trainer = classifier_training.Trainer(model, data, parts, _settings(call.params), call.params.image_size, device)
+    _resume(trainer, call.params, call.output, call.progress)
+    seconds = _train(trainer, call.params, call.output, call.progress)
 
     model.load_state_dict(trainer.best["state"])
     val_labels, test_labels = data.labels[parts["val"]], data.labels[parts["test"]]
@@ -80,19 +80,19 @@ def run(
     metrics = classifier_training.evaluate(trainer.logits("test"), test_labels)
     saved = {
         "state_dict": trainer.best["state"],
-        "arch": params.arch,
-        "image_size": params.image_size,
+        "arch": call.params.arch,
+        "image_size": call.params.image_size,
         "temperature": heat,
         "classes": ["low", "high"],
     }
-    _save(output, classifier.MODEL_FILE, saved)
-    _write(output, trainer, metrics, heat, weights)
-    _tensorboard(output, trainer)
+    _save(call.output, classifier.MODEL_FILE, saved)
+    _write(call.output, trainer, metrics, heat, weights)
+    _tensorboard(call.output, trainer)
     for leftover in (CHECKPOINT, "pixels.tmp"):
-        (output.root / leftover).unlink(missing_ok=True)
-    progress.speed({**data.seconds, "model": seconds}, len(data.names))
+        (call.output.root / leftover).unlink(missing_ok=True)
+    call.progress.speed({**data.seconds, "model": seconds}, len(data.names))
     auc = "not defined (one class)" if metrics.roc_auc is None else f"{metrics.roc_auc:.3f}"
-    progress.summary(
+    call.progress.summary(
         f"accuracy {metrics.accuracy:.3f}, ROC-AUC {auc} on {len(test_labels)} test images; best epoch"
         f" {trainer.best['epoch'] + 1} of {len(trainer.history)}",
         accuracy=metrics.accuracy,

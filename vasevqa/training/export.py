@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +22,7 @@ from vasevqa.training.swift import environment
 from vasevqa.training.swift.messages import ConversionTask, WorkerResult, result_of
 
 if TYPE_CHECKING:
-    from vasevqa.spec import Output, Progress
+    from vasevqa.spec import StageCall
 
 CHILD = "vasevqa.training.swift.megatron_worker"
 REPORT = "conversion_report.json"
@@ -51,57 +50,51 @@ def check_machine() -> None:
             )
 
 
-def convert(
-    params: ConversionParams,
-    options: ConversionOptions,
-    inputs: Mapping[str, Path],
-    output: Output,
-    progress: Progress,
-) -> None:
+def convert(call: StageCall[ConversionParams, ConversionOptions]) -> None:
     """Write the converted model and conversion_report.json to `output`.
 
     GateError if the two forms answer differently.
     """
     check_machine()
     began = time.monotonic()
-    model = models.local_model(inputs["model"], options.hub)
+    model = models.local_model(call.inputs["model"], call.options.hub)
     models.check_model(model)
-    back = "mcore" in inputs
-    if back and not (inputs["mcore"] / "latest_checkpointed_iteration.txt").is_file():
+    back = "mcore" in call.inputs
+    if back and not (call.inputs["mcore"] / "latest_checkpointed_iteration.txt").is_file():
         raise DataError(
-            f"{inputs['mcore']} is no Megatron checkpoint: latest_checkpointed_iteration.txt is missing; give the"
+            f"{call.inputs['mcore']} is no Megatron checkpoint: latest_checkpointed_iteration.txt is missing; give the"
             " folder that to-megatron wrote."
         )
-    progress.start("to Hugging Face" if back else "to Megatron", None, "models")
-    work = output.root / WORK
+    call.progress.start("to Hugging Face" if back else "to Megatron", None, "models")
+    work = call.output.root / WORK
     shutil.rmtree(work, ignore_errors=True)
-    argv = swift.to_hf(model, inputs["mcore"], work) if back else swift.to_mcore(model, work)
-    figures = _child(argv, options)
+    argv = swift.to_hf(model, call.inputs["mcore"], work) if back else swift.to_mcore(model, work)
+    figures = _child(argv, call.options)
     if back:
         figures = _compared(work, model)
         verdict = _same_tensors(figures, model)
     else:
-        verdict = _same_answers(figures, params)
+        verdict = _same_answers(figures, call.params)
     report = {
         **figures,
         "passed": verdict.passed,
-        "tolerance": params.tolerance,
+        "tolerance": call.params.tolerance,
         "torch_dtype": "bfloat16",
         "direction": "to_hf" if back else "to_mcore",
     }
-    output.write_json(REPORT, report)
+    call.output.write_json(REPORT, report)
     if not verdict.passed:
         shutil.rmtree(work, ignore_errors=True)
         raise GateError(verdict.complaint)
     for entry in sorted(work.iterdir()):
-        output.check()
-        target = output.root / entry.name
+        call.output.check()
+        target = call.output.root / entry.name
         if target.is_dir():
             shutil.rmtree(target)
         os.replace(entry, target)
     work.rmdir()
-    progress.speed({"convert and compare": time.monotonic() - began}, 1, "models")
-    progress.summary(f"converted: {verdict.told}", **report)
+    call.progress.speed({"convert and compare": time.monotonic() - began}, 1, "models")
+    call.progress.summary(f"converted: {verdict.told}", **report)
 
 
 @dataclass(frozen=True)

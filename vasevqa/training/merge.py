@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +18,7 @@ from vasevqa.training.swift import arguments as swift
 from vasevqa.training.swift import environment
 
 if TYPE_CHECKING:
-    from vasevqa.spec import Output, Progress
+    from vasevqa.spec import Output, Progress, StageCall
     from vasevqa.training.parity import Parity
 
 REPORT = "merge_report.json"
@@ -36,33 +35,27 @@ TRAINING_FILES = {
 }
 
 
-def merge(
-    params: MergeParams,
-    options: MergeOptions,
-    inputs: Mapping[str, Path],
-    output: Output,
-    progress: Progress,
-) -> None:
+def merge(call: StageCall[MergeParams, MergeOptions]) -> None:
     """Write a whole model folder and merge_report.json to `output`.
 
     GateError over tolerance, with the figures kept in the partial output.
     """
     began = time.monotonic()
-    chosen = checkpoints.choose(inputs["adapters"], params.checkpoint)
+    chosen = checkpoints.choose(call.inputs["adapters"], call.params.checkpoint)
     if not (chosen / checkpoints.ADAPTER).is_file():
-        _pass_through(chosen, output, progress)
+        _pass_through(chosen, call.output, call.progress)
         return
     models.safetensors_header(chosen / checkpoints.ADAPTER)
-    base = models.local_model(inputs["model"], options.hub)
+    base = models.local_model(call.inputs["model"], call.options.hub)
     models.check_model(base)
-    dtype = _dtype(base) if params.torch_dtype == "auto" else params.torch_dtype
-    progress.start(f"merging {chosen.name}", None, "tensors")
-    merged = output.root / WORK
+    dtype = _dtype(base) if call.params.torch_dtype == "auto" else call.params.torch_dtype
+    call.progress.start(f"merging {chosen.name}", None, "tensors")
+    merged = call.output.root / WORK
     shutil.rmtree(merged, ignore_errors=True)
     export(base, chosen, merged, dtype)
-    progress.start("comparing", 2, "models")
-    parity = _compare(base, chosen, merged, dtype, options, progress)
-    complaint = _complaint(parity, dtype, params)
+    call.progress.start("comparing", 2, "models")
+    parity = _compare(base, chosen, merged, dtype, call.options, call.progress)
+    complaint = _complaint(parity, dtype, call.params)
     exact = dtype == "float32"
     report = {
         "checkpoint": chosen.name,
@@ -70,10 +63,10 @@ def merge(
         "adapter_norm": checkpoints.adapter_norm(chosen),
         **asdict(parity),
         "passed": not complaint,
-        "tolerance": params.tolerance if exact else None,
-        "least_agreement": None if exact else params.agreement,
+        "tolerance": call.params.tolerance if exact else None,
+        "least_agreement": None if exact else call.params.agreement,
     }
-    output.write_json(REPORT, report)
+    call.output.write_json(REPORT, report)
     if complaint:
         shutil.rmtree(merged, ignore_errors=True)
         raise GateError(
@@ -81,13 +74,13 @@ def merge(
             f" {chosen.name} was trained on?"
         )
     (merged / "args.json").unlink(missing_ok=True)  # it names paths of this machine, and ms-swift would go by them
-    checkpoints.share(merged, (output.root / REPORT).stat().st_mode & 0o777)
+    checkpoints.share(merged, (call.output.root / REPORT).stat().st_mode & 0o777)
     for file in sorted(merged.iterdir()):
-        output.check()
-        os.replace(file, output.root / file.name)
+        call.output.check()
+        os.replace(file, call.output.root / file.name)
     merged.rmdir()
-    progress.speed({"merge and compare": time.monotonic() - began}, 1, "models")
-    progress.summary(
+    call.progress.speed({"merge and compare": time.monotonic() - began}, 1, "models")
+    call.progress.summary(
         f"merged {chosen.name}: {parity.agreement:.1%} of first choices agree, logits differ by at most"
         f" {parity.max_difference:.2g}",
         **report,

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +37,7 @@ from vasevqa.training.swift.log import LogRow, log_row, read_log
 from vasevqa.training.swift.messages import TrainingTask, WorkerResult, result_of
 
 if TYPE_CHECKING:
-    from vasevqa.spec import Output, Progress
+    from vasevqa.spec import StageCall
 
 CHILD = "vasevqa.training.swift.worker"
 FOLDER = "training"
@@ -77,20 +76,14 @@ def rungs(batch: int, accumulation: int, processes: int, checkpointing: bool) ->
 class Training:
     """A training of kind sft or grpo into `output`."""
 
-    def __init__(
-        self,
-        params: TrainingParams,
-        options: TrainingOptions,
-        inputs: Mapping[str, Path],
-        output: Output,
-        progress: Progress,
-    ) -> None:
+    def __init__(self, call: StageCall[TrainingParams, TrainingOptions]) -> None:
+        params, options = call.params, call.options
         self.kind = "grpo" if isinstance(params, GrpoParams) else "sft"
-        self.params, self.options, self.output, self.progress = params, options, output, progress
-        self.folder = output.root / FOLDER
-        self.model = models.local_model(inputs["model"], options.hub)
-        self.inputs = inputs
-        self.root = rows.image_root(inputs["dataset"], options.image_root)
+        self.params, self.options, self.output, self.progress = params, options, call.output, call.progress
+        self.folder = call.output.root / FOLDER
+        self.model = models.local_model(call.inputs["model"], options.hub)
+        self.inputs = call.inputs
+        self.root = rows.image_root(call.inputs["dataset"], options.image_root)
         self.processes = environment.processes(options)
         self.ladder = rungs(
             params.batch_size,
@@ -309,20 +302,14 @@ def metrics(row: LogRow, params: TrainingParams) -> dict[str, float]:
     return {"step": row["step"], "max_steps": row["max_steps"], **found}
 
 
-def train(
-    params: TrainingParams,
-    options: TrainingOptions,
-    inputs: Mapping[str, Path],
-    output: Output,
-    progress: Progress,
-) -> None:
+def train(call: StageCall[TrainingParams, TrainingOptions]) -> None:
     """Train by SFT or GRPO, as `params` say; leaves training/ (checkpoints, logs) and training_summary.json.
 
     Raises ConfigError, DataError, DeviceError or StorageError for what can be known before, GpuMemoryError when the
     ladder has ended, Interrupted when the child was killed.
     """
     began = time.monotonic()
-    training = Training(params, options, inputs, output, progress)
+    training = Training(call)
     rows = training.check()
     training.run()
     last = checkpoints.choose(training.folder, "last")
@@ -345,7 +332,7 @@ def train(
         "processes": training.processes,
         "seconds": round(time.monotonic() - began, 1),
     }
-    output.write_json(SUMMARY, summary)
+    call.output.write_json(SUMMARY, summary)
     change = (
         f"reward {rewards[0]:.3f} -> {rewards[-1]:.3f}"
         if rewards
@@ -354,8 +341,8 @@ def train(
         else "no curve"
     )
     if summary["adapter_norm"] == 0:
-        progress.note("The adapter is still zero: nothing was learnt")
-    progress.summary(
+        call.progress.note("The adapter is still zero: nothing was learnt")
+    call.progress.summary(
         f"{summary['steps']} steps over {rows['train']} rows, {change}",
         **{name: value for name, value in summary.items() if name != "rows"},
     )

@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import Field
@@ -88,10 +87,9 @@ def _hold(control: Path, step: str, where: str) -> None:
         time.sleep(0.01)
 
 
-def run(
-    params: Params, options: Options, inputs: Mapping[str, Path], output: spec.Output, progress: spec.Progress
-) -> None:
+def run(call: spec.StageCall[Params, Options]) -> None:
     """Copy each file of the inputs, one after the other; what an earlier attempt copied stays."""
+    params, options, inputs, output, progress = call.params, call.options, call.inputs, call.output, call.progress
     control = Path(options.control) if options.control else None
     step = output.root.parent.name
     found = [
