@@ -1,4 +1,4 @@
-"""What a backend is: where one attempt of a step runs, whoever started it."""
+"""The interface of a backend, which runs each attempt of a step as a job."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from vasevqa.spec import Resources
 
 
 class State(Enum):
-    """Where a job stands. GONE: nobody knows it any more (deleted by hand, or its machine went down)."""
+    """State of a job. GONE: the backend no longer knows the job (deleted by hand, or its machine went down)."""
 
-    PENDING = "pending"  # waits for a place
-    STARTING = "starting"  # has a place; its image or its volume is being fetched
+    PENDING = "pending"  # waits for resources
+    STARTING = "starting"  # has resources; the image is pulled or the volume mounted
     RUNNING = "running"
     FINISHED = "finished"
     GONE = "gone"
 
     @property
     def is_terminal(self) -> bool:
-        """True if nothing of the job runs any more."""
+        """True if the job no longer runs."""
         return self in (State.FINISHED, State.GONE)
 
 
 def job_prefix(step: str, key: str) -> str:
-    """What the names of all jobs that make the artifact `key` of `step` begin with."""
+    """Return the common prefix of the names of all jobs that make the artifact `key` of `step`."""
     return f"vase-{step}-{key[:10]}-"
 
 
 def attempt_of(name: str) -> int:
-    """The attempt that a job's name ends with."""
+    """Return the number of the attempt, with which a job's name ends."""
     return int(name.rpartition("-")[2])
 
 
 @dataclass(frozen=True)
 class Task:
-    """One attempt of one step, ready to run anywhere.
+    """One attempt of one step, ready to run on any backend.
 
-    Two runs that need the artifact share the job, so its name says nothing of a run.
+    Two runs that need the same artifact share the job, so the job's name does not contain the run.
     """
 
     run: str
@@ -53,10 +53,10 @@ class Task:
     volume: Path
     log: Path  # where stdout and stderr are kept
     environment: dict[str, str] = field(default_factory=dict)
-    offline: bool = False  # nothing it reads comes from a hub
-    image: str = ""  # the container image, by digest where that is known; empty where there are no containers
-    reads: tuple[Path, ...] = ()  # what it reads outside the volume
-    device: str = "auto"  # what the step's options say: one on the CPU needs no GPU, whatever it asks the scheduler for
+    offline: bool = False  # the stage downloads nothing from a hub
+    image: str = ""  # the container image, by digest if that is known; empty without containers
+    reads: tuple[Path, ...] = ()  # inputs outside the volume
+    device: str = "auto"  # from the step's options; "cpu" needs no GPU, whatever `resources` says
 
     @property
     def name(self) -> str:
@@ -68,10 +68,9 @@ class Task:
 class Outcome:
     """How a finished job ended.
 
-    `exit_code` is None when a signal ended it or nobody saw the end; `oom` as the kernel or kubelet reports it.
-
-    `transient`: the place it ran at was taken from it (evicted, preempted, drained, node lost); `message` says how.
-    `overdue`: the cluster stopped it at a deadline.
+    `exit_code` is None if a signal ended the job or its end was not recorded. `oom`: the kernel or kubelet reports that
+    memory ran out. `transient`: the job lost its node or its place there (evicted, preempted, drained, node lost);
+    `message` says how. `overdue`: the cluster stopped the job at a deadline.
     """
 
     exit_code: int | None
@@ -84,11 +83,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Update:
-    """What is new about a job: its state, the text that it printed since the last update, and what it waits for.
+    """News of a job: its state, its output since the last update, and what it waits for.
 
-    `note` is one sentence (why it has no place, or can't start, and what to do) and empty once that is over; `image` is
-    the image that it really runs, by digest, once somebody knows; `image_id` is what the machine calls it, which no
-    other machine need know.
+    `note` is one sentence that says why the job waits or can't start, and what to do; empty otherwise. `image` is the
+    image that the job runs, by digest, once that is known. `image_id` is the image's id on that machine; other machines
+    may not know it.
     """
 
     name: str
@@ -100,60 +99,59 @@ class Update:
 
 
 class Backend(Protocol):
-    """Local processes, docker containers or Kubernetes Jobs."""
+    """Runs jobs as local processes, docker containers or Kubernetes Jobs."""
 
     @property
     def enforces_limits(self) -> bool:
-        """True if a job has its own memory limit and /dev/shm, so that asking for more of them can help."""
+        """True if each job has its own memory limit and /dev/shm, so that a retry with more of them can help."""
 
     def image(self, stage: str) -> str:
-        """The image that `stage` runs in, by digest where that can be known ahead; empty without containers.
+        """Return the image of `stage`, by digest if that is known before the start; empty without containers.
 
-        Asked once a run.
-
-        ConfigError if there is no such image.
+        Called once per run. ConfigError if there is no such image.
         """
 
     def submit(self, task: Task) -> None:
-        """Start `task`; if a job of its name exists already, do nothing (it is adopted).
+        """Start `task`; if a job of its name exists already, adopt that job instead.
 
-        Safe with several launchers at once.
+        Several launchers may call this at the same time.
         """
 
     def existing(self, prefix: str) -> list[str]:
-        """The names of all jobs that begin with `prefix`, running or finished, by attempt: what a new launcher can
-        adopt.
+        """Return the names of all jobs that begin with `prefix`, sorted by attempt.
+
+        They may run or have finished. A new launcher can adopt them.
         """
 
     def state(self, name: str) -> State:
-        """Where the job stands now."""
+        """Return the job's present state."""
 
     def owner(self, name: str) -> str | None:
-        """The run whose launcher submitted the job, if that is known."""
+        """Return the run whose launcher submitted the job; None if that is not known."""
 
     def watch(self, names: Collection[str], seconds: float) -> list[Update]:
-        """Wait up to `seconds` for news of these jobs; returns at once when there is any."""
+        """Wait up to `seconds` for news of these jobs; return as soon as there is any."""
 
     def outcome(self, name: str) -> Outcome:
-        """How the finished job `name` ended."""
+        """Return how the finished job `name` ended."""
 
     def log(self, name: str) -> Path | None:
-        """Where the job's output is kept, if anywhere."""
+        """Return the file with the job's output; None if there is none."""
 
     def cancel(self, name: str, grace: float) -> None:
-        """Ask the job to stop:
+        """Stop the job: SIGTERM now, SIGKILL after `grace` seconds, even if this process has ended by then.
 
-        SIGTERM now, SIGKILL after `grace` seconds, also if this process is gone by then. `watch` says when it is over.
+        Does not wait: `watch` reports the end of the job.
         """
 
     def remove(self, name: str) -> None:
-        """Forget a finished job: nothing of it is left behind, except its log."""
+        """Remove a finished job. Its log stays."""
 
     def forget_run(self, run: str) -> None:
-        """Nothing that was made for `run` as a whole is left behind."""
+        """Remove the objects that were created for `run` as a whole."""
 
     def gone(self, pod: str) -> bool:
-        """True if the pod of that UID, in which a launcher ran, surely runs no more."""
+        """True if the pod with this UID, in which a launcher ran, has certainly ended."""
 
     def close(self) -> None:
-        """Let go of connections and threads; jobs run on."""
+        """Close connections and threads. Jobs keep running."""

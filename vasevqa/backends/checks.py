@@ -1,4 +1,4 @@
-"""What `vasevqa doctor` finds, wherever it looks."""
+"""Findings of `vasevqa doctor`, for all backends."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ OK, WARNING, BAD, UNKNOWN = "ok", "warning", "bad", "not checked"
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: what was looked at, how it stands, and for what isn't well what to do.
+    """One line of the result: what was checked, its state, and what to do if something is wrong.
 
-    `code` is the exit code that it would cost.
+    `code` is the exit code of the doctor for this finding; 0 unless the state is bad.
     """
 
     what: str
@@ -23,15 +23,15 @@ class Finding:
     code: int = 0
 
     def plain(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Return the finding as a mapping for JSON."""
         return asdict(self)
 
 
 def stage_of(image: str) -> str:
-    """The stage that an image's name says: classify of registry.example.org:5000/me/vasevqa/classify:1."""
+    """Return the stage in an image's name: `classify` for registry.example.org:5000/me/vasevqa/classify:1."""
     return re.split(r"[@:]", image.rpartition("/")[2])[0]
 
 
 def found(given: Mapping[str, Any]) -> Finding:
-    """A Finding from `plain`."""
+    """Return the Finding of a mapping that `plain` made."""
     return Finding(str(given["what"]), str(given["state"]), str(given["text"]), int(given["code"]))

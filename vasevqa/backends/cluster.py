@@ -1,5 +1,6 @@
-"""A site's settings: where images come from, and on Kubernetes namespace, claim, GPUs' names, tolerations, queue,
-proxies, secrets.
+"""The site's settings (Cluster file).
+
+They name the registry, proxies and secrets, and for Kubernetes the namespace, claim, GPUs, tolerations and queue.
 """
 
 from __future__ import annotations
@@ -20,14 +21,13 @@ from vasevqa.text import nearest
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 MAX_BYTES = 1 << 20
-CONFIDENTIAL = re.compile(
-    r"(TOKEN|SECRET|PASSWORD|PASSWD|_KEY)$", re.IGNORECASE
-)  # at the end: HF_TOKEN_PATH and the like are no secrets
-QUIET = ("environment", "proxy", "secrets")  # settings whose values no message repeats
+# Only at the end of a name: HF_TOKEN_PATH, for example, is no secret.
+CONFIDENTIAL = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|_KEY)$", re.IGNORECASE)
+QUIET = ("environment", "proxy", "secrets")  # settings whose values are never part of a message
 
 
 def has_password(name: str, value: str) -> bool:
-    """True if the variable's value is an address with a user's name or password in it."""
+    """True if the variable's value is a URL that contains a user name or password."""
     return "@" in value if name.upper().endswith("_PROXY") else re.search(r"://[^/?#\s]*@", value) is not None
 
 
@@ -66,7 +66,7 @@ class Proxy(_Model):
     @model_validator(mode="before")
     @classmethod
     def _no_is_a_word(cls, given: Any) -> Any:
-        # To YAML 1.1 a plain `no` is false, also as a key.
+        # YAML 1.1 reads an unquoted `no` as false, also as a key.
         return (
             {"no" if key is False else key: value for key, value in given.items()}
             if isinstance(given, Mapping)
@@ -74,7 +74,7 @@ class Proxy(_Model):
         )
 
     def variables(self) -> dict[str, str]:
-        """The environment that says so."""
+        """Return the environment variables, in upper and lower case."""
         named = {"HTTP_PROXY": self.http, "HTTPS_PROXY": self.https, "NO_PROXY": self.no}
         return {spelt: value for name, value in named.items() if value for spelt in (name, name.lower())}
 
@@ -82,7 +82,7 @@ class Proxy(_Model):
 class Cluster(_Model):
     """The Cluster file. Everything has a default, so that docker needs no file and Kubernetes only what differs."""
 
-    # Images, for docker as well as Kubernetes.
+    # For docker and Kubernetes.
     registry: str = Field(
         "", description="registry and project before vasevqa/<stage>, such as ghcr.io/my-group; empty: local images"
     )
@@ -95,7 +95,7 @@ class Cluster(_Model):
     )
     environment: dict[Variable, str] = Field(default_factory=dict, description="variables of every stage")
     proxy: Proxy = Field(default_factory=Proxy, description="proxies of every stage")
-    # Kubernetes alone.
+    # For Kubernetes only.
     context: str | None = Field(
         None, description="context of the kubeconfig; unset: the present one, or the cluster that the launcher runs in"
     )
@@ -132,17 +132,17 @@ class Cluster(_Model):
     service_account: Name | None = Field(None, description="the launcher's, for `submit`; stages get no token")
 
     def over(self, environment: Mapping[str, str]) -> dict[str, str]:
-        """`environment` with what the site says instead: its proxies, and its variables last."""
+        """Return `environment`, overridden by the site's proxies and then by the site's variables."""
         return {**environment, **self.proxy.variables(), **self.environment}
 
     def image(self, stage: str) -> str:
-        """The image of `stage` ('launcher' too)."""
+        """Return the image of `stage`, which may also be 'launcher'."""
         prefix = f"{self.registry.rstrip('/')}/" if self.registry else ""
         return self.images.get(stage, f"{prefix}vasevqa/{stage}:{self.tag}")
 
 
 def load_cluster(path: Path | None) -> Cluster:
-    """The settings in `path`, or the defaults without one; ConfigError names the key that is wrong."""
+    """Read the settings in `path`; defaults if it is None. ConfigError names the wrong key."""
     if path is None:
         return Cluster()
     try:
@@ -161,7 +161,7 @@ def load_cluster(path: Path | None) -> Cluster:
 
 
 def parse_cluster(tree: Any, where: str) -> Cluster:
-    """The settings in `tree`, which was read from `where`."""
+    """Check the settings in `tree`, which was read from `where`. ConfigError names the wrong key."""
     if not isinstance(tree, Mapping):
         raise ConfigError(f"{where}: the Cluster file is a mapping from setting to value.")
     for key in tree:
@@ -175,7 +175,7 @@ def parse_cluster(tree: Any, where: str) -> Cluster:
         raise ConfigError(f"{where}: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}{got}.") from None
     if cluster.claim_path.startswith("/") or ".." in Path(cluster.claim_path).parts:
         raise ConfigError(f"{where}: claim_path: '{cluster.claim_path}' leaves the claim; give a folder in it.")
-    # What the file says ends up on the volume and in manifests, for everybody in the namespace to read.
+    # These values are written to the volume and to manifests, where everybody in the namespace can read them.
     for name, value in {**cluster.environment, **cluster.proxy.variables()}.items():
         if CONFIDENTIAL.search(name) or has_password(name, value):
             raise ConfigError(
@@ -189,6 +189,6 @@ def parse_cluster(tree: Any, where: str) -> Cluster:
 
 
 def cluster_of(path: Path | None, namespace: str | None) -> Cluster:
-    """The Cluster file's settings, in `namespace` if one is given."""
+    """Read the Cluster file; `namespace` replaces the file's namespace if it is given."""
     cluster = load_cluster(path)
     return cluster.model_copy(update={"namespace": namespace}) if namespace else cluster

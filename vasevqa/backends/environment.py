@@ -1,4 +1,4 @@
-"""The environment variables of a stage, wherever it runs."""
+"""Environment variables of a stage, for all backends."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vasevqa.backends.base import Task
 
 
 def stage_defaults(task: Task, cores: int) -> dict[str, str]:
-    """Environment of a stage that the launcher's own environment may say otherwise."""
+    """Return default variables of a stage; the launcher's own environment may override them."""
     return {
         "OMP_NUM_THREADS": str(max(1, min(math.ceil(task.resources.cpus), cores))),
         "HF_HOME": str(task.volume / ".cache/huggingface"),
@@ -20,20 +20,19 @@ def stage_defaults(task: Task, cores: int) -> dict[str, str]:
 
 
 def stage_environment(task: Task) -> dict[str, str]:
-    """Environment of a stage that is the launcher's to say, wherever it runs."""
+    """Return the variables that the launcher sets for every stage; nothing overrides them."""
     return {
         "VASEVQA_VOLUME": str(task.volume),
         "VASEVQA_GPUS": str(task.resources.gpus),
         "PYTHONUNBUFFERED": "1",
-        "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads on busy cores are ten times slower
+        "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin on busy cores are ten times slower
         "HF_HUB_DISABLE_TELEMETRY": "1",
         **({"VASEVQA_IMAGE": task.image} if task.image else {}),
         **task.environment,
     }
 
 
-# What passes from the launcher's environment to a container's, if it is set there: proxies, where caches lie and how
-# hubs are asked.
+# Variables that a container inherits from the launcher, if they are set: proxies, cache folders and hub settings.
 PASSED_ON = (
     "HTTP_PROXY",
     "HTTPS_PROXY",
@@ -47,11 +46,11 @@ PASSED_ON = (
     "TORCH_HOME",
 )
 
-SECRETS = ("HF_TOKEN", "MODELSCOPE_API_TOKEN")  # likewise, but their values are never shown
+SECRETS = ("HF_TOKEN", "MODELSCOPE_API_TOKEN")  # inherited too, but their values are never shown
 
 
 def container_environment(task: Task, cores: int, environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of a stage in a container: nothing of the launcher's but PASSED_ON and SECRETS."""
+    """Return the environment of a stage in a container; it inherits only PASSED_ON and SECRETS from the launcher."""
     given = os.environ if environ is None else environ
     passed = {name: given[name] for name in (*PASSED_ON, *SECRETS) if given.get(name)}
     return {**stage_defaults(task, cores), **passed, **stage_environment(task)}

@@ -1,9 +1,8 @@
-"""The docker backend: a stage is a container on this machine, which outlives a killed launcher and is found again by
-its labels.
+"""The docker backend: runs each stage as a container on this machine.
 
-Containers see the volume, and what a step reads outside of it, at the very paths that the launcher uses, so nothing is
-ever translated. They run as the caller, with a read-only root, without capabilities, and are removed once their end is
-known.
+A container survives its launcher; the next launcher finds it by its labels. The volume and a step's other inputs are
+mounted at the paths that the launcher uses, so no path is translated. Containers run as the caller, with a read-only
+root and without capabilities. They are removed once their outcome is known.
 """
 
 from __future__ import annotations
@@ -32,18 +31,19 @@ from vasevqa.faults import FaultPoint, fault
 from vasevqa.spec import quantity_bytes
 
 LABEL = "vasevqa"
+# All other states of a container count as running.
 STATES = {
     "created": State.PENDING,
     "exited": State.FINISHED,
     "dead": State.FINISHED,
-}  # every other one is a kind of running
-NO_ROTATION = "1000g"  # whatever the daemon's own settings say: a log is read from its beginning
-TRY_AGAIN = 2.0  # seconds until an engine that went away is asked again
-ENDING = 2.0  # seconds from the end of a container's output to its own
+}
+NO_ROTATION = "1000g"  # overrides the daemon's settings, because logs are read from their beginning
+TRY_AGAIN = 2.0  # seconds before the next attempt to reach an engine that does not answer
+ENDING = 2.0  # seconds to wait for a container to end after its output has ended
 
 
 class DockerBackend:
-    """Stages as containers of the engine that DOCKER_HOST names, for the artifacts on `volume`."""
+    """Runs stages as containers of the engine that DOCKER_HOST names, for the artifacts on `volume`."""
 
     enforces_limits = True
 
@@ -56,12 +56,12 @@ class DockerBackend:
         self._told: dict[str, tuple[State, str]] = {}
         self._closing = threading.Event()
 
-    # What the engine is asked to do.
+    # Commands.
 
     def image(self, stage: str) -> str:
-        """The stage's image by digest (by id where it came from no registry); fetched if a registry is named.
+        """Return the stage's image by digest, or by id if it came from no registry; pull it if it is missing.
 
-        ConfigError if it can't be had.
+        ConfigError if the image is neither here nor in a registry.
         """
         reference = self._cluster.image(stage)
         with translated(f"look for the image {reference}"):
@@ -88,10 +88,10 @@ class DockerBackend:
             ) from None
 
     def submit(self, task: Task) -> None:
-        """Create and start the container; one of that name which is there already is adopted.
+        """Create and start the container; if one of that name exists, adopt it.
 
-        ConfigError without the image, DeviceError where the engine has no GPUs for it, ClusterUnreachable if it doesn't
-        answer, ClusterError if it refuses otherwise.
+        ConfigError if the image is missing, DeviceError if the engine has no GPUs for it, ClusterUnreachable if the
+        engine doesn't answer, ClusterError if it refuses for another reason.
         """
         task.log.parent.mkdir(parents=True, exist_ok=True)
         task.log.touch()
@@ -107,9 +107,8 @@ class DockerBackend:
                 if error.status_code != 409:
                     raise
                 container = self._container(task.name)
-                if (
-                    container is None
-                ):  # another launcher had it, and is done with it: it is gone, which the caller will find
+                # Another launcher used it and has removed it meanwhile. The caller will find the job gone.
+                if container is None:
                     return
                 if container.labels.get(f"{LABEL}.key") != task.key:
                     raise ClusterError(
@@ -119,7 +118,7 @@ class DockerBackend:
             self._start(container, task.resources.gpus)
 
     def _start(self, container: Any, gpus: int = 0) -> None:
-        """Start a container that was never started: one that ended must not run again."""
+        """Start the container if it was never started; a container that has ended must not run again."""
         container.reload()
         if container.status != "created":
             return
@@ -136,17 +135,16 @@ class DockerBackend:
             raise
 
     def container(self, task: Task) -> dict[str, Any]:
-        """What `containers.create` is asked for."""
+        """Return the arguments of `containers.create` for the task."""
         asked = task.resources
-        secrets = {
-            name: os.environ[name] for name in self._cluster.secrets if os.environ.get(name)
-        }  # on a cluster they lie in Secrets
+        # Docker has no Secrets: their values come from the launcher's environment.
+        secrets = {name: os.environ[name] for name in self._cluster.secrets if os.environ.get(name)}
         environment = {
             **self._cluster.over(container_environment(task, os.cpu_count() or 1)),
             **secrets,
             **stage_environment(task),
         }
-        # The volume's own cache would be another one than the user's.
+        # Use the caches that the caller uses already: mount those that lie outside the volume.
         caches = {
             Path(environment[name])
             for name in ("HF_HOME", "TORCH_HOME")
@@ -157,8 +155,7 @@ class DockerBackend:
         mounts = [Mount(str(task.volume), str(task.volume), "bind")]
         mounts += [Mount(str(path), str(path), "bind", read_only=False) for path in sorted(caches)]
         mounts += [Mount(str(path), os.path.realpath(path), "bind", read_only=True) for path in task.reads]
-        # A step on the CPU uses no GPU, and this machine may have none: asking for them would only keep it from running
-        # here.
+        # A step on the CPU must also run on a machine without GPUs, so it requests none.
         gpus = asked.gpus if task.device != "cpu" else 0
         return {
             "image": task.image or self._cluster.image(task.stage),
@@ -177,7 +174,7 @@ class DockerBackend:
             "user": f"{os.getuid()}:{os.getgid()}",
             "group_add": [str(group) for group in os.getgroups()],
             "read_only": True,
-            "tmpfs": {"/tmp": "exec,mode=1777"},  # noqa: S108 - the container's own; compiled kernels are loaded from there
+            "tmpfs": {"/tmp": "exec,mode=1777"},  # noqa: S108 - the container's own; exec because kernels compiled there are loaded
             "cap_drop": ["ALL"],
             "security_opt": ["no-new-privileges"],
             "mem_limit": quantity_bytes(asked.memory),
@@ -191,7 +188,7 @@ class DockerBackend:
     def _cpus(self) -> int:
         return int(self._client.info()["NCPU"])
 
-    # What it is asked to tell.
+    # Queries.
 
     def _container(self, name: str) -> Any | None:
         try:
@@ -200,7 +197,7 @@ class DockerBackend:
             return None
 
     def existing(self, prefix: str) -> list[str]:
-        """The jobs of this volume whose names begin with `prefix`, by attempt."""
+        """Return the jobs of this volume whose names begin with `prefix`, sorted by attempt."""
         with translated("list the containers"):
             listed = self._client.api.containers(all=True, filters={"label": f"{LABEL}={self._where}"})
         names = [str(entry["Labels"].get(f"{LABEL}.job", "")) for entry in listed]
@@ -209,17 +206,17 @@ class DockerBackend:
         )
 
     def state(self, name: str) -> State:
-        """Where the container stands now."""
+        """Return the container's present state; GONE if there is none."""
         with translated(f"look at {name}"):
             container = self._container(name)
         return State.GONE if container is None else STATES.get(container.status, State.RUNNING)
 
     def owner(self, name: str) -> str | None:
-        """The run that submitted the job."""
+        """Return the run that submitted the job; None if there is no container."""
         return self._label(name, "run")
 
     def log(self, name: str) -> Path | None:
-        """The file of the job's output."""
+        """Return the file with the job's output; None if there is no container."""
         found = self._label(name, "log")
         return Path(found) if found else None
 
@@ -229,7 +226,7 @@ class DockerBackend:
         return None if container is None else container.labels.get(f"{LABEL}.{label}")
 
     def watch(self, names: Collection[str], seconds: float) -> list[Update]:
-        """News of these jobs as soon as there are any, at the latest after `seconds`."""
+        """Wait up to `seconds` for news of these jobs; return as soon as there is any."""
         for name in names:
             if name not in self._followers:
                 with contextlib.suppress(ClusterUnreachable):  # the next watch looks again
@@ -249,7 +246,7 @@ class DockerBackend:
         return updates
 
     def _follow(self, name: str) -> None:
-        """Read the container's output in a thread; one that a killed launcher only created is started."""
+        """Follow the container's output in a thread; start it first if a killed launcher did not."""
         with translated(f"look at {name}"):
             container = self._container(name)
             if container is not None:
@@ -260,8 +257,9 @@ class DockerBackend:
         follower.start()
 
     def _output(self, container: Any | None) -> Callable[[Follower], State]:
-        """What a follower does: the container's output from its beginning, however often the engine goes away, then how
-        it stands.
+        """Return the function that a follower runs: it passes on the container's output and returns the final state.
+
+        It reads the output from its beginning, and again after each time the engine did not answer.
         """
 
         def follow(follower: Follower) -> State:
@@ -274,13 +272,12 @@ class DockerBackend:
                         position += len(block)
                     if over:
                         return State.FINISHED
-                    over = self._ended(
-                        container
-                    )  # then once more, for docker's client takes a connection that broke off for an end
+                    # Then read once more: docker's client reports a broken connection as the end of the output.
+                    over = self._ended(container)
                 except NotFound:
                     break
                 except AWAY as error:
-                    if isinstance(error, APIError) and error.status_code == 409:  # is being removed
+                    if isinstance(error, APIError) and error.status_code == 409:  # it is being removed
                         break
                     follower.say("The Docker engine doesn't answer; its containers are looked for again until it does.")
                     self._closing.wait(TRY_AGAIN)
@@ -289,7 +286,7 @@ class DockerBackend:
         return follow
 
     def _ended(self, container: Any) -> bool:
-        """True if the container whose output ended has ended too, or does so in a moment."""
+        """True if the container, whose output has ended, ends within ENDING seconds."""
         end = time.monotonic() + ENDING
         while time.monotonic() < end:
             container.reload()
@@ -299,7 +296,7 @@ class DockerBackend:
         return False
 
     def outcome(self, name: str) -> Outcome:
-        """The exit code, and whether the kernel ended it for want of memory."""
+        """Return the exit code, and whether the kernel ended the container because memory ran out."""
         with translated(f"look at {name}"):
             container = self._container(name)
         if container is None:
@@ -309,7 +306,7 @@ class DockerBackend:
         return Outcome(code, oom=bool(state.get("OOMKilled")) and code != 0, message=str(state.get("Error") or ""))
 
     def cancel(self, name: str, grace: float) -> None:
-        """The engine sends SIGTERM now and SIGKILL after `grace` seconds, whatever becomes of this process."""
+        """Stop the container by SIGTERM now and SIGKILL after `grace` seconds; remove it if it was never started."""
         with translated(f"stop {name}"):
             container = self._container(name)
             if container is None or STATES.get(container.status) is State.FINISHED:
@@ -322,12 +319,12 @@ class DockerBackend:
             with contextlib.suppress(*AWAY):
                 container.stop(timeout=int(grace))
 
-        # The engine counts the seconds. A kill at once is worth waiting for; else whoever cancels watches the end
-        # anyway.
+        # The engine counts the seconds, even if this process ends. Without grace the call is short, so the thread is no
+        # daemon and this process waits for it. With grace the caller watches for the end.
         threading.Thread(target=stop, name=f"stop {name}", daemon=grace > 0).start()
 
     def remove(self, name: str) -> None:
-        """Remove the container; its log stays."""
+        """Remove the container. Its log stays."""
         with translated(f"remove {name}"):
             container = self._container(name)
             if container is not None:
@@ -336,19 +333,19 @@ class DockerBackend:
                 except NotFound:
                     pass
                 except APIError as error:
-                    if error.status_code != 409:  # another launcher is removing it just now
+                    if error.status_code != 409:  # another launcher is removing it
                         raise
         self._followers.pop(name, None)
         self._told.pop(name, None)
 
     def forget_run(self, run: str) -> None:
-        """Nothing is made for a run as a whole."""
+        """Do nothing: no objects are created for a run as a whole."""
 
     def gone(self, pod: str) -> bool:
-        """Nothing is known of pods."""
+        """Return False: this backend knows no pods."""
         return False
 
     def close(self) -> None:
-        """Let go of the engine; containers run on."""
+        """Close the connection to the engine. Containers keep running."""
         self._closing.set()
         self._client.close()

@@ -1,4 +1,4 @@
-"""The Docker engine: connecting to it, and what its refusals mean."""
+"""Connects to the Docker engine and translates its errors."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ TIMEOUT = 60.0
 
 
 def built_here(cluster: Cluster, reference: str) -> bool:
-    """True for one of our images when no registry is named: it can't be fetched from anywhere."""
+    """True if `reference` is one of our images and no registry is set, so that it can't be pulled."""
     return not cluster.registry and reference.split("/", maxsplit=1)[0] == "vasevqa"
 
 
 def connect() -> Any:
-    """A client of the engine that DOCKER_HOST names; ClusterError says why none answers."""
+    """Return a client of the engine that DOCKER_HOST names; ClusterError if it doesn't answer or can't be used."""
     where = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
     try:
         client = docker.from_env(timeout=int(TIMEOUT))
@@ -45,21 +45,21 @@ def connect() -> Any:
 
 @contextlib.contextmanager
 def translated(doing: str) -> Iterator[None]:
-    """The engine's errors as one sentence."""
+    """Raise the engine's errors as ClusterError, or as ClusterUnreachable if a retry may help."""
     try:
         yield
-    except DockerException as error:  # the engine's answer, or its client's own: asking again would change nothing
+    except DockerException as error:  # from the engine or its client: a retry would change nothing
         raise ClusterError(f"The Docker engine could not {doing}: {said(error)}.") from None
     except AWAY as error:
         if isinstance(error, OSError) and not isinstance(
             error, (ConnectionError, requests.exceptions.RequestException)
         ):
-            raise  # the volume's, not the engine's
+            raise  # an error of the volume, not of the engine
         raise ClusterUnreachable(
             f"The Docker engine could not {doing}: it doesn't answer ({type(error).__name__}); is it running?"
         ) from None
 
 
 def said(error: Exception) -> str:
-    """The engine's own words for an error, as part of a sentence."""
+    """Return the engine's message for an error, as part of a sentence."""
     return first_line(getattr(error, "explanation", None) or error, 300)

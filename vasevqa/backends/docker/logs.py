@@ -1,4 +1,4 @@
-"""Follows a container's output in a thread: into the log, and to whoever watches."""
+"""Follows a container's output in a thread: writes it to the log and keeps it for `watch`."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from vasevqa.backends.base import State
 class Follower(threading.Thread):
     """Runs `follow(self)`, which calls `write` and returns the state in which the container ended.
 
-    The log is written at absolute offsets of the output: whoever else follows the same container, another launcher or
-    the next one after a crash, writes the same bytes at the same places, so that nothing is lost or doubled.
+    The log is written at the offsets that the bytes have in the output. So several launchers that follow the same
+    container, at once or one after a crash of the other, write the same bytes to the same places, and nothing is lost
+    or duplicated.
     """
 
     def __init__(self, log: Path | None, news: threading.Condition, follow: Callable[[Follower], State]) -> None:
         super().__init__(name=f"follow {log.stem if log else ''}", daemon=True)
         self._log, self._news, self._follow = log, news, follow
         self._descriptor: int | None = None
-        self._size = 0  # bytes of the output that came so far
+        self._size = 0  # bytes of the output received so far
         self._pending = b""
         self._note = ""
         self._state = State.RUNNING
 
     def run(self) -> None:
-        """Follow to the end."""
+        """Follow the output to its end."""
         state = State.GONE
         try:
             state = self._follow(self)
@@ -40,12 +41,12 @@ class Follower(threading.Thread):
                 self._news.notify_all()
 
     def write(self, block: bytes, position: int) -> None:
-        """`block` of the output begins at byte `position`; what came before is passed over."""
+        """Add `block`, which begins at byte `position` of the output; bytes that were added before are skipped."""
         block = block[max(0, self._size - position) :]
         if not block:
             return
         if self._log is not None:
-            with contextlib.suppress(OSError):  # a full disk must not keep anybody from hearing why
+            with contextlib.suppress(OSError):  # on a full disk the output must still reach `watch`
                 if self._descriptor is None:
                     self._descriptor = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
                 os.pwrite(self._descriptor, block, self._size)
@@ -56,13 +57,13 @@ class Follower(threading.Thread):
             self._news.notify_all()
 
     def say(self, note: str) -> None:
-        """What the container, or whoever follows it, waits for."""
+        """Set the note that says what the container or its follower waits for."""
         with self._news:
             self._note = note
             self._news.notify_all()
 
     def news(self) -> tuple[State, str, str]:
-        """State, whole new lines (everything at the end), and note. Call it with the condition held."""
+        """Return state, new complete lines (all text at the end) and note. The caller holds the condition."""
         cut = len(self._pending) if self._state.is_terminal else self._pending.rfind(b"\n") + 1
         text, self._pending = self._pending[:cut], self._pending[cut:]
         return self._state, text.decode("utf-8", "replace"), self._note

@@ -1,9 +1,13 @@
-"""The local backend: a stage is a process of its own session, which outlives a killed launcher and is found again.
+"""The local backend: runs each stage as a process in its own session, which survives its launcher.
 
-A job is a folder `<volume>/.jobs/<name>/`: spec.json (what to run; the folder appears with it, complete), claim.json
-(the supervisor that runs it; created once), exit (how it ended) and cancel (a wish to stop). Any launcher may start a
-supervisor for a job that has none, since only the one that gets the claim goes on: a launcher killed half-way through
-`submit` leaves nothing that its successor couldn't finish.
+A job is a folder `<volume>/.jobs/<name>/`:
+- spec.json: what to run; the folder appears together with it
+- claim.json: the supervisor that runs the job; created once
+- exit: how the job ended
+- cancel: a request to stop the job
+
+Any launcher may start a supervisor for a job that has none, because only the supervisor that gets the claim continues.
+So if a launcher is killed during `submit`, the next launcher can finish it.
 """
 
 from __future__ import annotations
@@ -32,13 +36,13 @@ from vasevqa.faults import FaultPoint, fault
 
 POLL = 0.05
 CLAIM_SECONDS = 30.0
-FULL = 64 * 1024  # bytes: with fewer free, not even a job's few small files fit
+FULL = 64 * 1024  # bytes; with less free space not even a job's small files fit
 
 
 class LocalBackend:
-    """Stages as processes of this machine.
+    """Runs stages as processes of this machine.
 
-    `modules` says which module is a stage's command, where it isn't jobs.<stage>.
+    `modules` maps a stage to the module that runs it, if that is not jobs.<stage>.
     """
 
     enforces_limits = False
@@ -52,21 +56,21 @@ class LocalBackend:
         self._me = Holder.this_process("")
 
     def image(self, stage: str) -> str:
-        """None: a stage runs in this very environment."""
+        """Return an empty string: a stage runs without a container."""
         return ""
 
     def forget_run(self, run: str) -> None:
-        """There is nothing but jobs."""
+        """Do nothing: no objects are created for a run as a whole."""
 
     def gone(self, pod: str) -> bool:
-        """Not known: no pods here."""
+        """Return False: this backend knows no pods."""
         return False
 
     def close(self) -> None:
-        """There is nothing to let go of: supervisors run by themselves."""
+        """Do nothing: there are no connections or threads. Supervisors keep running."""
 
     def submit(self, task: Task) -> None:
-        """Start the stage's process; nothing if there is a job of that name. VaseError if it can't be started."""
+        """Start the stage's process; if a job of that name exists, adopt it. VaseError if it can't be started."""
         module = self._modules.get(task.stage, f"jobs.{task.stage.replace('-', '_')}")
         spec = {
             "run": task.run,
@@ -81,7 +85,7 @@ class LocalBackend:
         task.log.touch()
         try:
             fresh.rename(self._jobs / task.name)
-        except OSError:  # there is such a job already
+        except OSError:  # the job exists already
             shutil.rmtree(fresh, ignore_errors=True)
             if not (self._jobs / task.name / "spec.json").is_file():
                 raise
@@ -89,7 +93,7 @@ class LocalBackend:
         self._ensure_started(task.name)
 
     def _environment(self, task: Task) -> dict[str, str]:
-        """What a stage gets beside this process's own environment."""
+        """Return the variables that a stage gets in addition to this process's environment."""
         defaults = stage_defaults(task, len(os.sched_getaffinity(0)))
         return {
             **{name: value for name, value in defaults.items() if name not in os.environ},
@@ -97,7 +101,7 @@ class LocalBackend:
         }
 
     def _ensure_started(self, name: str) -> None:
-        """Start a supervisor unless the job has one, and wait until it has its claim."""
+        """Start a supervisor unless the job has one, and wait until the supervisor has the claim."""
         job = self._jobs / name
         end = time.monotonic() + CLAIM_SECONDS
         while not (job / "claim.json").exists() and job.is_dir():
@@ -132,7 +136,7 @@ class LocalBackend:
             ) from None
 
     def existing(self, prefix: str) -> list[str]:
-        """Job folders of that prefix, by attempt."""
+        """Return the jobs whose names begin with `prefix`, sorted by attempt."""
         found = (
             [entry.name for entry in self._jobs.iterdir() if entry.name.startswith(prefix)]
             if self._jobs.is_dir()
@@ -141,7 +145,7 @@ class LocalBackend:
         return sorted((name for name in found if re.search(r"-[0-9]+$", name)), key=attempt_of)
 
     def state(self, name: str) -> State:
-        """Where the job stands now."""
+        """Return the job's present state."""
         job = self._jobs / name
         if self._record(job):
             return State.FINISHED
@@ -152,7 +156,7 @@ class LocalBackend:
             state = State.FINISHED if claim.dead() else State.RUNNING
         else:
             state = State.GONE if self._silent(job) else State.RUNNING
-        # It may have ended between the two looks.
+        # The job may have ended after the first look.
         return State.FINISHED if self._record(job) else state
 
     @staticmethod
@@ -161,21 +165,19 @@ class LocalBackend:
             return Holder(**json.loads((job / "claim.json").read_text()))
         except FileNotFoundError:
             return None
-        except (
-            ValueError,
-            TypeError,
-        ):  # being written; or its writer died over it, and it goes stale like a silent machine's
+        # The claim is being written, or its writer died. In that case it expires like the claim of a silent machine.
+        except (ValueError, TypeError):
             return Holder("unknown", "", 0, "", "", "", "")
 
     def _is_here(self, claim: Holder) -> bool:
-        """True if the supervisor is (or was) a process that can be looked at from here."""
+        """True if the supervisor is or was a process on this machine, in this process namespace."""
         return (claim.boot, claim.namespace, claim.host) == (self._me.boot, self._me.namespace, self._me.host)
 
     def _silent(self, job: Path) -> bool:
-        """True if a supervisor on another machine gave no sign of life for the time of a lease."""
+        """True if a supervisor on another machine has not touched its claim for longer than a lease lasts."""
         clock = self._jobs / ".clock"
         try:
-            clock.touch()  # the file server's own time on both sides
+            clock.touch()  # so that both times come from the file server's clock
             return clock.stat().st_mtime - (job / "claim.json").stat().st_mtime > lease_ttl()
         except FileNotFoundError:
             return True
@@ -190,21 +192,21 @@ class LocalBackend:
         return record
 
     def owner(self, name: str) -> str | None:
-        """The run that submitted the job."""
+        """Return the run that submitted the job; None if there is no such job."""
         try:
             return str(json.loads((self._jobs / name / "spec.json").read_text(encoding="utf-8"))["run"])
         except OSError:
             return None
 
     def watch(self, names: Collection[str], seconds: float) -> list[Update]:
-        """News of these jobs, at the latest after `seconds`."""
+        """Wait up to `seconds` for news of these jobs; return as soon as there is any."""
         end = time.monotonic() + seconds
         while True:
             updates = []
             for name in names:
                 if (supervisor := self._supervisors.get(name)) is not None:
-                    supervisor.poll()  # no zombies
-                state = self.state(name)  # before the text: what a finished job printed is then complete
+                    supervisor.poll()  # leave no zombie
+                state = self.state(name)  # before the text, so that the text of a finished job is complete
                 if state is State.PENDING:
                     self._ensure_started(name)
                 text = self._new_text(name, final=state.is_terminal)
@@ -231,35 +233,38 @@ class LocalBackend:
         return block.decode("utf-8", "replace")
 
     def outcome(self, name: str) -> Outcome:
-        """The exit code or signal; SIGKILL if the supervisor was killed along with the stage."""
+        """Return the exit code or signal; SIGKILL if the supervisor was killed together with the stage."""
         record = self._record(self._jobs / name)
         if not record:
             return Outcome(None, signal.SIGKILL, message="its process vanished")
         return Outcome(record["exit_code"], record["signal"], bool(record.get("oom")), record.get("message", ""))
 
     def log(self, name: str) -> Path | None:
-        """The file of the job's output."""
+        """Return the file with the job's output; None if there is no such job."""
         with contextlib.suppress(OSError):
             return Path(json.loads((self._jobs / name / "spec.json").read_text(encoding="utf-8"))["log"])
         return None
 
     def cancel(self, name: str, grace: float) -> None:
-        """Leave the wish beside the job, and wake its supervisor if it runs here (one elsewhere looks every second)."""
+        """Write a request to stop into the job's folder, and wake the supervisor if it runs here.
+
+        A supervisor on another machine looks for the request every second.
+        """
         job = self._jobs / name
         if self.state(name).is_terminal:
             return
         number = signal.SIGUSR1
         try:
             files.write_text(job / "cancel", str(grace))
-        except OSError:  # a full disk must not keep a job alive
+        except OSError:  # on a full disk the job must stop too
             number = signal.SIGTERM if grace else signal.SIGKILL
-        self._ensure_started(name)  # a job that a launcher was killed over: its supervisor notes the end
+        self._ensure_started(name)  # if a killed launcher started none: the supervisor records the end
         claim = self._claim(job)
         if claim is not None and self._is_here(claim):
             _send(claim, number)
 
     def remove(self, name: str) -> None:
-        """Remove the job's folder; its log stays with the run."""
+        """Remove the job's folder. Its log stays with the run."""
         aside = self._jobs / f".{name}.{os.urandom(4).hex()}"
         with contextlib.suppress(FileNotFoundError):
             (self._jobs / name).rename(aside)
@@ -271,7 +276,7 @@ class LocalBackend:
 
 
 def _send(claim: Holder, number: signal.Signals) -> None:
-    """A signal to exactly that process: a descriptor can't come to mean another one, as a number can."""
+    """Send a signal to the process of the claim; uses a descriptor, because a process id can be reused."""
     try:
         descriptor = os.pidfd_open(claim.pid)
     except OSError:

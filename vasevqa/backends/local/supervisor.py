@@ -1,9 +1,9 @@
-"""Runs one stage as a child and writes down how it ended, so that a launcher that isn't its parent can know.
+"""Runs one stage as a child process and records how it ended, also for launchers that are not its parent.
 
-Called as `python -I -S supervise.py JOB IDENTITY`; imports the standard library only, so that it starts in
-milliseconds. JOB is a folder with spec.json. Whoever creates JOB/claim.json first runs the job: two supervisors of one
-job never both do. JOB/cancel asks for an end: SIGTERM to the stage at once, SIGKILL to its whole process group after
-the seconds that stand in it.
+Called as `python -I -S supervisor.py JOB IDENTITY`. It imports only the standard library, so that it starts in
+milliseconds. JOB is a folder with spec.json. The supervisor that creates JOB/claim.json runs the job; any other one
+ends. If JOB/cancel appears, the stage gets SIGTERM at once, and its process group gets SIGKILL after the number of
+seconds in that file.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 RECORD_BYTES = 256
-POLL = 1.0  # seconds between looks at JOB/cancel; a signal makes it look at once
+POLL = 1.0  # seconds between looks at JOB/cancel; a signal causes a look at once
 WAKE = (signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1)
 GRACE = 30.0
 PR_SET_PDEATHSIG = 1
@@ -26,7 +26,7 @@ NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # file s
 
 
 def claim(job: Path, identity: "dict[str, object]") -> bool:
-    """Make this process the one that runs the job; False if there is one already."""
+    """Claim the job for this process; False if another supervisor has claimed it."""
     started = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
     text = json.dumps({**identity, "pid": os.getpid(), "started": started})
     fresh = job / f"claim.{os.getpid()}.{os.urandom(3).hex()}"
@@ -39,7 +39,7 @@ def claim(job: Path, identity: "dict[str, object]") -> bool:
         if error.errno not in NO_LINKS:
             raise
         try:
-            with open(job / "claim.json", "x") as stream:  # not whole at once, but as exclusive
+            with open(job / "claim.json", "x") as stream:  # exclusive too, but not atomic
                 stream.write(text)
         except FileExistsError:
             return False
@@ -49,7 +49,7 @@ def claim(job: Path, identity: "dict[str, object]") -> bool:
 
 
 def die_with_supervisor() -> None:
-    """In the child: SIGKILL when the supervisor dies, so that no stage runs on unseen, and no blocked signals."""
+    """Prepare the child: unblock signals, and let it get SIGKILL when the supervisor dies."""
     parent = os.getppid()
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -58,7 +58,7 @@ def die_with_supervisor() -> None:
 
 
 def oom_kills() -> int:
-    """How many processes the kernel's out-of-memory killer has ended since boot."""
+    """Return how many processes the kernel's out-of-memory killer has ended since boot."""
     try:
         lines = Path("/proc/vmstat").read_text().splitlines()
     except OSError:
@@ -67,7 +67,7 @@ def oom_kills() -> int:
 
 
 def asked_to_stop(job: Path) -> float | None:
-    """The grace in seconds, if JOB/cancel is there."""
+    """Return the grace in seconds if JOB/cancel exists, else None."""
     try:
         return float((job / "cancel").read_text())
     except FileNotFoundError:
@@ -77,7 +77,10 @@ def asked_to_stop(job: Path) -> float | None:
 
 
 def attend(child: "subprocess.Popen[bytes]", job: Path, beat: float) -> None:
-    """Return once `child` has ended (not reaped yet, so that its process group can't be another's)."""
+    """Wait until `child` has ended; stop it when asked to, and touch the claim every `beat` seconds.
+
+    The child is not reaped, so that the id of its process group can't be reused.
+    """
     kill_at: float | None = None
     beaten = time.monotonic()
     while os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
@@ -99,7 +102,7 @@ def attend(child: "subprocess.Popen[bytes]", job: Path, beat: float) -> None:
 
 
 def run(spec: "dict[str, object]", job: Path) -> "dict[str, object]":
-    """How the job's command ended: exit code or signal, and whether the kernel ran out of memory meanwhile."""
+    """Run the job's command; return its exit code or signal, and whether the kernel ended it for lack of memory."""
     before = oom_kills()
     try:
         with open(str(spec["log"]), "ab") as output:
@@ -115,27 +118,25 @@ def run(spec: "dict[str, object]", job: Path) -> "dict[str, object]":
         return {"exit_code": 126, "signal": None, "message": f"it can't be started: {error.strerror}"}
     attend(child, job, float(str(spec["beat"])))
     with contextlib.suppress(OSError):
-        os.killpg(child.pid, signal.SIGKILL)  # what the stage left running, as at a container's end
+        os.killpg(child.pid, signal.SIGKILL)  # processes that the stage left running; a container's end does the same
     code = child.wait()
     oom = code == -signal.SIGKILL and oom_kills() > before
     return {"exit_code": code if code >= 0 else None, "signal": -code if code < 0 else None, "oom": oom}
 
 
 def main(job: Path, identity: "dict[str, object]") -> None:
-    """Run the job's command, its output in the log, its end in JOB/exit."""
+    """Claim and run the job; write its output to the log and its outcome to JOB/exit."""
     signal.pthread_sigmask(signal.SIG_BLOCK, WAKE)
     spec = json.loads((job / "spec.json").read_text())
     if not claim(job, identity):
         return
-    # Written in full now and overwritten in place at the end: that works on a full disk too.
+    # Reserve the space now and overwrite it at the end: that works on a full disk too.
     with open(job / "exit", "wb") as stream:
         stream.write(b" " * RECORD_BYTES)
     stopped = {"exit_code": None, "signal": signal.SIGTERM, "message": "it was stopped before it began"}
     record = json.dumps(run(spec, job) if asked_to_stop(job) is None else stopped)
-    with (
-        contextlib.suppress(FileNotFoundError),
-        open(job / "exit", "r+b") as stream,
-    ):  # forgotten meanwhile by a launcher that took it for gone
+    # The file is missing if a launcher took the job for gone and removed it.
+    with contextlib.suppress(FileNotFoundError), open(job / "exit", "r+b") as stream:
         stream.write(record.encode().ljust(RECORD_BYTES))
         stream.flush()
         os.fsync(stream.fileno())
