@@ -1,4 +1,4 @@
-"""The `vasevqa` command: a thin face of the library, one module a command, named like it."""
+"""The `vasevqa` command: a thin layer over the library, with one module per command."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 from vasevqa import __version__
 from vasevqa.errors import Terminated, VaseError, storage_error
 
-# Mounted by name: a command's module is imported when it is used, so that `--help` stays quick.
+# A command's module is imported only when the command is used, so that `--help` is quick.
 COMMANDS = {
     "attach": "Follow a run in the cluster.",
     "cancel": "Stop RUN and its running steps.",
@@ -54,9 +54,9 @@ def cli() -> None:
 
 
 def main(context: object = None) -> None:
-    """The console script: runs the command, prints one sentence for an expected error, ends with its exit code.
+    """Run the command and exit with its exit code; an expected error is printed as one sentence.
 
-    `context`: a cli.context.Context, for who has another pipeline or other backends.
+    `context` is a cli.context.Context with another pipeline or other backends; None for the defaults.
     """
     import signal
 

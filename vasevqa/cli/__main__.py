@@ -1,4 +1,4 @@
-"""`python -m vasevqa.cli` is the `vasevqa` command."""
+"""`python -m vasevqa.cli` runs the `vasevqa` command."""
 
 from vasevqa.cli import main
 

@@ -1,4 +1,4 @@
-"""`vasevqa attach`: follow a run in the cluster, whoever started it."""
+"""`vasevqa attach`: follow a run in the cluster, started by `submit` or by Helm."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def attach(name: str | None, cluster: Path | None, namespace: str | None, report: Path | None) -> None:
     """Follow RUN, which `submit` or Helm started.
 
-    RUN is the name of a run or of a launch; without it, the newest launch.
+    RUN is the name of a run or of a launch. Without RUN, follows the newest launch.
 
     \b
     Example:
@@ -44,13 +44,18 @@ def attach(name: str | None, cluster: Path | None, namespace: str | None, report
 
 
 def place_words(access: Session, cluster: Path | None) -> str:
-    """The options with which another command gets to the same place."""
-    mine = cluster is not None and "VASEVQA_OWNER_CONFIGMAP" not in os.environ  # the chart's lies in its own pod
+    """Return the options with which another command reaches the same namespace."""
+    mine = (
+        cluster is not None and "VASEVQA_OWNER_CONFIGMAP" not in os.environ
+    )  # the chart's file exists only in its pod
     return f" -n {access.namespace}" + (f" --cluster {shlex.quote(str(cluster))}" if mine else "")
 
 
 def follow_launch(access: Session, launch: str, report: Path | None, where: str) -> int:
-    """Show what the launcher prints until it is over; its exit code. Ctrl-C leaves the run alone (0)."""
+    """Print the launcher's output until it ends; return its exit code.
+
+    Then fetch the run's report into the folder `report` if one is given. Ctrl-C only stops following and returns 0.
+    """
     from vasevqa.backends.kubernetes import launches
 
     runs: list[str] = []

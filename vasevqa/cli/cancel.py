@@ -26,7 +26,7 @@ from vasevqa.pipeline.runs import find_run
 def cancel(context: Context, name: str | None, volume: Path, cluster: Path | None, namespace: str | None) -> None:
     """Stop RUN and its running steps.
 
-    Without RUN, the newest. The same `run` command goes on later from where the steps were.
+    Without RUN, stops the newest run. Run the same `run` command again to resume.
     """
     if options.is_remote(volume, cluster, namespace):
         sys.exit(remote.answer(cluster, namespace, ["cancel", *options.asked(name)]))
@@ -58,5 +58,5 @@ def cancel(context: Context, name: str | None, volume: Path, cluster: Path | Non
         if run.state == "interrupted":
             run.events.append("run-cancelled")
     finally:
-        run.cancel_file.unlink(missing_ok=True)  # a later launcher of this run must not find it
+        run.cancel_file.unlink(missing_ok=True)  # a later launcher of this run must not stop too
     click.echo(f"{run.name}: {run.state}")

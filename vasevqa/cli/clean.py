@@ -1,4 +1,4 @@
-"""`vasevqa clean`: list what no run points to, and remove it."""
+"""`vasevqa clean`: list artifacts and jobs that no run needs, and remove them."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from vasevqa.pipeline.runs import all_runs, find_run
 def clean(context: Context, names: tuple[str, ...], volume: Path, yes: bool) -> None:
     """List what no run points to; remove it with --yes.
 
-    That is: artifacts of no run, unfinished work of runs that are over, finished jobs, and the RUNs named (whose
-    artifacts are then free to go unless another run points to them). Never inputs.
+    These are artifacts of no run, unfinished work of runs that have ended, and finished jobs. If you name RUNs, also
+    these runs and their artifacts, unless another run points to the same artifacts. Inputs are never removed.
     """
     _clean(context, names, Volume(volume.absolute()), yes)
 
@@ -48,7 +48,7 @@ def _clean(context: Context, names: tuple[str, ...], volume: Volume, yes: bool) 
     for run in all_runs(volume):
         if run not in named:
             kept |= {(step, path.name) for step, path in run.artifacts().items()}
-            if run.state in ("running", "interrupted"):  # what it found up to date and hasn't come to yet
+            if run.state in ("running", "interrupted"):  # artifacts it found up to date but does not point to yet
                 kept |= set(run.keys().items())
     found = [(run.path, "run") for run in named] + list(leftovers(volume, kept, working))
     found += [

@@ -1,4 +1,4 @@
-"""What the commands work with: the pipeline and the backends. Another program may hand in its own."""
+"""The pipeline and the backends that the commands use. Another program may pass its own."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from vasevqa.spec import Pipeline
 
 @dataclass(frozen=True)
 class Context:
-    """The steps that recipes are made of, and where they run: `make_backend(name, volume, cluster)`."""
+    """The pipeline, and `make_backend(name, volume, cluster)`, which returns the backend that runs its steps."""
 
     pipeline: Pipeline
     make_backend: MakeBackend
 
 
 def pass_context(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give the command the Context in click's `obj`; where there is none, the catalog's pipeline and the known
-    backends.
+    """Pass the Context in click's `obj` as the command's first argument.
+
+    Without one, pass the catalog's pipeline and the built-in backends.
     """
 
     @functools.wraps(function)

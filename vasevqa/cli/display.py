@@ -1,4 +1,4 @@
-"""What `vasevqa run` shows: a live table on a terminal, plain lines when piped, JSON lines with --json."""
+"""Output of `vasevqa run`: progress bars on a terminal, plain lines when piped, JSON lines with --json."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LINE_SECONDS = 5.0
 
 
 def sentence(event: Event) -> str | None:
-    """An event as a line for people, or None if it is of no interest to them."""
+    """Return an event as text for people; None if it is not shown."""
     kind, step = event["event"], event.get("step", "")
     if kind == "run-started":
         return "\n".join(f"{name}: {why}" for name, why in event.get("skipped", {}).items()) or None
@@ -44,9 +44,9 @@ def sentence(event: Event) -> str | None:
 
 
 def log_line(line: str) -> str | None:
-    """A line of a stage's log for people: its events as sentences, everything else as it is;
+    """Return a line of a stage's log as text for people; None if the line is not shown.
 
-    None for what says nothing.
+    Events become sentences. All other lines stay as they are.
     """
     event = next(parse([line]), None)
     if event is None:
@@ -61,7 +61,7 @@ def log_line(line: str) -> str | None:
         return ", ".join(f"{name} {value}" for name, value in event.items() if name not in ("event", "time"))
     if kind in ("note", "summary", "speed"):
         return str(event.get("text", ""))
-    return None  # an error is said in plain text as well
+    return None  # the log has errors as plain text too
 
 
 def _started(event: Event) -> str:
@@ -70,7 +70,7 @@ def _started(event: Event) -> str:
 
 
 class PlainDisplay:
-    """One line an event, progress every few seconds."""
+    """Prints one line per event, and progress every few seconds."""
 
     def __init__(self) -> None:
         self._shown: dict[str, float] = {}
@@ -92,7 +92,7 @@ class PlainDisplay:
 
 
 class JsonDisplay:
-    """Every event as a JSON line."""
+    """Prints one JSON line per event."""
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
@@ -103,7 +103,7 @@ class JsonDisplay:
 
 
 class TerminalDisplay:
-    """A bar for each running step, lines above."""
+    """Shows a progress bar per running step, and lines above the bars."""
 
     def __init__(self) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -139,7 +139,7 @@ class TerminalDisplay:
             self._progress.remove_task(self._tasks.pop(step))
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Stop the progress bars and restore the terminal."""
         self._progress.stop()
 
 
@@ -147,7 +147,7 @@ Display = PlainDisplay | JsonDisplay | TerminalDisplay
 
 
 def make_display(as_json: bool) -> Display:
-    """The display that fits where stdout goes."""
+    """Return the display for JSON, a terminal or a pipe."""
     if as_json:
         return JsonDisplay()
     return TerminalDisplay() if sys.stdout.isatty() else PlainDisplay()

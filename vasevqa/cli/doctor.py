@@ -1,4 +1,4 @@
-"""`vasevqa doctor`: is the place fit for the recipe, before it costs anything?"""
+"""`vasevqa doctor`: check that a recipe can run, before it uses GPU hours."""
 
 from __future__ import annotations
 
@@ -39,8 +39,9 @@ MARKS = {OK: ("ok  ", "green"), WARNING: ("look", "yellow"), BAD: ("BAD ", "red"
 def doctor(context: Context, look: str | None, as_json: bool, **given: Any) -> None:
     """Check the place before spending GPU hours.
 
-    Looks at the cluster or engine, rights, claim, free space, images, GPUs, secrets, queue and models, for RECIPE if
-    one is given. One line each; what may not be looked at is "?". The exit code is the worst line's, 0 if none is bad.
+    Checks the cluster or engine, rights, claim, free space, images, GPUs, secrets, queue and models, for RECIPE if it
+    is given. Prints one line per check; "?" marks a check that was not possible. The exit code is that of the
+    worst line, and 0 if no line is bad.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""`vasevqa download`: bring what a run made to this machine."""
+"""`vasevqa download`: copy the results of a run to this machine."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from vasevqa.transfer.fetching import fetch
 def download(run: str, path: str | None, target: Path | None, cluster: Path | None, namespace: str | None) -> None:
     """Bring PATH of RUN from the volume to DEST.
 
-    PATH is a file or folder of the run, such as report.html, logs or steps/merge-grpo (what a step made); without it,
-    the report. DEST is a path here; without it, PATH's own name. RUN may be `-`: then PATH is relative to the volume's
-    root.
+    PATH is a file or folder of the run, such as report.html, logs or steps/merge-grpo (the artifact of a step). Without
+    PATH, downloads the report. DEST is a path on this machine; without it, the name of PATH. If RUN is `-`, PATH is
+    relative to the volume's root. Run the same command again to resume after a lost connection.
 
     \b
     Example:

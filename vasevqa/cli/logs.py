@@ -1,4 +1,4 @@
-"""`vasevqa logs`: what the steps of a run printed."""
+"""`vasevqa logs`: print the output of a run's steps."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def logs(
 ) -> None:
     """Print the logs of RUN, or of its STEP.
 
-    Without RUN, the newest run's: `vasevqa logs -f` follows what runs now.
+    Without RUN, prints those of the newest run; `vasevqa logs -f` follows it.
     """
     if options.is_remote(volume, cluster, namespace):
         words = ["logs", *filter(None, (name, step)), *options.asked(None, ("--follow", follow), ("--raw", raw))]
@@ -43,7 +43,7 @@ def logs(
 
 
 def _print_logs(name: str | None, step: str | None, volume: Path, follow: bool, raw: bool) -> None:
-    """Print log files in the order in which they were begun; with `follow`, until the run is no longer running."""
+    """Print the log files in the order of their start; with `follow`, until the run ends."""
     run = find_run(Volume(volume.absolute()), name)
     steps = read_history(run.events.read())
     if step is not None and step not in steps:

@@ -1,4 +1,4 @@
-"""Options that several commands have in common."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vasevqa.pipeline.selection import Selection
 
 
 def volume_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`--volume DIR`: where artifacts and runs lie."""
+    """Add `--volume DIR`, the folder with artifacts and runs."""
     return click.option(
         "--volume",
         type=click.Path(path_type=Path, file_okay=False),
@@ -26,7 +26,7 @@ def volume_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def cluster_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`--cluster FILE`: the site's settings."""
+    """Add `--cluster FILE`, the site's settings."""
     return click.option(
         "--cluster",
         type=click.Path(path_type=Path, dir_okay=False),
@@ -36,12 +36,12 @@ def cluster_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def place_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`--cluster` and `--namespace`: ask a cluster where there is no volume here."""
+    """Add `--cluster` and `--namespace`, to ask a cluster when the volume is not on this machine."""
     return cluster_option(click.option("-n", "--namespace", help="ask the cluster, in this namespace")(function))
 
 
 def _options(*options: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Several options as one decorator, in the order in which `--help` lists them."""
+    """Combine several options into one decorator; `--help` lists them in this order."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed(options):
@@ -65,7 +65,7 @@ inputs_from_option = click.option(
 def recipe_options(
     required: bool = True, inputs_from: bool = True, about_input: str = "give or replace an input"
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """RECIPE and what changes it; the command gets `recipe`, a RecipeRequest (None without RECIPE)."""
+    """Add RECIPE and the options that change it; the command gets `recipe`, a RecipeRequest (None without RECIPE)."""
 
     def gather(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
@@ -92,7 +92,7 @@ def recipe_options(
 
 
 def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Which steps; the command gets `selection`, a Selection."""
+    """Add the options that select steps; the command gets `selection`, a Selection."""
 
     @functools.wraps(function)
     def with_selection(
@@ -116,19 +116,19 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def namespace_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`--namespace NAME`."""
+    """Add `--namespace NAME`."""
     return click.option("-n", "--namespace", help="the namespace; unset: the Cluster file's, or the context's")(
         function
     )
 
 
 def is_remote(volume: Path, cluster: Path | None, namespace: str | None) -> bool:
-    """Is the question for a cluster? If a namespace is named, or a Cluster file where there is no such volume."""
+    """True if a cluster must answer: a namespace is given, or a Cluster file and the volume is not on this machine."""
     return namespace is not None or (cluster is not None and not volume.is_dir())
 
 
 def asked(name: str | None, *options: tuple[str, bool]) -> list[str]:
-    """A run's name and options as words; flags that are off and options without a value are left out."""
+    """Return a run's name and options as command-line words, without unset flags and options."""
     words = [name] if name else []
     for option, value in options:
         words += [option] if value is True else [option, str(value)] if value else []
@@ -136,7 +136,7 @@ def asked(name: str | None, *options: tuple[str, bool]) -> list[str]:
 
 
 def backend_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`--backend NAME`: where steps run."""
+    """Add `--backend NAME`, which says where steps run."""
     return click.option(
         "--backend",
         type=click.Choice(["local", "docker", "kubernetes"]),

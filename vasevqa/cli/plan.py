@@ -1,4 +1,4 @@
-"""`vasevqa plan`: what would run, and why."""
+"""`vasevqa plan`: show which steps would run, and why."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def plan(
 ) -> None:
     """Show what `run` would do, and why.
 
-    With a namespace: on the cluster's volume, as `submit` would have it.
+    With a namespace, shows what `submit` would do on the cluster's volume.
 
     \b
     Example:
@@ -62,5 +62,5 @@ def plan(
 
 
 def plan_of(context: Context, recipe: Recipe, volume: Path, selection: Selection) -> Plan:
-    """The plan of the recipe on the volume as it is now."""
+    """Return the plan of the recipe for the present state of the volume."""
     return make_plan(recipe, context.pipeline, Volume(volume.absolute()), selection)

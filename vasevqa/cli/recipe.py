@@ -1,4 +1,4 @@
-"""`vasevqa recipe`: every step with its parameters, or a recipe's stages."""
+"""`vasevqa recipe`: describe every step and its parameters, or list a recipe's stages."""
 
 from __future__ import annotations
 

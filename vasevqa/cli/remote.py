@@ -1,4 +1,4 @@
-"""Questions about runs in a cluster from a machine that doesn't see the volume: a pod that does answers them."""
+"""Runs a command in a pod that mounts the volume, for machines that don't see the volume."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from vasevqa.backends.cluster import cluster_of
 from vasevqa.backends.kubernetes.launcher_job import VOLUME, render_pod
 from vasevqa.errors import ConfigError
 
-MOST = 100_000  # bytes of a recipe that fit a variable of the pod
+MOST = 100_000  # bytes; a recipe up to this size fits into an environment variable of the pod
 WRITE = 'printf %s "$RECIPE" > /tmp/recipe.yaml && exec vasevqa "$@"'
 
 
 def answer(cluster: Path | None, namespace: str | None, words: Sequence[str], recipe: Path | None = None) -> int:
-    """Run `vasevqa WORDS` in a pod with the volume and the launcher's rights, and print what it prints; its exit code.
+    """Run `vasevqa WORDS` in a pod with the volume and the launcher's rights; print its output, return its exit code.
 
-    `recipe` is there as /tmp/recipe.yaml.
+    In the pod, `recipe` is /tmp/recipe.yaml. ClusterError if the claim is missing or the pod can't start, ConfigError
+    if the recipe is larger than MOST bytes.
     """
     from vasevqa.backends.kubernetes.session import Session
 

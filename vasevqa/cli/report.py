@@ -1,4 +1,4 @@
-"""`vasevqa report`: write the report of a run anew."""
+"""`vasevqa report`: write the report of a run again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vasevqa.pipeline.runs import find_run
 
 
 def write_report(folder: Path, volume: Volume, quiet: bool) -> None:
-    """Write the run's report; a report that can't be written costs a line, not the run."""
+    """Write the run's report; if that fails, print one line, so that the run does not fail because of its report."""
     from vasevqa.report.html import write_report as write
 
     try:

@@ -23,9 +23,9 @@ from vasevqa.pipeline.runs import find_run
 def repro(context: Context, name: str, step: str, volume: Path, cluster: Path | None) -> None:
     """Print the `docker run` that repeats STEP of RUN.
 
-    Its image is named by digest, and secrets stay names: docker takes their values from your environment.
+    The image is given by digest. Secrets are given by name only: docker takes their values from your environment.
     """
-    # Its results go to a folder of their own on the volume: an artifact is never written twice.
+    # The results go to a separate folder on the volume, because an artifact is never written twice.
     place = Volume(volume.absolute())
     run = find_run(place, name)
     maker, event = started(run, step)

@@ -1,4 +1,4 @@
-"""`vasevqa reward`: a score explained."""
+"""`vasevqa reward`: explain the reward of an answer."""
 
 from __future__ import annotations
 

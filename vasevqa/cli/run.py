@@ -1,4 +1,4 @@
-"""`vasevqa run`: make what a recipe lacks."""
+"""`vasevqa run`: run the steps of a recipe whose artifacts are missing."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from vasevqa.pipeline.runs import Run, all_runs, finished_run, new_run, open_run
 def run(context: Context, **given: Any) -> None:
     """Run RECIPE, as far as its artifacts are missing.
 
-    The same command goes on after a crash, a kill or Ctrl-C; when nothing is missing, it does nothing.
+    After a crash, a kill or Ctrl-C, run the same command again to resume. If no artifact is missing, nothing runs.
 
     \b
     Example:
@@ -88,7 +88,7 @@ def _run(context: Context, request: RunRequest) -> int:
         remember(record, request.backend, cluster)
         try:
             return _execute(planned, record, backend, request)
-        except LeaseHeld:  # another launcher has just taken that run up: a run of our own attaches to its jobs
+        except LeaseHeld:  # another launcher has just resumed that run: make a new run, which adopts its jobs
             record = new_run(planned.volume, recipe.name, recipe.text, plan_rows(planned))
             remember(record, request.backend, cluster)
             return _execute(planned, record, backend, request)
@@ -120,7 +120,9 @@ def _execute(planned: Plan, record: Run, backend: Backend, request: RunRequest) 
                 f"Detached from {record.name}: its steps go on, and the same command takes them up again; `vasevqa"
                 f" cancel {record.name}` stops them."
             )
-            return Interrupted.exit_code if request.launch else 0  # in the cluster: not done, start me again
+            return (
+                Interrupted.exit_code if request.launch else 0
+            )  # in the cluster: this code makes the Job restart the launcher
         raise
     display.close()
     write_report(record.path, planned.volume, quiet=as_json)

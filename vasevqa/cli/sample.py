@@ -1,4 +1,4 @@
-"""`vasevqa sample`: what the demo and the tests work on, made by our own code."""
+"""`vasevqa sample`: generate the inputs of the demo and the tests."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 def sample(output: Path, vases: int, views: int, quality_vases: int, seed: int, size: int, models: bool) -> None:
     """Draw synthetic vases into OUTPUT: photos/, quality/, annotations.json, truth.json (and models/).
 
-    The second time nothing is done. Example: vasevqa sample demo/inputs --models
+    What exists already is not made again. Example: vasevqa sample demo/inputs --models
     """
     from vasevqa.runtime.progress import make_progress
     from vasevqa.sample.dataset import Settings, draw_sample

@@ -1,4 +1,4 @@
-"""`vasevqa status`: the steps of a run, and the volume's other runs."""
+"""`vasevqa status`: show the steps of a run, and the volume's other runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vasevqa.text import duration
 def status(name: str | None, volume: Path, cluster: Path | None, namespace: str | None, as_json: bool) -> None:
     """Show the steps of RUN, and the other runs.
 
-    Without RUN, those of the newest.
+    Without RUN, shows the steps of the newest run.
     """
     if options.is_remote(volume, cluster, namespace):
         sys.exit(remote.answer(cluster, namespace, ["status", *options.asked(name, ("--json", as_json))]))

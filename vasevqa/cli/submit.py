@@ -1,4 +1,4 @@
-"""`vasevqa submit`: a recipe runs in the cluster, whether this machine stays on or not."""
+"""`vasevqa submit`: run a recipe in the cluster, independently of this machine."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ from vasevqa.spec import Pipeline
 def submit(context: Context, **given: Any) -> None:
     """Run RECIPE in the cluster.
 
-    Hands the recipe to a launcher in the cluster and follows it. Paths in the recipe are relative to the volume's root,
-    where `vasevqa upload` puts things. Ctrl-C stops following, not the run. The same again follows what runs, or goes
-    on where it was.
+    Starts a launcher in the cluster with the recipe, and follows it. Paths in the recipe are relative to the volume's
+    root, like the DEST of `vasevqa upload`. Ctrl-C stops following; the run continues. Run the same command again to
+    follow the run, or to resume it if it has stopped.
 
     \b
     Example:
@@ -80,7 +80,7 @@ def _submit(pipeline: Pipeline, request: SubmitRequest) -> int:
 
 
 def _on_the_volume(inputs: dict[str, str], upload: bool) -> None:
-    """Inputs of a run in the cluster lie on the volume; ConfigError for one that can't."""
+    """Check that the inputs can be on the volume; ConfigError for a path outside it, unless inputs are uploaded."""
     for name, value in inputs.items():
         path = Path(value)
         outside = (path.is_absolute() and not path.is_relative_to(VOLUME)) or os.path.normpath(value).startswith("..")

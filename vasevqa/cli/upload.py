@@ -1,4 +1,4 @@
-"""`vasevqa upload`: bring files to the volume of a cluster, through a pod that mounts it."""
+"""`vasevqa upload`: copy files to the volume of a cluster, through a pod that mounts it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from vasevqa.transfer.sending import send
 def upload(source: Path, target: str | None, cluster: Path | None, namespace: str | None) -> None:
     """Bring PATH, a file or a folder, to the volume as DEST.
 
-    DEST is relative to the volume's root; without it, PATH's own name. What is there already, by its digest, is not
-    sent again; the same command goes on after a broken connection. Nothing on the volume is removed.
+    DEST is relative to the volume's root; without it, the name of PATH. Files that are there already with the same
+    digest are not sent again. Run the same command again to resume after a lost connection. No file is removed from the
+    volume.
 
     \b
     Example:

@@ -1,6 +1,6 @@
-"""What a run held while its steps ran, by its event log:
+"""Computes the resources that a run held, from its event log.
 
-GPUs, cores and memory times the hours of every attempt, failed ones too.
+The cost is GPUs, cores and memory times the hours of every attempt, including failed attempts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from vasevqa.spec import quantity_bytes
 
 @dataclass
 class Cost:
-    """Hours of one step's attempts, and what they held: GPU-hours, core-hours, GiB-hours of memory."""
+    """Cost of all attempts of one step: hours, GPU-hours, core-hours and GiB-hours of memory."""
 
     hours: float = 0.0
     gpu_hours: float = 0.0
@@ -25,13 +25,13 @@ class Cost:
     gpus: int = 0
 
     def text(self) -> str:
-        """'0.51 GPU-hours (2 GPUs), 1.0 core-hours, 4.1 GiB-hours'."""
+        """Return the cost as text, such as '0.51 GPU-hours (2 GPUs), 1.0 core-hours, 4.1 GiB-hours'."""
         gpus = f"{self.gpu_hours:.2g} GPU-hours ({self.gpus} GPU{'s' if self.gpus > 1 else ''}), " if self.gpus else ""
         return f"{gpus}{self.core_hours:.2g} core-hours, {self.memory_hours:.2g} GiB-hours"
 
 
 def costs(history: Mapping[str, StepHistory]) -> dict[str, Cost]:
-    """Step -> its cost. In the queue a step holds nothing, and a step that was up to date costs nothing."""
+    """Return the cost of each step; time in the queue and steps that were up to date cost nothing."""
     found: dict[str, Cost] = {}
     for name, step in history.items():
         for held in step.held:

@@ -1,6 +1,6 @@
-"""One HTML file a run: summary, steps, quality histogram, contact sheets, quarantined files.
+"""Writes the report of a run as one HTML file, which can be read without a network.
 
-No network needed to read it.
+It shows a summary, the steps, the curation of images, the training, the merges and the evaluation.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ from vasevqa.text import duration
 
 
 def write_report(folder: Path, volume: Volume) -> Path:
-    """Write `report.html` of the run in `folder` and return its path. Shows what there is, whatever the run's state."""
+    """Write `report.html` of the run in `folder` and return its path.
+
+    The run may be in any state: the report shows the results that exist.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -33,7 +36,7 @@ def write_report(folder: Path, volume: Volume) -> Path:
 
 
 def content(folder: Path) -> dict[str, Any]:
-    """Everything the template shows, from the event log and the artifacts that the run points to."""
+    """Return the values for the template, from the event log and the artifacts that the run points to."""
     events = list(EventLog(folder / "events.jsonl").read())
     links = folder / "steps"
     artifacts = {entry.name: entry.resolve() for entry in links.iterdir() if entry.is_dir()} if links.is_dir() else {}
@@ -73,7 +76,7 @@ def content(folder: Path) -> dict[str, Any]:
     }
 
 
-LABELS = {"waiting": "not reached"}  # where the report's word is another than `status`'
+LABELS = {"waiting": "not reached"}  # states that the report and `status` name differently
 
 
 def _steps(history: Mapping[str, StepHistory], artifacts: Mapping[str, Path]) -> list[dict[str, Any]]:

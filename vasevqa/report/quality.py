@@ -1,4 +1,4 @@
-"""The report's view of the curation half: score histogram, contact sheets, quarantined files."""
+"""Report on the curation steps: score histogram, contact sheets and quarantined files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WIDTH, HEIGHT = 720, 180  # of the histogram, in SVG units
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """One picture of a contact sheet: a data URI, so that the report is a single file."""
+    """One image of a contact sheet, as a data URI, so that the report is a single file."""
 
     name: str
     caption: str
@@ -39,7 +39,7 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Bar:
-    """One bin of the histogram, in SVG units, with what it stands for."""
+    """One bin of the histogram, in SVG units; `label` says how many images it holds."""
 
     x: float
     y: float
@@ -51,7 +51,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Scores of all images, and where the threshold lies."""
+    """Histogram of the scores of all images, with the threshold."""
 
     bars: tuple[Bar, ...]
     threshold_x: float
@@ -63,7 +63,10 @@ class Histogram:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file's mapping, or {} if there is none: a report shows what there is."""
+    """Read a JSON file; {} if it is missing or invalid.
+
+    A value that is no mapping is returned as {"items": value}.
+    """
     try:
         loaded = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -98,7 +101,7 @@ def histogram(rows: Iterable[ScoredImage], threshold: float) -> Histogram | None
 
 
 def thumbnail(path: Path) -> str | None:
-    """`path` as a small JPEG in a data URI; None if it can't be read any more."""
+    """Return the image as a data URI with a JPEG of at most THUMBNAIL pixels per side; None if it can't be read."""
     from PIL import Image, ImageOps
 
     try:
@@ -147,7 +150,7 @@ def contact_sheets(folder: Path, rows: list[ScoredImage], threshold: float) -> l
 
 
 def quarantined(artifacts: dict[str, Path]) -> list[dict[str, str]]:
-    """Every file that some step could not read, once, with the reason and the step that met it first."""
+    """Return every file that a step could not read, with the reason; each file once per step."""
     found: dict[str, dict[str, str]] = {}
     reports = (
         "training_results.json",

@@ -1,4 +1,4 @@
-"""The report's view of the training half: curves of loss and reward, what the model answered, what a merge measured."""
+"""Report on the training steps: curves of loss and reward, sampled answers, evaluation and merges."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from vasevqa.report.quality import read_json
 from vasevqa.text import IMAGE_TAG
 from vasevqa.training.swift.log import read_log
 
-WIDTH, HEIGHT, PADDING = 720, 160, 6  # of a curve, in SVG units
+WIDTH, HEIGHT, PADDING = 720, 160, 6  # size of a plot, in SVG units
 POINTS = 400
 SAMPLES = 12
-MAX_BYTES = 64 << 20  # of completions read for the samples
+MAX_BYTES = 64 << 20  # larger files of completions are not read
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One measured series over the steps: `points` is an SVG polyline."""
+    """One measured series over the training steps; `points` is an SVG polyline."""
 
     title: str
     points: str
@@ -35,7 +35,7 @@ class Curve:
 
 
 def curve(title: str, measured: list[tuple[float, float]]) -> Curve | None:
-    """A series as a polyline, thinned to what a screen can show; None for fewer than two points."""
+    """Return a series of (step, value) as a curve of about POINTS points; None for fewer than two points."""
     if len(measured) < 2:
         return None
     every = -(-len(measured) // POINTS)
@@ -58,7 +58,7 @@ SERIES = (
 
 
 def curves(artifacts: Mapping[str, Path]) -> list[Curve]:
-    """Learning curves of sft, reward curves of grpo."""
+    """Return the loss curves of sft and the reward curves of grpo."""
     logs = {step: read_log(artifacts[step] / "training/logging.jsonl") for step in ("sft", "grpo") if step in artifacts}
     drawn = []
     for key, step, title in SERIES:
@@ -70,7 +70,7 @@ def curves(artifacts: Mapping[str, Path]) -> list[Curve]:
 
 
 def completions(artifacts: Mapping[str, Path]) -> list[dict[str, Any]]:
-    """Answers that the model tried in GRPO: a few from its beginning and a few from its end, with their rewards."""
+    """Return answers of the model during GRPO with their rewards, some from the beginning and some from the end."""
     path = artifacts["grpo"] / "training/completions.jsonl" if "grpo" in artifacts else None
     if path is None or not path.is_file() or path.stat().st_size > MAX_BYTES:
         return []
@@ -104,14 +104,15 @@ def completions(artifacts: Mapping[str, Path]) -> list[dict[str, Any]]:
 
 
 def _question(prompt: str) -> str:
-    """The last user turn of a prompt in Qwen's chat markup."""
+    """Return the last user turn of a prompt in Qwen's chat markup, without image tags; at most 200 characters."""
     turn = prompt.rpartition("<|im_start|>user\n")[2].partition("<|im_end|>")[0]
     return turn.replace(IMAGE_TAG, "").strip()[:200]
 
 
 def evaluated(artifacts: Mapping[str, Path]) -> dict[str, Any]:
-    """Metrics by model as rows for a table: {"models": [...], "rows": [(metric, [cells])], "missing": [(metric,
-    reason)]}.
+    """Return the metrics of all models as a table.
+
+    The keys are "models", "rows" with (metric, [cells]), "missing" with (metric, reason), "same" and "samples".
     """
     found = read_json(artifacts["evaluate"] / "evaluation.json") if "evaluate" in artifacts else {}
     models = found.get("models", {})
@@ -143,7 +144,7 @@ def _measured(metric: Mapping[str, Any] | None) -> str:
 
 
 def merges(artifacts: Mapping[str, Path]) -> list[dict[str, Any]]:
-    """What each merge measured."""
+    """Return the measurements of each merge that has a report."""
     found = []
     for step in ("merge-sft", "merge-grpo"):
         report = read_json(artifacts[step] / "merge_report.json") if step in artifacts else {}
