@@ -1,4 +1,4 @@
-"""Which backend a run's steps go to, now and for whoever looks at the run later."""
+"""The backend of a run: chosen at its start, found again later by `cancel` and `clean`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ MakeBackend = Callable[[str, Volume, Cluster], Backend]
 
 
 def make_backend(name: str, volume: Volume, cluster: Cluster) -> Backend:
-    """The backend called `name` for the artifacts on `volume`; VaseError if its engine or cluster doesn't answer."""
+    """Return the backend called `name` for the artifacts on `volume`.
+
+    Raises VaseError if its container engine or its cluster doesn't answer.
+    """
     if name == "docker":
         from vasevqa.backends.docker.backend import DockerBackend
 
@@ -30,7 +33,7 @@ def make_backend(name: str, volume: Volume, cluster: Cluster) -> Backend:
 
 
 def remember(run: Run, name: str, cluster: Cluster) -> None:
-    """Write down where the run's steps go: `cancel` and `clean` look there too."""
+    """Record the run's backend and Cluster settings, which `cancel` and `clean` need later."""
     files.write_json(
         run.path / "place.json",
         {"backend": name, "cluster": cluster.model_dump(mode="json", exclude_defaults=True, by_alias=True)},
@@ -38,14 +41,14 @@ def remember(run: Run, name: str, cluster: Cluster) -> None:
 
 
 def backend_of(run: Run, make: MakeBackend) -> Backend:
-    """The backend that the run's steps were given to."""
+    """Return the backend that the run's steps were submitted to."""
     place = run.place
     cluster = parse_cluster(place.get("cluster", {}), str(run.path / "place.json"))
     return make(str(place.get("backend", "local")), run.volume, cluster)
 
 
 def left_running(planned: Plan, record: Run, backend: Backend) -> list[str]:
-    """A line for each job that a killed launcher left running and that this run doesn't adopt."""
+    """Return a line for each job that a killed launcher left running and that this run doesn't adopt."""
     ours = tuple(job_prefix(step.name, step.artifact.key) for step in planned.steps)
     lines = []
     for job in backend.existing("vase-"):

@@ -1,4 +1,4 @@
-"""Every step of the pipeline, on one screen."""
+"""All steps of the pipeline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is the place fit for the recipe, before it costs anything? One finding for each thing that is looked at."""
+"""`vasevqa doctor`: checks machine, cluster and volume against a recipe before the run, one finding per check."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 
 DEV = Path("/dev")
-SHM = "/dev/shm"  # noqa: S108 - what data loaders share
-RESERVE = 1 << 30  # bytes that logs, reports and checkpoints of adapters take
+SHM = "/dev/shm"  # noqa: S108 - the shared memory of data loaders
+RESERVE = 1 << 30  # bytes for logs, reports and checkpoints of adapters
 
 
 def findings(pipeline: Pipeline, request: DoctorRequest) -> Iterator[Finding]:
-    """What there is to say of the place that `request` names, one thing after the other."""
+    """Yield a finding for each check of the machine, cluster and volume that `request` names."""
     recipe = None
     asked = Requirements()
     if request.recipe is not None:
@@ -63,7 +63,7 @@ def findings(pipeline: Pipeline, request: DoctorRequest) -> Iterator[Finding]:
     except ClusterError as error:
         what = "cluster" if request.backend == "kubernetes" else "engine"
         yield Finding(what, BAD, str(error), error.exit_code)
-        if request.remote:  # this machine's disk says nothing of it
+        if request.remote:  # the volume is not on this machine
             return
     yield from volume_findings(request.volume, VolumeQuestion(asked.inputs, asked.models, asked.copies))
 
@@ -77,25 +77,25 @@ def _to_be_uploaded(asked: Requirements, here: Mapping[str, Path]) -> Iterator[F
 
 @dataclass(frozen=True)
 class VolumeQuestion:
-    """What a pod that sees the volume is asked about it, as JSON on its command line."""
+    """What a pod that mounts the volume is to check, as JSON on its command line."""
 
     inputs: Mapping[str, str]
     models: Sequence[str]  # the inputs that are models
     copies: Mapping[str, int]  # input -> how many times its size is written
-    coming: int = 0  # bytes on their way to the volume
+    coming: int = 0  # bytes to be uploaded to the volume
 
     def to_json(self) -> str:
-        """The question for `vasevqa doctor --look`."""
+        """Return the question as JSON for `vasevqa doctor --look`."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> VolumeQuestion:
-        """The question that `to_json` wrote."""
+        """Return the question that `to_json` wrote."""
         return cls(**json.loads(text))
 
 
 def volume_findings(volume: Path, question: VolumeQuestion) -> Iterator[Finding]:
-    """The volume as it is seen here: is it writable, are inputs and models whole, does the space suffice?"""
+    """Check the volume as mounted here: is it writable, are inputs and models complete, is there enough space?"""
     top = volume
     while not top.exists():
         top = top.absolute().parent
@@ -126,7 +126,7 @@ def volume_findings(volume: Path, question: VolumeQuestion) -> Iterator[Finding]
 def _model(name: str, path: Path) -> Finding:
     from vasevqa.models import check_model
 
-    if name != "model":  # CLIP and others have layouts of their own, which their stages know
+    if name != "model":  # other models, such as CLIP, have other layouts; their stages check them
         return Finding(f"input {name}", OK, str(path))
     try:
         model = check_model(path)
@@ -136,7 +136,7 @@ def _model(name: str, path: Path) -> Finding:
 
 
 def _local(asked: Requirements) -> Iterator[Finding]:
-    """This machine: /dev/shm and GPUs."""
+    """Check /dev/shm and the GPUs of this machine."""
     most = max((quantity_bytes(resources.shm) for resources in asked.resources.values()), default=0)
     has = files.free_bytes(Path(SHM))
     if most:
@@ -148,8 +148,9 @@ def _local(asked: Requirements) -> Iterator[Finding]:
 
 
 def _devices(asked: Requirements, engine: str = "") -> Iterator[Finding]:
-    """The GPUs of this machine, unless the engine is elsewhere: a step that asks for more of them ends, it doesn't fall
-    back to the CPU.
+    """Check the GPUs of this machine, unless the container engine is on another one.
+
+    A step that asks for more GPUs than there are fails; it doesn't fall back to the CPU.
     """
     asking = {
         step: resources.gpus
@@ -179,7 +180,7 @@ def _devices(asked: Requirements, engine: str = "") -> Iterator[Finding]:
 
 
 def _docker(cluster: Cluster, asked: Requirements) -> Iterator[Finding]:
-    """The engine and the images."""
+    """Check the container engine and the images."""
     from vasevqa.backends.docker.engine import built_here, connect
 
     engine = connect()
@@ -220,7 +221,7 @@ def _kubernetes(request: DoctorRequest, asked: Requirements, coming: int) -> Ite
     if not remote:
         yield from volume_findings(request.volume, question)
     if request.pull and all(access.allowed(verb, "", "pods") for verb in ("create", "delete")):
-        # Who sees the volume launches from here; else the launcher is a pod too.
+        # If the volume is mounted here, the launcher runs here; otherwise it runs in a pod too.
         yield from checks.pulls(
             access,
             [access.cluster.image(stage) for stage in (*(("launcher",) if remote else ()), *asked.stages.values())],
@@ -234,7 +235,7 @@ def _kubernetes(request: DoctorRequest, asked: Requirements, coming: int) -> Ite
 
 
 def _look(access: Session, question: VolumeQuestion) -> Iterator[Finding]:
-    """The volume, through a pod that mounts it."""
+    """Check the volume through a pod that mounts it."""
     from vasevqa.transfer.connection import volume_pod
 
     words = ["vasevqa", "doctor", "--volume", VOLUME, "--json", "--look", question.to_json()]

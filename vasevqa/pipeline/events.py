@@ -1,4 +1,4 @@
-"""The event log of a run: one JSON object a line, appended, readable while it grows and after a crash."""
+"""The event log of a run: JSON lines, append-only, readable while it grows and after a crash."""
 
 from __future__ import annotations
 
@@ -22,17 +22,19 @@ class EventLog:
         self.path = path
 
     def append(self, kind: str, /, **fields: Any) -> Event:
-        """Append one event with the time (seconds since the epoch); one write call, so that lines of two writers never
-        mix.
+        """Append one event with the time in seconds since the epoch, and return it.
 
-        An OSError (a full disk) leaves no half event behind.
+        The event is written by one call, so lines of two writers never mix. An OSError (a full disk) leaves no partial
+        event behind.
         """
         event: Event = {"event": kind, "time": round(time.time(), 3), **fields}
         line = json.dumps(event, ensure_ascii=False, default=str).encode() + b"\n"
         descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         try:
             size = os.fstat(descriptor).st_size
-            if size and os.pread(descriptor, 1, size - 1) != b"\n":  # a torn last line stays a line of its own
+            if (
+                size and os.pread(descriptor, 1, size - 1) != b"\n"
+            ):  # a truncated last line must not merge with this one
                 line = b"\n" + line
             written = os.write(descriptor, line)
             if written < len(line):
@@ -43,7 +45,7 @@ class EventLog:
         return event
 
     def last(self, kinds: Collection[str]) -> Event | None:
-        """The newest event of these kinds."""
+        """Return the newest event of these kinds, or None."""
         found = None
         for event in self.read():
             if event["event"] in kinds:
@@ -51,7 +53,7 @@ class EventLog:
         return found
 
     def read(self) -> Iterator[Event]:
-        """All events so far; what isn't a whole JSON line is passed over."""
+        """Yield all events so far; skip lines that are not complete events."""
         try:
             text = self.path.read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
@@ -60,7 +62,7 @@ class EventLog:
 
 
 def parse(lines: list[str]) -> Iterator[Event]:
-    """The events among `lines`; other lines (a library's prints) are passed over."""
+    """Yield the events among `lines`; skip other lines, such as a library's prints."""
     for line in lines:
         if not line.startswith("{"):
             continue
@@ -77,7 +79,7 @@ def parse(lines: list[str]) -> Iterator[Event]:
 
 
 def progress_text(event: Event) -> str:
-    """'scoring 120/400 images (33.1/s, 8 s left)'."""
+    """Return the progress as text: 'scoring 120/400 images (33.1/s, 8 s left)'."""
     of = f"/{event['total']}" if event.get("total") else ""
     left = f", {duration(event['left'])} left" if event.get("left") else ""
     rate = f" ({event['rate']}/s{left})" if event.get("rate") else ""

@@ -1,6 +1,4 @@
-"""How one step's artifact comes about: adopt a job or submit one, listen to it, commit what it sealed, try again where
-that helps.
-"""
+"""Runs one step: adopts or submits its job, relays events, commits the artifact, retries when useful."""
 
 from __future__ import annotations
 
@@ -26,38 +24,34 @@ from vasevqa.pipeline.plan import PlannedStep
 from vasevqa.pipeline.runs import Run
 from vasevqa.pipeline.step_run import StepRun, StepStatus
 
-PROGRESS_SECONDS = 10.0  # how often progress goes into the event log, for `status` in another terminal
+PROGRESS_SECONDS = 10.0  # between progress events in the log, which `status` reads in another terminal
 RECORDED = (
     "HF_HOME",
     "TORCH_HOME",
     "HF_HUB_OFFLINE",
-)  # what of the launcher's environment a step is repeated with; nothing confidential
-FULL = 1 << 20  # bytes: with fewer free, a failure that nobody explained is the volume's
+)  # the launcher's variables that `repro` repeats a step with; nothing confidential
+FULL = 1 << 20  # bytes: with less free space, an unexplained failure counts as a full volume
 
 
 class StepExecutor:
-    """Moves single steps of `run` on. Each method takes a StepRun, changes its status, and never waits.
+    """Advances single steps of `run`: each method takes a StepRun, changes its status, and never waits.
 
-    LeaseHeld and LeaseLost rise where another launcher is writing the artifact just now.
+    Methods raise LeaseHeld or LeaseLost while another launcher writes the artifact.
     """
 
     def __init__(self, run: Run, backend: Backend, me: str, tell: Callable[[str, dict[str, Any], bool], None]) -> None:
         self.run, self.backend, self._me = run, backend, me
-        self.images: dict[
-            str, str
-        ] = {}  # stage -> the image that this run uses: a tag that moves meanwhile changes nothing
+        self.images: dict[str, str] = {}  # stage -> the image that this run uses, even if its tag moves meanwhile
         self._tell_kept = tell
 
     def _tell(self, kind: str, fields: dict[str, Any], keep: bool = True) -> None:
         self._tell_kept(kind, fields, keep)
 
     def start(self, work: StepRun) -> None:
-        """Take the artifact if it exists, attach to whoever makes it, commit it if it is sealed, else submit an
-        attempt.
-        """
+        """Use the artifact if it exists, adopt a running job, commit a sealed artifact, or submit an attempt."""
         artifact = work.planned.artifact
         if artifact.complete and not work.planned.hit and not work.refreshed and work.planned.refresh:
-            work.previous = artifact.put_aside(artifact.path, self._me)  # kept until the new one is there
+            work.previous = artifact.put_aside(artifact.path, self._me)  # kept until the new one is complete
             self._tell("step-refreshed", {"step": work.name, "key": artifact.key, "aside": str(work.previous)})
             work.refreshed = True
         if artifact.complete:
@@ -73,8 +67,9 @@ class StepExecutor:
             self._submit(work)
 
     def _adopt(self, work: StepRun) -> bool:
-        """Attach to a job that makes the artifact: the one whose end this run hasn't seen, or anybody's that still
-        runs.
+        """Adopt a job that makes the artifact; True if there is one.
+
+        It is the last job of this run if the run hasn't seen its end, or any run's job that is still running.
         """
         left = bool(work.job) and self.backend.state(work.job) is not State.GONE
         if not left:
@@ -82,7 +77,7 @@ class StepExecutor:
             if not jobs or self.backend.state(jobs[-1]).is_terminal:
                 return False
             work.begin(jobs[-1], attempt_of(jobs[-1]))
-        work.attempt = attempt_of(work.job)  # of one that was submitted without hearing so
+        work.attempt = attempt_of(work.job)  # the submission may have succeeded without an answer
         work.status, work.error_message, work.overdue = StepStatus.RUNNING, "", None
         self._share_log(work)
         self._tell(
@@ -92,10 +87,10 @@ class StepExecutor:
         return True
 
     def _share_log(self, work: StepRun) -> None:
-        """A job that another run submitted writes its log there: give it a name here too."""
+        """Link the log of a job that another run submitted into this run's folder."""
         try:
             log = self.backend.log(work.job)
-        except ClusterUnreachable:  # no reason not to say that the job is there
+        except ClusterUnreachable:  # the job is adopted all the same
             return
         ours = self.run.log(work.name, work.attempt)
         if log is None or log == ours or not log.exists():
@@ -112,14 +107,14 @@ class StepExecutor:
         attempt = max([*known, work.attempt]) + 1
         work.fingerprints = work.fingerprints or fingerprints_of(
             work.planned
-        )  # of a step that was up to date when the plan was made
+        )  # empty for a step that was up to date when the plan was made
         task = work.task(self.run, attempt, self._image(work.planned.stage.name))
         work.begin(task.name, attempt)
         files.write_json(self.run.task(work.name, work.attempt), work.description(task))
         fault(FaultPoint.BEFORE_SUBMIT, work.name)
         try:
             self.backend.submit(task)
-        except ClusterUnreachable:  # the next one is this one again, under its name: the cluster may have it already
+        except ClusterUnreachable:  # retry under the same name: the cluster may already have the job
             work.attempt = attempt - 1
             raise
         work.status = StepStatus.RUNNING
@@ -153,12 +148,12 @@ class StepExecutor:
         self.images[stage] = image
 
     def notice(self, work: StepRun, update: Update) -> None:
-        """What is new about the job that makes the step's artifact."""
+        """Record what changed about the step's job: its state, image and output."""
         if update.state in (State.STARTING, State.RUNNING) and not work.placed:
             work.placed = time.time()
         if (
             update.state is State.PENDING and work.ran
-        ):  # it lost its place to others: it holds nothing until it has one again
+        ):  # it was preempted and holds no resources until it is placed again
             work.ran = 0.0
             self._tell("step-requeued", {"step": work.name, "job": work.job, "key": work.planned.artifact.key})
         if update.state is State.RUNNING and not work.ran:
@@ -178,7 +173,7 @@ class StepExecutor:
             self.hear(work, update.text)
 
     def hear(self, work: StepRun, text: str) -> None:
-        """Pass the stage's own events on."""
+        """Relay the stage's own events."""
         for event in parse(text.split("\n")):
             kind, at = event.pop("event"), float(event.pop("time", 0.0))
             if kind == "error":
@@ -195,12 +190,12 @@ class StepExecutor:
             self._tell(f"stage-{kind}", {**fields, "step": work.name, "attempt": work.attempt, "at": at}, keep)
 
     def finish(self, work: StepRun, state: State, stopping: bool) -> None:
-        """The job is over."""
+        """Handle the end of the job: commit, retry or give up."""
         artifact = work.planned.artifact
         revoke(artifact.lease, work.job)
         if artifact.sealed:
             self._commit(work)
-        elif artifact.complete:  # by another launcher that watched the same job, or whose job it was
+        elif artifact.complete:  # committed by another launcher that watched or owns the job
             self._done(work, hit=False)
         elif work.overdue:
             self.give_up(work, work.overdue)
@@ -235,7 +230,7 @@ class StepExecutor:
         return failure
 
     def _failed(self, work: StepRun, failure: Failure) -> None:
-        """Note the failed attempt and either prepare the next one or give up."""
+        """Log the failed attempt; prepare the next one or give up."""
         tries = work.tries[failure.kind]
         again = remedy(failure, work.resources, tries, self.backend.enforces_limits)
         work.tries[failure.kind] += 1
@@ -258,16 +253,16 @@ class StepExecutor:
             return
         fault(FaultPoint.DURING_RETRY, work.name)
         work.resources, work.job = again, ""
-        # Through `_start` again: somebody else may be at work on the artifact by now.
+        # It goes through `start` again: another launcher may be writing the artifact by now.
         work.status, work.not_before = StepStatus.WAITING, time.monotonic() + pause(failure.kind, tries)
 
     def give_up(self, work: StepRun, failure: Failure) -> None:
-        """The step failed for good: what it was to replace comes back, and its jobs are forgotten."""
+        """Mark the step as failed for good, restore the artifact it was to replace, and remove its finished jobs."""
         work.status, work.failure = StepStatus.FAILED, failure
         if work.previous is not None and not work.planned.artifact.path.exists():
             with contextlib.suppress(OSError):
                 work.previous.rename(work.planned.artifact.path)
-        with contextlib.suppress(OSError, ClusterError):  # that is the failure, perhaps
+        with contextlib.suppress(OSError, ClusterError):  # this may be the failure itself
             self._forget(work)
         log = str(self.run.log(work.name, work.attempt)) if work.attempt else ""
         self._tell(
@@ -275,7 +270,7 @@ class StepExecutor:
         )
 
     def _commit(self, work: StepRun) -> None:
-        """Verify what the stage sealed and give it its name, unless the inputs changed under it."""
+        """Verify the sealed artifact and give it its final name, unless the inputs changed during the attempt."""
         artifact = work.planned.artifact
         now = {} if artifact.complete else fingerprints_of(work.planned)
         changed = [name for name, before in work.fingerprints.items() if now.get(name, before) != before]
@@ -285,20 +280,20 @@ class StepExecutor:
             self.give_up(work, Failure(Kind.PERMANENT, message, DataError.exit_code))
             return
         if any(now.get(name, before) != before for name, before in _sealed_fingerprints(artifact.partial).items()):
-            self._discard(work)  # an earlier launcher's: the inputs aren't those that it read, whatever they are now
+            self._discard(work)  # sealed for an earlier launcher, from inputs that have changed since
             work.status, work.job = StepStatus.WAITING, ""
             return
         fault(FaultPoint.BEFORE_COMMIT, work.name)
         try:
             artifact.commit(self._me)
-        except FileNotFoundError:  # between two looks another launcher discarded it
+        except FileNotFoundError:  # another launcher discarded it meanwhile
             work.status, work.job = StepStatus.WAITING, ""
             return
         fault(FaultPoint.AFTER_COMMIT, work.name)
         self._done(work, hit=False)
 
     def _discard(self, work: StepRun) -> None:
-        """What was made from a mixture of old and new inputs must not be taken for either."""
+        """Delete the partial artifact: it may mix old and new inputs."""
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(work.planned.artifact.put_aside(work.planned.artifact.partial, self._me), ignore_errors=True)
 
@@ -306,7 +301,7 @@ class StepExecutor:
         artifact = work.planned.artifact
         summary = artifact.record().get("summary", "")
         self.run.link(artifact)
-        self._forget(work)  # while the cluster is away the step isn't done
+        self._forget(work)  # raises while the cluster is unreachable; the step isn't done then
         work.status = StepStatus.DONE
         if work.previous is not None:
             shutil.rmtree(work.previous, ignore_errors=True)
@@ -321,16 +316,19 @@ class StepExecutor:
                 self.backend.remove(job)
 
     def look_elsewhere(self, work: StepRun) -> None:
-        """Has whoever writes the artifact finished, or gone?"""
+        """Check whether the other writer of the artifact has finished or is gone."""
         artifact = work.planned.artifact
         if artifact.complete:
             self._done(work, hit=True)
         elif holder(artifact.lease) is None:
-            work.status, work.job = StepStatus.WAITING, ""  # its maker is gone: commit what it sealed, or take over
+            work.status, work.job = (
+                StepStatus.WAITING,
+                "",
+            )  # the writer is gone: commit what it sealed, or start an attempt
 
 
 def fingerprints_of(step: PlannedStep) -> dict[str, str]:
-    """Signatures of the recipe inputs that a step reads, as they are now ('' for what is gone)."""
+    """Return the current fingerprints of the recipe inputs that a step reads ('' for one that is gone)."""
     found = {}
     for name, given in step.inputs.items():
         if given.step is None and given.path is not None:
@@ -339,7 +337,7 @@ def fingerprints_of(step: PlannedStep) -> dict[str, str]:
 
 
 def _sealed_fingerprints(partial: Path) -> dict[str, str]:
-    """The signatures of the inputs when the stage that sealed `partial` was started."""
+    """Return the fingerprints of the inputs at the start of the attempt that sealed `partial`."""
     try:
         record = json.loads((partial / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):

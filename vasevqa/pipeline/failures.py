@@ -1,4 +1,4 @@
-"""What went wrong with an attempt, in which class it falls, and what the launcher does about it."""
+"""Classes of failed attempts and the launcher's remedy for each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vasevqa.spec import Resources, quantity_bytes
 
 
 class Kind(Enum):
-    """The classes of failure; each has one remedy."""
+    """The class of a failure; each class has one remedy."""
 
     BUG = "bug in a stage"
     PERMANENT = "permanent"
@@ -24,7 +24,7 @@ class Kind(Enum):
     CLUSTER = "cluster"
 
 
-# How often the launcher tries again by itself; the recipe's limits end memory and shared memory.
+# How often the launcher retries by itself. Memory and shared memory also stop at the recipe's limits.
 RETRIES = {Kind.TRANSIENT: 10, Kind.UNKNOWN_KILL: 1, Kind.HOST_MEMORY: 8, Kind.SHARED_MEMORY: 4}
 UNAVAILABLE = 69  # the exit code of errors.ClusterError
 LONGEST_PAUSE = 60.0  # seconds
@@ -33,7 +33,7 @@ _PERMANENT = {2: "usage or configuration", 3: "bad data", 5: "no such device", 6
 
 @dataclass(frozen=True)
 class Failure:
-    """A failed attempt: its class, what the stage said, and the exit code that the launcher ends with."""
+    """A failed attempt: its class, the stage's message, and the exit code for the launcher."""
 
     kind: Kind
     message: str
@@ -41,7 +41,7 @@ class Failure:
 
 
 def classify(outcome: Outcome, said: str, step: str) -> Failure:
-    """The failure behind an outcome; `said` is the sentence with which the stage ended, if it could say one."""
+    """Return the failure behind an outcome; `said` is the stage's own error message, or ''."""
     code, number = outcome.exit_code, outcome.signal
     if code is not None and code > 128:
         number, code = code - 128, None
@@ -88,10 +88,10 @@ def classify(outcome: Outcome, said: str, step: str) -> Failure:
 
 
 def remedy(failure: Failure, resources: Resources, tries: int, enforces_limits: bool) -> Resources | None:
-    """What to ask for in the next attempt, or None to stop.
+    """Return the resources of the next attempt, or None to stop.
 
-    `tries` counts earlier failures of this class; `enforces_limits` is the backend's: without a memory limit and a
-    /dev/shm of the step's own, asking for more of them changes nothing.
+    `tries` counts earlier failures of this class. `enforces_limits` says whether the backend gives a step its own
+    memory limit and /dev/shm; without them, asking for more memory or shm changes nothing.
     """
     if tries >= RETRIES.get(failure.kind, 0) or (
         not enforces_limits and failure.kind in (Kind.HOST_MEMORY, Kind.SHARED_MEMORY)
@@ -111,7 +111,5 @@ def remedy(failure: Failure, resources: Resources, tries: int, enforces_limits: 
 
 
 def pause(kind: Kind, tries: int) -> float:
-    """Seconds to wait before the next attempt: none at first, then longer and longer, for what is wrong may take a
-    while to pass.
-    """
+    """Return the seconds to wait before the next attempt: 0 at first, then doubled each time, at most 60."""
     return min(LONGEST_PAUSE, 2.0 ** (tries - 1)) if kind is Kind.TRANSIENT and tries else 0.0

@@ -1,4 +1,4 @@
-"""`vasevqa clean`: what nothing points to any more."""
+"""`vasevqa clean`: finds and removes what no run refers to."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from vasevqa.pipeline.backend import MakeBackend, backend_of
 from vasevqa.pipeline.runs import all_runs
 
 HALF_MADE_SECONDS = (
-    3600.0  # a job's folder takes its name within milliseconds; what is older was left by a killed launcher
+    3600.0  # a job's folder gets its name within milliseconds; older unnamed ones were left by a killed launcher
 )
 
 
 def size(path: Path) -> int:
-    """Bytes that removing `path` frees: files whose last link lies in it."""
+    """Return the bytes that removing `path` frees: files with other hard links elsewhere don't count."""
     if path.is_file() or path.is_symlink():
         return path.lstat().st_size
     total = 0
@@ -35,7 +35,7 @@ def size(path: Path) -> int:
 
 
 def leftovers(volume: Volume, kept: set[tuple[str, str]], working: tuple[str, ...]) -> Iterator[tuple[Path, str]]:
-    """Everything below artifacts/ that no kept run points to, nobody is writing and no job is about to write."""
+    """Yield everything below artifacts/ that no kept run refers to, that nobody writes and no job is about to write."""
     for step in sorted(volume.artifacts.iterdir()) if volume.artifacts.is_dir() else []:
         for entry in sorted(step.iterdir()) if step.is_dir() else []:
             key = entry.name.split(".")[0]
@@ -53,9 +53,9 @@ def leftovers(volume: Volume, kept: set[tuple[str, str]], working: tuple[str, ..
 
 
 def remove(volume: Volume, path: Path) -> bool:
-    """Remove a file or folder; an artifact by one rename first, so that a crash leaves no half of it.
+    """Remove a file or folder; False if it is in use.
 
-    False if it is in use now.
+    An artifact is renamed first, so a crash never leaves part of it under its name.
     """
     step, key = path.parent, path.name.split(".")[0]
     try:
@@ -68,8 +68,9 @@ def remove(volume: Volume, path: Path) -> bool:
 
 
 def backends(volume: Volume, make: MakeBackend) -> list[Backend]:
-    """Wherever the volume's runs had their steps; a place that doesn't answer costs a line, and its leases protect what
-    is written there.
+    """Return the backends of all runs on the volume.
+
+    A backend that doesn't answer is reported on stderr and left out; leases protect what its jobs write.
     """
     found = [make("local", volume, Cluster())]
     seen: list[dict[str, object]] = []

@@ -1,4 +1,4 @@
-"""What became of a run's steps, by its event log: one reader for the launcher, `status`, the report and its costs."""
+"""The history of a run's steps, read from its event log by the launcher, `status`, the report and its costs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ENDS = ("attempt-failed", "step-done", "step-failed", "step-cancelled", "step-r
 
 @dataclass(frozen=True)
 class Held:
-    """What an attempt held while it ran, and for how long: `resources` as the recipe has them, and seconds."""
+    """The resources that an attempt held (as in the recipe), and for how many seconds."""
 
     resources: dict[str, Any]
     seconds: float
@@ -30,7 +30,7 @@ class Held:
 
 @dataclass
 class StepHistory:
-    """One step of a run. Times are seconds since the epoch; `state` is in the words that `status` prints."""
+    """The history of one step of a run. Times are seconds since the epoch; `state` is what `status` prints."""
 
     name: str
     state: str = "waiting"  # running, done, up to date, failed, skipped, cancelled
@@ -48,7 +48,7 @@ class StepHistory:
     _running: float | None = None
 
     def see(self, event: Event) -> None:
-        """Take in the next event of this step."""
+        """Update from the next event of this step."""
         kind = event["event"]
         if kind == "step-started":
             self.began = self.began or event["time"]
@@ -78,7 +78,7 @@ class StepHistory:
         self.attempt = event.get("attempt") or self.attempt
 
     def to_json(self) -> dict[str, Any]:
-        """The row of `status --json`: what isn't known is left out."""
+        """Return the row of `status --json`, without unknown values."""
         known = {"progress": self.progress, "key": self.key, "job": self.job, "attempt": self.attempt}
         row: dict[str, Any] = {"state": self.state}
         if self.state != "waiting" or self.text:
@@ -88,7 +88,7 @@ class StepHistory:
 
 
 def read_history(events: Iterable[Event]) -> dict[str, StepHistory]:
-    """Step -> its history, in the plan's order; skipped steps come last."""
+    """Return step -> its history in the plan's order; skipped steps come last."""
     found: dict[str, StepHistory] = {}
     for event in events:
         if event["event"] == "run-started":
@@ -105,21 +105,21 @@ def read_history(events: Iterable[Event]) -> dict[str, StepHistory]:
 
 @dataclass
 class Restored:
-    """What an earlier launcher of the run wrote down about one step's artifact: where the next one goes on."""
+    """What an earlier launcher of the run logged about one step's artifact; the next launcher resumes from it."""
 
-    job: str = ""  # the last one; empty if its end is known
+    job: str = ""  # the last one; empty if its failure is logged
     attempt: int = 0
-    started: float = 0.0  # seconds since the epoch, like those below; 0: it didn't happen
+    started: float = 0.0  # seconds since the epoch, like those below; 0: not yet
     placed: float = 0.0
     ran: float = 0.0
-    last_event_time: float = 0.0  # stage events up to this time are in the log already
+    last_event_time: float = 0.0  # stage events up to this time are already in the log
     previous: str = ""  # the artifact that a refresh replaces
     failures: Counter[str] = field(default_factory=Counter)  # class of failure -> how often
     raised: dict[str, Any] = field(default_factory=dict)  # resources that were raised after failures
 
 
 def restore(events: Iterable[Event], step: str, key: str) -> Restored:
-    """The events of `step` that are about the artifact `key`."""
+    """Return the state that the events of `step` about the artifact `key` describe."""
     found = Restored()
     for event in events:
         if event.get("step") != step:

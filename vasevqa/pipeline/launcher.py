@@ -1,8 +1,7 @@
-"""Runs a plan: starts what is missing, adopts what already runs, commits what is finished, tries again where that
-helps.
+"""Runs a plan: starts missing steps, adopts running jobs, commits finished artifacts, retries when useful.
 
-The launcher keeps nothing that it couldn't find again: artifacts, leases, the backend's jobs and the event log say
-everything. It may be killed at any point (faults.py lists the kinds) and started again.
+The launcher keeps no state of its own: artifacts, leases, the backend's jobs and the event log hold everything. It may
+be killed at any point (faults.py lists them) and started again.
 """
 
 from __future__ import annotations
@@ -36,16 +35,16 @@ from vasevqa.pipeline.runs import Run
 from vasevqa.pipeline.step_run import Signals, StepRun, StepStatus
 
 WATCH_SECONDS = 0.5
-AWAY_SECONDS = 5.0  # until a cluster that didn't answer is asked again
+AWAY_SECONDS = 5.0  # before an unreachable cluster is asked again
 GRACE = 30.0  # seconds from SIGTERM to SIGKILL
 
 
 class Cancelled(Exception):
-    """Somebody asked the run to stop."""
+    """A user asked the run to stop."""
 
 
 class Detached(Exception):
-    """The launcher was asked to stop and to leave its jobs to the next one."""
+    """The launcher was asked to stop and to leave its jobs to the next launcher."""
 
 
 class StepFailed(VaseError):
@@ -60,12 +59,12 @@ Listener = Callable[[Event], None]
 
 
 class Launcher:
-    """Executes `plan` as `run` on `backend`; `listener` is told every event, for the display."""
+    """Executes `plan` as `run` on `backend`; `listener` receives every event for the display."""
 
     def __init__(self, plan: Plan, run: Run, backend: Backend, parallel: int, listener: Listener) -> None:
         self.plan, self.run, self.backend, self.parallel = plan, run, backend, parallel
         self.grace = GRACE
-        self.detach = False  # on a wish to stop leave the jobs to the next launcher
+        self.detach = False  # on a request to stop, leave the jobs to the next launcher
         self._listen = listener
         self._me = f"launcher-{os.getpid()}"
         self._executor = StepExecutor(run, backend, self._me, self._tell)
@@ -74,16 +73,16 @@ class Launcher:
         }
         self._lease: Lease | None = None
         self._signals = Signals()
-        self._stops_handled = 0  # how many wishes to stop were acted upon
-        self._unanswered: set[str] = set()  # steps for which the cluster was asked in vain
+        self._stops_handled = 0  # how many requests to stop were acted on
+        self._unanswered: set[str] = set()  # steps for which the cluster didn't answer
         self._trouble: VaseError | None = None  # the run's own folder can't be written
 
     def execute(self) -> None:
-        """Run to the end.
+        """Run the plan to its end.
 
         Raises StepFailed when a step failed for good, StorageError when the run's folder can't be written, LeaseHeld if
         another launcher works on this run; Cancelled, KeyboardInterrupt or Terminated when asked to stop by the run's
-        cancel file, Ctrl-C or SIGTERM (Detached if `detach` is set); Interrupted if another launcher took this run over
+        cancel file, Ctrl-C or SIGTERM (Detached if `detach` is set); Interrupted if another launcher took over this run
         while this one was frozen.
         """
         self._lease = Lease.acquire(self.run.lease, self._me)
@@ -100,7 +99,7 @@ class Launcher:
             self._lease.release()
 
     def _tell(self, kind: str, fields: dict[str, Any], keep: bool = True) -> None:
-        """Log an event (unless it is mere progress) and show it."""
+        """Log an event (if `keep`) and pass it to the listener."""
         event = {"event": kind, "time": round(time.time(), 3), **fields}
         if keep and self._trouble is None:
             assert self._lease is not None
@@ -117,7 +116,7 @@ class Launcher:
                 )
         try:
             self._listen(event)
-        except OSError:  # nobody reads the display any more (a closed pipe); the work goes on
+        except OSError:  # the display is gone (a closed pipe); the run continues
             self._listen = lambda event: None
 
     def _begin(self) -> None:
@@ -138,7 +137,7 @@ class Launcher:
             while not given.artifact.complete and not self._handle_stop_requests():
                 try:
                     given.artifact.commit(self._me)
-                except (LeaseHeld, LeaseLost):  # another launcher is at it
+                except (LeaseHeld, LeaseLost):  # another launcher is writing it
                     time.sleep(WATCH_SECONDS)
             if given.artifact.complete:
                 self.run.link(given.artifact)
@@ -165,7 +164,7 @@ class Launcher:
         if self._trouble is not None:
             raise self._trouble
 
-    # What goes on, round by round.
+    # The main loop.
 
     def _loop(self) -> None:
         while True:
@@ -179,7 +178,7 @@ class Launcher:
                 if ending or not self._ready():
                     return
                 continue
-            # A retry that is due waits for a free place: no reason to hurry.
+            # A retry that is due waits for a free place, so it doesn't shorten the timeout.
             for update in self.backend.watch(
                 list(running), min([WATCH_SECONDS, *(pause for pause in retries if pause > 0)])
             ):
@@ -196,7 +195,7 @@ class Launcher:
         return [work for work in self._work.values() if work.status is status]
 
     def _guarded(self, work: StepRun, act: Callable[[], None]) -> None:
-        """Do something for one step; what goes wrong is that step's failure, and the others are still seen to."""
+        """Do something for one step; an error fails that step only."""
         try:
             act()
         except LeaseHeld:
@@ -205,9 +204,9 @@ class Launcher:
             if not isinstance(error, LeaseLost):
                 raise
             work.status = StepStatus.ELSEWHERE
-        except ClusterUnreachable as error:  # nothing was decided yet: the same again, later
+        except ClusterUnreachable as error:  # nothing has changed yet: repeat it later
             if work.status is StepStatus.RUNNING:
-                time.sleep(WATCH_SECONDS)  # `watch` says at once that a job is over, however often
+                time.sleep(WATCH_SECONDS)  # for a finished job `watch` returns at once, so don't spin
             else:
                 self._wait_for_cluster(work, str(error))
         except VaseError as error:
@@ -228,7 +227,10 @@ class Launcher:
         work.status, work.not_before = StepStatus.WAITING, time.monotonic() + AWAY_SECONDS
 
     def _handle_stop_requests(self) -> bool:
-        """Act upon a wish to stop, once each; True if there was one. The second one leaves no time to the stages."""
+        """Act on a request to stop, once per request; True if there was one.
+
+        The second request kills the jobs without a grace period.
+        """
         asked = len(self._signals.numbers) or int(self.run.cancel_file.exists())
         if self.detach and self._signals.numbers:
             raise Detached
@@ -248,7 +250,7 @@ class Launcher:
             work.status = StepStatus.CANCELLED
 
     def _ours(self, work: StepRun) -> bool:
-        """False if another run, whose launcher is alive, submitted the job: then it isn't ours to stop."""
+        """False if another run with a live launcher submitted the job; then this launcher must not stop it."""
         owner = self.backend.owner(work.job)
         return owner in (None, self.run.name) or holder(Run(self.run.volume, str(owner)).lease) is None
 
@@ -280,6 +282,6 @@ class Launcher:
         if self._ours(work):
             self.backend.cancel(work.job, self.grace)
             work.overdue = late
-        else:  # its deadlines may be others
+        else:  # the other run may have other deadlines
             whose = f"run {self.backend.owner(work.job)} started {work.job}, which goes on there"
             self._executor.give_up(work, replace(late, message=f"{late.message.rstrip('.')} ({whose})."))

@@ -1,4 +1,4 @@
-"""What would run, and why: a recipe against the volume."""
+"""Plans a recipe against the volume: which steps run, and why."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from vasevqa.spec import Options, Params, Pipeline, Resources, Source, Stage, St
 
 @dataclass(frozen=True)
 class PlannedInput:
-    """One input of a planned step: where it lies (or will lie) and the key that stands for its content."""
+    """One input of a planned step: its path (which may not exist yet) and the key of its content."""
 
     name: str
     source: Source
     path: Path | None  # absolute; None for a hub id
-    key: str  # content digest of a recipe input, or the artifact's key (with '/folder')
-    value: str  # what the command line gets: the path, or the hub id
+    key: str  # content digest of a recipe input, or key of an artifact (with '/folder')
+    value: str  # the value on the command line: the path or the hub id
     step: str | None = None  # the step that makes it; None for a recipe input
 
 
 @dataclass(frozen=True)
 class PlannedStep:
-    """One step, resolved: parameters, inputs, the artifact it makes, and whether that exists."""
+    """One resolved step: parameters, inputs, the artifact it makes, and whether that exists."""
 
     step: Step
     params: Params
@@ -40,8 +40,8 @@ class PlannedStep:
     inputs: Mapping[str, PlannedInput]
     artifact: Artifact
     hit: bool
-    reasons: tuple[str, ...]  # for a miss: what differs from the nearest existing artifact, one sentence each
-    refresh: bool = False  # to be made anew though it exists
+    reasons: tuple[str, ...]  # for a miss: the differences from the nearest existing artifact
+    refresh: bool = False  # make it again even if it exists
 
     @property
     def name(self) -> str:
@@ -61,7 +61,7 @@ class PlannedStep:
 
 @dataclass(frozen=True)
 class Plan:
-    """The steps to look at, in an order that respects their inputs."""
+    """The steps to run, each after the steps that it reads."""
 
     name: str
     volume: Volume
@@ -71,7 +71,10 @@ class Plan:
 
 
 def make_plan(recipe: Recipe, pipeline: Pipeline, volume: Volume, selection: Selection | None = None) -> Plan:
-    """What would run for `recipe`, in order, and why. ConfigError for unknown steps, missing inputs and cycles."""
+    """Plan `recipe`: the steps in order, with the reason to run each.
+
+    Raises ConfigError for unknown steps, missing inputs and cycles.
+    """
     selection = selection or Selection()
     steps = select_steps(recipe, pipeline, selection)
     planner = _Planner(recipe, volume, DigestCache(volume.cache), selection.refresh)
@@ -95,7 +98,7 @@ def make_plan(recipe: Recipe, pipeline: Pipeline, volume: Volume, selection: Sel
 
 @dataclass
 class _Planner:
-    """Plans steps one after the other, each after those that it reads."""
+    """Plans the steps one by one, each after those that it reads."""
 
     recipe: Recipe
     volume: Volume
@@ -120,7 +123,7 @@ class _Planner:
         )
 
     def _input(self, step: Step, name: str, source: Source) -> PlannedInput | None:
-        """None for an optional input that isn't given; ConfigError for a required one."""
+        """Return the input, or None for an optional one that isn't given; ConfigError for a required one."""
         if not source.recipe:
             maker = self.planned[source.name].artifact
             path = maker.path / source.folder
@@ -142,8 +145,9 @@ class _Planner:
 def _reasons(
     step: Step, params: Params, inputs: Mapping[str, PlannedInput], planned: Mapping[str, PlannedStep], volume: Volume
 ) -> list[str]:
-    """What differs from the nearest complete artifact of this step: the one with the fewest differences, the newest of
-    equals.
+    """Return what differs from the nearest complete artifact of this step.
+
+    The nearest has the fewest differences; among equals, it is the newest.
     """
     best: list[str] | None = None
     for artifact in reversed(volume.complete(step.name)):
@@ -168,7 +172,7 @@ def _differences(
     if record.get("stage_version") != step.stage.version:
         found.append(f"stage version is {step.stage.version}, was {record.get('stage_version')}")
     before, now = record.get("params", {}), params.model_dump(mode="json")
-    # What the artifact's maker didn't know yet differs only if it is in the key.
+    # A parameter that is newer than the artifact counts only if it is in the key.
     keyed = key_parameters(step.stage, params)
     now = {name: value for name, value in now.items() if name in before or name in keyed}
     found += [
@@ -190,7 +194,7 @@ def _differences(
 
 
 def plan_rows(planned: Plan) -> list[dict[str, Any]]:
-    """The plan as plain values."""
+    """Return the plan as JSON values."""
     return [
         {
             "step": step.name,
@@ -204,7 +208,10 @@ def plan_rows(planned: Plan) -> list[dict[str, Any]]:
 
 
 def with_gpu_product(planned: Plan, cluster: Cluster) -> Plan:
-    """The site's GPU model for the steps with a GPU that name none. It changes no result, so it is in no key."""
+    """Set the site's GPU model for GPU steps that name none.
+
+    The GPU model changes no result, so it is in no key.
+    """
     if cluster.gpu_product is None:
         return planned
     given = {"gpu_product": cluster.gpu_product}

@@ -1,4 +1,4 @@
-"""A user's recipe: YAML with line numbers, checked whole before anything runs."""
+"""Loads a user's recipe: YAML with line numbers, fully checked before anything runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class StepSettings:
-    """What a recipe says of one step, validated."""
+    """A recipe's validated settings of one step."""
 
     params: Params
     options: Options
@@ -31,7 +31,7 @@ class StepSettings:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe ready to plan. `inputs` are absolute paths, or hub ids for models; `text` loads again to the same."""
+    """A recipe ready to plan. `inputs` are absolute paths, or hub ids for models; loading `text` gives the same recipe."""
 
     name: str
     inputs: dict[str, str]
@@ -42,16 +42,17 @@ class Recipe:
 
 
 class _Lines:
-    """Where each key of the file stands, by its path (('steps', 'clip-filter', 'threshold') -> 7)."""
+    """The line of each key in the file, by its path (('steps', 'clip-filter', 'threshold') -> 7)."""
 
     def __init__(self, where: str) -> None:
         self.where = where
         self.lines: dict[tuple[str, ...], int] = {}
-        self.options: dict[tuple[str, ...], str] = {}  # what was set on the command line
+        self.options: dict[tuple[str, ...], str] = {}  # values that come from the command line
 
     def at(self, *path: str) -> str:
-        """'recipe.yaml, line 7' of the key at `path`, or of the nearest key around it; '--set x.y=z' if it came from
-        there.
+        """Return 'recipe.yaml, line 7' for the key at `path`, or for the nearest key around it.
+
+        For a value from the command line, return '--set x.y=z'.
         """
         for length in range(len(path), 0, -1):
             if path[:length] in self.options:
@@ -69,12 +70,10 @@ def load_recipe(
     base: Path | None = None,
     here: bool = True,
 ) -> Recipe:
-    """The recipe in `path` with `--set step.param=value` and `--input name=path` applied;
+    """Load the recipe in `path` and apply `--set step.param=value` and `--input name=path`.
 
-    ConfigError names the line that is wrong.
-
-    Inputs are relative to `base`, or to the recipe's own folder. Without `here` they lie on another machine: they need
-    not exist, and stay as they were written.
+    Input paths are relative to `base`, or to the recipe's own folder. With `here=False` the inputs are on another
+    machine: they need not exist, and their paths stay as written. Raises ConfigError that names the wrong line.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -100,7 +99,9 @@ def load_recipe(
 def _parse(text: str, lines: _Lines) -> dict[str, Any]:
     try:
         for token in yaml.scan(text):
-            if isinstance(token, (yaml.AnchorToken, yaml.AliasToken)):  # aliases of aliases blow a small file up
+            if isinstance(
+                token, (yaml.AnchorToken, yaml.AliasToken)
+            ):  # nested aliases can expand a small file without bound
                 raise ConfigError(
                     f"{lines.where}, line {token.start_mark.line + 1}: anchors and aliases are not used in recipes;"
                     " write the value out."
@@ -230,7 +231,10 @@ def _inputs(given: Any, base: Path | None, pipeline: Pipeline, lines: _Lines) ->
 
 
 def _plain(place: Path) -> str:
-    """The absolute path without `..`, by which a container can be given it too: it may lack a folder on the way."""
+    """Return the absolute path without `..`, so that a container can use it as well.
+
+    In a container, a folder that `..` passes through may be missing.
+    """
     plain = Path(os.path.normpath(place.absolute()))
     return str(plain if plain.exists() and plain.samefile(place) else place.resolve())
 
@@ -268,7 +272,7 @@ def _model(model: type[BaseModel], values: dict[str, Any], path: tuple[str, ...]
 
 
 def recipe_schema(pipeline: Pipeline) -> dict[str, Any]:
-    """The JSON schema of a recipe (draft 2020-12), for editors."""
+    """Return the JSON schema of a recipe (draft 2020-12), for editors."""
     steps: dict[str, Any] = {}
     definitions: dict[str, Any] = {}
     resources = Resources.model_json_schema()

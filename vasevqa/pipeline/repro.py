@@ -1,4 +1,4 @@
-"""`vasevqa repro`: the `docker run` that repeats a step of a run."""
+"""`vasevqa repro`: prints the `docker run` command that repeats a step of a run."""
 
 from __future__ import annotations
 
@@ -22,11 +22,14 @@ from vasevqa.text import nearest
 
 CONFIDENTIAL = re.compile(
     r"TOKEN|SECRET|PASSW|_KEY$", re.IGNORECASE
-)  # wider than what a Cluster file may not say: what may be a secret isn't shown
+)  # wider than the Cluster file's check: a possible secret is never shown
 
 
 def started(run: Run, step: str) -> tuple[Run, Event]:
-    """The run that made the artifact which `run` has for `step`, and how it started the last attempt."""
+    """Return the run that made the artifact of `step`, and the event of its last attempt's start.
+
+    Raises ConfigError if `run` has no such step, or if the start is not in the event log.
+    """
     keys = run.keys()
     if step not in keys:
         raise ConfigError(f"Run {run.name} has no step '{step}'.{nearest(step, list(keys))}")
@@ -50,9 +53,9 @@ def started(run: Run, step: str) -> tuple[Run, Event]:
 
 
 def docker_run(stage: Stage, volume: Volume, step: str, event: Event, cluster: Cluster) -> list[str]:
-    """The command's parts, a line each.
+    """Return the parts of the command, one per line.
 
-    Values that are secret are left to docker, which takes them from the caller's environment.
+    Secret values are not shown: docker takes them from the caller's environment.
     """
     asked = Resources.model_validate(event["resources"])
     image = str(event.get("image") or cluster.image(stage.name))
@@ -82,7 +85,7 @@ def docker_run(stage: Stage, volume: Volume, step: str, event: Event, cluster: C
         for folder in (Path(environment[name]) for name in ("HF_HOME", "TORCH_HOME"))
         if not folder.is_relative_to(volume.root)
     }
-    # What was recorded without its reads names at least some of them in its arguments.
+    # An old event has no `reads`; its arguments name at least some of them.
     reads = event.get(
         "reads", [word for word in arguments if word.startswith("/") and not Path(word).is_relative_to(volume.root)]
     )
@@ -115,7 +118,7 @@ def _volume(source: Path | str, target: Path | str, mode: str = "") -> str:
 
 
 def _standalone(arguments: list[str], output_flag: str, output: Path) -> list[str]:
-    """The stage's arguments without what only a launcher says, writing to `output`."""
+    """Return the stage's arguments without those that only a launcher sets, with `output` as the output folder."""
     words: list[str] = []
     rest = iter(arguments)
     for word in rest:
@@ -130,7 +133,7 @@ def _standalone(arguments: list[str], output_flag: str, output: Path) -> list[st
 
 
 def _lines(arguments: list[str]) -> list[Any]:
-    """A flag and its value on one line."""
+    """Put each flag and its value on one line."""
     lines: list[str] = []
     for word in arguments:
         if word.startswith("--") or not lines or " " in lines[-1]:

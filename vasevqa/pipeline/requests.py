@@ -1,4 +1,4 @@
-"""What a user asks of a command that works on a recipe: made by the command line, handed to the library whole."""
+"""Requests: what the command line passes to the library for a command that works on a recipe."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from vasevqa.spec import Pipeline
 
 @dataclass(frozen=True)
 class RecipeRequest:
-    """A recipe, and what is changed in it for this call."""
+    """A recipe file and the changes to it for this call."""
 
     path: Path
     overrides: tuple[str, ...] = ()  # step.parameter=value
     inputs: tuple[str, ...] = ()  # name=path
-    inputs_from: Path | None = None  # paths in the recipe are relative to it; None: to the recipe's own folder
+    inputs_from: Path | None = None  # base of the recipe's relative paths; None: the recipe's own folder
 
     def load(self, pipeline: Pipeline, here: bool = True) -> Recipe:
-        """The recipe as it is asked for. Without `here` its inputs lie on another machine and need not exist."""
+        """Load the recipe with its changes. With `here=False` its inputs are on another machine and need not exist."""
         return load_recipe(self.path, pipeline, self.overrides, self.inputs, self.inputs_from, here)
 
     def with_absolute_inputs(self) -> RecipeRequest:
-        """The same, with inputs that are on this machine as the caller sees them, whatever folder the recipe is in."""
+        """Return the same request with absolute paths for `--input` values that exist on this machine."""
         words = []
         for given in self.inputs:
             name, equals, value = given.partition("=")
@@ -33,29 +33,29 @@ class RecipeRequest:
         return RecipeRequest(self.path, self.overrides, tuple(words), self.inputs_from)
 
     def to_args(self) -> list[str]:
-        """The command-line words that make the same changes to a recipe elsewhere."""
+        """Return the command-line words that make the same changes to a recipe on another machine."""
         words = [word for override in self.overrides for word in ("--set", override)]
         return words + [word for given in self.inputs for word in ("--input", given)]
 
 
 @dataclass(frozen=True)
 class RunRequest:
-    """`vasevqa run`, and what `vasevqa plan` shares with it."""
+    """The request of `vasevqa run`; `vasevqa plan` uses a part of it."""
 
     recipe: RecipeRequest
     volume: Path
     selection: Selection = field(default_factory=Selection)
-    parallel: int = 2  # steps side by side
+    parallel: int = 2  # steps that run at once
     backend: str = "local"
     cluster: Path | None = None  # the Cluster file
     detach: bool = False
-    launch: str | None = None  # the Job in the cluster that starts this launcher again after a crash
+    launch: str | None = None  # the cluster's Job that restarts this launcher after a crash
     as_json: bool = False
 
 
 @dataclass(frozen=True)
 class SubmitRequest:
-    """`vasevqa submit`."""
+    """The request of `vasevqa submit`."""
 
     recipe: RecipeRequest
     selection: Selection = field(default_factory=Selection)
@@ -64,16 +64,16 @@ class SubmitRequest:
     namespace: str | None = None
     upload: bool = False
     detach: bool = False
-    report: Path | None = None  # the folder that the report is brought into
+    report: Path | None = None  # the folder that the report is downloaded to
 
 
 @dataclass(frozen=True)
 class DoctorRequest:
-    """`vasevqa doctor`."""
+    """The request of `vasevqa doctor`."""
 
     volume: Path
     recipe: RecipeRequest | None = None
-    last: str | None = None  # the last step that is meant to run
+    last: str | None = None  # the last step to run
     backend: str = "local"
     cluster: Path | None = None
     namespace: str | None = None
@@ -86,6 +86,6 @@ class DoctorRequest:
         return self.backend == "kubernetes" and not self.volume.is_dir()
 
     def here(self, value: str) -> Path:
-        """The path on this machine that an input of the recipe means."""
+        """Return the path on this machine for an input path of the recipe."""
         assert self.recipe is not None
         return Path(os.path.normpath(self.recipe.path.parent / Path(value).expanduser()))

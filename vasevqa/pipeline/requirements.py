@@ -1,4 +1,4 @@
-"""What a recipe asks of the place that it runs at: steps, resources, inputs and models."""
+"""What a recipe requires where it runs: stages, resources, inputs and models."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ WHOLE_MODELS = ("merge", "to-megatron")  # the stages that write a model as larg
 
 @dataclass(frozen=True)
 class Requirements:
-    """What the steps that run need."""
+    """The requirements of the steps that run."""
 
     stages: dict[str, str] = field(default_factory=dict)  # step -> stage, of the steps that run
     resources: dict[str, Resources] = field(default_factory=dict)
-    inputs: dict[str, str] = field(default_factory=dict)  # what the recipe gives of what they read
+    inputs: dict[str, str] = field(default_factory=dict)  # the recipe inputs that these steps read
     missing: dict[str, str] = field(default_factory=dict)  # input that the recipe doesn't give -> a step that needs it
     models: tuple[str, ...] = ()  # the inputs that are models
     copies: dict[str, int] = field(default_factory=dict)  # input -> how many times its size is written
-    on_cpu: frozenset[str] = frozenset()  # the steps that say `device: cpu`
+    on_cpu: frozenset[str] = frozenset()  # the steps with `device: cpu`
 
 
 def requirements_of(recipe: Recipe, pipeline: Pipeline, last: str | None = None) -> Requirements:
-    """What `recipe` needs, up to step `last` if one is named. The steps are those of a plan."""
+    """Return what `recipe` requires, up to step `last` if given. The steps are those of a plan."""
     selected = select_steps(recipe, pipeline, Selection(last=last))
     names = [name for name in pipeline.names if name in selected.names]
     inputs: dict[str, str] = {}
@@ -56,6 +56,6 @@ def requirements_of(recipe: Recipe, pipeline: Pipeline, last: str | None = None)
 
 
 def stages_of(pipeline: Pipeline, path: Path, last: str | None = None) -> list[str]:
-    """The stages whose images the recipe in `path` needs, up to step `last`."""
+    """Return the stages whose images the recipe in `path` needs, up to step `last`."""
     recipe = load_recipe(path, pipeline, here=False)
     return list(dict.fromkeys(requirements_of(recipe, pipeline, last).stages.values()))

@@ -1,4 +1,4 @@
-"""A launcher that the cluster restarts: it goes on after a crash, and does not begin anew what failed for good."""
+"""Restarts of a launcher by the cluster: resume after a crash, but don't repeat a final failure."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from vasevqa import files
 from vasevqa.errors import ClusterError, StorageError, VaseError, storage_error
 from vasevqa.pipeline.launcher import StepFailed
 
-CANCELLED = 130  # somebody asked for it by `vasevqa cancel`
+CANCELLED = 130  # the exit code after `vasevqa cancel`
 BROKEN_DOWN = 70  # sysexits' EX_SOFTWARE
-KNOWN = (BrokenPipeError, click.ClickException, click.exceptions.Exit)  # what the command line has an answer to
+KNOWN = (BrokenPipeError, click.ClickException, click.exceptions.Exit)  # errors that the command line handles
 
 
 def once(launch: str, volume: Path, work: Callable[[], int]) -> int:
-    """The exit code of `work`, or of what it ended with the last time if that was for good.
+    """Return the exit code of `work`; raise StepFailed if an earlier start ended for good.
 
-    `launch` names the Job that restarts this process: a crash, a drained node or an API server that is away are worth
-    another start, a failed step is not (its retries have been spent, and each further one costs GPU hours).
+    `launch` names the Job that restarts this process. A crash, a drained node or an unreachable API server justify
+    another start. A failed step does not: its retries are used up, and each further one costs GPU hours.
     """
     record = volume / "runs" / ".launches" / f"{launch}.json"
     try:
@@ -43,7 +43,7 @@ def once(launch: str, volume: Path, work: Callable[[], int]) -> int:
         ):
             raise
         traceback.print_exc()
-        # a bug, or a volume that is ill: another start goes on, which code 1 would not tell those who follow
+        # A bug or a faulty volume: the Job starts again. Exit code 1 would tell followers that the run has ended.
         return BROKEN_DOWN
     if code == CANCELLED:
         files.write_json(

@@ -33,12 +33,12 @@ class Run:
 
     @property
     def events(self) -> EventLog:
-        """What happened."""
+        """The event log."""
         return EventLog(self.path / "events.jsonl")
 
     @property
     def recipe(self) -> Path:
-        """The recipe as it was resolved."""
+        """The resolved recipe."""
         return self.path / "recipe.yaml"
 
     @property
@@ -48,7 +48,7 @@ class Run:
 
     @property
     def place(self) -> dict[str, Any]:
-        """Where its steps run: `backend` and the Cluster settings, as `commands.placing` wrote them."""
+        """The backend and the Cluster settings of the run, from place.json; {} if it can't be read."""
         try:
             found = json.loads((self.path / "place.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -57,12 +57,12 @@ class Run:
 
     @property
     def lease(self) -> Path:
-        """Held by the launcher that works on this run."""
+        """The lease of the launcher that works on this run."""
         return self.path / "launcher.lease"
 
     @property
     def cancel_file(self) -> Path:
-        """Its existence asks the run's launcher to stop."""
+        """A file whose existence asks the run's launcher to stop."""
         return self.path / "cancel"
 
     @property
@@ -74,15 +74,15 @@ class Run:
         return str(last["event"]).removeprefix("run-")
 
     def log(self, step: str, attempt: int) -> Path:
-        """Where an attempt's output is kept."""
+        """Return the path of an attempt's log."""
         return self.path / "logs" / f"{step}-{attempt}.log"
 
     def task(self, step: str, attempt: int) -> Path:
-        """What the stage is told about an attempt."""
+        """Return the path of an attempt's task file, which the stage reads."""
         return self.path / "tasks" / f"{step}-{attempt}.json"
 
     def link(self, artifact: Artifact) -> None:
-        """Point steps/<step> at the artifact, which `clean` then keeps."""
+        """Point steps/<step> at the artifact, so that `clean` keeps it."""
         steps = self.path / "steps"
         steps.mkdir(parents=True, exist_ok=True)
         temporary = steps / f".{artifact.step}.{os.urandom(3).hex()}"
@@ -90,7 +90,7 @@ class Run:
         temporary.rename(steps / artifact.step)
 
     def keys(self) -> dict[str, str]:
-        """Step -> the key of the artifact that the run makes or reads, by its plan."""
+        """Return step -> key of the artifact that the run makes or reads, from its plan."""
         try:
             rows = json.loads((self.path / "plan.json").read_text(encoding="utf-8"))
             return {row["step"]: row["key"] for row in rows}
@@ -98,7 +98,7 @@ class Run:
             return {}
 
     def artifacts(self) -> dict[str, Path]:
-        """Step -> the folder of its artifact, for the steps that are done."""
+        """Return step -> folder of its artifact, for the steps that are done."""
         steps = self.path / "steps"
         return (
             {entry.name: entry.resolve() for entry in sorted(steps.iterdir()) if entry.is_dir()}
@@ -108,7 +108,7 @@ class Run:
 
 
 def all_runs(volume: Volume) -> list[Run]:
-    """All runs, oldest first (their names begin with the time)."""
+    """Return all runs, oldest first (their names begin with the time)."""
     return (
         [Run(volume, entry.name) for entry in sorted(volume.runs.iterdir()) if (entry / "recipe.yaml").is_file()]
         if volume.runs.is_dir()
@@ -117,7 +117,10 @@ def all_runs(volume: Volume) -> list[Run]:
 
 
 def find_run(volume: Volume, name: str | None) -> Run:
-    """The run called `name` (or its unique beginning), the newest if None; ConfigError if there is none."""
+    """Return the run called `name` (or its unique prefix); the newest run if None.
+
+    Raises ConfigError if there is none, or if the prefix is ambiguous.
+    """
     runs = all_runs(volume)
     if not runs:
         raise ConfigError(
@@ -136,7 +139,7 @@ def find_run(volume: Volume, name: str | None) -> Run:
 
 
 def open_run(volume: Volume, recipe_name: str, text: str, plan: Sequence[Mapping[str, Any]]) -> Run:
-    """The unfinished run of this very recipe and plan whose launcher is gone, else a new one."""
+    """Return the interrupted run of the same recipe and plan, else a new run."""
     for run in _same(volume, text, plan):
         if run.state == "interrupted":
             return run
@@ -144,24 +147,24 @@ def open_run(volume: Volume, recipe_name: str, text: str, plan: Sequence[Mapping
 
 
 def new_run(volume: Volume, recipe_name: str, text: str, plan: Sequence[Mapping[str, Any]]) -> Run:
-    """A new run. `plan` has a mapping with at least `step` and `key` for each step."""
+    """Create a new run. `plan` has a mapping with at least `step` and `key` for each step."""
     word = re.sub(r"[^a-z0-9]+", "-", recipe_name.lower()).strip("-")[:30].strip("-") or "run"
-    # To the millisecond: names are the order of runs, also of two that a script starts at once.
+    # To the millisecond: names give the order of runs, even for two that a script starts together.
     moment = f"{datetime.now(UTC):%Y%m%d-%H%M%S%f}"[:-3]
     run = Run(volume, f"{moment}-{word}-{os.urandom(2).hex()}")
     run.path.mkdir(parents=True)
     files.write_json(run.path / "plan.json", list(plan), indent=1)
-    files.write_text(run.recipe, text)  # last: a folder without it is no run
+    files.write_text(run.recipe, text)  # written last: a folder without it is no run
     return run
 
 
 def finished_run(volume: Volume, text: str, plan: Sequence[Mapping[str, Any]]) -> Run | None:
-    """The newest finished run of this very recipe and plan."""
+    """Return the newest finished run of the same recipe and plan, or None."""
     return next((run for run in _same(volume, text, plan) if run.state == "finished"), None)
 
 
 def _same(volume: Volume, text: str, plan: Sequence[Mapping[str, Any]]) -> Iterator[Run]:
-    """The runs of a recipe that make exactly the artifacts of `plan`, newest first."""
+    """Yield the runs of the same recipe that make exactly the artifacts of `plan`, newest first."""
     wanted = {row["step"]: row["key"] for row in plan}
     for run in reversed(all_runs(volume)):
         if run.recipe.read_text(encoding="utf-8") == text and run.keys() == wanted:

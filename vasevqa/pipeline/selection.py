@@ -1,4 +1,4 @@
-"""Which steps of a pipeline a recipe runs: the one rule for plans, for doctor and for images."""
+"""Selects the steps of a pipeline that a recipe runs, for plans, for doctor and for images."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from vasevqa.pipeline.recipe import Recipe
 from vasevqa.spec import Pipeline, Source
 from vasevqa.text import nearest
 
-Wiring = Mapping[str, Mapping[str, Source]]  # step -> its input -> where that really comes from
+Wiring = Mapping[str, Mapping[str, Source]]  # step -> its input -> the actual source
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which steps to look at: --from, --to, --only, and which to make anew: --refresh."""
+    """The steps to run (--from, --to, --only) and those to make again (--refresh)."""
 
     first: str | None = None
     last: str | None = None
@@ -24,7 +24,7 @@ class Selection:
     refresh: tuple[str, ...] = ()
 
     def to_args(self) -> list[str]:
-        """The command-line words that say the same."""
+        """Return the same selection as command-line words."""
         words: list[str] = []
         for option, value in (("--from", self.first), ("--to", self.last)):
             words += [option, value] if value else []
@@ -33,7 +33,7 @@ class Selection:
         return words
 
     def check(self, pipeline: Pipeline) -> None:
-        """ConfigError for a name that is no step."""
+        """Raise ConfigError for a name that is no step."""
         for name in (self.first, self.last, *self.only, *self.refresh):
             if name is not None and name not in pipeline.names:
                 raise ConfigError(f"There is no step '{name}'.{nearest(name, pipeline.names)}")
@@ -41,7 +41,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class SelectedSteps:
-    """The steps that run, and what they read. `order` has every step of the pipeline after those that it reads."""
+    """The steps that run, and what they read. `order` holds every step of the pipeline after those that it reads."""
 
     names: tuple[str, ...]
     order: tuple[str, ...]
@@ -49,7 +49,7 @@ class SelectedSteps:
     skipped: Mapping[str, str]  # step -> why
 
     def upstream(self, name: str) -> set[str]:
-        """The steps that `name` reads, directly or through others."""
+        """Return the steps that `name` reads, directly or through others."""
         return _upstream(name, self.wiring)
 
     @property
@@ -60,7 +60,7 @@ class SelectedSteps:
 
 
 def select_steps(recipe: Recipe, pipeline: Pipeline, selection: Selection | None = None) -> SelectedSteps:
-    """The steps that `recipe` runs. ConfigError for unknown steps, cycles, and if no step is left."""
+    """Return the steps that `recipe` runs. Raises ConfigError for unknown steps, cycles, and if no step is left."""
     selection = selection or Selection()
     selection.check(pipeline)
     skipped = {name: f"skipped: hands on its {pipeline.step(name).passthrough_input}" for name in recipe.skip}
@@ -76,7 +76,7 @@ def select_steps(recipe: Recipe, pipeline: Pipeline, selection: Selection | None
 
 
 def _resolve(source: Source, pipeline: Pipeline, recipe: Recipe) -> Source:
-    """Where an input really comes from, once skipped steps hand on theirs and inputs replace steps."""
+    """Return the actual source of an input, after skipped steps pass on theirs and inputs replace steps."""
     while not source.recipe:
         if source.name in recipe.inputs:
             return Source(source.name, recipe=True)

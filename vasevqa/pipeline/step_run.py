@@ -1,4 +1,4 @@
-"""One step under a launcher's eyes: where it stands, and what the run's event log says of earlier attempts."""
+"""State of one step in the launcher, and its state as restored from the run's event log."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from vasevqa.spec import Resources
 
 
 class StepStatus(Enum):
-    """Where a step stands in this launcher's eyes."""
+    """The status of a step in this launcher."""
 
     WAITING = "waiting"  # for its inputs, for a free place, or for the next attempt
     RUNNING = "running"  # this launcher watches its job
-    ELSEWHERE = "elsewhere"  # somebody whose job this launcher can't watch is writing the artifact
+    ELSEWHERE = "elsewhere"  # another process writes the artifact, by a job that this launcher can't watch
     DONE = "done"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -38,30 +38,30 @@ class StepStatus(Enum):
 
 @dataclass
 class StepRun:
-    """One step being worked on."""
+    """State of one step in the launcher."""
 
     planned: PlannedStep
     resources: Resources
-    fingerprints: dict[str, str]  # of the recipe inputs that it reads, when the plan was made
+    fingerprints: dict[str, str]  # of the recipe inputs that it reads, at planning time
     status: StepStatus = StepStatus.WAITING
-    job: str = ""  # the present or last one; after `restore`, one whose end the log doesn't know
+    job: str = ""  # the current or last one; after `restore`, one whose end isn't logged
     attempt: int = 0
     started: float = 0.0  # seconds since the epoch
     not_before: float = 0.0  # on the monotonic clock: when the next attempt may begin
-    error_message: str = ""  # the sentence with which the present attempt ended
-    last_event_time: float = 0.0  # stage events up to this time are in the log already
+    error_message: str = ""  # the error message of the current attempt
+    last_event_time: float = 0.0  # stage events up to this time are already in the log
     progress_kept: float = 0.0
     tries: Counter[Kind] = field(default_factory=Counter)
     failure: Failure | None = None
     refreshed: bool = False
-    previous: Path | None = None  # the artifact that a refresh replaces, until the new one is there
-    placed: float = 0.0  # seconds since the epoch: when the present attempt was first seen with a place
-    ran: float = 0.0  # likewise, running
-    spoke: bool = False  # the present attempt printed something
-    note: str = ""  # what the present attempt waits for
-    image_id: str = ""  # the image that it runs, as its machine calls it
-    overdue: Failure | None = None  # which deadline passed, and had the job stopped
-    asked: int = 0  # how many wishes to stop its job was told of
+    previous: Path | None = None  # the artifact that a refresh replaces, until the new one is complete
+    placed: float = 0.0  # seconds since the epoch: when the current attempt was first seen placed
+    ran: float = 0.0  # likewise, first seen running
+    spoke: bool = False  # the current attempt printed something
+    note: str = ""  # what the current attempt waits for
+    image_id: str = ""  # the id of its image on its machine
+    overdue: Failure | None = None  # the deadline that passed, for which the job was stopped
+    asked: int = 0  # how many requests to stop were passed to its job
 
     @property
     def name(self) -> str:
@@ -70,11 +70,11 @@ class StepRun:
 
     @property
     def prefix(self) -> str:
-        """What the names of all jobs for this artifact begin with."""
+        """The common prefix of the names of all jobs for this artifact."""
         return job_prefix(self.name, self.planned.artifact.key)
 
     def restore(self, events: Iterable[Event]) -> None:
-        """Take over what an earlier launcher of this run wrote down: failures, resources raised, a job left running."""
+        """Restore the state that an earlier launcher of this run logged: failures, raised resources, a running job."""
         before = restore(events, self.name, self.planned.artifact.key)
         self.job, self.attempt, self.started = before.job, before.attempt, before.started
         self.placed, self.ran, self.last_event_time = before.placed, before.ran, before.last_event_time
@@ -84,7 +84,7 @@ class StepRun:
         self.resources = self.resources.model_copy(update=before.raised)
 
     def begin(self, job: str, attempt: int) -> None:
-        """A new attempt: nothing is known of it yet."""
+        """Reset the state for a new attempt."""
         self.job, self.attempt, self.started = job, attempt, time.time()
         (
             self.error_message,
@@ -107,8 +107,9 @@ class StepRun:
         )
 
     def late(self, now: float) -> Failure | None:
-        """The deadline that passed, if one did: for a place in the queue, for the stage's first line, for the whole
-        attempt.
+        """Return the failure for the deadline that passed, or None.
+
+        The deadlines are for placement, for the first line of the stage, and for the whole attempt.
         """
         asked = self.resources
         why = f" ({self.note.rstrip('.')})" if self.note else ""
@@ -139,7 +140,7 @@ class StepRun:
         return None
 
     def task(self, run: Run, attempt: int, image: str = "") -> Task:
-        """The task of the next attempt, in `image`."""
+        """Return the task of attempt number `attempt`, in `image`."""
         step, artifact = self.planned, self.planned.artifact
         words = argv(
             step.stage,
@@ -166,7 +167,7 @@ class StepRun:
         )
 
     def description(self, task: Task) -> dict[str, Any]:
-        """What the stage reads from its --task file; the stage keeps `inputs` in the artifact's record."""
+        """Return the content of the stage's --task file; the stage keeps `inputs` in the artifact's record."""
         inputs: dict[str, dict[str, str]] = {}
         for name, given in self.planned.inputs.items():
             inputs[name] = {"key": given.key, "path": given.value}
@@ -185,8 +186,10 @@ class StepRun:
 
 
 def _outside(step: PlannedStep, volume: Path) -> tuple[Path, ...]:
-    """What the step reads outside the volume: inputs, what they are links to, and where a model's files are links to,
-    as in a hub's cache.
+    """Return the paths outside the volume that the step reads.
+
+    They are inputs, the targets of inputs that are links, and the folders that a model's linked files are in (as in a
+    hub's cache).
     """
     found: set[Path] = set()
     for name, given in step.inputs.items():
@@ -203,9 +206,9 @@ def _outside(step: PlannedStep, volume: Path) -> tuple[Path, ...]:
 
 
 class Signals:
-    """SIGINT and SIGTERM as a list to look at: an exception in the middle of anything could leave a job behind.
+    """Collects SIGINT and SIGTERM in a list, since an exception at any moment could leave a job behind.
 
-    The third one is an exception all the same, for whoever can't wait.
+    The third signal raises KeyboardInterrupt all the same.
     """
 
     def __init__(self) -> None:
