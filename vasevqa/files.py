@@ -1,4 +1,4 @@
-"""Files that are never half-written, and images that are placed without copying where that is safe."""
+"""Writes files atomically, and places images without copying where that is safe."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOS
 def writing(
     path: Path, mode: str = "wb", before_commit: Callable[[], None] | None = None, sync: bool = True
 ) -> Iterator[IO[Any]]:
-    """Open a temporary file beside `path`; it takes the name `path` only when the block ends without an error.
+    """Open a temporary file beside `path`; it is renamed to `path` only when the block ends without an error.
 
-    `before_commit` is called just before the rename and may raise (a lost lease). `sync=False` leaves it to the
-    system when the bytes reach the disk, for the many images whose artifact is synced once at its end.
+    `before_commit` is called just before the rename and may raise (a lost lease). `sync=False` skips fsync: the many
+    images of an artifact are synced once at its end.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name[:80]}.{os.getpid()}.{os.urandom(3).hex()}.tmp"
@@ -72,7 +72,7 @@ def copy(source: Path, target: Path) -> str:
 
 
 def immutable_root(path: Path) -> Path | None:
-    """The complete artifact directory (`artifacts/<step>/<key>/` with its artifact.json) that holds `path`, or None."""
+    """Return the complete artifact directory (with artifact.json) that holds `path`, or None."""
     for parent in path.resolve().parents:
         if (parent / "artifact.json").is_file() and parent.parent.parent.name == "artifacts":
             return parent
@@ -80,12 +80,11 @@ def immutable_root(path: Path) -> Path | None:
 
 
 def place(source: Path, target: Path, immutable: bool | None = None) -> str:
-    """Put `source` at `target`: a hard link when it belongs to a complete artifact, else a copy (reflink where
-    possible).
+    """Put `source` at `target`: a hard link if it belongs to a complete artifact, else a copy or reflink.
 
-    A user's own file is never hard-linked, because editing it later would change our copy as well.
-    `immutable` saves looking it up per file: pass `immutable_root(folder) is not None`.
-    Returns 'link', 'reflink' or 'copy'. An existing target is replaced atomically.
+    A user's own file is never hard-linked, because editing it later would change our copy as well. `immutable` saves
+    the lookup per file: pass `immutable_root(folder) is not None`. Returns 'link', 'reflink' or 'copy'. An existing
+    target is replaced atomically.
     """
     if immutable is None:
         immutable = immutable_root(source) is not None
@@ -105,7 +104,7 @@ def place(source: Path, target: Path, immutable: bool | None = None) -> str:
 
 
 def digest_file(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal."""
+    """Return the SHA-256 of a file's content, in hexadecimal."""
     with open(path, "rb") as stream:
         hasher = hashlib.sha256()
         while block := stream.read(1 << 20):
@@ -114,13 +113,13 @@ def digest_file(path: Path) -> str:
 
 
 def digest_json(value: Any) -> str:
-    """The SHA-256 of a JSON value in canonical form (sorted keys, no spaces)."""
+    """Return the SHA-256 of a JSON value in canonical form (sorted keys, no spaces)."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def free_bytes(path: Path) -> int:
-    """Free bytes for the current user on the file system that holds `path` (or its nearest existing parent)."""
+    """Return the bytes free for the current user on the file system of `path` (or its nearest existing parent)."""
     while not path.exists():
         path = path.parent
     return shutil.disk_usage(path).free

@@ -1,4 +1,4 @@
-"""Model folders: is everything there, how large is it, and where does a hub id lie."""
+"""Model folders: are they complete, how large are they, and where is the folder of a hub id?"""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ INDEX, WEIGHTS = "model.safetensors.index.json", "model.safetensors"
 
 
 def safetensors_header(path: Path) -> dict[str, Any]:
-    """The header of a safetensors file: name -> {dtype, shape, data_offsets}.
+    """Return the header of a safetensors file: name -> {dtype, shape, data_offsets}.
 
-    DataError if the file is cut short or is none.
+    Raises DataError if the file is truncated or is no safetensors file.
     """
     try:
         size = path.stat().st_size
@@ -41,8 +41,10 @@ def safetensors_header(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Model:
-    """A model folder's shape: parameters in all, those that `all-linear` LoRA adds per rank, and the sizes that decide
-    activations.
+    """The sizes of a model.
+
+    They are the number of parameters, the parameters that `all-linear` LoRA adds per rank, and the dimensions that
+    decide the size of the activations.
     """
 
     parameters: int
@@ -54,7 +56,7 @@ class Model:
 
 
 def check_model(folder: Path) -> Model:
-    """Read the folder's configuration and the headers of its weights; ConfigError or DataError says what is missing."""
+    """Read the configuration and the headers of the weights; ConfigError or DataError says what is missing."""
     config = _json(folder / "config.json", "a Hugging Face model folder has one")
     if (folder / INDEX).is_file():
         weights = _json(folder / INDEX, "copy it again").get("weight_map", {})
@@ -114,8 +116,9 @@ def _json(path: Path, hint: str) -> dict[str, Any]:
 
 
 def local_model(where: Path, hub: str) -> Path:
-    """The model's folder; a hub id (org/name or org/name@revision) is fetched, which is what the user asked for by
-    giving one.
+    """Return the model's folder; download it if `where` is a hub id (org/name or org/name@revision).
+
+    A user who gives a hub id asks for the download. Raises ConfigError if the model can't be found.
     """
     if where.is_dir():
         return where.absolute()

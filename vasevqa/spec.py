@@ -1,4 +1,4 @@
-"""The words of the pipeline: Stage, Step, Resources, Pipeline, and what a stage is handed when it runs."""
+"""The terms of the pipeline: Stage, Step, Resources, Pipeline, and what a stage gets when it runs."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from vasevqa.errors import ConfigError
 
 
 class Params(BaseModel):
-    """What changes a stage's result: part of the artifact's key.
+    """The parameters that change a stage's result; they are part of the artifact's key.
 
-    Recipe keys and command-line flags both come from it.
+    Recipe keys and command-line flags are both derived from it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), validate_default=True)
 
 
 class Options(BaseModel):
-    """How a stage runs (device, batch size, workers, menus): never part of the key."""
+    """How a stage runs (device, batch size, workers, menus); options are never part of the key."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), validate_default=True)
 
@@ -34,7 +34,7 @@ _UNITS = {"": 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3,
 
 
 def quantity_bytes(quantity: str) -> int:
-    """Bytes of a Kubernetes quantity such as 512Mi or 8Gi; ConfigError if it isn't one."""
+    """Return the bytes of a Kubernetes quantity such as 512Mi or 8Gi; ConfigError if it isn't one."""
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(Ki|Mi|Gi|Ti|k|M|G|T)?", quantity)
     if match is None:
         raise ConfigError(f"'{quantity}' is not a quantity; write it like 512Mi or 8Gi.")
@@ -83,7 +83,7 @@ class Input:
 
 
 class Output(Protocol):
-    """Where a stage writes. Every file goes through it: whoever lost the lease is stopped before writing more."""
+    """The output folder of a stage. Every write goes through it, so that a stage that lost its lease stops writing."""
 
     @property
     def root(self) -> Path:
@@ -91,15 +91,15 @@ class Output(Protocol):
 
     @property
     def standalone(self) -> bool:
-        """True without a launcher: `root` may hold a user's files, which are merged with and never deleted."""
+        """True without a launcher: `root` may hold a user's files, which are kept and merged with."""
 
     @property
     def final(self) -> Path:
-        """The path that `root` will have once it is complete."""
+        """The path of `root` once it is complete."""
 
     @property
     def volume(self) -> Path | None:
-        """The volume's root, which every mount of it shares; None without a launcher."""
+        """The volume's root, shared by every mount of it; None without a launcher."""
 
     def check(self) -> None:
         """Raise LeaseLost if another attempt owns this output now.
@@ -108,7 +108,7 @@ class Output(Protocol):
         """
 
     def writing(self, name: str, mode: str = "wb") -> AbstractContextManager[IO[Any]]:
-        """A stream for the file `name` (relative), which appears only when complete."""
+        """Open a stream for the file `name` (relative), which appears only when complete."""
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file atomically."""
@@ -117,33 +117,34 @@ class Output(Protocol):
         """Write a JSON file atomically."""
 
     def place(self, source: Path, name: str) -> str:
-        """Put an image at `name`: hard link out of an artifact, copy of a user's file.
+        """Put an image at `name`: a hard link from an artifact, a copy of a user's file.
 
         Returns link, reflink or copy.
         """
 
 
 class Progress(Protocol):
-    """How a stage speaks: a bar on a terminal, a line every few seconds when piped, JSON events for a launcher."""
+    """How a stage reports: a bar on a terminal, a line every few seconds when piped, JSON events for a launcher."""
 
     def start(self, what: str, total: int | None = None, unit: str = "images") -> None:
-        """Begin a phase, such as ('scoring', 1200, 'images'). Ends the phase before it."""
+        """Begin a phase, such as ('scoring', 1200, 'images'), and end the phase before it."""
 
     def advance(self, count: int = 1) -> None:
-        """`count` more units are done."""
+        """Report `count` more units as done."""
 
     def note(self, text: str) -> None:
-        """One line the user should see (a warning, a choice that was made)."""
+        """Show one line to the user (a warning, a choice that was made)."""
 
     def event(self, kind: str, **fields: Any) -> None:
-        """A machine-readable event, such as event('metrics', step=3, loss=1.2). Fields must be JSON values."""
+        """Emit a machine-readable event, such as event('metrics', step=3, loss=1.2). Fields must be JSON values."""
 
     def summary(self, text: str, **figures: Any) -> None:
-        """The stage's one-line result. `figures` go into the artifact and the report."""
+        """Report the stage's one-line result. `figures` go into the artifact and the report."""
 
     def speed(self, seconds: Mapping[str, float], count: int, unit: str = "images") -> None:
-        """Seconds spent per kind of work ({'decode': 3.1, 'model': 8.0, 'disk': .2}); prints the rate and the
-        bottleneck.
+        """Report the seconds per kind of work, such as {'decode': 3.1, 'model': 8.0, 'disk': .2}.
+
+        Prints the rate and the bottleneck.
         """
 
 
@@ -229,7 +230,7 @@ class Stage:
         return self.run.__module__
 
     def input(self, name: str) -> Input:
-        """The input called `name`; KeyError if there is none."""
+        """Return the input called `name`; KeyError if there is none."""
         for known in self.inputs:
             if known.name == name:
                 return known
@@ -238,7 +239,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a step's input comes from: a recipe input, or a step's output (or a folder of it)."""
+    """The source of a step's input: a recipe input, or a step's output (or a folder of it)."""
 
     name: str
     recipe: bool = False
@@ -246,7 +247,7 @@ class Source:
 
     @classmethod
     def parse(cls, text: str) -> Source:
-        """From 'inputs.images', 'select-views' or 'classify/1'."""
+        """Parse 'inputs.images', 'select-views' or 'classify/1'."""
         if text.startswith("inputs."):
             return cls(text.removeprefix("inputs."), recipe=True)
         name, _, folder = text.partition("/")
@@ -260,8 +261,8 @@ class Source:
 class Step:
     """One use of a Stage in the pipeline. `inputs` maps the stage's input names to sources.
 
-    `passthrough_input` names the input that stands for this step's output when the step is skipped; None: it can't be
-    skipped unless a recipe input of the step's name replaces it. `preset` holds parameters that differ from the stage's
+    When the step is skipped, the input `passthrough_input` replaces its output. If that is None, the step can't be
+    skipped, only replaced by a recipe input of the step's name. `preset` holds parameters that differ from the stage's
     defaults.
     """
 
@@ -272,18 +273,18 @@ class Step:
     preset: Mapping[str, Any] = field(default_factory=dict)
 
     def sources(self) -> dict[str, Source]:
-        """Each input's source."""
+        """Return the source of each input."""
         return {name: Source.parse(text) for name, text in self.inputs.items()}
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """The DAG of Steps that their inputs imply."""
+    """The DAG of Steps, given by their inputs."""
 
     steps: tuple[Step, ...]
 
     def step(self, name: str) -> Step:
-        """The step called `name`; KeyError if there is none."""
+        """Return the step called `name`; KeyError if there is none."""
         for step in self.steps:
             if step.name == name:
                 return step

@@ -1,4 +1,4 @@
-"""An artifact's files: listed with their digests when it is sealed, compared with that list before it is committed."""
+"""The files of an artifact: listed with digests when it is sealed, verified before it is committed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RECORD = "artifact.json"
 
 
 def tree(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Every file below `root` but artifact.json, by its relative name."""
+    """Yield every file below `root` except artifact.json, with its relative name."""
     pending = [""]
     while pending:
         prefix = pending.pop()
@@ -31,13 +31,13 @@ def tree(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
 
 
 def is_temporary(name: str) -> bool:
-    """True for what `files.writing` leaves when its process is killed."""
+    """True for a temporary file that `files.writing` leaves when its process is killed."""
     base = name.rpartition("/")[2]
     return base.startswith(".") and base.endswith(".tmp")
 
 
 def list_files(root: Path, known: Mapping[str, str] | None = None) -> dict[str, dict[str, Any]]:
-    """Size in bytes and SHA-256 of every file below `root` (not artifact.json itself), by relative name.
+    """Return size in bytes and SHA-256 of every file below `root` (except artifact.json), by relative name.
 
     `known` holds digests that need not be computed again (of hard links into other artifacts).
     """
@@ -52,7 +52,7 @@ def list_files(root: Path, known: Mapping[str, str] | None = None) -> dict[str, 
 def verify(root: Path, lease: Lease | None = None) -> dict[str, Any]:
     """Compare the folder with its artifact.json and return the record; DataError names the first file that differs.
 
-    Files that are hard links into other artifacts were verified there: only their size is compared.
+    Hard links into other artifacts were verified there, so only their size is compared.
     """
     record: dict[str, Any] = json.loads((root / RECORD).read_text(encoding="utf-8"))
     listed: dict[str, dict[str, Any]] = dict(record["files"])

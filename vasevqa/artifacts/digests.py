@@ -1,5 +1,6 @@
-"""Content digests of a user's files and folders, through a cache of stat results: the second look costs stat calls
-only.
+"""Content digests of a user's files and folders, cached by their stat results.
+
+For unchanged files, a second digest costs stat calls only.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ from pathlib import Path
 from vasevqa import files
 from vasevqa.errors import ConfigError
 
-RACY = 2_000_000_000  # ns: a file changed so recently could change again without its time showing it
+RACY = 2_000_000_000  # ns: a file changed this recently could change again with the same mtime
 
 
 def _walk(root: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Relative names and stat results of all files below `root`, links followed, each folder once; in a fixed order."""
+    """Yield relative names and stat results of all files below `root` in a fixed order.
+
+    Links are followed, and each folder is visited once.
+    """
     seen: set[tuple[int, int]] = set()
     pending = [(os.fspath(root), "")]
     while pending:
@@ -34,7 +38,7 @@ def _walk(root: Path) -> Iterator[tuple[str, os.stat_result]]:
         for entry in entries:
             try:
                 is_folder, status = entry.is_dir(), entry.stat()
-            except OSError:  # a link to nothing, or a loop of links: no content
+            except OSError:  # a broken link or a loop of links has no content
                 continue
             if is_folder:
                 pending.append((entry.path, f"{prefix}{entry.name}/"))
@@ -47,7 +51,7 @@ def _mark(status: os.stat_result) -> str:
 
 
 def fingerprint(path: Path) -> str:
-    """A cheap signature of a file or folder (sizes, times and names, no content): has it changed since?"""
+    """Return a cheap signature of a file or folder (sizes, times and names, no content) to detect changes."""
     if not path.is_dir():
         return _mark(path.stat())
     hasher = hashlib.sha256()
@@ -57,7 +61,7 @@ def fingerprint(path: Path) -> str:
 
 
 class DigestCache:
-    """Digests by path, kept on the volume. Safe with several processes (SQLite)."""
+    """Content digests by path, cached on the volume. Safe for several processes (SQLite)."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "digests.sqlite"
@@ -73,14 +77,17 @@ class DigestCache:
         return connection
 
     def digest(self, path: Path) -> str:
-        """The digest of a file's content, or of a folder's names and contents; ConfigError if it isn't there."""
+        """Return the digest of a file's content, or of a folder's names and contents.
+
+        Raises ConfigError if `path` doesn't exist.
+        """
         if not path.exists():
             raise ConfigError(f"{path} does not exist; check the recipe's inputs.")
         try:
             with contextlib.closing(self._connect()) as connection:
                 return self._digest(path.resolve(), connection)
         except (sqlite3.DatabaseError, OSError):
-            # A damaged cache or a volume that can't be written costs time, not the plan.
+            # With a damaged cache or a read-only volume, planning is slower but still works.
             with contextlib.closing(sqlite3.connect(":memory:")) as connection:
                 connection.execute("CREATE TABLE trees (path TEXT PRIMARY KEY, stamp TEXT, digest TEXT)")
                 connection.execute(

@@ -1,4 +1,4 @@
-"""The key of an artifact: a digest of what decides its content, and of nothing else."""
+"""The key of an artifact: a digest of everything that decides its content, and of nothing else."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ _TRAINING = """
     batch_size gradient_accumulation_steps learning_rate warmup_ratio max_length max_pixels torch_dtype model_type
     attn_impl use_liger_kernel logging_steps save_steps save_total_limit seed extra_args
 """
-# The parameters that were in every key when artifacts were first made: they stay in it, whatever their value.
-# Never add to this table. A parameter that came later is in the key only while it differs from its default, so that
-# adding one makes nothing anew.
+# The parameters that were in every key from the start: they stay in it, whatever their value. Never add to this table.
+# A later parameter is in the key only while it differs from its default, so adding one changes no existing key.
 FIRST_PARAMETERS: Mapping[str, frozenset[str]] = {
     stage: frozenset(names.split())
     for stage, names in {
@@ -38,14 +37,14 @@ FIRST_PARAMETERS: Mapping[str, frozenset[str]] = {
 
 
 def key_parameters(stage: Stage, params: Params) -> dict[str, Any]:
-    """The parameters that are part of the key, as JSON values."""
+    """Return the parameters that are part of the key, as JSON values."""
     first = FIRST_PARAMETERS.get(stage.name, frozenset())
     values, defaults = params.model_dump(mode="json"), type(params)().model_dump(mode="json")
     return {name: value for name, value in values.items() if name in first or value != defaults[name]}
 
 
 def artifact_key(stage: Stage, params: Params, inputs: Mapping[str, str]) -> str:
-    """The key of what `stage` makes with `params` from `inputs` (name -> the input's own key)."""
+    """Return the key of the artifact of `stage` with `params` and `inputs` (name -> the input's own key)."""
     decisive = {
         "stage": stage.name,
         "version": stage.version,

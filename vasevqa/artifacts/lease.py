@@ -1,7 +1,7 @@
-"""One writer an artifact: a lease file that names the attempt, kept fresh by its holder.
+"""One writer per artifact: a lease file that names the attempt and that its holder keeps fresh.
 
-The holder keeps the lease file open and touches it through that descriptor, so a holder whose lease was taken over
-(the name now belongs to another inode) can neither refresh nor remove its successor's lease, however late it wakes up.
+The holder keeps the lease file open and touches it through that descriptor. After a takeover the name belongs to
+another inode, so a late former holder can neither refresh nor remove its successor's lease.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from filelock import FileLock
 
 from vasevqa.errors import LeaseLost
 
-DEFAULT_TTL = 60.0  # seconds without a sign of life after which a holder on another machine counts as dead
+DEFAULT_TTL = 60.0  # seconds without a touch after which a holder on another machine counts as dead
 
 
 def lease_ttl() -> float:
-    """Seconds after which an untouched lease is stale (VASEVQA_LEASE_TTL)."""
+    """Return the seconds after which an untouched lease is stale (VASEVQA_LEASE_TTL)."""
     return float(os.environ.get("VASEVQA_LEASE_TTL", DEFAULT_TTL))
 
 
@@ -36,7 +36,7 @@ def _boot_id() -> str:
 
 
 def _pid_namespace() -> str:
-    # Containers on one machine share the boot id, not the process ids.
+    # Containers on one machine share the boot id but not the process ids.
     try:
         return str(Path("/proc/self/ns/pid").readlink())
     except OSError:
@@ -44,7 +44,7 @@ def _pid_namespace() -> str:
 
 
 def process_start(pid: int) -> str | None:
-    """A mark of when process `pid` started (clock ticks since boot), or None if it doesn't run here."""
+    """Return when process `pid` started (clock ticks since boot), or None if it isn't running here."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -54,7 +54,7 @@ def process_start(pid: int) -> str | None:
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lease."""
+    """The holder of a lease."""
 
     attempt: str
     host: str
@@ -63,11 +63,11 @@ class Holder:
     boot: str
     namespace: str
     started: str
-    pod: str = ""  # the UID of the Kubernetes pod that the process runs in, if it was told (VASEVQA_POD_UID)
+    pod: str = ""  # UID of the process's Kubernetes pod, if known (VASEVQA_POD_UID)
 
     @classmethod
     def this_process(cls, attempt: str) -> Holder:
-        """The current process, working on `attempt`."""
+        """Return a Holder for the current process, which works on `attempt`."""
         pid = os.getpid()
         started = process_start(pid) or ""
         return cls(
@@ -82,9 +82,9 @@ class Holder:
         )
 
     def dead(self) -> bool:
-        """True if this holder was a process of this machine that no longer runs; False if it lives or can't be known.
+        """True if the holder was a process of this machine that has ended; False if it runs or can't be known.
 
-        In our own pod, another process namespace or another boot is that of a container which was restarted as ours.
+        In the same pod, another boot id or process namespace belongs to a container that was restarted as this one.
         """
         if (
             self.pod
@@ -98,7 +98,7 @@ class Holder:
 
 
 class LeaseHeld(Exception):
-    """Somebody else holds the lease."""
+    """Another process holds the lease."""
 
     def __init__(self, holder: Holder) -> None:
         super().__init__(f"attempt {holder.attempt} on {holder.host}")
@@ -118,16 +118,14 @@ def _read(path: Path) -> Holder | None:
 def _guard(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.with_name(path.name + ".lock")
-    with FileLock(
-        lock, mode=0o666
-    ):  # others that write to the volume must be able to lock it too: a stage's uid need not be the launcher's
-        # The volume's own clock, not ours: both times that are compared come from the same file server.
+    with FileLock(lock, mode=0o666):  # stage and launcher may have different uids, and both must be able to lock it
+        # Use the volume's clock: both times that are compared then come from the same file server.
         os.utime(lock)
         yield lock
 
 
 def holder(path: Path, ttl: float | None = None) -> Holder | None:
-    """Who holds the lease at `path` now; None if it is free or stale."""
+    """Return the current holder of the lease at `path`; None if it is free or stale."""
     found = _read(path)
     if found is None or found.dead():
         return None
@@ -140,7 +138,7 @@ def holder(path: Path, ttl: float | None = None) -> Holder | None:
 
 
 def revoke(path: Path, attempt: str) -> None:
-    """Take the lease from `attempt`, which the caller knows to be over."""
+    """Remove the lease of `attempt`, which the caller knows to have ended."""
     with _guard(path):
         found = _read(path)
         if found is not None and found.attempt == attempt:
@@ -148,7 +146,7 @@ def revoke(path: Path, attempt: str) -> None:
 
 
 def bury(path: Path, gone: Callable[[str], bool]) -> None:
-    """Take the lease from a holder in a pod that, as `gone` knows by the pod's UID, runs no more."""
+    """Remove the lease of a holder in a pod that has ended; `gone` tells so from the pod's UID."""
     found = _read(path)
     if (
         found is not None
@@ -175,7 +173,7 @@ class Lease:
 
     @classmethod
     def acquire(cls, path: Path, attempt: str, ttl: float | None = None) -> Lease:
-        """Take the lease if it is free, stale, or of a process that died; LeaseHeld otherwise."""
+        """Take the lease if it is free, stale, or held by a dead process; raise LeaseHeld otherwise."""
         ttl = lease_ttl() if ttl is None else ttl
         with _guard(path) as lock:
             found = _read(path)
@@ -190,7 +188,7 @@ class Lease:
 
     @classmethod
     def wait(cls, path: Path, attempt: str, seconds: float, ttl: float | None = None) -> Lease:
-        """Like `acquire`, but waits up to `seconds` for the holder to finish or to be found dead."""
+        """Like `acquire`, but wait up to `seconds` for the holder to finish or to be found dead."""
         end = time.monotonic() + seconds
         while True:
             try:
@@ -201,7 +199,7 @@ class Lease:
                 time.sleep(0.2)
 
     def held(self) -> bool:
-        """True while nobody took this lease over. One stat call."""
+        """True while nobody has taken over this lease. One stat call."""
         try:
             return self.path.stat().st_ino == self._inode
         except FileNotFoundError:
@@ -216,7 +214,7 @@ class Lease:
             )
 
     def keep(self, on_lost: Callable[[], None]) -> None:
-        """Touch the lease from a thread until `release`; `on_lost` is called once if it was taken over."""
+        """Touch the lease from a thread until `release`; call `on_lost` once if it was taken over."""
 
         def beat() -> None:
             while not self._stop.wait(self.ttl / 6):
@@ -229,7 +227,7 @@ class Lease:
         threading.Thread(target=beat, name="lease", daemon=True).start()
 
     def release(self) -> None:
-        """Give the lease back, if it is still ours."""
+        """Give the lease back if it is still ours."""
         self._stop.set()
         with contextlib.suppress(OSError), _guard(self.path):
             if self.held():

@@ -1,4 +1,4 @@
-"""Where a stage writes: a folder, guarded by a lease under a launcher, and sealed with artifact.json."""
+"""The output folder of a stage: guarded by a lease under a launcher, and sealed with artifact.json."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SCHEMA = 1
 
 
 class StageOutput:
-    """The Output handed to a stage: a folder, guarded by a lease when a launcher started the stage."""
+    """The Output that a stage gets: a folder, guarded by a lease when a launcher started the stage."""
 
     def __init__(self, root: Path, lease: Lease | None = None) -> None:
         self._root = root
@@ -40,12 +40,12 @@ class StageOutput:
 
     @property
     def final(self) -> Path:
-        """The folder's path once it is complete."""
+        """The path of the folder once it is complete."""
         return self._root.with_suffix("") if self._lease is not None and self._root.suffix == ".partial" else self._root
 
     @property
     def volume(self) -> Path | None:
-        """The volume's root: `<volume>/artifacts/<step>/<key>.partial`."""
+        """The volume's root, from `<volume>/artifacts/<step>/<key>.partial`; None without a launcher."""
         return self._root.parents[2] if self._lease is not None else None
 
     def check(self) -> None:
@@ -61,7 +61,7 @@ class StageOutput:
 
     @contextlib.contextmanager
     def writing(self, name: str, mode: str = "wb") -> Iterator[IO[Any]]:
-        """A stream for the file `name`, which appears only when complete."""
+        """Open a stream for the file `name`, which appears only when complete."""
         self.check()
         with files.writing(self._target(name), mode, self.check) as stream:
             yield stream
@@ -76,7 +76,7 @@ class StageOutput:
         self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
     def place(self, source: Path, name: str) -> str:
-        """Put an image at `name`: hard link out of an artifact, copy (or reflink) of a user's file."""
+        """Put an image at `name`: a hard link from an artifact, a copy (or reflink) of a user's file."""
         self.check()
         folder = source.parent
         if folder not in self._immutable:
@@ -92,7 +92,7 @@ class StageOutput:
         return how
 
     def seal(self, record: Mapping[str, Any]) -> None:
-        """Write artifact.json, the last file of an artifact: its existence says that everything else is there."""
+        """Write artifact.json, the last file of an artifact: its existence means that everything else is complete."""
         self.check()
         for name in [name for name, _ in tree(self._root) if is_temporary(name)]:
             (self._root / name).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Artifacts on the volume: where they lie, how they are sealed by a stage and committed by a launcher."""
+"""Artifacts on the volume: their paths, and how a stage seals and a launcher commits them."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ class Volume:
 
     @property
     def cache(self) -> Path:
-        """What can be deleted at any time: the stat cache, HF_HOME."""
+        """Files that can be deleted at any time: the digest cache, HF_HOME."""
         return self.root / ".cache"
 
     def artifact(self, step: str, key: str) -> Artifact:
-        """The artifact of `step` with `key`, whether it exists or not."""
+        """Return the artifact of `step` with `key`, whether it exists or not."""
         return Artifact(step, key, self.artifacts / step / key)
 
     def complete(self, step: str) -> list[Artifact]:
-        """The complete artifacts of `step`, oldest first."""
+        """Return the complete artifacts of `step`, oldest first."""
         folder = self.artifacts / step
         found = (
             [
@@ -53,7 +53,7 @@ class Volume:
         return sorted(found, key=lambda artifact: (artifact.path / RECORD).stat().st_mtime)
 
     def relative(self, path: Path) -> Path:
-        """`path` relative to the volume; ConfigError if it lies outside."""
+        """Return `path` relative to the volume; ConfigError if it is outside."""
         try:
             return path.resolve().relative_to(self.root.resolve())
         except ValueError:
@@ -70,26 +70,26 @@ class Artifact:
 
     @property
     def partial(self) -> Path:
-        """Where the step works; a stable name, so that a retry finds its checkpoints."""
+        """The folder that the step writes to; its name is stable, so a retry finds its checkpoints."""
         return self.path.with_name(f"{self.key}.partial")
 
     @property
     def lease(self) -> Path:
-        """The file that names the attempt that may write."""
+        """The lease file, which names the attempt that may write."""
         return self.path.with_name(f"{self.key}.lease")
 
     @property
     def complete(self) -> bool:
-        """True once it can be used."""
+        """True once the artifact can be used."""
         return (self.path / RECORD).is_file()
 
     @property
     def sealed(self) -> bool:
-        """True when a stage finished its work and no launcher has committed it yet."""
+        """True when a stage has finished its work and no launcher has committed it yet."""
         return (self.partial / RECORD).is_file()
 
     def record(self) -> dict[str, Any]:
-        """The content of artifact.json; DataError if it can't be read."""
+        """Return the content of artifact.json; DataError if it can't be read."""
         try:
             record: dict[str, Any] = json.loads((self.path / RECORD).read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -99,18 +99,18 @@ class Artifact:
         return record
 
     def commit(self, attempt: str) -> bool:
-        """Verify what the stage sealed and give it its final name. False if another launcher did so before.
+        """Verify the sealed folder and give it its final name. False if another launcher has already done so.
 
         Raises DataError when a file is missing or differs from the record, LeaseHeld while another writer works.
         """
         lease = Lease.acquire(self.lease, attempt)
-        lease.keep(on_lost=lambda: None)  # verifying a large model takes longer than a silent holder is trusted
+        lease.keep(on_lost=lambda: None)  # verifying a large model can take longer than the lease's TTL
         try:
             if self.complete:
                 return False
             verify(self.partial, lease)
             lease.check()
-            if self.path.exists():  # left by hand or by a damaged volume, without a record: never used, so it may go
+            if self.path.exists():  # without a record it was never used, so move it away
                 self.path.rename(self.path.with_name(f"{self.key}.{os.urandom(3).hex()}.aside"))
             self.partial.rename(self.path)
         finally:
@@ -118,9 +118,9 @@ class Artifact:
         return True
 
     def put_aside(self, path: Path, attempt: str) -> Path:
-        """Rename `path` (this artifact or its partial folder) to a name that nothing looks for, and return that.
+        """Rename `path` (this artifact or its partial folder) to an unused name and return that.
 
-        Raises LeaseHeld while somebody writes it: an artifact is removed by one rename, never file by file.
+        One rename removes an artifact at once, never file by file. Raises LeaseHeld while another process writes it.
         """
         lease = Lease.acquire(self.lease, attempt)
         try:

@@ -31,7 +31,7 @@ class StepSettings:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe ready to plan. `inputs` are absolute paths, or hub ids for models; loading `text` gives the same recipe."""
+    """A recipe ready to plan. `inputs` are absolute paths, or hub ids for models; `text` loads to the same recipe."""
 
     name: str
     inputs: dict[str, str]
