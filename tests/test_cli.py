@@ -275,7 +275,7 @@ def test_ctrl_c_stops_the_stage_and_the_same_command_goes_on(kit: Kit) -> None:
     process.send_signal(signal.SIGINT)
     out, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "error: Stopped; the same command goes on where it was." in errors
+    assert "error: Stopped; run the same command again to resume." in errors
     assert "first: stopping" in out
     assert process_start(pid) is None
     assert kit.runs()[0].state == "cancelled"
@@ -333,7 +333,7 @@ def test_clean_leaves_a_running_run_alone_and_takes_what_a_cancelled_one_left(ki
     assert kit.call("clean", "--yes").stdout == "Nothing to clean.\n"
     kit.call("cancel")
     removed = kit.call("clean", "--yes").stdout
-    assert re.search(r"removed .* unfinished work .*artifacts/left/\w+\.partial", removed)
+    assert re.search(r"removed .* partial artifacts .*artifacts/left/\w+\.partial", removed)
     assert not list(kit.volume.artifacts.glob("*/*.partial"))
     assert kit.backend.existing("vase-") == []
     assert [artifact.step for artifact in kit.artifacts()] == ["first", "right"]

@@ -34,7 +34,7 @@ def test_a_run_becomes_one_file(volume_root: Path) -> None:
     (run / "steps/clip-filter").symlink_to(artifact)
     log = EventLog(run / "events.jsonl")
     log.append(
-        "run-started", steps=["clip-filter", "select-views"], skipped={"classify": "skipped: hands on its images"}
+        "run-started", steps=["clip-filter", "select-views"], skipped={"classify": "skipped: passes through its images"}
     )
     log.append("step-started", step="clip-filter", attempt=1)
     log.append("step-done", step="clip-filter", hit=False, summary="kept 18", key="k1")
@@ -49,7 +49,7 @@ def test_a_run_becomes_one_file(volume_root: Path) -> None:
     for text in (
         "kept 18",
         "not an image",
-        "skipped: hands on its images",
+        "skipped: passes through its images",
         "0.4000",
         "Accepted",
         "Borderline",

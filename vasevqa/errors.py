@@ -97,7 +97,7 @@ class LeaseLost(Interrupted):
 
 STORAGE_ERRNOS = {
     errno.ENOSPC: "the disk is full; free some space (`vasevqa clean` lists what can go)",
-    errno.EDQUOT: "the disk quota is used up; free some space or ask for more",
+    errno.EDQUOT: "the disk quota is exhausted; free some space or ask for more",
     errno.EROFS: "the file system is read-only; mount it writable or choose another folder",
     errno.EACCES: "permission is missing; check the owner and mode of the folder",
     errno.EPERM: "permission is missing; check the owner and mode of the folder",

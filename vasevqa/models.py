@@ -141,6 +141,6 @@ def local_model(where: Path, hub: str) -> Path:
     except Exception as error:
         first = first_line(error)
         raise ConfigError(
-            f"The hub has no answer for {where} ({type(error).__name__}: {first}); give the path of a model folder, or"
+            f"The hub did not answer for {where} ({type(error).__name__}: {first}); give the path of a model folder, or"
             " check id and network."
         ) from None

@@ -51,21 +51,19 @@ class Resources(BaseModel):
     memory_limit: Quantity | None = Field(
         None, description="host memory is raised up to this after an out-of-memory kill; unset: twice `memory`"
     )
-    gpus: int = Field(0, ge=0, description="GPUs asked for; never sets the device")
-    gpu_memory: Quantity | None = Field(None, description="least memory of one GPU")
+    gpus: int = Field(0, ge=0, description="number of GPUs to request; does not set the device")
+    gpu_memory: Quantity | None = Field(None, description="minimum memory of one GPU")
     gpu_resource: str | None = Field(
         None,
         pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$",
-        description=(
-            "the cluster's name for these GPUs, such as nvidia.com/mig-1g.10gb; unset: what the cluster's settings say"
-        ),
+        description=("the cluster's name for these GPUs, such as nvidia.com/mig-1g.10gb; unset: the cluster's setting"),
     )
     gpu_product: str | None = Field(None, description="GPU model, as the node's nvidia.com/gpu.product label names it")
     ephemeral_storage: Quantity | None = Field(None, description="node-local scratch space")
     shm: Quantity = Field("1Gi", description="size of /dev/shm")
-    queue_deadline: int = Field(86400, gt=0, description="seconds to wait for a place in the queue")
-    start_deadline: int = Field(1800, gt=0, description="seconds from placement to the first line of the stage")
-    run_deadline: int | None = Field(None, gt=0, description="seconds one attempt may run")
+    queue_deadline: int = Field(86400, gt=0, description="seconds that the step may wait in the queue")
+    start_deadline: int = Field(1800, gt=0, description="seconds from scheduling to the first line of the stage")
+    run_deadline: int | None = Field(None, gt=0, description="seconds that one attempt may run")
 
 
 @dataclass(frozen=True)

@@ -116,8 +116,8 @@ def test_what_only_looks_confidential_is_taken() -> None:
 def test_what_is_no_file_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="There is no Cluster file"):
         load_cluster(tmp_path / "nowhere.yaml")
-    with pytest.raises(ConfigError, match="not a YAML text"):
+    with pytest.raises(ConfigError, match="not a YAML file"):
         load_cluster(tmp_path)
     (tmp_path / "huge.yaml").write_bytes(b"#" * (2 << 20))
-    with pytest.raises(ConfigError, match="no Cluster file"):
+    with pytest.raises(ConfigError, match="is not a Cluster file"):
         load_cluster(tmp_path / "huge.yaml")

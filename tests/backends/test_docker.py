@@ -251,7 +251,7 @@ def test_detached_steps_go_on_and_are_taken_up_again(kit: DockerKit, undisturbed
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert "its steps go on" in out
+    assert "its steps keep running" in out
     [job] = kit.backend.existing("vase-first-")
     assert not kit.backend.state(job).is_terminal
     held.unlink()
@@ -331,7 +331,7 @@ def test_what_is_missing_is_said_in_one_sentence(kit: DockerKit) -> None:
     )
     kit.use_image("vasevqa/nowhere:1")
     result = kit.docker("--to", "first", check=2)
-    assert "error: The image vasevqa/nowhere:1 isn't there; `make image STAGE=nowhere` builds it" in result.stderr
+    assert "error: The image vasevqa/nowhere:1 does not exist; `make image STAGE=nowhere` builds it" in result.stderr
     kit.cluster_file.write_text("registrie: x\n")
     assert "there is no setting 'registrie'. Did you mean 'registry'?" in kit.docker(check=2).stderr
 

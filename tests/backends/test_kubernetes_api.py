@@ -102,7 +102,7 @@ def test_a_certificate_that_nobody_vouches_for_is_not(tmp_path: Path, monkeypatc
         ("429 Too Many Requests", ClusterUnreachable, "doesn't answer properly"),
         ("401 Unauthorized", ApiError, "renew your login"),
         ("403 Forbidden", ApiError, "broken"),
-        ("200 OK", ClusterUnreachable, "broke off its answer"),
+        ("200 OK", ClusterUnreachable, "cut its answer short"),
     ],
 )
 def test_each_answer_has_its_meaning(

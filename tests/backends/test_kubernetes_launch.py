@@ -163,7 +163,7 @@ def test_rights_that_a_restarted_server_doesnt_know_yet_are_waited_for(
     )
     monkeypatch.setattr(launches, "REFUSED_SECONDS", 0)
     for answers in ([FORBIDDEN], [RUNNING, FORBIDDEN]):  # one who never had them is told at once
-        with pytest.raises(ApiError, match="you may not"):
+        with pytest.raises(ApiError, match="you have no permission"):
             follow(Told(*(("/jobs/words", answer) for answer in answers), *pods))
 
 

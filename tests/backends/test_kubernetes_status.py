@@ -83,7 +83,7 @@ def test_where_a_job_stands(seen: Seen, state: State) -> None:
         ),
         (pod("Failed", ended(137), "n", reason="Preempting"), "preempted"),
         (pod("Failed", ended(143), "n", reason="Terminated"), "its node shut down"),
-        (pod("Failed", None, "n", reason="OutOfcpu"), "its node had no room after all"),
+        (pod("Failed", None, "n", reason="OutOfcpu"), "its node had too few free resources"),
         (
             pod(
                 "Failed",
@@ -91,7 +91,7 @@ def test_where_a_job_stands(seen: Seen, state: State) -> None:
                 "n",
                 conditions=[{"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"}],
             ),
-            "its node was drained or lost",
+            "its node was drained or was lost",
         ),
         (pod("Failed", ended(137), "n", deleted="2026-11-25T11:59:50Z"), "its pod was deleted, by a drain or by hand"),
     ],

@@ -63,7 +63,7 @@ def test_the_worst_line_is_the_exit_code(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "model").mkdir()
     found = look(tmp_path, "inputs: {images: photos, model: model, annotations: photos}\nto: sft\n", *ON_CPU, code=2)
-    assert "names none" in found["input quality_data"]["text"]
+    assert "does not name it" in found["input quality_data"]["text"]
     assert "config.json" in found["input model"]["text"]
     assert "does not exist" in look(tmp_path, "inputs: {images: nowhere}\n", code=2)["recipe"]["text"]
 
@@ -85,7 +85,7 @@ def test_gpus_that_a_step_will_end_without_are_missed_here_and_the_step_is_named
     [found] = devices(tmp_path, TWO, monkeypatch)
     assert (found.state, found.code) == ("bad", 5)
     assert found.text.startswith(
-        "0 here, 1 asked for by train-classifier, classify; run it where the GPUs are, or say `device: cpu`"
+        "0 here, 1 asked for by train-classifier, classify; run it on a machine with GPUs, or set `device: cpu`"
     )
     [found] = devices(tmp_path, TWO, monkeypatch, "nvidia0", "nvidiactl")
     assert (found.state, found.code, found.text) == ("ok", 0, "1 here, 1 asked for")
@@ -173,5 +173,5 @@ def test_doctor_and_plan_agree_on_a_recipe_that_replaces_steps(tmp_path: Path) -
 def test_an_input_that_a_step_needs_is_missed_once(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     found = look(tmp_path, "inputs: {images: photos, train-classifier: photos}\nto: select-views\n", code=5)
-    assert found["input clip_model"]["text"].startswith("clip-filter needs it, and the recipe names none")
+    assert found["input clip_model"]["text"].startswith("clip-filter needs it, and the recipe does not name it")
     assert "input quality_data" not in found

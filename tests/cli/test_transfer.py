@@ -157,7 +157,7 @@ def test_a_file_that_changes_all_the_time_is_an_error(
     path = tmp_path / "busy"
     path.write_bytes(b"xyz")
     monkeypatch.setattr(files, "digest_file", lambda path: "0" * 64)
-    with pytest.raises(DataError, match="is it being written"):
+    with pytest.raises(DataError, match="may still be written"):
         _Upload({"busy": path}).go(connect(far))
 
 

@@ -51,13 +51,13 @@ def said_soon(kit: ClusterKit, words: str, env: dict[str, str] | None = None) ->
 def test_an_image_that_is_nowhere(kit: ClusterKit) -> None:
     kit.set_cluster(images={"copying": "vasevqa-e2e/nowhere:1"})
     asks(kit, start_deadline=DEADLINE)
-    assert "`registry`" in said_soon(kit, "The image vasevqa-e2e/nowhere:1 can't be had")
+    assert "`registry`" in said_soon(kit, "The image vasevqa-e2e/nowhere:1 can't be pulled")
 
 
 def test_an_image_whose_name_is_none(kit: ClusterKit) -> None:
     kit.set_cluster(images={"copying": "Vase/Bad:1"})
     asks(kit, start_deadline=DEADLINE)
-    said_soon(kit, "The image Vase/Bad:1 can't be had")
+    said_soon(kit, "The image Vase/Bad:1 can't be pulled")
 
 
 def test_a_secret_that_is_missing(kit: ClusterKit) -> None:
@@ -91,7 +91,7 @@ def test_a_quota_that_is_used_up(kit: ClusterKit) -> None:
         "the quota to hold",
     )
     asks(kit, queue_deadline=DEADLINE)
-    assert "requests.memory=50Mi" in said_soon(kit, f"the quota of namespace {kit.namespace.name} is used up")
+    assert "requests.memory=50Mi" in said_soon(kit, f"the quota of namespace {kit.namespace.name} is exhausted")
 
 
 def test_a_limit_range_that_forbids_it(kit: ClusterKit) -> None:
@@ -218,7 +218,7 @@ def test_a_stage_that_fills_its_node_is_evicted(kit: ClusterKit) -> None:
     asks(kit, ephemeral_storage="16Mi")
     kit.wish("first", "scratch")
     process = kit.command("run", kit.recipe, "--to", "first")
-    line, _ = wait_for_line(process, "lost its place", 180)
+    line, _ = wait_for_line(process, "was evicted", 180)
     assert "evicted" in line
     ended(process, 0)
 

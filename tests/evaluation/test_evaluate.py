@@ -208,7 +208,7 @@ def test_skipped_steps_hand_on_what_evaluate_needs(tmp_path: Path) -> None:
     assert "evaluate" not in [step.name for step in plan.steps]
     assert "evaluate" in plan.skipped
     said = sentence({"event": "run-started", "time": 0.0, "skipped": dict(plan.skipped)})
-    assert said == "evaluate: skipped: hands on its grpo"
+    assert said == "evaluate: skipped: passes through its grpo"
 
 
 @pytest.mark.parametrize(

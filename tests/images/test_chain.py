@@ -108,7 +108,7 @@ def test_a_stop_in_the_middle_is_quick_and_the_same_command_goes_on(images: Imag
     state = images.docker("inspect", "--format", "{{.State.ExitCode}} {{.State.OOMKilled}}", container).stdout.split()
     log = images.docker("logs", container)
     assert state == ["75", "false"], log.stdout + log.stderr  # after SIGKILL it would be 137
-    assert "the same command goes on where it was" in log.stderr
+    assert "run the same command again to resume" in log.stderr
     again = images.run("sft", *words, volume=data)
     assert re.search(r"going on from checkpoint-\d+", again.stdout + again.stderr)
     assert json.loads((data / "stopped/training_summary.json").read_text())["last_checkpoint"] == "checkpoint-60"

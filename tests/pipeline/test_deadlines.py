@@ -35,7 +35,7 @@ def work(kit: Kit, **seen: float | bool | str) -> StepRun:
     [
         ({}, 1099, None, ""),
         ({}, 1101, Kind.CLUSTER, "queue_deadline of 100 s"),
-        ({"note": "No node has 9 GPUs."}, 1101, Kind.CLUSTER, "for a place (No node has 9 GPUs); ask for less"),
+        ({"note": "No node has 9 GPUs."}, 1101, Kind.CLUSTER, "in the queue (No node has 9 GPUs); request less"),
         ({"placed": 5000.0}, 5029, None, ""),
         (
             {"placed": 5000.0, "note": "There is no such image."},
@@ -142,7 +142,7 @@ def test_a_job_of_another_run_is_not_stopped_at_a_deadline_of_this_one(kit: Kit)
     backend.whose = "another"
     lease = Lease.acquire(Run(kit.volume, "another").lease, "launcher-1")
     with pytest.raises(
-        StepFailed, match=r"queue_deadline of 1 s .*run another started vase-first-.* goes on there"
+        StepFailed, match=r"queue_deadline of 1 s .*run another started vase-first-.* keeps running there"
     ) as caught:
         launcher.execute()
     lease.release()

@@ -25,7 +25,9 @@ def running(time: float, kind: str = "step-running", **fields: Any) -> dict[str,
     return event(kind, time, step="sft", key="abc", **fields)
 
 
-BEGIN = event("run-started", 0, steps=["sft", "merge-sft"], skipped={"to-megatron": "skipped: hands on its model"})
+BEGIN = event(
+    "run-started", 0, steps=["sft", "merge-sft"], skipped={"to-megatron": "skipped: passes through its model"}
+)
 
 
 def sft(*events: dict[str, Any]) -> StepHistory:
@@ -36,7 +38,7 @@ def test_steps_are_in_the_order_of_the_plan_and_skipped_ones_say_why() -> None:
     found = read_history([BEGIN])
     assert list(found) == ["sft", "merge-sft", "to-megatron"]
     assert [step.state for step in found.values()] == ["waiting", "waiting", "skipped"]
-    assert found["to-megatron"].text == "skipped: hands on its model"
+    assert found["to-megatron"].text == "skipped: passes through its model"
     assert found["sft"].to_json() == {"state": "waiting"}
 
 

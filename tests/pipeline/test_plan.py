@@ -156,7 +156,7 @@ def test_a_cycle_is_named(world: Path) -> None:
         )
     )
     (world / "recipe.yaml").write_text("inputs: {images: photos}\n")
-    with pytest.raises(ConfigError, match=r"one.*wait for one another"):
+    with pytest.raises(ConfigError, match=r"one.*depend on one another"):
         make_plan(load_recipe(world / "recipe.yaml", cyclic), cyclic, Volume(world / "volume"))
 
 

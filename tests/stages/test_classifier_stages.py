@@ -128,7 +128,7 @@ def test_killed_after_an_epoch_it_ends_as_if_undisturbed(labelled: Path, tmp_pat
         [sys.executable, "-m", "jobs.train_classifier", *words], capture_output=True, text=True, cwd=ROOT
     )
     assert again.returncode == 0, again.stderr
-    assert "going on after epoch" in again.stdout
+    assert "resuming after epoch" in again.stdout
     resumed = json.loads((tmp_path / "out/training_results.json").read_text())
     assert resumed["history"] == undisturbed["history"]
     first, second = weights(tmp_path / "undisturbed"), weights(tmp_path / "out")

@@ -178,7 +178,7 @@ def test_the_list_of_arguments_is_ms_swifts() -> None:
         ('{"lora_rank": 4}', "a parameter of its own"),
         ('{"output_dir": "/elsewhere"}', "the step itself"),
         ('{"push_to_hub": true}', "writes to the volume only"),
-        ("[1, 2]", "stands before any --argument"),
+        ("[1, 2]", "comes before any --argument"),
     ],
 )
 def test_a_wrong_extra_argument(given: str, said: str, tmp_path: Path, qwen: Path, dataset: Path) -> None:
@@ -314,7 +314,7 @@ def test_last_best_or_a_step(tmp_path: Path) -> None:
             "checkpoint-20",
             "checkpoint-10",
         ]
-    with pytest.raises(ConfigError, match="notes no best checkpoint"):
+    with pytest.raises(ConfigError, match="has no record of a best checkpoint"):
         checkpoints.choose(tmp_path / "blind", "best")
     with pytest.raises(ConfigError, match="no checkpoint of step 15; there are 10, 20, 30"):
         checkpoints.choose(tmp_path / "sft", "15")

@@ -210,7 +210,7 @@ class Lease:
         if not self.held():
             raise LeaseLost(
                 f"Attempt {self.me.attempt} lost its lease on {self.path.stem} to another attempt and stopped writing;"
-                " nothing needs doing."
+                " no action is needed."
             )
 
     def keep(self, on_lost: Callable[[], None]) -> None:

@@ -38,14 +38,14 @@ class _Model(BaseModel):
 class Toleration(_Model):
     """As in a pod's spec."""
 
-    key: str | None = Field(None, description="the taint's key; unset with operator Exists: every taint")
+    key: str | None = Field(None, description="the taint's key; unset with operator Exists: all taints")
     operator: str = Field("Equal", pattern=r"^(Equal|Exists)$", description="Equal or Exists")
     value: str | None = Field(None, description="the taint's value")
     effect: str | None = Field(
         None, pattern=r"^(NoSchedule|PreferNoSchedule|NoExecute)$", description="unset: every effect"
     )
     toleration_seconds: int | None = Field(
-        None, alias="tolerationSeconds", description="how long a NoExecute taint is borne"
+        None, alias="tolerationSeconds", description="how long a NoExecute taint is tolerated"
     )
 
 
@@ -91,13 +91,14 @@ class Cluster(_Model):
         description="tag of every image; unset: this version's",
     )
     images: dict[str, str] = Field(
-        default_factory=dict, description="stage -> image, where it is another than <registry>/vasevqa/<stage>:<tag>"
+        default_factory=dict, description="stage -> image, where it differs from <registry>/vasevqa/<stage>:<tag>"
     )
     environment: dict[Variable, str] = Field(default_factory=dict, description="variables of every stage")
     proxy: Proxy = Field(default_factory=Proxy, description="proxies of every stage")
     # For Kubernetes only.
     context: str | None = Field(
-        None, description="context of the kubeconfig; unset: the present one, or the cluster that the launcher runs in"
+        None,
+        description="context of the kubeconfig; unset: the current context, or the cluster that the launcher runs in",
     )
     namespace: str | None = Field(None, description="unset: the context's")
     claim: Name = Field("vasevqa", description="the PersistentVolumeClaim that holds the volume")
@@ -108,15 +109,15 @@ class Cluster(_Model):
     pull_secrets: list[Name] = Field(default_factory=list, description="Secrets that hold the registry's credentials")
     secrets: dict[Variable, SecretKey] = Field(
         default_factory=dict,
-        description="variables whose values lie in Secrets, such as HF_TOKEN, or HTTPS_PROXY with a password in it",
+        description="variables whose values are in Secrets, such as HF_TOKEN, or HTTPS_PROXY with a password in it",
     )
     gpu_resource: str = Field(
         "nvidia.com/gpu",
         pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$",
-        description="what the cluster calls a GPU; MIG slices too",
+        description="the cluster's resource name of a GPU, or of a MIG slice",
     )
     gpu_product: str | None = Field(
-        None, description="GPU model of every step with a GPU that names none itself, as the node's label has it"
+        None, description="GPU model, as in the node's label, for each step that requests GPUs and names no model"
     )
     gpu_memory_label: str = Field("nvidia.com/gpu.memory", description="node label with a GPU's memory in MiB")
     gpu_product_label: str = Field("nvidia.com/gpu.product", description="node label with the GPU's model")
@@ -129,7 +130,9 @@ class Cluster(_Model):
     annotations: dict[str, str] = Field(default_factory=dict, description="further annotations of pods")
     user: int = Field(1000, gt=0, description="uid that stages run as")
     group: int = Field(1000, gt=0, description="gid that stages run as, and fsGroup of the volume")
-    service_account: Name | None = Field(None, description="the launcher's, for `submit`; stages get no token")
+    service_account: Name | None = Field(
+        None, description="service account of the launcher, for `submit`; stages get no token"
+    )
 
     def over(self, environment: Mapping[str, str]) -> dict[str, str]:
         """Return `environment`, overridden by the site's proxies and then by the site's variables."""
@@ -147,14 +150,14 @@ def load_cluster(path: Path | None) -> Cluster:
         return Cluster()
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise ConfigError(f"{path} is larger than {MAX_BYTES >> 20} MiB; that is no Cluster file.")
+            raise ConfigError(f"{path} is larger than {MAX_BYTES >> 20} MiB, so it is not a Cluster file.")
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(
             f"There is no Cluster file {path}; give --cluster the YAML file with your site's settings."
         ) from None
     except (IsADirectoryError, UnicodeDecodeError):
-        raise ConfigError(f"{path} is not a YAML text; give a Cluster file.") from None
+        raise ConfigError(f"{path} is not a YAML file; give a Cluster file.") from None
     except yaml.YAMLError as error:
         raise invalid_yaml(path, error) from None
     return parse_cluster(tree or {}, str(path))
@@ -179,8 +182,8 @@ def parse_cluster(tree: Any, where: str) -> Cluster:
     for name, value in {**cluster.environment, **cluster.proxy.variables()}.items():
         if CONFIDENTIAL.search(name) or has_password(name, value):
             raise ConfigError(
-                f"{where}: the value of {name} is confidential and has no place here; put it into a Secret, and name"
-                " that under `secrets`."
+                f"{where}: the value of {name} is confidential and must not be written here; put it into a Secret, and"
+                " name that under `secrets`."
             )
     for stage, image in cluster.images.items():
         if not re.fullmatch(r"[A-Za-z0-9][\w.:/@-]*", image):

@@ -15,20 +15,20 @@ from vasevqa.errors import Terminated, VaseError, storage_error
 COMMANDS = {
     "attach": "Follow a run in the cluster.",
     "cancel": "Stop RUN and its running steps.",
-    "clean": "List what no run points to; remove it with --yes.",
-    "doctor": "Check the place before spending GPU hours.",
+    "clean": "List what no run uses; remove it with --yes.",
+    "doctor": "Check cluster, volume and recipe before spending GPU hours.",
     "download": "Bring results of a run from the cluster.",
     "logs": "Print the logs of RUN, or of its STEP.",
     "plan": "Show what `run` would do, and why.",
     "recipe": "Describe every step and its parameters, or list RECIPE's stages.",
-    "report": "Write the report of RUN anew and say where it is.",
+    "report": "Write the report of RUN again and print its path.",
     "repro": "Print the `docker run` that repeats STEP of RUN.",
     "reward": "Explain the reward of an answer.",
-    "run": "Run RECIPE, as far as its artifacts are missing.",
+    "run": "Run the steps of RECIPE whose artifacts are missing.",
     "sample": "Draw synthetic vases (and make tiny models) for the demo.",
     "status": "Show the steps of RUN, and the other runs.",
     "submit": "Run a recipe in the cluster.",
-    "upload": "Bring files to the cluster's volume.",
+    "upload": "Copy files to the cluster's volume.",
 }
 
 
@@ -76,8 +76,8 @@ def main(context: object = None) -> None:
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort) as error:  # click turns the first into the second
         if isinstance(error, Terminated) or isinstance(error.__cause__, Terminated):
-            _end("Stopped by SIGTERM; the same command goes on where it was.", 143)
-        _end("Stopped; the same command goes on where it was.", 130)
+            _end("Stopped by SIGTERM; run the same command again to resume.", 143)
+        _end("Stopped; run the same command again to resume.", 130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option(
     "--report",
     type=click.Path(path_type=Path, file_okay=False),
-    help="at the end bring the run's report into this folder",
+    help="at the end download the run's report into this folder",
 )
 def attach(name: str | None, cluster: Path | None, namespace: str | None, report: Path | None) -> None:
     """Follow RUN, which `submit` or Helm started.
@@ -71,7 +71,7 @@ def follow_launch(access: Session, launch: str, report: Path | None, where: str)
         code = launches.follow(access, launch, say, where)
     except KeyboardInterrupt:
         click.echo(
-            f"\nDetached: it goes on in the cluster. `vasevqa attach {launch}{where}` follows it again, "
+            f"\nDetached: the run continues in the cluster. `vasevqa attach {launch}{where}` follows it again, "
             f"and `kubectl -n {access.namespace} delete configmap {launch}` stops and removes it."
         )
         return 0
@@ -81,5 +81,5 @@ def follow_launch(access: Session, launch: str, report: Path | None, where: str)
         fetching.fetch(access, f"runs/{runs[-1]}/report.html", report / f"{runs[-1]}.html")
         click.echo(f"Report on this machine: {report / f'{runs[-1]}.html'}")
     elif runs:
-        click.echo(f"`vasevqa download {runs[-1]} report.html{where}` brings its report here.")
+        click.echo(f"`vasevqa download {runs[-1]} report.html{where}` downloads its report.")
     return code

@@ -22,7 +22,7 @@ from vasevqa.pipeline.runs import all_runs, find_run
 @volume_option
 @pass_context
 def clean(context: Context, names: tuple[str, ...], volume: Path, yes: bool) -> None:
-    """List what no run points to; remove it with --yes.
+    """List what no run uses; remove it with --yes.
 
     These are artifacts of no run, unfinished work of runs that have ended, and finished jobs. If you name RUNs, also
     these runs and their artifacts, unless another run points to the same artifacts. Inputs are never removed.
@@ -66,7 +66,7 @@ def _clean(context: Context, names: tuple[str, ...], volume: Volume, yes: bool) 
             try:
                 backend_of(run, context.make_backend).forget_run(run.name)
             except VaseError as error:
-                click.echo(f"What the cluster keeps of {run.name} was not removed: {error}", err=True)
+                click.echo(f"The cluster's objects of {run.name} were not removed: {error}", err=True)
     total = 0
     for path, why in found:
         freed = size(path)

@@ -25,7 +25,7 @@ def sentence(event: Event) -> str | None:
     if kind == "step-waiting":
         return f"{step}: {event['message']}"
     if kind == "step-elsewhere":
-        return f"{step}: being made by another launcher, waiting for its artifact"
+        return f"{step}: another launcher makes it, waiting for its artifact"
     if kind == "step-done":
         took = "" if event.get("seconds") is None else f" in {duration(event['seconds'])}"
         summary = f": {event['summary']}" if event.get("summary") else ""
@@ -37,7 +37,7 @@ def sentence(event: Event) -> str | None:
     if kind in ("stage-note", "stage-speed"):
         return f"{step}: {event.get('text', '')}"
     if kind == "step-refreshed":
-        return f"{step}: its artifact is made anew"
+        return f"{step}: its artifact is made again"
     if kind == "step-cancelled":
         return f"{step}: stopping"
     return None

@@ -28,16 +28,16 @@ MARKS = {OK: ("ok  ", "green"), WARNING: ("look", "yellow"), BAD: ("BAD ", "red"
     "--pull/--no-pull",
     default=True,
     show_default=True,
-    help="start a tiny pod of each image to see whether it can be pulled",
+    help="start a tiny pod of each image to test whether it can be pulled",
 )
 @click.option(
-    "--upload", is_flag=True, help="inputs on this machine will be brought to the volume, as `submit --upload` does"
+    "--upload", is_flag=True, help="inputs on this machine will be copied to the volume, as `submit --upload` does"
 )
-@click.option("--look", hidden=True, help="look at the volume alone, for what this JSON says of a recipe")
+@click.option("--look", hidden=True, help="check the volume only, for the recipe described by this JSON")
 @options.json_option
 @pass_context
 def doctor(context: Context, look: str | None, as_json: bool, **given: Any) -> None:
-    """Check the place before spending GPU hours.
+    """Check cluster, volume and recipe before spending GPU hours.
 
     Checks the cluster or engine, rights, claim, free space, images, GPUs, secrets, queue and models, for RECIPE if it
     is given. Prints one line per check; "?" marks a check that was not possible. The exit code is that of the

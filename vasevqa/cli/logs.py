@@ -21,7 +21,7 @@ from vasevqa.pipeline.runs import find_run
 @click.argument("step", required=False)
 @options.volume_option
 @options.place_options
-@click.option("-f", "--follow", is_flag=True, help="go on until the run ends")
+@click.option("-f", "--follow", is_flag=True, help="follow until the run ends")
 @click.option("--raw", is_flag=True, help="print the log files as they are, with the stages' JSON events")
 def logs(
     name: str | None,

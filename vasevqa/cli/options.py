@@ -106,11 +106,11 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(*arguments, selection=Selection(first, last, only, refresh), **rest)
 
     return _options(
-        click.option("--from", "first", metavar="STEP", help="begin here; what this step reads must exist"),
+        click.option("--from", "first", metavar="STEP", help="begin with this step; its inputs must exist"),
         click.option("--to", "last", metavar="STEP", help="end here"),
         click.option("--only", multiple=True, metavar="STEP", help="only this step (may be repeated)"),
         click.option(
-            "--refresh", multiple=True, metavar="STEP", help="make this step's artifact anew (may be repeated)"
+            "--refresh", multiple=True, metavar="STEP", help="make this step's artifact again (may be repeated)"
         ),
     )(with_selection)
 

@@ -29,6 +29,6 @@ def write_report(folder: Path, volume: Volume, quiet: bool) -> None:
 @click.argument("name", metavar="[RUN]", required=False)
 @volume_option
 def report(name: str | None, volume: Path) -> None:
-    """Write the report of RUN anew and say where it is."""
+    """Write the report of RUN again and print its path."""
     run = find_run(Volume(volume.absolute()), name)
     write_report(run.path, run.volume, quiet=False)

@@ -13,7 +13,7 @@ from vasevqa.reward.vocabulary import ATTRIBUTES
 @click.command()
 @click.argument("answer")
 @click.argument("truth")
-@click.option("--attribute", type=click.Choice(ATTRIBUTES), help="what was asked for; unset: inferred from TRUTH")
+@click.option("--attribute", type=click.Choice(ATTRIBUTES), help="the attribute asked for; unset: inferred from TRUTH")
 @click.option("--question", default="", help="the question, which an answer must not just repeat")
 @click.option("--paper", is_flag=True, help="the paper's combination; TRUTH is JSON of a vase's attributes")
 @click.option("--json", "as_json", is_flag=True, help="print JSON")

@@ -34,10 +34,12 @@ from vasevqa.pipeline.runs import Run, all_runs, finished_run, new_run, open_run
 @options.backend_option
 @options.cluster_option
 @click.option("--detach", is_flag=True, help="on Ctrl-C leave running steps to the next `run`, which adopts them")
-@click.option("--launch", envvar="VASEVQA_LAUNCH", hidden=True, help="the launch that this is a start of, in a cluster")
+@click.option(
+    "--launch", envvar="VASEVQA_LAUNCH", hidden=True, help="the launch that this process belongs to, in a cluster"
+)
 @pass_context
 def run(context: Context, **given: Any) -> None:
-    """Run RECIPE, as far as its artifacts are missing.
+    """Run the steps of RECIPE whose artifacts are missing.
 
     After a crash, a kill or Ctrl-C, run the same command again to resume. If no artifact is missing, nothing runs.
 
@@ -51,8 +53,8 @@ def run(context: Context, **given: Any) -> None:
 def _run_or_repeat(context: Context, request: RunRequest) -> int:
     if request.backend == "kubernetes" and not request.volume.is_dir():
         raise ConfigError(
-            f"There is no folder {request.volume} here, and the launcher must see the claim's files: name the folder"
-            " where this machine has them with --volume, or let the launcher run in the cluster with `vasevqa submit`."
+            f"There is no folder {request.volume} here, and the launcher must read the claim's files: name the folder"
+            " where the claim is mounted with --volume, or run the launcher in the cluster with `vasevqa submit`."
         )
     if request.launch:
         return once(request.launch, request.volume.absolute(), lambda: _run(context, request))
@@ -113,11 +115,11 @@ def _execute(planned: Plan, record: Run, backend: Backend, request: RunRequest) 
         display.close()
         write_report(record.path, planned.volume, quiet=as_json)
         if isinstance(error, Cancelled):
-            click.echo("error: The run was cancelled; the same command goes on where it was.", err=True)
+            click.echo("error: The run was cancelled; run the same command again to resume.", err=True)
             return 130
         if isinstance(error, Detached):
             click.echo(
-                f"Detached from {record.name}: its steps go on, and the same command takes them up again; `vasevqa"
+                f"Detached from {record.name}: its steps keep running, and the same command adopts them; `vasevqa"
                 f" cancel {record.name}` stops them."
             )
             return (

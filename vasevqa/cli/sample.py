@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     show_default=True,
     help="labelled vases a class, for train-classifier",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="another seed draws other vases")
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="seed of the drawing; each seed draws different vases"
+)
 @click.option(
     "--size", type=click.IntRange(96, 2048), default=288, show_default=True, help="pixels, the side of each photograph"
 )

@@ -27,7 +27,7 @@ from vasevqa.spec import Pipeline
 @click.option(
     "--upload",
     is_flag=True,
-    help="first bring the recipe's inputs that are on this machine to the volume, as inputs/NAME-DIGEST",
+    help="first copy the recipe's inputs on this machine to the volume, as inputs/NAME-DIGEST",
 )
 @options.selection_options
 @options.parallel_option
@@ -35,7 +35,7 @@ from vasevqa.spec import Pipeline
 @click.option(
     "--report",
     type=click.Path(path_type=Path, file_okay=False),
-    help="at the end bring the run's report into this folder",
+    help="at the end download the run's report into this folder",
 )
 @pass_context
 def submit(context: Context, **given: Any) -> None:

@@ -164,7 +164,7 @@ def load_classifier(where: Path, device: torch.device) -> Classifier:
     state = _state(loaded, path)
     arch = loaded.get("arch") or ("resnet50" if "layer1.0.conv3.weight" in state else "resnet18")
     if arch not in ARCHITECTURES:
-        raise DataError(f"{path} holds a '{arch}', which isn't known; use resnet50 or resnet18.")
+        raise DataError(f"{path} holds an unknown architecture '{arch}'; use resnet50 or resnet18.")
     model = build(arch)
     try:
         model.load_state_dict(state)

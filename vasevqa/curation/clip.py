@@ -291,7 +291,7 @@ def _from_hub(name: str, device: torch.device, precision: str, cache_dir: str | 
         )
     except Exception as error:
         raise ConfigError(
-            f"The hub has no answer for {name} ({_told(error)}); give the path of a model folder, or check the id"
+            f"The hub did not answer for {name} ({_told(error)}); give the path of a model folder, or check the id"
             " and the network."
         ) from None
     if folder is not None:

@@ -24,8 +24,8 @@ def resolve_device(name: str) -> torch.device:
             return torch.device("cuda:0")
         if int(os.environ.get("VASEVQA_GPUS") or 0) > 0:
             raise DeviceError(
-                "The step asked for a GPU and CUDA finds none on this node; check the driver, or say `device: cpu` to"
-                " go on without."
+                "The step asked for a GPU and CUDA finds none on this node; check the driver, or set `device: cpu` to"
+                " run without one."
             )
         return torch.device("cpu")
     kind, _, index = name.partition(":")

@@ -91,7 +91,7 @@ def _walk(folder: Path, prefix: str, root: Path, boundary: Path, seen: set[tuple
             target = path.resolve()
             if not target.is_relative_to(boundary):
                 if is_image or target.is_dir():
-                    yield ImageFile(path, _printable(name), "a link that leads out of the volume")
+                    yield ImageFile(path, _printable(name), "a link that leads outside the volume")
                 continue
             if target.is_dir():
                 folders.append((path, name))
@@ -139,7 +139,7 @@ def open_image(path: Path, cover: int | None = None) -> Image.Image:
     except FileNotFoundError:
         raise Unreadable("the file vanished" if not path.is_symlink() else "a link to nothing") from None
     except OSError as error:
-        raise Unreadable(f"can't be looked at: {error.strerror}") from None
+        raise Unreadable(f"can't be read: {error.strerror}") from None
     if not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait for ever
         raise Unreadable("not a regular file")
     if status.st_size == 0:

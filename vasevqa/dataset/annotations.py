@@ -193,7 +193,7 @@ def _record(where: str, entry: Any, problems: list[Problem]) -> Iterator[Record]
     try:
         json.dumps(entry, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        problems.append(Problem("broken row", where, "half a surrogate pair, which no file can hold"))
+        problems.append(Problem("broken row", where, "half a surrogate pair, which UTF-8 can't encode"))
         return
     entry = {_key(name): value for name, value in entry.items()}
     nested = entry.get("attributes")
@@ -202,7 +202,7 @@ def _record(where: str, entry: Any, problems: list[Problem]) -> Iterator[Record]
     vase = next((str(value).strip().lower() for value in ids if str(value).strip()), None)
     images = _images(entry)
     if images is None:
-        problems.append(Problem("broken row", where, "its images are no list of paths"))
+        problems.append(Problem("broken row", where, "its images are not a list of paths"))
         return
     attributes = _attributes(where, known, problems)
     turns = _turns(where, entry.get("conversations") or entry.get("messages"), problems)
@@ -260,7 +260,7 @@ def _turns(where: str, value: Any, problems: list[Problem]) -> tuple[Turn, ...]:
     if value is None:
         return ()
     if not isinstance(value, list):
-        problems.append(Problem("broken row", where, "its conversation is no list"))
+        problems.append(Problem("broken row", where, "its conversation is not a list"))
         return ()
     turns: list[Turn] = []
     shown = 0  # images of questions that were left out: the pictures keep their order only if they are shown later
@@ -273,7 +273,7 @@ def _turns(where: str, value: Any, problems: list[Problem]) -> tuple[Turn, ...]:
             return ()
         text = _answer(text) if role == "assistant" else text.strip()
         if role == "assistant" and text.lower() in UNKNOWN:
-            problems.append(Problem("empty answer", where, "an answer in the conversation says nothing"))
+            problems.append(Problem("empty answer", where, "an answer in the conversation is empty"))
             if turns and turns[-1][0] == "user":
                 shown += turns.pop()[1].count(IMAGE_TAG)
             continue
@@ -284,17 +284,17 @@ def _turns(where: str, value: Any, problems: list[Problem]) -> tuple[Turn, ...]:
         turns.pop()
     order = [role for role, _ in turns if role != "system"]
     if order != ["user", "assistant"] * (len(order) // 2):
-        problems.append(Problem("broken row", where, "questions and answers don't take turns"))
+        problems.append(Problem("broken row", where, "questions and answers do not alternate"))
         return ()
     return tuple(turns)
 
 
 def _wrong_turn(role: str | None, text: Any) -> str:
     if role is None:
-        return "a turn by nobody known"
+        return "a turn by an unknown speaker"
     if not isinstance(text, str):
-        return "a turn whose content is no text"
+        return "a turn whose content is not text"
     media = {match[0] for match in MEDIA.finditer(THOUGHT.sub("", text) if role == "assistant" else text)}
     if media - {IMAGE_TAG}:
         return "a turn about a video or a sound"
-    return f"{IMAGE_TAG} where no picture can be shown" if media and role != "user" else ""
+    return f"{IMAGE_TAG} where no image is allowed" if media and role != "user" else ""

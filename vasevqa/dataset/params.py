@@ -17,7 +17,7 @@ class BuildParams(spec.Params):
     )
     val_fraction: float = Field(0.1, ge=0, lt=0.5, description="part of the images for SFT's own validation")
     eval_fraction: float = Field(0.15, ge=0, lt=0.5, description="part of the images that is never seen in training")
-    seed: int = Field(42, ge=0, description="which vases go where, and which question is asked")
+    seed: int = Field(42, ge=0, description="the split of the vases, and the choice of questions")
     hash_distance: int = Field(
         8,
         ge=0,
@@ -29,7 +29,7 @@ class BuildParams(spec.Params):
         True, description="also ask for whole captions (in SFT and evaluation; never in GRPO)"
     )
     max_questions: int | None = Field(
-        None, ge=1, description="at most so many attribute questions an image, drawn by seed"
+        None, ge=1, description="at most this many attribute questions per image, drawn by seed"
     )
     name_pattern: str | None = Field(
         None,

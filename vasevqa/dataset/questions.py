@@ -34,7 +34,7 @@ def load_questions(path: Path | None) -> Questions:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise invalid_yaml(path, error, 'write attribute: ["question", ...], in quotes') from None
     if not isinstance(loaded, dict):
-        raise ConfigError(f"{path} is no mapping; write attribute: [question, ...].")
+        raise ConfigError(f"{path} is not a mapping; write attribute: [question, ...].")
     ask: dict[str, tuple[str, ...]] = {}
     for key, value in loaded.items():
         if key == "system":
@@ -52,7 +52,7 @@ def load_questions(path: Path | None) -> Questions:
         ask[key] = tuple(item.strip() for item in value)
     system = loaded.get("system")
     if system is not None and not isinstance(system, str):
-        raise ConfigError(f"{path}: system is a text, not {system!r}.")
+        raise ConfigError(f"{path}: system must be a text, not {system!r}.")
     if not ask:
         raise ConfigError(f"{path} asks nothing; give at least one attribute with a question.")
     return Questions(ask, system)

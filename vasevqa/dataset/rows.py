@@ -200,6 +200,6 @@ def _read_rows(path: Path) -> list[Row]:
             row = json.loads(line)
             row["messages"][-1]["content"], row["images"]
         except (ValueError, KeyError, TypeError, IndexError):
-            raise DataError(f"{path}, line {number} is no row of a dataset; build the dataset again.") from None
+            raise DataError(f"{path}, line {number} is not a row of a dataset; build the dataset again.") from None
         rows.append(row)
     return rows

@@ -43,7 +43,7 @@ def findings(pipeline: Pipeline, request: DoctorRequest) -> Iterator[Finding]:
         else:
             yield Finding("recipe", OK, f"{recipe.name}: {', '.join(asked.stages)}")
     for name, step in asked.missing.items():
-        text = f"{step} needs it, and the recipe names none; name it, or end before that step with `to`"
+        text = f"{step} needs it, and the recipe does not name it; name it, or end before that step with `to`"
         yield Finding(f"input {name}", BAD, text, 2)
     coming = 0
     if request.remote and request.upload:
@@ -165,16 +165,18 @@ def _devices(asked: Requirements, engine: str = "") -> Iterator[Finding]:
         yield Finding(
             "GPUs",
             UNKNOWN,
-            f"{most} asked for, and the engine is on another machine (DOCKER_HOST), whose GPUs are not seen from here",
+            f"{most} asked for, and the engine is on another machine (DOCKER_HOST), whose GPUs can't be seen from here",
         )
     elif not short:
         yield Finding("GPUs", OK, f"{there} here, {most} asked for")
     elif not there and (DEV / "dxg").exists():
-        yield Finding("GPUs", UNKNOWN, f"{most} asked for, and WSL doesn't tell how many there are; `nvidia-smi` does")
+        yield Finding(
+            "GPUs", UNKNOWN, f"{most} asked for, and WSL does not report how many there are; `nvidia-smi` does"
+        )
     else:
         text = (
-            f"{there} here, {most} asked for by {', '.join(short)}; run it where the GPUs are, or say `device: cpu`"
-            " where that will do"
+            f"{there} here, {most} asked for by {', '.join(short)}; run it on a machine with GPUs, or set `device: cpu`"
+            " where that is enough"
         )
         yield Finding("GPUs", BAD, text, DeviceError.exit_code)
 
@@ -229,9 +231,9 @@ def _kubernetes(request: DoctorRequest, asked: Requirements, coming: int) -> Ite
         if remote and not any(finding.state == BAD for finding in claims):
             yield from _look(access, question)
     elif remote:
-        yield Finding("volume", UNKNOWN, "only a pod sees it, and none may be made (or --no-pull)")
+        yield Finding("volume", UNKNOWN, "only a pod can read it, and no pod may be created (or --no-pull is set)")
     else:
-        yield Finding("images", UNKNOWN, "no pod may be made to try them (or --no-pull)")
+        yield Finding("images", UNKNOWN, "no pod may be created to test them (or --no-pull is set)")
 
 
 def _look(access: Session, question: VolumeQuestion) -> Iterator[Finding]:
@@ -245,4 +247,4 @@ def _look(access: Session, question: VolumeQuestion) -> Iterator[Finding]:
             access.run_in(pod, words, out.extend, lambda block: None)
         yield from (found(json.loads(line)) for line in out.decode().splitlines())
     except (ClusterError, ValueError, KeyError) as error:
-        yield Finding("volume", BAD, f"it could not be looked at: {error}", 69)
+        yield Finding("volume", BAD, f"it could not be checked: {error}", 69)

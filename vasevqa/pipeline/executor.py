@@ -209,7 +209,7 @@ class StepExecutor:
         if state is State.GONE:
             return Failure(
                 Kind.TRANSIENT,
-                f"The job {work.job} is gone (deleted by hand, or its machine went down).",
+                f"The job {work.job} no longer exists (deleted by hand, or its machine went down).",
                 Interrupted.exit_code,
             )
         outcome = self.backend.outcome(work.job)

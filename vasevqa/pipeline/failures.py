@@ -55,12 +55,12 @@ def classify(outcome: Outcome, said: str, step: str) -> Failure:
     if outcome.overdue:
         return Failure(
             Kind.PERMANENT,
-            f"{step} was stopped by the cluster at a deadline ({outcome.message}); raise its run_deadline, the next run"
-            " goes on.",
+            f"{step} was stopped by the cluster at a deadline ({outcome.message}); raise its run_deadline and run again"
+            " to resume.",
             75,
         )
     if outcome.transient:
-        return Failure(Kind.TRANSIENT, f"{step} lost its place ({outcome.message}); it goes on from where it was.", 75)
+        return Failure(Kind.TRANSIENT, f"{step} was evicted ({outcome.message}); it resumes where it was.", 75)
     if code == 4:
         return Failure(Kind.GPU_MEMORY, said or f"The GPU's memory doesn't suffice for {step}.", 4)
     if code in _PERMANENT:
@@ -71,13 +71,13 @@ def classify(outcome: Outcome, said: str, step: str) -> Failure:
         return Failure(Kind.TRANSIENT, said or f"{step} was stopped from outside.", 75)
     if number == signal.SIGBUS:
         return Failure(
-            Kind.SHARED_MEMORY, f"{step} used up /dev/shm (bus error); raise its shm, or lower its workers.", 135
+            Kind.SHARED_MEMORY, f"{step} exhausted /dev/shm (bus error); raise its shm, or lower its workers.", 135
         )
     if number == signal.SIGKILL:
         return Failure(
             Kind.UNKNOWN_KILL,
-            f"{step} was killed{f' ({outcome.message})' if outcome.message else ''}, by whom isn't known (often the"
-            " host's memory ran out).",
+            f"{step} was killed{f' ({outcome.message})' if outcome.message else ''}, and the sender of the signal is"
+            " unknown (often the host's memory ran out).",
             137,
         )
     if number is not None:

@@ -47,7 +47,7 @@ def leftovers(volume: Volume, kept: set[tuple[str, str]], working: tuple[str, ..
                     yield entry, "artifact of no run" if artifact.complete else "incomplete artifact"
             elif entry.suffix == ".partial":
                 if (step.name, key) not in kept:
-                    yield entry, "unfinished work of no unfinished run"
+                    yield entry, "partial artifacts that no unfinished run needs"
             elif entry.suffix == ".aside":
                 yield entry, "replaced artifact"
 
@@ -81,5 +81,5 @@ def backends(volume: Volume, make: MakeBackend) -> list[Backend]:
             try:
                 found.append(backend_of(run, make))
             except VaseError as error:
-                click.echo(f"Jobs of {run.name} were not looked at: {error}", err=True)
+                click.echo(f"Jobs of {run.name} were not checked: {error}", err=True)
     return found

@@ -222,7 +222,7 @@ class Launcher:
             self._unanswered.add(work.name)
             self._tell(
                 "step-waiting",
-                {"step": work.name, "job": "", "message": f"{why} The launcher asks again until it does."},
+                {"step": work.name, "job": "", "message": f"{why} The launcher keeps asking until it does."},
             )
         work.status, work.not_before = StepStatus.WAITING, time.monotonic() + AWAY_SECONDS
 
@@ -283,5 +283,5 @@ class Launcher:
             self.backend.cancel(work.job, self.grace)
             work.overdue = late
         else:  # the other run may have other deadlines
-            whose = f"run {self.backend.owner(work.job)} started {work.job}, which goes on there"
+            whose = f"run {self.backend.owner(work.job)} started {work.job}, which keeps running there"
             self._executor.give_up(work, replace(late, message=f"{late.message.rstrip('.')} ({whose})."))

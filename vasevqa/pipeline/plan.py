@@ -85,7 +85,7 @@ def make_plan(recipe: Recipe, pipeline: Pipeline, volume: Volume, selection: Sel
         if name not in chosen and not step.hit and not step.artifact.sealed:
             raise ConfigError(
                 f"{name} has no finished artifact for this recipe ({step.reasons[0]}), and only {', '.join(chosen)}"
-                " were asked for; run it first."
+                " were selected; run it first."
             )
     return Plan(
         recipe.name,

@@ -77,12 +77,12 @@ def load_recipe(
     """
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise ConfigError(f"{path} is larger than {MAX_BYTES >> 20} MiB; that is no recipe.")
+            raise ConfigError(f"{path} is larger than {MAX_BYTES >> 20} MiB, so it is not a recipe.")
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"There is no recipe {path}; `vasevqa/recipes/demo.yaml` is an example.") from None
     except (IsADirectoryError, UnicodeDecodeError):
-        raise ConfigError(f"{path} is not a YAML text; give a recipe file.") from None
+        raise ConfigError(f"{path} is not a YAML file; give a recipe file.") from None
     lines = _Lines(str(path))
     tree = _parse(text, lines)
     for override in overrides:
@@ -124,7 +124,7 @@ def _value(node: yaml.Node, path: tuple[str, ...], lines: _Lines) -> Any:
             key, line = str(key_node.value), key_node.start_mark.line + 1
             if key in found:
                 raise ConfigError(
-                    f"{lines.where}, line {line}: '{key}' stands here a second time; keep one of the two."
+                    f"{lines.where}, line {line}: '{key}' appears here a second time; keep one of the two."
                 )
             where = (*path, key)
             lines.lines[where] = line
@@ -177,7 +177,7 @@ def _check(tree: dict[str, Any], stem: str, pipeline: Pipeline, lines: _Lines, b
     for item in skip:
         if pipeline.step(item).passthrough_input is None:
             raise ConfigError(
-                f"{lines.at('skip')}: {item} can't be skipped, since nothing can stand for its result; give it as"
+                f"{lines.at('skip')}: {item} can't be skipped, since no input can replace its result; give it as"
                 f" `inputs: {{{item}: PATH}}`."
             )
     inputs = _inputs(tree.get("inputs") or {}, base, pipeline, lines)
@@ -314,7 +314,7 @@ def recipe_schema(pipeline: Pipeline) -> dict[str, Any]:
             "skip": {
                 "type": "array",
                 "items": {"enum": [step.name for step in pipeline.steps if step.passthrough_input]},
-                "description": "steps that hand on their input",
+                "description": "steps that pass their input through",
             },
             "to": {"enum": list(pipeline.names), "description": "the last step to run"},
         },

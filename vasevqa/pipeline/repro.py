@@ -48,7 +48,7 @@ def started(run: Run, step: str) -> tuple[Run, Event]:
         if found and "arguments" in found[-1]:
             return maker, found[-1]
     raise ConfigError(
-        f"Nothing is known of how {step} of run {run.name} was started; run it with --refresh {step}, then ask again."
+        f"There is no record of how {step} of run {run.name} was started; run it with --refresh {step}, then ask again."
     )
 
 

@@ -46,7 +46,5 @@ def once(launch: str, volume: Path, work: Callable[[], int]) -> int:
         # A bug or a faulty volume: the Job starts again. Exit code 1 would tell followers that the run has ended.
         return BROKEN_DOWN
     if code == CANCELLED:
-        files.write_json(
-            record, {"exit_code": code, "message": "The run was cancelled; submit it again to go on where it was."}
-        )
+        files.write_json(record, {"exit_code": code, "message": "The run was cancelled; submit it again to resume."})
     return code

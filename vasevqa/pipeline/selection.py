@@ -63,7 +63,7 @@ def select_steps(recipe: Recipe, pipeline: Pipeline, selection: Selection | None
     """Return the steps that `recipe` runs. Raises ConfigError for unknown steps, cycles, and if no step is left."""
     selection = selection or Selection()
     selection.check(pipeline)
-    skipped = {name: f"skipped: hands on its {pipeline.step(name).passthrough_input}" for name in recipe.skip}
+    skipped = {name: f"skipped: passes through its {pipeline.step(name).passthrough_input}" for name in recipe.skip}
     replaced = [name for name in recipe.inputs if name in pipeline.names]
     skipped |= {name: f"replaced by the input {recipe.inputs[name]}" for name in replaced}
     wiring = {
@@ -104,7 +104,7 @@ def _order(wiring: Wiring, pipeline: Pipeline) -> list[str]:
             order += ready
             sorter.done(*ready)
     except CycleError as error:
-        raise ConfigError(f"The steps {' -> '.join(error.args[1])} wait for one another; break the cycle.") from None
+        raise ConfigError(f"The steps {' -> '.join(error.args[1])} depend on one another; remove the cycle.") from None
     return order
 
 

@@ -115,14 +115,14 @@ class StepRun:
         why = f" ({self.note.rstrip('.')})" if self.note else ""
         if not self.placed and now - self.started > asked.queue_deadline:
             message = (
-                f"{self.name} waited longer than its queue_deadline of {asked.queue_deadline} s for a place{why}; ask"
-                " for less, or raise the deadline."
+                f"{self.name} waited longer than its queue_deadline of {asked.queue_deadline} s in the queue{why};"
+                " request less, or raise the deadline."
             )
             return Failure(Kind.CLUSTER, message, UNAVAILABLE)
         if self.placed and not self.spoke and not self.ran and now - self.placed > asked.start_deadline:
             message = (
-                f"{self.name} had a place and didn't start within its start_deadline of {asked.start_deadline} s{why};"
-                " mend that, or raise the deadline."
+                f"{self.name} was scheduled and did not start within its start_deadline of {asked.start_deadline}"
+                f" s{why}; fix the cause, or raise the deadline."
             )
             return Failure(Kind.CLUSTER, message, UNAVAILABLE)
         if self.ran and not self.spoke and now - self.ran > asked.start_deadline:
@@ -133,8 +133,8 @@ class StepRun:
             return Failure(Kind.CLUSTER, message, UNAVAILABLE)
         if asked.run_deadline is not None and self.ran and now - self.ran > asked.run_deadline:
             message = (
-                f"{self.name} ran longer than its run_deadline of {asked.run_deadline} s; raise it, the next run goes"
-                " on from there."
+                f"{self.name} ran longer than its run_deadline of {asked.run_deadline} s; raise it and run again to"
+                " resume."
             )
             return Failure(Kind.PERMANENT, message, Interrupted.exit_code)
         return None

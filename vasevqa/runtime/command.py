@@ -74,7 +74,7 @@ def command(stage: Stage) -> click.Command:
             [*flags, "output__dir"],
             metavar="DIR",
             type=click.Path(path_type=Path),
-            help="where results go; an existing folder is merged into",
+            help="folder for the results; other files in it are kept",
         )
     )
     for model in (stage.params, stage.options):
@@ -128,10 +128,10 @@ def run_stage(stage: Stage, values: Mapping[str, Any]) -> int:
         return say(
             "Interrupted",
             Interrupted.exit_code,
-            f"{stage.name} was stopped by SIGTERM; the same command goes on where it was.",
+            f"{stage.name} was stopped by SIGTERM; run the same command again to resume.",
         )
     except KeyboardInterrupt:
-        return say("Interrupted", 130, f"{stage.name} was stopped; the same command goes on where it was.")
+        return say("Interrupted", 130, f"{stage.name} was stopped; run the same command again to resume.")
     except OSError as error:
         known = storage_error(error, "write or read")
         if known is None:
@@ -189,7 +189,7 @@ def _run(stage: Stage, values: Mapping[str, Any], progress: Any) -> None:
     values = _paths_as_inputs(stage, values)
     if values["task__file"] is not None and not values["task__file"].is_file():
         raise ConfigError(
-            f"{values['task__file']} isn't there: the volume here is not the one that the launcher sees; compare claim,"
+            f"{values['task__file']} does not exist, so the volume here is not the launcher's; compare claim,"
             " claim_path and --volume."
         )
     params, options = validate(stage.params, values), validate(stage.options, values)
@@ -207,7 +207,7 @@ def _run(stage: Stage, values: Mapping[str, Any], progress: Any) -> None:
         run_task(stage, params, options, inputs, folder, values["task__file"], progress)
         return
     if folder is None and stage.needs_output(params):
-        raise ConfigError(f"{stage.name} needs {stage.output_flag}: the folder that results go into.")
+        raise ConfigError(f"{stage.name} needs {stage.output_flag}: the folder for the results.")
     output = None
     if folder is not None:
         from vasevqa.artifacts.output import StageOutput

@@ -96,7 +96,7 @@ def _die_without_lease(progress: Any, attempt: str) -> None:
     progress.error(
         "LeaseLost",
         LeaseLost.exit_code,
-        f"Attempt {attempt} lost its lease to another attempt and stopped; nothing needs doing.",
+        f"Attempt {attempt} lost its lease to another attempt and stopped; no action is needed.",
     )
     sys.stdout.flush()
     os._exit(LeaseLost.exit_code)

@@ -37,7 +37,7 @@ class Params(spec.Params):
 class Options(spec.Options):
     """How it runs."""
 
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N; one that isn't there is an error")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N; a missing device is an error")
     batch_size: int = Field(32, ge=1, description="images a batch")
     workers: int = Field(0, ge=0, description="decoding threads; 0: as many as cores")
 
@@ -160,7 +160,7 @@ def _stamp(path: Path) -> str:
         return stamp(path)
     except FileNotFoundError:  # read, and then removed by its owner
         raise DataError(
-            f"{path} vanished while it was classified; leave the folder alone while this runs, and start again."
+            f"{path} was removed during the classification; do not change the folder while this runs, and start again."
         ) from None
 
 

@@ -41,8 +41,8 @@ class Params(spec.Params):
         description="keep images scoring at least this; unset: the moderate recommendation from the data",
     )
     analyze_only: bool = Field(False, description="print statistics and recommended thresholds; sort nothing")
-    sample_size: int = Field(500, ge=1, description="images that --analyze-only looks at")
-    seed: int = Field(0, description="which images --analyze-only looks at")
+    sample_size: int = Field(500, ge=1, description="number of images that --analyze-only samples")
+    seed: int = Field(0, description="seed of the sample of --analyze-only")
     exact_decode: bool = Field(
         False, description="decode JPEGs in full instead of at the smallest scale that covers the model's input"
     )
@@ -57,10 +57,10 @@ class Params(spec.Params):
 class Options(spec.Options):
     """How the filter runs."""
 
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N; one that isn't there is an error")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N; a missing device is an error")
     batch_size: int = Field(32, ge=1, description="images a batch")
     workers: int = Field(0, ge=0, description="decoding threads; 0: as many as cores")
-    model_cache_dir: str | None = Field(None, description="where models from a hub are kept")
+    model_cache_dir: str | None = Field(None, description="cache folder for models from a hub")
     auto_select_device: bool = Field(False, description="ask which device to use (on a terminal)")
     interactive: bool = Field(False, description="show a menu (on a terminal)")
 
@@ -275,7 +275,7 @@ def check_terminal(what: str) -> None:
     import sys
 
     if not sys.stdin.isatty():
-        raise ConfigError(f"{what} asks on a terminal, and there is none; give the choice as flags instead.")
+        raise ConfigError(f"{what} needs a terminal, and there is none; give the choice as flags instead.")
 
 
 STAGE = spec.Stage(

@@ -22,7 +22,7 @@ STAGE = spec.Stage(
         spec.Input(
             "dataset",
             "--dataset-dir",
-            "what build-dataset wrote; its eval.jsonl is asked",
+            "folder that build-dataset wrote; the questions come from its eval.jsonl",
             required=False,
             aliases=("--dataset",),
         ),

@@ -42,7 +42,7 @@ class Options(spec.Options):
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N; only used where images must be scored here")
     batch_size: int = Field(32, ge=1, description="images a batch")
     workers: int = Field(0, ge=0, description="decoding threads; 0: as many as cores")
-    model_cache_dir: str | None = Field(None, description="where models from a hub are kept")
+    model_cache_dir: str | None = Field(None, description="cache folder for models from a hub")
 
 
 @dataclass(frozen=True)

@@ -24,14 +24,14 @@ class Params(spec.Params):
     weights: Literal["imagenet", "none", "file"] = Field(
         "imagenet", description="weights to start from: imagenet, none, or the path of a checkpoint"
     )
-    image_size: int = Field(224, ge=32, le=1024, description="pixels, the side of the square that the model sees")
-    epochs: int = Field(200, ge=1, description="passes over the training images, at most")
+    image_size: int = Field(224, ge=32, le=1024, description="side of the model's square input, in pixels")
+    epochs: int = Field(200, ge=1, description="maximum number of passes over the training images")
     batch_size: int = Field(256, ge=2, description="images a step")
     learning_rate: float = Field(1e-3, gt=0, description="Adam's")
     weight_decay: float = Field(1e-4, ge=0, description="Adam's")
     schedule: Literal["cosine", "constant"] = Field("cosine", description="learning rate after the warm-up")
     warmup_epochs: int = Field(3, ge=0, description="epochs of linear warm-up")
-    patience: int = Field(30, ge=0, description="stop after so many epochs without a lower validation loss; 0: never")
+    patience: int = Field(30, ge=0, description="stop after this many epochs without a lower validation loss; 0: never")
     augment: bool = Field(True, description="flip, rotate, crop and jitter colours in training")
     name_pattern: str | None = Field(
         None,
@@ -45,7 +45,7 @@ class Params(spec.Params):
 class Options(spec.Options):
     """How it runs."""
 
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N; one that isn't there is an error")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N; a missing device is an error")
     workers: int = Field(0, ge=0, description="decoding threads; 0: as many as cores")
 
 
@@ -131,7 +131,7 @@ def _resume(trainer: Trainer, params: Params, output: spec.Output, progress: spe
         return
     if state.get("made_for") == _made_for(trainer, params):
         trainer.restore(state["trainer"])
-        progress.note(f"going on after epoch {len(trainer.history)}")
+        progress.note(f"resuming after epoch {len(trainer.history)}")
 
 
 def _made_for(trainer: Trainer, params: Params) -> str:

@@ -104,7 +104,8 @@ def choose(folder: Path, which: str) -> Path:
         step = name.removeprefix("checkpoint-") or _best_logged(state)
         if step is None:
             raise ConfigError(
-                f"{folder} notes no best checkpoint (there were no validation rows); choose last or a step of {steps}."
+                f"{folder} has no record of a best checkpoint (there were no validation rows); choose last or a step of"
+                f" {steps}."
             )
         which = step
     for checkpoint in usable:

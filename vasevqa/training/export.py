@@ -111,7 +111,7 @@ def _same_tensors(figures: Figures, model: Path) -> _Verdict:
     return _Verdict(
         not missing and not reshaped,
         f"{figures['tensors_identical']} of {figures['tensors']} tensors as in {model.name}",
-        f"The converted model is not of {model}'s kind: {missing} tensors are missing, {reshaped} have another shape; "
+        f"The converted model does not match {model}: {missing} tensors are missing, {reshaped} have another shape; "
         "give the model that was converted.",
     )
 

@@ -29,7 +29,7 @@ SET_HERE = {
     "ignore_args_error": "the step itself",
     "rlhf_type": "the step itself",
     "check_model": "the step itself",
-    "trust_remote_code": "nothing: code that comes with a model is never run",
+    "trust_remote_code": "nothing: code inside a model folder is never run",
     "callbacks": "the step itself",
     "load_args": "the step itself",
     "use_hf": "the option `hub`",
@@ -71,7 +71,7 @@ def check_extra(command: str, given: Any, own: Collection[str]) -> dict[str, Any
         try:
             given = json.loads(given) if given.strip() else {}
         except ValueError:
-            raise ValueError(f"extra_args is neither a mapping nor a list of words, but {given!r}") from None
+            raise ValueError(f"extra_args must be a mapping or a list of words, not {given!r}") from None
     if isinstance(given, list | tuple):
         given = _from_words([str(word) for word in given])
     if not isinstance(given, Mapping):
@@ -106,7 +106,7 @@ def _from_words(words: Sequence[str]) -> dict[str, Any]:
             name, equals, value = word.partition("=")
             found[name] = [value] if equals else []
         elif not name:
-            raise ValueError(f"extra_args: '{word}' stands before any --argument")
+            raise ValueError(f"extra_args: '{word}' comes before any --argument")
         else:
             found[name].append(word)
     return {name: values[0] if len(values) == 1 else values or True for name, values in found.items()}

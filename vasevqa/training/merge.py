@@ -70,7 +70,7 @@ def merge(call: StageCall[MergeParams, MergeOptions]) -> None:
     if complaint:
         shutil.rmtree(merged, ignore_errors=True)
         raise GateError(
-            f"The merged model doesn't say what base and adapter say: {complaint}; is {base} the model that"
+            f"The merged model answers differently from base and adapter: {complaint}; is {base} the model that"
             f" {chosen.name} was trained on?"
         )
     (merged / "args.json").unlink(missing_ok=True)  # it names paths of this machine, and ms-swift would go by them

@@ -32,42 +32,42 @@ class TrainingParams(spec.Params):
     command: ClassVar[str] = "sft"
 
     tuner_type: Literal["lora", "full"] = Field(
-        "lora", description="lora trains an adapter, full every weight that isn't frozen"
+        "lora", description="lora trains an adapter; full trains every weight that is not frozen"
     )
     lora_rank: int = Field(8, ge=1, description="rank of the adapter")
     lora_alpha: float = Field(32.0, gt=0, description="scale of the adapter, divided by its rank")
     lora_dropout: float = Field(0.05, ge=0, lt=1, description="dropout in the adapter")
     target_modules: list[str] = Field(["all-linear"], min_length=1, description="modules that get an adapter")
-    freeze_vit: bool = Field(True, description="leave the vision tower as it is")
-    freeze_aligner: bool = Field(True, description="leave the projection from vision to language as it is")
+    freeze_vit: bool = Field(True, description="freeze the vision tower")
+    freeze_aligner: bool = Field(True, description="freeze the projection from vision to language")
     num_train_epochs: float = Field(2.0, gt=0, description="passes over the rows")
     max_steps: int | None = Field(None, ge=1, description="optimizer steps; replaces num_train_epochs")
     batch_size: int = Field(
         1,
         ge=1,
         description=(
-            "rows a forward pass; times gradient_accumulation_steps it is the global batch, which the step's GPUs share"
-            " whatever their number"
+            "rows per forward pass; batch_size times gradient_accumulation_steps is the global batch, which all GPUs of"
+            " the step share"
         ),
     )
-    gradient_accumulation_steps: int = Field(16, ge=1, description="forward passes an optimizer step")
+    gradient_accumulation_steps: int = Field(16, ge=1, description="forward passes per optimizer step")
     learning_rate: float | None = Field(
         None, gt=0, description="peak learning rate; unset: 1e-4 for lora, 1e-5 for full"
     )
-    warmup_ratio: float = Field(0.05, ge=0, lt=1, description="part of the steps in which the learning rate rises")
+    warmup_ratio: float = Field(0.05, ge=0, lt=1, description="fraction of the steps in which the learning rate rises")
     max_length: int = Field(4096, ge=16, description="tokens of a row, image tokens included")
-    max_pixels: int = Field(1003520, ge=784, description="larger images are scaled down to so many pixels (MAX_PIXELS)")
+    max_pixels: int = Field(
+        1003520, ge=784, description="larger images are scaled down to this many pixels (MAX_PIXELS)"
+    )
     torch_dtype: Literal["bfloat16", "float16", "float32"] = Field(
         "bfloat16", description="precision of the weights in training"
     )
-    model_type: str | None = Field(
-        None, description="ms-swift's name of the model's kind, where the model folder doesn't say it"
-    )
+    model_type: str | None = Field(None, description="ms-swift's model type, where the model folder does not tell it")
     attn_impl: Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3"] | None = Field(
         None, description="attention; unset: what transformers chooses"
     )
     use_liger_kernel: bool = Field(False, description="fused kernels that save memory (needs the package liger-kernel)")
-    logging_steps: int = Field(5, ge=1, description="steps between lines of the learning curve")
+    logging_steps: int = Field(5, ge=1, description="steps between points of the learning curve")
     save_steps: int = Field(100, ge=1, description="steps between checkpoints")
     save_total_limit: int = Field(5, ge=1, description="checkpoints kept")
     seed: int = Field(42, ge=0, description="order of the rows, dropout, initial adapter, sampling")
@@ -91,9 +91,9 @@ class TrainingParams(spec.Params):
 class TrainingOptions(spec.Options):
     """How a training by ms-swift runs."""
 
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N; one that isn't there is an error")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N; a missing device is an error")
     nproc_per_node: int | None = Field(
-        None, ge=1, description="processes, one a GPU (NPROC_PER_NODE); unset: as many as the step has GPUs"
+        None, ge=1, description="processes, one per GPU (NPROC_PER_NODE); unset: one for each GPU of the step"
     )
     cuda_visible_devices: str | None = Field(
         None, pattern=r"^[0-9A-Za-z-]+(,[0-9A-Za-z-]+)*$", description="which GPUs, such as 0,1; unset: the first ones"
@@ -104,13 +104,13 @@ class TrainingOptions(spec.Options):
     gradient_checkpointing: bool = Field(
         True, description="compute activations twice instead of keeping them: less memory, more time, the same result"
     )
-    dataloader_num_workers: int = Field(1, ge=0, description="processes that prepare rows, a GPU")
+    dataloader_num_workers: int = Field(1, ge=0, description="processes per GPU that prepare rows")
     dataset_num_proc: int = Field(1, ge=1, description="processes that read the dataset")
     image_root: str | None = Field(
         None, description="folder that the rows' image paths are relative to; unset: the volume that holds the dataset"
     )
     hub: Literal["huggingface", "modelscope"] = Field(
-        "huggingface", description="where a model given by its hub id comes from"
+        "huggingface", description="hub from which a model given by its id is downloaded"
     )
     memory_check: bool = Field(
         True, description="stop before loading when the estimate says that the GPU's memory can't suffice"
@@ -126,7 +126,7 @@ class SftParams(TrainingParams):
     """What decides the fine-tuned weights."""
 
     packing: bool = Field(False, description="several rows in one sequence of max_length (needs flash attention)")
-    eval_steps: int = Field(100, ge=1, description="steps between looks at the validation rows")
+    eval_steps: int = Field(100, ge=1, description="steps between evaluations on the validation rows")
 
     @field_validator("packing")
     @classmethod
@@ -149,19 +149,19 @@ class GrpoParams(TrainingParams):
     learning_rate: float | None = Field(1e-6, gt=0, description="peak learning rate")
     save_steps: int = Field(300, ge=1, description="steps between checkpoints")
     save_total_limit: int = Field(10, ge=1, description="checkpoints kept")
-    logging_steps: int = Field(1, ge=1, description="steps between lines of the reward curve")
+    logging_steps: int = Field(1, ge=1, description="steps between points of the reward curve")
     batch_size: int = Field(
         1,
         ge=1,
         description=(
-            "answers a forward pass; times gradient_accumulation_steps it is the global batch, whatever the number of"
-            " GPUs"
+            "answers per forward pass; batch_size times gradient_accumulation_steps is the global batch, for any number"
+            " of GPUs"
         ),
     )
     num_generations: int = Field(4, ge=2, description="answers to each question, which are compared with one another")
-    temperature: float = Field(1.0, gt=0, description="how freely answers are sampled")
+    temperature: float = Field(1.0, gt=0, description="temperature of sampling")
     beta: float = Field(0.001, ge=0, description="weight of the distance (KL) from the model before")
-    max_completion_length: int = Field(256, ge=1, description="tokens of an answer, at most")
+    max_completion_length: int = Field(256, ge=1, description="maximum tokens of an answer")
     reward_funcs: list[str] = Field(
         ["external_vase_acc", "external_vase_format"],
         min_length=1,
@@ -201,7 +201,7 @@ class GrpoOptions(TrainingOptions):
     )
     offload_model: bool = Field(False, description="move the trained model to host memory while vLLM generates")
     offload_optimizer: bool = Field(False, description="move the optimizer to host memory while vLLM generates")
-    move_model_batches: int | None = Field(None, ge=1, description="copy weights to vLLM in so many parts")
+    move_model_batches: int | None = Field(None, ge=1, description="copy weights to vLLM in this many parts")
 
 
 class MergeParams(spec.Params):
@@ -233,7 +233,7 @@ class MergeOptions(spec.Options):
         "auto", description="where the two are compared: auto, cpu, cuda or cuda:N; merging itself is done on the CPU"
     )
     hub: Literal["huggingface", "modelscope"] = Field(
-        "huggingface", description="where a model given by its hub id comes from"
+        "huggingface", description="hub from which a model given by its id is downloaded"
     )
 
 
@@ -255,11 +255,11 @@ class ConversionOptions(spec.Options):
 
     device: str = Field("auto", description="auto or cuda:N")
     hub: Literal["huggingface", "modelscope"] = Field(
-        "huggingface", description="where a model given by its hub id comes from"
+        "huggingface", description="hub from which a model given by its id is downloaded"
     )
 
 
 INPUTS = {
     "dataset": "the dataset folder that build-dataset wrote",
-    "resume": "a checkpoint to go on from, by hand",
+    "resume": "a checkpoint to resume from, chosen by hand",
 }

@@ -169,8 +169,8 @@ class Training:
             if number + 1 < len(self.ladder):
                 after = self.ladder[number + 1]
                 self.progress.note(
-                    f"The GPU's memory ran out with {rung.batch_size} rows at once; going on with {after.batch_size},"
-                    f" {after.accumulation} times before each step"
+                    f"The GPU's memory ran out with {rung.batch_size} rows at a time; continuing with"
+                    f" {after.batch_size}, {after.accumulation} times before each step"
                     + (
                         ", activations recomputed"
                         if after.gradient_checkpointing and not rung.gradient_checkpointing
@@ -178,9 +178,9 @@ class Training:
                     )
                 )
         raise GpuMemoryError(
-            f"The GPU's memory doesn't suffice for {self.kind} even with one row at once; take a larger GPU, or change"
-            f" the result: lower max_pixels ({self.params.max_pixels}), max_length ({self.params.max_length})"
-            " or lora_rank."
+            f"The GPU's memory doesn't suffice for {self.kind} even with one row at a time; take a larger GPU, or"
+            f" change the result: lower max_pixels ({self.params.max_pixels}), max_length ({self.params.max_length}) or"
+            " lora_rank."
         )
 
     def _fail(self, code: int, message: str) -> None:
@@ -189,13 +189,13 @@ class Training:
         free = files.free_bytes(self.folder)
         if free < 50_000_000 or "No space left" in message:
             raise StorageError(
-                f"The disk of {self.folder} is full ({free / 1e6:.0f} MB free); free some space, the same command goes"
-                " on from the last checkpoint."
+                f"The disk of {self.folder} is full ({free / 1e6:.0f} MB free); free some space and run the same"
+                " command again to resume from the last checkpoint."
             )
         if code < 0:
             raise Interrupted(
-                f"The training was killed by {signal.Signals(-code).name}; the same command goes on from the last"
-                " checkpoint."
+                f"The training was killed by {signal.Signals(-code).name}; run the same command again to resume from"
+                " the last checkpoint."
             )
         raise RuntimeError(f"ms-swift: {message}")
 
@@ -341,7 +341,7 @@ def train(call: StageCall[TrainingParams, TrainingOptions]) -> None:
         else "no curve"
     )
     if summary["adapter_norm"] == 0:
-        call.progress.note("The adapter is still zero: nothing was learnt")
+        call.progress.note("The adapter is still zero: the model learned nothing")
     call.progress.summary(
         f"{summary['steps']} steps over {rows['train']} rows, {change}",
         **{name: value for name, value in summary.items() if name != "rows"},

@@ -65,7 +65,7 @@ class Connection:
                 return
             if self.process.over or time.monotonic() > end:
                 raise ConnectionLost(
-                    f"The connection to pod {self.process.pod} was lost; the same command goes on where it was."
+                    f"The connection to pod {self.process.pod} was lost; run the same command again to resume."
                 )
 
     def _next(self) -> dict[str, Any] | None:

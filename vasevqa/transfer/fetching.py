@@ -60,7 +60,7 @@ class _Download:
                 break
         if not listed:
             raise DataError(
-                f"There is no file in {self.path}; links are not followed, so name what a step made as steps/NAME."
+                f"There is no file in {self.path}; links are not followed, so name a step's result as steps/NAME."
             )
         self.total = len(listed)
         offsets = {name: paths.standing(self._here(name), *known) for name, known in listed.items()}
@@ -89,7 +89,7 @@ class _Download:
             last = answer["offset"] + len(block) == size
             if len(block) != asked or not paths.write(self._here(name), answer["offset"], block, digest, last):
                 raise DataError(
-                    f"{self.path}/{name} changed on the volume while it was fetched; try again when its step is done."
+                    f"{self.path}/{name} changed on the volume during the download; try again when its step is done."
                 )
             self.bytes += len(block)
             if last:

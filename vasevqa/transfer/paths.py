@@ -17,7 +17,7 @@ def inside(root: Path, name: str) -> Path:
     pure = PurePosixPath(name)
     path = root.joinpath(*pure.parts) if not pure.is_absolute() else root
     if pure.is_absolute() or ".." in pure.parts or not path.resolve().is_relative_to(root.resolve()):
-        raise ConfigError(f"'{name}' leads out of the volume; give a path in it.")
+        raise ConfigError(f"'{name}' leads outside the volume; give a path inside it.")
     return path
 
 
@@ -92,6 +92,8 @@ def write(path: Path, offset: int, block: bytes, digest: str, last: bool) -> boo
         return False
     if path.is_dir():
         part.unlink()
-        raise ConfigError(f"{path} is a folder, and a file of that name was to be written; remove one of the two.")
+        raise ConfigError(
+            f"{path} is a folder, and a file of the same name must be written there; rename one of the two."
+        )
     os.replace(part, path)
     return True

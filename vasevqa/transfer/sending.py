@@ -61,9 +61,7 @@ def send(access: Session, sources: Mapping[str, Path], known: Mapping[Path, tupl
     wanted = {}
     for place, source in sources.items():
         for link in paths.linked(source):
-            click.echo(
-                f"Left out: {link} is a link to a folder; upload what it leads to under a name of its own.", err=True
-            )
+            click.echo(f"Left out: {link} is a link to a folder; upload its target under another name.", err=True)
         for name, path in paths.walk(source):
             wanted["/".join(filter(None, [PurePosixPath(place).as_posix(), name]))] = path
         paths.inside(Path(VOLUME), place)
@@ -144,6 +142,6 @@ class _Upload:
             del self.digests[name]
             if self.bad[name] >= TRIES:
                 raise DataError(
-                    f"{self.left[name]} arrives with another digest each time; is it being written? Try again when it"
-                    " is complete."
+                    f"{self.left[name]} arrives with a different digest each time, so it may still be written; try"
+                    " again when it is complete."
                 )

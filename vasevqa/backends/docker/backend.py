@@ -76,7 +76,7 @@ class DockerBackend:
     def _pull(self, reference: str) -> Any:
         if built_here(self._cluster, reference):
             raise ConfigError(
-                f"The image {reference} isn't there; `make image STAGE={stage_of(reference)}` builds it, or name a"
+                f"The image {reference} does not exist; `make image STAGE={stage_of(reference)}` builds it, or name a"
                 " registry in the Cluster file."
             )
         try:
@@ -84,7 +84,7 @@ class DockerBackend:
             return self._client.images.get(reference)
         except (APIError, ImageNotFound) as error:
             raise ConfigError(
-                f"The image {reference} can't be fetched ({said(error)}); check its name and `docker login`."
+                f"The image {reference} can't be pulled ({said(error)}); check its name and `docker login`."
             ) from None
 
     def submit(self, task: Task) -> None:
@@ -100,7 +100,7 @@ class DockerBackend:
                 container = self._client.containers.create(**self.container(task))
             except ImageNotFound:
                 raise ConfigError(
-                    f"The image {task.image or self._cluster.image(task.stage)} isn't there any more; build or fetch it"
+                    f"The image {task.image or self._cluster.image(task.stage)} no longer exists; build or fetch it"
                     " again."
                 ) from None
             except APIError as error:
@@ -130,7 +130,7 @@ class DockerBackend:
             if gpus and re.search(r"device driver|nvidia|cdi|gpu", str(error), re.IGNORECASE):
                 raise DeviceError(
                     f"The Docker engine has no GPUs for {container.labels.get(f'{LABEL}.job')} ({said(error)});"
-                    " install the NVIDIA Container Toolkit, or say `device: cpu` to go on without."
+                    " install the NVIDIA Container Toolkit, or set `device: cpu` to run without one."
                 ) from None
             raise
 
@@ -279,7 +279,7 @@ class DockerBackend:
                 except AWAY as error:
                     if isinstance(error, APIError) and error.status_code == 409:  # it is being removed
                         break
-                    follower.say("The Docker engine doesn't answer; its containers are looked for again until it does.")
+                    follower.say("The Docker engine doesn't answer; the launcher keeps asking until it does.")
                     self._closing.wait(TRY_AGAIN)
             return State.GONE
 

@@ -108,7 +108,7 @@ class Api:
                 try:
                     yield json.loads(line)
                 except ValueError:
-                    raise ClusterUnreachable("The cluster's answer broke off.") from None
+                    raise ClusterUnreachable("The cluster's answer was cut short.") from None
 
     def log(self, pod: str, container: str, since: str = "") -> Iterator[list[bytes]]:
         """The lines of a container's output, each with its time before it, as they come.
@@ -131,7 +131,7 @@ class Api:
             answer: Object = json.loads(response.read())
         except (*_NETWORK, ValueError) as error:
             raise ClusterUnreachable(
-                f"The cluster at {self.host} broke off its answer ({type(error).__name__})."
+                f"The cluster at {self.host} cut its answer short ({type(error).__name__})."
             ) from None
         finally:
             response.release_conn()
@@ -182,7 +182,7 @@ def _lines(response: Any) -> Iterator[list[bytes]]:
             if lines:
                 yield [line + b"\n" for line in lines]
     except _NETWORK as error:
-        raise ClusterUnreachable(f"The cluster's answer broke off ({type(error).__name__}).") from None
+        raise ClusterUnreachable(f"The cluster's answer was cut short ({type(error).__name__}).") from None
     finally:
         response.close()
         response.release_conn()

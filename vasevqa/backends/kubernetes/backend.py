@@ -254,7 +254,9 @@ class KubernetesBackend:
     def _away(self) -> str:
         for informer in self._informers[:2]:
             if informer.away and time.monotonic() - informer.since > AWAY_SECONDS:
-                return f"{informer.away} What runs there runs on, and the launcher goes on once it answers."
+                return (
+                    f"{informer.away} Running jobs are unaffected, and the launcher continues once the cluster answers."
+                )
         return ""
 
     def _look_at_nodes(self, names: Collection[str]) -> None:

@@ -44,7 +44,7 @@ def server(access: Session) -> Finding:
     except ApiError as refusal:
         if refusal.status == 401:
             raise
-        version = "of a version that it doesn't tell"
+        version = "of an unknown version"
     return Finding("cluster", OK, f"Kubernetes {version} at {access.host}, namespace {access.namespace}")
 
 
@@ -62,7 +62,7 @@ def rights(access: Session, remote: bool) -> Iterator[Finding]:
                 f"rights: {resource}", BAD, f"{who} may not {', '.join(refused)} {resource}; ask for {ask}", CODE
             )
         elif None in answers.values():
-            yield Finding(f"rights: {resource}", UNKNOWN, "the cluster doesn't tell who may what")
+            yield Finding(f"rights: {resource}", UNKNOWN, "the cluster does not report permissions")
         else:
             yield Finding(f"rights: {resource}", OK, ", ".join(verbs))
 
@@ -73,7 +73,7 @@ def account(access: Session) -> Finding:
     try:
         there = access.find("serviceaccounts", name)
     except ApiError:
-        return Finding("service account", UNKNOWN, f"you may not look at {name}")
+        return Finding("service account", UNKNOWN, f"you have no permission to read {name}")
     if there is None:
         return Finding(
             "service account",
@@ -90,7 +90,7 @@ def claim(access: Session) -> Iterator[Finding]:
     try:
         there = access.find("persistentvolumeclaims", name)
     except ApiError:
-        yield Finding("claim", UNKNOWN, f"you may not look at {name}")
+        yield Finding("claim", UNKNOWN, f"you have no permission to read {name}")
         return
     if there is None:
         yield Finding(
@@ -123,7 +123,7 @@ def claim(access: Session) -> Iterator[Finding]:
         yield Finding(
             "access mode",
             UNKNOWN,
-            f"{', '.join(modes)}, and you may not count the nodes; all steps will run on one of them",
+            f"{', '.join(modes)}, and you have no permission to list the nodes; all steps will run on one of them",
         )
     elif len(nodes) > 1:
         yield Finding(
@@ -142,7 +142,7 @@ def gpus(access: Session, steps: Mapping[str, Resources]) -> Iterator[Finding]:
     asking = {step: resources for step, resources in steps.items() if resources.gpus}
     nodes = _nodes(access) if asking else []
     if nodes is None:
-        yield Finding("GPUs", UNKNOWN, f"you may not look at nodes; {len(asking)} steps ask for GPUs")
+        yield Finding("GPUs", UNKNOWN, f"you have no permission to read nodes; {len(asking)} steps ask for GPUs")
         return
     for step, resources in asking.items():
         name = resources.gpu_resource or cluster.gpu_resource
@@ -170,7 +170,7 @@ def gpus(access: Session, steps: Mapping[str, Resources]) -> Iterator[Finding]:
             yield Finding(
                 f"GPUs: {step}",
                 BAD,
-                f"{text}; change the step's `resources` or the Cluster file, or ask who keeps the nodes",
+                f"{text}; change the step's `resources` or the Cluster file, or ask the nodes' administrator",
                 CODE,
             )
 
@@ -237,7 +237,7 @@ def secrets(access: Session) -> Iterator[Finding]:
         try:
             there = access.find("secrets", name)
         except ApiError:
-            yield Finding(f"secret {name}", UNKNOWN, "you may not look at Secrets")
+            yield Finding(f"secret {name}", UNKNOWN, "you have no permission to read Secrets")
             continue
         lacking = sorted(keys - set((there or {}).get("data") or {}))
         if there is None:
@@ -262,12 +262,12 @@ def queue(access: Session) -> Iterator[Finding]:
             yield Finding(
                 "queue",
                 BAD,
-                f"there is no queue {name} in namespace {access.namespace} (or no Kueue); take `queue` away, or name"
+                f"there is no queue {name} in namespace {access.namespace} (or no Kueue); remove `queue`, or name"
                 " another one",
                 CODE,
             )
         else:
-            yield Finding("queue", UNKNOWN, f"you may not look at the queue {name}")
+            yield Finding("queue", UNKNOWN, f"you have no permission to read the queue {name}")
         return
     yield Finding("queue", OK, name)
 
@@ -282,7 +282,7 @@ def pulls(access: Session, images: Iterable[str]) -> Iterator[Finding]:
             try:
                 access.create("pods", manifest)
             except ApiError as refusal:
-                yield Finding(f"image {image}", UNKNOWN, f"no pod can be made to try it ({refusal})")
+                yield Finding(f"image {image}", UNKNOWN, f"no pod can be created to test it ({refusal})")
                 continue
             names[image] = name
         end = time.monotonic() + PULL_SECONDS

@@ -50,7 +50,7 @@ def start(access: Session, launch: Launch, owner: str | None = None) -> bool:
     _gone(access, "jobs", launch.name)
     if _create(access, "start the launcher", "jobs", job) is None:
         raise ClusterError(
-            f"Somebody else is starting {launch.name} at this moment; `vasevqa attach {launch.name}` follows it."
+            f"Somebody else is starting {launch.name} right now; `vasevqa attach {launch.name}` follows it."
         )
     return True
 
@@ -177,7 +177,7 @@ def follow(access: Session, launch: str, say: Callable[[str], None], where: str 
         try:
             job = access.ask("read the launcher's Job", access.find, "jobs", launch)
             if job is None:
-                raise ClusterError(f"There is no launcher {launch} any more: it was removed.")
+                raise ClusterError(f"The launcher {launch} no longer exists: it was removed.")
             over = verdict(job)
             pod = newest_pod(access, launch)
             note = _waits(access, launch, pod) if not over else ""
@@ -200,8 +200,7 @@ def follow(access: Session, launch: str, say: Callable[[str], None], where: str 
             if whole or time.monotonic() > ends:
                 if not log.heard:  # a Job that has used up its restarts removes its pod
                     say(
-                        f"What the launcher said can't be read any more; `vasevqa status{where}` tells how its run"
-                        " ended."
+                        f"The launcher's output can no longer be read; `vasevqa status{where}` shows how its run ended."
                     )
                 return 0 if over == "Complete" else code or 1
         time.sleep(LOOK_SECONDS)

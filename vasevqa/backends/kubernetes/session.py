@@ -35,8 +35,8 @@ class Session(Api):
         except ApiError as refusal:
             if refusal.status == 403 and "exceeded quota" not in str(refusal):
                 said = (
-                    f"Could not {doing}: you may not, in namespace {self.namespace} ({refusal}); ask for the role that"
-                    " the chart calls `-user`."
+                    f"Could not {doing}: you have no permission in namespace {self.namespace} ({refusal}); ask for the"
+                    " role that the chart calls `-user`."
                 )
             else:
                 said = f"Could not {doing} in namespace {self.namespace}: {refusal}"

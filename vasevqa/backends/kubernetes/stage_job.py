@@ -104,8 +104,8 @@ def render_job(task: Task, cluster: Cluster, placement: Placement | None = None)
     """The Job of one attempt. ConfigError if the task reads something that no pod can see."""
     if task.reads:
         raise ConfigError(
-            f"The input {task.reads[0]} lies outside the volume {task.volume}, where no pod sees it; put it there"
-            " (`vasevqa upload`)."
+            f"The input {task.reads[0]} lies outside the volume {task.volume}, where pods can't read it; copy it to the"
+            " volume (`vasevqa upload`)."
         )
     place = placement or Placement()
     labels = {

@@ -28,7 +28,7 @@ TAKEN = {
     "NodeAffinity": "its node refused it",
     "UnexpectedAdmissionError": "its node refused it",
     "PreemptionByScheduler": "preempted",
-    "DeletionByTaintManager": "its node was drained or lost",
+    "DeletionByTaintManager": "its node was drained or was lost",
     "EvictionByEvictionAPI": "evicted",
     "DeletionByPodGC": "its node was lost",
     "TerminationByKubelet": "its node ended it",
@@ -176,17 +176,17 @@ def _no_pod(seen: Seen, asked: Asked) -> str:
     why = short(re.sub(r'^Error creating: (pods "[^"]*" is forbidden: )?', "", message))
     if "exceeded quota" in message:
         return (
-            f"It gets no pod, for the quota of namespace {asked.namespace} is used up ({why}); free some of it, ask for"
-            " less, or have it raised."
+            f"No pod was created: the quota of namespace {asked.namespace} is exhausted ({why}); free some of it,"
+            " request less, or have it raised."
         )
     if "maximum" in message or "minimum" in message:
         return (
-            f"It gets no pod, for a LimitRange of namespace {asked.namespace} forbids what it asks ({why}); change the"
-            " step's resources."
+            f"No pod was created: a LimitRange of namespace {asked.namespace} forbids the requested resources ({why});"
+            " change the step's resources."
         )
     if "PodSecurity" in message or "security" in message.lower():
-        return f"It gets no pod, for a security policy forbids it ({why}); ask the cluster's administrator."
-    return f"It gets no pod ({why}); mend that, it then starts by itself."
+        return f"No pod was created: a security policy forbids it ({why}); ask the cluster's administrator."
+    return f"No pod was created ({why}); fix the cause, and the step starts by itself."
 
 
 def _no_place(pod: Object, asked: Asked) -> str:
@@ -209,8 +209,8 @@ def _no_place(pod: Object, asked: Asked) -> str:
     wants = ", ".join(f"{amount} {name}" for name, amount in sorted(asked.requests.items()))
     free = f" The nodes have: {asked.free}." if asked.free else ""
     return (
-        f"It has no place yet: {message}. It asks for {wants}.{free} It waits until there is room; ask for less in the"
-        " recipe's resources otherwise."
+        f"It is not scheduled yet: {message}. It asks for {wants}.{free} It waits until there is room; ask for less in"
+        " the recipe's resources otherwise."
     )
 
 
@@ -219,8 +219,8 @@ def _no_start(pod: Object, seen: Seen, asked: Asked) -> str:
     reason, message = str(waiting.get("reason", "")), short(str(waiting.get("message", "")))
     if reason in IMAGE:
         return (
-            f"The image {asked.image} can't be had ({message or reason}); push it, or mend `registry`, `tag`, `images`"
-            " or `pull_secrets` in the Cluster file."
+            f"The image {asked.image} can't be pulled ({message or reason}); push it, or correct `registry`, `tag`,"
+            " `images` or `pull_secrets` in the Cluster file."
         )
     if reason == "CreateContainerConfigError":
         what = (
@@ -228,7 +228,7 @@ def _no_start(pod: Object, seen: Seen, asked: Asked) -> str:
             if "secret" in message.lower()
             else "mend that"
         )
-        return f"Its container can't be made ({message}); {what}."
+        return f"Its container can't be created ({message}); {what}."
     if reason in ("CreateContainerError", "RunContainerError", "CrashLoopBackOff"):
         return f"Its container can't be started ({message or reason})."
     mounts = [
@@ -243,7 +243,7 @@ def _no_start(pod: Object, seen: Seen, asked: Asked) -> str:
         )
     sandbox = [event for event in seen.warnings if event.get("reason") == "FailedCreatePodSandBox"]
     if sandbox:
-        return f"The node can't make its pod ({short(str(sandbox[-1].get('message', '')))})."
+        return f"The node can't create its pod ({short(str(sandbox[-1].get('message', '')))})."
     return ""
 
 
@@ -261,7 +261,7 @@ def trouble(pod: Object) -> str:
             return f"{waiting['reason']}: {waiting.get('message', '')}".rstrip(": ")
     for entry in status.get("conditions") or []:
         if entry["type"] == "PodScheduled" and entry["status"] == "False":
-            return f"it has no place ({entry.get('message', entry.get('reason', ''))})"
+            return f"it can't be scheduled ({entry.get('message', entry.get('reason', ''))})"
     return str(status.get("message") or "")
 
 
@@ -310,7 +310,7 @@ def _taken(pod: Object) -> str:
     """How its place was taken from the pod; empty if it wasn't."""
     reason = str(pod["status"].get("reason") or "")
     if reason in TAKEN or reason.startswith("OutOf"):
-        return TAKEN.get(reason, "its node had no room after all")
+        return TAKEN.get(reason, "its node had too few free resources")
     disrupted = condition(pod, "DisruptionTarget")
     if disrupted:
         return TAKEN.get(str(disrupted.get("reason")), str(disrupted.get("reason")))

@@ -47,8 +47,8 @@ def create(api: Api, cluster: Cluster, task: Task, owner: dict[str, str], closin
 def _check_same(api: Api, cluster: Cluster, job: Object, task: Task) -> None:
     if job["metadata"].get("annotations", {}).get(HASH) != artifact_hash(task, cluster):
         raise ClusterError(
-            f"There is another Job {task.name} in namespace {api.namespace}, for another volume or artifact; "
-            f"wait for its end, or remove it (`kubectl delete job {task.name}`)."
+            f"There is another Job {task.name} in namespace {api.namespace}, for another volume or artifact; wait until"
+            f" it ends, or remove it (`kubectl delete job {task.name}`)."
         )
 
 

@@ -94,7 +94,7 @@ def register_user_plugin(path: Path, names: Sequence[str]) -> None:
     before = dict(orms)
     spec = importlib.util.spec_from_file_location("vasevqa_user_rewards", path)
     if spec is None or spec.loader is None:
-        raise ConfigError(f"{path} is no Python file; give a .py file with reward functions.")
+        raise ConfigError(f"{path} is not a Python file; give a .py file with reward functions.")
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)

@@ -106,8 +106,7 @@ def _check_memory(need: int | None) -> None:
     if free < need:
         raise GpuMemoryError(
             f"This training needs about {need / 1e9:.0f} GB of GPU memory, and {free / 1e9:.0f} of {total / 1e9:.0f} GB"
-            " are free; take a larger GPU, lower max_length or max_pixels, or set memory_check to false to try it all"
-            " the same."
+            " are free; take a larger GPU, lower max_length or max_pixels, or set memory_check to false to try anyway."
         )
 
 
