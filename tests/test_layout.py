@@ -116,3 +116,39 @@ def test_a_stage_stands_at_the_end_of_its_module() -> None:
         if path.name not in ("__init__.py", "clip_menu.py"):
             assert isinstance(last, ast.Assign), path.name
             assert ast.unparse(last.targets[0]) == "STAGE", path.name
+
+
+READERS = {  # modules that read a format which somebody else, an older version or a user writes, and check it there
+    "vasevqa.backends.checks": "findings that a pod printed",
+    "vasevqa.backends.local.backend": "the supervisor's record of a process",
+    "vasevqa.curation.classifier": "a PyTorch checkpoint",
+    "vasevqa.curation.classifier_training": "the state of an interrupted training",
+    "vasevqa.curation.clip": "configurations of CLIP models",
+    "vasevqa.models": "configurations of Hugging Face models",
+    "vasevqa.pipeline.plan": "artifact.json",
+    "vasevqa.pipeline.recipe": "a recipe, and its JSON schema",
+    "vasevqa.report.costs": "the event log",
+    "vasevqa.report.quality": "any JSON file of an artifact",
+    "vasevqa.sample.dataset": "the marker of a sample",
+    "vasevqa.training.checkpoints": "ms-swift's trainer_state.json",
+    "vasevqa.transfer.connection": "what the other end of a transfer says",
+}
+
+
+def untyped(path: Path) -> list[str]:
+    """Functions whose signature has a dictionary from name to anything."""
+    found = []
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.FunctionDef):
+            arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            kinds = [argument.annotation for argument in arguments if argument.annotation] + [node.returns]
+            texts = [ast.unparse(kind) for kind in kinds if kind]
+            if any(word in text for text in texts for word in ("dict[str, Any]", "Mapping[str, Any]")):
+                found.append(node.name)
+    return found
+
+
+def test_no_signature_takes_or_gives_a_dictionary_of_anything_but_readers_of_files() -> None:
+    found = {name: untyped(path) for name, path in MODULES.items() if untyped(path)}
+    assert {name: functions for name, functions in found.items() if name not in READERS} == {}
+    assert sorted(READERS) == sorted(found)  # none is listed without need

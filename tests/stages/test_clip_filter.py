@@ -264,4 +264,4 @@ def test_the_menu_without_a_terminal_is_refused(photos: Path, tiny_clip: Path) -
         stdin=subprocess.DEVNULL,
     )
     assert result.returncode == 2
-    assert "asks on a terminal" in result.stderr
+    assert "needs a terminal" in result.stderr

@@ -36,7 +36,7 @@ def is_temporary(name: str) -> bool:
     return base.startswith(".") and base.endswith(".tmp")
 
 
-def list_files(root: Path, known: Mapping[str, str] | None = None) -> dict[str, dict[str, Any]]:
+def list_files(root: Path, known: Mapping[str, str] | None = None) -> dict[str, dict[str, object]]:
     """Return size in bytes and SHA-256 of every file below `root` (except artifact.json), by relative name.
 
     `known` holds digests that need not be computed again (of hard links into other artifacts).
@@ -49,7 +49,7 @@ def list_files(root: Path, known: Mapping[str, str] | None = None) -> dict[str, 
     return {name: {"size": size, "sha256": known.get(name) or digests[name]} for name, size in sorted(sizes.items())}
 
 
-def verify(root: Path, lease: Lease | None = None) -> dict[str, Any]:
+def verify(root: Path, lease: Lease | None = None) -> dict[str, object]:
     """Compare the folder with its artifact.json and return the record; DataError names the first file that differs.
 
     Hard links into other artifacts were verified there, so only their size is compared.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from vasevqa import files
 from vasevqa.spec import Params, Stage
@@ -36,7 +35,7 @@ FIRST_PARAMETERS: Mapping[str, frozenset[str]] = {
 }
 
 
-def key_parameters(stage: Stage, params: Params) -> dict[str, Any]:
+def key_parameters(stage: Stage, params: Params) -> dict[str, object]:
     """Return the parameters that are part of the key, as JSON values."""
     first = FIRST_PARAMETERS.get(stage.name, frozenset())
     values, defaults = params.model_dump(mode="json"), type(params)().model_dump(mode="json")

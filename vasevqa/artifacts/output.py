@@ -91,7 +91,7 @@ class StageOutput:
                 self._linked[name] = self._records[root][inside]["sha256"]
         return how
 
-    def seal(self, record: Mapping[str, Any]) -> None:
+    def seal(self, record: Mapping[str, object]) -> None:
         """Write artifact.json, the last file of an artifact: its existence means that everything else is complete."""
         self.check()
         for name in [name for name, _ in tree(self._root) if is_temporary(name)]:

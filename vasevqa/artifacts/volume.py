@@ -88,7 +88,7 @@ class Artifact:
         """True when a stage has finished its work and no launcher has committed it yet."""
         return (self.partial / RECORD).is_file()
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, object]:
         """Return the content of artifact.json; DataError if it can't be read."""
         try:
             record: dict[str, Any] = json.loads((self.path / RECORD).read_text(encoding="utf-8"))

@@ -22,7 +22,7 @@ class Finding:
     text: str
     code: int = 0
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> dict[str, object]:
         """Return the finding as a mapping for JSON."""
         return asdict(self)
 

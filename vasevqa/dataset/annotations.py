@@ -216,7 +216,7 @@ def _record(where: str, entry: Any, problems: list[Problem]) -> Iterator[Record]
         yield Record(where, vase, images, attributes, turns)
 
 
-def _attributes(where: str, known: Mapping[str, Any], problems: list[Problem]) -> dict[str, str]:
+def _attributes(where: str, known: Mapping[str, object], problems: list[Problem]) -> dict[str, str]:
     attributes = {}
     for name in ATTRIBUTES:
         value = known.get(name)
@@ -243,7 +243,7 @@ def _answer(text: str) -> str:
     return "" if "<think>" in told.lower() or "</think>" in told.lower() else told
 
 
-def _images(entry: Mapping[str, Any]) -> tuple[str, ...] | None:
+def _images(entry: Mapping[str, object]) -> tuple[str, ...] | None:
     value = entry.get("images") or entry.get("image") or ()
     if isinstance(value, str):
         value = [part.strip() for part in value.split(";")] if ";" in value else [value]

@@ -9,7 +9,6 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from vasevqa import files
 from vasevqa.artifacts.contents import RECORD
@@ -39,12 +38,14 @@ class StepExecutor:
     Methods raise LeaseHeld or LeaseLost while another launcher writes the artifact.
     """
 
-    def __init__(self, run: Run, backend: Backend, me: str, tell: Callable[[str, dict[str, Any], bool], None]) -> None:
+    def __init__(
+        self, run: Run, backend: Backend, me: str, tell: Callable[[str, dict[str, object], bool], None]
+    ) -> None:
         self.run, self.backend, self._me = run, backend, me
         self.images: dict[str, str] = {}  # stage -> the image that this run uses, even if its tag moves meanwhile
         self._tell_kept = tell
 
-    def _tell(self, kind: str, fields: dict[str, Any], keep: bool = True) -> None:
+    def _tell(self, kind: str, fields: dict[str, object], keep: bool = True) -> None:
         self._tell_kept(kind, fields, keep)
 
     def start(self, work: StepRun) -> None:

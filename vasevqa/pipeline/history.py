@@ -77,7 +77,7 @@ class StepHistory:
         self.job = event.get("job") or self.job
         self.attempt = event.get("attempt") or self.attempt
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the row of `status --json`, without unknown values."""
         known = {"progress": self.progress, "key": self.key, "job": self.job, "attempt": self.attempt}
         row: dict[str, Any] = {"state": self.state}

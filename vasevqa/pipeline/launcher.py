@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from vasevqa.artifacts.lease import Lease, LeaseHeld, holder
 from vasevqa.backends.base import Backend
@@ -98,7 +97,7 @@ class Launcher:
         finally:
             self._lease.release()
 
-    def _tell(self, kind: str, fields: dict[str, Any], keep: bool = True) -> None:
+    def _tell(self, kind: str, fields: dict[str, object], keep: bool = True) -> None:
         """Log an event (if `keep`) and pass it to the listener."""
         event = {"event": kind, "time": round(time.time(), 3), **fields}
         if keep and self._trouble is None:

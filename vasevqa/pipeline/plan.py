@@ -13,6 +13,7 @@ from vasevqa.artifacts.volume import Artifact, Volume
 from vasevqa.backends.cluster import Cluster
 from vasevqa.errors import ConfigError, DataError
 from vasevqa.pipeline.recipe import Recipe
+from vasevqa.pipeline.runs import PlanRow
 from vasevqa.pipeline.selection import Selection, select_steps
 from vasevqa.spec import Options, Params, Pipeline, Resources, Source, Stage, Step
 
@@ -193,7 +194,7 @@ def _differences(
     return found
 
 
-def plan_rows(planned: Plan) -> list[dict[str, Any]]:
+def plan_rows(planned: Plan) -> list[PlanRow]:
     """Return the plan as JSON values."""
     return [
         {

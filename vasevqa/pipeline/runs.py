@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from vasevqa import files
 from vasevqa.artifacts.lease import holder
@@ -17,6 +17,16 @@ from vasevqa.artifacts.volume import Artifact, Volume
 from vasevqa.errors import ConfigError
 from vasevqa.pipeline.events import EventLog
 from vasevqa.text import nearest
+
+
+class PlanRow(TypedDict):
+    """One step of a plan, as plan.json and `plan --json` have it."""
+
+    step: str
+    key: str
+    hit: bool
+    sealed: bool
+    reasons: list[str]
 
 
 @dataclass(frozen=True)
@@ -47,7 +57,7 @@ class Run:
         return self.path / "report.html"
 
     @property
-    def place(self) -> dict[str, Any]:
+    def place(self) -> dict[str, object]:
         """The backend and the Cluster settings of the run, from place.json; {} if it can't be read."""
         try:
             found = json.loads((self.path / "place.json").read_text(encoding="utf-8"))
@@ -138,7 +148,7 @@ def find_run(volume: Volume, name: str | None) -> Run:
     return found[0]
 
 
-def open_run(volume: Volume, recipe_name: str, text: str, plan: Sequence[Mapping[str, Any]]) -> Run:
+def open_run(volume: Volume, recipe_name: str, text: str, plan: Sequence[PlanRow]) -> Run:
     """Return the interrupted run of the same recipe and plan, else a new run."""
     for run in _same(volume, text, plan):
         if run.state == "interrupted":
@@ -146,7 +156,7 @@ def open_run(volume: Volume, recipe_name: str, text: str, plan: Sequence[Mapping
     return new_run(volume, recipe_name, text, plan)
 
 
-def new_run(volume: Volume, recipe_name: str, text: str, plan: Sequence[Mapping[str, Any]]) -> Run:
+def new_run(volume: Volume, recipe_name: str, text: str, plan: Sequence[PlanRow]) -> Run:
     """Create a new run. `plan` has a mapping with at least `step` and `key` for each step."""
     word = re.sub(r"[^a-z0-9]+", "-", recipe_name.lower()).strip("-")[:30].strip("-") or "run"
     # To the millisecond: names give the order of runs, even for two that a script starts together.
@@ -158,12 +168,12 @@ def new_run(volume: Volume, recipe_name: str, text: str, plan: Sequence[Mapping[
     return run
 
 
-def finished_run(volume: Volume, text: str, plan: Sequence[Mapping[str, Any]]) -> Run | None:
+def finished_run(volume: Volume, text: str, plan: Sequence[PlanRow]) -> Run | None:
     """Return the newest finished run of the same recipe and plan, or None."""
     return next((run for run in _same(volume, text, plan) if run.state == "finished"), None)
 
 
-def _same(volume: Volume, text: str, plan: Sequence[Mapping[str, Any]]) -> Iterator[Run]:
+def _same(volume: Volume, text: str, plan: Sequence[PlanRow]) -> Iterator[Run]:
     """Yield the runs of the same recipe that make exactly the artifacts of `plan`, newest first."""
     wanted = {row["step"]: row["key"] for row in plan}
     for run in reversed(all_runs(volume)):

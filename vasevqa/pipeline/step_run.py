@@ -166,7 +166,7 @@ class StepRun:
             device=str(getattr(step.options, "device", "auto")),
         )
 
-    def description(self, task: Task) -> dict[str, Any]:
+    def description(self, task: Task) -> dict[str, object]:
         """Return the content of the stage's --task file; the stage keeps `inputs` in the artifact's record."""
         inputs: dict[str, dict[str, str]] = {}
         for name, given in self.planned.inputs.items():

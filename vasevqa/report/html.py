@@ -6,9 +6,9 @@ It shows a summary, the steps, the curation of images, the training, the merges 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from vasevqa import files
 from vasevqa.artifacts.volume import Volume
@@ -35,14 +35,14 @@ def write_report(folder: Path, volume: Volume) -> Path:
     return target
 
 
-def content(folder: Path) -> dict[str, Any]:
+def content(folder: Path) -> dict[str, object]:
     """Return the values for the template, from the event log and the artifacts that the run points to."""
     events = list(EventLog(folder / "events.jsonl").read())
     links = folder / "steps"
     artifacts = {entry.name: entry.resolve() for entry in links.iterdir() if entry.is_dir()} if links.is_dir() else {}
     history = read_history(events)
     steps = _steps(history, artifacts)
-    ordered = {step["name"]: artifacts[step["name"]] for step in steps if step["name"] in artifacts}
+    ordered = {step.name: artifacts[step.name] for step in steps if step.name in artifacts}
     ends = [
         event["event"].removeprefix("run-")
         for event in events
@@ -79,7 +79,22 @@ def content(folder: Path) -> dict[str, Any]:
 LABELS = {"waiting": "not reached"}  # states that the report and `status` name differently
 
 
-def _steps(history: Mapping[str, StepHistory], artifacts: Mapping[str, Path]) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class StepRow:
+    """One row of the table of steps; `left` and `width` place its bar, in percent of the run's time."""
+
+    name: str
+    state: str
+    label: str
+    took: str
+    left: float
+    width: float | None
+    text: str
+    speed: str
+    cost: str
+
+
+def _steps(history: Mapping[str, StepHistory], artifacts: Mapping[str, Path]) -> list[StepRow]:
     spent = costs(history)
     first = min((step.began for step in history.values() if step.began), default=0.0)
     span = max([step.ended or 0 for step in history.values()] + [first + 1e-3]) - first
@@ -89,17 +104,17 @@ def _steps(history: Mapping[str, StepHistory], artifacts: Mapping[str, Path]) ->
         record = quality.read_json(artifacts[name] / "artifact.json") if name in artifacts else {}
         attempts = f" ({step.attempt} attempts)" if step.attempt > 1 else ""
         shown.append(
-            {
-                "name": name,
-                "state": "hit" if step.state == "up to date" else step.state,
-                "label": LABELS.get(step.state, step.state) + attempts,
-                "took": "" if took is None else duration(took),
-                "left": 0 if took is None else round(100 * ((step.began or 0.0) - first) / span, 2),
-                "width": None if took is None else round(100 * took / span, 2),
-                "text": step.text or record.get("summary", ""),
-                "speed": step.speed,
-                "cost": spent[name].text() if name in spent else "",
-            }
+            StepRow(
+                name=name,
+                state="hit" if step.state == "up to date" else step.state,
+                label=LABELS.get(step.state, step.state) + attempts,
+                took="" if took is None else duration(took),
+                left=0 if took is None else round(100 * ((step.began or 0.0) - first) / span, 2),
+                width=None if took is None else round(100 * took / span, 2),
+                text=step.text or record.get("summary", ""),
+                speed=step.speed,
+                cost=spent[name].text() if name in spent else "",
+            )
         )
     return shown
 

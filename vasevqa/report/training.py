@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from vasevqa.evaluation.comparison import metrics_of
+from vasevqa.evaluation.metrics import Metric
 from vasevqa.report.quality import read_json
 from vasevqa.text import IMAGE_TAG
 from vasevqa.training.swift.log import read_log
@@ -69,7 +69,18 @@ def curves(artifacts: Mapping[str, Path]) -> list[Curve]:
     return [one for one in drawn if one is not None]
 
 
-def completions(artifacts: Mapping[str, Path]) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Completion:
+    """One answer that the model tried: its training step, question, truth, and rewards as text."""
+
+    step: int | str
+    question: str
+    truth: str
+    answer: str
+    rewards: str
+
+
+def completions(artifacts: Mapping[str, Path]) -> list[Completion]:
     """Return answers of the model during GRPO with their rewards, some from the beginning and some from the end."""
     path = artifacts["grpo"] / "training/completions.jsonl" if "grpo" in artifacts else None
     if path is None or not path.is_file() or path.stat().st_size > MAX_BYTES:
@@ -92,13 +103,13 @@ def completions(artifacts: Mapping[str, Path]) -> list[dict[str, Any]]:
         ]
         for number, answer in enumerate(columns["completion"]):
             samples.append(
-                {
-                    "step": columns["step"][number] if "step" in columns else "",
-                    "question": _question(str(columns["prompt"][number])) if "prompt" in columns else "",
-                    "truth": columns["solution"][number] if "solution" in columns else "",
-                    "answer": str(answer)[:400],
-                    "rewards": ", ".join(f"{name} {columns[name][number]:.2f}" for name in rewards),
-                }
+                Completion(
+                    step=columns["step"][number] if "step" in columns else "",
+                    question=_question(str(columns["prompt"][number])) if "prompt" in columns else "",
+                    truth=columns["solution"][number] if "solution" in columns else "",
+                    answer=str(answer)[:400],
+                    rewards=", ".join(f"{name} {columns[name][number]:.2f}" for name in rewards),
+                )
             )
     return samples if len(samples) <= SAMPLES else samples[: SAMPLES // 2] + samples[-SAMPLES // 2 :]
 
@@ -109,11 +120,22 @@ def _question(prompt: str) -> str:
     return turn.replace(IMAGE_TAG, "").strip()[:200]
 
 
-def evaluated(artifacts: Mapping[str, Path]) -> dict[str, Any]:
-    """Return the metrics of all models as a table.
+@dataclass(frozen=True)
+class EvaluationTable:
+    """The metrics of all models: a row has a metric and one cell for each model.
 
-    The keys are "models", "rows" with (metric, [cells]), "missing" with (metric, reason), "same" and "samples".
+    `missing` has the metrics that were not available and the reasons, `same` the models that equal another one.
     """
+
+    models: list[str]
+    rows: list[tuple[str, list[str]]]
+    missing: list[tuple[str, str]]
+    same: list[tuple[str, str]]
+    samples: int | None
+
+
+def evaluated(artifacts: Mapping[str, Path]) -> EvaluationTable:
+    """Return the metrics of all models as a table; an empty one without an evaluation."""
     found = read_json(artifacts["evaluate"] / "evaluation.json") if "evaluate" in artifacts else {}
     models = found.get("models", {})
     tables = {name: dict(metrics_of(model)) for name, model in models.items()}
@@ -127,27 +149,39 @@ def evaluated(artifacts: Mapping[str, Path]) -> dict[str, Any]:
     rows = [
         (metric, [_measured(flat.get(metric)) for flat in tables.values()]) for metric in names if metric not in missing
     ]
-    return {
-        "models": list(models),
-        "rows": rows,
-        "missing": sorted(missing.items()),
-        "same": sorted(found.get("same", {}).items()),
-        "samples": found.get("samples"),
-    }
+    return EvaluationTable(
+        models=list(models),
+        rows=rows,
+        missing=sorted(missing.items()),
+        same=sorted(found.get("same", {}).items()),
+        samples=found.get("samples"),
+    )
 
 
-def _measured(metric: Mapping[str, Any] | None) -> str:
+def _measured(metric: Metric | None) -> str:
     if metric is None:
         return ""
     low_high = metric.get("interval")
     return f"{metric['value']:.3f}" + (f" [{low_high[0]:.3f}, {low_high[1]:.3f}]" if low_high else "")
 
 
-def merges(artifacts: Mapping[str, Path]) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class MergeRow:
+    """The figures of one merge: part of equal first choices, and the greatest difference of a logit."""
+
+    step: str
+    checkpoint: str
+    torch_dtype: str
+    agreement: float
+    max_difference: float
+
+
+def merges(artifacts: Mapping[str, Path]) -> list[MergeRow]:
     """Return the measurements of each merge that has a report."""
     found = []
     for step in ("merge-sft", "merge-grpo"):
         report = read_json(artifacts[step] / "merge_report.json") if step in artifacts else {}
         if "agreement" in report:
-            found.append({"step": step, **report})
+            names = ("checkpoint", "torch_dtype", "agreement", "max_difference")
+            found.append(MergeRow(step, *(report[name] for name in names)))
     return found

@@ -9,6 +9,7 @@ import sys
 import threading
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,28 @@ from vasevqa.errors import (
 from vasevqa.models import HUB_ID
 from vasevqa.runtime.flags import flag, option, plain_type, validate
 from vasevqa.spec import Input, Stage, StageCall
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """What a stage's command line gave: paths by input, and the values of parameters and options (None: not given)."""
+
+    inputs: Mapping[str, str | None]
+    fields: Mapping[str, object]
+    output: Path | None = None
+    task: Path | None = None
+    json_events: bool = False
+
+    @classmethod
+    def of(cls, stage: Stage, **values: Any) -> CommandLine:
+        """Return what click read for the command of `stage`."""
+        return cls(
+            inputs={known.name: values[f"input__{known.name}"] for known in stage.inputs},
+            fields={name: values[name] for model in (stage.params, stage.options) for name in model.model_fields},
+            output=values["output__dir"],
+            task=values["task__file"],
+            json_events=values["json_events"],
+        )
 
 
 def _input_path(stage: Stage, known: Input, value: str | None) -> Path | None:
@@ -93,15 +116,15 @@ def command(stage: Stage) -> click.Command:
     )
 
     def invoke(**values: Any) -> None:
-        sys.exit(run_stage(stage, values))
+        sys.exit(run_stage(stage, CommandLine.of(stage, **values)))
 
     return _StageCommand(
         stage.name, params=options, callback=invoke, help=stage.summary, context_settings={"max_content_width": 120}
     )
 
 
-def run_stage(stage: Stage, values: Mapping[str, Any]) -> int:
-    """Run `stage` with the command line's values; returns the exit code (errors.py).
+def run_stage(stage: Stage, line: CommandLine) -> int:
+    """Run `stage` as the command line says; returns the exit code (errors.py).
 
     Prints one sentence for a user's mistake.
     """
@@ -110,7 +133,7 @@ def run_stage(stage: Stage, values: Mapping[str, Any]) -> int:
     os.environ.setdefault(
         "OMP_WAIT_POLICY", "PASSIVE"
     )  # before torch: spinning threads on busy cores are ten times slower
-    progress = make_progress(stage.name, json_events=bool(values["json_events"]))
+    progress = make_progress(stage.name, json_events=line.json_events)
 
     def say(kind: str, exit_code: int, message: str) -> int:
         with contextlib.suppress(OSError):  # the log may lie on the very disk that is full
@@ -120,7 +143,7 @@ def run_stage(stage: Stage, values: Mapping[str, Any]) -> int:
     try:
         _stop_on_sigterm()
         with progress:
-            _run(stage, values, progress)
+            _run(stage, line, progress)
         return 0
     except VaseError as error:
         return say(type(error).__name__, error.exit_code, str(error))
@@ -168,43 +191,45 @@ def _stop_on_sigterm() -> None:
         signal.signal(signal.SIGTERM, stop)
 
 
-def _paths_as_inputs(stage: Stage, values: Mapping[str, Any]) -> dict[str, Any]:
+def _paths_as_inputs(stage: Stage, line: CommandLine) -> CommandLine:
     """`--weights FILE` as the input that stands for the file, where `--weights` otherwise takes one of a few words."""
-    moved = dict(values)
+    inputs, fields = dict(line.inputs), dict(line.fields)
     for known in stage.inputs:
-        if known.also is None or moved.get(known.also) is None:
+        given = fields.get(known.also) if known.also else None
+        if known.also is None or given is None:
             continue
         choices = typing.get_args(plain_type(stage.params.model_fields[known.also]))
-        if moved[known.also] not in choices:
-            moved[f"input__{known.name}"], moved[known.also] = moved[known.also], None
-            if not Path(moved[f"input__{known.name}"]).is_file():
+        if given not in choices:
+            path = inputs[known.name] = str(given)
+            fields[known.also] = None
+            if not Path(path).is_file():
                 raise ConfigError(
-                    f"{flag(known.also)} takes {', '.join(choices[:-1])} or the path of a file, and"
-                    f" '{moved[f'input__{known.name}']}' is none of them."
+                    f"{flag(known.also)} takes {', '.join(choices[:-1])} or the path of a file, and '{path}' is none of"
+                    " them."
                 )
-    return moved
+    return replace(line, inputs=inputs, fields=fields)
 
 
-def _run(stage: Stage, values: Mapping[str, Any], progress: Any) -> None:
-    values = _paths_as_inputs(stage, values)
-    if values["task__file"] is not None and not values["task__file"].is_file():
+def _run(stage: Stage, given: CommandLine, progress: Any) -> None:
+    line = _paths_as_inputs(stage, given)
+    if line.task is not None and not line.task.is_file():
         raise ConfigError(
-            f"{values['task__file']} does not exist, so the volume here is not the launcher's; compare claim,"
-            " claim_path and --volume."
+            f"{line.task} does not exist, so the volume here is not the launcher's; compare claim, claim_path and"
+            " --volume."
         )
-    params, options = validate(stage.params, values), validate(stage.options, values)
-    paths = {known.name: _input_path(stage, known, values[f"input__{known.name}"]) for known in stage.inputs}
+    params, options = validate(stage.params, line.fields), validate(stage.options, line.fields)
+    paths = {known.name: _input_path(stage, known, line.inputs[known.name]) for known in stage.inputs}
     inputs = {name: path for name, path in paths.items() if path is not None}
     if stage.interact and (getattr(options, "interactive", False) or getattr(options, "auto_select_device", False)):
         import importlib
 
         module, _, function = stage.interact.partition(":")
         params, options = getattr(importlib.import_module(module), function)(params, options, inputs)
-    folder: Path | None = values["output__dir"]
-    if values["task__file"] is not None:
+    folder = line.output
+    if line.task is not None:
         from vasevqa.runtime.task import run_task
 
-        run_task(stage, params, options, inputs, folder, values["task__file"], progress)
+        run_task(stage, params, options, inputs, folder, line.task, progress)
         return
     if folder is None and stage.needs_output(params):
         raise ConfigError(f"{stage.name} needs {stage.output_flag}: the folder for the results.")

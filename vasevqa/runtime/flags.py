@@ -86,7 +86,7 @@ def argv(stage: Stage, params: Params, options: Options, inputs: Mapping[str, st
     return words
 
 
-def _given(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
+def _given(model: type[BaseModel], values: Mapping[str, object]) -> dict[str, object]:
     given: dict[str, Any] = {}
     for name, info in model.model_fields.items():
         value = values.get(name)
@@ -102,7 +102,7 @@ def _given(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
     return given
 
 
-def validate(model: type[BaseModel], values: Mapping[str, Any]) -> Any:
+def validate(model: type[BaseModel], values: Mapping[str, object]) -> Any:
     """`model` from what the command line gave; ConfigError names the flag that is wrong."""
     try:
         return model(**_given(model, values))

@@ -100,7 +100,7 @@ class StageProgress:
         """Seconds left of the present phase, if its total is known and something is done."""
         return (self._total - self._done) / self.rate if self._total and self._done else None
 
-    def _say_summary(self, text: str, figures: Mapping[str, Any]) -> None:
+    def _say_summary(self, text: str, figures: Mapping[str, object]) -> None:
         print(f"{self.stage}: {text}", flush=True)
 
     def _say_speed(self, text: str, seconds: dict[str, float], count: int, bottleneck: str) -> None:
@@ -153,7 +153,7 @@ class JsonProgress(StageProgress):
         self.event("error", **{"class": kind, "exit_code": exit_code, "message": message})
         super().error(kind, exit_code, message)
 
-    def _say_summary(self, text: str, figures: Mapping[str, Any]) -> None:
+    def _say_summary(self, text: str, figures: Mapping[str, object]) -> None:
         self.event("summary", text=text, figures=dict(figures))
 
     def _say_speed(self, text: str, seconds: dict[str, float], count: int, bottleneck: str) -> None:
@@ -200,7 +200,7 @@ class TerminalProgress(StageProgress):
         """One line above the bar."""
         self._bar.console.print(f"{self.stage}: {text}", markup=False, highlight=False)
 
-    def _say_summary(self, text: str, figures: Mapping[str, Any]) -> None:
+    def _say_summary(self, text: str, figures: Mapping[str, object]) -> None:
         self.note(text)
 
     def _say_speed(self, text: str, seconds: dict[str, float], count: int, bottleneck: str) -> None:

@@ -78,7 +78,7 @@ def run_task(
         lease.release()
 
 
-def _provenance(task: Mapping[str, Any], started: datetime) -> dict[str, Any]:
+def _provenance(task: Mapping[str, object], started: datetime) -> dict[str, object]:
     """Where, when and by what an artifact was made; nothing of it is in the key."""
     return {
         "versions": _versions(),

@@ -11,7 +11,7 @@ import io
 import json
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,7 +72,7 @@ def train_tiny_clip(
     return True
 
 
-def _save(folder: Path, model: nn.Module, wanted: dict[str, Any], losses: list[float]) -> None:
+def _save(folder: Path, model: nn.Module, wanted: Mapping[str, object], losses: list[float]) -> None:
     from safetensors.torch import save_file
 
     partial = folder.with_name(f".{folder.name}.partial")

@@ -62,7 +62,7 @@ def known_arguments() -> Mapping[str, frozenset[str]]:
     return {command: frozenset(names) for command, names in found.items()}
 
 
-def check_extra(command: str, given: Any, own: Collection[str]) -> dict[str, Any]:
+def check_extra(command: str, given: Any, own: Collection[str]) -> dict[str, object]:
     """`given` (a mapping, a list of words, or JSON of either) as a mapping of ms-swift's names, none of them in `own`.
 
     Raises ValueError in a sentence if it won't do.
@@ -97,7 +97,7 @@ def check_extra(command: str, given: Any, own: Collection[str]) -> dict[str, Any
     return checked
 
 
-def _from_words(words: Sequence[str]) -> dict[str, Any]:
+def _from_words(words: Sequence[str]) -> dict[str, object]:
     """['--a', '1', '2', '--b=3', '--c'] as {'a': ['1', '2'], 'b': '3', 'c': True}."""
     found: dict[str, list[str]] = {}
     name = ""

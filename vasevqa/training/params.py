@@ -81,7 +81,7 @@ class TrainingParams(spec.Params):
 
     @field_validator("extra_args", mode="before")
     @classmethod
-    def _known_to_swift(cls, value: Any) -> dict[str, Any]:
+    def _known_to_swift(cls, value: Any) -> dict[str, object]:
         try:
             return check_extra(cls.command, value, cls.model_fields)
         except ValueError as error:

@@ -134,7 +134,7 @@ class DockerBackend:
                 ) from None
             raise
 
-    def container(self, task: Task) -> dict[str, Any]:
+    def container(self, task: Task) -> dict[str, object]:
         """Return the arguments of `containers.create` for the task."""
         asked = task.resources
         # Docker has no Secrets: their values come from the launcher's environment.

@@ -15,9 +15,9 @@ from typing import Any
 import urllib3
 from kubernetes import client, config
 
+from vasevqa.backends.kubernetes.pod_template import Manifest
 from vasevqa.errors import ClusterError, ClusterUnreachable
 
-Object = dict[str, Any]
 CONNECT, READ = 5.0, 30.0  # seconds
 SILENCE = 300.0  # seconds without output after which a log is asked for anew: the connection may be dead
 WATCHED = 240  # seconds after which the server ends a watch, which then goes on where it was
@@ -73,11 +73,11 @@ class Api:
         group = "apis/batch/v1" if kind == "jobs" else "api/v1"
         return f"/{group}/namespaces/{self.namespace}/{kind}{f'/{name}' if name else ''}"
 
-    def get(self, path: str, **query: str) -> Object:
+    def get(self, path: str, **query: str) -> Manifest:
         """What is at `path`. ApiError (404: nothing), ClusterUnreachable."""
         return self._answer("GET", path, query)
 
-    def create(self, kind: str, manifest: Mapping[str, Any]) -> Object:
+    def create(self, kind: str, manifest: Manifest) -> Manifest:
         """The new object as the server has it. ApiError (409: there is one of that name), ClusterUnreachable."""
         return self._answer("POST", self.path(kind), {}, manifest)
 
@@ -91,7 +91,7 @@ class Api:
             return False
         return True
 
-    def watch(self, path: str, version: str, **query: str) -> Iterator[Object]:
+    def watch(self, path: str, version: str, **query: str) -> Iterator[Manifest]:
         """Events of a collection from `version` on, until the server ends the watch.
 
         ClusterUnreachable when the connection breaks.
@@ -123,12 +123,10 @@ class Api:
         }
         yield from _lines(self._open("GET", f"{self.path('pods', pod)}/log", query, read=SILENCE))
 
-    def _answer(
-        self, method: str, path: str, query: Mapping[str, str], body: Mapping[str, Any] | None = None
-    ) -> Object:
+    def _answer(self, method: str, path: str, query: Mapping[str, str], body: Manifest | None = None) -> Manifest:
         response = self._open(method, path, query, body)
         try:
-            answer: Object = json.loads(response.read())
+            answer: Manifest = json.loads(response.read())
         except (*_NETWORK, ValueError) as error:
             raise ClusterUnreachable(
                 f"The cluster at {self.host} cut its answer short ({type(error).__name__})."
@@ -142,7 +140,7 @@ class Api:
         method: str,
         path: str,
         query: Mapping[str, str],
-        body: Mapping[str, Any] | None = None,
+        body: Manifest | None = None,
         read: float | None = READ,
     ) -> Any:
         headers = {"Accept": "application/json, */*", "Content-Type": "application/json"}

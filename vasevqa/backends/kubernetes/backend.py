@@ -22,9 +22,10 @@ from vasevqa.backends.base import Outcome, State, Task, Update, attempt_of
 from vasevqa.backends.cluster import Cluster
 from vasevqa.backends.kubernetes import status as reasons
 from vasevqa.backends.kubernetes import submission
-from vasevqa.backends.kubernetes.api import Api, ApiError, Object
+from vasevqa.backends.kubernetes.api import Api, ApiError
 from vasevqa.backends.kubernetes.logs import Follower
 from vasevqa.backends.kubernetes.nodes import free_gpus
+from vasevqa.backends.kubernetes.pod_template import Manifest
 from vasevqa.backends.kubernetes.stage_job import (
     JOB,
     LOG,
@@ -46,9 +47,9 @@ class Known:
     told: tuple[Any, ...] = ()
     image: str = ""
     log: Path | None = None
-    pods: dict[str, Object] = field(default_factory=dict)  # by UID, also those that are gone
+    pods: dict[str, Manifest] = field(default_factory=dict)  # by UID, also those that are gone
     alive: set[str] = field(default_factory=set)
-    job: Object | None = None
+    job: Manifest | None = None
     followers: dict[str, Follower] = field(default_factory=dict)  # by the pod's UID
     watched: bool = False
     free: str | None = None
@@ -67,7 +68,7 @@ class KubernetesBackend:
         self._api = Api(cluster.context, cluster.namespace)
         self._news = threading.Condition(threading.RLock())
         self._known: dict[str, Known] = {}
-        self._warnings: dict[str, dict[str, Object]] = {}  # by the UID of what they are about, then by their own
+        self._warnings: dict[str, dict[str, Manifest]] = {}  # by the UID of what they are about, then by their own
         self._closing = threading.Event()
         ours = {"labelSelector": f"{VOLUME}={volume_id(cluster)}"}
         try:
@@ -108,7 +109,7 @@ class KubernetesBackend:
 
     # What the watches tell. Each is called with the condition held.
 
-    def _job_changed(self, job: Object, alive: bool) -> None:
+    def _job_changed(self, job: Manifest, alive: bool) -> None:
         known = self._known.setdefault(job["metadata"]["name"], Known())
         if alive:
             if known.job is not None and known.job["metadata"]["uid"] != job["metadata"]["uid"]:
@@ -120,7 +121,7 @@ class KubernetesBackend:
             known.job = None
             self._forget_if_nothing_is_left(job["metadata"]["name"])
 
-    def _pod_changed(self, pod: Object, alive: bool) -> None:
+    def _pod_changed(self, pod: Manifest, alive: bool) -> None:
         name, uid = pod["metadata"].get("labels", {}).get(JOB, ""), pod["metadata"]["uid"]
         known = self._known.setdefault(name, Known())
         known.pods[uid] = pod
@@ -135,7 +136,7 @@ class KubernetesBackend:
         if known.job is None and not known.alive and not known.watched:
             del self._known[name]
 
-    def _warned(self, event: Object, alive: bool) -> None:
+    def _warned(self, event: Manifest, alive: bool) -> None:
         about = self._warnings.setdefault(str(event.get("involvedObject", {}).get("uid", "")), {})
         if alive:
             about[event["metadata"]["uid"]] = event
@@ -349,7 +350,7 @@ class KubernetesBackend:
         return all(reasons.ended(entry) for entry in found if entry["metadata"]["uid"] == pod)
 
 
-def _vanished(pod: Object) -> Object:
+def _vanished(pod: Manifest) -> Manifest:
     """A deleted pod as it was last seen, as one that has ended."""
     if pod["status"].get("phase") in ("Succeeded", "Failed"):
         return pod

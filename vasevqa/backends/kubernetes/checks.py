@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 from vasevqa.backends.checks import BAD, OK, UNKNOWN, WARNING, Finding, stage_of
 from vasevqa.backends.cluster import Cluster
-from vasevqa.backends.kubernetes.api import SERVICE_ACCOUNT, ApiError, Object
+from vasevqa.backends.kubernetes.api import SERVICE_ACCOUNT, ApiError
 from vasevqa.backends.kubernetes.launcher_job import render_pod
+from vasevqa.backends.kubernetes.pod_template import Manifest
 from vasevqa.backends.kubernetes.session import Session
 from vasevqa.backends.kubernetes.status import IMAGE
 from vasevqa.errors import ClusterError
@@ -31,7 +31,7 @@ USER = (
     ("", "pods", ("create", "delete")),
     ("", "pods/exec", ("get", "create")),
 )  # beyond that, of who doesn't see the volume: upload, download, this doctor
-CORDON: Object = {
+CORDON: Manifest = {
     "key": "node.kubernetes.io/unschedulable",
     "effect": "NoSchedule",
 }  # tolerating it is how a pod gets on a cordoned node
@@ -175,7 +175,7 @@ def gpus(access: Session, steps: Mapping[str, Resources]) -> Iterator[Finding]:
             )
 
 
-def _lack(cluster: Cluster, node: Object, resources: Resources) -> str:
+def _lack(cluster: Cluster, node: Manifest, resources: Resources) -> str:
     """What a node lacks for a step; empty if nothing, or if only a taint that keeps pods without GPUs away is in the
     way.
     """
@@ -199,7 +199,7 @@ def _lack(cluster: Cluster, node: Object, resources: Resources) -> str:
     return f"is tainted {taints[0]}, which `tolerations` doesn't cover" if taints else ""
 
 
-def _taints(cluster: Cluster, node: Object) -> list[Object]:
+def _taints(cluster: Cluster, node: Manifest) -> list[Manifest]:
     """The taints that keep a stage's pod from the node."""
     taints = node.get("spec", {}).get("taints") or []
     return [
@@ -207,7 +207,7 @@ def _taints(cluster: Cluster, node: Object) -> list[Object]:
     ]
 
 
-def _tolerated(cluster: Cluster, taint: Object) -> bool:
+def _tolerated(cluster: Cluster, taint: Manifest) -> bool:
     """As the scheduler sees it: what a toleration leaves out matches everything."""
     return any(
         item.effect in (None, taint["effect"])
@@ -217,12 +217,12 @@ def _tolerated(cluster: Cluster, taint: Object) -> bool:
     )
 
 
-def _of_gpus(taint: Object, resource: str) -> bool:
+def _of_gpus(taint: Manifest, resource: str) -> bool:
     """True for the taint that the admission plugin ExtendedResourceToleration lets pods with this resource tolerate."""
     return bool(taint["key"] == resource and taint["effect"] == "NoSchedule")
 
 
-def _spelt(taint: Object) -> str:
+def _spelt(taint: Manifest) -> str:
     """As `kubectl taint` takes it."""
     value = f"={taint['value']}" if taint.get("value") else ""
     return f"{taint['key']}{value}:{taint['effect']}"
@@ -299,7 +299,7 @@ def pulls(access: Session, images: Iterable[str]) -> Iterator[Finding]:
             access.delete("pods", name)
 
 
-def _pull_pod(access: Session, name: str, image: str) -> dict[str, Any]:
+def _pull_pod(access: Session, name: str, image: str) -> Manifest:
     manifest = render_pod(name, "doctor", access.cluster, [], ["tini", "--version"])
     [container] = manifest["spec"]["containers"]
     container["image"] = image
@@ -311,7 +311,7 @@ def _pull_pod(access: Session, name: str, image: str) -> dict[str, Any]:
     return manifest
 
 
-def _pulled(image: str, pod: Object | None, late: bool) -> Finding | None:
+def _pulled(image: str, pod: Manifest | None, late: bool) -> Finding | None:
     """What a pod says of its image; None while it says nothing."""
     statuses = (pod or {}).get("status", {}).get("containerStatuses") or []
     state = (statuses[0].get("state") or {}) if statuses else {}
@@ -332,7 +332,7 @@ def _pulled(image: str, pod: Object | None, late: bool) -> Finding | None:
     return None
 
 
-def _nodes(access: Session) -> list[Object] | None:
+def _nodes(access: Session) -> list[Manifest] | None:
     try:
         return list(access.get("/api/v1/nodes")["items"])
     except ApiError:

@@ -78,7 +78,7 @@ def named(text: str, title: str) -> str:
     return text
 
 
-def render_settings(launch: Launch, owner: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def render_settings(launch: Launch, owner: Manifest | None = None) -> Manifest:
     """The ConfigMap that the launcher reads; it can't change under a launcher that is restarted."""
     return {
         "apiVersion": "v1",
@@ -89,7 +89,7 @@ def render_settings(launch: Launch, owner: Mapping[str, Any] | None = None) -> d
     }
 
 
-def render_launcher(launch: Launch, owner: Mapping[str, Any]) -> dict[str, Any]:
+def render_launcher(launch: Launch, owner: Manifest) -> Manifest:
     """The Job of the launcher, owned by the ConfigMap of `render_settings`."""
     arguments = ["run", f"{SETTINGS}/recipe.yaml", "--backend", "kubernetes", "--cluster", f"{SETTINGS}/cluster.yaml"]
     arguments += ["--volume", VOLUME, "--inputs-from", VOLUME, "--detach", *launch.arguments]
@@ -120,7 +120,7 @@ def render_launcher(launch: Launch, owner: Mapping[str, Any]) -> dict[str, Any]:
 
 def render_pod(
     name: str, component: str, cluster: Cluster, arguments: Sequence[str], command: Sequence[str] = ()
-) -> dict[str, Any]:
+) -> Manifest:
     """A bare pod of the launcher's image with the volume, without any rights: for moving files and for looking."""
     container = {**_container(cluster, component, arguments, []), "resources": LAUNCHER_RESOURCES}
     if command:
@@ -135,7 +135,7 @@ def render_pod(
 
 
 def _metadata(
-    name: str, component: str, cluster: Cluster, owner: Mapping[str, Any] | None, labels: Mapping[str, str]
+    name: str, component: str, cluster: Cluster, owner: Manifest | None, labels: Mapping[str, str]
 ) -> Manifest:
     return {"name": name, "labels": {**standard_labels(cluster, component), **labels}, **owned_by(owner)}
 
@@ -144,9 +144,7 @@ def _annotations(cluster: Cluster) -> Manifest:
     return {"annotations": dict(cluster.annotations)} if cluster.annotations else {}
 
 
-def _container(
-    cluster: Cluster, name: str, arguments: Sequence[str], environment: Sequence[Mapping[str, Any]]
-) -> Manifest:
+def _container(cluster: Cluster, name: str, arguments: Sequence[str], environment: Sequence[Manifest]) -> Manifest:
     return {
         "name": name,
         "image": cluster.image("launcher"),
@@ -158,7 +156,7 @@ def _container(
     }
 
 
-def _pod(cluster: Cluster, container: Mapping[str, Any], restart: str) -> Manifest:
+def _pod(cluster: Cluster, container: Manifest, restart: str) -> Manifest:
     return {
         "restartPolicy": restart,
         "automountServiceAccountToken": False,

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import yaml
 
-from vasevqa.backends.kubernetes.api import ApiError, Object
+from vasevqa.backends.kubernetes.api import ApiError
 from vasevqa.backends.kubernetes.launcher_job import (
     LAUNCH_LABEL,
     Launch,
@@ -17,6 +16,7 @@ from vasevqa.backends.kubernetes.launcher_job import (
     render_settings,
 )
 from vasevqa.backends.kubernetes.logs import PATIENCE, Unseen
+from vasevqa.backends.kubernetes.pod_template import Manifest
 from vasevqa.backends.kubernetes.session import Session
 from vasevqa.backends.kubernetes.status import trouble
 from vasevqa.errors import ClusterError, ClusterUnreachable, ConfigError
@@ -55,7 +55,7 @@ def start(access: Session, launch: Launch, owner: str | None = None) -> bool:
     return True
 
 
-def _settings(access: Session, launch: Launch, above: Mapping[str, Any] | None) -> str:
+def _settings(access: Session, launch: Launch, above: Manifest | None) -> str:
     """The uid of the launch's ConfigMap, which is made if need be."""
     while True:
         made = _create(access, "hand over the recipe", "configmaps", render_settings(launch, above))
@@ -66,10 +66,10 @@ def _settings(access: Session, launch: Launch, above: Mapping[str, Any] | None) 
         _gone(access, "configmaps", launch.name)
 
 
-def _create(access: Session, doing: str, kind: str, manifest: Mapping[str, Any]) -> Object | None:
+def _create(access: Session, doing: str, kind: str, manifest: Manifest) -> Manifest | None:
     """What was created, or None if something of that name exists."""
     try:
-        made: Object = access.ask(doing, access.create, kind, manifest)
+        made: Manifest = access.ask(doing, access.create, kind, manifest)
     except ApiError as refusal:
         if refusal.status != 409:
             raise
@@ -86,7 +86,7 @@ def _gone(access: Session, kind: str, name: str) -> None:
         time.sleep(LOOK_SECONDS)
 
 
-def verdict(job: Mapping[str, Any]) -> str:
+def verdict(job: Manifest) -> str:
     """'Complete', 'Failed' or '' for a Job that isn't over."""
     conditions = job.get("status", {}).get("conditions") or []
     return next(
@@ -159,7 +159,7 @@ def release(access: Session) -> str | None:
     return None
 
 
-def newest_pod(access: Session, launch: str) -> Object | None:
+def newest_pod(access: Session, launch: str) -> Manifest | None:
     """The launcher's pod, if it has one."""
     found = access.ask("look for the launcher's pod", access.all, "pods", labelSelector=f"job-name={launch}")
     return found[-1] if found else None
@@ -206,7 +206,7 @@ def follow(access: Session, launch: str, say: Callable[[str], None], where: str 
         time.sleep(LOOK_SECONDS)
 
 
-def _waits(access: Session, launch: str, pod: Object | None) -> str:
+def _waits(access: Session, launch: str, pod: Manifest | None) -> str:
     """What keeps the launcher from running, by its pod, or by the Job's events if it has none."""
     if pod is not None:
         return trouble(pod) if pod["status"].get("phase") == "Pending" else ""
@@ -219,7 +219,7 @@ def _waits(access: Session, launch: str, pod: Object | None) -> str:
     return ""
 
 
-def _began(pod: Object) -> bool:
+def _began(pod: Manifest) -> bool:
     """True if there is a log: between two starts (the container waits then) it is that of the last process."""
     for status in pod["status"].get("containerStatuses") or []:
         state, last = status.get("state") or {}, status.get("lastState") or {}
@@ -228,7 +228,7 @@ def _began(pod: Object) -> bool:
     return False
 
 
-def _code(pod: Mapping[str, Any]) -> int:
+def _code(pod: Manifest) -> int:
     """The exit code of the launcher's last process; 0 if none ended badly, or if the next one runs: it says itself what
     it finds.
     """

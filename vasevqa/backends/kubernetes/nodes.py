@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from vasevqa.backends.cluster import Cluster
-from vasevqa.backends.kubernetes.api import Api, Object
+from vasevqa.backends.kubernetes.api import Api
+from vasevqa.backends.kubernetes.pod_template import Manifest
 from vasevqa.errors import ClusterError
 
 MOST = 4  # nodes named in a sentence
 
 
-def one_node_only(claim: Object) -> bool:
+def one_node_only(claim: Manifest) -> bool:
     """True if the access modes of the claim let only one node at a time write to it."""
     return "ReadWriteMany" not in claim["spec"].get("accessModes", [])
 
@@ -52,7 +53,7 @@ def free_gpus(api: Api, resource: str, cluster: Cluster) -> str:
     return f"{', '.join(said[:MOST])}{f' and {len(said) - MOST} more' if len(said) > MOST else ''}"
 
 
-def _asks(pod: Object, resource: str) -> int:
+def _asks(pod: Manifest, resource: str) -> int:
     return sum(
         int(container.get("resources", {}).get("requests", {}).get(resource, 0))
         for container in pod["spec"]["containers"]

@@ -28,7 +28,7 @@ def standard_labels(cluster: Cluster, component: str) -> dict[str, str]:
     }
 
 
-def owned_by(owner: Mapping[str, Any] | None) -> Manifest:
+def owned_by(owner: Mapping[str, str] | None) -> Manifest:
     """Metadata that ties an object's life to that of the ConfigMap with this `name` and `uid`; nothing without one."""
     if not owner:
         return {}

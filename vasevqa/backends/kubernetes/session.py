@@ -6,15 +6,16 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from kubernetes import client, stream
 
 from vasevqa.backends.cluster import Cluster
-from vasevqa.backends.kubernetes.api import Api, ApiError, Object
+from vasevqa.backends.kubernetes.api import Api, ApiError
 from vasevqa.backends.kubernetes.logs import PATIENCE, Unseen
 from vasevqa.backends.kubernetes.nodes import node_of_claim, one_node_only
+from vasevqa.backends.kubernetes.pod_template import Manifest
 from vasevqa.backends.kubernetes.process import Process
 from vasevqa.backends.kubernetes.status import hopeless, trouble
 from vasevqa.errors import ClusterError, ClusterUnreachable, ConnectionLost
@@ -42,7 +43,7 @@ class Session(Api):
                 said = f"Could not {doing} in namespace {self.namespace}: {refusal}"
             raise ApiError(said, refusal.status) from None
 
-    def find(self, kind: str, name: str) -> Object | None:
+    def find(self, kind: str, name: str) -> Manifest | None:
         """An object of the namespace, or None if there is none of that name."""
         try:
             return self.get(self.path(kind, name))
@@ -51,7 +52,7 @@ class Session(Api):
                 raise
             return None
 
-    def all(self, kind: str, **query: str) -> list[Object]:
+    def all(self, kind: str, **query: str) -> list[Manifest]:
         """The objects of a kind, oldest first."""
         return sorted(
             self.get(self.path(kind), **query)["items"], key=lambda item: str(item["metadata"]["creationTimestamp"])
@@ -70,7 +71,7 @@ class Session(Api):
                 "`kubectl apply -k k8s` makes it, or name yours as `claim` in the Cluster file."
             )
 
-    def beside_the_claim(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    def beside_the_claim(self, manifest: Manifest) -> Manifest:
         """The pod on the node that has the claim, if only one node at a time can and something there uses it."""
         changed = {**manifest, "spec": dict(manifest["spec"])}
         with contextlib.suppress(ApiError):
@@ -150,7 +151,7 @@ class Session(Api):
             process.close()
 
     @contextlib.contextmanager
-    def pod(self, manifest: Mapping[str, Any], seconds: float = 300) -> Iterator[str]:
+    def pod(self, manifest: Manifest, seconds: float = 300) -> Iterator[str]:
         """A pod for as long as the block lasts; its name, once it runs. ClusterError says why it doesn't."""
         name = manifest["metadata"]["name"]
         self.ask("create a pod", self.create, "pods", self.beside_the_claim(manifest))
@@ -160,7 +161,7 @@ class Session(Api):
         finally:
             self._drop(name)
 
-    def run_pod(self, manifest: Mapping[str, Any], out: Callable[[bytes], None], seconds: float = 300) -> int:
+    def run_pod(self, manifest: Manifest, out: Callable[[bytes], None], seconds: float = 300) -> int:
         """Run a pod to its end and pass on what it prints; returns its exit code.
 
         The pod is removed, whatever happens.

@@ -14,7 +14,7 @@ from typing import Any
 from vasevqa.backends.base import Outcome, State
 from vasevqa.backends.kubernetes.stage_job import CONTAINER
 
-Object = Mapping[str, Any]
+Manifest = Mapping[str, Any]
 LOST_SECONDS = 60.0  # past its grace period a pod that is still being deleted has lost its node
 # Ways in which a place is taken from a pod, as the kubelet or a controller calls them.
 TAKEN = {
@@ -53,9 +53,9 @@ LONGEST = 400  # characters of a message that isn't ours
 class Seen:
     """A job as the cluster shows it: the Job (None: deleted), its pods, oldest first, and warnings about both."""
 
-    job: Object | None
-    pods: Sequence[Object] = ()
-    warnings: Sequence[Object] = ()
+    job: Manifest | None
+    pods: Sequence[Manifest] = ()
+    warnings: Sequence[Manifest] = ()
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Asked:
     free: str = ""  # what the nodes have, if that may be seen
 
 
-def asked_of(job: Object, namespace: str) -> Asked:
+def asked_of(job: Manifest, namespace: str) -> Asked:
     """What `job` asks for, from its own spec."""
     pod = job["spec"]["template"]["spec"]
     container = pod["containers"][0]
@@ -87,13 +87,13 @@ def asked_of(job: Object, namespace: str) -> Asked:
     return Asked(container["image"], requests, namespace, claim, labels.get("kueue.x-k8s.io/queue-name", ""))
 
 
-def status_of(pod: Object) -> Object:
+def status_of(pod: Manifest) -> Manifest:
     """The status of the pod's container; empty before the kubelet knows it."""
     statuses = pod.get("status", {}).get("containerStatuses") or []
     return next((status for status in statuses if status["name"] == CONTAINER), {})
 
 
-def began(pod: Object) -> bool:
+def began(pod: Manifest) -> bool:
     """True once the container runs or has run: it has a log."""
     state = status_of(pod).get("state", {})
     return "running" in state or bool(
@@ -101,7 +101,7 @@ def began(pod: Object) -> bool:
     )
 
 
-def ended(pod: Object, now: datetime | None = None) -> bool:
+def ended(pod: Manifest, now: datetime | None = None) -> bool:
     """True if nothing of the pod runs any more, or nobody will ever hear of it."""
     if pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
         return True
@@ -117,7 +117,7 @@ def moment(stamp: str) -> datetime:
     return datetime.strptime(f"{whole}.{(fraction or '0')[:6]}", "%Y-%m-%dT%H:%M:%S.%f").replace(tzinfo=UTC)
 
 
-def condition(thing: Object, kind: str) -> Object:
+def condition(thing: Manifest, kind: str) -> Manifest:
     """A condition of a Job or pod that holds; empty if it doesn't."""
     found = (
         entry
@@ -189,7 +189,7 @@ def _no_pod(seen: Seen, asked: Asked) -> str:
     return f"No pod was created ({why}); fix the cause, and the step starts by itself."
 
 
-def _no_place(pod: Object, asked: Asked) -> str:
+def _no_place(pod: Manifest, asked: Asked) -> str:
     conditions = pod.get("status", {}).get("conditions") or []
     scheduled = next(
         (entry for entry in conditions if entry["type"] == "PodScheduled" and entry["status"] == "False"), None
@@ -214,7 +214,7 @@ def _no_place(pod: Object, asked: Asked) -> str:
     )
 
 
-def _no_start(pod: Object, seen: Seen, asked: Asked) -> str:
+def _no_start(pod: Manifest, seen: Seen, asked: Asked) -> str:
     waiting = status_of(pod).get("state", {}).get("waiting", {})
     reason, message = str(waiting.get("reason", "")), short(str(waiting.get("message", "")))
     if reason in IMAGE:
@@ -247,7 +247,7 @@ def _no_start(pod: Object, seen: Seen, asked: Asked) -> str:
     return ""
 
 
-def trouble(pod: Object) -> str:
+def trouble(pod: Manifest) -> str:
     """Why a pod doesn't run, in the cluster's words and with what to do; empty if nothing is wrong with it."""
     status = pod.get("status", {})
     for container in status.get("containerStatuses") or []:
@@ -265,7 +265,7 @@ def trouble(pod: Object) -> str:
     return str(status.get("message") or "")
 
 
-def hopeless(pod: Object) -> bool:
+def hopeless(pod: Manifest) -> bool:
     """True if waiting won't help: an image that can't be pulled, a setting that is missing."""
     for container in pod.get("status", {}).get("containerStatuses") or []:
         waiting = ((container.get("state") or {}).get("waiting") or {}).get("reason", "")
@@ -306,7 +306,7 @@ def outcome_of(seen: Seen) -> Outcome:
     return Outcome(code, message=message)
 
 
-def _taken(pod: Object) -> str:
+def _taken(pod: Manifest) -> str:
     """How its place was taken from the pod; empty if it wasn't."""
     reason = str(pod["status"].get("reason") or "")
     if reason in TAKEN or reason.startswith("OutOf"):
@@ -317,7 +317,7 @@ def _taken(pod: Object) -> str:
     return "its pod was deleted, by a drain or by hand" if pod["metadata"].get("deletionTimestamp") else ""
 
 
-def image_of(pod: Object, asked: str) -> tuple[str, str]:
+def image_of(pod: Manifest, asked: str) -> tuple[str, str]:
     """The image that the pod runs: as a reference by digest, if it is one of the repository asked for, and as the id
     that the node gives it.
     """

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from vasevqa.backends.base import Task
 from vasevqa.backends.cluster import Cluster
-from vasevqa.backends.kubernetes.api import Api, ApiError, Object
+from vasevqa.backends.kubernetes.api import Api, ApiError
 from vasevqa.backends.kubernetes.nodes import node_of_claim, one_node_only
+from vasevqa.backends.kubernetes.pod_template import Manifest
 from vasevqa.backends.kubernetes.stage_job import HASH, Placement, artifact_hash, render_job, render_run
 from vasevqa.backends.kubernetes.status import short
 from vasevqa.errors import ClusterError, ConfigError
@@ -19,7 +20,7 @@ DELETED_SECONDS = 15.0  # how long a Job of the same name may take to go
 RECIPE_BYTES = 500_000  # of a recipe kept in a ConfigMap
 
 
-def create(api: Api, cluster: Cluster, task: Task, owner: dict[str, str], closing: threading.Event) -> Object:
+def create(api: Api, cluster: Cluster, task: Task, owner: dict[str, str], closing: threading.Event) -> Manifest:
     """The Job of `task`: a new one, or the one of its name that makes the same artifact on the same volume.
 
     ConfigError if the task reads something outside the volume, ClusterUnreachable if the cluster doesn't answer,
@@ -44,7 +45,7 @@ def create(api: Api, cluster: Cluster, task: Task, owner: dict[str, str], closin
         closing.wait(0.5)
 
 
-def _check_same(api: Api, cluster: Cluster, job: Object, task: Task) -> None:
+def _check_same(api: Api, cluster: Cluster, job: Manifest, task: Task) -> None:
     if job["metadata"].get("annotations", {}).get(HASH) != artifact_hash(task, cluster):
         raise ClusterError(
             f"There is another Job {task.name} in namespace {api.namespace}, for another volume or artifact; wait until"

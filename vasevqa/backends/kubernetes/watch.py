@@ -18,7 +18,8 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from vasevqa.backends.kubernetes.api import Api, Object
+from vasevqa.backends.kubernetes.api import Api
+from vasevqa.backends.kubernetes.pod_template import Manifest
 from vasevqa.errors import ClusterError
 
 LONGEST_PAUSE = 5.0  # seconds between two attempts to reach a server that went away
@@ -40,10 +41,10 @@ class Informer(threading.Thread):
         path: str,
         query: dict[str, str],
         news: threading.Condition,
-        changed: Callable[[Object, bool], None],
+        changed: Callable[[Manifest, bool], None],
     ) -> None:
         super().__init__(name=f"watch {path.rsplit('/', 1)[-1]}", daemon=True)
-        self.objects: dict[str, Object] = {}
+        self.objects: dict[str, Manifest] = {}
         self.away = ""  # why the server can't be asked, while that is so
         self.since = 0.0  # on the monotonic clock: since when
         self._api, self._path, self._query, self._news, self._changed = api, path, query, news, changed
@@ -55,7 +56,7 @@ class Informer(threading.Thread):
         """Stop at the next opportunity."""
         self._closing.set()
 
-    def add(self, thing: Object) -> None:
+    def add(self, thing: Manifest) -> None:
         """Know of an object before the watch tells of it. Call it with `news` held."""
         known = self.objects.get(thing["metadata"]["uid"])
         if known is None:
@@ -129,7 +130,7 @@ class Informer(threading.Thread):
             self._closing.wait(max(0.0, SHORTEST - (time.monotonic() - began)))
             return
 
-    def _tell(self, thing: Object, alive: bool) -> None:
+    def _tell(self, thing: Manifest, alive: bool) -> None:
         uid = thing["metadata"]["uid"]
         if alive:
             self.objects[uid] = thing
