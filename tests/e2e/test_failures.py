@@ -324,7 +324,7 @@ def test_another_volume_than_the_claims_is_noticed(kit: ClusterKit) -> None:
     (kit.namespace.volume / "inner").mkdir(mode=0o777)
     asks(kit, start_deadline=60)  # Python must have started before it passes
     result = kit.run("--to", "first", check=2)
-    assert "the volume here is not the one that the launcher sees" in result.stderr
+    assert "the volume here is not the launcher's" in result.stderr
 
 
 def test_missing_rights_are_said(kit: ClusterKit) -> None:
