@@ -219,7 +219,7 @@ def test_skipped_steps_hand_on_what_evaluate_needs(tmp_path: Path) -> None:
             lambda rows: [*rows, json.dumps({**json.loads(rows[0]), "vase_id": "new", "images": ["images/6.jpg"]})],
             "new is in the training rows",
         ),
-        (lambda rows: [*rows, "{"], "line 19 is no row"),
+        (lambda rows: [*rows, "{"], "line 19 is not a row"),
         (lambda rows: [], "holds no rows"),
     ],
 )

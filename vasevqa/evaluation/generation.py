@@ -11,11 +11,11 @@ from typing import Any, Protocol, TypedDict
 
 import torch
 
-from vasevqa import files
 from vasevqa.curation.images import Unreadable, open_image
 from vasevqa.dataset.rows import Row
 from vasevqa.errors import ConfigError, DataError
 from vasevqa.evaluation.params import EvaluateParams
+from vasevqa.journal import Journal
 from vasevqa.text import IMAGE_TAG, first_line
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -64,17 +64,8 @@ def identity(model: Path, params: EvaluateParams) -> str:
     return hashlib.sha256(json.dumps([stats, asked], sort_keys=True).encode()).hexdigest()[:16]
 
 
-def read_kept(path: Path) -> dict[str, str]:
-    """Answers kept by an interrupted attempt; a half-written last line doesn't count."""
-    kept: dict[str, str] = {}
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                row = json.loads(line)
-                kept[str(row["row"])] = str(row["answer"])
-            except (ValueError, KeyError, TypeError):
-                continue
-    return kept
+def _is_answer(row: object) -> bool:
+    return isinstance(row, dict) and {"row", "answer"} <= row.keys()
 
 
 def answer_all(
@@ -91,26 +82,20 @@ def answer_all(
 
     Rows are taken in the order of their length, so that a batch is padded little.
     """
-    have = read_kept(kept)
-    if kept.is_file():  # without a half-written line
-        files.write_text(
-            kept,
-            "".join(json.dumps({"row": key, "answer": text}, ensure_ascii=False) + "\n" for key, text in have.items()),
-        )
+    journal = Journal(kept)
+    have = {str(row["row"]): str(row["answer"]) for row in journal.rows if _is_answer(row)}
     keys = [digest(row, who) for row in rows]
     missing = [number for number, key in enumerate(keys) if key not in have]
     missing.sort(key=lambda number: (len(json.dumps(rows[number]["messages"])), number))
     done(len(rows) - len(missing))
     if missing:
         answers = load()
-        with kept.open("a", encoding="utf-8") as stream:
-            for begin in range(0, len(missing), batch_size):
-                batch = missing[begin : begin + batch_size]
-                for number, text in zip(batch, answers([rows[number] for number in batch]), strict=True):
-                    have[keys[number]] = text
-                    stream.write(json.dumps({"row": keys[number], "answer": text}, ensure_ascii=False) + "\n")
-                stream.flush()
-                done(len(batch))
+        for begin in range(0, len(missing), batch_size):
+            batch = missing[begin : begin + batch_size]
+            said = dict(zip((keys[number] for number in batch), answers([rows[n] for n in batch]), strict=True))
+            journal.append({"row": key, "answer": text} for key, text in said.items())
+            have |= said
+            done(len(batch))
         del answers
         gc.collect()
         if torch.cuda.is_available():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from pydantic import Field
 
 from vasevqa import spec
 from vasevqa.errors import DataError
+from vasevqa.journal import Journal
 
 if TYPE_CHECKING:
     from vasevqa.curation.classifier import Classifier
@@ -42,26 +42,19 @@ class Options(spec.Options):
     workers: int = Field(0, ge=0, description="decoding threads; 0: as many as cores")
 
 
-class _Journal:
-    """What was decided and placed before a kill: one JSON line an image, a torn last line forgotten."""
+class _Decisions:
+    """What was decided and placed before a kill: name -> (stamp of the file, probability)."""
 
     def __init__(self, output: spec.Output, made_for: str) -> None:
+        output.check()
         self._output = output
-        self._path = output.root / JOURNAL
-        self.rows: dict[str, tuple[str, float]] = {}
-        lines = self._path.read_text(encoding="utf-8").split("\n") if self._path.is_file() else []
-        if lines and lines[0] == made_for:
-            for line in lines[1:-1]:
-                name, stamp, probability = json.loads(line)
-                self.rows[name] = (stamp, probability)
-        whole = [made_for, *(json.dumps([name, *row]) for name, row in self.rows.items())]
-        output.write_text(JOURNAL, "\n".join(whole) + "\n")
+        self._journal = Journal(output.root / JOURNAL, made_for)
+        self.rows: dict[str, tuple[str, float]] = {name: (stamp, value) for name, stamp, value in self._journal.rows}
 
     def add(self, rows: list[tuple[str, str, float]]) -> None:
         """Append a batch."""
         self._output.check()
-        with open(self._path, "a", encoding="utf-8") as stream:
-            stream.write("".join(json.dumps(row) + "\n" for row in rows))
+        self._journal.append(rows)
         self.rows.update({name: (stamp, probability) for name, stamp, probability in rows})
 
 
@@ -80,8 +73,8 @@ def run(call: spec.StageCall[Params, Options]) -> None:
             f"There is no image in {call.inputs['images']} ({', '.join(sorted(images.SUFFIXES))}); check --source-dir."
         )
     earlier = dict(_earlier(call.output.root / "predictions.csv"))
-    journal = _Journal(call.output, _made_for(call.params, call.inputs, classifier))
-    todo = [item for item in found if item.problem or not _decided(item, journal, call.output, call.params)]
+    decisions = _Decisions(call.output, _made_for(call.params, call.inputs, classifier))
+    todo = [item for item in found if item.problem or not _decided(item, decisions, call.output, call.params)]
     if len(todo) < len(found):
         call.progress.note(f"{len(found) - len(todo)} images were classified before and are not classified again")
     transform = EvalTransform(classifier.image_size)
@@ -93,7 +86,7 @@ def run(call: spec.StageCall[Params, Options]) -> None:
         None if call.params.exact_decode else transform.resize,
     )
     call.progress.start("classifying", len(todo))
-    seconds = _classify(loader, classifier, journal, earlier, call.params, call.output, call.progress)
+    seconds = _classify(loader, classifier, decisions, earlier, call.params, call.output, call.progress)
     unreadable = {item.name for item in loader.quarantined}
     names = [item.name for item in found if item.name not in unreadable]
     if not names:
@@ -101,7 +94,7 @@ def run(call: spec.StageCall[Params, Options]) -> None:
             f"None of the {len(found)} images in {call.inputs['images']} can be read (first:"
             f" {loader.quarantined[0].reason}); check the files."
         )
-    probabilities = {name: journal.rows[name][1] for name in names}
+    probabilities = {name: decisions.rows[name][1] for name in names}
     _write(probabilities, quarantined_files(loader.quarantined), earlier, call.params, classifier, call.output)
     high = sum(_label(value, call.params) for value in probabilities.values())
     call.progress.speed({"decode": loader.seconds["wait"], **seconds}, len(todo))
@@ -118,7 +111,7 @@ def run(call: spec.StageCall[Params, Options]) -> None:
 def _classify(
     loader: Loader,
     classifier: Classifier,
-    journal: _Journal,
+    decisions: _Decisions,
     earlier: Mapping[str, int],
     params: Params,
     output: spec.Output,
@@ -141,7 +134,7 @@ def _classify(
             if earlier.get(name, label) != label:
                 remove_ours(output, f"{earlier[name]}/{name}")
             rows.append((name, stamp, probability))
-        journal.add(rows)
+        decisions.add(rows)
         seconds["model"] += placed - began
         seconds["disk"] += time.perf_counter() - placed
         progress.advance(len(batch.names) + len(loader.quarantined) - set_aside)
@@ -180,8 +173,8 @@ def _made_for(params: Params, inputs: Mapping[str, Path], classifier: Classifier
     )
 
 
-def _decided(item: ImageFile, journal: _Journal, output: spec.Output, params: Params) -> bool:
-    row = journal.rows.get(item.name)
+def _decided(item: ImageFile, decisions: _Decisions, output: spec.Output, params: Params) -> bool:
+    row = decisions.rows.get(item.name)
     return (
         row is not None
         and row[0] == _stamp(item.path)
@@ -247,6 +240,7 @@ STAGE = spec.Stage(
     spec.Resources(cpus=4, memory="8Gi", gpus=1, gpu_memory="8Gi"),
     output_flag="--target-dir",
     sources=(
+        "vasevqa.journal",
         "vasevqa.curation.images",
         "vasevqa.curation.loader",
         "vasevqa.curation.classifier",

@@ -49,6 +49,7 @@ STAGE = spec.Stage(
     "Compares base, SFT and GRPO model on held-out vases.",
     spec.Resources(cpus=4, memory="48Gi", gpus=1, gpu_memory="24G"),
     sources=(
+        "vasevqa.journal",
         "vasevqa.dataset.rows",
         "vasevqa.evaluation.params",
         "vasevqa.evaluation.evaluate",
