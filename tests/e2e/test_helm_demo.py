@@ -80,7 +80,7 @@ def test_the_demo_is_curated_by_helm_install_alone(real_site: Site) -> None:
     report = json.loads((run.artifacts()["clip-filter"] / "filtering_report.json").read_text())
     assert report
     assert "<html" in run.report.read_text()
-    assert run.place["backend"] == "kubernetes"
+    assert run.backend_settings["backend"] == "kubernetes"
     site.helm("uninstall", "it")
     until(lambda: not site.names("jobs,pods,roles"), "Jobs, pods and roles to go", 120)
     assert site.names("persistentvolumeclaims") == {"it-vasevqa"}

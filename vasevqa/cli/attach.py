@@ -40,10 +40,10 @@ def attach(name: str | None, cluster: Path | None, namespace: str | None, report
     from vasevqa.backends.kubernetes.session import Session
 
     access = Session(cluster_of(cluster, namespace))
-    sys.exit(follow_launch(access, launches.find(access, name), report, place_words(access, cluster)))
+    sys.exit(follow_launch(access, launches.find(access, name), report, session_flags(access, cluster)))
 
 
-def place_words(access: Session, cluster: Path | None) -> str:
+def session_flags(access: Session, cluster: Path | None) -> str:
     """Return the options with which another command reaches the same namespace."""
     mine = (
         cluster is not None and "VASEVQA_OWNER_CONFIGMAP" not in os.environ

@@ -21,7 +21,7 @@ from vasevqa.pipeline.runs import find_run
 @click.command()
 @click.argument("name", metavar="RUN", required=False)
 @options.volume_option
-@options.place_options
+@options.cluster_options
 @pass_context
 def cancel(context: Context, name: str | None, volume: Path, cluster: Path | None, namespace: str | None) -> None:
     """Stop RUN and its running steps.
@@ -30,8 +30,8 @@ def cancel(context: Context, name: str | None, volume: Path, cluster: Path | Non
     """
     if options.is_remote(volume, cluster, namespace):
         sys.exit(remote.answer(cluster, namespace, ["cancel", *options.asked(name)]))
-    place = Volume(volume.absolute())
-    run = find_run(place, name)
+    shared = Volume(volume.absolute())
+    run = find_run(shared, name)
     if run.state not in ("running", "interrupted"):
         raise ConfigError(f"Run {run.name} is {run.state}; there is nothing to cancel.")
     run.cancel_file.touch()

@@ -31,6 +31,6 @@ def download(run: str, path: str | None, target: Path | None, cluster: Path | No
     from vasevqa.backends.kubernetes.session import Session
 
     wanted = path or "report.html"
-    place = target or Path(PurePosixPath(wanted).name)
-    moved = fetch(Session(cluster_of(cluster, namespace)), wanted if run == "-" else f"runs/{run}/{wanted}", place)
-    click.echo(f"{place} is here: {moved}.")
+    local = target or Path(PurePosixPath(wanted).name)
+    moved = fetch(Session(cluster_of(cluster, namespace)), wanted if run == "-" else f"runs/{run}/{wanted}", local)
+    click.echo(f"{local} is here: {moved}.")

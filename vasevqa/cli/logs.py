@@ -20,7 +20,7 @@ from vasevqa.pipeline.runs import find_run
 @click.argument("name", metavar="[RUN]", required=False)
 @click.argument("step", required=False)
 @options.volume_option
-@options.place_options
+@options.cluster_options
 @click.option("-f", "--follow", is_flag=True, help="follow until the run ends")
 @click.option("--raw", is_flag=True, help="print the log files as they are, with the stages' JSON events")
 def logs(

@@ -35,7 +35,7 @@ def cluster_option(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
-def place_options(function: Callable[..., Any]) -> Callable[..., Any]:
+def cluster_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--cluster` and `--namespace`, to ask a cluster when the volume is not on this machine."""
     return cluster_option(click.option("-n", "--namespace", help="ask the cluster, in this namespace")(function))
 

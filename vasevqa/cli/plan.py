@@ -23,7 +23,7 @@ from vasevqa.pipeline.selection import Selection
 @options.volume_option
 @options.selection_options
 @options.json_option
-@options.place_options
+@options.cluster_options
 @pass_context
 def plan(
     context: Context,

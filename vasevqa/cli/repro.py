@@ -26,13 +26,13 @@ def repro(context: Context, name: str, step: str, volume: Path, cluster: Path | 
     The image is given by digest. Secrets are given by name only: docker takes their values from your environment.
     """
     # The results go to a separate folder on the volume, because an artifact is never written twice.
-    place = Volume(volume.absolute())
-    run = find_run(place, name)
+    shared = Volume(volume.absolute())
+    run = find_run(shared, name)
     maker, event = started(run, step)
     settings = (
         load_cluster(cluster)
         if cluster
-        else parse_cluster(maker.place.get("cluster", {}), str(maker.path / "place.json"))
+        else parse_cluster(maker.backend_settings.get("cluster", {}), str(maker.path / "place.json"))
     )
-    words = docker_run(context.pipeline.step(step).stage, place, step, event, settings)
+    words = docker_run(context.pipeline.step(step).stage, shared, step, event, settings)
     click.echo(" \\\n  ".join(words))

@@ -18,7 +18,7 @@ from vasevqa.text import duration
 @click.command()
 @click.argument("name", metavar="[RUN]", required=False)
 @options.volume_option
-@options.place_options
+@options.cluster_options
 @click.option("--json", "as_json", is_flag=True, help="print JSON")
 def status(name: str | None, volume: Path, cluster: Path | None, namespace: str | None, as_json: bool) -> None:
     """Show the steps of RUN, and the other runs.
@@ -27,10 +27,10 @@ def status(name: str | None, volume: Path, cluster: Path | None, namespace: str 
     """
     if options.is_remote(volume, cluster, namespace):
         sys.exit(remote.answer(cluster, namespace, ["status", *options.asked(name, ("--json", as_json))]))
-    place = Volume(volume.absolute())
-    run = find_run(place, name)
+    shared = Volume(volume.absolute())
+    run = find_run(shared, name)
     steps = read_history(run.events.read())
-    others = {other.name: other.state for other in all_runs(place)}
+    others = {other.name: other.state for other in all_runs(shared)}
     if as_json:
         rows = {step: history.to_json() for step, history in steps.items()}
         line = {"run": run.name, "state": run.state, "steps": rows, "runs": others}

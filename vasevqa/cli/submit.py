@@ -13,7 +13,7 @@ import click
 from vasevqa.backends.cluster import cluster_of
 from vasevqa.backends.kubernetes.launcher_job import VOLUME, Launch, named
 from vasevqa.cli import options
-from vasevqa.cli.attach import follow_launch, place_words
+from vasevqa.cli.attach import follow_launch, session_flags
 from vasevqa.cli.context import Context, pass_context
 from vasevqa.errors import ConfigError
 from vasevqa.pipeline.requests import SubmitRequest
@@ -62,7 +62,7 @@ def _submit(pipeline: Pipeline, request: SubmitRequest) -> int:
     _on_the_volume(recipe.inputs, request.upload)
     access = Session(cluster_of(request.cluster, request.namespace))
     access.require_claim()
-    where = place_words(access, request.cluster)
+    where = session_flags(access, request.cluster)
     if request.upload:
         from vasevqa.transfer import sending
 

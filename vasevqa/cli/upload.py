@@ -29,6 +29,6 @@ def upload(source: Path, target: str | None, cluster: Path | None, namespace: st
     """
     from vasevqa.backends.kubernetes.session import Session
 
-    place = target or source.resolve().name
-    moved = send(Session(cluster_of(cluster, namespace)), {place: source})
-    click.echo(f"{place} is on the volume: {moved}.")
+    name = target or source.resolve().name
+    moved = send(Session(cluster_of(cluster, namespace)), {name: source})
+    click.echo(f"{name} is on the volume: {moved}.")

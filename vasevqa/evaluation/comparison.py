@@ -84,18 +84,18 @@ def plot(found: Evaluation) -> bytes:
     rows = list(dict.fromkeys(row for table in tables.values() for row in table))
     height = 0.8 / max(1, len(tables))
     figure, axes = pyplot.subplots(figsize=(8, 1.2 + 0.32 * len(rows)), layout="constrained")
-    for place, (name, table) in enumerate(tables.items()):
+    for index, (name, table) in enumerate(tables.items()):
         for number, row in enumerate(rows):
             value, low_high = table.get(row, {}).get("value"), table.get(row, {}).get("interval")
             if value is None:
                 continue
             error = [[max(0.0, value - low_high[0])], [max(0.0, low_high[1] - value)]] if low_high else None
             axes.barh(
-                number + place * height,
+                number + index * height,
                 value,
                 height,
                 xerr=error,
-                color=f"C{place}",
+                color=f"C{index}",
                 label=name if number == 0 else None,
                 error_kw={"lw": 0.8},
             )

@@ -42,9 +42,9 @@ def remember(run: Run, name: str, cluster: Cluster) -> None:
 
 def backend_of(run: Run, make: MakeBackend) -> Backend:
     """Return the backend that the run's steps were submitted to."""
-    place = run.place
-    cluster = parse_cluster(place.get("cluster", {}), str(run.path / "place.json"))
-    return make(str(place.get("backend", "local")), run.volume, cluster)
+    settings = run.backend_settings
+    cluster = parse_cluster(settings.get("cluster", {}), str(run.path / "place.json"))
+    return make(str(settings.get("backend", "local")), run.volume, cluster)
 
 
 def left_running(planned: Plan, record: Run, backend: Backend) -> list[str]:

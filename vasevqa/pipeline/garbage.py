@@ -75,9 +75,9 @@ def backends(volume: Volume, make: MakeBackend) -> list[Backend]:
     found = [make("local", volume, Cluster())]
     seen: list[dict[str, object]] = []
     for run in all_runs(volume):
-        place = run.place
-        if place.get("backend", "local") != "local" and place not in seen:
-            seen.append(place)
+        settings = run.backend_settings
+        if settings.get("backend", "local") != "local" and settings not in seen:
+            seen.append(settings)
             try:
                 found.append(backend_of(run, make))
             except VaseError as error:

@@ -216,27 +216,27 @@ def _inputs(given: Any, base: Path | None, pipeline: Pipeline, lines: _Lines) ->
         if base is None:
             found[name] = value
             continue
-        place = base / Path(value).expanduser()
+        path = base / Path(value).expanduser()
         hub = name in declared and declared[name][0].stage.input(declared[name][1]).hub
-        if place.exists():
-            found[name] = _plain(place)
+        if path.exists():
+            found[name] = _plain(path)
         elif hub and HUB_ID.fullmatch(value) and not value.startswith((".", "/")):
             found[name] = value
         else:
             raise ConfigError(
-                f"{lines.at('inputs', name)}: the input '{name}' does not exist at {place.absolute()}; correct the path"
+                f"{lines.at('inputs', name)}: the input '{name}' does not exist at {path.absolute()}; correct the path"
                 f" (it is relative to {base.absolute()})."
             )
     return found
 
 
-def _plain(place: Path) -> str:
+def _plain(path: Path) -> str:
     """Return the absolute path without `..`, so that a container can use it as well.
 
     In a container, a folder that `..` passes through may be missing.
     """
-    plain = Path(os.path.normpath(place.absolute()))
-    return str(plain if plain.exists() and plain.samefile(place) else place.resolve())
+    plain = Path(os.path.normpath(path.absolute()))
+    return str(plain if plain.exists() and plain.samefile(path) else path.resolve())
 
 
 def _settings(given: Any, step: Step, lines: _Lines) -> StepSettings:

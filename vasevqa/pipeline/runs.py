@@ -57,7 +57,7 @@ class Run:
         return self.path / "report.html"
 
     @property
-    def place(self) -> dict[str, object]:
+    def backend_settings(self) -> dict[str, object]:
         """The backend and the Cluster settings of the run, from place.json; {} if it can't be read."""
         try:
             found = json.loads((self.path / "place.json").read_text(encoding="utf-8"))

@@ -95,9 +95,9 @@ def _figured(draw: ImageDraw.ImageDraw, vase: Vase, shape: Shape, palette: Palet
     count = max(1, min(2, int(WIDTH * 0.3 / wide)))
     top = _row(high) + (high - low) * HEIGHT * 0.1
     for middle in (WIDTH / 2, 0, WIDTH):  # front, and the back on both sides of the seam
-        for place in range(count):
-            x = middle + (place - (count - 1) / 2) * wide
-            facing = 1 if place < count / 2 else -1
+        for index in range(count):
+            x = middle + (index - (count - 1) / 2) * wide
+            facing = 1 if index < count / 2 else -1
             FIGURES[vase.subject](Pen(draw, x, top, height, stretch, palette.ink, palette.line, facing))
     for middle in (WIDTH / 4, WIDTH * 3 / 4):
         palmette(Pen(draw, middle, top + height * 0.08, height * 0.84, min(stretch, 1.6), palette.ink, palette.line))
@@ -115,9 +115,9 @@ def _geometric(draw: ImageDraw.ImageDraw, vase: Vase, shape: Shape, palette: Pal
     zone = (high - tall * 0.74, high - tall * 0.48)
     height, stretch = (zone[1] - zone[0]) * HEIGHT, _stretch(shape, sum(zone) / 2)
     count = max(4, int(WIDTH / (WIDTHS[vase.subject] * height * stretch * 1.1)))
-    for place in range(count + 1):
+    for index in range(count + 1):
         FIGURES[vase.subject](
-            Pen(draw, place * WIDTH / count, _row(zone[1]), height, stretch, palette.ink, palette.line)
+            Pen(draw, index * WIDTH / count, _row(zone[1]), height, stretch, palette.ink, palette.line)
         )
     for zone in (*shape.borders, *([shape.neck] if shape.neck else [])):
         _band(draw, "zigzag" if zone != shape.neck else vase.border, zone, shape, palette.ink)

@@ -127,13 +127,13 @@ class Tee:
         size = os.fstat(self._descriptor).st_size
         content = os.pread(self._descriptor, size, 0)
         first = block[: block.find(b"\n") + 1]
-        place = 0 if content.startswith(first[:size]) else content.find(b"\n" + first) + 1 or size
-        while place < size:
-            shared = min(len(block), size - place)
-            if content[place : place + shared] == block[:shared]:
+        offset = 0 if content.startswith(first[:size]) else content.find(b"\n" + first) + 1 or size
+        while offset < size:
+            shared = min(len(block), size - offset)
+            if content[offset : offset + shared] == block[:shared]:
                 break
-            place = content.find(b"\n" + first, place) + 1 or size
-        return place
+            offset = content.find(b"\n" + first, offset) + 1 or size
+        return offset
 
     def _flush(self) -> None:
         assert self._descriptor is not None

@@ -107,7 +107,7 @@ def render_job(task: Task, cluster: Cluster, placement: Placement | None = None)
             f"The input {task.reads[0]} lies outside the volume {task.volume}, where pods can't read it; copy it to the"
             " volume (`vasevqa upload`)."
         )
-    place = placement or Placement()
+    placement = placement or Placement()
     labels = {
         **_labels(cluster, task.stage),
         RUN: task.run,
@@ -123,7 +123,7 @@ def render_job(task: Task, cluster: Cluster, placement: Placement | None = None)
         "ttlSecondsAfterFinished": KEPT,
         "template": {
             "metadata": {"labels": labels, "annotations": dict(cluster.annotations)},
-            "spec": _pod(task, cluster, place),
+            "spec": _pod(task, cluster, placement),
         },
     }
     if asked.run_deadline is not None:
@@ -138,19 +138,19 @@ def render_job(task: Task, cluster: Cluster, placement: Placement | None = None)
             "name": task.name,
             "labels": {**labels, **queue},
             "annotations": {HASH: artifact_hash(task, cluster), LOG: log},
-            **owned_by(place.owner),
+            **owned_by(placement.owner),
         },
         "spec": spec,
     }
 
 
-def _pod(task: Task, cluster: Cluster, place: Placement) -> Manifest:
+def _pod(task: Task, cluster: Cluster, placement: Placement) -> Manifest:
     container = {
         "name": CONTAINER,
         "image": task.image or cluster.image(task.stage),
         "imagePullPolicy": cluster.pull_policy,
         "args": list(task.arguments),
-        "env": _variables(task, cluster, place.environ),
+        "env": _variables(task, cluster, placement.environ),
         "resources": _resources(task.resources, cluster),
         "securityContext": container_security(),
         "volumeMounts": [*mounts(cluster, str(task.volume)), {"name": "shm", "mountPath": SHM}],
@@ -168,7 +168,7 @@ def _pod(task: Task, cluster: Cluster, place: Placement) -> Manifest:
         ],
         **site_settings(cluster),
     }
-    optional = {"runtimeClassName": cluster.runtime_class, "affinity": _affinity(task.resources, cluster, place)}
+    optional = {"runtimeClassName": cluster.runtime_class, "affinity": _affinity(task.resources, cluster, placement)}
     return {**pod, **{name: value for name, value in optional.items() if value}}
 
 
@@ -188,7 +188,7 @@ def _resources(asked: Resources, cluster: Cluster) -> Manifest:
     }
 
 
-def _affinity(asked: Resources, cluster: Cluster, place: Placement) -> Manifest:
+def _affinity(asked: Resources, cluster: Cluster, placement: Placement) -> Manifest:
     term: Manifest = {}
     wanted = []
     if asked.gpus and asked.gpu_memory:
@@ -198,12 +198,12 @@ def _affinity(asked: Resources, cluster: Cluster, place: Placement) -> Manifest:
         wanted.append({"key": cluster.gpu_product_label, "operator": "In", "values": [asked.gpu_product]})
     if wanted:
         term["matchExpressions"] = wanted
-    if place.node:
-        term["matchFields"] = [{"key": "metadata.name", "operator": "In", "values": [place.node]}]
+    if placement.node:
+        term["matchFields"] = [{"key": "metadata.name", "operator": "In", "values": [placement.node]}]
     affinity: Manifest = {}
     if term:
         affinity["nodeAffinity"] = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
-    if place.together:
+    if placement.together:
         # The first pod may go anywhere, for a pod that matches its own rule needs no other.
         affinity["podAffinity"] = {
             "requiredDuringSchedulingIgnoredDuringExecution": [
