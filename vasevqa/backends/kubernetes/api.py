@@ -1,7 +1,9 @@
-"""The API server, as few calls: mappings in, mappings out, and errors that say whether asking again can help.
+"""Calls the API server of a cluster.
 
-The Kubernetes client finds the cluster and signs the requests; its classes for each kind of object are passed by, since
-manifests and what the server sends are plain mappings everywhere else.
+Objects are plain mappings, and errors say whether a new attempt can help.
+
+The Kubernetes client finds the cluster and signs the requests. Its classes for each kind of object are not used,
+because the rest of the backend handles manifests and answers as plain mappings.
 """
 
 from __future__ import annotations
@@ -26,7 +28,10 @@ _NETWORK = (urllib3.exceptions.HTTPError, OSError)
 
 
 class ApiError(ClusterError):
-    """The server answered no; `status` is HTTP's."""
+    """The server refused a request.
+
+    `status` is the HTTP status.
+    """
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
@@ -34,9 +39,9 @@ class ApiError(ClusterError):
 
 
 class Api:
-    """One namespace of the cluster that the kubeconfig's context names, or that this process runs in.
+    """One namespace of a cluster: of the kubeconfig's context, or the namespace that this process runs in.
 
-    ClusterError if there is none.
+    Raise ClusterError if no cluster is configured.
     """
 
     def __init__(self, context: str | None, namespace: str | None) -> None:
@@ -65,24 +70,37 @@ class Api:
         self._client = client.ApiClient(settings)
 
     def close(self) -> None:
-        """Let go of idle connections."""
+        """Close idle connections."""
         self._client.close()
 
     def path(self, kind: str, name: str = "") -> str:
-        """The path of a collection of the namespace, or of one object in it."""
+        """Return the path of a collection of the namespace, or of one object in it."""
         group = "apis/batch/v1" if kind == "jobs" else "api/v1"
         return f"/{group}/namespaces/{self.namespace}/{kind}{f'/{name}' if name else ''}"
 
     def get(self, path: str, **query: str) -> Manifest:
-        """What is at `path`. ApiError (404: nothing), ClusterUnreachable."""
+        """Return the object or list at `path`.
+
+        Raise ApiError if the server refuses (status 404: there is no such object) and ClusterUnreachable if it does not
+        answer.
+        """
         return self._answer("GET", path, query)
 
     def create(self, kind: str, manifest: Manifest) -> Manifest:
-        """The new object as the server has it. ApiError (409: there is one of that name), ClusterUnreachable."""
+        """Create an object and return it as the server stored it.
+
+        Raise ApiError if the server refuses (status 409: an object of that name exists) and ClusterUnreachable if it
+        does not answer.
+        """
         return self._answer("POST", self.path(kind), {}, manifest)
 
     def delete(self, kind: str, name: str) -> bool:
-        """Delete an object and, by the cluster's own doing, all that it owns. False if it wasn't there."""
+        """Delete an object.
+
+        Return False if it did not exist.
+
+        The cluster itself then deletes all objects that it owns.
+        """
         try:
             self._answer("DELETE", self.path(kind, name), {}, {"propagationPolicy": "Background"})
         except ApiError as refusal:
@@ -92,9 +110,9 @@ class Api:
         return True
 
     def watch(self, path: str, version: str, **query: str) -> Iterator[Manifest]:
-        """Events of a collection from `version` on, until the server ends the watch.
+        """Yield the events of a collection that follow `version`, until the server ends the watch.
 
-        ClusterUnreachable when the connection breaks.
+        Raise ClusterUnreachable if the connection breaks.
         """
         wanted = {
             **query,
@@ -111,9 +129,9 @@ class Api:
                     raise ClusterUnreachable("The cluster's answer was cut short.") from None
 
     def log(self, pod: str, container: str, since: str = "") -> Iterator[list[bytes]]:
-        """The lines of a container's output, each with its time before it, as they come.
+        """Follow a container's output and yield its lines as they come, each with its time in front.
 
-        `since` is a time in whole seconds.
+        `since` is the time to start from, in whole seconds; empty means from the beginning.
         """
         query = {
             "container": container,
@@ -172,7 +190,7 @@ class Api:
 
 
 def _lines(response: Any) -> Iterator[list[bytes]]:
-    """Whole lines, as many as came together, and what is left at the end."""
+    """Yield the whole lines of each block of the answer, and at the end what follows the last line break."""
     rest = b""
     try:
         for block in response.stream(1 << 16, decode_content=False):

@@ -1,10 +1,10 @@
-"""The Kubernetes backend: one attempt of a step is a Job, whose pod sees the claim at the very path that the launcher
-sees.
+"""The Kubernetes backend: each attempt of a step is a Job, whose pod mounts the claim at the launcher's own path.
 
-Jobs, pods and warnings are watched, never polled; each pod's output is followed in a thread. All of that outlives a
-server that goes away for minutes: nothing new is told meanwhile, except that it doesn't answer. Namespaced rights
-suffice: create, get, list, watch and delete jobs and configmaps; get, list and watch pods, their logs, events and
-claims.
+Jobs, pods and warnings are watched, not polled. A thread follows the output of each pod. All of this survives a server
+that does not answer for minutes: until it answers again, the only news is that it does not answer.
+
+Rights in the namespace are enough: create, get, list, watch and delete jobs and configmaps; get, list and watch pods,
+their logs, events and claims.
 """
 
 from __future__ import annotations
@@ -42,7 +42,10 @@ AWAY_SECONDS = 2.0  # a server that is away for less isn't worth a word
 
 @dataclass
 class Known:
-    """What this launcher told and keeps of a job: pods that were deleted are the only witnesses of how it ended."""
+    """What this launcher knows of a job and has reported about it.
+
+    Deleted pods are kept too, because only they show how the job ended.
+    """
 
     told: tuple[Any, ...] = ()
     image: str = ""
@@ -56,9 +59,11 @@ class Known:
 
 
 class KubernetesBackend:
-    """Stages as Jobs in one namespace, for the artifacts on the claim that `cluster` names.
+    """Runs stages as Jobs in one namespace.
 
-    ClusterError if the cluster doesn't answer.
+    The artifacts lie on the claim that `cluster` names.
+
+    Raise ClusterError if the cluster does not answer or does not grant the rights.
     """
 
     enforces_limits = True
@@ -92,11 +97,17 @@ class KubernetesBackend:
             informer.start()
 
     def image(self, stage: str) -> str:
-        """The image by the name that the Cluster file gives it; its digest is known once a pod runs it."""
+        """Return the image as the Cluster file names it.
+
+        Its digest is known only once a pod runs it.
+        """
         return self._cluster.image(stage)
 
     def close(self) -> None:
-        """Let go of connections and threads; jobs run on."""
+        """Close connections and stop threads.
+
+        Jobs keep running.
+        """
         self._closing.set()
         for informer in self._informers:
             informer.close()
@@ -146,24 +157,27 @@ class KubernetesBackend:
     # What a launcher asks.
 
     def existing(self, prefix: str) -> list[str]:
-        """The Jobs of this volume whose names begin with `prefix`, by attempt."""
+        """Return the names of this volume's Jobs that begin with `prefix`, sorted by attempt."""
         with self._news:
             names = [name for name, known in self._known.items() if known.job is not None and name.startswith(prefix)]
         return sorted((name for name in names if re.search(r"-[0-9]+$", name)), key=attempt_of)
 
     def state(self, name: str) -> State:
-        """Where the Job stands, as far as the cluster has told."""
+        """Return the Job's state, as far as the watches have reported it."""
         with self._news:
             return reasons.state_of(self._seen(name))
 
     def owner(self, name: str) -> str | None:
-        """The run whose label the Job bears."""
+        """Return the run in the Job's label; None if there is no such Job."""
         with self._news:
             known = self._known.get(name)
             return None if known is None or known.job is None else known.job["metadata"].get("labels", {}).get(RUN)
 
     def log(self, name: str) -> Path | None:
-        """Where the output goes: the Job says it, relative to the volume."""
+        """Return the file of the job's output; None if the job is unknown.
+
+        An annotation of the Job holds its path, relative to the volume.
+        """
         with self._news:
             known = self._known.get(name)
             if known is None:
@@ -173,7 +187,10 @@ class KubernetesBackend:
             return known.log
 
     def _seen(self, name: str) -> reasons.Seen:
-        """The Job with its pods, oldest first. Call it with the condition held."""
+        """Return the Job with its pods, oldest first, and its warnings.
+
+        Call it with the condition held.
+        """
         known = self._known.get(name)
         if known is None:
             return reasons.Seen(None)
@@ -194,7 +211,7 @@ class KubernetesBackend:
         )
 
     def watch(self, names: Collection[str], seconds: float) -> list[Update]:
-        """News of these jobs as soon as there are any, at the latest after `seconds`."""
+        """Return news of these jobs as soon as there is any, after `seconds` at the latest."""
         end = time.monotonic() + seconds
         with self._news:
             for name in names:
@@ -213,7 +230,10 @@ class KubernetesBackend:
                 self._news.wait(left)
 
     def _follow(self, name: str, known: Known) -> None:
-        """Read the output of every pod of the job that has any. Call it with the condition held."""
+        """Follow the output of each living pod of the job that has any.
+
+        Call it with the condition held.
+        """
         log = self.log(name)
         if log is None:
             return
@@ -231,7 +251,10 @@ class KubernetesBackend:
                 known.followers[uid].start()
 
     def _update(self, name: str) -> Update | None:
-        """What is new about one job. Call it with the condition held."""
+        """Return the news of one job; None if there is none.
+
+        Call it with the condition held.
+        """
         known = self._known[name]
         seen = self._seen(name)
         state = reasons.state_of(seen)
@@ -261,7 +284,10 @@ class KubernetesBackend:
         return ""
 
     def _look_at_nodes(self, names: Collection[str]) -> None:
-        """What GPUs there are, once for each job that has no place: only with rights that a launcher need not have."""
+        """Note the nodes' GPUs once for each job that is not scheduled yet.
+
+        This needs the right to read nodes, which a launcher may lack. Without it nothing is noted.
+        """
         for name in names:
             with self._news:
                 known = self._known[name]
@@ -280,17 +306,17 @@ class KubernetesBackend:
                 known.free = free_gpus(self._api, resource, self._cluster)
 
     def outcome(self, name: str) -> Outcome:
-        """How the Job ended, by its pod."""
+        """Return how the Job ended, by its pods and its own verdict."""
         with self._news:
             return reasons.outcome_of(self._seen(name))
 
     # What a launcher wants done.
 
     def submit(self, task: Task) -> None:
-        """Create the Job; one of that name which makes the same artifact on the same volume is adopted.
+        """Create the Job, or adopt a Job of that name that makes the same artifact on the same volume.
 
-        ConfigError if the task reads something outside the volume, ClusterUnreachable if the cluster doesn't answer,
-        ClusterError if it refuses.
+        Raise ConfigError if the task reads something outside the volume, ClusterUnreachable if the cluster does not
+        answer, and ClusterError if it refuses.
         """
         owner = submission.run_owner(self._api, self._cluster, self._volume, task.run)
         job = submission.create(self._api, self._cluster, task, owner, self._closing)
@@ -303,9 +329,10 @@ class KubernetesBackend:
     def cancel(self, name: str, grace: float) -> None:
         """Delete the Job with its pods.
 
-        Their own grace period holds (manifest.GRACE): shortening it would take the right to delete pods.
+        The pods keep their own grace period (stage_job.GRACE), so `grace` is not used: a shorter period would need the
+        right to delete pods.
 
-        While the cluster doesn't answer, a thread asks again.
+        If the cluster does not answer, a thread tries again until it does.
         """
         if self.state(name).is_terminal:
             return
@@ -321,9 +348,11 @@ class KubernetesBackend:
                 return
 
     def remove(self, name: str) -> None:
-        """Delete a finished Job with its pods; its log stays.
+        """Delete a finished Job with its pods.
 
-        What can't be deleted now goes by itself after some days (manifest.KEPT).
+        Its log stays.
+
+        If the cluster does not answer, the cluster deletes the Job itself some days later (stage_job.KEPT).
         """
         with contextlib.suppress(ClusterUnreachable):
             self._api.delete("jobs", name)
@@ -338,11 +367,17 @@ class KubernetesBackend:
             self._forget_if_nothing_is_left(name)
 
     def forget_run(self, run: str) -> None:
-        """Delete the run's ConfigMap, and with it the Jobs that are left of the run."""
+        """Delete the run's ConfigMap.
+
+        The cluster then deletes the remaining Jobs of the run.
+        """
         self._api.delete("configmaps", f"vase-run-{run}")
 
     def gone(self, pod: str) -> bool:
-        """True if the namespace has no such pod any more, or it has ended."""
+        """True if the namespace has no pod with this UID any more, or if that pod has ended.
+
+        False if the cluster cannot be asked.
+        """
         try:
             found = self._api.get(self._api.path("pods"))["items"]
         except ClusterError:
@@ -351,7 +386,7 @@ class KubernetesBackend:
 
 
 def _vanished(pod: Manifest) -> Manifest:
-    """A deleted pod as it was last seen, as one that has ended."""
+    """Return a deleted pod as it was last seen, marked as ended."""
     if pod["status"].get("phase") in ("Succeeded", "Failed"):
         return pod
     metadata = {"deletionTimestamp": "1970-01-01T00:00:00Z", **pod["metadata"]}

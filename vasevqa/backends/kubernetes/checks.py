@@ -1,4 +1,7 @@
-"""Is a namespace fit for a run? What may not be looked at is "not checked", never wrong."""
+"""Checks whether a namespace is fit for a run.
+
+What this user may not look at counts as "not checked", never as wrong.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,10 @@ CORDON: Manifest = {
 
 
 def server(access: Session) -> Finding:
-    """The API's address and version; ClusterError if it doesn't answer, or doesn't know who asks."""
+    """Return the API server's address and version.
+
+    Raise ClusterError if the server does not answer, or does not know who asks.
+    """
     try:
         version = access.get("/version")["gitVersion"]
     except ApiError as refusal:
@@ -49,7 +55,10 @@ def server(access: Session) -> Finding:
 
 
 def rights(access: Session, remote: bool) -> Iterator[Finding]:
-    """May I do what a launcher does? Outside the cluster, with the volume there (`remote`): also what a user does."""
+    """Check the rights that a launcher needs.
+
+    With `remote`, the volume is only in the cluster: from outside the cluster, the rights of a user are checked too.
+    """
     inside = SERVICE_ACCOUNT.is_dir() and "KUBECONFIG" not in os.environ
     for group, resource, verbs in (*LAUNCHER, *(USER if remote and not inside else ())):
         name, _, sub = resource.partition("/")
@@ -68,7 +77,7 @@ def rights(access: Session, remote: bool) -> Iterator[Finding]:
 
 
 def account(access: Session) -> Finding:
-    """The launcher's service account."""
+    """Check the launcher's service account."""
     name = access.cluster.service_account or "vasevqa"
     try:
         there = access.find("serviceaccounts", name)
@@ -85,7 +94,7 @@ def account(access: Session) -> Finding:
 
 
 def claim(access: Session) -> Iterator[Finding]:
-    """The claim, and whether its access mode fits the number of nodes."""
+    """Check the claim, and whether its access mode fits the number of nodes."""
     name = access.cluster.claim
     try:
         there = access.find("persistentvolumeclaims", name)
@@ -137,7 +146,7 @@ def claim(access: Session) -> Iterator[Finding]:
 
 
 def gpus(access: Session, steps: Mapping[str, Resources]) -> Iterator[Finding]:
-    """Does some node have the GPUs that each step asks for?"""
+    """Check for each step whether some node has the GPUs that it asks for."""
     cluster = access.cluster
     asking = {step: resources for step, resources in steps.items() if resources.gpus}
     nodes = _nodes(access) if asking else []
@@ -176,8 +185,9 @@ def gpus(access: Session, steps: Mapping[str, Resources]) -> Iterator[Finding]:
 
 
 def _lack(cluster: Cluster, node: Manifest, resources: Resources) -> str:
-    """What a node lacks for a step; empty if nothing, or if only a taint that keeps pods without GPUs away is in the
-    way.
+    """Return what a node lacks for a step; empty if it lacks nothing.
+
+    A taint that only keeps pods without GPUs away does not count.
     """
     labels = node["metadata"].get("labels", {})
     name = resources.gpu_resource or cluster.gpu_resource
@@ -200,7 +210,7 @@ def _lack(cluster: Cluster, node: Manifest, resources: Resources) -> str:
 
 
 def _taints(cluster: Cluster, node: Manifest) -> list[Manifest]:
-    """The taints that keep a stage's pod from the node."""
+    """Return the taints that keep a stage's pod from the node."""
     taints = node.get("spec", {}).get("taints") or []
     return [
         taint for taint in taints if taint["effect"] in ("NoSchedule", "NoExecute") and not _tolerated(cluster, taint)
@@ -208,7 +218,10 @@ def _taints(cluster: Cluster, node: Manifest) -> list[Manifest]:
 
 
 def _tolerated(cluster: Cluster, taint: Manifest) -> bool:
-    """As the scheduler sees it: what a toleration leaves out matches everything."""
+    """True if a toleration of the Cluster file covers the taint, by the scheduler's rules.
+
+    A field that the toleration leaves out matches everything.
+    """
     return any(
         item.effect in (None, taint["effect"])
         and (item.key or taint["key"]) == taint["key"]
@@ -218,18 +231,18 @@ def _tolerated(cluster: Cluster, taint: Manifest) -> bool:
 
 
 def _of_gpus(taint: Manifest, resource: str) -> bool:
-    """True for the taint that the admission plugin ExtendedResourceToleration lets pods with this resource tolerate."""
+    """True if the admission plugin ExtendedResourceToleration lets pods with this resource tolerate the taint."""
     return bool(taint["key"] == resource and taint["effect"] == "NoSchedule")
 
 
 def _spelt(taint: Manifest) -> str:
-    """As `kubectl taint` takes it."""
+    """Return the taint as `kubectl taint` takes it."""
     value = f"={taint['value']}" if taint.get("value") else ""
     return f"{taint['key']}{value}:{taint['effect']}"
 
 
 def secrets(access: Session) -> Iterator[Finding]:
-    """The Secrets that stages and pulls need."""
+    """Check the Secrets that stages and image pulls need."""
     wanted: dict[str, set[str]] = {name: set() for name in access.cluster.pull_secrets}
     for key in access.cluster.secrets.values():
         wanted.setdefault(key.secret, set()).add(key.key)
@@ -251,7 +264,7 @@ def secrets(access: Session) -> Iterator[Finding]:
 
 
 def queue(access: Session) -> Iterator[Finding]:
-    """Kueue's local queue, if one is named."""
+    """Check Kueue's local queue, if the Cluster file names one."""
     name = access.cluster.queue
     if name is None:
         return
@@ -273,7 +286,7 @@ def queue(access: Session) -> Iterator[Finding]:
 
 
 def pulls(access: Session, images: Iterable[str]) -> Iterator[Finding]:
-    """Start a tiny pod of each image and see whether it can be pulled."""
+    """Check whether each image can be pulled: start a small pod of it, and delete that pod in the end."""
     names: dict[str, str] = {}
     try:
         for number, image in enumerate(dict.fromkeys(images)):
@@ -312,7 +325,7 @@ def _pull_pod(access: Session, name: str, image: str) -> Manifest:
 
 
 def _pulled(image: str, pod: Manifest | None, late: bool) -> Finding | None:
-    """What a pod says of its image; None while it says nothing."""
+    """Return what a pod shows about its image; None while it shows nothing yet."""
     statuses = (pod or {}).get("status", {}).get("containerStatuses") or []
     state = (statuses[0].get("state") or {}) if statuses else {}
     waiting = state.get("waiting") or {}

@@ -1,4 +1,4 @@
-"""The launcher itself as a Job, and a pod for moving files: plain data, as `manifest.py` does it for stages.
+"""Renders the launcher's Job and the pods for moving files, as plain mappings; `stage_job.py` renders stages.
 
 Helm's chart starts the same Job.
 """
@@ -37,9 +37,9 @@ LAUNCHER_RESOURCES = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": 
 
 @dataclass(frozen=True)
 class Launch:
-    """A recipe on its way into the cluster.
+    """A recipe that is to run in the cluster.
 
-    Its name says recipe, options, images and settings: the same again is the same launch.
+    Its name depends on recipe, options, images and settings: the same values again give the same launch.
     """
 
     recipe: str  # its text
@@ -51,7 +51,8 @@ class Launch:
     def settings(self) -> str:
         """The Cluster file for the launcher.
 
-        It is in the cluster and in the namespace; the tag is the one meant here, whatever its environment says.
+        It names no context and no namespace, because the launcher runs inside both. It fixes the tag that holds here,
+        whatever the launcher's environment says.
         """
         kept = self.cluster.model_dump(
             mode="json", by_alias=True, exclude_defaults=True, exclude={"context", "namespace"}
@@ -60,14 +61,17 @@ class Launch:
 
     @property
     def name(self) -> str:
-        """vasevqa-<recipe>-<hash>: of its ConfigMap and of its Job."""
+        """The name of its ConfigMap and of its Job: vasevqa-<recipe>-<hash>."""
         word = re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")[:30].strip("-") or "run"
         said = json.dumps([self.recipe, self.settings, self.arguments, self.cluster.image("launcher")])
         return f"vasevqa-{word}-{hashlib.sha256(said.encode()).hexdigest()[:10]}"
 
 
 def named(text: str, title: str) -> str:
-    """A recipe's text with its name in it: inside, every file is called recipe.yaml, and a run would be too."""
+    """Return a recipe's text with `name: <title>` added, if it has no name and the name can be added.
+
+    In the cluster each recipe file is called recipe.yaml, and without a name each run would get that name.
+    """
     try:
         tree = yaml.safe_load(text)
         added = f"{text.rstrip()}\nname: {json.dumps(title)}\n"
@@ -79,7 +83,10 @@ def named(text: str, title: str) -> str:
 
 
 def render_settings(launch: Launch, owner: Manifest | None = None) -> Manifest:
-    """The ConfigMap that the launcher reads; it can't change under a launcher that is restarted."""
+    """Return the ConfigMap that the launcher reads.
+
+    It is immutable, so a restart reads the same settings.
+    """
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -90,7 +97,10 @@ def render_settings(launch: Launch, owner: Manifest | None = None) -> Manifest:
 
 
 def render_launcher(launch: Launch, owner: Manifest) -> Manifest:
-    """The Job of the launcher, owned by the ConfigMap of `render_settings`."""
+    """Return the Job of the launcher.
+
+    The ConfigMap of `render_settings` owns it.
+    """
     arguments = ["run", f"{SETTINGS}/recipe.yaml", "--backend", "kubernetes", "--cluster", f"{SETTINGS}/cluster.yaml"]
     arguments += ["--volume", VOLUME, "--inputs-from", VOLUME, "--detach", *launch.arguments]
     environment: list[dict[str, Any]] = [
@@ -121,7 +131,7 @@ def render_launcher(launch: Launch, owner: Manifest) -> Manifest:
 def render_pod(
     name: str, component: str, cluster: Cluster, arguments: Sequence[str], command: Sequence[str] = ()
 ) -> Manifest:
-    """A bare pod of the launcher's image with the volume, without any rights: for moving files and for looking."""
+    """Return a bare pod of the launcher's image with the volume and no rights, for moving files and checks."""
     container = {**_container(cluster, component, arguments, []), "resources": LAUNCHER_RESOURCES}
     if command:
         container["command"] = list(command)
