@@ -1,4 +1,4 @@
-"""Launchers in the cluster: starting one, finding it again, following what it prints."""
+"""Starts launchers in the cluster, finds them again and follows what they print."""
 
 from __future__ import annotations
 
@@ -31,9 +31,13 @@ SETTLED = (1, 2, 3, 4, 5, 6, 130)
 
 
 def start(access: Session, launch: Launch, owner: str | None = None) -> bool:
-    """Start the launch, or leave it be if it runs already (False).
+    """Start the launch.
 
-    `owner` names the ConfigMap that it goes down with.
+    Return False if it runs already.
+
+    `owner` names the ConfigMap that owns the launch: deleting that ConfigMap deletes the launch too.
+
+    Raise ClusterError if somebody else starts the same launch at this moment, or if the cluster refuses.
     """
     above = None
     if owner is not None:
@@ -56,7 +60,7 @@ def start(access: Session, launch: Launch, owner: str | None = None) -> bool:
 
 
 def _settings(access: Session, launch: Launch, above: Manifest | None) -> str:
-    """The uid of the launch's ConfigMap, which is made if need be."""
+    """Return the UID of the launch's ConfigMap; create the ConfigMap if it does not exist."""
     while True:
         made = _create(access, "hand over the recipe", "configmaps", render_settings(launch, above))
         if made is None:
@@ -67,7 +71,7 @@ def _settings(access: Session, launch: Launch, above: Manifest | None) -> str:
 
 
 def _create(access: Session, doing: str, kind: str, manifest: Manifest) -> Manifest | None:
-    """What was created, or None if something of that name exists."""
+    """Create an object and return it; return None if an object of that name exists."""
     try:
         made: Manifest = access.ask(doing, access.create, kind, manifest)
     except ApiError as refusal:
@@ -78,7 +82,10 @@ def _create(access: Session, doing: str, kind: str, manifest: Manifest) -> Manif
 
 
 def _gone(access: Session, kind: str, name: str) -> None:
-    """Wait until an object that is being removed is gone."""
+    """Wait until an object that is being removed is gone.
+
+    Raise ClusterError if this takes longer than REMOVAL_SECONDS.
+    """
     end = time.monotonic() + REMOVAL_SECONDS
     while access.ask("see what is left of an earlier launch", access.find, kind, name) is not None:
         if time.monotonic() > end:
@@ -87,7 +94,7 @@ def _gone(access: Session, kind: str, name: str) -> None:
 
 
 def verdict(job: Manifest) -> str:
-    """'Complete', 'Failed' or '' for a Job that isn't over."""
+    """Return 'Complete' or 'Failed'; '' for a Job that has not ended."""
     conditions = job.get("status", {}).get("conditions") or []
     return next(
         (item["type"] for item in conditions if item["type"] in ("Complete", "Failed") and item["status"] == "True"), ""
@@ -95,7 +102,14 @@ def verdict(job: Manifest) -> str:
 
 
 def find(access: Session, name: str | None) -> str:
-    """The launch called `name` (or beginning so), or the one that made that run; without a name the newest."""
+    """Return the name of a launch; without `name`, of the newest one.
+
+    `name` is the full name of a launch, a run that a launch made, or the beginning of only one launch's name. Without
+    `name`, first wait until the chart's own Job has started a launcher.
+
+    Raise ConfigError if there is no such launch, or if several names begin so. Raise ClusterError if the chart's Job
+    started none.
+    """
     if name is None:
         _await_launch(access)
     found = access.ask("list launches", access.all, "configmaps", labelSelector=LAUNCH_LABEL)
@@ -126,7 +140,10 @@ def find(access: Session, name: str | None) -> str:
 
 
 def _await_launch(access: Session) -> None:
-    """Wait while the chart's own Job is about to start a launcher; ClusterError if the last one could not."""
+    """Wait while the chart's own Job is about to start a launcher.
+
+    Raise ClusterError if that Job failed, or if it starts none within LAUNCH_SECONDS.
+    """
     end = time.monotonic() + LAUNCH_SECONDS
     while True:
         found = access.ask(
@@ -145,7 +162,11 @@ def _await_launch(access: Session) -> None:
 
 
 def release(access: Session) -> str | None:
-    """The ConfigMap of the one Helm release whose volume this is: what is started here then goes down with it."""
+    """Return the ConfigMap of the one Helm release that uses this claim; None if there is not exactly one.
+
+    Also return None without the right to read ConfigMaps. A launch that this ConfigMap owns is deleted together with
+    the release.
+    """
     with contextlib.suppress(ApiError, yaml.YAMLError):
         found = access.all(
             "configmaps", labelSelector="app.kubernetes.io/managed-by=Helm,app.kubernetes.io/name=vasevqa"
@@ -160,15 +181,19 @@ def release(access: Session) -> str | None:
 
 
 def newest_pod(access: Session, launch: str) -> Manifest | None:
-    """The launcher's pod, if it has one."""
+    """Return the launcher's newest pod; None if it has none."""
     found = access.ask("look for the launcher's pod", access.all, "pods", labelSelector=f"job-name={launch}")
     return found[-1] if found else None
 
 
 def follow(access: Session, launch: str, say: Callable[[str], None], where: str = "") -> int:
-    """Pass on what the launcher prints until it is over; its exit code.
+    """Pass on what the launcher prints until it has ended, and return its exit code.
 
-    `where` are the options with which commands get there.
+    If the cluster does not answer, this is reported once and the cluster is asked again.
+
+    `where` holds the command-line options that lead to this cluster and namespace; a message repeats them.
+
+    Raise ClusterError if the launcher was removed.
     """
     log, told, code, ends = _Log(access, say), "", 0, float("inf")
     allowed: float | None = None  # when the cluster last answered
@@ -207,7 +232,7 @@ def follow(access: Session, launch: str, say: Callable[[str], None], where: str 
 
 
 def _waits(access: Session, launch: str, pod: Manifest | None) -> str:
-    """What keeps the launcher from running, by its pod, or by the Job's events if it has none."""
+    """Return what keeps the launcher from running, by its pod, or by the Job's events if it has no pod."""
     if pod is not None:
         return trouble(pod) if pod["status"].get("phase") == "Pending" else ""
     with contextlib.suppress(ApiError):
@@ -220,7 +245,10 @@ def _waits(access: Session, launch: str, pod: Manifest | None) -> str:
 
 
 def _began(pod: Manifest) -> bool:
-    """True if there is a log: between two starts (the container waits then) it is that of the last process."""
+    """True if there is a log.
+
+    Between two starts the container waits, and the log is that of its last process.
+    """
     for status in pod["status"].get("containerStatuses") or []:
         state, last = status.get("state") or {}, status.get("lastState") or {}
         if state.get("running") or state.get("terminated") or last.get("terminated"):
@@ -229,8 +257,9 @@ def _began(pod: Manifest) -> bool:
 
 
 def _code(pod: Manifest) -> int:
-    """The exit code of the launcher's last process; 0 if none ended badly, or if the next one runs: it says itself what
-    it finds.
+    """Return the exit code of the launcher's last process; 0 if none has ended.
+
+    Also return 0 if the next process runs already, because that process reports its own result.
     """
     for status in pod["status"].get("containerStatuses") or []:
         for when in () if (status.get("state") or {}).get("running") else ("state", "lastState"):
@@ -241,16 +270,16 @@ def _code(pod: Manifest) -> int:
 
 
 class _Log:
-    """The logs of a launcher's pods, passed on line by line, each once, whatever happens to the connection."""
+    """Passes on the logs of a launcher's pods, each line once, even when the connection breaks."""
 
     def __init__(self, access: Session, say: Callable[[str], None]) -> None:
         self.access, self.say = access, say
         self.pod, self.unseen, self.heard = "", Unseen(), False
 
     def read(self, pod: str) -> bool:
-        """Up to the end of the container's present process;
+        """Read the log until the container's present process ends.
 
-        False if the connection broke before: the next call goes on there.
+        Return False if the connection broke before that. The next call continues at that line.
         """
         if pod != self.pod:  # its node's clock may be another's
             self.pod, self.unseen = pod, Unseen()

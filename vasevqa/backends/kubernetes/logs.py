@@ -1,4 +1,4 @@
-"""Follows a pod's output: each byte once to whoever watches, and into the job's log at the place where it belongs."""
+"""Follows a pod's output: passes each byte on once, and writes it to its place in the job's log."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ PENDING = 4 << 20  # bytes kept for a log that can't be written just now
 
 
 def unstamped(line: bytes) -> tuple[bytes, bytes]:
-    """The time before a line, and the line without it (and without the times of its further pieces, where the kubelet
-    adds them).
+    """Return the time in front of a line, and the line without it.
+
+    The kubelet may also put times in front of the further pieces of a long line. They are removed too.
     """
     first = STAMP.match(line)
     if first is None:
@@ -44,8 +45,9 @@ def unstamped(line: bytes) -> tuple[bytes, bytes]:
 
 
 class Unseen:
-    """Passes over lines that came before the connection broke: those older than the last time seen, and as many of that
-    time as were seen.
+    """Leaves out the lines that came before the connection broke.
+
+    These are the lines older than the last time seen, and as many lines of that time as were seen.
     """
 
     def __init__(self) -> None:
@@ -54,19 +56,25 @@ class Unseen:
         self._again = 0  # of them, since the connection was made anew
 
     def reconnected(self) -> str:
-        """The time to ask from: whole seconds are all that the server understands."""
+        """Start again on a new connection, and return the time to ask from; empty before the first line.
+
+        The time is in whole seconds, because the server understands nothing finer.
+        """
         self._again = 0
         return re.sub(r"\.\d+", "", self.last.decode())
 
     def fresh(self, lines: Iterable[bytes]) -> list[bytes]:
-        """The lines not seen yet, without the times before them.
+        """Return the lines not seen yet, without the times in front of them.
 
-        A line without a time is the kubelet's, about a log that it lost: it is passed over.
+        A line without a time comes from the kubelet and is about a log that it lost. Such a line is left out.
         """
         return [text for stamp, text in map(unstamped, lines) if stamp and self.new(stamp)]
 
     def new(self, stamp: bytes) -> bool:
-        """True if a line of that time wasn't seen yet."""
+        """Count a line of that time.
+
+        Return True if it was not seen yet.
+        """
         if self.last and _order(stamp) < _order(self.last):
             return False
         if stamp == self.last:
@@ -84,11 +92,13 @@ def _order(stamp: bytes) -> tuple[bytes, bytes]:
 
 
 class Tee:
-    """Writes one pod's output into the job's log at absolute places.
+    """Writes one pod's output into the job's log, at fixed offsets.
 
-    Whoever else follows the same pod, another launcher or the next one after a crash, writes the same bytes at the same
-    places. Where the stream begins is looked for in what the file holds: at its start, further on if the kubelet threw
-    the beginning away, and at its end if another pod of the same Job wrote before.
+    Another launcher may follow the same pod, at the same time or after a crash. It writes the same bytes at the same
+    offsets.
+
+    The class looks in the file for the place where the output begins. This is the start of the file, a later place if
+    the kubelet deleted the beginning, or the end of the file if another pod of the same Job wrote before.
     """
 
     def __init__(self, path: Path) -> None:
@@ -98,9 +108,10 @@ class Tee:
         self._pending = b""
 
     def write(self, block: bytes) -> None:
-        """Add whole lines.
+        """Write whole lines.
 
-        A full disk must not keep anybody from hearing the stage: what can't be written waits for the next time.
+        A full disk must not stop the reading: what cannot be written now waits for the next call. More than PENDING
+        waiting bytes are dropped.
         """
         self._pending += block
         with contextlib.suppress(OSError):
@@ -122,7 +133,7 @@ class Tee:
             self._place = None
 
     def _begin(self, block: bytes) -> int:
-        """Where `block`, the beginning of the stream, lies in the file."""
+        """Return the offset in the file at which `block`, the beginning of the output, lies or has to go."""
         assert self._descriptor is not None
         size = os.fstat(self._descriptor).st_size
         content = os.pread(self._descriptor, size, 0)
@@ -144,16 +155,16 @@ class Tee:
             self._pending = self._pending[written:]
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
 
 class Follower(threading.Thread):
-    """Reads the output of `pod` to its end, over every break of the connection.
+    """Reads the output of `pod` to its end, and connects again when the connection breaks.
 
-    `text` is what nobody took yet; `done`: all of it came.
+    `take` returns the text that nobody took yet. `done` is True once the reading has ended.
     """
 
     def __init__(self, api: Api, pod: str, log: Path, news: threading.Condition, over: Callable[[], bool]) -> None:
@@ -166,16 +177,19 @@ class Follower(threading.Thread):
         self._closing = threading.Event()
 
     def close(self) -> None:
-        """Stop at the next line."""
+        """Stop when the next lines arrive."""
         self._closing.set()
 
     def take(self) -> str:
-        """The text since the last time. Call it with the condition held."""
+        """Return the text since the last call.
+
+        Call it with the condition held.
+        """
         text, self._text = b"".join(self._text), []
         return text.decode("utf-8", "replace")
 
     def run(self) -> None:
-        """Follow to the end."""
+        """Follow the output to its end."""
         try:
             self._follow()
         finally:
@@ -205,12 +219,20 @@ class Follower(threading.Thread):
             self._wait()
 
     def _wait(self) -> None:
-        """Until there may be more: soon, for the stream ends at a rotation as it does at the end of the output."""
+        """Wait until there may be more output, for PAUSE seconds at most.
+
+        The wait is short, because the stream ends at a log rotation just as it does at the end of the output.
+        """
         with self._news:
             self._news.wait_for(lambda: self._closing.is_set() or self._over(), PAUSE)
 
     def _read(self) -> bool:
-        """Read until the stream ends; True unless it broke off."""
+        """Read until the stream ends.
+
+        Return False if `close` was called before.
+
+        Raise ClusterUnreachable if the connection breaks.
+        """
         for lines in self._api.log(self._pod, CONTAINER, self._unseen.reconnected()):
             if text := b"".join(self._unseen.fresh(lines)):
                 self._tee.write(text)

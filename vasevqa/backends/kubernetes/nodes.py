@@ -1,4 +1,7 @@
-"""Nodes: which one holds the claim, and what GPUs they have (for whoever may read nodes, to explain a long wait)."""
+"""Finds the node that holds the claim, and the GPUs of the nodes.
+
+The GPUs explain a long wait to whoever may read nodes.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ def one_node_only(claim: Manifest) -> bool:
 
 
 def node_of_claim(api: Api, claim: str) -> str | None:
-    """The node on which a running pod of the namespace uses the claim, if one does."""
+    """Return the node on which a running pod of the namespace uses the claim; None if no pod does."""
     for pod in api.get(api.path("pods"), fieldSelector="status.phase=Running")["items"]:
         used = [volume.get("persistentVolumeClaim", {}).get("claimName") for volume in pod["spec"].get("volumes", [])]
         if claim in used and pod["spec"].get("nodeName"):
@@ -25,8 +28,10 @@ def node_of_claim(api: Api, claim: str) -> str | None:
 
 
 def free_gpus(api: Api, resource: str, cluster: Cluster) -> str:
-    """The nodes' GPUs and how many of them are free, such as "vase-node 4 (1 free, NVIDIA-H200)"; empty without the
-    right to read nodes.
+    """Return the nodes' GPUs and how many are free, such as "vase-node 4 (1 free, NVIDIA-H200)".
+
+    Without the right to read all pods, the text counts the GPUs used in this namespace instead. Return an empty text
+    without the right to read nodes.
     """
     try:
         nodes = api.get("/api/v1/nodes")["items"]

@@ -1,6 +1,6 @@
-"""What the pods of stages, launchers and transfers have in common: labels, owner, security, mounts and placement.
+"""What the pods of stages, launchers and transfers share: labels, owner, security, mounts and placement.
 
-Plain mappings; every pod passes Pod Security's "restricted".
+All of it is plain mappings. Every pod satisfies the "restricted" level of Pod Security.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ TMP = "/tmp"  # noqa: S108 - the pod's own
 
 
 def standard_labels(cluster: Cluster, component: str) -> dict[str, str]:
-    """The labels of everything that is ours; the site's own first, so that none replaces them."""
+    """Return the labels of everything that this project creates.
+
+    The site's labels come first, so they replace none of ours.
+    """
     return {
         **cluster.labels,
         "app.kubernetes.io/name": "vasevqa",
@@ -29,7 +32,10 @@ def standard_labels(cluster: Cluster, component: str) -> dict[str, str]:
 
 
 def owned_by(owner: Mapping[str, str] | None) -> Manifest:
-    """Metadata that ties an object's life to that of the ConfigMap with this `name` and `uid`; nothing without one."""
+    """Return metadata that makes the ConfigMap with this `name` and `uid` the owner of an object; empty without one.
+
+    When the ConfigMap is deleted, the cluster deletes the object too.
+    """
     if not owner:
         return {}
     reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": owner["name"], "uid": owner["uid"]}
@@ -37,18 +43,18 @@ def owned_by(owner: Mapping[str, str] | None) -> Manifest:
 
 
 def claim_folder(cluster: Cluster) -> str:
-    """The folder of the claim that is the volume's root; empty for the claim's own root."""
+    """Return the folder in the claim that is the volume's root; empty for the claim's own root."""
     return str(Path(cluster.claim_path)) if cluster.claim_path.strip("/.") else ""
 
 
 def mounts(cluster: Cluster, path: str) -> list[Manifest]:
-    """A container's mounts: the volume at `path`, and /tmp."""
+    """Return a container's mounts: the volume at `path`, and /tmp."""
     folder = {"subPath": claim_folder(cluster)} if claim_folder(cluster) else {}
     return [{"name": "volume", "mountPath": path, **folder}, {"name": "tmp", "mountPath": TMP}]
 
 
 def volumes(cluster: Cluster) -> list[Manifest]:
-    """The pod's volumes for `mounts`."""
+    """Return the pod's volumes for `mounts`."""
     return [
         {"name": "volume", "persistentVolumeClaim": {"claimName": cluster.claim}},
         {"name": "tmp", "emptyDir": {}},
@@ -56,12 +62,12 @@ def volumes(cluster: Cluster) -> list[Manifest]:
 
 
 def container_security() -> Manifest:
-    """No privileges, and nothing to write but mounts."""
+    """Return a security context without privileges, in which only mounts can be written to."""
     return {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": True}
 
 
 def pod_security(cluster: Cluster) -> Manifest:
-    """The site's user and group, never root."""
+    """Return a pod's security context with the site's user and group, never root."""
     return {
         "runAsNonRoot": True,
         "runAsUser": cluster.user,
@@ -73,7 +79,10 @@ def pod_security(cluster: Cluster) -> Manifest:
 
 
 def site_settings(cluster: Cluster) -> Manifest:
-    """What the site says of every pod: where it may run, and how its images are pulled; only what is set."""
+    """Return the site's settings for every pod: where it may run, and how its images are pulled.
+
+    Settings without a value are left out.
+    """
     settings = {
         "nodeSelector": dict(cluster.node_selector),
         "tolerations": [item.model_dump(by_alias=True, exclude_none=True) for item in cluster.tolerations],

@@ -1,4 +1,4 @@
-"""A process in a pod, by its streams: what it prints, what it is sent, and how it ended."""
+"""A process in a pod and its streams: what it prints, what it is sent, and how it ended."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ class _Forgotten:
 
 
 class Process:
-    """A process in a pod, by its streams, in bytes."""
+    """A process in a pod, with its streams in bytes.
+
+    Reading and writing raise ConnectionLost if the connection breaks.
+    """
 
     def __init__(self, pod: str, socket: Any) -> None:
         self.pod, self._socket = pod, socket
@@ -24,11 +27,11 @@ class Process:
 
     @property
     def over(self) -> bool:
-        """True once the connection has ended and everything that came was taken."""
+        """True once the connection has ended and everything that arrived was taken."""
         return not self._socket.is_open()
 
     def write(self, block: bytes) -> None:
-        """Send to its stdin."""
+        """Send `block` to the process' stdin."""
         with self._watched():
             self._socket.write_stdin(block)
 
@@ -38,17 +41,20 @@ class Process:
             self._socket.update(timeout=seconds)
 
     def taken(self) -> bytes:
-        """What has arrived on stdout since the last call."""
+        """Return what has arrived on stdout since the last call."""
         with self._watched():
             return bytes(self._socket.read_stdout(timeout=0))
 
     def errors(self) -> bytes:
-        """What has arrived on stderr since the last call."""
+        """Return what has arrived on stderr since the last call."""
         with self._watched():
             return bytes(self._socket.read_stderr(timeout=0))
 
     def exit_code(self) -> int:
-        """How it ended; ConnectionLost if the connection was lost before that was known."""
+        """Return the process' exit code.
+
+        Raise ConnectionLost if the connection was lost before the exit code was known.
+        """
         try:
             return int(self._socket.returncode)
         except (TypeError, KeyError, ValueError, IndexError, AttributeError):

@@ -1,6 +1,4 @@
-"""A namespace of a cluster as the person at the keyboard (or a pod) may use it: rights, refusals explained, commands in
-pods.
-"""
+"""A namespace as a user or a pod may use it: checks rights, explains refusals and runs commands in pods."""
 
 from __future__ import annotations
 
@@ -23,14 +21,17 @@ from vasevqa.text import first_line
 
 
 class Session(Api):
-    """The namespace that `cluster` says, with the calls that submitting, moving files and looking need."""
+    """The namespace that `cluster` names, with the calls for submitting, moving files and looking."""
 
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster.context, cluster.namespace)
         self.cluster = cluster
 
     def ask(self, doing: str, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """What `call`, a method of this class, answers; a refusal says what was being done."""
+        """Call `call`, a method of this class, and return its answer.
+
+        Raise ApiError if the cluster refuses; its message says what was being done (`doing`).
+        """
         try:
             return call(*arguments, **options)
         except ApiError as refusal:
@@ -44,7 +45,7 @@ class Session(Api):
             raise ApiError(said, refusal.status) from None
 
     def find(self, kind: str, name: str) -> Manifest | None:
-        """An object of the namespace, or None if there is none of that name."""
+        """Return an object of the namespace; None if there is none of that name."""
         try:
             return self.get(self.path(kind, name))
         except ApiError as refusal:
@@ -53,13 +54,16 @@ class Session(Api):
             return None
 
     def all(self, kind: str, **query: str) -> list[Manifest]:
-        """The objects of a kind, oldest first."""
+        """Return the objects of a kind, oldest first."""
         return sorted(
             self.get(self.path(kind), **query)["items"], key=lambda item: str(item["metadata"]["creationTimestamp"])
         )
 
     def require_claim(self) -> None:
-        """ClusterError if there is no claim: a pod would wait for it in vain."""
+        """Raise ClusterError if the claim does not exist: a pod would wait for it forever.
+
+        Without the right to read claims, nothing is checked.
+        """
         name = self.cluster.claim
         try:
             claim = self.find("persistentvolumeclaims", name)
@@ -72,7 +76,11 @@ class Session(Api):
             )
 
     def beside_the_claim(self, manifest: Manifest) -> Manifest:
-        """The pod on the node that has the claim, if only one node at a time can and something there uses it."""
+        """Return the pod, bound to the claim's node if only one node at a time can mount the claim.
+
+        The claim's node is the one on which a running pod uses it. The pod is returned without a binding if there is no
+        such pod, or if we have no right to look.
+        """
         changed = {**manifest, "spec": dict(manifest["spec"])}
         with contextlib.suppress(ApiError):
             claim = self.find("persistentvolumeclaims", self.cluster.claim)
@@ -86,7 +94,7 @@ class Session(Api):
         return changed
 
     def allowed(self, verb: str, group: str, resource: str, subresource: str = "") -> bool | None:
-        """May I? None where the cluster doesn't say."""
+        """Return whether this user has a right; None if the cluster does not say."""
         asked = {
             "namespace": self.namespace,
             "verb": verb,
@@ -109,7 +117,10 @@ class Session(Api):
             return None
 
     def open(self, pod: str, command: Sequence[str]) -> Process:
-        """Start a process in `pod`; ConnectionLost if the connection can't be made."""
+        """Start a process in `pod`.
+
+        Raise ConnectionLost if the connection cannot be made.
+        """
         api = client.CoreV1Api(
             client.ApiClient(self._client.configuration)
         )  # its own client: a stream takes the client's transport over
@@ -134,9 +145,9 @@ class Session(Api):
     def run_in(
         self, pod: str, command: Sequence[str], out: Callable[[bytes], None], err: Callable[[bytes], None]
     ) -> int:
-        """Run `command` in `pod` and pass on what it prints; returns its exit code.
+        """Run `command` in `pod`, pass on what it prints and return its exit code.
 
-        ClusterError if the connection breaks.
+        Raise ConnectionLost if the connection breaks.
         """
         process = self.open(pod, command)
         try:
@@ -152,7 +163,11 @@ class Session(Api):
 
     @contextlib.contextmanager
     def pod(self, manifest: Manifest, seconds: float = 300) -> Iterator[str]:
-        """A pod for as long as the block lasts; its name, once it runs. ClusterError says why it doesn't."""
+        """Create a pod for the time of the block, and yield its name once it runs.
+
+        Raise ClusterError with the reason if it does not run within `seconds`. The pod is removed at the end of the
+        block.
+        """
         name = manifest["metadata"]["name"]
         self.ask("create a pod", self.create, "pods", self.beside_the_claim(manifest))
         try:
@@ -162,9 +177,9 @@ class Session(Api):
             self._drop(name)
 
     def run_pod(self, manifest: Manifest, out: Callable[[bytes], None], seconds: float = 300) -> int:
-        """Run a pod to its end and pass on what it prints; returns its exit code.
+        """Run a pod to its end, pass on what it prints and return its exit code.
 
-        The pod is removed, whatever happens.
+        Raise ClusterError with the reason if it does not start within `seconds`. The pod is removed in any case.
         """
         name, unseen = manifest["metadata"]["name"], Unseen()
         self.ask("create a pod", self.create, "pods", self.beside_the_claim(manifest))

@@ -1,8 +1,9 @@
-"""The Kubernetes objects of a run, as plain mappings: one Job for each attempt of a step, and a ConfigMap that owns
-them.
+"""Renders the Kubernetes objects of a run: a Job for each attempt of a step, and a ConfigMap that owns the Jobs.
 
-Rendering is pure: the same task, settings and placement give the same manifest. Only fields of batch/v1 and v1 that
-every server since 1.20 knows are used, since an older server drops silently what it doesn't know.
+The objects are plain mappings, and rendering is pure: the same task, settings and placement give the same manifest.
+
+Only fields of batch/v1 and v1 that every server since 1.20 knows are used. An older server drops a field that it does
+not know without a message.
 """
 
 from __future__ import annotations
@@ -44,11 +45,12 @@ SHM = "/dev/shm"  # noqa: S108 - what data loaders share
 
 @dataclass(frozen=True)
 class Placement:
-    """What only the cluster at hand can tell: who owns the Job, and where a claim that one node alone can mount keeps
-    it.
+    """What only the cluster at hand can tell: who owns the Job, and which node holds the claim.
 
-    `together` puts all pods of the volume on one node, `node` says on which, once something there uses the claim.
-    `environ` is the launcher's environment, of which proxies and hub settings are passed on.
+    `together` puts all pods of the volume on one node, for a claim that only one node at a time can mount. `node` names
+    that node once a pod there uses the claim; else it is None.
+
+    `environ` is the launcher's environment. Its proxies and hub settings are passed on.
     """
 
     owner: Mapping[str, str] | None = None  # name and uid of the run's ConfigMap
@@ -58,15 +60,19 @@ class Placement:
 
 
 def volume_id(cluster: Cluster) -> str:
-    """A label for everything that belongs to one volume: the claim and the folder in it."""
+    """Return the label value of everything that belongs to one volume: 16 hexadecimal digits.
+
+    It is a digest of the claim and of the folder in it.
+    """
     return files.digest_json([cluster.claim, claim_folder(cluster)])[:16]
 
 
 def artifact_hash(task: Task, cluster: Cluster) -> str:
-    """Two Jobs of one name that have it in common make the same artifact on the same volume, whichever run submitted
-    them.
+    """Return a digest of the artifact and its volume: 32 hexadecimal digits.
 
-    Not the whole spec: two runs share a Job though their log folders, deadlines and resources differ.
+    Two Jobs of one name with the same digest make the same artifact on the same volume, whichever run submitted them.
+    The digest does not cover the whole spec, because two runs share a Job even if their log folders, deadlines and
+    resources differ.
     """
     return files.digest_json(
         {
@@ -80,14 +86,17 @@ def artifact_hash(task: Task, cluster: Cluster) -> str:
 
 
 def _labels(cluster: Cluster, component: str) -> dict[str, str]:
-    """The labels that everything of a volume has."""
+    """Return the labels that everything of a volume has."""
     return {**standard_labels(cluster, component), VOLUME: volume_id(cluster)}
 
 
 def render_run(
     run: str, recipe: str, volume: Path, cluster: Cluster, owner: Mapping[str, str] | None = None
 ) -> Manifest:
-    """The ConfigMap that owns a run's Jobs: deleting it deletes them."""
+    """Return the ConfigMap that owns a run's Jobs.
+
+    When it is deleted, the cluster deletes the Jobs too.
+    """
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -101,7 +110,10 @@ def render_run(
 
 
 def render_job(task: Task, cluster: Cluster, placement: Placement | None = None) -> Manifest:
-    """The Job of one attempt. ConfigError if the task reads something that no pod can see."""
+    """Return the Job of one attempt.
+
+    Raise ConfigError if the task reads something that no pod can see.
+    """
     if task.reads:
         raise ConfigError(
             f"The input {task.reads[0]} lies outside the volume {task.volume}, where pods can't read it; copy it to the"
@@ -173,9 +185,10 @@ def _pod(task: Task, cluster: Cluster, placement: Placement) -> Manifest:
 
 
 def _resources(asked: Resources, cluster: Cluster) -> Manifest:
-    """Memory and GPUs as request and limit alike, so that what is asked for is there;
+    """Return the container's requests and limits.
 
-    CPUs as a request that may be exceeded.
+    Memory, GPUs and ephemeral storage have equal requests and limits, so what the step asks for is available to it.
+    CPUs have only a request, which the step may exceed.
     """
     both: dict[str, str] = {"memory": asked.memory}
     if asked.gpus:
@@ -217,7 +230,10 @@ def _affinity(asked: Resources, cluster: Cluster, placement: Placement) -> Manif
 
 
 def _variables(task: Task, cluster: Cluster, environ: Mapping[str, str]) -> list[Manifest]:
-    """The container's environment. Secrets are references: no manifest, event or log ever holds a value."""
+    """Return the container's environment.
+
+    Secrets are references, so no manifest, event or log ever holds a value.
+    """
     caches = ("HF_HOME", "TORCH_HOME")  # only the volume is there in a pod
     passed = {
         name: value for name, value in environ.items() if name not in caches or Path(value).is_relative_to(task.volume)

@@ -1,6 +1,6 @@
-"""What the cluster's objects say of a job: where it stands, what it waits for and how it ended.
+"""Explains what the cluster's objects show about a job: its state, what it waits for and how it ended.
 
-Pure: from mappings to sentences.
+Everything here is pure: it takes mappings and returns states and sentences.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Asked:
-    """What sentences about a job name: its image, its requests, and where it was to run."""
+    """The details of a job that sentences about it name: its image, its requests, and where it was to run."""
 
     image: str
     requests: Mapping[str, str] = field(default_factory=dict)
@@ -71,7 +71,7 @@ class Asked:
 
 
 def asked_of(job: Manifest, namespace: str) -> Asked:
-    """What `job` asks for, from its own spec."""
+    """Return what `job` asks for, from its own spec."""
     pod = job["spec"]["template"]["spec"]
     container = pod["containers"][0]
     labels = job["metadata"].get("labels", {})
@@ -88,13 +88,13 @@ def asked_of(job: Manifest, namespace: str) -> Asked:
 
 
 def status_of(pod: Manifest) -> Manifest:
-    """The status of the pod's container; empty before the kubelet knows it."""
+    """Return the status of the pod's stage container; empty before the kubelet reports it."""
     statuses = pod.get("status", {}).get("containerStatuses") or []
     return next((status for status in statuses if status["name"] == CONTAINER), {})
 
 
 def began(pod: Manifest) -> bool:
-    """True once the container runs or has run: it has a log."""
+    """True once the container runs or has run, so that it has a log."""
     state = status_of(pod).get("state", {})
     return "running" in state or bool(
         state.get("terminated", {}).get("containerID") or state.get("terminated", {}).get("startedAt")
@@ -102,7 +102,11 @@ def began(pod: Manifest) -> bool:
 
 
 def ended(pod: Manifest, now: datetime | None = None) -> bool:
-    """True if nothing of the pod runs any more, or nobody will ever hear of it."""
+    """True if nothing of the pod runs any more.
+
+    Also True if a pod that is being deleted can never start, or is still there LOST_SECONDS after its grace period. Its
+    node is lost then.
+    """
     if pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
         return True
     gone_by = pod["metadata"].get("deletionTimestamp")
@@ -112,13 +116,13 @@ def ended(pod: Manifest, now: datetime | None = None) -> bool:
 
 
 def moment(stamp: str) -> datetime:
-    """The time that an object's stamp says (RFC 3339; fractions may be of any length)."""
+    """Return the time of an object's stamp (RFC 3339, with a fraction of any length), in UTC."""
     whole, _, fraction = stamp.rstrip("Z").partition(".")
     return datetime.strptime(f"{whole}.{(fraction or '0')[:6]}", "%Y-%m-%dT%H:%M:%S.%f").replace(tzinfo=UTC)
 
 
 def condition(thing: Manifest, kind: str) -> Manifest:
-    """A condition of a Job or pod that holds; empty if it doesn't."""
+    """Return the condition `kind` of a Job or pod if its status is True; else an empty mapping."""
     found = (
         entry
         for entry in thing.get("status", {}).get("conditions") or []
@@ -128,9 +132,9 @@ def condition(thing: Manifest, kind: str) -> Manifest:
 
 
 def state_of(seen: Seen, now: datetime | None = None) -> State:
-    """Where the job stands.
+    """Return the job's state.
 
-    A Job's verdict counts only when its pods have ended too; a pod that succeeded needs no verdict.
+    The Job's own verdict counts only after all its pods have ended. Once a pod has succeeded, no verdict is needed.
     """
     alive = [pod for pod in seen.pods if not ended(pod, now)]
     if seen.job is None:
@@ -152,7 +156,7 @@ def state_of(seen: Seen, now: datetime | None = None) -> State:
 
 
 def note_of(seen: Seen, asked: Asked) -> str:
-    """One sentence: what the job waits for and what to do about it. Empty if it waits for nothing of note."""
+    """Return one sentence on what the job waits for and what to do about it; empty if there is nothing to say."""
     if seen.job is None:
         return ""
     newest = next((pod for pod in reversed(seen.pods) if not ended(pod)), None)
@@ -248,7 +252,7 @@ def _no_start(pod: Manifest, seen: Seen, asked: Asked) -> str:
 
 
 def trouble(pod: Manifest) -> str:
-    """Why a pod doesn't run, in the cluster's words and with what to do; empty if nothing is wrong with it."""
+    """Return why a pod does not run, in the cluster's words; empty if nothing is wrong with it."""
     status = pod.get("status", {})
     for container in status.get("containerStatuses") or []:
         waiting = (container.get("state") or {}).get("waiting") or {}
@@ -266,7 +270,7 @@ def trouble(pod: Manifest) -> str:
 
 
 def hopeless(pod: Manifest) -> bool:
-    """True if waiting won't help: an image that can't be pulled, a setting that is missing."""
+    """True if waiting cannot help: an image cannot be pulled, or a setting is missing."""
     for container in pod.get("status", {}).get("containerStatuses") or []:
         waiting = ((container.get("state") or {}).get("waiting") or {}).get("reason", "")
         if waiting in CANT_START:
@@ -275,13 +279,13 @@ def hopeless(pod: Manifest) -> bool:
 
 
 def short(message: str) -> str:
-    """A foreign message as part of a sentence."""
+    """Return a message of the cluster as part of a sentence: one line of at most LONGEST characters, without a full stop."""
     line = " ".join(message.split()).rstrip(".")
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
 
 
 def outcome_of(seen: Seen) -> Outcome:
-    """How a job ended, by its newest pod and the Job's own verdict."""
+    """Return how a job ended, by its pods and the Job's own verdict."""
     failed = condition(seen.job or {}, "Failed")
     if any(pod["status"].get("phase") == "Succeeded" for pod in seen.pods):
         return Outcome(0)
@@ -307,7 +311,7 @@ def outcome_of(seen: Seen) -> Outcome:
 
 
 def _taken(pod: Manifest) -> str:
-    """How its place was taken from the pod; empty if it wasn't."""
+    """Return how the pod lost its place on its node; empty if it did not lose it."""
     reason = str(pod["status"].get("reason") or "")
     if reason in TAKEN or reason.startswith("OutOf"):
         return TAKEN.get(reason, "its node had too few free resources")
@@ -318,8 +322,9 @@ def _taken(pod: Manifest) -> str:
 
 
 def image_of(pod: Manifest, asked: str) -> tuple[str, str]:
-    """The image that the pod runs: as a reference by digest, if it is one of the repository asked for, and as the id
-    that the node gives it.
+    """Return the image that the pod runs: a reference by digest, and the id that the node gives it.
+
+    The reference is empty if the image is not of the repository in `asked`, or has no digest.
     """
     known = str(status_of(pod).get("imageID", "")).removeprefix("docker-pullable://")
     repository, _, digest = known.partition("@")
@@ -327,7 +332,7 @@ def image_of(pod: Manifest, asked: str) -> tuple[str, str]:
 
 
 def full_name(repository: str) -> str:
-    """A repository with the registry that its short form leaves out."""
+    """Return a repository with its registry, which the short form leaves out."""
     first, slash, _ = repository.partition("/")
     if slash and ("." in first or ":" in first or first == "localhost"):
         return repository

@@ -21,10 +21,10 @@ RECIPE_BYTES = 500_000  # of a recipe kept in a ConfigMap
 
 
 def create(api: Api, cluster: Cluster, task: Task, owner: dict[str, str], closing: threading.Event) -> Manifest:
-    """The Job of `task`: a new one, or the one of its name that makes the same artifact on the same volume.
+    """Return the Job of `task`: a new one, or the Job of its name that makes the same artifact on the same volume.
 
-    ConfigError if the task reads something outside the volume, ClusterUnreachable if the cluster doesn't answer,
-    ClusterError if it refuses.
+    Raise ConfigError if the task reads something outside the volume, ClusterUnreachable if the cluster does not answer,
+    and ClusterError if it refuses or if the Job of that name makes another artifact.
     """
     manifest = render_job(task, cluster, _placement(api, cluster, owner))
     task.log.parent.mkdir(parents=True, exist_ok=True)
@@ -65,9 +65,9 @@ def _placement(api: Api, cluster: Cluster, owner: dict[str, str]) -> Placement:
 
 
 def run_owner(api: Api, cluster: Cluster, volume: Path, run: str) -> dict[str, str]:
-    """Name and uid of the ConfigMap that owns the run's Jobs; made at the first one.
+    """Return name and uid of the ConfigMap that owns the run's Jobs; create it if it does not exist.
 
-    Asked for each: with an owner that is gone a Job would go at once.
+    This is asked anew for each Job: the cluster would delete a Job at once if its owner were gone.
     """
     try:
         recipe = (volume / "runs" / run / "recipe.yaml").read_text(encoding="utf-8")[:RECIPE_BYTES]
@@ -84,7 +84,13 @@ def run_owner(api: Api, cluster: Cluster, volume: Path, run: str) -> dict[str, s
 
 
 def _release_owner(api: Api) -> dict[str, str] | None:
-    """The ConfigMap that owns the run's: the chart's, so that uninstalling it removes all."""
+    """Return name and uid of the ConfigMap that owns the run's ConfigMap; None if none is named.
+
+    The environment variable VASEVQA_OWNER_CONFIGMAP names it. When that ConfigMap is deleted, for example with the Helm
+    release, the cluster deletes everything of the run too.
+
+    Raise ConfigError if it cannot be read.
+    """
     name = os.environ.get("VASEVQA_OWNER_CONFIGMAP")
     if not name:
         return None

@@ -1,6 +1,4 @@
-"""A collection of the cluster kept in memory by one watch, so that nobody has to ask: listed once, then told of each
-change.
-"""
+"""Keeps a collection of the cluster in memory: lists it once, then follows each change with one watch."""
 
 from __future__ import annotations
 
@@ -29,10 +27,12 @@ SHORTEST = 1.0  # seconds from one list to the next
 class Informer(threading.Thread):
     """The objects at `path` that `query` selects, by UID.
 
-    `changed(object, alive)` is called with `news` held, as is everything that reads.
+    It calls `changed(object, alive)` with `news` held. Whoever reads the objects must hold `news` too.
 
-    The constructor lists once: ClusterError if that may not or cannot be done. Then `start` watches: from the version
-    of the list on, over ends of the watch that the server plans, with a new list after each that it doesn't plan.
+    The constructor lists once. It raises ClusterError if the list is refused or the cluster does not answer.
+
+    `start` then watches from the version of that list. When the server ends the watch as planned, a new watch continues
+    at the last version. When a watch ends in any other way, all objects are listed anew.
     """
 
     def __init__(
@@ -57,17 +57,23 @@ class Informer(threading.Thread):
         self._closing.set()
 
     def add(self, thing: Manifest) -> None:
-        """Know of an object before the watch tells of it. Call it with `news` held."""
+        """Add an object before the watch reports it.
+
+        Call it with `news` held.
+        """
         known = self.objects.get(thing["metadata"]["uid"])
         if known is None:
             self.objects[thing["metadata"]["uid"]] = {**thing, "added": time.monotonic()}
 
     def drop(self, uid: str) -> None:
-        """Forget an object that was deleted, before the watch tells of it. Call it with `news` held."""
+        """Forget a deleted object before the watch reports the deletion.
+
+        Call it with `news` held.
+        """
         self.objects.pop(uid, None)
 
     def run(self) -> None:
-        """Watch until `close`."""
+        """Watch until `close` is called."""
         patience = Retrying(
             retry=retry_if_exception_type(ClusterError),
             wait=wait_random_exponential(multiplier=0.2, max=LONGEST_PAUSE),
@@ -110,7 +116,10 @@ class Informer(threading.Thread):
         self._reached()
 
     def _watch(self) -> None:
-        """Follow changes until something breaks: then list all anew, which also says whether the server is away."""
+        """Follow changes until something breaks.
+
+        The caller then lists everything anew, which also shows whether the server answers.
+        """
         while not self._closing.is_set():
             began = time.monotonic()
             try:
