@@ -30,8 +30,8 @@ def node_of_claim(api: Api, claim: str) -> str | None:
 def free_gpus(api: Api, resource: str, cluster: Cluster) -> str:
     """Return the nodes' GPUs and how many are free, such as "vase-node 4 (1 free, NVIDIA-H200)".
 
-    Without the right to read all pods, the text counts the GPUs used in this namespace instead. Return an empty text
-    without the right to read nodes.
+    Without the right to read the pods of all namespaces, the text says how many GPUs are used in this namespace
+    instead. Return an empty text if nodes or pods cannot be read.
     """
     try:
         nodes = api.get("/api/v1/nodes")["items"]

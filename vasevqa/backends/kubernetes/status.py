@@ -279,7 +279,10 @@ def hopeless(pod: Manifest) -> bool:
 
 
 def short(message: str) -> str:
-    """Return a message of the cluster as part of a sentence: one line of at most LONGEST characters, without a full stop."""
+    """Return a message of the cluster as part of a sentence: on one line, without a full stop at its end.
+
+    It has at most LONGEST characters.
+    """
     line = " ".join(message.split()).rstrip(".")
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
 
