@@ -29,7 +29,8 @@ from vasevqa.backends.kubernetes.pod_template import (
 VOLUME = "/data"  # where the launcher sees the volume, and with it every stage
 SETTINGS = "/etc/vasevqa"
 LAUNCH_LABEL = "vasevqa/launch"
-# of a launcher that was killed: it adopts what runs; one whose run failed for good says so again and starts nothing
+# How often the Job restarts a launcher that was killed. The new one adopts the running jobs. If its run has failed for
+# good, it only reports that again and starts nothing.
 RESTARTS = 4
 # Small, and with limits, so that a namespace with a quota takes it. Digesting inputs is the launcher's hardest work.
 LAUNCHER_RESOURCES = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"cpu": "2", "memory": "1Gi"}}

@@ -71,10 +71,7 @@ class Unseen:
         return [text for stamp, text in map(unstamped, lines) if stamp and self.new(stamp)]
 
     def new(self, stamp: bytes) -> bool:
-        """Count a line of that time.
-
-        Return True if it was not seen yet.
-        """
+        """Count a line of that time, and return True if the line was not seen yet."""
         if self.last and _order(stamp) < _order(self.last):
             return False
         if stamp == self.last:
@@ -164,7 +161,8 @@ class Tee:
 class Follower(threading.Thread):
     """Reads the output of `pod` to its end, and connects again when the connection breaks.
 
-    `take` returns the text that nobody took yet. `done` is True once the reading has ended.
+    `take` returns the text that nobody took yet. `done` is True once the reading has ended: all output came, or the
+    rest did not come within PATIENCE seconds after the pod's end, or `close` was called.
     """
 
     def __init__(self, api: Api, pod: str, log: Path, news: threading.Condition, over: Callable[[], bool]) -> None:

@@ -165,8 +165,7 @@ class Session(Api):
     def pod(self, manifest: Manifest, seconds: float = 300) -> Iterator[str]:
         """Create a pod for the time of the block, and yield its name once it runs.
 
-        Raise ClusterError with the reason if it does not run within `seconds`. The pod is removed at the end of the
-        block.
+        Raise ClusterError with the reason if it does not run within `seconds`. The pod is removed in any case.
         """
         name = manifest["metadata"]["name"]
         self.ask("create a pod", self.create, "pods", self.beside_the_claim(manifest))

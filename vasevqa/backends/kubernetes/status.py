@@ -102,10 +102,10 @@ def began(pod: Manifest) -> bool:
 
 
 def ended(pod: Manifest, now: datetime | None = None) -> bool:
-    """True if nothing of the pod runs any more.
+    """True if nothing of the pod runs any more, or if it counts as lost.
 
-    Also True if a pod that is being deleted can never start, or is still there LOST_SECONDS after its grace period. Its
-    node is lost then.
+    A pod that is being deleted has ended if its container can never start. It counts as lost if it still exists
+    LOST_SECONDS after its grace period, because its node no longer answers.
     """
     if pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
         return True
@@ -156,7 +156,7 @@ def state_of(seen: Seen, now: datetime | None = None) -> State:
 
 
 def note_of(seen: Seen, asked: Asked) -> str:
-    """Return one sentence on what the job waits for and what to do about it; empty if there is nothing to say."""
+    """Return what the job waits for and what to do about it, in sentences; empty if there is nothing to say."""
     if seen.job is None:
         return ""
     newest = next((pod for pod in reversed(seen.pods) if not ended(pod)), None)
@@ -252,7 +252,10 @@ def _no_start(pod: Manifest, seen: Seen, asked: Asked) -> str:
 
 
 def trouble(pod: Manifest) -> str:
-    """Return why a pod does not run, in the cluster's words; empty if nothing is wrong with it."""
+    """Return why a pod does not run, in the cluster's words; empty if nothing is wrong with it.
+
+    If an image cannot be pulled, the text also says what to check.
+    """
     status = pod.get("status", {})
     for container in status.get("containerStatuses") or []:
         waiting = (container.get("state") or {}).get("waiting") or {}
