@@ -1,9 +1,10 @@
-"""Dates of vases as intervals of years: "c. 525-475 BCE", "-500 to -450", "early 5th century BC", "2nd half of 6th c.
+"""Read dates of vases as intervals of years.
 
-BC".
+Examples are "c. 525-475 BCE", "-500 to -450", "early 5th century BC" and "2nd half of 6th c. BC".
 
-Years before the era are negative; the 5th century BC is -500 to -401, the 1st AD 1 to 100, both ends inclusive. A lone
-year means five years around it, "c." ten: catalogues date by generations, not by years.
+Years before the era are negative, and both ends of an interval are inclusive. The 5th century BC is -500 to -401. The
+1st century AD is 1 to 100. A lone year becomes an interval that reaches five years to each side. With "c." it reaches
+ten years to each side. The reason is that catalogues date by generations, not by years.
 """
 
 from __future__ import annotations
@@ -82,7 +83,11 @@ _YEAR = re.compile(
 
 
 def _plain(text: str) -> str:
-    """Lower case, one kind of dash, `bc` and `ad` for all their spellings, `~` for circa."""
+    """Return the text in lower case with one spelling of dashes, eras and circa.
+
+    All dashes become one kind of dash. All spellings of the eras become `bc` and `ad`. All spellings of circa become
+    `~`.
+    """
     text = re.sub(r"[\u2010-\u2015\u2212]", "-", text.lower())
     text = re.sub(r"\bb\.?\s?c\.?\s?e\b\.?|\bb\.?\s?c\b\.?|\bbefore christ\b", " bc ", text)
     text = re.sub(
@@ -153,9 +158,9 @@ _READERS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Interval | None
 
 @lru_cache(maxsize=4096)
 def parse_dates(text: str) -> tuple[Interval, ...]:
-    """Every interval of years that `text` names, in no year twice; () if it names none.
+    """Return every interval of years that `text` names, each once.
 
-    Without an era, years count as BC.
+    Return () if the text names none. Years without an era count as BC. Only the first 2000 characters are read.
     """
     left = _plain(text[:2000])
     found: list[Interval] = []
@@ -171,7 +176,10 @@ def parse_dates(text: str) -> tuple[Interval, ...]:
 
 
 def iou(one: Interval, other: Interval) -> float:
-    """Years in both divided by years in either: 1 for the same interval, 0 for intervals that don't meet."""
+    """Return the number of years in both intervals divided by the number of years in either.
+
+    The result is 1 for the same interval, and 0 for intervals that don't meet.
+    """
     both = min(one[1], other[1]) - max(one[0], other[0]) + 1
     if both <= 0:
         return 0.0

@@ -1,8 +1,12 @@
 """The reward `external_vase_acc`: how right an answer about a vase is, in [0, 1].
 
-VaseVQA-3D names this reward and never published it; this is the reference here. Per attribute: names with their
-spellings (fabric, technique, shape), dates as intervals (IoU), decoration by what is depicted and by words, attribution
-and provenance by names. Padding, listing, copying and repeating earn little: else GRPO finds them.
+VaseVQA-3D names this reward but never published it. This module is the reference here.
+
+Each attribute is scored in its own way. Fabric, technique and shape are compared by names with their spellings. Dates
+are compared as intervals (IoU). Decoration is compared by what is depicted and by words. Attribution and provenance are
+compared by names.
+
+Padding, listing, copying and repeating earn little. Otherwise GRPO would find these tricks.
 """
 
 from __future__ import annotations
@@ -51,7 +55,7 @@ _LEAD = re.compile(r"\A(?:answer|the answer is|it is|this is|the \w+ (?:of this 
 
 @dataclass(frozen=True)
 class Score:
-    """A reward in [0, 1], what it is made of, and a sentence on why."""
+    """A reward in [0, 1], the parts that it is made of, and a sentence that says why."""
 
     value: float
     parts: dict[str, float] = field(default_factory=dict)
@@ -59,9 +63,10 @@ class Score:
 
 
 def read_answer(response: str, attribute: str | None = None) -> str:
-    """What a response answers: plain text, the inside of <answer> tags, or the value in JSON.
+    """Return what a response answers.
 
-    Several tags stay several answers.
+    The answer is the plain text, the text inside <answer> tags, or the value in JSON. The answers of several tags stay
+    separate answers.
     """
     text = _THINK.sub(" ", response[:MAX_CHARACTERS]).strip()
     tagged = [inner.strip() for inner in _ANSWER.findall(text)]
@@ -90,7 +95,11 @@ def _json_answer(value: Any, attribute: str | None) -> str:
 
 @lru_cache(maxsize=4096)
 def infer_attribute(truth: str) -> str:
-    """What a truth without a named attribute is about: a date, a known shape, technique or fabric, else a caption."""
+    """Return the attribute that a truth is about, when nobody has named it.
+
+    A truth of at most eight words can name a known shape, technique or fabric, or a date. It is then about that
+    attribute. Any other truth is a caption.
+    """
     if len(words(truth)) <= 8:
         for name in VOCABULARIES:
             if terms(truth, name):
@@ -101,8 +110,9 @@ def infer_attribute(truth: str) -> str:
 
 
 def score(answer: str, truth: str, attribute: str | None = None, question: str = "") -> Score:
-    """How right `answer` is about `attribute` (inferred from `truth` if it isn't one of ATTRIBUTES), with the parts of
-    the score.
+    """Return how right `answer` is about `attribute`, with the parts of the score.
+
+    The attribute is inferred from `truth` if it isn't one of ATTRIBUTES.
     """
     kind = str(attribute or "").strip().lower()
     kind = {"dating": "date", "painter": "attribution", "description": "caption"}.get(kind, kind)
@@ -205,7 +215,10 @@ def _caption(text: str, truth: str) -> tuple[float, str]:
 
 
 def _order(said: list[str], known: list[str]) -> float:
-    """Of the words of both, the part in the longest common order (ROUGE-L's F1; Lin, 2004)."""
+    """Return how much of the words of both texts is in their longest common order.
+
+    This is the F1 of ROUGE-L (Lin, 2004).
+    """
     said, known = said[:120], known[:120]
     if not said or not known:
         return 0.0
@@ -239,7 +252,10 @@ def _repetition(text: str) -> float:
 
 
 def _alternatives(kind: str, text: str, truth: str) -> float:
-    """An answer that offers several answers is as good as its share."""
+    """Return a factor that lowers the score of an answer that offers several alternatives.
+
+    The factor is the number of alternatives in the truth divided by the number in the answer, and at most 1.
+    """
     if kind in ("caption", "decoration", "date"):
         return 1.0
     marks = re.compile(r";|\n|\||\s/\s|\bor\b")
@@ -248,10 +264,12 @@ def _alternatives(kind: str, text: str, truth: str) -> float:
 
 
 def paper_score(answer: str, truth: Mapping[str, str]) -> Score:
-    """The paper's combination for a caption against a vase's attributes.
+    """Score a caption against a vase's attributes by the combination that the paper gives.
 
-    Weighted mean of the similarities (PAPER_WEIGHTS, over the attributes that `truth` has), one below 0.7 counting 0,
-    minus a penalty for length and repetition, plus a bonus for the caption's word order where `truth` has a caption.
+    The score is the weighted mean of the similarities, with the weights PAPER_WEIGHTS. The mean covers the attributes
+    that `truth` has. A similarity below 0.7 counts as 0. A penalty for length and repetition is subtracted. A bonus for
+    the caption's word order is added. Its reference is the caption in `truth`, or the joined attributes if `truth` has
+    no caption.
     """
     text = read_answer(answer)
     known = {("date" if name == "dating" else name): str(value) for name, value in truth.items() if value}
@@ -272,7 +290,7 @@ def paper_score(answer: str, truth: Mapping[str, str]) -> Score:
 
 
 def _found(name: str, text: str, truth: str) -> float:
-    """How well a caption, which says other things too, holds one attribute."""
+    """Return how well a caption contains one attribute, where the caption may say other things too."""
     if name == "date":
         return _date(text, truth)[0]
     if name in VOCABULARIES and terms(truth, name):
@@ -285,8 +303,9 @@ def _found(name: str, text: str, truth: str) -> float:
 
 
 def vase_format(response: str) -> float:
-    """How well-formed a response is, in [0, 1]: 1 for one short answer as plain text, in one pair of <answer> tags, or
-    in JSON.
+    """Return how well-formed a response is, in [0, 1].
+
+    The result is 1 for one short answer as plain text, in one pair of <answer> tags, or in JSON.
     """
     text = _THINK.sub(" ", response).strip()
     said = words(read_answer(text))
@@ -316,8 +335,9 @@ def external_vase_acc(
     attributes: Sequence[str | None] | None = None,
     questions: Sequence[str] | None = None,
 ) -> list[float]:
-    """The reward of each response against its reference; attributes and questions, where they are known, make it
-    sharper.
+    """Return the reward of each response against its reference.
+
+    Known attributes and questions make the reward sharper.
     """
     kinds = attributes or [None] * len(responses)
     asked = questions or [""] * len(responses)

@@ -1,6 +1,7 @@
-"""Words for vases: spellings of shapes, techniques, fabrics and of what is painted, and how texts are compared.
+"""Words for vases, and functions that compare texts.
 
-Spellings follow the Beazley Archive's and the Getty AAT's names.
+The words are spellings of shapes, techniques, fabrics and painted subjects. The spellings follow the names of the
+Beazley Archive and the Getty AAT.
 """
 
 from __future__ import annotations
@@ -193,7 +194,7 @@ _WORD = re.compile(r"[^\W_]+")
 
 @lru_cache(maxsize=8192)
 def normalize(text: str) -> str:
-    """Lower case without accents, with one kind of dash and single spaces."""
+    """Return the text in lower case without accents, with one kind of dash and single spaces."""
     plain = "".join(
         letter for letter in unicodedata.normalize("NFKD", text.lower()) if not unicodedata.combining(letter)
     )
@@ -201,12 +202,12 @@ def normalize(text: str) -> str:
 
 
 def words(text: str) -> list[str]:
-    """The words of a text, normalized."""
+    """Return the normalized words of a text."""
     return _WORD.findall(normalize(text))
 
 
 def content(text: str) -> list[str]:
-    """Its words without those that every answer has."""
+    """Return the words of a text without the common words that every answer has."""
     return [word for word in words(text) if word not in STOP]
 
 
@@ -222,24 +223,33 @@ def _matcher(which: str) -> tuple[re.Pattern[str], dict[str, str]]:
 
 
 def terms(text: str, which: str) -> list[str]:
-    """The canonical names of a vocabulary (shape, technique, fabric, decoration) in `text`, in order, each once."""
+    """Return the canonical names of a vocabulary that occur in `text`, in order and each once.
+
+    The vocabulary `which` is shape, technique, fabric or decoration.
+    """
     pattern, known = _matcher(which)
     return list(dict.fromkeys(known[match[0]] for match in pattern.finditer(" ".join(words(text)))))
 
 
 def likeness(one: str, other: str) -> float:
-    """How alike two short texts are spelt, in [0, 1] (Ratcliff and Obershelp's matching blocks)."""
+    """Return how alike the spellings of two short texts are, in [0, 1].
+
+    The method is Ratcliff and Obershelp's matching blocks.
+    """
     return SequenceMatcher(None, one, other, autojunk=False).ratio()
 
 
 def jaccard(one: Iterable[str], other: Iterable[str]) -> float:
-    """Size of the intersection divided by that of the union; 0 if both are empty."""
+    """Return the size of the intersection divided by the size of the union, or 0 if both are empty."""
     left, right = set(one), set(other)
     return len(left & right) / len(left | right) if left | right else 0.0
 
 
 def overlap(answer: Sequence[str], truth: Sequence[str], close: float = 0.84) -> float:
-    """F1 of words counted with their multiplicity, where a word that is spelt nearly alike counts by its likeness."""
+    """Return the F1 of the words of two texts, where repeated words count repeatedly.
+
+    A word that is spelt nearly like another one counts by its likeness.
+    """
     if not answer or not truth:
         return 0.0
     have, need = Counter(answer), Counter(truth)
@@ -258,6 +268,6 @@ def overlap(answer: Sequence[str], truth: Sequence[str], close: float = 0.84) ->
 
 
 def weighted(parts: Mapping[str, float], weights: Mapping[str, float]) -> float:
-    """The weighted mean of those `parts` that have a weight."""
+    """Return the weighted mean of `parts`, with a weight for each part from `weights`."""
     total = sum(weights[name] for name in parts)
     return sum(parts[name] * weights[name] for name in parts) / total if total else 0.0

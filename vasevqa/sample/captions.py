@@ -1,4 +1,7 @@
-"""Many ways to say what is in a drawn photograph, put together from parts so that no sentence is learnt by heart."""
+"""Captions for drawn photographs, in many different wordings.
+
+Each caption is put together from parts, so that a model learns no sentence by heart.
+"""
 
 from __future__ import annotations
 
@@ -113,7 +116,7 @@ DAMAGED: dict[str, tuple[str, ...]] = {
 
 
 def caption(vase: Vase, damage: str | None, rng: random.Random) -> str:
-    """What a photograph of `vase` with this damage shows, in one of thousands of sentences."""
+    """Return one of thousands of sentences that say what a photograph of `vase` with this damage shows."""
     decoration = str(vase.annotation["decoration"])
     words = {"s": vase.shape, "t": vase.technique, "f": vase.ware.fabric, "d": decoration}
     thing = rng.choice(THINGS).format(**words)
@@ -127,5 +130,5 @@ def caption(vase: Vase, damage: str | None, rng: random.Random) -> str:
 
 
 def with_article(words: str) -> str:
-    """'a vase', 'an amphora'."""
+    """Return the words with their article, as in 'a vase' or 'an amphora'."""
     return f"{'an' if words[0] in 'aeiouAEIOU' else 'a'} {words}"

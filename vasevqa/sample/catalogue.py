@@ -1,4 +1,7 @@
-"""Invented vases: what each looks like, and what a museum's catalogue says of it. Both come from the same fields."""
+"""Invented vases: what each one looks like, and what a museum's catalogue says about it.
+
+Both come from the same fields.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ Color = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Ware:
-    """A workshop tradition: which vases it made, when (years BCE), of which clay, and by whom."""
+    """A workshop tradition: which vases it made, when (years BCE), from which clay, and by whom."""
 
     fabric: str
     technique: str
@@ -118,7 +121,8 @@ SUBJECTS = {
 class Vase:
     """One invented vase.
 
-    `begin` and `end` are years BCE; `seed` decides what chance leaves open (shades of clay, small strokes).
+    `begin` and `end` are years BCE. `seed` decides the details that are left to chance, such as shades of clay and
+    small strokes.
     """
 
     id: str
@@ -134,12 +138,15 @@ class Vase:
 
     @property
     def technique(self) -> str:
-        """black-figure, red-figure, white-ground or geometric."""
+        """The technique: black-figure, red-figure, white-ground or geometric."""
         return self.ware.technique
 
     @property
     def annotation(self) -> dict[str, object]:
-        """The catalogue entry. `date_start` and `date_end` are years, negative before our era."""
+        """The catalogue entry.
+
+        `date_start` and `date_end` are years. Years before our era are negative.
+        """
         fabric, date = self.ware.fabric, f"c. {self.begin}-{self.end} BCE"
         decoration = f"{SUBJECTS[self.subject]}, framed by {self.border} bands"
         article = "An" if fabric[0] in "AEIOU" else "A"
@@ -162,7 +169,10 @@ class Vase:
 
 
 def invent(rng: random.Random) -> Vase:
-    """A vase by the random numbers of `rng`: every technique equally often, then whatever its ware allows."""
+    """Return a vase that is chosen by the random numbers of `rng`.
+
+    Every technique is equally likely. The other fields take values that the ware allows.
+    """
     technique = rng.choice(sorted({ware.technique for ware in WARES}))
     ware = rng.choice([ware for ware in WARES if ware.technique == technique])
     begin = rng.randrange(ware.latest + 20, ware.earliest + 1, 5)

@@ -1,7 +1,7 @@
-"""What befalls vases and their photographs: sherds, cracks with missing pieces, and line drawings in place of
-photographs.
+"""Damage to vases and to their photographs.
 
-Every function takes colours (n, n, 3) in 0..255 and coverage (n, n) in 0..1.
+There are sherds, cracks with missing pieces, and line drawings in place of photographs. Every function takes colours
+(n, n, 3) in 0..255 and coverage (n, n) in 0..1.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ Point = tuple[float, float]
 
 
 def fragment(color: np.ndarray, cover: np.ndarray, rng: random.Random) -> tuple[np.ndarray, np.ndarray]:
-    """One to three sherds of the vase, turned any way, with the pale thickness of the broken wall at one side."""
+    """Return one to three sherds of the vase, each turned at random.
+
+    The pale thickness of the broken wall shows at one side.
+    """
     size = len(cover)
     canvas = Image.new("RGBA", (size, size))
     count = rng.choice((1, 1, 2, 3))
@@ -48,7 +51,10 @@ def fragment(color: np.ndarray, cover: np.ndarray, rng: random.Random) -> tuple[
 
 
 def cracked(color: np.ndarray, cover: np.ndarray, rng: random.Random) -> tuple[np.ndarray, np.ndarray]:
-    """Large pieces missing, one of them at the outline, and wide dark cracks between them."""
+    """Return the vase with large missing pieces and wide dark cracks between them.
+
+    One of the missing pieces is at the outline.
+    """
     size = len(cover)
     tall = float(np.ptp(np.nonzero(cover.max(1) > 0.5)[0])) if cover.max() > 0.5 else size / 2
     outline = _edge(cover > 0.5, 2).astype(np.float32)
@@ -70,9 +76,9 @@ def cracked(color: np.ndarray, cover: np.ndarray, rng: random.Random) -> tuple[n
 
 
 def drawing(color: np.ndarray, cover: np.ndarray, rng: random.Random) -> np.ndarray:
-    """Ink lines on paper, as in excavation reports; sometimes white lines on a dark sheet.
+    """Return the whole picture (n, n, 3) as ink lines on paper, as in excavation reports.
 
-    Returns the whole picture (n, n, 3).
+    Sometimes the lines are white on a dark sheet.
     """
     paper = np.array(
         rng.choice(((238, 232, 216), (190, 180, 160), (120, 112, 100), (34, 36, 40), (52, 66, 98))), dtype=np.float32
@@ -129,7 +135,10 @@ def _edge(part: np.ndarray, width: int) -> np.ndarray:
 
 
 def _largest(cover: np.ndarray) -> np.ndarray:
-    """The largest connected piece of `cover`, found on a coarse grid; crumbs that would hang in the air are gone."""
+    """Return the largest connected piece of `cover`, found on a coarse grid.
+
+    Small crumbs that would hang in the air are removed.
+    """
     cell = 8
     coarse = np.asarray(Image.fromarray((cover * 255).astype(np.uint8)).reduce(cell)) > 60
     marks = np.where(coarse, np.arange(1, coarse.size + 1).reshape(coarse.shape), 0)

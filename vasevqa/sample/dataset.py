@@ -1,5 +1,6 @@
-"""A small labelled world of vases on disk: photographs to curate, labelled ones to learn from, annotations and the
-truth.
+"""Write a small labelled data set of vases to disk.
+
+It holds photographs to curate, labelled photographs to learn from, annotations, and the truth.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ OnProgress = Callable[[str, int, int], None]  # (what, done, total)
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides a sample: the same settings draw the same bytes."""
+    """The settings that decide a sample. The same settings draw the same bytes."""
 
     vases: int = 24
     views: int = 4  # photographs a vase, 1 to 6
@@ -44,7 +45,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Job:
-    """One photograph to draw, and where."""
+    """One photograph to draw, and the place to write it."""
 
     name: str
     vase: Vase
@@ -52,11 +53,13 @@ class Job:
 
 
 def draw_sample(folder: Path, settings: Settings, on_progress: OnProgress | None = None) -> bool:
-    """Draw photos/, quality/0, quality/1, annotations.json and truth.json into `folder`; False if that was done before.
+    """Draw a sample into `folder`, and return False if it was there already.
 
-    `sample.json` is written last and says that everything is there; what an interrupted call leaves is in `.drawing/`
-    and is drawn again. A sample with the same settings by an older version of the drawing is replaced, other files
-    stay. ConfigError if the folder holds a sample with other settings, or anything else.
+    The sample consists of photos/, quality/0, quality/1, annotations.json and truth.json. `sample.json` is written
+    last, and says that everything is there. An interrupted call leaves its files in `.drawing/`, and they are drawn
+    again. A sample with the same settings from an older version of the drawing is replaced. Other files stay.
+
+    Raise ConfigError if the folder holds a sample with other settings, or anything else.
     """
     wanted = {"version": VERSION, **asdict(settings)}
     marker, staging = folder / MARKER, folder / STAGING
@@ -143,7 +146,10 @@ def _truth(job: Job) -> dict[str, Any]:
 
 
 def _publish(staging: Path, folder: Path) -> None:
-    """Move what was drawn into place, the marker last. Called again after a kill, it goes on."""
+    """Move the drawn files into place, the marker last.
+
+    After a kill, call it again and it continues.
+    """
     if (folder / MARKER).exists():
         os.replace(folder / MARKER, staging / "replaced.json")
     drawn = _read(staging / MARKER)["files"]
@@ -158,12 +164,15 @@ def _publish(staging: Path, folder: Path) -> None:
 
 
 def damage(rng: random.Random) -> str:
-    """A way for a photograph to go wrong."""
+    """Return a kind of damage for a photograph, chosen at random."""
     return rng.choices(DAMAGE, [WEIGHTS[kind] for kind in DAMAGE])[0]
 
 
 def _photos(settings: Settings) -> tuple[list[Job], list[Vase]]:
-    """Most vases are whole and most of their views good; one in five is broken in all its views."""
+    """Return the photographs to draw and their vases.
+
+    Most vases are whole, and most of their views are good. One vase in five is broken in all its views.
+    """
     rng = random.Random(f"photos-{settings.seed}")
     jobs, vases = [], []
     for number in range(settings.vases):
@@ -178,7 +187,7 @@ def _photos(settings: Settings) -> tuple[list[Job], list[Vase]]:
 
 
 def _quality(settings: Settings) -> Iterator[Job]:
-    """Labelled photographs of other vases: 0/ damaged, 1/ intact."""
+    """Yield labelled photographs of other vases: damaged ones for 0/ and intact ones for 1/."""
     rng = random.Random(f"quality-{settings.seed}")
     for label in (0, 1):
         for _ in range(settings.quality_vases):
@@ -193,9 +202,9 @@ def _file_name(vase: Vase, view: int) -> str:
 
 
 def _broken_files(staging: Path, first: Job) -> list[str]:
-    """What real folders hold as well: half a photograph, an empty file, a text called .jpg.
+    """Write broken files such as real folders hold, and return their names.
 
-    Reports must list them with their reasons.
+    They are half a photograph, an empty file, and a text called .jpg. Reports must list them with their reasons.
     """
     whole = (staging / first.name).read_bytes()
     broken = {

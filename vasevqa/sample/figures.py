@@ -1,4 +1,7 @@
-"""Figures in silhouette, in units of their own height: x right from the middle, y down from the top of the head."""
+"""Figures in silhouette.
+
+Lengths are in units of the figure's own height. x goes right from the middle, and y goes down from the top of the head.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,11 @@ Points = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Pen:
-    """Draws a figure of `height` pixels whose head touches `top`, around the column `x`.
+    """Draws a figure of `height` pixels around the column `x`, with its head touching `top`.
 
-    `stretch` is how many columns make the length of one row once the picture is wrapped around the vase; `ink` fills,
-    and `line` is the painter's incision (or relief line) inside the figure. `facing` is 1 to the right, -1 to the left.
+    `stretch` is the number of columns that have the length of one row once the picture is wrapped around the vase.
+    `ink` fills the figure. `line` is the colour of the painter's incision (or relief line) inside the figure. `facing`
+    is 1 to the right and -1 to the left.
     """
 
     draw: ImageDraw.ImageDraw
@@ -32,15 +36,15 @@ class Pen:
     facing: int = 1
 
     def at(self, x: float, y: float) -> tuple[float, float]:
-        """Pixels of a point of the figure."""
+        """Return the pixel position of a point of the figure."""
         return self.x + self.facing * x * self.height * self.stretch, self.top + y * self.height
 
     def fill(self, points: Points, color: Color | None = None) -> None:
-        """A filled outline."""
+        """Draw a filled outline."""
         self.draw.polygon([self.at(*point) for point in points], fill=color or self.ink)
 
     def disc(self, x: float, y: float, radius: float, color: Color | None = None) -> None:
-        """A filled disc."""
+        """Draw a filled disc."""
         ring = [
             (x + radius * math.cos(angle / 12 * math.pi), y + radius * math.sin(angle / 12 * math.pi))
             for angle in range(24)
@@ -48,7 +52,7 @@ class Pen:
         self.fill(ring, color)
 
     def limb(self, points: Points, width: float, color: Color | None = None) -> None:
-        """A bent stroke of constant width with round joints."""
+        """Draw a bent stroke of constant width with round joints."""
         for (ax, ay), (bx, by) in itertools.pairwise(points):
             length = math.hypot(bx - ax, by - ay) or 1.0
             dx, dy = -(by - ay) / length * width / 2, (bx - ax) / length * width / 2
@@ -57,7 +61,7 @@ class Pen:
             self.disc(x, y, width / 2, color)
 
     def inside(self, *strokes: Points) -> None:
-        """Thin lines inside the figure."""
+        """Draw thin lines inside the figure."""
         for points in strokes:
             self.draw.line([self.at(*point) for point in points], fill=self.line, width=max(1, round(self.height / 55)))
 
@@ -83,7 +87,7 @@ def _striding_legs(pen: Pen, x: float = 0.0, step: float = 0.13) -> None:
 
 
 def warrior(pen: Pen) -> None:
-    """A hoplite: crested helmet, round shield, greaves, upright spear."""
+    """Draw a hoplite with crested helmet, round shield, greaves and upright spear."""
     _striding_legs(pen)
     _torso(pen)
     pen.fill([(-0.09, 0.42), (0.09, 0.42), (0.15, 0.6), (-0.15, 0.6)])
@@ -102,7 +106,7 @@ def warrior(pen: Pen) -> None:
 
 
 def draped(pen: Pen) -> None:
-    """A man in a himation, leaning on his staff."""
+    """Draw a man in a himation who leans on his staff."""
     pen.limb([(0.02, 0.9), (0.03, 0.97), (0.12, 0.985)], 0.04)
     pen.limb([(-0.1, 0.9), (-0.1, 0.97), (-0.01, 0.985)], 0.04)
     pen.fill([(-0.13, 0.19), (0.1, 0.18), (0.14, 0.5), (0.16, 0.92), (-0.19, 0.92), (-0.17, 0.5)])
@@ -117,7 +121,7 @@ def draped(pen: Pen) -> None:
 
 
 def dancers(pen: Pen) -> None:
-    """Two komasts facing each other, arms raised."""
+    """Draw two komasts who face each other with raised arms."""
     for x, side in ((-0.34, 1), (0.34, -1)):
         one = Pen(pen.draw, *pen.at(x, 0)[:1], pen.top, pen.height, pen.stretch, pen.ink, pen.line, pen.facing * side)
         one.limb([(-0.03, 0.5), (-0.07, 0.72), (-0.05, 0.96), (0.04, 0.98)], 0.075)
@@ -130,7 +134,7 @@ def dancers(pen: Pen) -> None:
 
 
 def horse(pen: Pen) -> None:
-    """A horse at a walk."""
+    """Draw a horse at a walk."""
     body = [
         (-0.44, 0.4),
         (-0.32, 0.33),
@@ -172,7 +176,7 @@ def horse(pen: Pen) -> None:
 
 
 def rider(pen: Pen) -> None:
-    """A horseman with a spear."""
+    """Draw a horseman with a spear."""
     horse(
         Pen(pen.draw, pen.x, pen.top + pen.height * 0.14, pen.height * 0.86, pen.stretch, pen.ink, pen.line, pen.facing)
     )
@@ -186,7 +190,7 @@ def rider(pen: Pen) -> None:
 
 
 def lion(pen: Pen) -> None:
-    """A lion, as Corinthian painters drew them in files."""
+    """Draw a lion, as Corinthian painters drew them in files."""
     pen.fill(
         [
             (-0.55, 0.44),
@@ -216,7 +220,7 @@ def lion(pen: Pen) -> None:
 
 
 def birds(pen: Pen) -> None:
-    """Three long-necked water birds in file."""
+    """Draw three long-necked water birds in file."""
     for index in (-1, 0, 1):
         x = 0.42 * index
         pen.fill([(x - 0.2, 0.46), (x - 0.06, 0.4), (x + 0.1, 0.46), (x + 0.12, 0.58), (x, 0.68), (x - 0.1, 0.64)])
@@ -226,7 +230,7 @@ def birds(pen: Pen) -> None:
 
 
 def palmette(pen: Pen) -> None:
-    """A palmette on volutes, as under the handles."""
+    """Draw a palmette on volutes, as under the handles."""
     for petal in range(9):
         angle = math.pi * (petal + 0.5) / 9
         reach = 0.5 + 0.12 * math.sin(angle)

@@ -1,4 +1,4 @@
-"""The painted surface of a vase, unrolled: grounds, bands of ornament, and figures."""
+"""Paint the surface of a vase, unrolled: grounds, bands of ornament, and figures."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ class Palette:
 
 @lru_cache(maxsize=4)  # the views of one vase come one after another
 def paint(vase: Vase) -> tuple[np.ndarray, Palette]:
-    """The surface as (HEIGHT, WIDTH, 3) float32 in 0..255, row 0 at the rim and the middle column at the front; and its
-    palette.
+    """Return the painted surface and its palette.
+
+    The surface is (HEIGHT, WIDTH, 3) float32 in 0..255. Row 0 is at the rim, and the middle column is at the front.
     """
     palette, shape = _palette(vase), SHAPES[vase.shape]
     image = Image.new("RGB", (WIDTH, HEIGHT), palette.clay if vase.technique == "geometric" else palette.gloss)
@@ -72,7 +73,7 @@ def _row(height: float) -> float:
 
 
 def _stretch(shape: Shape, height: float) -> float:
-    """Columns per row for equal lengths on the vase, at `height`."""
+    """Return how many columns have the length of one row on the vase at `height`."""
     radius = float(shape.radius(np.array(height)))
     return (WIDTH / (2 * math.pi * radius)) / (HEIGHT / (2 * shape.aspect))
 
@@ -125,7 +126,10 @@ def _geometric(draw: ImageDraw.ImageDraw, vase: Vase, shape: Shape, palette: Pal
 
 
 def _band(draw: ImageDraw.ImageDraw, kind: str, zone: Zone, shape: Shape, ink: Color) -> None:
-    """A band of ornament between two thin lines, repeated a whole number of times around the vase."""
+    """Draw a band of ornament between two thin lines.
+
+    The ornament is repeated a whole number of times around the vase.
+    """
     top, bottom = _row(zone[1]), _row(zone[0])
     height, proportion, ornament = bottom - top, *_ORNAMENTS[kind]
     count = max(8, round(WIDTH / (height * proportion * _stretch(shape, sum(zone) / 2))))

@@ -1,4 +1,4 @@
-"""Photographs of painted vases in front of a museum's backgrounds, good ones and bad ones."""
+"""Take photographs of painted vases in front of a museum's backgrounds, both good and bad ones."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ OVERSAMPLING = 1.4  # drawn larger and reduced, so that edges and ornaments are 
 
 @dataclass(frozen=True)
 class Shot:
-    """How one photograph is taken: the camera's azimuth in degrees, None or one of DAMAGE, a seed for what chance
-    decides, pixels.
+    """How one photograph is taken.
+
+    It holds the camera's azimuth in degrees, the damage (None or one of DAMAGE), a seed for what is left to chance, and
+    the size in pixels.
     """
 
     azimuth: float
@@ -31,7 +33,10 @@ class Shot:
 
 
 def photograph(vase: Vase, shot: Shot) -> bytes:
-    """The photograph as a JPEG of shot.size x shot.size. The same vase and shot give the same bytes."""
+    """Return the photograph as a JPEG of shot.size x shot.size pixels.
+
+    The same vase and shot give the same bytes.
+    """
     rng, noise = random.Random(shot.seed), np.random.default_rng(shot.seed)
     canvas = round(shot.size * OVERSAMPLING)
     picture = _compose(vase, shot, canvas, rng, noise)
@@ -97,8 +102,9 @@ def _view(vase: Vase, shot: Shot, canvas: int, rng: random.Random) -> View:
 
 
 def _background(size: int, rng: random.Random, noise: np.random.Generator) -> np.ndarray:
-    """As museums do, for both classes alike: black velvet, grey sweeps, white or coloured paper, sometimes a table's
-    edge.
+    """Return a background like those that museums use, with the same choice for good and bad photographs.
+
+    It is black velvet, a grey sweep, or white or coloured paper. Sometimes the edge of a table shows.
     """
     level = rng.choices((rng.uniform(8, 30), rng.uniform(70, 150), rng.uniform(190, 240)), (0.3, 0.4, 0.3))[0]
     tint = np.array([rng.uniform(0.88, 1.08), rng.uniform(0.95, 1.05), rng.uniform(0.9, 1.12)], dtype=np.float32)

@@ -1,5 +1,6 @@
-"""A painted vase as a camera sees it: a surface of revolution under one lamp, by parallel projection from slightly
-above.
+"""Render a painted vase as a camera sees it.
+
+The vase is a surface of revolution under one lamp. The camera looks from slightly above, by parallel projection.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ _HEIGHTS = np.linspace(0, 1, 721)  # finer than any picture's rows
 
 @dataclass(frozen=True)
 class View:
-    """Where the camera and the lamp stand. Angles in degrees, lengths in pixels of a picture of `size` x `size`."""
+    """Where the camera and the lamp stand.
+
+    Angles are in degrees. Lengths are in pixels of a picture of `size` x `size`.
+    """
 
     size: int
     azimuth: float  # of the camera around the vase; 0 is its front
@@ -32,7 +36,10 @@ class View:
 
 
 def render(vase: Vase, view: View) -> tuple[np.ndarray, np.ndarray]:
-    """Colours (size, size, 3) in 0..255 and how much of each pixel is vase (size, size) in 0..1, both float32."""
+    """Return the colours and the coverage of the picture, both float32.
+
+    The colours are (size, size, 3) in 0..255. The coverage (size, size) in 0..1 says how much of each pixel is vase.
+    """
     shape = SHAPES[vase.shape]
     surface, palette = paint(vase)
     behind, before = _handles(shape, palette, view)
@@ -90,11 +97,11 @@ def _body(shape: Shape, surface: np.ndarray, palette: Palette, view: View) -> tu
 
 
 def _heights(shape: Shape, view: View, columns: np.ndarray, rows: np.ndarray, tall: float) -> np.ndarray:
-    """Which height of the vase (0..1) each pixel shows: (rows, columns).
+    """Return the height of the vase (0..1) that each pixel shows, as (rows, columns).
 
     In one column the front of the surface projects to rows y(h) = h tall - sqrt(r(h)^2 - x^2) sin(elevation). Seen from
-    above a higher point hides a lower one, so the visible part is where y is below all that follows; that part is
-    monotone and is inverted.
+    above, a higher point hides a lower one. The visible part is therefore where y is below all values that follow. That
+    part is monotone, and the function inverts it.
     """
     sine = math.sin(math.radians(view.elevation))
     radii = shape.radius(_HEIGHTS) * view.radius
@@ -110,7 +117,10 @@ def _heights(shape: Shape, view: View, columns: np.ndarray, rows: np.ndarray, ta
 
 
 def _sample(surface: np.ndarray, step: np.ndarray, columns: np.ndarray, depth: np.ndarray, view: View) -> np.ndarray:
-    """The paint at each pixel; the picture is made larger than wanted and reduced, so the nearest texel is enough."""
+    """Return the paint at each pixel.
+
+    The nearest texel is enough, because the picture is made larger than wanted and then reduced.
+    """
     rows, width = surface.shape[:2]
     turn = np.arctan2(columns[None, :], depth) * (0.5 / math.pi) + (view.azimuth / 360 + 0.5) % 1
     across = (turn * width).astype(np.int32) % width
@@ -121,7 +131,10 @@ def _sample(surface: np.ndarray, step: np.ndarray, columns: np.ndarray, depth: n
 def _shade(
     paint_: np.ndarray, slope: np.ndarray, at: tuple[np.ndarray, np.ndarray, np.ndarray], view: View
 ) -> np.ndarray:
-    """Lambert's law with ambient light, and a Blinn highlight that dark gloss shows more than clay."""
+    """Shade the paint by Lambert's law with ambient light, and add a Blinn highlight.
+
+    The highlight is stronger on dark gloss than on clay.
+    """
     columns, reach, depth = at
     scale = 1 / (np.maximum(reach, 1) * np.sqrt(1 + slope**2))
     normal = (np.clip(columns[None, :], -reach, reach) * scale, -slope * reach * scale, depth * scale)
@@ -142,7 +155,7 @@ def _shade(
 def _handles(
     shape: Shape, palette: Palette, view: View
 ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """The handles behind the body and those before it, as colours and coverage."""
+    """Return the handles behind the body and the handles in front of it, as colours and coverage."""
     layers = []
     for front in (False, True):
         image = Image.new("LA", (view.size, view.size))
@@ -159,7 +172,7 @@ def _handles(
 
 
 def _curve(handle: Handle, shape: Shape, view: View) -> list[tuple[float, float, float]]:
-    """The middle line of a handle: (column, row, depth towards the camera)."""
+    """Return the middle line of a handle as points (column, row, depth towards the camera)."""
     t = np.linspace(0, 1, 25)
     swell = np.sin(math.pi * t) ** 0.7
     if handle.kind == "strap":
@@ -183,7 +196,7 @@ def _curve(handle: Handle, shape: Shape, view: View) -> list[tuple[float, float,
 
 
 def _tube(draw: ImageDraw.ImageDraw, points: list[tuple[float, float]], view: View) -> None:
-    """A rounded strap: darker at its edges, lighter on the lamp's side."""
+    """Draw a rounded strap that is darker at its edges and lighter on the lamp's side."""
     width = view.radius * 0.13
     side = math.sin(math.radians(view.lamp)) * width * 0.15
     for part, shift, tone in ((1.0, 0.0, 90), (0.7, 0.5, 125), (0.3, 1.0, 190)):

@@ -1,4 +1,7 @@
-"""Shapes of Greek vases as profiles of surfaces of revolution, with their handles and the zones that painters used."""
+"""Shapes of Greek vases.
+
+Each shape is the profile of a surface of revolution, with its handles and the zones that painters used.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,10 @@ Zone = tuple[float, float]  # heights of the lower and the upper edge, 0 at the 
 
 @dataclass(frozen=True)
 class Handle:
-    """A handle: `strap` stands upright between the heights `low` and `high`, `loop` lies on the body at `low`.
+    """A handle of a vase.
 
-    `azimuth` is in degrees, 0 at the front; `out` is how far it reaches from the axis, in greatest radii.
+    A `strap` stands upright between the heights `low` and `high`. A `loop` lies on the body at `low`. `azimuth` is in
+    degrees, and 0 is the front. `out` is how far the handle reaches from the axis, in greatest radii.
     """
 
     kind: str
@@ -26,9 +30,10 @@ class Handle:
 
 @dataclass(frozen=True)
 class Shape:
-    """A profile from foot (0) to rim (1): pairs (height, radius) with the greatest radius 1;
+    """The profile of a vase from foot (0) to rim (1).
 
-    `aspect` is height over greatest width.
+    The profile is given as pairs (height, radius), and the greatest radius is 1. `aspect` is the height divided by the
+    greatest width.
     """
 
     profile: tuple[tuple[float, float], ...]
@@ -39,18 +44,21 @@ class Shape:
     neck: Zone | None = None
 
     def radius(self, height: np.ndarray) -> np.ndarray:
-        """The radius at `height` (any shape, 0..1), smoothed as a potter's hand does."""
+        """Return the radius at `height`, smoothed as by a potter's hand.
+
+        `height` is an array of any shape with values in 0..1.
+        """
         grid, values = _smoothed(self.profile)
         return np.interp(height, grid, values)
 
     def slope(self, height: np.ndarray) -> np.ndarray:
-        """The change of radius per unit of height, both in greatest radii."""
+        """Return the change of radius per unit of height, both in greatest radii."""
         grid, values = _smoothed(self.profile)
         return np.interp(height, grid, np.gradient(values, grid)) / (2 * self.aspect)
 
     @property
     def reach(self) -> float:
-        """The farthest that anything stands off the axis, in greatest radii."""
+        """The farthest distance of any part from the axis, in greatest radii."""
         return max([1.0, *(handle.out for handle in self.handles if handle.azimuth not in (0, 180))])
 
 

@@ -1,7 +1,7 @@
-"""A tiny CLIP that knows drawn vases: a small ResNet and a small text tower in open_clip's format, trained in about two
-minutes.
+"""A tiny CLIP that knows drawn vases.
 
-The loss is CLIP's (Radford et al., 2021) with soft targets: captions that say the same of a picture share the credit.
+It consists of a small ResNet and a small text tower in open_clip's format. It is trained in about two minutes. The loss
+is CLIP's (Radford et al., 2021) with soft targets: captions that say the same about a picture share the credit.
 """
 
 from __future__ import annotations
@@ -48,12 +48,13 @@ Known = tuple[Vase, str | None]  # what a picture shows: a vase, and its damage 
 def train_tiny_clip(
     folder: Path, seed: int = 0, images: int = 2400, steps: int = 500, on_progress: OnProgress | None = None
 ) -> bool:
-    """Draw `images` vases, train, and write open_clip_config.json and open_clip_model.safetensors;
+    """Train a tiny CLIP on `images` drawn vases, and return False if that was done before.
 
-    False if that was done before.
+    Write open_clip_config.json and open_clip_model.safetensors. The same seed gives the same model on one kind of CPU.
+    The folder appears only when it is complete, so an interrupted training begins anew. A model with other settings in
+    the folder is replaced.
 
-    The same seed gives the same model on one kind of CPU. The folder appears only when it is complete (an interrupted
-    training begins anew); a model by other settings in it is replaced. ConfigError if the folder holds anything else.
+    Raise ConfigError if the folder holds anything else.
     """
     wanted = {"version": VERSION, "seed": seed, "images": images, "steps": steps}
     marker = folder / "tiny_clip.json"
@@ -138,7 +139,10 @@ def _train(seed: int, count: int, steps: int, report: OnProgress) -> tuple[nn.Mo
 
 @contextmanager
 def _reproducible(seed: int) -> Iterator[None]:
-    """The same random numbers and the same number of threads each time; the caller's are restored."""
+    """Use the same random numbers and the same number of threads each time.
+
+    The caller's random state and number of threads are restored at the end.
+    """
     threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -150,7 +154,10 @@ def _reproducible(seed: int) -> Iterator[None]:
 
 
 def _pictures(seed: int, count: int, report: OnProgress) -> tuple[Tensor, list[Known]]:
-    """Freshly drawn pictures (count, 3, SIZE + MARGIN, SIZE + MARGIN) uint8, and what they show."""
+    """Return newly drawn pictures and what they show.
+
+    The pictures are (count, 3, SIZE + MARGIN, SIZE + MARGIN) uint8.
+    """
     rng = random.Random(f"tiny-clip-{seed}")
     known: list[Known] = []
     shots = []
@@ -180,8 +187,9 @@ def _picture(vase: Vase, shot: Shot) -> Tensor:
 
 
 def _likeness(known: list[Known]) -> Tensor:
-    """How much one picture's caption fits another picture: the kind of damage above all, then shape and technique; (N,
-    N).
+    """Return how well the caption of each picture fits each other picture, as (N, N).
+
+    The kind of damage counts most, then shape and technique.
     """
 
     def same(values: list[str | None]) -> Tensor:
@@ -197,7 +205,7 @@ def _likeness(known: list[Known]) -> Tensor:
 
 
 def _augmented(pixels: Tensor) -> Tensor:
-    """Each picture cropped at random and flipped with probability one half."""
+    """Return each picture cropped at random, and flipped with probability one half."""
     corners = torch.randint(0, MARGIN + 1, (len(pixels), 2)).tolist()
     flips = (torch.rand(len(pixels)) < 0.5).tolist()
     crops = [

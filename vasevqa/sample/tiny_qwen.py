@@ -1,9 +1,8 @@
-"""A tiny Qwen2.5-VL: the real architecture with random weights and a tokenizer of our own, so that a training runs on a
-CPU in seconds.
+"""A tiny Qwen2.5-VL for trainings that run on a CPU in seconds.
 
-Qwen's special tokens stand at their real ids and the vocabulary has its real size (ms-swift's template knows the ids by
-heart); the ordinary tokens in between are byte pairs learnt from sentences about invented vases. Nothing is fetched
-from anywhere.
+It has the real architecture, random weights and a tokenizer of our own. Qwen's special tokens have their real ids, and
+the vocabulary has its real size, because ms-swift's template has these ids built in. The ordinary tokens are byte pairs
+learnt from sentences about invented vases. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -63,9 +62,9 @@ VISION: dict[str, Any] = {
 
 
 def make_tiny_qwen(folder: Path, seed: int = 0) -> bool:
-    """Write a complete Hugging Face model folder (40 MB); False if it was there already.
+    """Write a complete Hugging Face model folder (40 MB), and return False if it was there already.
 
-    The same seed makes the same weights. ConfigError if `folder` holds something else.
+    The same seed makes the same weights. Raise ConfigError if `folder` holds something else.
     """
     wanted = {"version": VERSION, "seed": seed}
     marker = folder / MARKER

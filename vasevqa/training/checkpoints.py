@@ -1,4 +1,8 @@
-"""Checkpoints as ms-swift writes them: which are complete, which is newest or best, and what an adapter weighs."""
+"""Checkpoints as ms-swift writes them.
+
+This module finds out which checkpoints are complete, which one is the newest or the best, and how large the weights of
+an adapter are.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,10 @@ _NAME = re.compile(r"checkpoint-([0-9]+)")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder `checkpoint-<step>`. `problem` says why a training can't go on from it; None if it can."""
+    """A folder `checkpoint-<step>`.
+
+    `problem` says why a training can't continue from the checkpoint. It is None if the training can.
+    """
 
     path: Path
     step: int
@@ -56,7 +63,10 @@ def _problem(path: Path) -> str | None:
 
 
 def checkpoints(folder: Path) -> list[Checkpoint]:
-    """The checkpoints in a training's folder, oldest first, incomplete ones with their problem."""
+    """Return the checkpoints in a training's folder, the oldest first.
+
+    Incomplete checkpoints are included, together with their problem.
+    """
     if not folder.is_dir():
         return []
     found = [
@@ -68,7 +78,10 @@ def checkpoints(folder: Path) -> list[Checkpoint]:
 
 
 def newest(folder: Path) -> tuple[Checkpoint | None, list[Checkpoint]]:
-    """The newest checkpoint to go on from, and the incomplete ones, which are moved out of ms-swift's sight."""
+    """Return the newest complete checkpoint, and all incomplete ones.
+
+    The incomplete checkpoints are moved to a place where ms-swift doesn't find them.
+    """
     found = checkpoints(folder)
     broken = [checkpoint for checkpoint in found if checkpoint.problem]
     for checkpoint in broken:
@@ -81,9 +94,11 @@ def newest(folder: Path) -> tuple[Checkpoint | None, list[Checkpoint]]:
 
 
 def choose(folder: Path, which: str) -> Path:
-    """The checkpoint `which` (last, best, or a step) below `folder`, which may itself be a checkpoint or a model.
+    """Return the checkpoint `which` (last, best, or a step) below `folder`.
 
-    Best is what the training noted as best by its validation loss or reward; without such a note, ConfigError.
+    `folder` may itself be a checkpoint or a model, and is then returned. The best checkpoint is the one that the
+    training noted as best by its validation loss or reward. Raise ConfigError if there is no such note, or no
+    checkpoint of that step. Raise DataError if the folder holds no checkpoint.
     """
     if (folder / ADAPTER).is_file() or ((folder / "config.json").is_file() and any(folder.glob("model*.safetensors"))):
         return folder
@@ -120,7 +135,10 @@ def _best_logged(state: dict[str, Any]) -> str | None:
 
 
 def adapter_norm(checkpoint: Path) -> float:
-    """The Frobenius norm of an adapter's B matrices: 0 in an adapter that changes nothing (LoRA starts with B = 0)."""
+    """Return the Frobenius norm of an adapter's B matrices.
+
+    The norm is 0 for an adapter that changes nothing, because LoRA starts with B = 0.
+    """
     from safetensors import safe_open
 
     total = 0.0
@@ -132,7 +150,10 @@ def adapter_norm(checkpoint: Path) -> float:
 
 
 def tidy(folder: Path) -> None:
-    """Once the training is complete: remove what was set aside, and ms-swift's links to checkpoints."""
+    """Clean the folder after the training is complete.
+
+    Remove what was set aside, and ms-swift's links to checkpoints.
+    """
     shutil.rmtree(folder / ASIDE, ignore_errors=True)
     for entry in folder.iterdir():
         if entry.is_symlink():
@@ -141,7 +162,10 @@ def tidy(folder: Path) -> None:
 
 
 def share(folder: Path, mode: int) -> None:
-    """Give every file below `folder` the mode that the user's umask gives: safetensors writes for the owner alone."""
+    """Give every file below `folder` the mode that the user's umask gives.
+
+    This is needed because safetensors writes files that only their owner can read.
+    """
     for path in folder.rglob("*"):
         if path.is_file() and not path.is_symlink() and path.stat().st_mode & 0o777 == 0o600:
             path.chmod(mode)

@@ -1,4 +1,4 @@
-"""How much memory a training needs on a GPU, and how much disk its checkpoints take."""
+"""Estimate how much GPU memory a training needs, and how much disk space its checkpoints take."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ _BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
 
 def gpu_bytes(model: Model, params: TrainingParams, batch: int, checkpointing: bool) -> int:
-    """An estimate of one GPU's peak memory in bytes, without sharing between GPUs.
+    """Return an estimate of one GPU's peak memory in bytes, without sharing between GPUs.
 
-    Weights, gradients and Adam's two moments (of the adapter, or of all parameters), the activations that are kept
-    (with checkpointing one hidden state a layer, and one layer in full), the logits and their gradient in float32, and
-    1.5 GB for CUDA itself; after Rajbhandari et al., "ZeRO", 2020, section 3, and Korthikanti et al., "Reducing
-    Activation Recomputation", 2022, section 4. GRPO keeps logits of the answer only, but a cache of keys and values
-    while it generates.
+    The estimate counts the weights, and the gradients and Adam's two moments of the adapter or of all parameters. It
+    counts the activations that are kept. With checkpointing these are one hidden state for each layer, and one layer in
+    full. It also counts the logits with their gradient in float32, and 1.5 GB for CUDA itself. For GRPO it counts the
+    logits of the answer only, but adds a cache of keys and values for the generation.
+
+    The formulas follow Rajbhandari et al., "ZeRO", 2020, section 3, and Korthikanti et al., "Reducing Activation
+    Recomputation", 2022, section 4.
     """
     unit = _BYTES[params.torch_dtype]
     trained = model.adapter_per_rank * params.lora_rank if params.tuner_type == "lora" else model.parameters
@@ -35,7 +37,10 @@ def gpu_bytes(model: Model, params: TrainingParams, batch: int, checkpointing: b
 
 
 def checkpoint_bytes(model: Model, params: TrainingParams) -> int:
-    """Bytes of one checkpoint: weights and Adam's moments of what is trained, in float32 for an adapter."""
+    """Return the size of one checkpoint in bytes.
+
+    A checkpoint holds the weights and Adam's moments of what is trained. For an adapter they are in float32.
+    """
     if params.tuner_type == "lora":
         return model.adapter_per_rank * params.lora_rank * 12 + 20_000_000
     return model.parameters * (_BYTES[params.torch_dtype] + 8) + 20_000_000

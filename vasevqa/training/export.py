@@ -1,4 +1,7 @@
-"""to-megatron: a Hugging Face model as a Megatron checkpoint, or back, with the conversion's precision as a gate."""
+"""The stage to-megatron: convert a Hugging Face model to a Megatron checkpoint, or back.
+
+The stage fails if the conversion isn't precise enough.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,10 @@ Figures = dict[str, float]  # what was measured, by name
 
 
 def check_machine() -> None:
-    """DeviceError without CUDA, ConfigError without the packages: before any model is loaded."""
+    """Check that the machine can convert, before any model is loaded.
+
+    Raise DeviceError if there is no CUDA, and ConfigError if a package is missing.
+    """
     import torch
 
     if not torch.cuda.is_available():
@@ -53,7 +59,7 @@ def check_machine() -> None:
 def convert(call: StageCall[ConversionParams, ConversionOptions]) -> None:
     """Write the converted model and conversion_report.json to `output`.
 
-    GateError if the two forms answer differently.
+    Raise GateError if the two forms of the model answer differently.
     """
     check_machine()
     began = time.monotonic()
@@ -99,7 +105,10 @@ def convert(call: StageCall[ConversionParams, ConversionOptions]) -> None:
 
 @dataclass(frozen=True)
 class _Verdict:
-    """Is the converted model the same: yes or no, what was measured, and what to say if it isn't."""
+    """The verdict on a converted model.
+
+    It says whether the model is the same, what was measured, and what to report if the model isn't the same.
+    """
 
     passed: bool
     told: str
@@ -130,7 +139,7 @@ def _same_answers(figures: Figures, params: ConversionParams) -> _Verdict:
 
 
 def _compared(converted: Path, model: Path) -> Figures:
-    """The tensors of both folders, compared one at a time in bfloat16."""
+    """Compare the tensors of both folders, one at a time in bfloat16, and return the figures."""
     import torch
     from safetensors import safe_open
 

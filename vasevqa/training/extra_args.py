@@ -1,4 +1,7 @@
-"""Further arguments of ms-swift that a user gives: are they known, and are they the user's to give?"""
+"""Check the further ms-swift arguments that a user gives.
+
+The check finds out whether ms-swift knows the arguments, and whether the user may set them.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +55,7 @@ SET_HERE = {
 
 @lru_cache
 def known_arguments() -> Mapping[str, frozenset[str]]:
-    """ms-swift's argument names of each command (sft, rlhf, export), from the committed list."""
+    """Return ms-swift's argument names for each command (sft, rlhf, export), from the committed list."""
     found: dict[str, set[str]] = {"sft": set(), "rlhf": set(), "export": set()}
     for line in NAMES.read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
@@ -63,9 +66,10 @@ def known_arguments() -> Mapping[str, frozenset[str]]:
 
 
 def check_extra(command: str, given: Any, own: Collection[str]) -> dict[str, object]:
-    """`given` (a mapping, a list of words, or JSON of either) as a mapping of ms-swift's names, none of them in `own`.
+    """Return `given` as a mapping of ms-swift's argument names.
 
-    Raises ValueError in a sentence if it won't do.
+    `given` is a mapping, a list of words, or JSON of either. Raise ValueError with a whole sentence if it can't be
+    used. In particular, a name in `own` is refused.
     """
     if isinstance(given, str):
         try:
@@ -98,7 +102,10 @@ def check_extra(command: str, given: Any, own: Collection[str]) -> dict[str, obj
 
 
 def _from_words(words: Sequence[str]) -> dict[str, object]:
-    """['--a', '1', '2', '--b=3', '--c'] as {'a': ['1', '2'], 'b': '3', 'c': True}."""
+    """Return words as a mapping of arguments.
+
+    For example, ['--a', '1', '2', '--b=3', '--c'] becomes {'a': ['1', '2'], 'b': '3', 'c': True}.
+    """
     found: dict[str, list[str]] = {}
     name = ""
     for word in words:

@@ -1,4 +1,4 @@
-"""merge: the adapter into its base by ms-swift, then proof that nothing else changed."""
+"""The stage merge: merge the adapter into its base model with ms-swift, and prove that nothing else changed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TRAINING_FILES = {
 def merge(call: StageCall[MergeParams, MergeOptions]) -> None:
     """Write a whole model folder and merge_report.json to `output`.
 
-    GateError over tolerance, with the figures kept in the partial output.
+    Raise GateError if the difference is over the tolerance. The figures then stay in the partial output.
     """
     began = time.monotonic()
     chosen = checkpoints.choose(call.inputs["adapters"], call.params.checkpoint)
@@ -88,9 +88,10 @@ def merge(call: StageCall[MergeParams, MergeOptions]) -> None:
 
 
 def _complaint(parity: Parity, dtype: str, params: MergeParams) -> str:
-    """What is wrong with the merged model; empty if nothing is.
+    """Return what is wrong with the merged model, or an empty string if nothing is wrong.
 
-    In float32 the logits must be equal within the tolerance; in other types rounding differs, and first choices count.
+    In float32 the logits must be equal within the tolerance. In other types the rounding differs, so the tokens' first
+    choices are compared instead.
     """
     if dtype == "float32":
         passed = parity.max_difference <= params.tolerance

@@ -1,5 +1,6 @@
-"""Do base with adapter and merged model say the same? Logits on fixed prompts with an image, one model in memory at a
-time.
+"""Check that the base model with its adapter and the merged model give the same answers.
+
+The check compares logits on fixed prompts with an image. Only one model is in memory at a time.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def picture() -> Image.Image:
-    """A fixed picture (224 x 224): a red-figure pot, more or less."""
+    """Return a fixed picture of 224 x 224 pixels that roughly shows a red-figure pot."""
     image = Image.new("RGB", (224, 224), (214, 204, 188))
     draw = ImageDraw.Draw(image)
     draw.ellipse((62, 60, 162, 200), fill=(40, 26, 22))
@@ -36,7 +37,7 @@ def picture() -> Image.Image:
 
 
 def inputs(processor: Any) -> list[dict[str, Tensor]]:
-    """The model inputs of each of PROMPTS with the picture."""
+    """Return the model inputs for each of PROMPTS together with the picture."""
     rows = []
     for prompt in PROMPTS:
         content = [{"type": "image"}, {"type": "text", "text": prompt}]
@@ -51,7 +52,10 @@ def inputs(processor: Any) -> list[dict[str, Tensor]]:
 def logits(
     model_folder: Path, processor_folder: Path, adapter: Path | None, dtype: str, device: torch.device
 ) -> list[Tensor]:
-    """Logits (tokens, vocabulary) in float32 on the CPU, a tensor a prompt. DataError if a folder can't be loaded."""
+    """Return one tensor of logits (tokens, vocabulary) for each prompt, in float32 on the CPU.
+
+    Raise DataError if a folder can't be loaded.
+    """
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     try:
@@ -87,7 +91,7 @@ def logits(
 
 @dataclass(frozen=True)
 class Parity:
-    """How far the logits of two models are apart, over all tokens of PROMPTS."""
+    """How far apart the logits of two models are, over all tokens of PROMPTS."""
 
     max_difference: float
     mean_difference: float
@@ -97,7 +101,7 @@ class Parity:
 
 
 def compare(before: list[Tensor], after: list[Tensor]) -> Parity:
-    """The distance of two results of `logits`."""
+    """Return the distance between two results of `logits`."""
     differences = [(one - other).abs() for one, other in zip(before, after, strict=True)]
     same = [(one.argmax(-1) == other.argmax(-1)) for one, other in zip(before, after, strict=True)]
     return Parity(

@@ -1,4 +1,7 @@
-"""What can be known before minutes of loading: are model and dataset whole, do memory and disk suffice."""
+"""Check what can be known before a model is loaded, which takes minutes.
+
+The questions are whether model and dataset are whole, and whether memory and disk space suffice.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,10 @@ from vasevqa.training.params import TrainingParams
 
 
 def check_disk(folder: Path, model: Model, params: TrainingParams) -> None:
-    """StorageError if the checkpoints that are kept (and the one being written) don't fit."""
+    """Raise StorageError if the checkpoints don't fit on the disk.
+
+    These are the checkpoints that are kept, and the one that is being written.
+    """
     need, free = checkpoint_bytes(model, params) * (params.save_total_limit + 1), files.free_bytes(folder)
     if free < need:
         raise StorageError(

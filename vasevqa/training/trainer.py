@@ -1,5 +1,7 @@
-"""One training as a stage runs it: preflight, a child process that can be killed and resumed, its curve as events, the
-OOM ladder.
+"""Run one training inside a stage.
+
+The stage first checks what it can. It then trains in a child process, which can be killed and resumed. It reports the
+training curve as events. When the GPU's memory runs out, it tries the next batch plan of the OOM ladder.
 """
 
 from __future__ import annotations
@@ -50,10 +52,11 @@ _ERRORS: dict[int, type[VaseError]] = {
 
 
 def rungs(batch: int, accumulation: int, processes: int, checkpointing: bool) -> list[BatchPlan]:
-    """What is tried in turn when the GPU's memory runs out: the same rows an optimizer step, fewer at once.
+    """Return the batch plans to try in turn when the GPU's memory runs out.
 
-    `batch` x `accumulation` is the global batch; each of `processes` GPUs takes its share. ConfigError if it can't be
-    shared.
+    Every plan uses the same number of rows for an optimizer step. A later plan recomputes activations or loads fewer
+    rows at once. `batch` x `accumulation` is the global batch, and each of `processes` GPUs takes an equal share. Raise
+    ConfigError if the GPUs can't share the global batch.
     """
     if accumulation % processes == 0:
         accumulation //= processes
@@ -74,7 +77,7 @@ def rungs(batch: int, accumulation: int, processes: int, checkpointing: bool) ->
 
 
 class Training:
-    """A training of kind sft or grpo into `output`."""
+    """A training of kind sft or grpo that writes to `output`."""
 
     def __init__(self, call: StageCall[TrainingParams, TrainingOptions]) -> None:
         params, options = call.params, call.options
@@ -95,7 +98,7 @@ class Training:
         self.seen = 0
 
     def check(self) -> dict[str, int]:
-        """Everything that can be known before loading."""
+        """Check everything that can be known before the model is loaded, and return the number of rows per split."""
         from vasevqa.curation.devices import resolve_device
 
         if self.params.torch_dtype != "float32" and resolve_device(self.options.device).type == "cpu":
@@ -122,8 +125,9 @@ class Training:
         return counts
 
     def _same_training(self) -> None:
-        """ConfigError if the folder holds checkpoints of a training with other settings: going on from them would be
-        neither.
+        """Raise ConfigError if the folder holds checkpoints of a training with other settings.
+
+        A training that continued from them would match neither the old settings nor the new ones.
         """
         dataset = self.inputs["dataset"] / f"{self.kind}.jsonl"
         now = {**self.params.model_dump(), "model": str(self.model), "rows": files.digest_file(dataset)[:16]}
@@ -140,7 +144,7 @@ class Training:
         self.output.write_json(SETTINGS, now)
 
     def places(self, resume: Path | None) -> TrainingPaths:
-        """The paths of this attempt."""
+        """Return the paths that this attempt reads and writes."""
         dataset = self.inputs["dataset"] / f"{self.kind}.jsonl"
         plugins = (PLUGIN,) if self.kind == "grpo" else ()
         return TrainingPaths(
@@ -148,7 +152,10 @@ class Training:
         )
 
     def run(self) -> None:
-        """Train to the end: from the newest checkpoint, down the ladder where memory runs out."""
+        """Train to the end.
+
+        Start from the newest checkpoint. When the GPU's memory runs out, go on with the next plan of the ladder.
+        """
         given = self.inputs.get("resume")
         for number, rung in enumerate(self.ladder):
             found, broken = checkpoints.newest(self.folder)
@@ -245,7 +252,7 @@ class Training:
         )
 
     def _follow(self, child: subprocess.Popen[bytes]) -> int:
-        """Pass new lines of the log on as events until the child ends."""
+        """Report new lines of the log as events until the child ends, and return the child's exit code."""
         log = self.folder / "logging.jsonl"
         at = log.stat().st_size if log.exists() else 0
         while True:
@@ -276,7 +283,7 @@ class Training:
         return at + len(whole)
 
     def _stop(self, child: subprocess.Popen[bytes]) -> None:
-        """Let the child finish its step and save, then end it and whatever it started."""
+        """Let the child finish its step and save, then end it and every process that it started."""
         child.send_signal(signal.SIGTERM)
         try:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -288,7 +295,10 @@ class Training:
 
 
 def metrics(row: LogRow, params: TrainingParams) -> dict[str, float]:
-    """A row of the log in our words: step, loss, reward, learning_rate, tokens_per_second, seconds_left."""
+    """Return a row of the log under our own names.
+
+    The names include step, loss, reward, learning_rate, tokens_per_second and seconds_left.
+    """
     names = ("loss", "eval_loss", "reward", "reward_std", "kl", "learning_rate")
     found = {name: row[name] for name in names if name in row}
     speed = row.get("train_speed(s/it)")
@@ -303,10 +313,12 @@ def metrics(row: LogRow, params: TrainingParams) -> dict[str, float]:
 
 
 def train(call: StageCall[TrainingParams, TrainingOptions]) -> None:
-    """Train by SFT or GRPO, as `params` say; leaves training/ (checkpoints, logs) and training_summary.json.
+    """Train by SFT or GRPO, as `params` say.
 
-    Raises ConfigError, DataError, DeviceError or StorageError for what can be known before, GpuMemoryError when the
-    ladder has ended, Interrupted when the child was killed.
+    Write the folder training/ (checkpoints and logs) and training_summary.json.
+
+    Raise ConfigError, DataError, DeviceError or StorageError for problems that can be known before the training. Raise
+    GpuMemoryError when no plan of the ladder is left. Raise Interrupted when the child was killed.
     """
     began = time.monotonic()
     training = Training(call)

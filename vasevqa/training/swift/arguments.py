@@ -1,7 +1,7 @@
-"""The only file that knows ms-swift's flags: our parameters become argument lists of `swift sft`, `swift rlhf`, `swift
-export`.
+"""Turn our parameters into argument lists of `swift sft`, `swift rlhf` and `swift export`.
 
-Checked against ms-swift 4.6. Nothing heavy is imported here: recipes are checked with it before anything runs.
+This is the only file that knows ms-swift's flags. The flags were checked against ms-swift 4.6. The file imports nothing
+heavy, because recipes are checked with it before anything runs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LORA = ("lora_rank", "lora_alpha", "lora_dropout", "target_modules")
 
 @dataclass(frozen=True)
 class TrainingPaths:
-    """Absolute paths that a training reads and writes."""
+    """The absolute paths that a training reads and writes."""
 
     model: Path
     dataset: Path
@@ -46,9 +46,9 @@ class TrainingPaths:
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """How much is done at once on each GPU.
+    """How many rows each GPU processes at once.
 
-    `batch_size` times `accumulation` rows make an optimizer step's share of one process.
+    `batch_size` times `accumulation` rows are the share of one process in an optimizer step.
     """
 
     batch_size: int
@@ -57,7 +57,11 @@ class BatchPlan:
 
 
 def words(arguments: Mapping[str, object]) -> list[str]:
-    """An argument list: booleans as true and false, lists as several words, mappings as JSON; None is left out."""
+    """Return `arguments` as an argument list.
+
+    Booleans become true and false. Lists become several words. Mappings become JSON. An argument that is None is left
+    out.
+    """
     line: list[str] = []
     for name, value in arguments.items():
         if value is None or (isinstance(value, list | tuple) and not value):
@@ -73,7 +77,7 @@ def words(arguments: Mapping[str, object]) -> list[str]:
 
 
 def sft(params: SftParams, options: SftOptions, paths: TrainingPaths, plan: BatchPlan) -> list[str]:
-    """The arguments of `swift sft`."""
+    """Return the arguments of `swift sft`."""
     evaluation = {
         "include_num_input_tokens_seen": True,
         "eval_strategy": "steps" if paths.validation else "no",
@@ -86,7 +90,7 @@ def sft(params: SftParams, options: SftOptions, paths: TrainingPaths, plan: Batc
 
 
 def grpo(params: GrpoParams, options: GrpoOptions, paths: TrainingPaths, plan: BatchPlan) -> list[str]:
-    """The arguments of `swift rlhf --rlhf_type grpo`."""
+    """Return the arguments of `swift rlhf --rlhf_type grpo`."""
     arguments = {
         "rlhf_type": "grpo",
         **_common(params, options, paths, plan),
@@ -102,7 +106,10 @@ def grpo(params: GrpoParams, options: GrpoOptions, paths: TrainingPaths, plan: B
 
 
 def kind(model: Path, model_type: str | None) -> dict[str, str | None]:
-    """model_type and template for ms-swift, from the model's config.json unless `model_type` names another."""
+    """Return ms-swift's model_type and template.
+
+    They come from the model's config.json, unless `model_type` names another type.
+    """
     path = model / "config.json"
     found = str(json.loads(path.read_text(encoding="utf-8")).get("model_type")) if path.is_file() else ""
     chosen = model_type or (found if found in KINDS else None)
@@ -110,7 +117,10 @@ def kind(model: Path, model_type: str | None) -> dict[str, str | None]:
 
 
 def merge(model: Path, adapter: Path, output: Path, torch_dtype: str, model_type: str | None) -> list[str]:
-    """The arguments of `swift export` that merge the checkpoint `adapter` into `model` as the new folder `output`."""
+    """Return the arguments of `swift export` that merge an adapter into its base model.
+
+    `adapter` is the checkpoint, `model` is the base, and `output` is the new folder.
+    """
     return words(
         {
             "model": model,
@@ -127,8 +137,9 @@ def merge(model: Path, adapter: Path, output: Path, torch_dtype: str, model_type
 
 
 def to_mcore(model: Path, output: Path) -> list[str]:
-    """The arguments of `swift export` that convert `model` to Megatron: in bfloat16, since float32 silently becomes
-    float16 there.
+    """Return the arguments of `swift export` that convert `model` to Megatron.
+
+    The conversion uses bfloat16, because float32 silently becomes float16 there.
     """
     return words(
         {
@@ -144,12 +155,10 @@ def to_mcore(model: Path, output: Path) -> list[str]:
 
 
 def to_hf(model: Path, mcore: Path, output: Path) -> list[str]:
-    """The arguments of `swift export` that convert the Megatron checkpoint `mcore` back;
+    """Return the arguments of `swift export` that convert the Megatron checkpoint `mcore` back.
 
-    `model` gives its configuration.
-
-    Without ms-swift's precision check, which loads a second model under mcore-bridge's patches and fails there with
-    transformers 5.
+    `model` gives the configuration. The arguments leave out ms-swift's precision check. That check loads a second model
+    under mcore-bridge's patches, and fails there with transformers 5.
     """
     given = {"model": model, **kind(model, None), "mcore_model": mcore, "to_hf": True}
     return words({**given, "output_dir": output, "torch_dtype": "bfloat16", "load_args": False})

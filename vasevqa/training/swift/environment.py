@@ -1,4 +1,7 @@
-"""What a training process gets from its surroundings, and nothing else: GPUs, caches, image limits, a model's place."""
+"""Set what a training process gets from its surroundings.
+
+It gets the GPUs, the caches, the image limits and the place of the model, and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,7 @@ STRAY = {
 
 @dataclass(frozen=True)
 class ChildSettings:
-    """What decides the environment of a process that runs ms-swift."""
+    """The settings that decide the environment of a process that runs ms-swift."""
 
     image_root: Path  # the rows' image paths are relative to it
     device: str = "auto"
@@ -59,7 +62,10 @@ class ChildSettings:
 
 
 def child(settings: ChildSettings) -> dict[str, str]:
-    """The environment of the process: with more GPUs than it is to use, ms-swift would spread one model over all."""
+    """Return the environment variables of the process.
+
+    They hide the GPUs that the process must not use. Otherwise ms-swift would spread one model over all GPUs.
+    """
     environ = {name: value for name, value in os.environ.items() if name not in STRAY}
     environ |= {
         "MAX_PIXELS": str(settings.max_pixels),  # by which ms-swift's Qwen templates limit an image's size
@@ -96,8 +102,9 @@ def child(settings: ChildSettings) -> dict[str, str]:
 
 
 def refuse_model_code() -> None:
-    """ms-swift loads models with trust_remote_code; code that comes with a model is refused here all the same, in this
-    process.
+    """Refuse, in this process, to run code that comes with a model.
+
+    By default ms-swift loads models with trust_remote_code.
     """
     from swift.model.register import ModelLoader
     from transformers import dynamic_module_utils
@@ -113,7 +120,10 @@ def refuse_model_code() -> None:
 
 
 def processes(options: TrainingOptions) -> int:
-    """How many processes train, one a GPU; DeviceError if there are fewer GPUs."""
+    """Return how many processes train, one for each GPU.
+
+    Raise DeviceError if there are fewer GPUs.
+    """
     from vasevqa.curation.devices import resolve_device
 
     device = resolve_device(options.device)

@@ -1,4 +1,4 @@
-"""ms-swift's logging.jsonl: one line a logging step, as rows."""
+"""Read ms-swift's logging.jsonl, which has one line for each logging step."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ LogRow = dict[str, float]  # `step` and `max_steps` (whole numbers), and whateve
 
 
 def read_log(path: Path) -> list[LogRow]:
-    """The lines of logging.jsonl as rows with `step` and `max_steps`; a step that was repeated after a resume counts
-    once, as it went last.
+    """Return the lines of logging.jsonl as rows with `step` and `max_steps`.
+
+    If a step was repeated after a resume, only its last row counts.
     """
     rows: dict[tuple[int, bool], LogRow] = {}
     if not path.is_file():
@@ -23,7 +24,10 @@ def read_log(path: Path) -> list[LogRow]:
 
 
 def log_row(line: str) -> LogRow | None:
-    """One line of logging.jsonl as a row; None for its last line, a summary, and for one that is half written."""
+    """Return one line of logging.jsonl as a row.
+
+    Return None for the last line, which is a summary, and for a line that is only half written.
+    """
     try:
         row = json.loads(line)
         done, _, total = str(row["global_step/max_steps"]).partition("/")

@@ -1,6 +1,7 @@
-"""The process that converts between Hugging Face and Megatron by ms-swift, and measures what the conversion changed.
+"""The process that converts between Hugging Face and Megatron with ms-swift.
 
-`python -m vasevqa.training.swift.megatron_worker SPEC.json`: a process of its own, since Megatron sets up global state.
+It also measures what the conversion changed. Run it as `python -m vasevqa.training.swift.megatron_worker SPEC.json`. It
+is a process of its own, because Megatron sets up global state.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _ANSWERED = re.compile(r"hf_tokens: \[([0-9, ]*)\]")
 
 
 class _Tee(io.TextIOBase):
-    """What ms-swift prints goes to the log and is read for its figures."""
+    """A stream that writes what ms-swift prints to the log, and keeps it so that its figures can be read."""
 
     def __init__(self, out: Any) -> None:
         self._out, self.text = out, io.StringIO()
@@ -41,7 +42,10 @@ class _Tee(io.TextIOBase):
 
 
 def _local_image(image: str) -> None:
-    """ms-swift's precision check asks about a picture on the internet; this asks about a picture on disk."""
+    """Make ms-swift's precision check ask about the picture `image` on disk.
+
+    Without this, the check asks about a picture on the internet.
+    """
     from swift.megatron.utils import convert_utils
 
     real = convert_utils.get_examples
@@ -56,7 +60,10 @@ def _local_image(image: str) -> None:
 
 
 def work(task: ConversionTask) -> WorkerResult:
-    """Convert as `task` says, and read the figures of the precision check from what ms-swift prints."""
+    """Convert as `task` says, and return the result.
+
+    The figures of the precision check are read from what ms-swift prints.
+    """
     die_with_parent()
     tee = _Tee(sys.stdout)
     try:
@@ -86,7 +93,7 @@ def work(task: ConversionTask) -> WorkerResult:
 
 
 def main() -> None:
-    """Read the spec, convert, and write the result beside it."""
+    """Read the spec, convert, write the result beside the spec, and exit with the result's exit code."""
     spec_file = Path(sys.argv[1])
     result = work(ConversionTask.read(spec_file))
     result.write(result_of(spec_file))

@@ -1,4 +1,7 @@
-"""What a stage hands to the process that runs ms-swift, and what it gets back: two small JSON files."""
+"""The two small JSON files that a stage and the process that runs ms-swift exchange.
+
+The stage hands over a task, and gets a result back.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +15,18 @@ from vasevqa import files
 
 class _Message:
     def write(self, path: Path) -> None:
-        """Write it atomically."""
+        """Write the message to `path` atomically."""
         files.write_json(path, asdict(self))  # type: ignore[call-overload]
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """What `write` wrote."""
+        """Return the message that `write` wrote to `path`."""
         return cls(**json.loads(path.read_text(encoding="utf-8")))
 
 
 @dataclass(frozen=True)
 class TrainingTask(_Message):
-    """A training: `kind` is sft or grpo, `argv` ms-swift's arguments."""
+    """A training to run: `kind` is sft or grpo, and `argv` holds ms-swift's arguments."""
 
     kind: str
     argv: list[str]
@@ -32,7 +35,10 @@ class TrainingTask(_Message):
 
 @dataclass(frozen=True)
 class ConversionTask(_Message):
-    """A conversion to Megatron or back; `image` is the picture that the precision check asks about."""
+    """A conversion to Megatron or back.
+
+    `image` is the picture that the precision check asks about.
+    """
 
     argv: list[str]
     image: str
@@ -40,7 +46,7 @@ class ConversionTask(_Message):
 
 @dataclass(frozen=True)
 class WorkerResult(_Message):
-    """How the process ended: an exit code (errors.py), a sentence, and what was measured."""
+    """How the process ended: an exit code (see errors.py), a sentence, and what was measured."""
 
     exit_code: int
     message: str = ""
@@ -48,5 +54,5 @@ class WorkerResult(_Message):
 
 
 def result_of(task_file: Path) -> Path:
-    """Where the process writes its WorkerResult: beside its task."""
+    """Return the path where the process writes its WorkerResult, which is beside its task."""
     return task_file.with_suffix(".result")

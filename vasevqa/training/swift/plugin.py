@@ -1,7 +1,8 @@
-"""What ms-swift loads by --external_plugins: our rewards, and a user's in either form.
+"""The module that ms-swift loads by --external_plugins.
 
-A user's file holds ms-swift's ORM classes (or registers them itself), or plain functions
-`def NAME(responses, references): return scores`, as in the original's README.
+It registers our rewards, and a user's rewards in either of two forms. A user's file can hold ms-swift's ORM classes, or
+register them itself. It can also hold plain functions `def NAME(responses, references): return scores`, as in the
+original's README.
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ from vasevqa.text import first_line, nearest
 
 
 def _question(messages: Any) -> str:
-    """The last thing a user said."""
+    """Return the user's last message as text."""
     turns = [turn for turn in messages or [] if turn.get("role") == "user"]
     said = turns[-1].get("content") if turns else ""
     return said if isinstance(said, str) else ""
 
 
 class VaseAccuracy(ORM):
-    """`external_vase_acc`: how right each completion is."""
+    """The reward `external_vase_acc`: how right each completion is."""
 
     def __call__(self, completions: Sequence[str], solution: Sequence[str], **kwargs: Any) -> list[float]:
-        """A reward for each completion."""
+        """Return a reward for each completion."""
         messages = kwargs.get("messages") or [None] * len(completions)
         return reward.external_vase_acc(
             completions, solution, kwargs.get("attribute"), [_question(turns) for turns in messages]
@@ -41,10 +42,10 @@ class VaseAccuracy(ORM):
 
 
 class VaseFormat(ORM):
-    """`external_vase_format`: how well-formed each completion is."""
+    """The reward `external_vase_format`: how well-formed each completion is."""
 
     def __call__(self, completions: Sequence[str], **kwargs: Any) -> list[float]:
-        """A reward for each completion."""
+        """Return a reward for each completion."""
         return [reward.vase_format(completion) for completion in completions]
 
 
@@ -87,9 +88,10 @@ def _checking(name: str, kind: type[ORM]) -> type[ORM]:
 
 
 def register_user_plugin(path: Path, names: Sequence[str]) -> None:
-    """Register the rewards of a user's file under `names`; the user's definition wins over ours of the same name.
+    """Register the rewards of a user's file under `names`.
 
-    ConfigError if the file can't be imported, or if a name is neither in it nor known to ms-swift.
+    The user's definition replaces ours of the same name. Raise ConfigError if the file can't be imported, or if a name
+    is neither in the file nor known to ms-swift.
     """
     before = dict(orms)
     spec = importlib.util.spec_from_file_location("vasevqa_user_rewards", path)

@@ -1,8 +1,12 @@
-"""The process that trains: ms-swift behind our callback, so that a stop saves first and running out of GPU memory is
-told apart.
+"""The process that trains with ms-swift.
 
-`python -m vasevqa.training.swift.worker SPEC.json`, or with `--processes N` one process a GPU through torch's launcher.
-A training that is killed must take nothing with it but itself, so it is never the process that holds the lease.
+It adds a callback of our own to ms-swift. With the callback, a stop saves a checkpoint first. The process also tells
+running out of GPU memory apart from other errors.
+
+Run it as `python -m vasevqa.training.swift.worker SPEC.json`. With `--processes N`, torch's launcher starts one process
+for each GPU.
+
+The process that holds the lease never trains itself. A training that is killed therefore ends no process but its own.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ PR_SET_PDEATHSIG = 1
 
 
 class _State:
-    """What the signal handler and the callback share."""
+    """The state that the signal handler and the callback share."""
 
     stop = False
     training = False
@@ -36,7 +40,10 @@ STATE = _State()
 
 
 def die_with_parent() -> None:
-    """Without its parent nobody guards the output against a second writer."""
+    """On Linux, make the system kill this process when its parent ends.
+
+    Without the parent, nothing protects the output from a second writer.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -51,7 +58,10 @@ def _register_callback() -> None:
     from swift.callbacks import TrainerCallback, callbacks_map
 
     class Callback(TrainerCallback):
-        """Saves and stops at the end of a step after SIGTERM; knows the trainer and whether the optimizer works."""
+        """The callback that saves and stops at the end of a step after SIGTERM.
+
+        It also keeps the trainer, and notes whether the optimizer is in the middle of a step.
+        """
 
         def __init__(self, args: Any, trainer: Any) -> None:
             super().__init__(args, trainer)
@@ -72,7 +82,10 @@ def _register_callback() -> None:
 
 
 def _pipeline(kind: str, argv: list[str]) -> Any:
-    """ms-swift's pipeline object; ConfigError if its own parser refuses the arguments."""
+    """Return ms-swift's pipeline object.
+
+    Raise ConfigError if ms-swift's own parser refuses the arguments.
+    """
     from swift.utils import parse_args
 
     if kind == "sft":
@@ -111,9 +124,9 @@ def _check_memory(need: int | None) -> None:
 
 
 def _save_after_oom() -> None:
-    """A checkpoint of the last whole step, so that the next rung goes on from there.
+    """Save a checkpoint of the last whole step, so that the next plan of the ladder can continue from it.
 
-    Of several processes one alone can't save.
+    With several processes nothing is saved, because one process alone can't save.
     """
     trainer = STATE.trainer
     if trainer is None or STATE.stepping or not trainer.state.global_step or int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -131,13 +144,13 @@ def _save_after_oom() -> None:
 
 
 def failure_of(error: BaseException) -> str:
-    """An error that isn't ours as a sentence's part: its kind and its first line."""
+    """Return the kind and the first line of a foreign error, as a part of a sentence."""
     kind, said = type(error).__name__, first_line(error)
     return kind if said == kind else f"{kind}: {said}"
 
 
 def work(task: TrainingTask) -> WorkerResult:
-    """Train as `task` says."""
+    """Train as `task` says, and return how the training ended."""
     die_with_parent()
     signal.signal(signal.SIGTERM, _on_sigterm)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the stage decides
@@ -161,7 +174,7 @@ def work(task: TrainingTask) -> WorkerResult:
 
 
 def main() -> None:
-    """Read the spec, train, write the result beside it and leave with its exit code."""
+    """Read the spec, train, write the result beside the spec, and exit with the result's exit code."""
     if sys.argv[1] == "--processes":
         die_with_parent()  # kept through exec
         processes, spec_file = sys.argv[2:]
