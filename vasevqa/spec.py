@@ -89,7 +89,7 @@ class Output(Protocol):
 
     @property
     def standalone(self) -> bool:
-        """True without a launcher: `root` may hold a user's files, which are kept and merged with."""
+        """True without a launcher. `root` may then hold the user's own files, which are kept."""
 
     @property
     def final(self) -> Path:

@@ -152,12 +152,12 @@ def test_no_path_leads_out_of_the_volume_or_into_what_the_launcher_writes(site: 
     (site.folder / "a.txt").write_text("a")
     (site.volume / "out").symlink_to("/etc")
     for words, says in (
-        (("upload", site.folder / "a.txt", "../a.txt"), "leads out of the volume"),
-        (("upload", site.folder / "a.txt", "/etc/a.txt"), "leads out of the volume"),
-        (("upload", site.folder / "a.txt", "out/a.txt"), "leads out of the volume"),
+        (("upload", site.folder / "a.txt", "../a.txt"), "leads outside the volume"),
+        (("upload", site.folder / "a.txt", "/etc/a.txt"), "leads outside the volume"),
+        (("upload", site.folder / "a.txt", "out/a.txt"), "leads outside the volume"),
         (("upload", site.folder / "a.txt", "artifacts/a.txt"), "belong to the launcher"),
-        (("download", "-", "../etc/passwd", site.folder / "b"), "leads out of the volume"),
-        (("download", "-", "out/passwd", site.folder / "b"), "leads out of the volume"),
+        (("download", "-", "../etc/passwd", site.folder / "b"), "leads outside the volume"),
+        (("download", "-", "out/passwd", site.folder / "b"), "leads outside the volume"),
         (("download", "norun", "report.html", site.folder / "b"), "There is no runs/norun/report.html on the volume"),
     ):
         result = site.vasevqa(*words, check=2)

@@ -142,7 +142,7 @@ def test_a_job_of_another_run_is_not_stopped_at_a_deadline_of_this_one(kit: Kit)
     backend.whose = "another"
     lease = Lease.acquire(Run(kit.volume, "another").lease, "launcher-1")
     with pytest.raises(
-        StepFailed, match=r"queue_deadline of 1 s .*run another started vase-first-.* keeps running there"
+        StepFailed, match=r"queue_deadline of 1 s .*run another started vase-first-.* is still running"
     ) as caught:
         launcher.execute()
     lease.release()

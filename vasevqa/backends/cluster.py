@@ -177,7 +177,7 @@ def parse_cluster(tree: Any, where: str) -> Cluster:
         got = "" if first["loc"][0] in QUIET else f" (got {first['input']!r})"
         raise ConfigError(f"{where}: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}{got}.") from None
     if cluster.claim_path.startswith("/") or ".." in Path(cluster.claim_path).parts:
-        raise ConfigError(f"{where}: claim_path: '{cluster.claim_path}' leaves the claim; give a folder in it.")
+        raise ConfigError(f"{where}: claim_path: '{cluster.claim_path}' is outside the claim; give a folder inside it.")
     # These values are written to the volume and to manifests, where everybody in the namespace can read them.
     for name, value in {**cluster.environment, **cluster.proxy.variables()}.items():
         if CONFIDENTIAL.search(name) or has_password(name, value):

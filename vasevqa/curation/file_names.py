@@ -41,6 +41,6 @@ def parse_name(name: str, pattern: re.Pattern[str]) -> VaseView | None:
 
 
 def vase_group(name: str, pattern: re.Pattern[str]) -> str:
-    """What must stay together in a split: the vase's id, or the name itself where it doesn't match."""
+    """Return the group of a file in a split: the vase's id, or the name itself if it does not match the pattern."""
     parsed = parse_name(name, pattern)
     return parsed.vase if parsed else name

@@ -23,7 +23,7 @@ class QuarantinedFile(_Row):
 
 
 class ScoredImage(_Row):
-    """One image of clip-filter: its score is its similarity to the high prompts less that to the low ones."""
+    """One image of clip-filter. Its score is its similarity to the high prompts minus that to the low prompts."""
 
     name: str
     accepted: bool

@@ -22,7 +22,7 @@ class EvaluateParams(spec.Params):
         "transformers", description="engine that generates the answers (vllm needs its package)"
     )
     fuzzy_threshold: float = Field(
-        0.8, ge=0, le=1, description="an answer whose reward reaches it counts as right in fuzzy accuracy"
+        0.8, ge=0, le=1, description="minimum reward for an answer to count as right in fuzzy accuracy"
     )
     bootstrap: int = Field(1000, ge=0, description="resamples of the 95% intervals")
     seed: int = Field(42, ge=0, description="the resamples' seed")

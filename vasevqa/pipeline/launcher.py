@@ -282,5 +282,5 @@ class Launcher:
             self.backend.cancel(work.job, self.grace)
             work.overdue = late
         else:  # the other run may have other deadlines
-            whose = f"run {self.backend.owner(work.job)} started {work.job}, which keeps running there"
+            whose = f"run {self.backend.owner(work.job)} started {work.job}, which is still running"
             self._executor.give_up(work, replace(late, message=f"{late.message.rstrip('.')} ({whose})."))

@@ -188,7 +188,7 @@ def _photographs(params: Params, folder: Path) -> list[ImageFile]:
 
 
 def _embedded(model: ClipModel, params: Params, images: Path, output: spec.Output | None) -> EmbeddingStore:
-    """The embeddings that are kept in `output`, with those that an earlier attempt left there and made the same way."""
+    """Return the embeddings in `output`, with those that an earlier attempt computed with the same settings."""
     from vasevqa.curation.embeddings import EmbeddingStore
 
     header = {
@@ -271,7 +271,7 @@ def _side(row: ScoredImage) -> str:
 
 
 def check_terminal(what: str) -> None:
-    """ConfigError unless somebody can answer."""
+    """Raise ConfigError if there is no terminal on which the user can answer questions."""
     import sys
 
     if not sys.stdin.isatty():

@@ -37,7 +37,7 @@ def choose_device() -> str:
 
 
 def interact(params: Params, options: Options, inputs: Mapping[str, Path]) -> tuple[Params, Options]:
-    """Ask what to do until something runs; returns what was chosen."""
+    """Show the menu until the user chooses an action, and return the chosen parameters and options."""
     if options.auto_select_device and not options.interactive:
         check_terminal("--auto-select-device")
         return params, options.model_copy(update={"device": choose_device(), "auto_select_device": False})

@@ -47,7 +47,7 @@ class Options(spec.Options):
 
 @dataclass(frozen=True)
 class _Scored:
-    """Every image that can be read, as (name, path, similarity to the high prompts), and where that came from."""
+    """Every readable image as (name, path, similarity to the high prompts), and the source of the similarities."""
 
     images: list[tuple[str, Path, float]]
     quarantined: list[QuarantinedFile]
@@ -93,7 +93,7 @@ def _similarities(
     inputs: Mapping[str, Path],
     progress: spec.Progress,
 ) -> _Scored:
-    """The images' similarities: from clip-filter's report where it has them all, else computed where it hasn't."""
+    """Return the images' similarities: from clip-filter's report if it has all of them, else computed here."""
     from vasevqa.curation.images import find_images
 
     found = list(find_images(images))

@@ -7,7 +7,10 @@ from vasevqa.training.params import ConversionOptions, ConversionParams
 
 
 def run(call: spec.StageCall[ConversionParams, ConversionOptions]) -> None:
-    """Convert, compare both forms on a picture, and keep the figures; GateError over tolerance."""
+    """Convert the model, compare both forms on a picture, and keep what was measured.
+
+    GateError if the difference exceeds the tolerance.
+    """
     from vasevqa.training import export
 
     export.convert(call)

@@ -222,7 +222,9 @@ class MergeParams(spec.Params):
         0.99,
         ge=0,
         le=1,
-        description="bfloat16 and float16: least part of the tokens on which both have the same first choice",
+        description=(
+            "bfloat16 and float16: minimum fraction of the tokens for which both predict the same most likely token"
+        ),
     )
 
 
@@ -246,7 +248,10 @@ class ConversionParams(spec.Params):
         description="greatest mean difference of the logits of an answer between the two forms (ms-swift's own advice)",
     )
     agreement: float = Field(
-        0.99, ge=0, le=1, description="least part of the tokens on which both forms have the same first choice"
+        0.99,
+        ge=0,
+        le=1,
+        description="minimum fraction of the tokens for which both forms predict the same most likely token",
     )
 
 

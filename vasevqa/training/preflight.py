@@ -1,4 +1,4 @@
-"""Check what can be known before a model is loaded, which takes minutes.
+"""Check what can be checked before a model is loaded, because loading takes minutes.
 
 The questions are whether model and dataset are whole, and whether memory and disk space suffice.
 """
