@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import functools
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
@@ -84,6 +86,28 @@ def test_stage_modules_load_nothing_heavy() -> None:
         top = [node for node in tree_of(path).body if isinstance(node, ast.Import | ast.ImportFrom)]
         names = {name.split(".")[0] for node in top for name in imported(ast.Module([node], []))}
         assert not names & HEAVY, path.name
+
+
+ABSENT = """
+import importlib, sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"numpy", "torch", "torchvision", "scipy", "sklearn", "matplotlib", "swift"}:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Absent())
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+"""
+
+
+def test_a_launcher_needs_no_packages_of_the_science() -> None:
+    """Its image has none: commands, backends, transfers and the report do without."""
+    parts = ("cli", "pipeline", "backends", "transfer", "report", "runtime", "stages")
+    names = [
+        name for name in MODULES if name.split(".")[1:2] and name.split(".")[1] in parts and "__main__" not in name
+    ]
+    result = subprocess.run([sys.executable, "-c", ABSENT, *names], capture_output=True, text=True, cwd=ROOT)
+    assert result.returncode == 0, result.stderr
 
 
 def test_modules_fit_in_the_head() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 
-from vasevqa.evaluation.metrics import Evaluation, Metric, ModelEvaluation
+from vasevqa.evaluation.figures import Evaluation, Metric, ModelEvaluation
 
 
 def metrics_of(model: ModelEvaluation) -> Iterator[tuple[str, Metric]]:

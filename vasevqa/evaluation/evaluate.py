@@ -14,7 +14,7 @@ from vasevqa.errors import ConfigError, DataError
 from vasevqa.evaluation import captions as caption_files
 from vasevqa.evaluation import metrics
 from vasevqa.evaluation.comparison import comparison, plot
-from vasevqa.evaluation.metrics import Evaluation, ModelEvaluation
+from vasevqa.evaluation.figures import Evaluation, Metric, ModelEvaluation
 from vasevqa.evaluation.params import EvaluateOptions, EvaluateParams
 from vasevqa.models import check_model, local_model
 from vasevqa.spec import StageCall
@@ -202,7 +202,7 @@ def _write_answers(held: _HeldOut, answers: Sequence[str], name: str, output: Ou
     )
 
 
-def _rewards(rows: Sequence[Row], answers: Sequence[str], params: EvaluateParams) -> metrics.Metric:
+def _rewards(rows: Sequence[Row], answers: Sequence[str], params: EvaluateParams) -> Metric:
     from vasevqa.reward.score import score
 
     values = [score(answer, row["solution"], row["attribute"]).value for row, answer in zip(rows, answers, strict=True)]
@@ -211,13 +211,13 @@ def _rewards(rows: Sequence[Row], answers: Sequence[str], params: EvaluateParams
 
 def _text_metrics(
     pairs: Sequence[tuple[str, str]], pictures: Sequence[Path], params: EvaluateParams, encoders: _Encoders
-) -> dict[str, metrics.Metric]:
+) -> dict[str, Metric]:
     """The metrics of captions: (caption, truth) pairs, and their pictures where there are any."""
     rounds, seed = params.bootstrap, params.seed
     if not pairs:
         return {}
     said, true = [answer or " " for answer, _ in pairs], [truth for _, truth in pairs]
-    found: dict[str, metrics.Metric] = {
+    found: dict[str, Metric] = {
         "bleu_1": metrics.bleu(said, true, 1, rounds),
         "bleu_4": metrics.bleu(said, true, 4, rounds),
         "lexical_similarity": metrics.mean(metrics.lexical(said, true), rounds, seed),

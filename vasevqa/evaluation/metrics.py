@@ -7,11 +7,12 @@ sacrebleu's (Post, 2018). The Fréchet distance is that of Heusel et al., 2017, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict, cast
+from typing import Any, cast
 
 import numpy as np
 
 from vasevqa.dataset.rows import Row
+from vasevqa.evaluation.figures import Metric
 from vasevqa.reward.dates import iou, parse_dates
 from vasevqa.reward.score import score
 from vasevqa.reward.vocabulary import jaccard, normalize, terms, words
@@ -26,21 +27,6 @@ OVERALL = {
     "recall_at_1": 0.05,
 }
 RECALLS = (1, 5, 10)
-
-
-class Metric(TypedDict, total=False):
-    """A figure as evaluation.json has it."""
-
-    value: float | None  # None: not available
-    reason: str  # why it isn't
-    interval: list[float] | None  # 95%: low, high
-    samples: int
-    chance: float | None  # what guessing reaches
-    threshold: float
-    query: str  # of a retrieval: what is looked up, and among what
-    target: str
-    signature: str  # sacrebleu's
-    weights: dict[str, float]
 
 
 def unavailable(reason: str, **about: Any) -> Metric:
@@ -203,21 +189,3 @@ def overall(found: Mapping[str, Metric]) -> Metric:
         "interval": None,
         "weights": OVERALL,
     }
-
-
-class ModelEvaluation(TypedDict, total=False):
-    """What is known of one model (or of one set of captions)."""
-
-    attributes: dict[str, dict[str, Metric]]  # attribute -> metric -> figure
-    rewards: Metric
-    captions: dict[str, Metric]
-    problems: dict[str, list[str]]  # of a caption file
-
-
-class Evaluation(TypedDict, total=False):
-    """The content of evaluation.json."""
-
-    samples: int
-    models: dict[str, ModelEvaluation]
-    same: dict[str, str]  # a model that is the same as another one
-    reference_problems: dict[str, list[str]]

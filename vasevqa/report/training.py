@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vasevqa.evaluation.comparison import metrics_of
-from vasevqa.evaluation.metrics import Metric
+from vasevqa.evaluation.figures import Metric
 from vasevqa.report.quality import read_json
 from vasevqa.text import IMAGE_TAG
 from vasevqa.training.swift.log import read_log
