@@ -9,12 +9,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
 from vasevqa.backends.base import Outcome, State
+from vasevqa.backends.kubernetes.pod_template import Manifest
 from vasevqa.backends.kubernetes.stage_job import CONTAINER
 
-Manifest = Mapping[str, Any]
 LOST_SECONDS = 60.0  # past its grace period a pod that is still being deleted has lost its node
 # Ways in which a place is taken from a pod, as the kubelet or a controller calls them.
 TAKEN = {
