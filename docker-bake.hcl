@@ -1,5 +1,5 @@
-# All images for `docker buildx bake` (engine 23 or newer); `make images` calls it, and fills the variables in, where it can.
-# Without it they must be given: TAG="0.1.0-$(git rev-parse --short=12 HEAD)" docker buildx bake
+# All images for `docker buildx bake` (engine 23 or newer). `make images` sets the variables and uses this file if the engine supports it.
+# Without `make images`, set the variables yourself: TAG="0.1.0-$(git rev-parse --short=12 HEAD)" docker buildx bake
 
 variable "REGISTRY" { default = "" }
 variable "VERSION" { default = "unknown" }
@@ -9,7 +9,7 @@ variable "TAG" { default = "latest" }
 variable "BASE_IMAGE" { default = "python:3.11-slim-bookworm" }
 variable "TRAINING_LOCK" { default = "locks/training.txt" }
 
-# to-megatron is apart: its extras need a base image with CUDA.
+# to-megatron is not in the default group, because its extras need a base image with CUDA.
 group "default" { targets = ["launcher", "curation", "training"] }
 
 function "tags" {
@@ -36,7 +36,7 @@ target "torch" {
   output     = ["type=cacheonly"]
 }
 
-# Another lock has another torch: it goes straight on the base.
+# Another training lock has its own torch, so the layer is then built directly on the base.
 target "swift" {
   dockerfile = "images/swift/Dockerfile"
   contexts   = { shared = TRAINING_LOCK == "locks/training.txt" ? "target:torch" : "target:base" }

@@ -1,6 +1,6 @@
-"""`make bench`: speed as ratios, each pair measured in one run on this machine.
+"""`make bench`: measure speed as ratios. Both values of a ratio come from the same run on this machine.
 
-`--quick` takes fewer images; `--cuda` measures curation on the first GPU, and only that.
+`--quick` uses fewer images. `--cuda` measures only curation, on the first GPU.
 """
 
 from __future__ import annotations
@@ -23,14 +23,21 @@ Row = tuple[str, float, str]
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Seconds that `work` takes."""
+    """Return the elapsed seconds of `work`."""
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
 
 
+def computed(work: Callable[[], object]) -> float:
+    """Return the CPU seconds that this process needs for `work`."""
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
 def photographs(folder: Path, count: int) -> None:
-    """JPEGs of 1 to 2 megapixels with the detail of photographs."""
+    """Write JPEGs of 1 to 2 megapixels with as much detail as photographs have."""
     import numpy as np
     from PIL import Image
 
@@ -48,7 +55,7 @@ def photographs(folder: Path, count: int) -> None:
 
 
 def vit_b_32(folder: Path) -> Path:
-    """ViT-B/32 with random weights in open_clip's format."""
+    """Write a ViT-B/32 with random weights in open_clip's format."""
     import open_clip
     import torch
     from safetensors.torch import save_file
@@ -63,7 +70,7 @@ def vit_b_32(folder: Path) -> Path:
 
 
 def clip_rows(base: Path) -> list[Row]:
-    """clip-filter against the plain way, against its parts, and select-views after it."""
+    """Compare clip-filter with a plain implementation and with its own parts, and select-views with clip-filter."""
     import torch
 
     from tests.fakes import FolderOutput, RecordingProgress
@@ -73,7 +80,7 @@ def clip_rows(base: Path) -> list[Row]:
 
     device, count = torch.device(DEVICE), 32 if QUICK else 96
     photographs(base / "photos", count)
-    if CUDA:  # which takes a few in no time
+    if CUDA:  # a GPU is so fast that it needs more images
         for path in sorted((base / "photos").iterdir()):
             for number in range(7):
                 os.link(path, path.with_stem(f"{path.stem}-{number}"))
@@ -92,16 +99,16 @@ def clip_rows(base: Path) -> list[Row]:
     model = clip.load_clip(folder, device, "auto")
     found = list(images.find_images(base / "photos"))
     pixels = torch.cat(
-        [batch.pixels for batch in Loader(found[:32], model.preprocess, 32, cover=model.preprocess.size)]
+        [batch.pixels for batch in Loader(found[:32], model.preprocess, 32, cover=model.preprocess.cover)]
     )
     model.encode_images(pixels)  # warm-up
 
     def ours() -> None:
-        for batch in Loader(found, model.preprocess, 32, cover=model.preprocess.size):
+        for batch in Loader(found, model.preprocess, 32, cover=model.preprocess.cover):
             model.encode_images(batch.pixels)
 
     def decode_only() -> None:
-        for _ in Loader(found, model.preprocess, 32, cover=model.preprocess.size):
+        for _ in Loader(found, model.preprocess, 32, cover=model.preprocess.cover):
             pass
 
     def model_only() -> None:
@@ -144,7 +151,7 @@ def clip_rows(base: Path) -> list[Row]:
 
 
 def classify_rows(base: Path) -> list[Row]:
-    """classify in batches with decoding ahead, against one image at a time."""
+    """Compare classify, which works in batches and decodes ahead, with a plain loop over single images."""
     import torch
     from torchvision.transforms.v2 import functional
 
@@ -180,7 +187,9 @@ def classify_rows(base: Path) -> list[Row]:
 
 
 def training_rows() -> list[Row]:
-    """An epoch of train-classifier's, against one that varies images one by one on the CPU and one that varies none."""
+    """Compare an epoch of train-classifier with an epoch that augments single images on the CPU, and with one without
+    augmentation.
+    """
     import torch
     from torchvision.transforms import v2
 
@@ -222,16 +231,16 @@ def training_rows() -> list[Row]:
     )
     return [
         (
-            "train-classifier: images varied one by one / ours",
+            "train-classifier: images augmented one by one / ours",
             plain / ours,
-            f"an epoch of ResNet50 at 224, {count / ours:.0f} images a second",
+            f"an epoch of ResNet50 at 224, {count / ours:.0f} images per second",
         ),
-        ("train-classifier: ours / images not varied", ours / unvaried, "what the variation costs"),
+        ("train-classifier: ours / no augmentation", ours / unvaried, "the cost of the augmentation"),
     ]
 
 
 def plan_rows(base: Path) -> list[Row]:
-    """The second digest of 100,000 files costs stat calls."""
+    """Measure the second digest of 100,000 files, which needs only stat calls."""
     from vasevqa.artifacts.digests import DigestCache
 
     count = 10_000 if QUICK else 100_000
@@ -241,7 +250,7 @@ def plan_rows(base: Path) -> list[Row]:
             path.parent.mkdir(parents=True)
         path.write_bytes(b"%d" % number)
         os.utime(path, (1, 1))
-    time.sleep(2.1)  # younger files are read again, since a change could still hide in their time stamp
+    time.sleep(2.1)  # newer files are read again, because their time stamps may not show a change
     cache = DigestCache(base / "cache")
     first = timed(lambda: cache.digest(base / "many"))
     second = timed(lambda: cache.digest(base / "many"))
@@ -262,14 +271,14 @@ from vasevqa.curation.images import find_images
 from vasevqa.curation.loader import Loader
 from vasevqa.curation.clip import Preprocess
 for batch in Loader(find_images(Path(sys.argv[1])), Preprocess(224), 32, cover=224): pass
-# Not ru_maxrss: a child inherits its parent's.
+# Not ru_maxrss, because a child inherits the value of its parent.
 print(next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")))
 """
 
 
 def memory_rows(base: Path) -> list[Row]:
-    """Peak memory over 1,000, 3,000 and 10,000 images: the allocator's pools fill up in the first thousands, then
-    nothing grows.
+    """Measure the peak memory for 1,000, 3,000 and 10,000 images. Only the first thousands of images fill the
+    allocator's pools.
     """
     source = next((base / "photos").iterdir())
     from PIL import Image
@@ -301,49 +310,44 @@ def memory_rows(base: Path) -> list[Row]:
 
 
 def reward_rows() -> list[Row]:
-    """The reward of a completion, against 1 ms."""
+    """Measure the time of one reward against 1 ms, for the expected answers of each attribute and for very long
+    answers.
+
+    Each answer is scored once, so that the reward's caches save no more time than in training.
+    """
+    import yaml
+
+    from vasevqa.reward import vocabulary
     from vasevqa.reward.score import score
 
-    count = 300 if QUICK else 3000
-    kinds = [
-        (
-            "a hoplite with spear and shield, no. {}",
-            "a warrior with spear and shield, framed by lozenge bands",
-            "decoration",
-        ),
-        ("c. {}-450 BC", "525-475 BCE", "date"),
-        (
-            "An Attic black-figure lekythos {} from Vulci, showing a lion.",
-            "An Attic white-ground oinochoe from Eretria, showing a warrior.",
-            "caption",
-        ),
-        ("the Painter of Berlin {}", "the Berlin Painter", "attribution"),
-        ("lecythos {}", "lekythos", "shape"),
-        ("word {} " * 300, "lekythos", "shape"),
-    ]
-    seconds = timed(
-        lambda: [
-            score(answer.replace("{}", str(500 + number)), truth, kind)
-            for number in range(count)
-            for answer, truth, kind in kinds
-        ]
-    )
+    for kind in vocabulary.KINDS:
+        vocabulary.load(kind).find("")
+    rows = []
+    for path in sorted(Path("tests/reward/expected").glob("*.yaml")):
+        table = yaml.safe_load(path.read_text(encoding="utf-8"))
+        cases = [(answer, truth) for truth, rules in table.items() for each in rules.values() for answer in each]
+        each = computed(lambda cases=cases, kind=path.stem: [score(*case, kind) for case in cases]) / len(cases)
+        rows.append((path.stem, each, f"{len(cases)} answers"))
+    count = 30 if QUICK else 300
+    texts = [f"word {number} " * 300 for number in range(count)]
+    rows.append(("600 words", computed(lambda: [score(text, "lekythos", "shape") for text in texts]) / count, "shape"))
     return [
         (
-            "reward: time of a completion / 1 ms",
-            seconds / count / len(kinds) * 1000,
-            "six kinds of answers, one of them 600 words; under 1",
+            f"reward, {name}: time of a completion / 1 ms",
+            each * 1000,
+            f"{each * 1e6:.0f} \u00b5s, {about}; under 1: {'yes' if each < 1e-3 else 'NO'}",
         )
+        for name, each, about in rows
     ]
 
 
 def main() -> None:
-    """Print the table."""
+    """Measure everything, and print the table."""
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         rows = [*clip_rows(base), *classify_rows(base), *training_rows()]
         if not CUDA:
-            from benchmarks.cluster import cluster_rows  # it needs what a GPU node doesn't have
+            from benchmarks.cluster import cluster_rows  # its imports may be missing on a GPU node
 
             rows += [*plan_rows(base), *memory_rows(base), *reward_rows(), *cluster_rows(base, QUICK)]
     print(f"{'what':<58} {'measured':>9}  about")

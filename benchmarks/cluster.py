@@ -1,4 +1,4 @@
-"""What the launcher adds to a Job: one step against the same pod as a bare Job that kubectl creates and awaits."""
+"""Measure the launcher's overhead: compare a step with a bare Job of the same pod, which kubectl creates and awaits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ Row = tuple[str, float, str]
 
 
 def bare(kit: ClusterKit, number: int) -> float:
-    """Seconds from creating a Job with kubectl until kubectl knows it to be complete; the pod is that of a step."""
+    """Return the seconds from the creation of a Job by kubectl until kubectl reports the Job as complete. The pod is
+    the pod of a step.
+    """
     words = kit.root / "words"
     task = Task(
         run="bench",
@@ -45,13 +47,13 @@ def bare(kit: ClusterKit, number: int) -> float:
 
 
 def step(kit: ClusterKit, number: int) -> float:
-    """Seconds from the decision to start a step until its artifact is committed, as the run's log has them."""
+    """Return the seconds from the start of a step until the commit of its artifact, from the run's log."""
     kit.run("--to", "first", "--set", f"first.ending=-n{number}")
     return float([event["seconds"] for event in kit.told() if event["event"] == "step-done" and not event["hit"]][-1])
 
 
 def cluster_rows(base: Path, quick: bool) -> list[Row]:
-    """Alternately a bare Job and a step, on the cluster of KUBECONFIG; no rows without one."""
+    """Run bare Jobs and steps in turn on the cluster of KUBECONFIG. Return no rows without a cluster."""
     if not os.environ.get("KUBECONFIG"):
         print("no KUBECONFIG: the launcher's overhead on a cluster was not measured")
         return []
@@ -67,9 +69,6 @@ def cluster_rows(base: Path, quick: bool) -> list[Row]:
         (
             "Kubernetes: seconds that a step takes beyond a bare Job",
             ours - plain,
-            (
-                f"{ours:.2f} against {plain:.2f} s, medians of {shown}, of which kubectl's two starts are part; at"
-                " most 1.5"
-            ),
+            (f"{ours:.2f} against {plain:.2f} s, medians of {shown}, including two starts of kubectl; at most 1.5"),
         )
     ]

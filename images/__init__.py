@@ -1,4 +1,4 @@
-"""Container images: a Dockerfile a stage, the shared layers, and what builds them.
+"""Container images: one Dockerfile per stage, the shared layers, and the code that builds the images.
 
-Needs Python's standard library and docker.
+The code needs only Python's standard library and docker.
 """

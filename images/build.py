@@ -1,9 +1,9 @@
-"""Build the images, and push them:
+"""Build the images and push them.
 
-`python -m images.build --stage clip-filter --registry registry.example.org/me --push`.
+Example: `python -m images.build --stage clip-filter --registry registry.example.org/me --push`.
 
-What is there already is not built again: docker's cache knows the layers by what they are made from, and an image's
-labels are no layer. Run from the repository's root; needs Python's standard library and docker.
+Docker's cache keeps each layer until the sources of the layer change, so an unchanged layer is not built again. New
+labels change no layer. Run the command in the repository's root. It needs Python's standard library and docker.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DEFAULT_BASE = "python:3.11-slim-bookworm"
 
 @dataclass(frozen=True)
 class Order:
-    """What to build and how."""
+    """The images to build, and the settings of the build."""
 
     images: tuple[str, ...]
     registry: str
@@ -38,21 +38,22 @@ class Order:
 
     @property
     def tag(self) -> str:
-        """The images' own tag: version, revision, and another training lock if it isn't the default one."""
+        """The tag of the images: version and revision; also the training lock if it is not the default lock."""
         extra = "" if self.training_lock == names.TRAINING_LOCK else f"-{Path(self.training_lock).stem}"
         return self.source.tag + extra
 
     def repository(self, name: str) -> str:
-        """The image's name without a tag."""
+        """Return the name of the image, without a tag."""
         return f"{self.registry}/vasevqa/{name}" if self.registry else f"vasevqa/{name}"
 
     def references(self, name: str) -> list[str]:
-        """All names that the image gets, its own tag first."""
+        """Return all names of the image. The name with `tag` comes first."""
         return [f"{self.repository(name)}:{tag}" for tag in (self.tag, self.source.version, "latest")]
 
     def below(self, name: str) -> list[str]:
-        """The shared layers below an image: another training lock has a torch of its own, so it goes straight on the
-        base.
+        """Return the shared layers below an image.
+
+        Another training lock brings its own torch, so the layer `swift` is then built directly on the base.
         """
         layers = names.stack(name)
         return (
@@ -63,13 +64,14 @@ class Order:
 
 
 def say(text: str) -> None:
-    """A line for the user, at once."""
+    """Print a line for the user without a delay."""
     print(text, flush=True)
 
 
 def build(engine: Engine, order: Order) -> None:
-    """Build with plain `docker build`, one image after the other: shared layers first, under names of this machine
-    only.
+    """Build with plain `docker build`: first the shared layers, then one image after the other.
+
+    The names of the shared layers contain no registry, so the layers stay on this machine.
     """
     wanted = [layer for layer in names.SHARED if any(layer in order.below(name) for name in order.images)]
     for layer in wanted:
@@ -116,7 +118,10 @@ def _docker_build(engine: Engine, name: str, target: str, arguments: dict[str, s
 
 
 def bake(engine: Engine, order: Order) -> dict[str, str]:
-    """Build (and push) with `docker buildx bake`, side by side. Returns the digests of pushed images."""
+    """Build the images in parallel with `docker buildx bake`, and push them if the order says so.
+
+    Return the digests of pushed images.
+    """
     variables = {
         "REGISTRY": order.registry,
         "VERSION": order.source.version,
@@ -141,7 +146,7 @@ def bake(engine: Engine, order: Order) -> dict[str, str]:
 
 
 def push(engine: Engine, order: Order) -> dict[str, str]:
-    """Push all tags; image -> its name with the digest that the registry gave it."""
+    """Push all tags. Return a mapping from each image to its name with the digest from the registry."""
     digests = {}
     for name in order.images:
         for reference in order.references(name):
@@ -153,7 +158,7 @@ def push(engine: Engine, order: Order) -> dict[str, str]:
         ]
         if not found:
             raise BuildError(
-                f"{order.references(name)[0]} was pushed and has no digest; look at {LOGS / f'push-{name}.log'}."
+                f"{order.references(name)[0]} was pushed, but docker shows no digest; see {LOGS / f'push-{name}.log'}."
             )
         digests[name] = found[-1]
         say(f"{name:<17} {digests[name]}")
@@ -161,7 +166,10 @@ def push(engine: Engine, order: Order) -> dict[str, str]:
 
 
 def make(engine: Engine, order: Order) -> dict[str, str]:
-    """Build, and push if the order says so. Returns the digests of pushed images. Raises BuildError."""
+    """Build the images, and push them if the order says so. Return the digests of pushed images.
+
+    Raise BuildError if an image can't be built or pushed.
+    """
     if engine.bakes:
         return bake(engine, order)
     build(engine, order)
@@ -169,7 +177,7 @@ def make(engine: Engine, order: Order) -> dict[str, str]:
 
 
 def write_digests(path: Path, digests: dict[str, str]) -> None:
-    """Write `images: {stage: name@digest}` as YAML; what the file says of other images stays."""
+    """Write `images: {stage: name@digest}` as YAML. Entries of other images in the file stay."""
     known = (
         dict(re.findall(r"^  ([a-z-]+): (\S+)$", path.read_text(encoding="utf-8"), re.MULTILINE))
         if path.is_file()
@@ -177,13 +185,13 @@ def write_digests(path: Path, digests: dict[str, str]) -> None:
     )
     rows = "".join(f"  {name}: {reference}\n" for name, reference in sorted({**known, **digests}.items()))
     path.write_text(
-        f"# Written by `make images PUSH=1`: the images by digest, for a cluster's settings.\nimages:\n{rows}",
+        f"# Written by `make images PUSH=1`: the images by digest, for the Cluster file.\nimages:\n{rows}",
         encoding="utf-8",
     )
 
 
 def parse(arguments: Sequence[str] | None) -> tuple[Order, Path]:
-    """The order, and the file for the digests."""
+    """Return the order, and the file for the digests."""
     known = names.image_names()
     parser = argparse.ArgumentParser(
         prog="python -m images.build", description="Build the images of the stages and of the launcher."
@@ -193,31 +201,31 @@ def parse(arguments: Sequence[str] | None) -> tuple[Order, Path]:
         action="append",
         choices=known,
         metavar="STAGE",
-        help=f"only this image (may be repeated): {', '.join(known)}; default: all but to-megatron",
+        help=f"build only this image (may be repeated): {', '.join(known)}; default: all except to-megatron",
     )
     parser.add_argument(
-        "--registry", default="", help="what the images' names begin with, such as registry.example.org/me"
+        "--registry", default="", help="registry and project before the images' names, such as registry.example.org/me"
     )
-    parser.add_argument("--push", action="store_true", help="push them to the registry, and write their digests")
+    parser.add_argument("--push", action="store_true", help="push the images to the registry, and write their digests")
     parser.add_argument(
         "--digests",
         type=Path,
         default=Path("images.yaml"),
         metavar="FILE",
-        help="where the digests go after a push [images.yaml]",
+        help="file for the digests of pushed images [images.yaml]",
     )
-    parser.add_argument("--base-image", default=DEFAULT_BASE, help=f"what all images begin with [{DEFAULT_BASE}]")
+    parser.add_argument("--base-image", default=DEFAULT_BASE, help=f"base of all images [{DEFAULT_BASE}]")
     parser.add_argument(
         "--training-lock",
         default=names.TRAINING_LOCK,
         metavar="FILE",
-        help=f"the training images' lock file [{names.TRAINING_LOCK}]",
+        help=f"lock file of the training images [{names.TRAINING_LOCK}]",
     )
     given = parser.parse_args(arguments)
     if given.push and not given.registry:
-        parser.error("--push needs --registry (make images PUSH=1 REGISTRY=...): where the images go.")
+        parser.error("--push needs --registry; name the registry for the images (make images PUSH=1 REGISTRY=...).")
     if not (names.ROOT / given.training_lock).is_file() or not given.training_lock.startswith("locks/"):
-        parser.error(f"--training-lock {given.training_lock} is no file of locks/.")
+        parser.error(f"--training-lock {given.training_lock} is not a file in locks/; name one of the files there.")
     images = tuple(given.stage or [name for name in known if name != names.MEGATRON])
     return Order(
         images, given.registry.rstrip("/"), given.base_image, given.training_lock, given.push, names.source()
@@ -225,7 +233,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[Order, Path]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Build what the command line asks for; returns the exit code."""
+    """Build the images that the command line names, and return the exit code."""
     order, target = parse(arguments)
     try:
         digests = make(Engine(), order)
@@ -233,7 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, EngineError) else 1
     except KeyboardInterrupt:
-        print("error: Stopped; the same command goes on with what is built.", file=sys.stderr)
+        print("error: Stopped; run the same command again to resume.", file=sys.stderr)
         return 130
     if digests:
         write_digests(target, digests)

@@ -1,4 +1,4 @@
-"""The docker command: found, asked whether it can build, and its failures told in one sentence."""
+"""Find the docker command, check that it can build images, and explain its failures in one sentence."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 
 
 class EngineError(Exception):
-    """Docker is missing, not permitted or can't do what is asked; the message says what to do."""
+    """Docker is missing, may not be used, or can't do the task. The message says what to do."""
 
 
 class BuildError(Exception):
-    """An image couldn't be built or pushed; the message says where the log is."""
+    """An image couldn't be built or pushed. The message names the reason or the log."""
 
 
 def _binaries() -> list[str]:
@@ -36,8 +36,7 @@ def _call(*words: str) -> subprocess.CompletedProcess[str]:
 def _explain(words: str) -> EngineError:
     if "permission denied" in words.lower():
         return EngineError(
-            "The docker engine's socket may not be used by this user; join the group `docker` (and log in again), or"
-            " use sudo."
+            "You may not use the socket of the docker engine; join the group `docker` and log in again, or use sudo."
         )
     where = os.environ.get("DOCKER_HOST") or "/var/run/docker.sock"
     return EngineError(f"No docker engine answers at {where}; start it (or set DOCKER_HOST), then try again.")
@@ -47,7 +46,7 @@ class Engine:
     """A docker command that builds with BuildKit."""
 
     def __init__(self) -> None:
-        """Raises EngineError if there is none."""
+        """Find the command. Raise EngineError if there is no such command."""
         binaries = _binaries()
         if not binaries:
             raise EngineError("There is no docker command on PATH; install Docker (20.10 or newer).")
@@ -64,20 +63,20 @@ class Engine:
             raise EngineError(f"{', '.join(alive)} can't build with BuildKit; install docker's buildx component.")
         with_buildx = [binary for binary in able if _call(binary, "buildx", "version").returncode == 0]
         self.binary = (with_buildx or able)[0]
-        # Named build contexts, by which a bake file chains images, came with the BuildKit of engine 23.
+        # A bake file builds one image on another by named build contexts. The first engine with such contexts is 23.
         self.bakes = bool(with_buildx) and int(re.match(r"\d*", alive[self.binary])[0] or 0) >= 23  # type: ignore[index]
 
     def inspect(self, *images: str) -> list[dict[str, Any]]:
-        """What the engine knows of these images; those that it hasn't are left out."""
+        """Return the engine's description of these images. Images that the engine does not have are left out."""
         found: list[dict[str, Any]] = json.loads(_call(self.binary, "image", "inspect", *images).stdout or "[]")
         return found
 
     def run(
         self, words: Sequence[str], log: Path, say: Callable[[str], None], env: dict[str, str] | None = None
     ) -> None:
-        """Run `docker WORDS`, its output kept in `log`, each step that does work told.
+        """Run `docker WORDS`, write its output to `log`, and `say` each build step that is not from the cache.
 
-        Raises BuildError with the last lines if it fails.
+        If docker fails, raise BuildError, or EngineError if the engine does not answer.
         """
         log.parent.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, "DOCKER_BUILDKIT": "1", **(env or {})}
@@ -103,7 +102,7 @@ class Engine:
                     steps[match[1]] = match[2][:110]
                 elif (match := re.match(r"#(\d+) \d+\.\d+ ", line)) and match[
                     1
-                ] in steps:  # it prints something: it isn't from the cache
+                ] in steps:  # a step that prints something is not from the cache
                     say(steps.pop(match[1]))
         if process.wait():
             raise _failure(lines, log)
@@ -123,19 +122,19 @@ def _failure(lines: Sequence[str], log: Path) -> Exception:
     ):
         reason = next((line for line in reversed(lines) if line.strip()), "")
         return BuildError(
-            f"The base image {asked[1]} can't be had ({reason[-160:]}); pull or load it by hand, or name another one"
-            " with BASE_IMAGE=... (--base-image)."
+            f"The base image {asked[1]} can't be pulled ({reason[-160:]}); pull or load it yourself, or name another"
+            " image with BASE_IMAGE=... (--base-image)."
         )
     if "no space left on device" in text:
         return BuildError(
-            "The docker engine's disk is full; free some space (`docker system df` says what takes it, `docker image"
-            " prune` helps)."
+            "The disk of the docker engine is full; free some space: `docker system df` shows what uses it, and"
+            " `docker image prune` removes unused images."
         )
     pushed = re.search(r"The push refers to repository \[([^/\]]+)/", text)
     if pushed:
         return BuildError(
-            f"The registry {pushed[1]} doesn't take the image ({lines[-1][-160:]}); check its name, and log in with"
+            f"The registry {pushed[1]} refuses the image ({lines[-1][-160:]}); check its name, and log in with"
             f" `docker login {pushed[1]}`."
         )
     last = "\n".join(f"  {line}" for line in lines[-12:])
-    return BuildError(f"docker failed; the whole log is in {log}. Its end:\n{last}")
+    return BuildError(f"docker failed; the whole log is in {log}. The last lines are:\n{last}")

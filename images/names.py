@@ -1,4 +1,4 @@
-"""What the images are called and made of, read from the working tree: stages, shared layers, version, revision, tag."""
+"""Read the names and sources of the images from the working tree: stages, shared layers, version, revision and tag."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ TRAINING_LOCK = "locks/training.txt"
 
 
 def image_names() -> list[str]:
-    """The stages' images and the launcher's: every folder here with a Dockerfile, but for the shared layers."""
+    """Return the names of the images: every folder here with a Dockerfile, except the shared layers."""
     found = sorted(path.parent.name for path in (ROOT / "images").glob("*/Dockerfile"))
     return [name for name in found if name not in SHARED]
 
 
 def shared_layer(name: str) -> str:
-    """The shared layer that an image is built on, as its Dockerfile says."""
+    """Return the shared layer that an image is built on, according to the image's Dockerfile."""
     text = (ROOT / "images" / name / "Dockerfile").read_text(encoding="utf-8")
     match = re.search(r"^ARG SHARED=vasevqa/([a-z]+):", text, re.MULTILINE)
     assert match is not None, name
@@ -31,7 +31,7 @@ def shared_layer(name: str) -> str:
 
 
 def stack(name: str) -> list[str]:
-    """The shared layers below an image, lowest first."""
+    """Return the shared layers below an image, lowest first."""
     layers: list[str] = []
     while name != "base":
         name = shared_layer(name)
@@ -40,7 +40,7 @@ def stack(name: str) -> list[str]:
 
 
 def version() -> str:
-    """The package's version."""
+    """Return the version of the package."""
     match = re.search(
         r'^__version__ = "([^"]+)"', (ROOT / "vasevqa/__init__.py").read_text(encoding="utf-8"), re.MULTILINE
     )
@@ -57,7 +57,7 @@ def _git(*words: str) -> str | None:
 
 
 def _digest(names: list[str]) -> str:
-    """A digest of the files' names and contents; a file that is gone counts by its name."""
+    """Return a digest of the files' names and contents. Of a deleted file, the digest covers only the name."""
     digest = hashlib.sha256()
     for name in sorted(names):
         path = ROOT / name
@@ -69,7 +69,10 @@ def _digest(names: list[str]) -> str:
 
 @dataclass(frozen=True)
 class Source:
-    """Where the images' content comes from. `revision` is git's, with a suffix for what isn't committed."""
+    """The source of the images' content.
+
+    `revision` is git's revision. It has a suffix if some changes are not committed.
+    """
 
     version: str
     revision: str
@@ -77,13 +80,16 @@ class Source:
 
     @property
     def tag(self) -> str:
-        """<version>-<12 digits of the revision>, and the suffix."""
+        """The tag <version>-<12 digits of the revision>, with the suffix of the revision."""
         commit, dash, changed = self.revision.partition("-")
         return f"{self.version}-{commit[:12]}{dash}{changed}"
 
 
 def source() -> Source:
-    """The working tree as it is. Only what images are made of counts: an edit of the README makes no new tag."""
+    """Return the source of the present working tree.
+
+    Only files in the images affect the tag: a change of the README makes no new tag.
+    """
     commit = (_git("rev-parse", "HEAD") or "").strip()
     if commit:
         lines = (
@@ -99,7 +105,7 @@ def source() -> Source:
 
 
 def _url(remote: str) -> str:
-    """A remote as a web address without anybody's name or password; unknown for a folder."""
+    """Return a git remote as a web address without user name and password; 'unknown' if the remote is a folder."""
     if match := re.fullmatch(r"(?:https?|ssh|git)://(?:[^@/]*@)?([^/:]+\.[^/:]+)(?::\d+)?/(.+?)(?:\.git)?/?", remote):
         return f"https://{match[1]}/{match[2]}"
     if match := re.fullmatch(r"[^@/]+@([^/:]+):(.+?)(?:\.git)?/?", remote):

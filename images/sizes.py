@@ -1,4 +1,4 @@
-"""Measure the images that are here and write the README's table of sizes: `python -m images.sizes`."""
+"""Measure the images on this machine, and write the README's table of sizes: `python -m images.sizes`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BEGIN, END = "<!-- image sizes: written by `make image-sizes` -->", "<!-- end of
 
 @dataclass(frozen=True)
 class Measured:
-    """An image's bytes, and its layers (their digests, lowest first)."""
+    """The size of an image in bytes, and the digests of its layers, lowest first."""
 
     name: str
     size: int
@@ -24,19 +24,22 @@ class Measured:
 
 
 def measure(engine: Engine, tag: str = "latest") -> list[Measured]:
-    """Shared layers first. Raises EngineError if none of the images is here."""
+    """Return the sizes of the images on this machine, shared layers first.
+
+    Raise EngineError if none of the images is on this machine.
+    """
     wanted = [*names.SHARED, *names.image_names()]
     found = []
     for name in wanted:
         for image in engine.inspect(f"vasevqa/{name}:{tag}"):
             found.append(Measured(name, int(image["Size"]), tuple(image["RootFS"]["Layers"])))
     if not found:
-        raise EngineError(f"There is no image vasevqa/...:{tag} here; run `make images` first.")
+        raise EngineError(f"There is no image vasevqa/...:{tag} on this machine; run `make images` first.")
     return found
 
 
 def _below(image: Measured, images: Sequence[Measured]) -> Measured | None:
-    """The largest shared layer that `image` begins with."""
+    """Return the largest shared layer that `image` is built on."""
     shared = [
         other
         for other in images
@@ -50,13 +53,13 @@ def _megabytes(size: int) -> str:
 
 
 def table(images: Sequence[Measured]) -> str:
-    """Markdown: what each image measures and adds to the shared layer below, and what all take together."""
+    """Return a Markdown table with the size of each image, the part above its shared layer, and the size of all."""
     rows = ["| image | size | on the layer | adds to it |", "|---|--:|---|--:|"]
     blocks: dict[tuple[str, ...], int] = {}
     for image in images:
         below = _below(image, images)
         own = image.size - (below.size if below else 0)
-        blocks.setdefault(image.layers, own)  # images of the same layers lie on disk once
+        blocks.setdefault(image.layers, own)  # images with the same layers are on disk only once
         name = f"*{image.name}* (shared)" if image.name in names.SHARED else f"`{image.name}`"
         rows.append(
             f"| {name} | {_megabytes(image.size)} | {below.name if below else 'the base image'} | {_megabytes(own)} |"
@@ -66,7 +69,7 @@ def table(images: Sequence[Measured]) -> str:
 
 
 def write(text: str, path: Path = README) -> None:
-    """Put the table between its marks."""
+    """Write the table between its marks in `path`."""
     page = path.read_text(encoding="utf-8")
     before, rest = page.split(BEGIN)
     _, after = rest.split(END)
@@ -74,7 +77,7 @@ def write(text: str, path: Path = README) -> None:
 
 
 def main() -> int:
-    """Measure, write, print."""
+    """Measure the images, then write and print the table. Return the exit code."""
     try:
         text = table(measure(Engine()))
     except EngineError as error:

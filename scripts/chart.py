@@ -1,5 +1,7 @@
-"""The chart's generated files: the schema of its values, from the settings and recipes that they are data for, and its
-README.
+"""Generate the chart's README and the schema of the chart's values.
+
+The schema comes from the Cluster settings and the schema of a recipe, because the values are Cluster settings and a
+recipe.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from vasevqa.pipeline.recipe import recipe_schema
 CHART = Path(__file__).parent.parent / "helm/vasevqa"
 VALUES, SCHEMA, README = CHART / "values.yaml", CHART / "values.schema.json", CHART / "README.md"
 
-# Value -> setting of the Cluster file that it becomes.
+# Value of the chart -> setting of the Cluster file.
 SETTINGS = {
     "registry": "registry",
     "tag": "tag",
@@ -51,7 +53,7 @@ _QUANTITY: dict[str, Any] = {
     "type": ["string", "integer"],
     "pattern": "^[0-9]+(\\.[0-9]+)?(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?$",
 }
-# What is the chart's own.
+# The values that belong to the chart alone.
 _OWN: dict[str, dict[str, Any]] = {
     "set": {"type": "array", "items": {"type": "string", "pattern": "^[a-z-]+\\.[^=]+="}},
     "parallel": {"type": "integer", "minimum": 1},
@@ -59,8 +61,8 @@ _OWN: dict[str, dict[str, Any]] = {
     "volume.size": _QUANTITY,
     "volume.accessMode": {"enum": ["ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"]},
     "serviceAccount.create": _FLAG,
-    # A password in it would be in the release and in the launcher's ConfigMap; it belongs into a Secret that `secrets`
-    # names.
+    # The release and the launcher's ConfigMap would show a password in a proxy's URL. Put such a URL into a Secret, and
+    # name the Secret under `secrets`.
     **{f"proxy.{name}": {"type": ["string", "null"], "pattern": "^[^@]*$"} for name in ("http", "https", "exclude")},
     "rbac.create": _FLAG,
     "rbac.nodes": _FLAG,
@@ -91,7 +93,7 @@ _OWN: dict[str, dict[str, Any]] = {
 
 
 def schema() -> str:
-    """values.schema.json: strict, down to the parameters of every step of a recipe."""
+    """Return the text of values.schema.json. The schema checks every value, including the parameters of each step."""
     recipe, cluster = recipe_schema(PIPELINE), Cluster.model_json_schema(by_alias=True)
     texts = comments()
     properties: dict[str, Any] = {}
@@ -111,7 +113,10 @@ def schema() -> str:
             **{key: value for key, value in found.items() if key not in ("title", "default")},
             "description": texts.get(path) or found.get("description", ""),
         }
-    properties["global"] = {"type": "object", "description": "Helm's own, for charts that contain this one."}
+    properties["global"] = {
+        "type": "object",
+        "description": "Helm sets this for charts inside a chart.",
+    }
     whole = {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "Values of the chart vasevqa",
@@ -124,7 +129,7 @@ def schema() -> str:
 
 
 def _empty_too(found: dict[str, Any]) -> dict[str, Any]:
-    """A setting that a value may also leave empty: the chart then hands nothing on."""
+    """Return the schema of a setting, extended by the empty value. The chart passes on no empty value."""
     if "pattern" in found:
         return {**found, "pattern": f"^$|{found['pattern']}"}
     if "anyOf" in found:
@@ -133,7 +138,10 @@ def _empty_too(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sets_are_texts(tree: Any) -> Any:
-    """`--set` hands fractions over as texts, which the launcher reads as numbers."""
+    """Return the schema, with text allowed for each number.
+
+    `helm --set` passes a fraction as text, and the launcher reads the text as a number.
+    """
     if isinstance(tree, list):
         return [_sets_are_texts(item) for item in tree]
     if not isinstance(tree, dict):
@@ -145,7 +153,10 @@ def _sets_are_texts(tree: Any) -> Any:
 
 
 def comments() -> dict[str, str]:
-    """Value -> what values.yaml says of it: the comment above it, or above its neighbours."""
+    """Return a mapping from each value to the comment above the value in values.yaml.
+
+    One comment may apply to several values below it.
+    """
     found: dict[str, str] = {}
     said: list[str] = []
     last, groups = "", []
@@ -162,9 +173,9 @@ def comments() -> dict[str, str]:
 
 
 def readme() -> str:
-    """README.md of the chart: its values as a table."""
+    """Return README.md of the chart, with a table of the chart's values."""
     values, texts = yaml.safe_load(VALUES.read_text(encoding="utf-8")), comments()
-    rows = ["| value | default | what it says |", "|---|---|---|"]
+    rows = ["| value | default | meaning |", "|---|---|---|"]
 
     def add(path: str, value: Any) -> None:
         if isinstance(value, dict) and value and path != "tensorboard.resources":

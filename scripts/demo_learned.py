@@ -1,4 +1,4 @@
-"""`python -m scripts.demo_learned VOLUME`: the demo's newest run must have learned, not just run."""
+"""`python -m scripts.demo_learned VOLUME`: check that the models of the demo's newest run have learned."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def main(volume: Path) -> None:
-    """Raise AssertionError unless losses fell, rewards spread, adapters changed and answers got better."""
+    """Raise AssertionError unless the loss fell, rewards differ, adapters changed and answers improved."""
     steps = (
         max((run for run in (volume / "runs").iterdir() if (run / "steps/evaluate").exists()), key=lambda run: run.name)
         / "steps"

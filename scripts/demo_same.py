@@ -1,8 +1,8 @@
-"""`python -m scripts.demo_same ONE TWO`: the newest runs of two volumes made the same, wherever their steps ran.
+"""`python -m scripts.demo_same ONE TWO`: check that the newest runs of two volumes have the same results.
 
-Photographs, choices, rows of datasets and merged settings are compared to the byte or the value; numbers that are
-computed in floating point (scores, losses, weights) to a tolerance, since threads add in another order on another
-machine.
+The runs may have used different backends or machines. Photographs, choices, rows of datasets and merged settings must
+be equal. Floating-point numbers (scores, losses, weights) may differ within a tolerance, because another machine may
+add numbers in another order.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 ABSOLUTE, RELATIVE = 2e-3, 2e-2
-# What says when, where and by which attempt something was made, not what.
+# Names of values that describe when, where and by which attempt a result was made. They are not compared.
 PROVENANCE = re.compile(
-    # row: a digest with the paths of model and photograph
+    # `row` is a digest that covers the paths of model and photograph
     r"seconds|time|speed|started|finished|host|path|dir|folder|root|version|elapsed|duration|memory|per_second|rate$|runtime|throughput|output|train_speed|^row$"
 )
 SETTINGS = {
@@ -31,18 +31,18 @@ SETTINGS = {
     "rng_state.pth",
 }
 PICTURES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"}
-DRAWN = {"score_histogram.png", "training_curves.png"}  # drawn by us from numbers that are compared
+DRAWN = {"score_histogram.png", "training_curves.png"}  # plots of numbers that are compared elsewhere
 WEIGHTS = {".safetensors", ".pth"}
 
 
 def newest(volume: Path) -> dict[str, Path]:
-    """Step -> artifact of the volume's newest run."""
+    """Return a mapping from step to artifact, for the newest run of the volume."""
     run = max((run for run in (volume / "runs").iterdir() if (run / "steps").is_dir()), key=lambda run: run.name)
     return {entry.name: entry.resolve() for entry in sorted((run / "steps").iterdir())}
 
 
 def differences(one: Any, two: Any, where: str) -> list[str]:
-    """What differs between two JSON values, one sentence each."""
+    """Return the differences between two JSON values, one text for each difference."""
     if isinstance(one, dict) and isinstance(two, dict):
         keys = {key for key in {*one, *two} if not PROVENANCE.search(str(key))}
         return [text for key in sorted(keys) for text in differences(one.get(key), two.get(key), f"{where}.{key}")]
@@ -56,12 +56,12 @@ def differences(one: Any, two: Any, where: str) -> list[str]:
     if numbers and (one == two or math.isclose(one, two, rel_tol=RELATIVE, abs_tol=ABSOLUTE)):
         return []
     if isinstance(one, str) and isinstance(two, str) and one.startswith("/") and two.startswith("/"):
-        return []  # each run has a volume of its own, and inputs may have other names there
+        return []  # each run has its own volume, and the inputs may have other names there
     return [] if one == two or where.endswith(".model.name") else [f"{where}: {str(one)[:80]} and {str(two)[:80]}"]
 
 
 def tensors(path: Path) -> dict[str, Any]:
-    """The tensors in a file of weights, by name."""
+    """Return the tensors in a file of weights, by name."""
     import torch
 
     if path.suffix == ".safetensors":
@@ -83,10 +83,10 @@ def tensors(path: Path) -> dict[str, Any]:
 
 
 def weights(one: Path, two: Path, where: str) -> list[str]:
-    """Relative distance of two models' weights, if it is over one in fifty."""
+    """Return a text with the relative distance of two models' weights, if the distance is more than RELATIVE."""
     first, second = tensors(one), tensors(two)
     if first.keys() != second.keys():
-        return [f"{where}: other tensors"]
+        return [f"{where}: the tensors have other names"]
     squares = sum(float((first[name].double() - second[name].double()).pow(2).sum()) for name in first)
     size = sum(float(first[name].double().pow(2).sum()) for name in first)
     distance = math.sqrt(squares / max(size, 1e-12))
@@ -94,14 +94,14 @@ def weights(one: Path, two: Path, where: str) -> list[str]:
 
 
 def compare(one: Path, two: Path, step: str) -> list[str]:
-    """What differs between two artifacts of one step."""
+    """Return the differences between two artifacts of one step."""
     if one.name != two.name:
         return [f"{step}: the keys differ, {one.name[:10]} and {two.name[:10]}"]
     records = [json.loads((path / "artifact.json").read_text(encoding="utf-8"))["files"] for path in (one, two)]
     # TensorBoard names its files by time, host and process.
     records = [{name: entry for name, entry in record.items() if "tfevents" not in name} for record in records]
     if records[0].keys() != records[1].keys():
-        return [f"{step}: only one has {', '.join(sorted(records[0].keys() ^ records[1].keys())[:5])}"]
+        return [f"{step}: only one artifact has {', '.join(sorted(records[0].keys() ^ records[1].keys())[:5])}"]
     found = []
     for name, first in records[0].items():
         where, path = f"{step}/{name}", Path(name)
@@ -125,12 +125,12 @@ def compare(one: Path, two: Path, step: str) -> list[str]:
         elif path.suffix in WEIGHTS:
             found += weights(one / name, two / name, where)
         elif path.suffix in PICTURES:
-            found.append(f"{where}: another picture")
+            found.append(f"{where}: the pictures differ")
     return found
 
 
 def main(one: Path, two: Path) -> int:
-    """Print what differs in the steps that both runs have; 1 if anything does."""
+    """Print the differences in the steps that both runs have; return 1 if there are any."""
     first, second = newest(one), newest(two)
     both = [step for step in first if step in second]
     assert both, "the two runs have no step in common"

@@ -1,5 +1,6 @@
-"""`python -m scripts.list_swift_arguments`: write vasevqa/training/swift/arguments.txt anew from the ms-swift that is
-installed.
+"""`python -m scripts.list_swift_arguments`: write vasevqa/training/swift/arguments.txt again.
+
+The arguments come from the installed ms-swift.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from vasevqa.training.extra_args import NAMES
 
 
 def installed() -> str:
-    """The list's text: a line a name, with the commands that know it."""
+    """Return the text of the list: one line for each argument, with the commands that accept the argument."""
     from swift.arguments import ExportArguments, RLHFArguments, SftArguments
 
     known: dict[str, list[str]] = {}

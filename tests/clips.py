@@ -1,5 +1,5 @@
-"""Tiny random CLIPs for tests: the same weights as a Hugging Face folder and as an open_clip folder, made without a
-network.
+"""Tiny random CLIP models for tests: the same weights as a Hugging Face folder and as an open_clip folder. No network
+is needed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ SIZE, PATCH, WIDTH, HEADS, LAYERS, TEXT_WIDTH, TEXT_HEADS, TEXT_LAYERS, DIM = 32
 
 
 def hugging_face(folder: Path, seed: int = 0, hidden_act: str = "quick_gelu") -> Path:
-    """A random CLIPModel with OpenAI's tokenizer (from open_clip's package) in Hugging Face's layout."""
+    """Write a random CLIPModel with OpenAI's tokenizer (from open_clip's package) in Hugging Face's layout."""
     from open_clip.tokenizer import SimpleTokenizer
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
@@ -60,7 +60,7 @@ def hugging_face(folder: Path, seed: int = 0, hidden_act: str = "quick_gelu") ->
 
 
 def open_clip(folder: Path, source: Path) -> Path:
-    """The Hugging Face model in `source` in open_clip's layout."""
+    """Write the Hugging Face model in `source` in open_clip's layout."""
     from safetensors.torch import load_file
 
     weights = load_file(source / "model.safetensors")

@@ -1,4 +1,4 @@
-"""What all tests share: no network, few threads, and a volume of their own."""
+"""Shared by all tests: no network, few threads, and an empty volume."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-# A suite that was started in the background inherits an ignored SIGINT, and so would the processes that tests
-# interrupt.
+# A test run in the background inherits an ignored SIGINT. Without this line, the processes that tests interrupt would
+# ignore SIGINT too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads on busy cores are ten times slower
@@ -36,7 +36,7 @@ _unexpected_skips: list[str] = []
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """In CI a skipped test counts as failed unless its reason is on the list."""
+    """In CI, a skipped test is a failure unless the list allows its reason."""
     if os.environ.get("CI") == "true" and report.skipped and not hasattr(report, "wasxfail"):
         reason = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else str(report.longrepr)
         if not any(pattern.search(reason) for pattern in _allowed_skips()):
@@ -44,15 +44,15 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail the run for skips that nobody allowed."""
+    """Fail the test run if a skip is not allowed."""
     if _unexpected_skips:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say which skips failed the run."""
+    """Print the skips that are not allowed."""
     for line in _unexpected_skips:
-        terminalreporter.write_line(f"skipped without leave (.ci/allowed-skips.txt): {line}", red=True)
+        terminalreporter.write_line(f"skipped without permission (.ci/allowed-skips.txt): {line}", red=True)
 
 
 @pytest.fixture(scope="session")

@@ -28,10 +28,10 @@ CMD ["--help"]
 def engine() -> Any:
     """A client of the docker engine.
 
-    Tests that need one fail without it, unless VASEVQA_NO_DOCKER=1 says that nobody wants it.
+    Without an engine, tests that need it fail. With VASEVQA_NO_DOCKER=1, they are skipped.
     """
     if os.environ.get("VASEVQA_NO_DOCKER") == "1":
-        pytest.skip("VASEVQA_NO_DOCKER=1: nobody wants Docker here")
+        pytest.skip("VASEVQA_NO_DOCKER=1: tests with Docker are switched off")
     import docker
 
     client = docker.from_env()
@@ -41,7 +41,7 @@ def engine() -> Any:
 
 @lru_cache
 def copying_image() -> str:
-    """The tag of an image of the copying stage with the code as it is now, built once."""
+    """Build the image of the copying stage from the present code, once, and return its tag."""
     client = engine()
     with tempfile.TemporaryDirectory() as folder:
         context = Path(folder)

@@ -44,7 +44,7 @@ class FolderOutput:
 
 
 class RecordingProgress:
-    """A Progress that remembers what it was told."""
+    """A Progress that records all calls."""
 
     def __init__(self) -> None:
         self.phases: list[tuple[str, int | None, str]] = []

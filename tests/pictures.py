@@ -1,4 +1,4 @@
-"""Photographs for tests: distinct, of a few pixels, written as real files."""
+"""Small, distinct photographs for tests, written as real files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ VIEWS = ("front", "back", "left", "right", "top", "detail")
 
 
 def photo(seed: int, size: tuple[int, int] = (80, 60)) -> Image.Image:
-    """A smooth random picture."""
+    """Return a smooth random picture."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 255, (6, 8, 3), dtype=np.uint8))
     return coarse.resize(size, Image.Resampling.BICUBIC)
@@ -26,12 +26,12 @@ def save(path: Path, seed: int, size: tuple[int, int] = (80, 60)) -> Path:
 
 
 def vase_name(vase: int, view: int) -> str:
-    """A file name as the museums' export has it."""
+    """Return a file name in the format of the museums' export."""
     return f"{uuid.UUID(int=vase)}_{VIEWS[view]}_ac001001.jpg"
 
 
 def vases(folder: Path, count: int, views: int, first: int = 0) -> list[Path]:
-    """`count` vases of `views` views each."""
+    """Write `count` vases with `views` views each."""
     return [
         save(folder / vase_name(vase, view), 100 * vase + view)
         for vase in range(first, first + count)

@@ -1,4 +1,4 @@
-"""The `vasevqa` command as a user at a shell meets it."""
+"""The `vasevqa` command on a command line."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def kit(tmp_path: Path) -> Iterator[Kit]:
 
 
 def fails(kit: Kit, *words: str | Path, code: int = 2) -> str:
-    """The one sentence with which the command ends."""
+    """Run a command that fails, and return its one sentence."""
     result = kit.call(*words, check=code)
     errors = result.stderr.splitlines()
     assert len(errors) == 1, result.stderr
@@ -39,7 +39,7 @@ def fails(kit: Kit, *words: str | Path, code: int = 2) -> str:
     return errors[0]
 
 
-def test_run_says_what_happens_in_plain_lines_when_piped(kit: Kit) -> None:
+def test_run_prints_plain_lines_into_a_pipe(kit: Kit) -> None:
     out = kit.run().stdout
     lines = out.splitlines()
     assert re.fullmatch(r"run \d{8}-\d{9}-words-[0-9a-f]{4}", lines[0])
@@ -50,7 +50,7 @@ def test_run_says_what_happens_in_plain_lines_when_piped(kit: Kit) -> None:
     assert "\x1b" not in out
 
 
-def test_the_same_again_does_nothing(kit: Kit) -> None:
+def test_the_same_command_again_does_nothing(kit: Kit) -> None:
     kit.run()
     before = sorted(str(path) for path in kit.volume.root.rglob("*") if ".cache" not in path.parts)
     out = kit.run().stdout
@@ -74,7 +74,7 @@ def test_json_lines_are_the_event_log_and_progress(kit: Kit) -> None:
     ]
 
 
-def test_a_terminal_gets_bars_and_is_left_as_it_was(kit: Kit) -> None:
+def test_a_terminal_shows_progress_bars_and_is_restored(kit: Kit) -> None:
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.pipeline.drive", "run", str(kit.recipe)],
@@ -89,7 +89,7 @@ def test_a_terminal_gets_bars_and_is_left_as_it_was(kit: Kit) -> None:
     try:
         while block := os.read(ours, 4096):
             text += block
-    except OSError:  # the other side is closed
+    except OSError:  # the other end is closed
         pass
     os.close(ours)
     assert process.wait() == 0
@@ -97,7 +97,7 @@ def test_a_terminal_gets_bars_and_is_left_as_it_was(kit: Kit) -> None:
     assert text.count(b"\x1b[?25l") <= text.count(b"\x1b[?25h")  # the cursor is shown again
 
 
-def test_plan_says_what_would_run_and_why(kit: Kit) -> None:
+def test_plan_shows_the_steps_that_would_run_and_the_reasons(kit: Kit) -> None:
     out = kit.call("plan", kit.recipe).stdout
     assert [line.split()[:2] for line in out.splitlines()] == [[step, "run"] for step in STEPS]
     assert not kit.volume.runs.exists()
@@ -148,7 +148,7 @@ def test_steps_can_be_chosen_and_skipped_and_inputs_given(kit: Kit) -> None:
         (["--input", "wrds=."], "Did you mean 'words'"),
     ],
 )
-def test_a_wrong_word_is_one_sentence_before_anything_runs(kit: Kit, words: list[str], says: str) -> None:
+def test_a_wrong_name_is_reported_in_one_sentence_before_anything_runs(kit: Kit, words: list[str], says: str) -> None:
     assert says in fails(kit, "run", kit.recipe, *words)
     assert kit.attempts() == {}
     assert not kit.volume.runs.exists()
@@ -161,14 +161,14 @@ def test_an_unknown_option_shows_the_usage(kit: Kit) -> None:
     assert "Usage: vasevqa" in kit.call("rn", check=2).stderr
 
 
-def test_questions_about_an_empty_volume_have_an_answer(kit: Kit) -> None:
+def test_commands_on_an_empty_volume_print_one_sentence(kit: Kit) -> None:
     for words in (["status"], ["logs"], ["cancel"], ["report"]):
         assert "There is no run on the volume" in fails(kit, *words)
     assert kit.call("clean").stdout == "Nothing to clean.\n"
     assert not kit.volume.root.exists()
 
 
-def test_a_failed_step_ends_the_command_with_its_class(kit: Kit) -> None:
+def test_a_failed_step_decides_the_exit_code_of_the_command(kit: Kit) -> None:
     kit.wish("left", "data")
     result = kit.run("--parallel", "1", check=3)
     assert "error: No word can be read." in result.stderr.splitlines()
@@ -214,13 +214,13 @@ def test_status_follows_a_run_from_another_terminal(kit: Kit) -> None:
     assert ": interrupted" in kit.call("status").stdout.splitlines()[0]
 
 
-def test_logs_are_for_people_unless_raw(kit: Kit) -> None:
+def test_logs_are_readable_text_without_raw(kit: Kit) -> None:
     kit.wish("left", "again")
     kit.run()
     run = kit.runs()[0].name
     out = kit.call("logs", run).stdout
     assert "first: 2 words" in out.splitlines()
-    assert "left: error: The machine is wanted for something else." in out.splitlines()
+    assert "left: error: The machine is needed for other work." in out.splitlines()
     assert "{" not in out
     raw = kit.call("logs", run, "first", "--raw").stdout
     assert raw == kit.runs()[0].log("first", 1).read_text()
@@ -252,7 +252,7 @@ def test_cancel_stops_a_run_from_another_terminal(kit: Kit) -> None:
     assert "there is nothing to cancel" in fails(kit, "cancel")
 
 
-def test_cancel_stops_what_a_killed_launcher_left_running(kit: Kit) -> None:
+def test_cancel_stops_the_jobs_of_a_killed_launcher(kit: Kit) -> None:
     kit.hold("first")
     process = kit.command("run", kit.recipe)
     kit.wait_until_held("first")
@@ -260,14 +260,16 @@ def test_cancel_stops_what_a_killed_launcher_left_running(kit: Kit) -> None:
     process.kill()
     process.communicate()
     other = kit.call("run", kit.recipe, "--input", f"first={kit.root / 'words'}", "--to", "left")
-    assert re.search(r"vase-first-\S+ of the interrupted run \S+ is still running; `vasevqa cancel", other.stderr)
+    assert re.search(
+        r"vase-first-\S+ of the interrupted run \S+ is still running; stop it with `vasevqa cancel", other.stderr
+    )
     interrupted = kit.runs()[0]
     assert "cancelled" in kit.call("cancel", interrupted.name).stdout
     assert process_start(pid) is None
     assert interrupted.state == "cancelled"
 
 
-def test_ctrl_c_stops_the_stage_and_the_same_command_goes_on(kit: Kit) -> None:
+def test_ctrl_c_stops_the_stage_and_the_same_command_resumes(kit: Kit) -> None:
     held = kit.hold("first")
     process = kit.command("run", kit.recipe)
     kit.wait_until_held("first")
@@ -284,14 +286,14 @@ def test_ctrl_c_stops_the_stage_and_the_same_command_goes_on(kit: Kit) -> None:
     assert kit.attempts("wrote:words-alpha.txt")["first"] == 1
 
 
-def test_a_second_ctrl_c_waits_for_nobody(kit: Kit) -> None:
+def test_a_second_ctrl_c_stops_at_once(kit: Kit) -> None:
     (kit.control / "first.stubborn").touch()
     kit.hold("first")
     process = kit.command("run", kit.recipe)
     kit.wait_until_held("first")
     pid = kit.pid("first")
     process.send_signal(signal.SIGINT)
-    wait_for(lambda: "step-cancelled" in kit.runs()[0].events.path.read_text(), "the first Ctrl-C to be heeded")
+    wait_for(lambda: "step-cancelled" in kit.runs()[0].events.path.read_text(), "the first Ctrl-C to be handled")
     assert process_start(pid) is not None
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)  # less than the grace of 30 seconds
@@ -299,7 +301,7 @@ def test_a_second_ctrl_c_waits_for_nobody(kit: Kit) -> None:
     assert process_start(pid) is None
 
 
-def test_clean_keeps_what_a_run_points_to(kit: Kit) -> None:
+def test_clean_keeps_the_artifacts_of_runs(kit: Kit) -> None:
     kit.run()
     kit.run("--set", "last.ending=x")
     before = kit.contents()
@@ -320,7 +322,7 @@ def test_clean_keeps_what_a_run_points_to(kit: Kit) -> None:
     assert sorted(path.name for path in (kit.root / "words").iterdir()) == ["alpha.txt", "beta.txt"]
 
 
-def test_clean_leaves_a_running_run_alone_and_takes_what_a_cancelled_one_left(kit: Kit) -> None:
+def test_clean_keeps_a_running_run_and_removes_the_files_of_a_cancelled_run(kit: Kit) -> None:
     kit.hold("left")
     process = kit.command("run", kit.recipe)
     kit.wait_until_held("left")
@@ -339,7 +341,7 @@ def test_clean_leaves_a_running_run_alone_and_takes_what_a_cancelled_one_left(ki
     assert [artifact.step for artifact in kit.artifacts()] == ["first", "right"]
 
 
-def test_clean_takes_a_job_that_ended_without_its_launcher_and_what_it_made_is_kept(kit: Kit) -> None:
+def test_clean_removes_a_job_that_ended_without_its_launcher_and_keeps_its_artifact(kit: Kit) -> None:
     killed = kit.run(check=None, env={"VASEVQA_FAULT": "after-submit:left"})
     assert killed.returncode == -signal.SIGKILL
     [job] = kit.backend.existing("vase-left-")
@@ -352,7 +354,7 @@ def test_clean_takes_a_job_that_ended_without_its_launcher_and_what_it_made_is_k
     assert kit.attempts() == dict.fromkeys(STEPS, 1)
 
 
-def test_clean_takes_a_job_that_a_killed_launcher_left_half_made(kit: Kit) -> None:
+def test_clean_removes_a_job_that_a_killed_launcher_did_not_complete(kit: Kit) -> None:
     kit.run("--to", "first")
     old, new = (kit.volume.root / f".jobs/.vase-first-0123456789-1.{age}" for age in ("old", "new"))
     for path in (old, new):
@@ -364,7 +366,7 @@ def test_clean_takes_a_job_that_a_killed_launcher_left_half_made(kit: Kit) -> No
     assert new.exists()
 
 
-def test_report_is_written_anew(kit: Kit) -> None:
+def test_the_report_is_written_again(kit: Kit) -> None:
     kit.run()
     report = kit.runs()[0].report
     report.unlink()
@@ -372,7 +374,7 @@ def test_report_is_written_anew(kit: Kit) -> None:
     assert "<html" in report.read_text()
 
 
-def test_recipes_are_described_and_have_a_schema(kit: Kit) -> None:
+def test_recipe_describes_the_steps_and_prints_the_schema(kit: Kit) -> None:
     assert "first: Copies words." in kit.call("recipe").stdout
     schema = json.loads(kit.call("recipe", "--schema").stdout)
     jsonschema.Draft202012Validator.check_schema(schema)
@@ -381,13 +383,13 @@ def test_recipes_are_described_and_have_a_schema(kit: Kit) -> None:
         jsonschema.validate({"inputs": {}, "steps": {"frist": {}}}, schema)
 
 
-def test_the_volume_is_named_by_option_or_environment(kit: Kit, tmp_path: Path) -> None:
+def test_option_or_environment_give_the_volume(kit: Kit, tmp_path: Path) -> None:
     kit.run("--volume", tmp_path / "another")
     assert (tmp_path / "another/artifacts/first").is_dir()
     assert not kit.volume.root.exists()
 
 
-def test_help_names_every_command_with_a_short_line(kit: Kit) -> None:
+def test_help_lists_every_command_with_a_short_line(kit: Kit) -> None:
     out = kit.call("--help").stdout
     for name in ("cancel", "clean", "logs", "plan", "recipe", "report", "run", "sample", "status"):
         [line] = [line for line in out.splitlines() if line.startswith(f"  {name} ")]

@@ -1,4 +1,4 @@
-"""Rules of the house that a reader can rely on, as tests."""
+"""Tests of the project's conventions."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ def test_help_loads_no_heavy_library(module: str) -> None:
     assert "Usage:" in result.stdout
 
 
-def test_a_stage_whose_code_changed_was_decided_about() -> None:
+def test_the_recorded_code_of_each_stage_is_up_to_date() -> None:
     assert generated.STAGE_SOURCES.read_text() == generated.stage_sources(), (
         "raise Stage.version if results change, then run `make generate`"
     )
 
 
-def test_the_readme_names_the_stages_as_they_are() -> None:
+def test_the_table_of_stages_in_the_readme_is_up_to_date() -> None:
     assert generated.README.read_text() == generated.readme()
 
 
 @pytest.mark.parametrize("stage", generated.stages().values(), ids=list(generated.stages()))
-def test_every_parameter_says_what_it_is(stage: object) -> None:
+def test_every_parameter_has_a_description(stage: object) -> None:
     for model in (stage.params, stage.options):  # type: ignore[attr-defined]
         for name, info in model.model_fields.items():
             assert info.description, f"{name} has no description"
@@ -74,8 +74,18 @@ def test_catalog_steps_read_what_their_stages_declare() -> None:
         assert importlib.import_module(step.stage.module).STAGE is step.stage
 
 
-def test_every_command_has_a_module_of_its_name() -> None:
+def test_every_command_has_a_module_with_its_name() -> None:
     modules = {path.stem for path in (ROOT / "vasevqa/cli").glob("*.py") if f"def {path.stem}(" in path.read_text()}
     assert modules == set(COMMANDS)
     for name in COMMANDS:
         assert getattr(importlib.import_module(f"vasevqa.cli.{name}"), name).name == name
+
+
+def test_all_tables_are_written_in_the_same_dialect() -> None:
+    """A stage with its own writer could use other quotes and line ends."""
+    writers = [
+        path.relative_to(ROOT).as_posix()
+        for path in sorted((ROOT / "vasevqa").rglob("*.py"))
+        if re.search(r"csv\.(?:Dict)?[wW]riter", path.read_text(encoding="utf-8"))
+    ]
+    assert writers == ["vasevqa/files.py"]

@@ -1,4 +1,4 @@
-"""The layout explains itself: one direction between packages, modules and functions of a size that fits in the head."""
+"""The layout of the code: one direction of imports between packages, and short modules and functions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def tree_of(path: Path) -> ast.Module:
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
-    """Every module that is imported, anywhere in the code: in functions and for type checkers too."""
+    """Yield every imported module, also imports in functions and for type checkers."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -44,7 +44,7 @@ def imported(tree: ast.AST) -> Iterator[str]:
 
 
 def layers() -> list[set[str]]:
-    """The contract's layers, top to bottom."""
+    """Return the contract's layers, from top to bottom."""
     [contract] = [contract for contract in LINTER["contracts"] if contract["type"] == "layers"]
     assert contract["exhaustive"]
     assert contract["containers"] == ["vasevqa"]
@@ -61,27 +61,27 @@ def test_packages_import_only_from_the_layers_below() -> None:
             if not target.startswith("vasevqa."):
                 continue
             other = target.split(".")[1]
-            # `vasevqa` itself holds the version alone.
+            # The package `vasevqa` itself contains only the version.
             if package and other not in ("__version__", package) and floor[package] >= floor[other]:
                 wrong.append(f"{module} -> {target}")
     assert wrong == []
     assert {module.split(".")[1] for module in MODULES if "." in module} <= set(floor)
 
 
-def test_no_two_modules_import_each_other_in_a_circle() -> None:
+def test_no_modules_import_each_other_in_a_cycle() -> None:
     graph = {
         module: {target for target in imported(tree_of(path)) if target in MODULES} - {module, "vasevqa"}
         for module, path in MODULES.items()
     }
-    TopologicalSorter(graph).prepare()  # CycleError names the circle
+    TopologicalSorter(graph).prepare()  # CycleError names the cycle
 
 
-def test_type_checkers_see_the_same_directions() -> None:
+def test_imports_for_type_checkers_follow_the_same_directions() -> None:
     assert LINTER["exclude_type_checking_imports"] is False
     assert not [contract for contract in LINTER["contracts"] if "unmatched_ignore_imports_alerting" in contract]
 
 
-def test_stage_modules_load_nothing_heavy() -> None:
+def test_stage_modules_load_no_large_library() -> None:
     for path in (ROOT / "vasevqa/stages").glob("*.py"):
         top = [node for node in tree_of(path).body if isinstance(node, ast.Import | ast.ImportFrom)]
         names = {name.split(".")[0] for node in top for name in imported(ast.Module([node], []))}
@@ -100,9 +100,9 @@ for name in sys.argv[1:]:
 """
 
 
-def test_a_launcher_needs_no_packages_of_the_science() -> None:
-    """Its image has none: commands, backends, transfers and the report do without."""
-    parts = ("cli", "pipeline", "backends", "transfer", "report", "runtime", "stages")
+def test_a_launcher_needs_no_scientific_packages() -> None:
+    """The launcher's image has no such packages, so commands, backends, transfers and the report must not need them."""
+    parts = ("cli", "pipeline", "backends", "transfer", "report", "runtime", "stages", "starting", "review")
     names = [
         name for name in MODULES if name.split(".")[1:2] and name.split(".")[1] in parts and "__main__" not in name
     ]
@@ -110,13 +110,13 @@ def test_a_launcher_needs_no_packages_of_the_science() -> None:
     assert result.returncode == 0, result.stderr
 
 
-def test_modules_fit_in_the_head() -> None:
+def test_modules_are_short() -> None:
     lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in PATHS}
     assert [name for name, lines in lengths.items() if lines > 400] == []
     assert sum(lines > 250 for lines in lengths.values()) < len(lengths) / 5
 
 
-def test_functions_fit_on_a_screen() -> None:
+def test_functions_are_short() -> None:
     long = [
         f"{path.relative_to(ROOT)}: {node.name} has {node.end_lineno - node.lineno + 1} lines"
         for path in PATHS
@@ -128,13 +128,13 @@ def test_functions_fit_on_a_screen() -> None:
     assert long == []
 
 
-def test_long_lines_are_marked_one_by_one() -> None:
+def test_each_long_line_has_its_own_mark() -> None:
     assert "E501" not in tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["ruff"]["lint"]["ignore"]
     marked = [path.name for path in PATHS if "noqa: E501" in path.read_text()]
     assert len(marked) <= 5
 
 
-def test_a_stage_stands_at_the_end_of_its_module() -> None:
+def test_the_stage_object_is_at_the_end_of_its_module() -> None:
     for path in (ROOT / "vasevqa/stages").glob("*.py"):
         last = tree_of(path).body[-1] if tree_of(path).body else None
         if path.name not in ("__init__.py", "clip_menu.py"):
@@ -142,12 +142,15 @@ def test_a_stage_stands_at_the_end_of_its_module() -> None:
             assert ast.unparse(last.targets[0]) == "STAGE", path.name
 
 
-READERS = {  # modules that read a format which somebody else, an older version or a user writes, and check it there
+READERS = {  # modules that read and check a format of another program, an older version or a user
     "vasevqa.backends.checks": "findings that a pod printed",
     "vasevqa.backends.local.backend": "the supervisor's record of a process",
     "vasevqa.curation.classifier": "a PyTorch checkpoint",
     "vasevqa.curation.classifier_training": "the state of an interrupted training",
     "vasevqa.curation.clip": "configurations of CLIP models",
+    "vasevqa.dataset.json_texts": "JSON of annotations",
+    "vasevqa.dataset.workbooks": "Parquet of annotations",
+    "vasevqa.model_formats": "configurations of models in whatever form",
     "vasevqa.models": "configurations of Hugging Face models",
     "vasevqa.pipeline.plan": "artifact.json",
     "vasevqa.pipeline.recipe": "a recipe, and its JSON schema",
@@ -156,11 +159,12 @@ READERS = {  # modules that read a format which somebody else, an older version 
     "vasevqa.sample.dataset": "the marker of a sample",
     "vasevqa.training.checkpoints": "ms-swift's trainer_state.json",
     "vasevqa.transfer.connection": "what the other end of a transfer says",
+    "vasevqa.yaml_files": "YAML files that users write",
 }
 
 
 def untyped(path: Path) -> list[str]:
-    """Functions whose signature has a dictionary from name to anything."""
+    """Yield functions with a dictionary from names to any values in their signature."""
     found = []
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.FunctionDef):
@@ -172,7 +176,7 @@ def untyped(path: Path) -> list[str]:
     return found
 
 
-def test_no_signature_takes_or_gives_a_dictionary_of_anything_but_readers_of_files() -> None:
+def test_only_readers_of_files_have_untyped_dictionaries_in_their_signatures() -> None:
     found = {name: untyped(path) for name, path in MODULES.items() if untyped(path)}
     assert {name: functions for name, functions in found.items() if name not in READERS} == {}
-    assert sorted(READERS) == sorted(found)  # none is listed without need
+    assert sorted(READERS) == sorted(found)  # each module in the list needs its entry

@@ -1,21 +1,23 @@
-"""Errors for users.
+"""The errors that a user can cause or see.
 
-Each has one sentence (what, where, what to do), an exit code, and says whether a retry can help.
+Each error has an exit code and a message of one sentence (what, where, what to do). It also says whether a retry can
+help.
 """
 
 from __future__ import annotations
 
 import errno
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
 
 class VaseError(Exception):
-    """Base of all expected errors: shown as one sentence, never as a stack trace.
+    """Base class of all expected errors. An expected error is shown as one sentence, never as a stack trace.
 
     `exit_code` is the exit code of the process. `retry` says whether the same command can succeed later without a
-    change by the user. Launchers decide by both.
+    change by the user. Launchers use both values to decide about a retry.
     """
 
     exit_code: ClassVar[int] = 1
@@ -23,7 +25,7 @@ class VaseError(Exception):
 
 
 class ConfigError(VaseError):
-    """Wrong usage, recipe or parameter."""
+    """A wrong command line, recipe or parameter."""
 
     exit_code = 2
 
@@ -35,19 +37,19 @@ class DataError(VaseError):
 
 
 class GpuMemoryError(VaseError):
-    """The GPU's memory doesn't suffice, even after the stage's own remedies."""
+    """The GPU's memory is too small, even after the stage lowered its own memory use."""
 
     exit_code = 4
 
 
 class DeviceError(VaseError):
-    """The requested device doesn't exist here. There is no silent fallback to another."""
+    """The requested device doesn't exist here. No other device is used instead."""
 
     exit_code = 5
 
 
 class GateError(VaseError):
-    """A quality gate failed: a result was computed but isn't good enough to continue with."""
+    """A quality gate failed. The result exists, but it isn't good enough to continue with."""
 
     exit_code = 6
 
@@ -55,79 +57,154 @@ class GateError(VaseError):
 class ClusterError(VaseError):
     """The cluster or the container engine can't do what was asked (sysexits' EX_UNAVAILABLE).
 
-    It is unreachable, refuses, or has no place.
+    It is unreachable, it refuses the request, or it has no free resources.
     """
 
     exit_code = 69
 
 
 class ClusterUnreachable(ClusterError):
-    """The cluster doesn't answer now. The launcher asks again; running jobs are unaffected."""
+    """The cluster doesn't answer now. The launcher asks again, and running jobs continue."""
 
     retry = True
 
 
 class ConnectionLost(ClusterError):
-    """A connection to a pod was lost; a new one may continue. `moved`: some data was transferred on it."""
+    """A connection to a pod was lost. A new connection may work. `moved` says whether data had already been
+    transferred.
+    """
 
     retry = True
     moved = False
 
 
+class HostMemoryError(VaseError):
+    """The machine's memory, or the memory that the step may use, is too small (sysexits' EX_OSERR)."""
+
+    exit_code = 71
+
+
 class StorageError(VaseError):
-    """The volume is full, read-only or not permitted (sysexits' EX_IOERR)."""
+    """The volume is full or read-only, or access is not permitted (sysexits' EX_IOERR)."""
 
     exit_code = 74
 
 
 class Interrupted(VaseError):
-    """Stopped from outside; the same step resumes where it was (EX_TEMPFAIL)."""
+    """The process was stopped from outside. The same step resumes from its last state (EX_TEMPFAIL)."""
 
     exit_code = 75
     retry = True
 
 
+class TransientStorageError(Interrupted):
+    """The storage gave an error that says nothing about the content, and that may pass. Another attempt may succeed."""
+
+
 class Terminated(KeyboardInterrupt):
-    """SIGTERM reached a stage. It is no Exception, so that no `except Exception` catches it."""
+    """SIGTERM reached a stage. The class derives from BaseException, so that no `except Exception` catches the
+    error.
+    """
 
 
 class LeaseLost(Interrupted):
-    """Another attempt owns this artifact now; this one must stop writing."""
+    """Another attempt now holds the lease of this artifact. The current attempt must stop writing."""
 
 
+# Errors that a restart can't mend.
 STORAGE_ERRNOS = {
-    errno.ENOSPC: "the disk is full; free some space (`vasevqa clean` lists what can go)",
+    errno.ENOSPC: "the disk is full; free some space (`vasevqa clean` lists what can be removed)",
     errno.EDQUOT: "the disk quota is exhausted; free some space or ask for more",
     errno.EROFS: "the file system is read-only; mount it writable or choose another folder",
-    errno.EACCES: "permission is missing; check the owner and mode of the folder",
-    errno.EPERM: "permission is missing; check the owner and mode of the folder",
+    errno.EACCES: "permission is missing; check the owner and mode of the file and its folder",
+    errno.EPERM: "permission is missing; check the owner and mode of the file and its folder",
 }
 
+_SERVER = "check the volume or its server"
+# Errors that may pass: what happened, and what to check if it persists. They say nothing about a file's content.
+TRANSIENT_ERRNOS = {
+    errno.EIO: ("the storage gave an input/output error (EIO)", _SERVER),
+    errno.ESTALE: ("the storage no longer knows the open file (ESTALE)", _SERVER),
+    errno.ENOLCK: ("the storage can't lock files now (ENOLCK)", _SERVER),
+    errno.ETIMEDOUT: ("the storage did not answer in time (ETIMEDOUT)", _SERVER),
+    errno.ENOTCONN: ("the storage is not connected (ENOTCONN)", _SERVER),
+    errno.EREMOTEIO: ("the storage's server gave an input/output error (EREMOTEIO)", _SERVER),
+    errno.EMFILE: ("this process has too many open files (EMFILE)", "raise the limit of open files (ulimit -n)"),
+    errno.ENFILE: ("this machine has too many open files (ENFILE)", "raise the machine's limit of open files"),
+    errno.ENOMEM: ("the system had no memory for it (ENOMEM)", "check the machine's memory"),
+}
+_OF_CONNECTIONS = (errno.ETIMEDOUT, errno.ENOTCONN)  # as a cause of another error, mostly of a connection
+_TOLD = re.compile(r"(?:\(os error |\[Errno )([0-9]+)[)\]]")  # as Rust's and Arrow's readers tell an errno
 
-def storage_error(error: OSError, doing: str, path: Path | str | None = None) -> StorageError | None:
-    """Return the StorageError that explains `error` met while `doing` something, or None for another kind."""
-    why = STORAGE_ERRNOS.get(error.errno or 0)
-    if why is None:
-        return None
-    where = path or error.filename or "the volume"
-    return StorageError(f"Could not {doing} {where}: {why}.")
+
+def storage_error(
+    error: BaseException, doing: str, path: Path | str | None = None
+) -> StorageError | TransientStorageError | None:
+    """Return a StorageError or a TransientStorageError for an `error` that occurred while `doing` something.
+
+    Return None if `error` is of another kind. Libraries wrap errors of the storage in their own: a transient error is
+    also found among the causes of `error`.
+    """
+    if isinstance(error, OSError) and error.errno in STORAGE_ERRNOS:
+        where = path or error.filename or "the volume"
+        return StorageError(f"Could not {doing} {where}: {STORAGE_ERRNOS[error.errno]}.")
+    for link in _links(error):
+        if isinstance(link, TransientStorageError):
+            return link
+        number, name = _errno(link), path or getattr(link, "filename", None)
+        if number in TRANSIENT_ERRNOS and (link is error or name or number not in _OF_CONNECTIONS):
+            what, check = TRANSIENT_ERRNOS[number]
+            return TransientStorageError(
+                f"Could not {doing} {name or 'a file of the volume'}: {what}; another attempt may succeed, and if it"
+                f" persists {check}."
+            )
+    return None
 
 
-# Messages of CUDA and its libraries for allocations outside torch's allocator, which raise no OutOfMemoryError.
+def _links(error: BaseException) -> Iterator[BaseException]:
+    """Yield `error`, its causes, and the errors that were handled when they were raised. Each comes once."""
+    seen: list[BaseException] = []
+    pending = [error]
+    while pending:
+        link = pending.pop(0)
+        if link not in seen:
+            seen.append(link)
+            yield link
+            pending += [before for before in (link.__cause__, link.__context__) if before is not None]
+
+
+def _errno(error: BaseException) -> int:
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    told = _TOLD.search(str(error))
+    return int(told[1]) if told else 0
+
+
+# Messages of CUDA and its libraries when an allocation fails outside torch's allocator (no OutOfMemoryError).
 _NO_GPU_MEMORY = re.compile(
     r"CUDA (error: )?out of memory|CU(BLAS|DNN|SPARSE|SOLVER|FFT)\w*_ALLOC(ATION)?_FAILED|Cuda failure .*out of memory"
 )
 
 
 def out_of_gpu_memory(error: BaseException) -> bool:
-    """True if `error` says that a GPU's memory ran out. Doesn't import torch."""
+    """Return whether `error` says that a GPU has no memory left. torch is not imported."""
     return type(error).__name__ == "OutOfMemoryError" or (
         isinstance(error, RuntimeError) and _NO_GPU_MEMORY.search(str(error)) is not None
     )
 
 
+def out_of_host_memory(error: BaseException) -> bool:
+    """Return whether `error` says that the machine's memory doesn't suffice. torch is not imported."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
+    )
+
+
 def invalid_yaml(where: object, error: Exception, hint: str = "correct it") -> ConfigError:
-    """Return the ConfigError for a file that isn't YAML or isn't UTF-8; `error` is what reading it raised."""
+    """Return the ConfigError for a file that isn't YAML or isn't UTF-8.
+
+    `error` is the exception from reading the file.
+    """
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
     line = f", line {mark.line + 1}" if mark else ""
     return ConfigError(f"{where}{line}: this is not valid YAML ({problem or 'not a text in UTF-8'}); {hint}.")

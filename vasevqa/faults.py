@@ -1,4 +1,4 @@
-"""Fault points: a crash drill kills the launcher at each of them."""
+"""Fault points: places in the code at which a crash test can kill the launcher."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from enum import Enum
 
 
 class FaultPoint(Enum):
-    """A point at which a launcher can be killed on purpose."""
+    """A place in the code at which a crash test can kill the launcher."""
 
-    RUN_OPENED = "run-opened"  # the run's folder exists, nothing else happened
+    RUN_OPENED = "run-opened"  # the run's folder exists, and nothing else happened
     BEFORE_SUBMIT = "before-submit"
-    IN_SUBMIT = "in-submit"  # the job exists, its process doesn't
+    IN_SUBMIT = "in-submit"  # the job exists, but its process doesn't
     AFTER_SUBMIT = "after-submit"  # the process exists but isn't in the event log yet
     WHILE_RUNNING = "while-running"
     DURING_RETRY = "during-retry"
     BEFORE_COMMIT = "before-commit"
     AFTER_COMMIT = "after-commit"  # the artifact exists but isn't in the event log yet
     BETWEEN_STEPS = "between-steps"
-    BEFORE_END = "before-end"  # all steps are done, the run isn't ended
+    BEFORE_END = "before-end"  # all steps are done, but the run hasn't ended
 
 
 def fault(point: FaultPoint, step: str = "") -> None:
-    """Kill this process by SIGKILL if VASEVQA_FAULT names this point (`point`, or `point:step`)."""
+    """Kill this process with SIGKILL if VASEVQA_FAULT names this point (`point`, or `point:step`)."""
     asked = os.environ.get("VASEVQA_FAULT")
     if asked is not None and asked in (point.value, f"{point.value}:{step}"):
         os.kill(os.getpid(), signal.SIGKILL)

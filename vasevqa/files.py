@@ -1,19 +1,22 @@
-"""Writes files atomically, and places images without copying where that is safe."""
+"""Write files atomically. Place images by a hard link where that is safe, and otherwise by a copy."""
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
 import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-FICLONE = 0x40049409  # linux/fs.h: make `dst` share the extents of `src` (btrfs, xfs)
+from vasevqa.errors import storage_error
+
+FICLONE = 0x40049409  # from linux/fs.h: a file shares the extents of another file (btrfs, xfs)
 _NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
@@ -21,10 +24,10 @@ _NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOS
 def writing(
     path: Path, mode: str = "wb", before_commit: Callable[[], None] | None = None, sync: bool = True
 ) -> Iterator[IO[Any]]:
-    """Open a temporary file beside `path`; it is renamed to `path` only when the block ends without an error.
+    """Open a temporary file beside `path`, and rename it to `path` if the block ends without an error.
 
-    `before_commit` is called just before the rename and may raise (a lost lease). `sync=False` skips fsync: the many
-    images of an artifact are synced once at its end.
+    `before_commit` is called just before the rename, and may raise an error (such as a lost lease). `sync=False` skips
+    fsync, because the many images of an artifact are synced once at the end.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name[:80]}.{os.getpid()}.{os.urandom(3).hex()}.tmp"
@@ -38,9 +41,37 @@ def writing(
         if before_commit is not None:
             before_commit()
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename in (None, os.fspath(temporary)):
+            error.filename = os.fspath(path)  # the user knows this name
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise
+
+
+def exists(path: Path) -> bool:
+    """Return whether a file or folder exists at `path`.
+
+    Return False for an impossible name (too long, or with a null byte). Raise OSError if the storage fails, or if
+    permission is missing.
+    """
+    try:
+        return path.exists()
+    except ValueError:
+        return False
+    except OSError as error:
+        if storage_error(error, "read") is not None:
+            raise
+        return False
+
+
+def expanded(text: str) -> Path:
+    """Return the path in `text`, with the home folder for `~`. A `~` of an unknown user is left as it is."""
+    path = Path(text)
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
 
 
 def write_text(path: Path, text: str) -> None:
@@ -54,10 +85,28 @@ def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
     write_text(path, json.dumps(value, indent=indent, ensure_ascii=False, default=str) + "\n")
 
 
-def copy(source: Path, target: Path) -> str:
-    """Copy one file's content and times atomically, as a reflink where the file system can.
+def write_table(stream: IO[str], header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write rows as CSV in the dialect that `read_table` reads: commas between cells, and quotes around ends of lines.
 
-    Returns 'reflink' or 'copy'.
+    Commas, quotes and newlines in a cell are kept.
+    """
+    table, quoted = (csv.writer(stream, lineterminator="\n", quoting=how) for how in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL))
+    for row in (header, *rows):
+        # QUOTE_MINIMAL doesn't quote a carriage return, and a reader would take it for the end of the row.
+        (quoted if any("\r" in str(cell) for cell in row) else table).writerow(row)
+
+
+def read_table(path: Path) -> Iterator[dict[str, str]]:
+    """Yield the rows of a CSV file as mappings from heading to cell. A cell that a row lacks is left out."""
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        for row in csv.DictReader(stream):
+            yield {name: cell for name, cell in row.items() if name is not None and cell is not None}
+
+
+def copy(source: Path, target: Path) -> str:
+    """Copy one file's content and times atomically. The copy is a reflink if the file system supports reflinks.
+
+    Return 'reflink' or 'copy'.
     """
     how = "copy"
     with writing(target, sync=False) as out, open(source, "rb") as stream:
@@ -80,11 +129,12 @@ def immutable_root(path: Path) -> Path | None:
 
 
 def place(source: Path, target: Path, immutable: bool | None = None) -> str:
-    """Put `source` at `target`: a hard link if it belongs to a complete artifact, else a copy or reflink.
+    """Place `source` at `target`: by a hard link if `source` belongs to a complete artifact, otherwise by a copy or
+    reflink.
 
-    A user's own file is never hard-linked, because editing it later would change our copy as well. `immutable` saves
-    the lookup per file: pass `immutable_root(folder) is not None`. Returns 'link', 'reflink' or 'copy'. An existing
-    target is replaced atomically.
+    A user's own file is never hard-linked, because a later edit of the file would change the copy as well. `immutable`
+    says whether `source` belongs to a complete artifact. If `immutable` is None, the function finds this out. Return
+    'link', 'reflink' or 'copy'. An existing target is replaced atomically.
     """
     if immutable is None:
         immutable = immutable_root(source) is not None
@@ -94,7 +144,7 @@ def place(source: Path, target: Path, immutable: bool | None = None) -> str:
         try:
             os.link(source, temporary, follow_symlinks=True)
             os.replace(temporary, target)
-            temporary.unlink(missing_ok=True)  # rename(2) does nothing when both are links to one inode
+            temporary.unlink(missing_ok=True)  # rename(2) does nothing if both names are links to one inode
             return "link"
         except OSError as error:
             temporary.unlink(missing_ok=True)
@@ -119,7 +169,10 @@ def digest_json(value: Any) -> str:
 
 
 def free_bytes(path: Path) -> int:
-    """Return the bytes free for the current user on the file system of `path` (or its nearest existing parent)."""
+    """Return the free bytes for the current user on the file system of `path`.
+
+    If `path` doesn't exist, its nearest existing parent is used.
+    """
     while not path.exists():
         path = path.parent
     return shutil.disk_usage(path).free

@@ -1,4 +1,4 @@
-"""A file of JSON lines that grows while a stage works, so that a killed stage resumes where it was."""
+"""A file of JSON lines that a stage appends to, so that a killed stage can resume."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from vasevqa import files
 
 
 class Journal:
-    """The rows that were appended to `path` before, and more of them.
+    """The rows that earlier calls appended to the file `path`. `append` adds new rows.
 
-    A line that was cut off by a kill is dropped. With a `header`, rows only count if the file's first line is the same:
-    it says what the rows were made for.
+    If the process was killed while it wrote a line, this incomplete last line is dropped. `header` says what the rows
+    are made for. Existing rows are used only if the first line of the file equals `header`.
     """
 
     def __init__(self, path: Path, header: str | None = None) -> None:
@@ -32,7 +32,7 @@ class Journal:
             files.write_text(path, "".join(f"{line}\n" for line in [header] if line is not None) + _text(self.rows))
 
     def append(self, rows: Iterable[Any]) -> None:
-        """Write rows of JSON values to the end of the file."""
+        """Append rows of JSON values to the file."""
         added = list(rows)
         with self.path.open("a", encoding="utf-8") as stream:
             stream.write(_text(added))

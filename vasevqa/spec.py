@@ -1,40 +1,50 @@
-"""The terms of the pipeline: Stage, Step, Resources, Pipeline, and what a stage gets when it runs."""
+"""The terms of the pipeline (Stage, Step, Resources, Pipeline), and the objects that a running stage receives."""
 
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Annotated, Any, ClassVar, Generic, Protocol, Self, TypeVar
+from typing import IO, Annotated, Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from vasevqa.errors import ConfigError
 
 
 class Params(BaseModel):
-    """The parameters that change a stage's result; they are part of the artifact's key.
+    """The parameters that change a stage's result. They are part of the artifact's key.
 
-    Recipe keys and command-line flags are both derived from it.
+    Recipe keys and command-line flags are made from the fields.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), validate_default=True)
 
 
 class Options(BaseModel):
-    """How a stage runs (device, batch size, workers, menus); options are never part of the key."""
+    """The options of a stage's execution (device, batch size, workers, menus). They are never part of the key."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), validate_default=True)
 
+
+def _device(name: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", name):
+        raise PydanticCustomError("device", "there is no such device; use auto, cpu, cuda or cuda:N")
+    return name
+
+
+Device = Annotated[str, AfterValidator(_device)]
 
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$")]
 _UNITS = {"": 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
 def quantity_bytes(quantity: str) -> int:
-    """Return the bytes of a Kubernetes quantity such as 512Mi or 8Gi; ConfigError if it isn't one."""
+    """Return a Kubernetes quantity such as 512Mi or 8Gi in bytes. Raise ConfigError if it isn't a quantity."""
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(Ki|Mi|Gi|Ti|k|M|G|T)?", quantity)
     if match is None:
         raise ConfigError(f"'{quantity}' is not a quantity; write it like 512Mi or 8Gi.")
@@ -42,12 +52,12 @@ def quantity_bytes(quantity: str) -> int:
 
 
 class Resources(BaseModel):
-    """What a step asks of a node. Quantities are Kubernetes' own; `memory_limit` is where raising after an OOM ends."""
+    """A step's resource requests, as Kubernetes quantities. After an OOM, memory is raised up to `memory_limit`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     cpus: float = Field(2, gt=0, description="CPU cores")
-    memory: Quantity = Field("4Gi", description="host memory asked for")
+    memory: Quantity = Field("4Gi", description="host memory to request")
     memory_limit: Quantity | None = Field(
         None, description="host memory is raised up to this after an out-of-memory kill; unset: twice `memory`"
     )
@@ -58,7 +68,7 @@ class Resources(BaseModel):
         pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$",
         description=("the cluster's name for these GPUs, such as nvidia.com/mig-1g.10gb; unset: the cluster's setting"),
     )
-    gpu_product: str | None = Field(None, description="GPU model, as the node's nvidia.com/gpu.product label names it")
+    gpu_product: str | None = Field(None, description="GPU model: the value of the node's nvidia.com/gpu.product label")
     ephemeral_storage: Quantity | None = Field(None, description="node-local scratch space")
     shm: Quantity = Field("1Gi", description="size of /dev/shm")
     queue_deadline: int = Field(86400, gt=0, description="seconds that the step may wait in the queue")
@@ -68,28 +78,43 @@ class Resources(BaseModel):
 
 @dataclass(frozen=True)
 class Input:
-    """A named input of a stage: a folder or a file, given by `flag` on the command line."""
+    """A named input of a stage. `kind` is its kind of path, and `flag` is its command-line flag."""
 
     name: str
     flag: str
     help: str = ""
     required: bool = True
     aliases: tuple[str, ...] = ()
-    # a parameter whose flag takes a path as well as its choices: a path given there becomes this input
+    # the name of a parameter whose flag accepts a path besides its choices; the path becomes this input
     also: str | None = None
-    hub: bool = False  # a model: a hub id such as org/name, or org/name@revision, may stand for a path
+    hub: bool = False  # true for a model, which may also be a hub id: org/name or org/name@revision
+    kind: Literal["folder", "file", "file or folder"] = "folder"
+
+    def refuse_other_kind(self, path: Path, where: str) -> None:
+        """Raise ConfigError if `path` exists and isn't of this input's kind.
+
+        `where` names the flag or the key that gives the path. The path isn't opened, because a pipe may block and
+        reading a device may never end.
+        """
+        mode = path.stat().st_mode
+        given = "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "pipe, socket or device"
+        if given not in self.kind.split(" or "):
+            raise ConfigError(f"{where}: {path} is a {given}, not a {self.kind}; give {self.help or self.name}.")
 
 
 class Output(Protocol):
-    """The output folder of a stage. Every write goes through it, so that a stage that lost its lease stops writing."""
+    """The output folder of a stage.
+
+    Every write uses this class. If a stage has lost its lease, the next write fails and the stage stops.
+    """
 
     @property
     def root(self) -> Path:
-        """The folder to write into. It may hold what an earlier, interrupted attempt of the same step wrote."""
+        """The folder to write into. It may hold files from an earlier, interrupted attempt of the same step."""
 
     @property
     def standalone(self) -> bool:
-        """True without a launcher. `root` may then hold the user's own files, which are kept."""
+        """True if the stage runs without a launcher. `root` may then hold the user's own files, which are kept."""
 
     @property
     def final(self) -> Path:
@@ -97,16 +122,16 @@ class Output(Protocol):
 
     @property
     def volume(self) -> Path | None:
-        """The volume's root, shared by every mount of it; None without a launcher."""
+        """The root of the volume, which all mounts of the volume share. None without a launcher."""
 
     def check(self) -> None:
         """Raise LeaseLost if another attempt owns this output now.
 
-        Cheap (a stat call): call it before each write of your own.
+        The check costs one stat call. A stage calls it before each direct write into `root`.
         """
 
     def writing(self, name: str, mode: str = "wb") -> AbstractContextManager[IO[Any]]:
-        """Open a stream for the file `name` (relative), which appears only when complete."""
+        """Open a stream for the file `name` (relative). The file appears only when it is complete."""
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file atomically."""
@@ -115,42 +140,45 @@ class Output(Protocol):
         """Write a JSON file atomically."""
 
     def place(self, source: Path, name: str) -> str:
-        """Put an image at `name`: a hard link from an artifact, a copy of a user's file.
+        """Place an image at `name`: a hard link to an artifact's file, or a copy of a user's file.
 
-        Returns link, reflink or copy.
+        Return link, reflink or copy.
         """
 
 
 class Progress(Protocol):
-    """How a stage reports: a bar on a terminal, a line every few seconds when piped, JSON events for a launcher."""
+    """The interface by which a stage reports its progress.
+
+    The user sees a bar on a terminal, and lines in a pipe. A launcher gets JSON events.
+    """
 
     def start(self, what: str, total: int | None = None, unit: str = "images") -> None:
-        """Begin a phase, such as ('scoring', 1200, 'images'), and end the phase before it."""
+        """Begin a phase, such as ('scoring', 1200, 'images'), and end the previous phase."""
 
     def advance(self, count: int = 1) -> None:
-        """Report `count` more units as done."""
+        """Report that `count` more units are done."""
 
     def note(self, text: str) -> None:
-        """Show one line to the user (a warning, a choice that was made)."""
+        """Show one line to the user, such as a warning or an automatic choice."""
 
     def event(self, kind: str, **fields: Any) -> None:
-        """Emit a machine-readable event, such as event('metrics', step=3, loss=1.2). Fields must be JSON values."""
+        """Emit a machine-readable event, such as event('metrics', step=3, loss=1.2). Values must be JSON values."""
 
     def summary(self, text: str, **figures: Any) -> None:
-        """Report the stage's one-line result. `figures` go into the artifact and the report."""
+        """Report the stage's result in one line. `figures` are written to the artifact and the report."""
 
     def speed(self, seconds: Mapping[str, float], count: int, unit: str = "images") -> None:
-        """Report the seconds per kind of work, such as {'decode': 3.1, 'model': 8.0, 'disk': .2}.
+        """Report the seconds for each kind of work, such as {'decode': 3.1, 'model': 8.0, 'disk': .2}.
 
-        Prints the rate and the bottleneck.
+        The user sees the rate and the slowest kind of work.
         """
 
 
 class Report(BaseModel):
-    """A JSON file that one stage writes and others read.
+    """A JSON file that one stage writes and other stages read.
 
-    A field that came later has a default, so that files of older versions are still read; what a reader doesn't know
-    is passed over. `schema_version` is raised when a field changes its meaning.
+    A field that was added later has a default, so that files of older versions can still be read. Unknown fields are
+    ignored. `schema_version` is raised when a field changes its meaning.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=(), populate_by_name=True)
@@ -159,15 +187,18 @@ class Report(BaseModel):
     schema_version: int = Field(1, alias="schema")
 
     def write(self, output: Output) -> None:
-        """Write the file into a stage's output, atomically."""
+        """Write the file atomically into a stage's output."""
         output.write_json(self.FILE, self.model_dump(mode="json", by_alias=True))
 
     @classmethod
     def read(cls, folder: Path) -> Self | None:
-        """The report in `folder`; None if there is none, or none that can be read: it is never needed to go on."""
+        """Return the report in `folder`, or None if it is missing or invalid.
+
+        A stage can always continue without a report.
+        """
         try:
             return cls.model_validate_json((folder / cls.FILE).read_bytes())
-        except (OSError, ValueError):
+        except (FileNotFoundError, NotADirectoryError, ValueError):
             return None
 
 
@@ -179,8 +210,8 @@ OptionsT_co = TypeVar("OptionsT_co", bound=Options, covariant=True)
 class StageCall(Generic[ParamsT_co, OptionsT_co]):
     """One call of a stage.
 
-    `inputs` maps names to absolute paths; an optional input that was not given is absent. `folder` is None only for a
-    stage that needs no output with these parameters.
+    `inputs` maps names to absolute paths. It has no entry for an optional input that was not given. `folder` is None
+    only if a stage needs no output with these parameters.
     """
 
     params: ParamsT_co
@@ -191,7 +222,7 @@ class StageCall(Generic[ParamsT_co, OptionsT_co]):
 
     @property
     def output(self) -> Output:
-        """The output directory; RuntimeError if the call has none."""
+        """The output directory. Raises RuntimeError if the call has none."""
         if self.folder is None:
             raise RuntimeError("This call of the stage has no output directory.")
         return self.folder
@@ -202,10 +233,10 @@ RunFunction = Callable[[StageCall[Any, Any]], None]
 
 @dataclass(frozen=True)
 class Stage:
-    """A kind of work: an image, a click command, typed parameters, named inputs, one output directory.
+    """A kind of work, with an image, a click command, typed parameters, named inputs and one output directory.
 
-    `run(call)` does the work. Raise `version` whenever results change; `sources` names the modules beside the stage's
-    own whose code decides the result.
+    `run(call)` does the work. `version` must be raised whenever results change. `sources` names the other modules whose
+    code decides the result.
     """
 
     name: str
@@ -219,6 +250,10 @@ class Stage:
     output_flag: str = "--output-dir"
     needs_output: Callable[[Any], bool] = lambda params: True
     sources: tuple[str, ...] = ()
+    # Called when the step is planned, with the recipe inputs that are on disk. It raises ConfigError or DataError for a
+    # mistake in them, before earlier steps run. If earlier steps pass an input on (images), the recipe's own input of
+    # that name is used.
+    check: Callable[[Mapping[str, Path], Any], None] = lambda inputs, params: None
     # Called before run when options.interactive is set: (params, options, inputs) -> (params, options)
     interact: str | None = None
 
@@ -228,7 +263,7 @@ class Stage:
         return self.run.__module__
 
     def input(self, name: str) -> Input:
-        """Return the input called `name`; KeyError if there is none."""
+        """Return the input called `name`. Raise KeyError if there is none."""
         for known in self.inputs:
             if known.name == name:
                 return known
@@ -237,7 +272,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Source:
-    """The source of a step's input: a recipe input, or a step's output (or a folder of it)."""
+    """The source of a step's input: a recipe input, a step's output, or a folder in a step's output."""
 
     name: str
     recipe: bool = False
@@ -245,7 +280,7 @@ class Source:
 
     @classmethod
     def parse(cls, text: str) -> Source:
-        """Parse 'inputs.images', 'select-views' or 'classify/1'."""
+        """Parse a source such as 'inputs.images', 'select-views' or 'classify/1'."""
         if text.startswith("inputs."):
             return cls(text.removeprefix("inputs."), recipe=True)
         name, _, folder = text.partition("/")
@@ -259,8 +294,9 @@ class Source:
 class Step:
     """One use of a Stage in the pipeline. `inputs` maps the stage's input names to sources.
 
-    When the step is skipped, the input `passthrough_input` replaces its output. If that is None, the step can't be
-    skipped, only replaced by a recipe input of the step's name. `preset` holds parameters that differ from the stage's
+    If the step is skipped, the input `passthrough_input` takes the place of the step's output. If `passthrough_input`
+    is None, nothing takes its place: the step can only be skipped together with all steps that read its output. A
+    recipe input with the step's name replaces the step. `preset` holds parameters that differ from the stage's
     defaults.
     """
 
@@ -277,12 +313,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """The DAG of Steps, given by their inputs."""
+    """The Steps as a DAG. The edges are the inputs of the Steps."""
 
     steps: tuple[Step, ...]
 
     def step(self, name: str) -> Step:
-        """Return the step called `name`; KeyError if there is none."""
+        """Return the step called `name`. Raise KeyError if there is none."""
         for step in self.steps:
             if step.name == name:
                 return step
@@ -292,3 +328,8 @@ class Pipeline:
     def names(self) -> tuple[str, ...]:
         """The steps' names in catalog order."""
         return tuple(step.name for step in self.steps)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The names of the stages in catalog order, without repetition."""
+        return tuple(dict.fromkeys(step.stage.name for step in self.steps))

@@ -1,12 +1,28 @@
-"""Words for people: suggestions, durations and sizes as they are written in messages."""
+"""Format suggestions, durations and sizes for messages."""
 
 from __future__ import annotations
 
-IMAGE_TAG = "<image>"  # stands for a picture in a message, as ms-swift and LLaVA write it
+IMAGE_TAG = "<image>"  # placeholder for a picture in a message, in the format of ms-swift and LLaVA
+
+
+def printable(text: str) -> str:
+    """Return `text` in a form that UTF-8 can encode: a byte of a file name that is no UTF-8, or a lone surrogate, is
+    written as an escape.
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def cell_text(value: object) -> str:
+    """Return a value of a table as a text. A whole number has no decimal point, whatever its type."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    return str(value)
 
 
 def nearest(word: str, known: list[str] | tuple[str, ...]) -> str:
-    """A suggestion such as ` Did you mean 'threshold'?`, or what is known where nothing is near."""
+    """Return a suggestion such as ` Did you mean 'threshold'?`. If no known word is similar, return the list of known
+    words.
+    """
     from difflib import get_close_matches
 
     near = get_close_matches(word, known, n=1, cutoff=0.6)
@@ -16,7 +32,7 @@ def nearest(word: str, known: list[str] | tuple[str, ...]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people: 7 s, 3:05, 2:10:00."""
+    """Return seconds as text: 7 s, 3:05, 2:10:00."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -26,7 +42,7 @@ def duration(seconds: float) -> str:
 
 
 def byte_size(count: float) -> str:
-    """Bytes for people: 512 bytes, 3 MiB."""
+    """Return bytes as text: 512 bytes, 3 MiB."""
     units = ["bytes", "KiB", "MiB", "GiB", "TiB"]
     while count >= 1024 and len(units) > 1:
         count, units = count / 1024, units[1:]
@@ -34,6 +50,8 @@ def byte_size(count: float) -> str:
 
 
 def first_line(error: object, most: int = 200) -> str:
-    """The first line of an error's text, at most `most` characters; the error's kind if it says nothing."""
+    """Return the first line of an error's text, cut to `most` characters. If the text is empty, return the error's
+    type.
+    """
     lines = str(error).strip().splitlines()
     return lines[0][:most].rstrip(".") if lines else type(error).__name__

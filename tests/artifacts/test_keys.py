@@ -1,4 +1,4 @@
-"""Keys of artifacts: what changes them, and what must not."""
+"""The keys of artifacts: which values change a key, and which values don't."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ STAGES = generated.stages()
 
 
 def later(stage: Stage, default: Any = 3, **changes: Any) -> Stage:
-    """The stage as it would be with a parameter that came later."""
+    """Return the stage with an additional, later parameter."""
     field = (int | None, Field(default, description="came later"))
     params: type[Params] = create_model("Later", __base__=stage.params, came_later=field)  # type: ignore[call-overload]
     return dataclasses.replace(stage, params=params, **changes)
 
 
-def test_the_keys_of_default_parameters_are_those_on_record() -> None:
+def test_keys_of_default_parameters_match_the_recorded_keys() -> None:
     assert generated.KEYS.read_text() == generated.keys(STAGES, generated.known_keys())
     assert set(keys.FIRST_PARAMETERS) == set(STAGES)
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_a_parameter_that_came_later_stays_out_of_the_key_while_it_holds_its_default(name: str) -> None:
+def test_a_later_parameter_with_its_default_value_is_not_in_the_key(name: str) -> None:
     before, after = STAGES[name], later(STAGES[name])
     assert keys.artifact_key(after, after.params(), {}) == keys.artifact_key(before, before.params(), {})
     other = keys.artifact_key(after, after.params.model_validate({"came_later": 4}), {})
@@ -37,13 +37,13 @@ def test_a_parameter_that_came_later_stays_out_of_the_key_while_it_holds_its_def
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_every_first_parameter_is_in_the_key_whatever_its_value(name: str) -> None:
+def test_every_original_parameter_is_in_the_key_with_any_value(name: str) -> None:
     stage = STAGES[name]
     assert keys.FIRST_PARAMETERS[name] <= set(stage.params.model_fields)
     assert set(keys.key_parameters(stage, stage.params())) == keys.FIRST_PARAMETERS[name]
 
 
-def test_what_decides_the_result_is_in_the_key_and_options_are_not() -> None:
+def test_parameters_and_inputs_are_in_the_key_and_options_are_not() -> None:
     stage = STAGES["clip-filter"]
     key = keys.artifact_key(stage, stage.params(), {"images": "a"})
     assert keys.artifact_key(stage, stage.params(threshold=0.2), {"images": "a"}) != key
@@ -60,7 +60,7 @@ def test_a_changed_default_or_key_without_a_raised_version_is_refused() -> None:
     with_it = generated.json.loads(generated.keys(table, known))
     assert with_it["merge"]["key"] == known["merge"]["key"]
     assert with_it["merge"]["defaults"]["came_later"] == 3
-    # It is in no key, so an artifact of the old default would be taken for one of the new.
+    # No key contains the parameter, so an artifact of the old default would be used for the new default.
     with pytest.raises(ValueError, match=r"merge: the default of came_later was 3; raise Stage\.version"):
         generated.keys({"merge": later(STAGES["merge"], default=5)}, with_it)
     generated.keys({"merge": later(STAGES["merge"], default=5, version=2)}, with_it)

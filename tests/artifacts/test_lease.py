@@ -1,7 +1,8 @@
-"""One writer an artifact, whoever wakes up late."""
+"""Leases: each artifact has only one writer. A process that lost its lease while suspended can't write later."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -14,21 +15,21 @@ from pathlib import Path
 import pytest
 
 from vasevqa.artifacts.lease import Lease, LeaseHeld, bury, holder, revoke
-from vasevqa.errors import LeaseLost
+from vasevqa.errors import TRANSIENT_ERRNOS, LeaseLost
 
 
 def age(path: Path, seconds: float) -> None:
-    """Make the lease look as if its holder had been silent for `seconds`."""
+    """Set the lease's time back, as if the holder had not touched it for `seconds`."""
     stat = path.stat()
     os.utime(path, (stat.st_atime - seconds, stat.st_mtime - seconds))
 
 
 def foreign(path: Path) -> None:
-    """Pretend that the holder runs on another machine, where its process can't be looked at."""
+    """Pretend that the holder runs on another machine, where its process can't be checked."""
     path.write_text(path.read_text().replace('"boot": "', '"boot": "elsewhere-'))
 
 
-def test_a_second_attempt_is_refused_while_the_first_lives(tmp_path: Path) -> None:
+def test_a_second_attempt_is_refused_while_the_first_attempt_runs(tmp_path: Path) -> None:
     lease = Lease.acquire(tmp_path / "k.lease", "one")
     with pytest.raises(LeaseHeld) as refused:
         Lease.acquire(tmp_path / "k.lease", "two")
@@ -38,7 +39,7 @@ def test_a_second_attempt_is_refused_while_the_first_lives(tmp_path: Path) -> No
     assert not (tmp_path / "k.lease").exists()
 
 
-def test_a_dead_process_of_this_machine_holds_nothing(tmp_path: Path) -> None:
+def test_a_dead_process_on_this_machine_holds_no_lease(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from vasevqa.artifacts.lease import Lease;"
         " Lease.acquire(Path(sys.argv[1]), 'one')"
@@ -49,7 +50,7 @@ def test_a_dead_process_of_this_machine_holds_nothing(tmp_path: Path) -> None:
     Lease.acquire(tmp_path / "k.lease", "two").release()
 
 
-def test_a_silent_holder_elsewhere_is_replaced_after_its_time_only(tmp_path: Path) -> None:
+def test_a_silent_holder_on_another_machine_is_replaced_only_after_the_ttl(tmp_path: Path) -> None:
     path = tmp_path / "k.lease"
     Lease.acquire(path, "one")
     foreign(path)
@@ -65,7 +66,7 @@ def test_a_late_writer_neither_refreshes_nor_removes_its_successors_lease(tmp_pa
     path = tmp_path / "k.lease"
     late = Lease.acquire(path, "late", ttl=0.06)
     foreign(path)
-    # The file was rewritten in place, so `late` still holds it until it goes stale.
+    # The file was rewritten in place, so `late` still holds the lease until the lease is stale.
     assert late.held()
     age(path, 100)
     successor = Lease.acquire(path, "successor", ttl=60)
@@ -80,7 +81,7 @@ def test_a_late_writer_neither_refreshes_nor_removes_its_successors_lease(tmp_pa
     assert path.stat().st_mtime_ns == before
 
 
-def test_of_many_that_find_a_stale_lease_one_gets_it(tmp_path: Path) -> None:
+def test_only_one_of_many_processes_gets_a_stale_lease(tmp_path: Path) -> None:
     path = tmp_path / "k.lease"
     Lease.acquire(path, "old")
     foreign(path)
@@ -106,7 +107,7 @@ def test_of_many_that_find_a_stale_lease_one_gets_it(tmp_path: Path) -> None:
     assert won[0].held()
 
 
-def test_a_damaged_lease_file_expires_like_any_other(tmp_path: Path) -> None:
+def test_a_damaged_lease_file_expires_after_the_ttl(tmp_path: Path) -> None:
     path = tmp_path / "k.lease"
     path.write_text("{broken")
     with pytest.raises(LeaseHeld):
@@ -115,7 +116,7 @@ def test_a_damaged_lease_file_expires_like_any_other(tmp_path: Path) -> None:
     assert Lease.acquire(path, "two", ttl=60).held()
 
 
-def test_revoking_needs_the_right_attempt(tmp_path: Path) -> None:
+def test_only_the_lease_of_the_named_attempt_is_revoked(tmp_path: Path) -> None:
     path = tmp_path / "k.lease"
     lease = Lease.acquire(path, "one")
     revoke(path, "another")
@@ -124,7 +125,7 @@ def test_revoking_needs_the_right_attempt(tmp_path: Path) -> None:
     assert not lease.held()
 
 
-def test_a_process_stopped_past_its_time_writes_nothing_after_it_wakes(tmp_path: Path) -> None:
+def test_a_process_suspended_longer_than_the_ttl_writes_nothing_afterwards(tmp_path: Path) -> None:
     program = textwrap.dedent("""
         import sys
         from pathlib import Path
@@ -160,10 +161,10 @@ def test_a_process_stopped_past_its_time_writes_nothing_after_it_wakes(tmp_path:
     assert successor.held()
 
 
-# In a cluster: a launcher's container, or its pod, is another one after a crash.
+# In a cluster, a launcher has a new container or a new pod after a crash.
 
 
-def test_a_restarted_container_knows_its_predecessor_to_be_dead(
+def test_a_restarted_container_knows_that_its_predecessor_is_dead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VASEVQA_POD_UID", "pod-1")
@@ -174,10 +175,10 @@ def test_a_restarted_container_knows_its_predecessor_to_be_dead(
     path.write_text(json.dumps({**before, "namespace": "pid:[1]"}))
     assert holder(path) is None
     monkeypatch.setenv("VASEVQA_POD_UID", "pod-2")
-    assert holder(path) is not None  # it may live: another pod can't know
+    assert holder(path) is not None  # another pod can't know whether the holder still runs
 
 
-def test_a_lease_is_taken_from_a_pod_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lease_is_taken_from_a_pod_that_no_longer_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VASEVQA_POD_UID", "pod-1")
     path = tmp_path / "launcher.lease"
     Lease.acquire(path, "launcher-7")
@@ -187,7 +188,7 @@ def test_a_lease_is_taken_from_a_pod_that_is_gone(tmp_path: Path, monkeypatch: p
     assert holder(path) is not None
     bury(path, lambda pod: pod == "pod-1")
     assert holder(path) is None
-    bury(path, lambda pod: True)  # nothing there
+    bury(path, lambda pod: True)  # there is no lease
 
 
 def test_leases_of_earlier_versions_are_read(tmp_path: Path) -> None:
@@ -199,3 +200,68 @@ def test_leases_of_earlier_versions_are_read(tmp_path: Path) -> None:
     found = holder(path)
     assert found is not None
     assert found.attempt == "attempt"
+
+
+def test_a_storage_error_does_not_end_the_heartbeat(tmp_path: Path) -> None:
+    folder, away, lost = tmp_path / "step", tmp_path / "away", threading.Event()
+    lease = Lease.acquire(folder / "k.lease", "one", ttl=0.06)
+    lease.keep(lost.set)
+    folder.rename(away)
+    folder.touch()  # each access to the lease now fails
+    file = away / "k.lease"
+    for _ in range(3):
+        before = file.stat().st_mtime_ns
+        while file.stat().st_mtime_ns == before:
+            assert not lost.wait(0.005)
+    folder.unlink()
+    away.rename(folder)
+    assert lease.held()
+    revoke(folder / "k.lease", "one")
+    assert lost.wait(60)
+
+
+@pytest.mark.parametrize("number", TRANSIENT_ERRNOS, ids=errno.errorcode.get)
+@pytest.mark.parametrize("call", ["stat", "utime"])
+def test_a_lease_that_can_not_be_touched_stops_writing_after_half_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    now, fails = [1000.0], [True]
+    lease = Lease.acquire(tmp_path / "k.lease", "one", ttl=60)
+    real = {"stat": Path.stat, "utime": os.utime}[call]
+
+    def failing(*given: object, **how: object) -> object:
+        if fails[0]:
+            raise OSError(number, os.strerror(number))
+        return real(*given, **how)  # type: ignore[operator]
+
+    monkeypatch.setattr(Path if call == "stat" else os, call, failing)
+    monkeypatch.setattr("vasevqa.artifacts.lease.time.monotonic", lambda: lease._touched + now[0])
+    now[0] = 20
+    lease.check()
+    now[0] = 31
+    with pytest.raises(LeaseLost, match=r"could not touch .*k\.lease for 30 s .*check the volume") as lost:
+        lease.check()
+    assert lost.value.exit_code == 75
+    fails[0] = False
+    lease.check()
+
+
+def test_the_heartbeat_ends_a_stage_whose_lease_can_not_be_touched(tmp_path: Path) -> None:
+    lost = threading.Event()
+    lease = Lease.acquire(tmp_path / "k.lease", "one", ttl=0.3)
+    os.close(lease._descriptor)
+    lease._descriptor = -1  # every touch fails from now on
+    lease.keep(lost.set)
+    assert lost.wait(60)
+    assert "could not touch" in lease.loss()
+
+
+def test_a_lease_that_can_not_be_written_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int, content: bytes) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="Input/output error"):
+        patched.setattr(os, "write", full)
+        Lease.acquire(tmp_path / "k.lease", "one")
+    assert [path.name for path in tmp_path.iterdir()] == ["k.lease.lock"]
+    Lease.acquire(tmp_path / "k.lease", "two").release()

@@ -1,4 +1,4 @@
-"""Sealing, verifying and committing; what is half-written or changed is never used."""
+"""Sealing, verifying and committing: an incomplete or changed artifact is never used."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def sealed(volume: Path, key: str = "k1") -> Artifact:
     return artifact
 
 
-def test_sealed_then_committed_is_complete_and_recorded(volume_root: Path) -> None:
+def test_a_sealed_and_committed_artifact_is_complete_and_recorded(volume_root: Path) -> None:
     artifact = sealed(volume_root)
     assert artifact.sealed
     assert not artifact.complete
@@ -44,7 +44,7 @@ def test_a_second_launcher_commits_nothing(volume_root: Path) -> None:
     assert artifact.commit("launcher-2") is False
 
 
-def test_nobody_commits_while_a_writer_works(volume_root: Path) -> None:
+def test_no_launcher_commits_while_a_writer_works(volume_root: Path) -> None:
     artifact = sealed(volume_root)
     writer = Lease.acquire(artifact.lease, "writer")
     with pytest.raises(LeaseHeld):
@@ -54,7 +54,7 @@ def test_nobody_commits_while_a_writer_works(volume_root: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["changed", "missing", "added", "truncated"])
-def test_what_differs_from_the_record_is_not_committed(volume_root: Path, damage: str) -> None:
+def test_an_artifact_that_differs_from_its_record_is_not_committed(volume_root: Path, damage: str) -> None:
     artifact = sealed(volume_root)
     one = artifact.partial / "a/one.txt"
     if damage == "changed":
@@ -71,7 +71,7 @@ def test_what_differs_from_the_record_is_not_committed(volume_root: Path, damage
     assert not artifact.complete
 
 
-def test_sealing_removes_what_a_killed_writer_left(volume_root: Path) -> None:
+def test_sealing_removes_the_files_that_a_killed_writer_left(volume_root: Path) -> None:
     artifact = Volume(volume_root).artifact("touch", "k")
     output = StageOutput(artifact.partial)
     (artifact.partial / ".one.txt.123.abcdef.tmp").write_text("half")
@@ -80,7 +80,7 @@ def test_sealing_removes_what_a_killed_writer_left(volume_root: Path) -> None:
     assert sorted(path.name for path in artifact.partial.iterdir()) == ["artifact.json", "one.txt"]
 
 
-def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
+def test_an_interrupted_write_keeps_the_old_file(tmp_path: Path) -> None:
     files.write_text(tmp_path / "report.json", "old")
     with pytest.raises(RuntimeError), files.writing(tmp_path / "report.json", "w") as stream:
         stream.write("new")
@@ -111,7 +111,7 @@ def test_a_users_file_is_copied_and_an_artifacts_file_is_linked(volume_root: Pat
     )
 
 
-def test_placing_again_replaces_and_leaves_no_temporary(volume_root: Path) -> None:
+def test_placing_a_file_again_replaces_it_and_leaves_no_temporary_file(volume_root: Path) -> None:
     artifact = sealed(volume_root)
     artifact.commit("l")
     target = volume_root / "out"
@@ -135,12 +135,12 @@ def test_linking_falls_back_to_a_copy_where_links_are_refused(
 
 
 @pytest.mark.parametrize("name", ["../escape.txt", "/etc/escape.txt", "a/../../escape.txt"])
-def test_no_path_leaves_the_output(tmp_path: Path, name: str) -> None:
+def test_a_path_outside_the_output_folder_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(VaseError):
         StageOutput(tmp_path / "out").write_text(name, "x")
 
 
-def test_a_damaged_record_says_what_to_do(volume_root: Path) -> None:
+def test_the_error_about_a_damaged_record_names_the_remedy(volume_root: Path) -> None:
     artifact = sealed(volume_root)
     artifact.commit("l")
     (artifact.path / "artifact.json").write_text("{")
@@ -153,6 +153,6 @@ def test_paths_outside_the_volume_are_refused(volume_root: Path, tmp_path: Path)
         Volume(volume_root).relative(tmp_path / "elsewhere")
 
 
-def test_list_files_is_the_same_however_it_is_walked(volume_root: Path) -> None:
+def test_list_files_is_sorted_by_relative_name(volume_root: Path) -> None:
     artifact = sealed(volume_root)
     assert list(list_files(artifact.partial)) == ["a/one.txt", "two.json"]

@@ -30,7 +30,7 @@ def kit(engine: Any, tmp_path: Path) -> Iterator[DockerKit]:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """What a run as local processes makes."""
+    """The artifacts of a run with local processes."""
     kit = Kit(tmp_path_factory.mktemp("local") / "kit")
     kit.run()
     return kit.contents()

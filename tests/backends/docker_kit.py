@@ -1,4 +1,4 @@
-"""What tests of the docker backend share: the copying pipeline as containers, and a task."""
+"""Shared by the tests of the docker backend: the copying pipeline in containers, and a task."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vasevqa.spec import Resources
 
 
 class DockerKit(Kit):
-    """The kit with its control folder on the volume, which is what a container sees, and a Cluster file that names the
+    """A kit for containers. The control folder is on the volume, which containers mount. The Cluster file names the
     image.
     """
 
@@ -41,11 +41,11 @@ class DockerKit(Kit):
         return DockerBackend(self.volume.root, Cluster(images={"copying": containers.copying_image()}))
 
     def docker(self, *words: str | Path, **given: Any) -> subprocess.CompletedProcess[str]:
-        """`vasevqa run words.yaml --backend docker ...` to its end."""
+        """Run `vasevqa run words.yaml --backend docker ...` to its end."""
         return self.run("--backend", "docker", "--cluster", self.cluster_file, *words, **given)
 
     def start(self, *words: str | Path, **given: Any) -> subprocess.Popen[str]:
-        """The same in the background."""
+        """Start the same command in the background."""
         return self.command("run", self.recipe, "--backend", "docker", "--cluster", self.cluster_file, *words, **given)
 
     def assert_none_running(self) -> None:
@@ -57,5 +57,5 @@ class DockerKit(Kit):
 
 
 def small_task(kit: Kit) -> Task:
-    """A task that nobody plans."""
+    """Return a task that is not part of a plan."""
     return Task("run-1", "first", "copying", "0123456789abcdef", 1, (), Resources(), kit.volume.root, kit.root / "log")

@@ -1,4 +1,4 @@
-"""Stages in real containers: found again, limited, classified, stopped, and none left behind."""
+"""Stages in real containers: adoption, limits, classes of failures, stops, and removal."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from vasevqa.faults import FaultPoint
 SOMEBODY = 12345
 
 
-def test_a_recipe_makes_what_it_makes_locally_and_leaves_no_container(
+def test_a_run_in_docker_gives_the_local_results_and_leaves_no_container(
     kit: DockerKit, undisturbed: dict[str, dict[str, Any]]
 ) -> None:
     out = kit.docker().stdout
@@ -44,12 +44,12 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user
 
 
 def as_somebody(kit: DockerKit, groups: str) -> subprocess.CompletedProcess[str]:
-    """`vasevqa run words.yaml --backend docker --to first` by a user who owns the kit's folder, and may read Python
-    wherever it lies.
+    """Run `vasevqa run words.yaml --backend docker --to first` as a user who owns the kit's folder and may read
+    Python's files.
     """
     for path in (kit.root, *kit.root.rglob("*")):
         os.chown(path, SOMEBODY, SOMEBODY)
-    for parent in kit.root.parents:  # pytest's folders are its user's alone
+    for parent in kit.root.parents:  # only pytest's own user can read its folders
         if not parent.stat().st_mode & stat.S_IXOTH:
             parent.chmod(parent.stat().st_mode | stat.S_IXOTH)
     become = [
@@ -80,7 +80,7 @@ def as_somebody(kit: DockerKit, groups: str) -> subprocess.CompletedProcess[str]
 
 
 @needs_root
-def test_files_belong_to_whoever_ran_it(kit: DockerKit) -> None:
+def test_files_belong_to_the_user_who_started_the_run(kit: DockerKit) -> None:
     result = as_somebody(kit, f"--groups={Path('/var/run/docker.sock').stat().st_gid}")
     assert result.returncode == 0, result.stderr
     [first] = kit.volume.complete("first")
@@ -89,13 +89,13 @@ def test_files_belong_to_whoever_ran_it(kit: DockerKit) -> None:
 
 
 @needs_root
-def test_a_user_who_may_not_use_docker_is_told_so(kit: DockerKit) -> None:
+def test_a_user_without_permission_for_docker_gets_one_sentence(kit: DockerKit) -> None:
     result = as_somebody(kit, "--clear-groups")
     assert result.returncode == 69
-    assert "can't be used by this user; join its group" in result.stderr
+    assert "You may not use the Docker engine" in result.stderr
 
 
-def test_a_stage_can_write_nowhere_but_where_it_may(kit: DockerKit, engine: Any) -> None:
+def test_a_stage_can_write_only_to_its_permitted_folders(kit: DockerKit, engine: Any) -> None:
     held = kit.hold("first")
     process = kit.start("--to", "first")
     kit.wait_until_held("first")
@@ -129,7 +129,7 @@ def test_a_stage_can_write_nowhere_but_where_it_may(kit: DockerKit, engine: Any)
         FaultPoint.BEFORE_COMMIT,
     ],
 )
-def test_the_launcher_is_killed_and_started_again(
+def test_a_restarted_launcher_finishes_the_run_after_a_kill(
     kit: DockerKit, undisturbed: dict[str, dict[str, Any]], point: FaultPoint
 ) -> None:
     killed = kit.docker(check=None, env={"VASEVQA_FAULT": f"{point.value}:left"})
@@ -141,7 +141,7 @@ def test_the_launcher_is_killed_and_started_again(
     kit.assert_tidy()
 
 
-def test_a_running_container_is_adopted_with_its_log_whole(
+def test_a_running_container_is_adopted_with_its_complete_log(
     kit: DockerKit, undisturbed: dict[str, dict[str, Any]]
 ) -> None:
     held = kit.hold("first")
@@ -162,7 +162,9 @@ def test_a_running_container_is_adopted_with_its_log_whole(
     assert [event for event in events if event != "progress"] == ["started", "phase", "summary", "sealed"]
 
 
-def test_two_launchers_at_once_make_each_artifact_once(kit: DockerKit, undisturbed: dict[str, dict[str, Any]]) -> None:
+def test_two_simultaneous_launchers_make_each_artifact_once(
+    kit: DockerKit, undisturbed: dict[str, dict[str, Any]]
+) -> None:
     for process in [kit.start() for _ in range(2)]:
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
@@ -171,7 +173,7 @@ def test_two_launchers_at_once_make_each_artifact_once(kit: DockerKit, undisturb
     kit.assert_tidy()
 
 
-def test_memory_that_ran_out_is_raised(kit: DockerKit) -> None:
+def test_memory_is_raised_after_an_out_of_memory_kill(kit: DockerKit) -> None:
     kit.wish("first", "memory")
     out = kit.docker("--to", "first").stdout
     assert "host memory ran out" in out
@@ -180,7 +182,7 @@ def test_memory_that_ran_out_is_raised(kit: DockerKit) -> None:
     assert asked == ["100Mi", "150Mi"]
 
 
-def test_memory_is_raised_to_its_limit_and_no_further(kit: DockerKit) -> None:
+def test_memory_is_raised_only_up_to_its_limit(kit: DockerKit) -> None:
     kit.wish("first", "memory", "memory", "memory")
     result = kit.docker("--to", "first", "--set", "first.resources.memory_limit=120Mi", check=137)
     assert "host memory ran out" in result.stderr
@@ -195,22 +197,23 @@ def test_a_bus_error_doubles_the_shared_memory(kit: DockerKit) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "code", "says"), [("data", 3, "No word can be read"), (4, 4, "GPU's memory"), ("full", 74, "disk is full")]
+    ("wish", "code", "says"),
+    [("data", 3, "No word can be read"), (4, 4, "more memory than the GPU has"), ("full", 74, "disk is full")],
 )
-def test_what_can_not_be_helped_ends_the_run(kit: DockerKit, wish: str | int, code: int, says: str) -> None:
+def test_a_failure_without_a_remedy_ends_the_run(kit: DockerKit, wish: str | int, code: int, says: str) -> None:
     kit.wish("first", wish)
     assert says in kit.docker("--to", "first", check=code).stderr
     assert kit.attempts()["first"] == 1
     kit.assert_none_running()
 
 
-def test_an_interruption_and_a_kill_are_tried_again(kit: DockerKit) -> None:
+def test_an_interrupted_or_killed_step_is_retried(kit: DockerKit) -> None:
     kit.wish("first", "again", "kill")
     kit.docker("--to", "first")
     assert [event["failure"] for event in kit.said("attempt-failed")] == ["transient", "unknown kill"]
 
 
-def test_gpus_that_the_engine_has_not_are_said_before_anything_runs(kit: DockerKit, engine: Any) -> None:
+def test_missing_gpus_of_the_engine_are_reported_before_anything_runs(kit: DockerKit, engine: Any) -> None:
     if "nvidia" in engine.info().get("Runtimes", {}):
         pytest.skip("this engine has GPUs")
     result = kit.docker("--to", "first", "--set", "first.resources.gpus=1", check=5)
@@ -220,7 +223,7 @@ def test_gpus_that_the_engine_has_not_are_said_before_anything_runs(kit: DockerK
     kit.assert_none_running()
 
 
-def test_a_stop_reaches_the_stage_and_leaves_nothing(kit: DockerKit) -> None:
+def test_a_stop_ends_the_stage_and_leaves_no_container(kit: DockerKit) -> None:
     kit.hold("first")
     process = kit.start("--to", "first")
     kit.wait_until_held("first")
@@ -231,7 +234,7 @@ def test_a_stop_reaches_the_stage_and_leaves_nothing(kit: DockerKit) -> None:
     kit.assert_none_running()
 
 
-def test_cancel_stops_containers_whose_launcher_is_gone(kit: DockerKit) -> None:
+def test_cancel_stops_the_containers_of_a_killed_launcher(kit: DockerKit) -> None:
     kit.hold("first")
     process = kit.start("--to", "first")
     kit.wait_until_held("first")
@@ -244,7 +247,7 @@ def test_cancel_stops_containers_whose_launcher_is_gone(kit: DockerKit) -> None:
     assert kit.backend.existing("vase-") == []
 
 
-def test_detached_steps_go_on_and_are_taken_up_again(kit: DockerKit, undisturbed: dict[str, dict[str, Any]]) -> None:
+def test_detached_steps_continue_and_are_adopted(kit: DockerKit, undisturbed: dict[str, dict[str, Any]]) -> None:
     held = kit.hold("first")
     process = kit.start("--detach")
     kit.wait_until_held("first")
@@ -261,13 +264,13 @@ def test_detached_steps_go_on_and_are_taken_up_again(kit: DockerKit, undisturbed
     assert len(kit.runs()) == 1
 
 
-def test_a_tag_that_moves_changes_nothing_in_a_run(kit: DockerKit, engine: Any) -> None:
+def test_a_moved_tag_does_not_change_a_run(kit: DockerKit, engine: Any) -> None:
     engine.images.get(containers.copying_image()).tag("vasevqa-test/copying", "moving")
     kit.use_image("vasevqa-test/copying:moving")
     held = kit.hold("first")
     process = kit.start()
     kit.wait_until_held("first")
-    engine.images.get("vasevqa/base:latest").tag("vasevqa-test/copying", "moving")  # has no such stage
+    engine.images.get("vasevqa/base:latest").tag("vasevqa-test/copying", "moving")  # this image lacks the stage
     held.unlink()
     _, errors = process.communicate(timeout=60)
     engine.images.remove("vasevqa-test/copying:moving")
@@ -275,7 +278,7 @@ def test_a_tag_that_moves_changes_nothing_in_a_run(kit: DockerKit, engine: Any) 
     assert len({event["image"] for event in kit.said("step-started")}) == 1
 
 
-def test_secrets_reach_the_stage_and_nothing_else(kit: DockerKit, engine: Any) -> None:
+def test_secrets_reach_only_the_stage(kit: DockerKit, engine: Any) -> None:
     held = kit.hold("first")
     process = kit.start(
         "--to", "first", "--json", env={"HF_TOKEN": "hf_secret_of_mine", "HTTPS_PROXY": "http://proxy.example:3128"}
@@ -296,7 +299,7 @@ def test_secrets_reach_the_stage_and_nothing_else(kit: DockerKit, engine: Any) -
     assert "hf_secret" not in printed
 
 
-def test_a_site_has_the_last_word_and_what_is_confidential_is_not_shown(kit: DockerKit) -> None:
+def test_site_settings_take_precedence_and_confidential_values_are_not_shown(kit: DockerKit) -> None:
     settings = {
         "images": {"copying": containers.copying_image()},
         "environment": {"OMP_NUM_THREADS": "7"},
@@ -322,7 +325,7 @@ def test_a_site_has_the_last_word_and_what_is_confidential_is_not_shown(kit: Doc
     assert "-e OMP_NUM_THREADS=7" in printed
 
 
-def test_what_is_missing_is_said_in_one_sentence(kit: DockerKit) -> None:
+def test_a_missing_requirement_is_reported_in_one_sentence(kit: DockerKit) -> None:
     result = kit.docker(check=69, env={"DOCKER_HOST": "unix:///nowhere/docker.sock"})
     assert (
         result.stderr
@@ -331,14 +334,16 @@ def test_what_is_missing_is_said_in_one_sentence(kit: DockerKit) -> None:
     )
     kit.use_image("vasevqa/nowhere:1")
     result = kit.docker("--to", "first", check=2)
-    assert "error: The image vasevqa/nowhere:1 does not exist; `make image STAGE=nowhere` builds it" in result.stderr
+    assert (
+        "error: The image vasevqa/nowhere:1 does not exist; build it with `make image STAGE=nowhere`" in result.stderr
+    )
     kit.cluster_file.write_text("registrie: x\n")
     assert "there is no setting 'registrie'. Did you mean 'registry'?" in kit.docker(check=2).stderr
 
 
 def test_inputs_are_read_through_links_and_dots(kit: DockerKit, undisturbed: dict[str, dict[str, Any]]) -> None:
-    """A recipe in a folder of its own, words that are a link, on the volume, to a folder elsewhere: each is what it is
-    outside.
+    """A recipe in its own folder reads words through a link on the volume to another folder. In the container, each
+    path has the same meaning as outside.
     """
     (kit.root / "words").rename(kit.root / "elsewhere")
     (kit.volume.root / "inputs").mkdir()
@@ -351,7 +356,7 @@ def test_inputs_are_read_through_links_and_dots(kit: DockerKit, undisturbed: dic
     assert [path.name for path in sorted((kit.root / "elsewhere").iterdir())] == ["alpha.txt", "beta.txt"]
 
 
-def test_a_log_is_never_rotated_whatever_the_daemon_does_else(kit: DockerKit, engine: Any) -> None:
+def test_a_log_is_never_rotated_whatever_the_daemons_settings_are(kit: DockerKit, engine: Any) -> None:
     kit.volume.root.mkdir(exist_ok=True)
     container = engine.containers.create(**kit.backend.container(small_task(kit)))
     found = container.attrs["HostConfig"]["LogConfig"]

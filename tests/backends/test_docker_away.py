@@ -1,4 +1,4 @@
-"""An engine that goes away: behind a way to it that the test closes and opens, since the real one isn't restarted."""
+"""An engine that stops answering. The tests close and open a proxy, because they can't restart the real engine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vasevqa.pipeline import launcher as launching
 
 
 class Gate:
-    """A way to the engine: closed, it refuses whoever comes and breaks off with whoever is there."""
+    """A proxy of the engine. A closed proxy refuses new connections and breaks existing connections."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "docker.sock"
@@ -58,7 +58,7 @@ class Gate:
 
 
 def pump(source: socket.socket, target: socket.socket) -> None:
-    """Hand on what comes, to the end."""
+    """Pass on all data until the connection ends."""
     with contextlib.suppress(OSError):
         while block := source.recv(1 << 16):
             target.sendall(block)
@@ -68,7 +68,7 @@ def pump(source: socket.socket, target: socket.socket) -> None:
 
 @pytest.fixture
 def gate(engine: Any) -> Iterator[Gate]:
-    """The way that DOCKER_HOST names during the test."""
+    """The proxy that DOCKER_HOST names during the test."""
     # Not under tmp_path: the path of a socket must be short.
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("ENGINE", os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://"))
@@ -78,7 +78,7 @@ def gate(engine: Any) -> Iterator[Gate]:
         made.close()
 
 
-def test_an_engine_that_is_away_is_one_to_ask_again(kit: DockerKit, gate: Gate) -> None:
+def test_an_unreachable_engine_is_asked_again(kit: DockerKit, gate: Gate) -> None:
     kit.volume.root.mkdir(exist_ok=True)
     backend, task = kit.backend, small_task(kit)
     gate.close()
@@ -92,23 +92,23 @@ def test_an_engine_that_is_away_is_one_to_ask_again(kit: DockerKit, gate: Gate) 
 
 
 @pytest.mark.parametrize("long", [False, True])
-def test_an_engine_that_goes_away_ends_no_run(
+def test_an_engine_that_stops_answering_does_not_end_the_run(
     kit: DockerKit, gate: Gate, monkeypatch: pytest.MonkeyPatch, long: bool
 ) -> None:
-    """Away before the step is started, and again while it runs, for a moment or for long."""
+    """The engine doesn't answer before the step starts, and again while the step runs, for a short or a long time."""
     monkeypatch.setattr(launching, "AWAY_SECONDS", 0.1)
     held = kit.hold("first")
     launcher = kit.launcher(selection=FIRST)
     gate.close()
     going = Background(launcher)
-    wait_for(lambda: of(kit, "step-waiting"), "the launcher to say what it waits for")
+    wait_for(lambda: of(kit, "step-waiting"), "the launcher to report why it waits")
     assert "doesn't answer" in of(kit, "step-waiting")[0]["message"]
     gate.open()
     kit.wait_until_held("first")
-    wait_for(lambda: of(kit, "stage-started"), "the stage to be heard")
+    wait_for(lambda: of(kit, "stage-started"), "the first event of the stage")
     gate.close()
     if long:
-        wait_for(lambda: len(of(kit, "step-waiting")) > 1, "the launcher to say so again")
+        wait_for(lambda: len(of(kit, "step-waiting")) > 1, "the launcher to report this again")
         held.unlink()
     gate.open()
     held.unlink(missing_ok=True)

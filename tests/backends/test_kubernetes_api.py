@@ -1,4 +1,4 @@
-"""A server that answers badly: what is worth asking again, and what isn't."""
+"""A server with bad answers: which requests are repeated, and which are not."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vasevqa.errors import ClusterError, ClusterUnreachable
 
 @contextmanager
 def server(handle: Callable[[socket.socket], None]) -> Iterator[int]:
-    """A port of this machine on which `handle` gets each connection."""
+    """Open a port on this machine; `handle` gets each connection."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
@@ -48,25 +48,24 @@ def api(folder: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> Api:
     }
     path.write_text(yaml.safe_dump(config))
     monkeypatch.setenv("KUBECONFIG", str(path))
-    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(path))  # read once, at import
+    # the client reads KUBECONFIG once, at import
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(path))
     return Api(None, None)
 
 
-def test_a_handshake_that_a_stopping_server_breaks_off_is_worth_another_try(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_broken_handshake_is_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with server(lambda connection: connection.close()) as port, pytest.raises(ClusterUnreachable):
         api(tmp_path, f"https://127.0.0.1:{port}", monkeypatch).get("/version")
 
 
-def test_no_server_at_all_is_worth_another_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_server_is_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with server(lambda connection: None) as port:
         pass
     with pytest.raises(ClusterUnreachable, match="doesn't answer"):
         api(tmp_path, f"https://127.0.0.1:{port}", monkeypatch).get("/version")
 
 
-def test_a_certificate_that_nobody_vouches_for_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_untrusted_certificate_is_not_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = [
         "openssl",
         "req",
@@ -90,7 +89,7 @@ def test_a_certificate_that_nobody_vouches_for_is_not(tmp_path: Path, monkeypatc
     def handle(connection: socket.socket) -> None:
         context.wrap_socket(connection, server_side=True).close()
 
-    with server(handle) as port, pytest.raises(ClusterError, match="can't be trusted") as caught:
+    with server(handle) as port, pytest.raises(ClusterError, match="has no valid certificate") as caught:
         api(tmp_path, f"https://127.0.0.1:{port}", monkeypatch).get("/version")
     assert not isinstance(caught.value, ClusterUnreachable)
 
@@ -102,10 +101,10 @@ def test_a_certificate_that_nobody_vouches_for_is_not(tmp_path: Path, monkeypatc
         ("429 Too Many Requests", ClusterUnreachable, "doesn't answer properly"),
         ("401 Unauthorized", ApiError, "renew your login"),
         ("403 Forbidden", ApiError, "broken"),
-        ("200 OK", ClusterUnreachable, "cut its answer short"),
+        ("200 OK", ClusterUnreachable, "is incomplete"),
     ],
 )
-def test_each_answer_has_its_meaning(
+def test_each_http_status_has_its_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, kind: type[ClusterError], says: str
 ) -> None:
     def handle(connection: socket.socket) -> None:

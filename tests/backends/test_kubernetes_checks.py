@@ -1,6 +1,6 @@
-"""What `vasevqa doctor` makes of a cluster's answers: rights, logins, nodes, images.
+"""The findings of `vasevqa doctor` from a cluster's answers: rights, logins, nodes, images.
 
-A whole cluster is in tests/e2e.
+The tests with a real cluster are in tests/e2e.
 """
 
 from __future__ import annotations
@@ -26,12 +26,14 @@ UNPULLED = {
     "status": {"containerStatuses": [{"state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}}}]}
 }
 LAUNCHER = {f"{verb} {resource}" for _, resource, verbs in checks.LAUNCHER for verb in verbs}
-SECRET = "secret-of-mine"  # what `api` writes into the kubeconfig
+SECRET = "secret-of-mine"  # the token that `api` writes into the kubeconfig
 GPU = "nvidia.com/gpu"
 
 
 class Place:
-    """A server with one claim, these nodes, and rights such as 'create jobs'; without `known` it knows nobody."""
+    """A server with one claim, these nodes, and rights such as 'create jobs'. Without `known`, the server refuses every
+    login.
+    """
 
     def __init__(
         self, nodes: Collection[dict[str, Any]] = (), rights: Collection[str] = (), known: bool = True
@@ -76,7 +78,7 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    """A server that the kubeconfig names."""
+    """The server that the kubeconfig names."""
     made = Place()
     with server(made) as port:
         api(tmp_path, f"http://127.0.0.1:{port}", monkeypatch)
@@ -92,7 +94,7 @@ def doctor(folder: Path, *words: str | Path, check: int) -> dict[str, dict[str, 
 
 
 def node(name: str, gpus: int = 8, *taints: str, **spec: Any) -> dict[str, Any]:
-    """A node with taints as `kubectl taint` takes them."""
+    """Return a node with taints in the notation of `kubectl taint`."""
     parts = [taint.partition(":")[::2] for taint in taints]
     made = [
         {"key": what.partition("=")[0], "value": what.partition("=")[2], "effect": effect} for what, effect in parts
@@ -109,7 +111,7 @@ def gpus(place: Place, *nodes: dict[str, Any], tolerations: Collection[Toleratio
     return finding
 
 
-def test_who_sees_the_volume_needs_a_launchers_rights_and_nothing_else(place: Place, tmp_path: Path) -> None:
+def test_a_user_with_the_volume_needs_only_the_launchers_rights(place: Place, tmp_path: Path) -> None:
     place.rights = LAUNCHER
     found = doctor(tmp_path, check=0)
     assert found["rights: jobs"]["state"] == "ok"
@@ -118,7 +120,9 @@ def test_who_sees_the_volume_needs_a_launchers_rights_and_nothing_else(place: Pl
     assert found["images"]["state"] == "not checked"
 
 
-def test_who_doesnt_see_it_needs_a_users_and_a_launcher_there(place: Place, tmp_path: Path) -> None:
+def test_a_user_without_the_volume_needs_the_users_rights_and_a_launcher_in_the_cluster(
+    place: Place, tmp_path: Path
+) -> None:
     place.rights = LAUNCHER
     found = doctor(tmp_path, "--volume", tmp_path / "none", check=69)
     assert {what for what, finding in found.items() if finding["state"] == "bad"} == {
@@ -129,7 +133,7 @@ def test_who_doesnt_see_it_needs_a_users_and_a_launcher_there(place: Place, tmp_
     assert found["volume"]["state"] == "not checked"
 
 
-def test_no_image_of_the_launcher_is_tried_where_none_is_needed(place: Place, tmp_path: Path) -> None:
+def test_the_launchers_image_is_not_pulled_if_it_is_not_needed(place: Place, tmp_path: Path) -> None:
     place.rights = LAUNCHER | {"create pods", "delete pods"}
     recipe = tmp_path / "r.yaml"
     recipe.write_text(
@@ -142,13 +146,13 @@ def test_no_image_of_the_launcher_is_tried_where_none_is_needed(place: Place, tm
     assert "`make image STAGE=classify PUSH=1`" in found[image]["text"]
 
 
-def test_pods_that_couldnt_be_deleted_are_not_made(place: Place, tmp_path: Path) -> None:
+def test_no_pod_is_created_without_the_right_to_delete_it(place: Place, tmp_path: Path) -> None:
     place.rights = LAUNCHER | {"create pods"}
     assert doctor(tmp_path, check=0)["images"]["state"] == "not checked"
     assert not [asked for asked in place.asked if asked.endswith("/pods")]
 
 
-def test_a_login_that_ran_out_is_no_cluster(place: Place, tmp_path: Path) -> None:
+def test_an_expired_login_is_reported(place: Place, tmp_path: Path) -> None:
     place.known = False
     found = doctor(tmp_path, "--volume", tmp_path / "none", check=69)
     assert list(found) == ["cluster"]
@@ -156,16 +160,16 @@ def test_a_login_that_ran_out_is_no_cluster(place: Place, tmp_path: Path) -> Non
     assert "renew your login" in found["cluster"]["text"]
 
 
-def test_an_image_that_make_images_leaves_out_has_its_own_remedy(place: Place) -> None:
+def test_an_image_that_make_images_omits_has_its_own_remedy(place: Place) -> None:
     [finding] = checks.pulls(Session(Cluster()), ["registry.example.org:5000/me/vasevqa/to-megatron@sha256:0123"])
     assert finding.state == "bad"
     assert "`make image STAGE=to-megatron PUSH=1`" in finding.text
     assert place.asked[-1].startswith("DELETE ")
 
 
-def test_a_cordoned_node_has_no_place(place: Place) -> None:
+def test_a_cordoned_node_is_not_used(place: Place) -> None:
     assert gpus(place, node("a")).state == "ok"
-    mark = "node.kubernetes.io/unschedulable:NoSchedule"  # the cluster's own, on every cordoned node
+    mark = "node.kubernetes.io/unschedulable:NoSchedule"  # the cluster adds this taint to every cordoned node
     found = gpus(place, node("a", 8, mark, unschedulable=True))
     assert (found.state, found.code) == ("bad", 69)
     assert "a is cordoned; change" in found.text
@@ -196,7 +200,7 @@ def test_a_taint_needs_a_toleration(place: Place, taint: str, toleration: dict[s
     assert (f"a is tainted {taint}, which `tolerations` doesn't cover" in found.text) == (state == "bad")
 
 
-def test_a_taint_that_the_cluster_itself_may_let_pods_with_gpus_tolerate_is_looked_at(place: Place) -> None:
+def test_a_taint_that_the_cluster_may_tolerate_for_gpu_pods_is_a_warning(place: Place) -> None:
     taint = f"{GPU}=present:NoSchedule"
     found = gpus(place, node("a", 8, taint))
     assert (found.state, found.code) == ("warning", 0)
@@ -209,6 +213,6 @@ def test_a_taint_that_the_cluster_itself_may_let_pods_with_gpus_tolerate_is_look
     assert gpus(place, node("a", 8, taint), gpus=9).state == "bad"
 
 
-def test_nodes_that_have_gpus_are_named_before_those_that_have_none(place: Place) -> None:
+def test_nodes_with_gpus_are_named_before_nodes_without_gpus(place: Place) -> None:
     found = gpus(place, *(node(f"cpu-{number}", 0) for number in range(9)), node("a", 8, "team=vision:NoSchedule"))
-    assert found.text.startswith("no node has 1 GPUs for it: a is tainted team=vision:NoSchedule")
+    assert found.text.startswith("no node has 1 GPUs for this step: a is tainted team=vision:NoSchedule")

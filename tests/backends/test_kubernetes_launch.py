@@ -1,6 +1,6 @@
-"""Following a launcher whose log breaks off, is lost or moves to another pod.
+"""Follow a launcher whose log ends early, is lost, or continues in another pod.
 
-What a whole cluster does is in tests/e2e.
+The tests with a real cluster are in tests/e2e.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vasevqa.backends.kubernetes.session import Session
 from vasevqa.errors import ClusterError
 
 FOUND = "2026-11-25T05:16:1"
-# a kubelet's, about a pod that was removed
+# the message of a kubelet about a removed pod
 LOST = b"rpc error: code = NotFound desc = an error occurred when try to find container: not found"
 
 
@@ -41,7 +41,7 @@ def pod(name: str, made: int, state: str = "running", **ended: int) -> dict[str,
 
 
 class Told:
-    """A server that answers from a list of (what is asked for, answer); the last answer to a question stays."""
+    """A server with a list of pairs (request, answer). The last answer to a request is repeated."""
 
     def __init__(self, *answers: tuple[str, object]) -> None:
         self.answers, self.asked = list(answers), list[str]()
@@ -83,7 +83,7 @@ FORBIDDEN = {"message": "jobs is forbidden"}
 RUNNING: dict[str, object] = {"status": {}}
 
 
-def test_words_of_the_kubelet_about_a_lost_log_dont_hide_the_next_pods(
+def test_a_kubelet_message_about_a_lost_log_does_not_hide_the_next_pods_log(
     follow: Callable[[Told], tuple[int, list[str]]],
 ) -> None:
     told = Told(
@@ -97,7 +97,7 @@ def test_words_of_the_kubelet_about_a_lost_log_dont_hide_the_next_pods(
     assert follow(told) == (0, ["run 1", "first: started", "run 1", "first: found running, adopted"])
 
 
-def test_a_log_that_breaks_off_at_the_end_is_read_to_its_end(follow: Callable[[Told], tuple[int, list[str]]]) -> None:
+def test_a_log_that_breaks_off_near_its_end_is_read_completely(follow: Callable[[Told], tuple[int, list[str]]]) -> None:
     lines = said("run 1", "first: started", "first: done")
     told = Told(
         ("/jobs/words", COMPLETE),
@@ -109,7 +109,7 @@ def test_a_log_that_breaks_off_at_the_end_is_read_to_its_end(follow: Callable[[T
     assert any("sinceTime=2026-11-25T05" in path for path in told.asked)
 
 
-def test_a_log_of_a_run_that_failed_for_good_is_read_to_its_end_too(
+def test_the_log_of_a_failed_run_is_read_completely(
     follow: Callable[[Told], tuple[int, list[str]]],
 ) -> None:
     told = Told(
@@ -121,14 +121,14 @@ def test_a_log_of_a_run_that_failed_for_good_is_read_to_its_end_too(
     assert follow(told) == (3, ["run 1", "first: failed"])
 
 
-def test_a_launcher_between_two_starts_is_heard(follow: Callable[[Told], tuple[int, list[str]]]) -> None:
+def test_the_log_of_a_launcher_between_two_starts_is_read(follow: Callable[[Told], tuple[int, list[str]]]) -> None:
     resting = pod("a", 1, "waiting")
     resting["status"]["containerStatuses"][0]["lastState"] = {"terminated": {"exitCode": 3}}
     told = Told(("/jobs/words", RUNNING), ("/a/log", said("run 1", "first: failed")), ("/pods", {"items": [resting]}))
     assert follow(told) == (3, ["run 1", "first: failed"])
 
 
-def test_a_launcher_that_cant_be_heard_any_more_says_where_to_look(
+def test_a_lost_launcher_log_is_reported_with_the_status_command(
     follow: Callable[[Told], tuple[int, list[str]]],
 ) -> None:
     for job, pods, code in ((FAILED, [], 1), (COMPLETE, [], 0), (FAILED, [pod("a", 1, "terminated", exitCode=3)], 3)):
@@ -138,7 +138,7 @@ def test_a_launcher_that_cant_be_heard_any_more_says_where_to_look(
         assert len(lines) == 1
 
 
-def test_an_earlier_end_decides_nothing_while_the_next_process_runs(
+def test_an_earlier_exit_code_is_ignored_while_the_next_process_runs(
     follow: Callable[[Told], tuple[int, list[str]]],
 ) -> None:
     again, ended = pod("a", 1), pod("a", 1, "terminated", exitCode=0)
@@ -153,7 +153,7 @@ def test_an_earlier_end_decides_nothing_while_the_next_process_runs(
     assert follow(told) == (0, ["run 1", "first: done"])
 
 
-def test_rights_that_a_restarted_server_doesnt_know_yet_are_waited_for(
+def test_the_client_waits_for_rights_that_a_restarted_server_does_not_know_yet(
     follow: Callable[[Told], tuple[int, list[str]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pods = [("/a/log", said("run 1")), ("/pods", {"items": [pod("a", 1)]})]
@@ -162,7 +162,7 @@ def test_rights_that_a_restarted_server_doesnt_know_yet_are_waited_for(
         ["run 1"],
     )
     monkeypatch.setattr(launches, "REFUSED_SECONDS", 0)
-    for answers in ([FORBIDDEN], [RUNNING, FORBIDDEN]):  # one who never had them is told at once
+    for answers in ([FORBIDDEN], [RUNNING, FORBIDDEN]):  # a user without the right gets an error at once
         with pytest.raises(ApiError, match="you have no permission"):
             follow(Told(*(("/jobs/words", answer) for answer in answers), *pods))
 
@@ -187,8 +187,8 @@ def found(
         return launches.find(Session(Cluster()), None), told
 
 
-def test_the_newest_launch_is_the_one_whose_job_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rollback, or an older recipe submitted again, finds its ConfigMap; its Job is new."""
+def test_the_newest_launch_is_the_launch_with_the_newest_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rollback, or an older recipe that is submitted again, has an old ConfigMap and a new Job."""
     maps: list[object] = [named("ConfigMap", "a", 1), named("ConfigMap", "b", 2)]
     assert (
         found(tmp_path, monkeypatch, maps, [named("Job", "b", 3, label=True), named("Job", "a", 4, label=True)])[0]
@@ -196,9 +196,7 @@ def test_the_newest_launch_is_the_one_whose_job_is(tmp_path: Path, monkeypatch: 
     )
 
 
-def test_a_launch_that_the_chart_is_about_to_start_is_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_attach_waits_for_the_launch_of_the_chart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     maps: list[object] = [named("ConfigMap", "a", 1), named("ConfigMap", "b", 2)]
     old = named("Job", "a", 1, "Complete", label=True)
     begun, done = named("Job", "it-launch", 2), named("Job", "it-launch", 2, "Complete")
@@ -213,9 +211,7 @@ def test_a_launch_that_the_chart_is_about_to_start_is_waited_for(
     assert found(tmp_path, monkeypatch, maps, [old, named("Job", "it-launch", 2, "Failed"), later])[0] == "b"
 
 
-def test_what_is_started_belongs_to_the_release_whose_volume_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_launch_belongs_to_the_release_of_its_volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def release(*claims: str) -> str | None:
         items = [
             {"metadata": {"name": f"it{number}", "creationTimestamp": "1"}, "data": {"cluster.yaml": f"claim: {claim}"}}

@@ -1,6 +1,7 @@
-"""A pod's output: each byte once, at its place, over breaks, rotations, crashes and second launchers.
+"""The output of a pod: each byte is written once, at its offset, despite lost connections, rotations, crashes and
+second launchers.
 
-No cluster is needed for that.
+These tests need no cluster.
 """
 
 from __future__ import annotations
@@ -19,21 +20,21 @@ def lines(*numbers: int) -> bytes:
     return b"".join(b"line %d\n" % number for number in numbers)
 
 
-def test_the_time_before_a_line_is_taken_off() -> None:
+def test_the_timestamp_before_a_line_is_removed() -> None:
     assert unstamped(b"2026-11-25T01:02:03.123456789Z {}\n") == (b"2026-11-25T01:02:03.123456789Z", b"{}\n")
     assert unstamped(b"2026-11-25T01:02:03+02:00 \n") == (b"2026-11-25T01:02:03+02:00", b"\n")
     assert unstamped(b"unable to retrieve container logs\n")[0] == b""
 
 
-def test_the_times_within_a_long_line_are_taken_off_too() -> None:
+def test_timestamps_within_a_long_line_are_removed() -> None:
     stamp = b"2026-11-25T01:02:03.1Z "
     text = bytes(65 + number % 26 for number in range(2 * PIECE + 10)) + b"\n"
     pieces = [text[:PIECE], text[PIECE : 2 * PIECE], text[2 * PIECE :]]
     assert unstamped(b"".join(stamp + piece for piece in pieces)) == (stamp.strip(), text)
-    assert unstamped(stamp + text) == (stamp.strip(), text)  # kubelets that add none
+    assert unstamped(stamp + text) == (stamp.strip(), text)  # some kubelets add no timestamps
 
 
-def test_after_a_break_no_line_is_lost_or_doubled() -> None:
+def test_no_line_is_lost_or_repeated_after_a_lost_connection() -> None:
     stream = [
         (b"2026-11-25T01:02:03.1Z", 1),
         (b"2026-11-25T01:02:03.1Z", 2),
@@ -47,7 +48,7 @@ def test_after_a_break_no_line_is_lost_or_doubled() -> None:
         assert unseen.reconnected() == (
             "2026-11-25T01:02:04Z" if broken == 4 else "2026-11-25T01:02:03Z" if broken else ""
         )
-        since = stream[3:] if broken == 4 else stream  # the server knows whole seconds
+        since = stream[3:] if broken == 4 else stream  # the server accepts only whole seconds
         got += [number for stamp, number in since if unseen.new(stamp)]
         assert got == [1, 2, 3, 4]
 
@@ -59,7 +60,7 @@ def write(path: Path, *blocks: bytes) -> None:
     tee.close()
 
 
-def test_a_second_reader_writes_the_same_bytes_at_the_same_places(tmp_path: Path) -> None:
+def test_a_second_reader_writes_the_same_bytes_at_the_same_offsets(tmp_path: Path) -> None:
     log = tmp_path / "logs/first-1.log"
     write(log, lines(1, 2), lines(3))
     write(log, lines(1), lines(2, 3, 4))
@@ -67,7 +68,7 @@ def test_a_second_reader_writes_the_same_bytes_at_the_same_places(tmp_path: Path
     assert log.read_bytes() == lines(1, 2, 3, 4)
 
 
-def test_a_torn_log_is_made_whole(tmp_path: Path) -> None:
+def test_an_incomplete_log_is_completed(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_bytes((lines(1, 2, 3))[:-3])
     write(log, lines(1, 2, 3, 4))
@@ -77,14 +78,14 @@ def test_a_torn_log_is_made_whole(tmp_path: Path) -> None:
     assert log.read_bytes() == lines(1, 2)
 
 
-def test_a_stream_without_its_beginning_goes_on_where_it_belongs(tmp_path: Path) -> None:
+def test_a_stream_without_its_beginning_is_written_at_the_right_offset(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_bytes(lines(1, 2, 3, 2, 4))
     write(log, lines(2, 4, 5))
     assert log.read_bytes() == lines(1, 2, 3, 2, 4, 5)
 
 
-def test_another_pod_of_the_job_writes_after_the_first(tmp_path: Path) -> None:
+def test_the_output_of_a_second_pod_follows_the_output_of_the_first_pod(tmp_path: Path) -> None:
     log = tmp_path / "log"
     write(log, lines(1, 2, 3))
     for _ in range(2):
@@ -92,7 +93,7 @@ def test_another_pod_of_the_job_writes_after_the_first(tmp_path: Path) -> None:
     assert log.read_bytes() == lines(1, 2, 3, 7, 8)
 
 
-def test_what_a_full_disk_refused_comes_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_that_a_full_disk_refused_is_written_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tee, full = Tee(tmp_path / "log"), [False]
     real = os.pwrite
 

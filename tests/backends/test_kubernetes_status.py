@@ -1,4 +1,6 @@
-"""What is said of a job, by what the cluster's objects show: signs that a small cluster never gives, too."""
+"""The state and messages of a job, from the objects of the cluster. Some of these objects never occur on a small
+cluster.
+"""
 
 from __future__ import annotations
 
@@ -50,27 +52,27 @@ RUNNING = {"running": {"startedAt": "2026-11-25T11:00:00Z"}}
         (Seen(job(), [pod()]), State.PENDING),
         (Seen(job(), [pod(node="n")]), State.STARTING),
         (Seen(job(), [pod("Running", RUNNING, "n")]), State.RUNNING),
-        (Seen(None, [pod("Running", RUNNING, "n")]), State.RUNNING),  # the Job is deleted, its pod still ends
+        (Seen(None, [pod("Running", RUNNING, "n")]), State.RUNNING),  # the Job is deleted, and its pod is still ending
         (Seen(None, [pod("Failed", ended(143), "n")]), State.GONE),
-        (Seen(job(), [pod("Succeeded", ended(0), "n")]), State.FINISHED),  # no need to wait for the verdict
-        (Seen(job(), [pod("Failed", ended(1), "n")]), State.RUNNING),  # there may be another pod
+        (Seen(job(), [pod("Succeeded", ended(0), "n")]), State.FINISHED),  # the condition of the Job is not needed
+        (Seen(job(), [pod("Failed", ended(1), "n")]), State.RUNNING),  # another pod may follow
         (Seen(job("Failed"), [pod("Failed", ended(1), "n")]), State.FINISHED),
         (
             Seen(job("Failed"), [pod("Running", RUNNING, "n", "2026-11-25T11:59:50Z")]),
             State.RUNNING,
-        ),  # it has its grace
+        ),  # within the grace period
         (
             Seen(job("Failed"), [pod("Running", RUNNING, "n", "2026-11-25T11:58:00Z")]),
             State.FINISHED,
-        ),  # its node is lost
+        ),  # the node is lost
         (
             Seen(None, [pod("Pending", {"waiting": {"reason": "ImagePullBackOff"}}, "n", "2026-11-25T12:00:30Z")]),
             State.GONE,
-        ),  # never began
+        ),  # the pod never began
         (Seen(job("Failed")), State.FINISHED),
     ],
 )
-def test_where_a_job_stands(seen: Seen, state: State) -> None:
+def test_each_job_has_the_right_state(seen: Seen, state: State) -> None:
     assert state_of(seen, NOW) is state
 
 
@@ -93,21 +95,24 @@ def test_where_a_job_stands(seen: Seen, state: State) -> None:
             ),
             "its node was drained or was lost",
         ),
-        (pod("Failed", ended(137), "n", deleted="2026-11-25T11:59:50Z"), "its pod was deleted, by a drain or by hand"),
+        (
+            pod("Failed", ended(137), "n", deleted="2026-11-25T11:59:50Z"),
+            "its pod was deleted by a drain or by a user",
+        ),
     ],
 )
-def test_a_place_that_was_taken(given: dict[str, Any], how: str) -> None:
+def test_a_pod_that_was_removed_from_its_node_is_a_transient_failure(given: dict[str, Any], how: str) -> None:
     outcome = outcome_of(Seen(job("Failed", "BackoffLimitExceeded"), [given]))
     assert outcome.transient
     assert outcome.message == how
 
 
-def test_what_a_stage_says_itself_counts_more() -> None:
+def test_the_exit_code_of_the_stage_takes_precedence() -> None:
     outcome = outcome_of(Seen(job("Failed"), [pod("Failed", ended(3), "n", deleted="2026-11-25T11:59:50Z")]))
     assert (outcome.exit_code, outcome.transient) == (3, False)
 
 
-def test_other_ends() -> None:
+def test_other_outcomes() -> None:
     assert outcome_of(Seen(job("Failed"), [pod("Failed", ended(137, reason="OOMKilled"), "n")])).oom
     assert outcome_of(Seen(job("Failed", "DeadlineExceeded"), [pod("Failed", ended(143), "n")])).overdue
     assert outcome_of(Seen(job("Failed", "BackoffLimitExceeded"))).transient
@@ -119,14 +124,14 @@ def test_other_ends() -> None:
     )
 
 
-def test_waiting_in_a_queue_is_said() -> None:
+def test_waiting_in_a_queue_is_reported() -> None:
     preempted = pod("Failed", ended(143), "n", reason="Terminated")
     for pods in ([], [preempted]):
-        assert note_of(Seen(job(suspend=True), pods), ASKED) == "It waits in the queue gpus to be admitted."
+        assert note_of(Seen(job(suspend=True), pods), ASKED) == "The Job waits in the queue gpus to be admitted."
         assert state_of(Seen(job(suspend=True), pods)) is State.PENDING
 
 
-def test_a_volume_that_is_attached_elsewhere_is_said() -> None:
+def test_a_volume_that_is_attached_to_another_node_is_reported() -> None:
     event = {
         "reason": "FailedAttachVolume",
         "involvedObject": {"uid": "p"},
@@ -137,7 +142,7 @@ def test_a_volume_that_is_attached_elsewhere_is_said() -> None:
     assert note_of(Seen(job(), [pod("Pending", waiting, "n")]), ASKED) == ""
 
 
-def test_a_warning_that_mends_itself_is_not_said() -> None:
+def test_a_temporary_warning_is_not_reported() -> None:
     event = {"reason": "FailedCreate", "message": "Error creating: No API token found for service account"}
     assert note_of(Seen(job(), [], [event]), ASKED) == ""
 
@@ -147,15 +152,15 @@ def test_a_warning_that_mends_itself_is_not_said() -> None:
     [
         ("docker.io/museum/sft@sha256:1", "museum/sft:2", "docker.io/museum/sft@sha256:1"),
         ("docker-pullable://ghcr.io/museum/sft@sha256:1", "ghcr.io/museum/sft:2", "ghcr.io/museum/sft@sha256:1"),
-        ("sha256:1", "museum/sft:2", ""),  # only this node knows it
+        ("sha256:1", "museum/sft:2", ""),  # only this node knows the id
         (
             "docker.io/library/import-2026-11-25@sha256:1",
             "museum/sft:2",
             "",
-        ),  # loaded from an archive: nobody else has that name
+        ),  # loaded from an archive: the name exists only on this node
     ],
 )
-def test_an_image_is_pinned_only_by_its_own_name(image_id: str, asked: str, reference: str) -> None:
+def test_an_image_digest_is_used_only_with_its_own_repository(image_id: str, asked: str, reference: str) -> None:
     shown = pod("Running", RUNNING, "n")
     shown["status"]["containerStatuses"][0]["imageID"] = image_id
     assert image_of(shown, asked)[0] == reference

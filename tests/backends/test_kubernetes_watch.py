@@ -1,4 +1,4 @@
-"""A collection that is watched, over what servers do: bookmarks, versions that are too old, and absence."""
+"""The watch of a collection: bookmarks, versions that are too old, and a server that doesn't answer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def thing(name: str, version: int) -> dict[str, object]:
 
 
 class Script:
-    """A server that plays one answer after the other: a list of things, the events of a watch, or None: it is away."""
+    """A server that gives one answer after the other: a list of objects, the events of a watch, or None (no answer)."""
 
     def __init__(self, *answers: object) -> None:
         self.answers, self.asked, self.rest = list(answers), list[dict[str, str]](), threading.Event()
@@ -31,7 +31,7 @@ class Script:
         asked = {name: values[0] for name, values in parse_qs(query).items()}
         self.asked.append(asked)
         if not self.answers:
-            self.rest.wait(30)  # a watch on which nothing happens
+            self.rest.wait(30)  # a watch without events
             return
         answer = self.answers.pop(0)
         if answer is None:
@@ -43,7 +43,7 @@ class Script:
         )
 
 
-def test_a_watch_goes_on_from_bookmarks_and_lists_anew_when_it_must(
+def test_a_watch_continues_from_bookmarks_and_lists_again_if_necessary(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watch, "SHORTEST", 0.0)
@@ -52,7 +52,7 @@ def test_a_watch_goes_on_from_bookmarks_and_lists_anew_when_it_must(
         [
             {"type": "ADDED", "object": thing("b", 3)},
             {"type": "BOOKMARK", "object": thing("", 7)},
-        ],  # and ends, as planned
+        ],  # then this watch ends
         [{"type": "ERROR", "object": {"code": 410, "reason": "Expired"}}],
         None,
         {"metadata": {"resourceVersion": "9"}, "items": [thing("b", 8), thing("c", 9)]},

@@ -1,4 +1,4 @@
-"""The launcher's Job and the pod that moves files, as plain data."""
+"""The launcher's Job and the pods for transfers, as plain data."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LAUNCH = Launch("name: Vases, old\n", "Vases, old", parse_cluster(SETTINGS, "the
 OWNER = {"apiVersion": "v1", "kind": "ConfigMap", "name": "above", "uid": "uid-1"}
 
 
-def test_a_launch_is_named_by_all_that_it_is() -> None:
+def test_the_name_of_a_launch_depends_on_all_its_settings() -> None:
     assert LAUNCH.name.startswith("vasevqa-vases-old-")
     same = Launch(
         LAUNCH.recipe, LAUNCH.title, parse_cluster({**SETTINGS, "context": "other"}, "the test"), LAUNCH.arguments
@@ -52,7 +52,7 @@ def test_a_launch_is_named_by_all_that_it_is() -> None:
     assert len(Launch("", "x" * 200, Cluster()).name) <= 63
 
 
-def test_a_recipe_takes_its_files_name_along() -> None:
+def test_a_recipe_without_a_name_gets_the_name_of_its_file() -> None:
     assert yaml.safe_load(named("inputs: {images: photos}\n# the end", "my vases")) == {
         "inputs": {"images": "photos"},
         "name": "my vases",
@@ -61,7 +61,7 @@ def test_a_recipe_takes_its_files_name_along() -> None:
         assert named(text, "my vases") == text
 
 
-def test_the_settings_load_again_inside() -> None:
+def test_the_settings_can_be_loaded_in_the_cluster() -> None:
     manifest = render_settings(LAUNCH, OWNER)
     kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
     inside = parse_cluster(yaml.safe_load(manifest["data"]["cluster.yaml"]), "inside")
@@ -70,14 +70,14 @@ def test_the_settings_load_again_inside() -> None:
     assert manifest["immutable"] is True
 
 
-def test_the_tag_is_the_one_meant_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tag_in_the_cluster_equals_the_tag_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VASEVQA_IMAGE_TAG", "here")
     launch = Launch("", "x", Cluster())
     monkeypatch.setenv("VASEVQA_IMAGE_TAG", "there")
     assert parse_cluster(yaml.safe_load(launch.settings), "inside").tag == "here"
 
 
-def test_the_launcher_goes_on_after_a_crash_and_sees_the_claim() -> None:
+def test_the_launcher_is_restarted_after_a_crash_and_mounts_the_claim() -> None:
     manifest = render_launcher(LAUNCH, OWNER)
     kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
     spec = manifest["spec"]["template"]["spec"]
@@ -106,7 +106,7 @@ def test_the_launcher_goes_on_after_a_crash_and_sees_the_claim() -> None:
     assert manifest["spec"]["template"]["metadata"]["labels"]["team"] == "vases"
 
 
-def test_a_pod_that_moves_files_has_no_rights() -> None:
+def test_a_pod_for_transfers_has_no_rights() -> None:
     manifest = render_pod("vasevqa-move-1", "move", LAUNCH.cluster, [], ["tini", "--", "python"])
     kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
     assert_restricted("move", manifest["spec"])

@@ -1,4 +1,6 @@
-"""Processes that outlive their launcher, are started once, found again, and end whole."""
+"""Local processes: they continue without their launcher, are started once, are adopted, and end with all their
+children.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ KEY = "0123456789abcdef"
 
 
 class Stages:
-    """Makes tiny programs into stages, and remembers what must not be left running."""
+    """Turns small programs into stages, and records which processes must not be left running."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -52,7 +54,7 @@ class Stages:
         )
 
     def new_backend(self) -> LocalBackend:
-        """As another launcher has it."""
+        """Return a backend like that of another launcher."""
         return LocalBackend(self.root / "volume", {"program": "program"})
 
     def claim(self, name: str) -> dict[str, object]:
@@ -71,7 +73,7 @@ def stages(tmp_path: Path) -> Iterator[Stages]:
 
 
 def finish(backend: LocalBackend, name: str) -> str:
-    """Watch to the end; returns everything that was printed."""
+    """Watch the job until it ends, and return everything that it printed."""
     text = ""
     end = time.monotonic() + 60
     while time.monotonic() < end:
@@ -82,7 +84,7 @@ def finish(backend: LocalBackend, name: str) -> str:
     raise AssertionError(f"{name} never ended")
 
 
-def test_a_stage_runs_with_its_environment_and_ends_with_its_code(
+def test_a_stage_gets_its_environment_and_its_exit_code_is_recorded(
     stages: Stages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS")
@@ -118,7 +120,7 @@ def test_a_stage_runs_with_its_environment_and_ends_with_its_code(
     assert task.log.exists()
 
 
-def test_the_hub_is_off_for_a_step_that_reads_nothing_from_it(stages: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_downloads_are_off_for_a_step_without_hub_inputs(stages: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_HUB_OFFLINE")
     program = "import os; print(os.environ.get('HF_HUB_OFFLINE'))"
     task = stages.task(program)
@@ -131,7 +133,7 @@ def test_the_hub_is_off_for_a_step_that_reads_nothing_from_it(stages: Stages, mo
     assert finish(stages.backend, again.name) == "0\n"
 
 
-def test_a_signal_is_told_from_an_exit_code(stages: Stages) -> None:
+def test_signals_and_exit_codes_are_distinguished(stages: Stages) -> None:
     task = stages.task("import os, signal; os.kill(os.getpid(), signal.SIGBUS)")
     stages.backend.submit(task)
     finish(stages.backend, task.name)
@@ -160,7 +162,7 @@ def test_many_launchers_that_submit_one_job_start_one_process(stages: Stages) ->
     assert [entry.name for entry in (stages.root / "volume/.jobs").iterdir()] == [task.name]
 
 
-def test_a_stage_outlives_its_launcher_and_the_next_one_learns_how_it_ended(stages: Stages) -> None:
+def test_a_stage_continues_without_its_launcher_and_the_next_launcher_gets_its_outcome(stages: Stages) -> None:
     task = stages.task(f"""
         import sys, time
         from pathlib import Path
@@ -216,30 +218,30 @@ def gone(pid: int) -> bool:
     return process_start(pid) is None
 
 
-def test_cancel_asks_first_and_then_ends_the_stage_with_its_children(stages: Stages) -> None:
+def test_cancel_sends_sigterm_and_then_kills_the_stage_and_its_children(stages: Stages) -> None:
     task = stages.task(STUBBORN)
     stages.backend.submit(task)
     child = child_of(task.log)
     stages.backend.cancel(task.name, 600)
-    wait_for(lambda: "asked" in task.log.read_text(), "the stage to be asked")
+    wait_for(lambda: "asked" in task.log.read_text(), "the stage to get SIGTERM")
     assert stages.backend.state(task.name) is State.RUNNING
-    stages.new_backend().cancel(task.name, 0)  # a second time, by another process, with less patience
+    stages.new_backend().cancel(task.name, 0)  # a second request, from another process, with a shorter grace period
     finish(stages.backend, task.name)
     assert stages.backend.outcome(task.name).signal == signal.SIGKILL
-    wait_for(lambda: gone(child), "the stage's child to go")
+    wait_for(lambda: gone(child), "the stage's child process to end")
 
 
-def test_children_of_a_stage_end_with_it(stages: Stages) -> None:
+def test_children_of_a_stage_end_with_the_stage(stages: Stages) -> None:
     task = stages.task(
         "import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']).pid)"
     )
     stages.backend.submit(task)
     finish(stages.backend, task.name)
     assert stages.backend.outcome(task.name).exit_code == 0
-    wait_for(lambda: gone(child_of(task.log)), "the stage's child to go")
+    wait_for(lambda: gone(child_of(task.log)), "the stage's child process to end")
 
 
-def test_a_killed_supervisor_takes_the_stage_along(stages: Stages) -> None:
+def test_killing_the_supervisor_also_kills_the_stage(stages: Stages) -> None:
     task = stages.task("import os, time; print(os.getpid(), flush=True); time.sleep(600)")
     stages.backend.submit(task)
     stage = child_of(task.log)
@@ -247,10 +249,10 @@ def test_a_killed_supervisor_takes_the_stage_along(stages: Stages) -> None:
     finish(stages.backend, task.name)
     assert stages.backend.outcome(task.name).signal == signal.SIGKILL
     assert "vanished" in stages.backend.outcome(task.name).message
-    wait_for(lambda: gone(stage), "the stage to go")
+    wait_for(lambda: gone(stage), "the stage to end")
 
 
-def test_a_job_whose_launcher_died_before_starting_it_is_started_by_the_next(stages: Stages) -> None:
+def test_the_next_launcher_starts_a_job_that_a_killed_launcher_did_not_start(stages: Stages) -> None:
     task = stages.task("print('hello')")
     program = (
         "import pickle, sys; from pathlib import Path; from vasevqa.backends.local.backend import LocalBackend; task ="
@@ -268,7 +270,7 @@ def test_a_job_whose_launcher_died_before_starting_it_is_started_by_the_next(sta
     assert finish(stages.backend, task.name) == "hello\n"
 
 
-def test_cancelling_a_job_that_never_began_ends_it_unrun(stages: Stages) -> None:
+def test_cancelling_a_job_before_its_start_ends_it_without_running_it(stages: Stages) -> None:
     task = stages.task("print('hello')")
     stages.backend._start = lambda job: (_ for _ in ()).throw(OSError("killed here"))  # type: ignore[method-assign,assignment]
     with pytest.raises(OSError, match="killed here"):
@@ -279,9 +281,7 @@ def test_cancelling_a_job_that_never_began_ends_it_unrun(stages: Stages) -> None
     assert backend.outcome(task.name).signal == signal.SIGTERM
 
 
-def test_a_job_on_a_machine_that_went_silent_is_gone_after_its_time_only(
-    stages: Stages, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_on_a_silent_machine_is_gone_only_after_the_ttl(stages: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
     task = stages.task("import time; time.sleep(600)")
     stages.backend.submit(task)
     claim = stages.root / "volume/.jobs" / task.name / "claim.json"
@@ -296,7 +296,7 @@ def test_a_job_on_a_machine_that_went_silent_is_gone_after_its_time_only(
     claim.write_text(mine)
 
 
-def test_a_reused_process_number_is_not_taken_for_the_job(stages: Stages) -> None:
+def test_a_reused_process_id_is_not_taken_for_the_job(stages: Stages) -> None:
     task = stages.task("import time; time.sleep(600)")
     stages.backend.submit(task)
     claim = stages.root / "volume/.jobs" / task.name / "claim.json"
@@ -319,7 +319,9 @@ def test_attempts_are_listed_in_their_order(stages: Stages) -> None:
     assert stages.backend.existing("vase-other-") == []
 
 
-def test_a_file_system_without_hard_links_still_has_one_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_has_one_claim_on_a_file_system_without_hard_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(source: Path, target: Path) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
@@ -330,7 +332,7 @@ def test_a_file_system_without_hard_links_still_has_one_claim(tmp_path: Path, mo
     assert [path.name for path in tmp_path.iterdir()] == ["claim.json"]
 
 
-def test_a_claim_that_was_never_finished_goes_stale(stages: Stages) -> None:
+def test_an_incomplete_claim_expires(stages: Stages) -> None:
     job = stages.root / "volume/.jobs/vase-step-0123456789-1"
     job.mkdir(parents=True)
     (job / "spec.json").write_text("{}")

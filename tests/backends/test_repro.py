@@ -22,7 +22,7 @@ def test_repro_prints_a_command_that_repeats_the_step(kit: DockerKit) -> None:
         path.name: path.read_text() for path in left.path.glob("*.txt")
     }
     assert (repeated / "words-words-alpha.txt").read_text() == "alpha-it's"
-    lines = [json.loads(line) for line in run.events.path.read_text().splitlines()]  # as runs were recorded before
+    lines = [json.loads(line) for line in run.events.path.read_text().splitlines()]  # as older versions recorded a run
     old = [
         {name: value for name, value in line.items() if name not in ("reads", "offline", "environment")}
         for line in lines
@@ -32,7 +32,7 @@ def test_repro_prints_a_command_that_repeats_the_step(kit: DockerKit) -> None:
     assert "has no step 'lfet'. Did you mean 'left'?" in kit.call("repro", run.name, "lfet", check=2).stderr
 
 
-def test_repro_sees_what_a_step_saw_outside_the_volume(kit: DockerKit) -> None:
+def test_repro_mounts_the_inputs_outside_the_volume(kit: DockerKit) -> None:
     (kit.root / "words").rename(kit.root / "elsewhere")
     (kit.volume.root / "inputs").mkdir()
     (kit.volume.root / "inputs/words").symlink_to(kit.root / "elsewhere")

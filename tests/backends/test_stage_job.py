@@ -1,4 +1,4 @@
-"""The Job of a step, whole: as it is written and as the newest Kubernetes' schemas want it."""
+"""The complete Job of a step: the expected manifest, and the schemas of the newest Kubernetes."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ CASES = {
 }
 
 
-def test_a_plain_job_whole() -> None:
+def test_the_complete_manifest_of_a_plain_job() -> None:
     assert render_job(task(), PLAIN) == yaml.safe_load(
         textwrap.dedent(f"""
         apiVersion: batch/v1
@@ -154,15 +154,13 @@ def test_a_plain_job_whole() -> None:
     )
 
 
-def test_what_a_site_adds() -> None:
+def test_site_settings_are_in_the_manifest() -> None:
     job = render_job(*CASES["site"])
     assert job["metadata"]["ownerReferences"] == [
         {"apiVersion": "v1", "kind": "ConfigMap", "name": "vase-run-x", "uid": "1-2-3"}
     ]
     assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "vases"
-    assert (
-        job["metadata"]["labels"]["app.kubernetes.io/name"] == "vasevqa"
-    )  # what finds a Job again isn't a site's to change
+    assert job["metadata"]["labels"]["app.kubernetes.io/name"] == "vasevqa"  # a site can't change this label
     assert job["spec"]["activeDeadlineSeconds"] == 86400 + 1800 + 3600
     assert job["spec"]["template"]["metadata"]["annotations"] == {"sidecar.istio.io/inject": "false"}
     pod = job["spec"]["template"]["spec"]
@@ -198,7 +196,7 @@ def test_what_a_site_adds() -> None:
     assert "NVIDIA_VISIBLE_DEVICES" not in environment
 
 
-def test_gpus_by_another_name() -> None:
+def test_gpus_can_have_another_resource_name() -> None:
     limits = render_job(*CASES["mig"])["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
     assert limits == {"memory": "4Gi", "nvidia.com/mig-1g.10gb": "1"}
 
@@ -225,10 +223,10 @@ def test_no_secret_of_the_launcher_is_in_the_manifest() -> None:
     text = yaml.safe_dump(render_job(task(), PLAIN, Placement(environ=environ)))
     assert "secret" not in text
     assert "http://here:1" in text
-    assert "/home/me" not in text  # no pod sees it
+    assert "/home/me" not in text  # no pod can read this path
 
 
-def test_what_makes_two_jobs_the_same() -> None:
+def test_which_values_identify_equal_jobs() -> None:
     here = artifact_hash(task(), PLAIN)
     assert artifact_hash(task(run="another", attempt=7, resources=GPU, log=Path("/data/x")), PLAIN) == here
     others = [
@@ -266,7 +264,7 @@ def test_the_newest_kubernetes_knows_every_field(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_names_and_labels_are_what_kubernetes_allows(case: str) -> None:
+def test_names_and_labels_satisfy_the_rules_of_kubernetes(case: str) -> None:
     metadata = render_job(*CASES[case])["metadata"]
     assert len(metadata["name"]) <= 63
     assert all(len(value) <= 63 for value in metadata["labels"].values())

@@ -7,20 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from tests import containers
+from tests import containers, pictures
 from tests.backends.test_kubernetes_api import server
 from tests.backends.test_kubernetes_launch import Told
 from tests.pipeline.kit import ROOT, Kit
 from vasevqa.artifacts.volume import Volume
 from vasevqa.backends.checks import Finding
+from vasevqa.cli import cli
+from vasevqa.errors import DataError
 from vasevqa.pipeline import doctor
 from vasevqa.pipeline.catalog import PIPELINE
 from vasevqa.pipeline.plan import make_plan
 from vasevqa.pipeline.recipe import load_recipe
 from vasevqa.pipeline.requirements import requirements_of, stages_of
 
-CPU = ("train-classifier", "classify", "clip-filter", "sft")  # what asks for GPUs unless it is told otherwise
+CPU = ("train-classifier", "classify", "clip-filter", "sft")  # steps that request GPUs by default
 ON_CPU = tuple(word for step in CPU for word in ("--set", f"{step}.device=cpu"))
 TWO = "inputs: {images: photos, quality_data: photos}\nto: classify\n"
 
@@ -30,6 +33,11 @@ def look(
 ) -> dict[str, dict[str, Any]]:
     recipe = tmp_path / "r.yaml"
     recipe.write_text(text)
+    if (tmp_path / "photos").is_dir():
+        pictures.save(tmp_path / "photos/a.jpg", 1)
+        for label in ("0", "1"):
+            for vase in range(3):
+                pictures.save(tmp_path / f"photos/{label}/F{label}{vase}_front.jpg", 10 * int(label) + vase)
     out = (
         Kit(tmp_path / f"kit-{len(list(tmp_path.iterdir()))}")
         .call("doctor", recipe, "--json", *words, check=code, env=env)
@@ -39,7 +47,7 @@ def look(
 
 
 def devices(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch, *there: str, engine: str = "") -> list[Finding]:
-    """What is found of a machine with these devices."""
+    """Return the findings about a machine with these devices."""
     (folder / "photos").mkdir(exist_ok=True)
     (folder / "r.yaml").write_text(text)
     dev = folder / f"dev-{len(list(folder.iterdir()))}"
@@ -51,24 +59,42 @@ def devices(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch, *there: st
     return list(doctor._devices(requirements_of(recipe, PIPELINE), engine))
 
 
-def test_a_recipe_that_can_run_here_is_fine(tmp_path: Path) -> None:
-    for name in ("photos", "quality"):
-        (tmp_path / name).mkdir()
-    found = look(tmp_path, "inputs: {images: photos, quality_data: quality}\nto: classify\n", *ON_CPU, code=0)
+def test_a_recipe_that_can_run_here_has_no_bad_finding(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    found = look(tmp_path, TWO, *ON_CPU, code=0)
     assert found["recipe"]["text"] == "r: train-classifier, classify"
     assert found["input images"]["state"] == found["space"]["state"] == "ok"
 
 
-def test_the_worst_line_is_the_exit_code(tmp_path: Path) -> None:
+def test_an_input_that_a_step_cant_use_is_a_bad_finding(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    pictures.save(tmp_path / "quality/good/a.jpg", 1)
+    found = look(tmp_path, "inputs: {images: photos, quality_data: quality}\nto: classify\n", *ON_CPU, code=3)
+    assert found["input quality_data"]["state"] == "ok"
+    assert "has no folder '0'" in found["step train-classifier"]["text"]
+    assert "--" not in found["step train-classifier"]["text"]
+
+
+def test_an_unusable_upload_is_refused_before_the_cluster_is_contacted(tmp_path: Path) -> None:
+    pictures.save(tmp_path / "photos/a.jpg", 1)
+    pictures.save(tmp_path / "quality/good/a.jpg", 1)
+    (tmp_path / "r.yaml").write_text("inputs: {images: photos, quality_data: quality}\nto: classify\n")
+    refused = CliRunner().invoke(cli, ["submit", str(tmp_path / "r.yaml"), "--upload", "-n", "vases"])
+    assert isinstance(refused.exception, DataError)
+    assert "has no folder '0'" in str(refused.exception)
+
+
+def test_the_exit_code_is_the_code_of_the_worst_line(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "model").mkdir()
-    found = look(tmp_path, "inputs: {images: photos, model: model, annotations: photos}\nto: sft\n", *ON_CPU, code=2)
-    assert "does not name it" in found["input quality_data"]["text"]
+    (tmp_path / "t.csv").write_text("image,shape\na.jpg,kylix\n")
+    found = look(tmp_path, "inputs: {images: photos, model: model, annotations: t.csv}\nto: sft\n", *ON_CPU, code=2)
+    assert "does not give it" in found["input quality_data"]["text"]
     assert "config.json" in found["input model"]["text"]
     assert "does not exist" in look(tmp_path, "inputs: {images: nowhere}\n", code=2)["recipe"]["text"]
 
 
-def test_what_a_recipe_asks_for() -> None:
+def test_the_requirements_of_a_recipe() -> None:
     root = ROOT / "vasevqa/recipes"
     whole = requirements_of(load_recipe(root / "vase.yaml", PIPELINE, here=False), PIPELINE)
     assert list(whole.stages) == list(PIPELINE.names)
@@ -79,21 +105,21 @@ def test_what_a_recipe_asks_for() -> None:
     assert demo.count("merge") == 1
 
 
-def test_gpus_that_a_step_will_end_without_are_missed_here_and_the_step_is_named(
+def test_missing_gpus_are_reported_with_the_steps_that_need_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [found] = devices(tmp_path, TWO, monkeypatch)
     assert (found.state, found.code) == ("bad", 5)
     assert found.text.startswith(
-        "0 here, 1 asked for by train-classifier, classify; run it on a machine with GPUs, or set `device: cpu`"
+        "too few for train-classifier, classify: this machine has 0, the recipe asks for 1; run the recipe on a machine"
     )
     [found] = devices(tmp_path, TWO, monkeypatch, "nvidia0", "nvidiactl")
-    assert (found.state, found.code, found.text) == ("ok", 0, "1 here, 1 asked for")
+    assert (found.state, found.code, found.text) == ("ok", 0, "this machine has 1, the recipe asks for 1")
     [found] = devices(tmp_path, f"{TWO}steps: {{classify: {{resources: {{gpus: 2}}}}}}\n", monkeypatch, "nvidia0")
-    assert found.text.startswith("1 here, 2 asked for by classify;")
+    assert found.text.startswith("too few for classify: this machine has 1, the recipe asks for 2;")
 
 
-def test_steps_on_the_cpu_miss_no_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_on_the_cpu_need_no_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (
         devices(
             tmp_path, f"{TWO}steps: {{train-classifier: {{device: cpu}}, classify: {{device: cpu}}}}\n", monkeypatch
@@ -101,7 +127,7 @@ def test_steps_on_the_cpu_miss_no_gpus(tmp_path: Path, monkeypatch: pytest.Monke
         == []
     )
     [found] = devices(tmp_path, f"{TWO}steps: {{classify: {{device: cpu}}}}\n", monkeypatch)
-    assert "asked for by train-classifier;" in found.text
+    assert "too few for train-classifier:" in found.text
     demo = load_recipe(ROOT / "vasevqa/recipes/demo.yaml", PIPELINE, here=False)
     assert list(doctor._devices(requirements_of(demo, PIPELINE))) == []
 
@@ -117,7 +143,7 @@ def test_gpus_that_cant_be_counted_are_not_checked(tmp_path: Path, monkeypatch: 
     assert found.code == 5
 
 
-def test_an_engine_elsewhere_is_asked_for_images_and_not_for_gpus(tmp_path: Path) -> None:
+def test_a_remote_engine_is_checked_for_images_and_not_for_gpus(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     told = Told(("/_ping", b"OK"), ("/version", {"Version": "27.0.1", "ApiVersion": "1.47"}), ("/images/json", []))
     with server(told) as port:
@@ -134,7 +160,7 @@ def test_an_engine_elsewhere_is_asked_for_images_and_not_for_gpus(tmp_path: Path
     assert found["GPUs"]["state"] == "not checked"
 
 
-def test_only_images_that_no_registry_can_have_must_be_here(tmp_path: Path) -> None:
+def test_only_images_without_a_registry_must_be_on_this_machine(tmp_path: Path) -> None:
     containers.engine()
     (tmp_path / "photos").mkdir()
     cluster = tmp_path / "cluster.yaml"
@@ -142,7 +168,8 @@ def test_only_images_that_no_registry_can_have_must_be_here(tmp_path: Path) -> N
     cluster.write_text("tag: no-such-tag\nimages: {classify: registry.invalid/me/classify:1}\n")
     found = look(tmp_path, TWO, *words, code=69)
     assert (
-        "`make image STAGE=train-classifier` builds it" in found["image vasevqa/train-classifier:no-such-tag"]["text"]
+        "build it with `make image STAGE=train-classifier`"
+        in found["image vasevqa/train-classifier:no-such-tag"]["text"]
     )
     assert found["image registry.invalid/me/classify:1"]["state"] == "not checked"
     cluster.write_text(
@@ -153,7 +180,7 @@ def test_only_images_that_no_registry_can_have_must_be_here(tmp_path: Path) -> N
 
 
 def test_doctor_and_plan_agree_on_a_recipe_that_replaces_steps(tmp_path: Path) -> None:
-    """What replaced steps would have read is asked of nobody: not of the user, nor of the machine."""
+    """The inputs of replaced steps are not required, and neither are the GPUs of these steps."""
     (tmp_path / "views").mkdir()
     (tmp_path / "views/a.jpg").write_text("a")
     (tmp_path / "ann.json").write_text("[]")
@@ -170,8 +197,8 @@ def test_doctor_and_plan_agree_on_a_recipe_that_replaces_steps(tmp_path: Path) -
     assert [step.name for step in planned.steps] == list(requirements_of(recipe, PIPELINE).stages)
 
 
-def test_an_input_that_a_step_needs_is_missed_once(tmp_path: Path) -> None:
+def test_a_missing_input_is_reported_once(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     found = look(tmp_path, "inputs: {images: photos, train-classifier: photos}\nto: select-views\n", code=5)
-    assert found["input clip_model"]["text"].startswith("clip-filter needs it, and the recipe does not name it")
+    assert found["input clip_model"]["text"].startswith("clip-filter needs this input, and the recipe does not give it")
     assert "input quality_data" not in found

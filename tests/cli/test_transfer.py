@@ -1,4 +1,4 @@
-"""Both ends of a transfer over pipes: the far end is a process as it runs in a pod."""
+"""Both ends of a transfer over pipes. The far end is the process that also runs in a pod."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ from vasevqa.transfer.sending import _Upload
 
 
 class Pipe:
-    """A far end on this machine, with what `Process` has; it breaks after `limit` bytes in either direction."""
+    """A far end on this machine, with the interface of `Process`. The connection breaks after `limit` bytes in each
+    direction.
+    """
 
     pod = "pod"
 
@@ -99,7 +101,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_files_arrive_whole_and_once(far: Path, tmp_path: Path) -> None:
+def test_files_arrive_completely_and_once(far: Path, tmp_path: Path) -> None:
     upload = _Upload(source(tmp_path / "here"))
     upload.go(connect(far))
     assert contents(far / "in") == contents(tmp_path / "here")
@@ -113,7 +115,7 @@ def test_files_arrive_whole_and_once(far: Path, tmp_path: Path) -> None:
     assert (download.total, download.got) == (4, 4)
 
 
-def test_what_arrived_before_a_break_is_not_sent_again(far: Path, tmp_path: Path) -> None:
+def test_data_that_arrived_before_a_lost_connection_is_not_sent_again(far: Path, tmp_path: Path) -> None:
     upload = _Upload(source(tmp_path / "here"))
     with pytest.raises(ConnectionLost) as broken:
         upload.go(connect(far, 3 << 20))
@@ -124,13 +126,12 @@ def test_what_arrived_before_a_break_is_not_sent_again(far: Path, tmp_path: Path
     before = upload.bytes
     upload.go(connect(far))
     assert contents(far / "in") == contents(tmp_path / "here")
-    assert (
-        upload.bytes - before <= (10 << 20) + 3 - have
-    )  # `link` is as long as `large`, and the three bytes may have come unnoticed
+    # `link` has the size of `large`; the three bytes may have arrived before the loss
+    assert upload.bytes - before <= (10 << 20) + 3 - have
     assert not list((far / "in").glob(".*.part"))
 
 
-def test_a_broken_download_goes_on_and_leaves_nothing_half_written(far: Path, tmp_path: Path) -> None:
+def test_an_interrupted_download_resumes_and_leaves_no_partial_file(far: Path, tmp_path: Path) -> None:
     source(far / "in")
     download = _Download("in", tmp_path / "back")
     with pytest.raises(ConnectionLost):
@@ -140,7 +141,7 @@ def test_a_broken_download_goes_on_and_leaves_nothing_half_written(far: Path, tm
     assert contents(tmp_path / "back") == contents(far / "in")
 
 
-def test_a_part_that_was_spoilt_is_thrown_away_and_sent_anew(far: Path, tmp_path: Path) -> None:
+def test_a_damaged_part_is_deleted_and_sent_again(far: Path, tmp_path: Path) -> None:
     source(tmp_path / "here")
     large = tmp_path / "here/large"
     part = paths.part_of(far / "in/large", files.digest_file(large))
@@ -157,12 +158,12 @@ def test_a_file_that_changes_all_the_time_is_an_error(
     path = tmp_path / "busy"
     path.write_bytes(b"xyz")
     monkeypatch.setattr(files, "digest_file", lambda path: "0" * 64)
-    with pytest.raises(DataError, match="may still be written"):
+    with pytest.raises(DataError, match="may still be writing it"):
         _Upload({"busy": path}).go(connect(far))
 
 
 @pytest.mark.parametrize("name", ["../x", "/x", "a/../../x", "out/x", "artifacts/x", "runs/x", ".cache/x"])
-def test_no_path_leads_out(far: Path, tmp_path: Path, name: str) -> None:
+def test_paths_outside_the_volume_are_refused(far: Path, tmp_path: Path, name: str) -> None:
     (far / "out").symlink_to(tmp_path)
     path = tmp_path / "x"
     path.write_bytes(b"x")
@@ -171,7 +172,7 @@ def test_no_path_leads_out(far: Path, tmp_path: Path, name: str) -> None:
     assert path.read_bytes() == b"x"
 
 
-def test_a_far_end_can_not_write_outside_of_the_target(tmp_path: Path) -> None:
+def test_the_far_end_can_not_write_outside_the_target(tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         _Download("in", tmp_path / "back")._here("../../x")
 
@@ -188,22 +189,22 @@ def test_links_out_of_the_volume_are_not_fetched(far: Path, tmp_path: Path) -> N
         _Download("in/secret", tmp_path / "back").go(connect(far))
 
 
-def test_a_folder_in_the_way_is_said(far: Path, tmp_path: Path) -> None:
+def test_a_folder_with_the_name_of_a_file_is_reported(far: Path, tmp_path: Path) -> None:
     (far / "x").mkdir()
     (tmp_path / "x").write_text("x")
     with pytest.raises(ConfigError, match="is a folder"):
         _Upload({"x": tmp_path / "x"}).go(connect(far))
 
 
-def test_a_pod_that_nobody_talks_to_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_idle_pod_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(far_end, "ALIVE", tmp_path / "alive")
     assert far_end.main(["--wait", "0.2"]) == 0
 
 
-def test_inputs_of_another_content_have_a_place_of_their_own(
+def test_inputs_with_other_content_get_another_folder(
     far: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What one recipe brought is neither mixed with another's nor changed under a run that reads it."""
+    """Inputs of two recipes are never mixed, and an upload never changes inputs that a run reads."""
     monkeypatch.setattr(sending, "persistently", lambda access, work: work(connect(far)))
     photos = tmp_path / "photos"
     source(photos)
@@ -229,7 +230,7 @@ def test_inputs_of_another_content_have_a_place_of_their_own(
     assert {path.name for path in (far / second).rglob("*")} == (before | {"new.jpg"}) - {"empty"}
 
 
-def test_links_to_folders_are_told_of_and_unreadable_folders_refused(
+def test_links_to_folders_are_reported_and_unreadable_folders_are_refused(
     far: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sending, "persistently", lambda access, work: work(connect(far)))

@@ -1,4 +1,4 @@
-"""What training sees of a photograph: the same for a seed, another for each image, and never more than asked."""
+"""The augmentation of photographs: reproducible with a seed, different for each image, and within its limits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def photographs(count: int) -> torch.Tensor:
 
 
 def plain(monkeypatch: pytest.MonkeyPatch, **but: object) -> None:
-    """No variation at all, but for what is named (and mirroring, which has no size)."""
+    """Return settings without variation, except the given ones (and mirroring, which has no strength)."""
     none = {
         "DEGREES": 0.0,
         "AREA": (1.0, 1.0),
@@ -37,7 +37,7 @@ def seeded(pixels: torch.Tensor, size: int = 56, seed: int = 0) -> torch.Tensor:
     return augmented(pixels, size)
 
 
-def test_a_seed_says_what_is_drawn_and_every_image_has_its_own_draw() -> None:
+def test_the_seed_decides_the_variation_and_each_image_varies_differently() -> None:
     pixels = photographs(8)
     first = seeded(pixels)
     assert first.shape == (8, 3, 56, 56)
@@ -49,7 +49,7 @@ def test_a_seed_says_what_is_drawn_and_every_image_has_its_own_draw() -> None:
     assert len({float(image.sum()) for image in first}) == 8
 
 
-def test_without_variation_an_image_is_itself_or_its_mirror_image(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_variation_an_image_is_unchanged_or_mirrored(monkeypatch: pytest.MonkeyPatch) -> None:
     plain(monkeypatch)
     pixels = photographs(32)
     found = seeded(pixels, SIDE)
@@ -59,7 +59,7 @@ def test_without_variation_an_image_is_itself_or_its_mirror_image(monkeypatch: p
     assert 8 < sum(same) < 24
 
 
-def test_a_rotation_brings_in_gray_at_the_corners_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rotation_adds_gray_only_at_the_corners(monkeypatch: pytest.MonkeyPatch) -> None:
     plain(monkeypatch, DEGREES=10.0)
     white = torch.full((16, 3, SIDE, SIDE), 255, dtype=torch.uint8)
     found = seeded(white, SIDE)
@@ -68,16 +68,16 @@ def test_a_rotation_brings_in_gray_at_the_corners_only(monkeypatch: pytest.Monke
     assert found.min() > 126 / 255
 
 
-def test_a_crop_enlarges_by_its_part_of_the_area(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crop_is_enlarged_according_to_its_area(monkeypatch: pytest.MonkeyPatch) -> None:
     plain(monkeypatch, AREA=(0.25, 0.25))
     spot = torch.zeros((64, 3, SIDE, SIDE), dtype=torch.uint8)
     spot[:, :, 28:36, 28:36] = 255
     areas = (seeded(spot, SIDE)[:, 0] > 0.5).float().sum((1, 2))
     assert areas.max() == 4 * 8 * 8
-    assert areas.min() < areas.max()  # near the border of some crops
+    assert areas.min() < areas.max()  # some crops end near the border
 
 
-def test_colours_stay_within_their_spreads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_colour_changes_stay_within_their_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
     gray = torch.full((64, 3, SIDE, SIDE), 128, dtype=torch.uint8)
     plain(monkeypatch, BRIGHTNESS=0.2, SATURATION=0.2, HUE=0.02)
     found = seeded(gray)[:, :, 28, 28]

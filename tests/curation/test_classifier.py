@@ -11,7 +11,7 @@ import torch
 
 from tests import pictures
 from vasevqa.curation import classifier, classifier_training
-from vasevqa.curation.file_names import name_pattern, parse_name
+from vasevqa.curation.calibration import Calibration, calibrate, calibration_error
 from vasevqa.errors import ConfigError, DataError
 
 CPU = torch.device("cpu")
@@ -24,7 +24,7 @@ def saved(path: Path, arch: str = "resnet18", prefix: str = "", wrap: bool = Fal
     return path
 
 
-def test_the_head_is_the_originals() -> None:
+def test_the_head_equals_the_head_of_the_original_model() -> None:
     model = classifier.build("resnet50")
     sizes = [(layer.in_features, layer.out_features) for layer in model.fc if isinstance(layer, torch.nn.Linear)]  # type: ignore[union-attr]
     assert sizes == [(2048, 512), (512, 256), (256, 2)]
@@ -32,15 +32,15 @@ def test_the_head_is_the_originals() -> None:
 
 
 @pytest.mark.parametrize(("prefix", "wrap"), [("", False), ("module.", False), ("", True), ("module.", True)])
-def test_bare_and_wrapped_state_dicts_are_understood(tmp_path: Path, prefix: str, wrap: bool) -> None:
+def test_bare_and_wrapped_state_dicts_are_read(tmp_path: Path, prefix: str, wrap: bool) -> None:
     loaded = classifier.load_classifier(saved(tmp_path / "m.pth", prefix=prefix, wrap=wrap), CPU)
-    assert (loaded.arch, loaded.temperature, loaded.image_size) == ("resnet18", 1.0, 224)
+    assert (loaded.arch, loaded.calibration, loaded.image_size) == ("resnet18", Calibration(1.0, 0.0), 224)
     probabilities = loaded.probabilities(torch.zeros(2, 3, 64, 64))
     assert probabilities.shape == (2,)
     assert ((probabilities > 0) & (probabilities < 1)).all()
 
 
-def test_files_that_are_no_classifier_say_why(tmp_path: Path) -> None:
+def test_a_file_without_a_classifier_is_refused_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no model file"):
         classifier.load_classifier(tmp_path / "none.pth", CPU)
     whole = saved(tmp_path / "m.pth").read_bytes()
@@ -48,7 +48,7 @@ def test_files_that_are_no_classifier_say_why(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="damaged"):
         classifier.load_classifier(tmp_path / "half.pth", CPU)
     (tmp_path / "text.pth").write_text("# hello")
-    with pytest.raises(DataError, match="no PyTorch checkpoint"):
+    with pytest.raises(DataError, match="not a PyTorch checkpoint"):
         classifier.load_classifier(tmp_path / "text.pth", CPU)
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(DataError, match="list"):
@@ -66,12 +66,12 @@ def test_code_in_a_pickle_is_never_run(tmp_path: Path) -> None:
     (tmp_path / "evil.pth").write_bytes(pickle.dumps({"state_dict": Evil()}))
     torch.save({"state_dict": Evil()}, tmp_path / "zipped.pth")
     for name in ("evil.pth", "zipped.pth"):
-        with pytest.raises(DataError, match="not loaded for safety"):
+        with pytest.raises(DataError, match="objects other than tensors, which may run code"):
             classifier.load_classifier(tmp_path / name, CPU)
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_backbone_must_fit(tmp_path: Path) -> None:
+def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
     path = saved(tmp_path / "m.pth")
     model = classifier.build("resnet18")
     classifier.load_backbone(model, "resnet18", "file", path)
@@ -82,8 +82,7 @@ def test_a_backbone_must_fit(tmp_path: Path) -> None:
         classifier.load_backbone(model, "resnet18", "file", None)
 
 
-def test_all_views_of_a_vase_are_on_one_side() -> None:
-    pattern = name_pattern(None)
+def test_all_views_of_a_vase_are_in_one_split() -> None:
     names = [
         f"{label}/{pictures.vase_name(100 * label + vase, view)}"
         for label in (0, 1)
@@ -91,37 +90,77 @@ def test_all_views_of_a_vase_are_on_one_side() -> None:
         for view in range(4)
     ]
     labels = torch.tensor([int(name[0]) for name in names])
-    parts = classifier_training.split(names, labels, None, seed=3)
+    vase_of = [name[2:].partition("_")[0] for name in names]
+    parts = classifier_training.split(labels, vase_of, seed=3)
     assert sorted(index for rows in parts.values() for index in rows) == list(range(240))
-    vases = {part: {parse_name(names[index][2:], pattern).vase for index in rows} for part, rows in parts.items()}  # type: ignore[union-attr]
+    vases = {part: {vase_of[index] for index in rows} for part, rows in parts.items()}
     assert not vases["train"] & vases["val"]
     assert not vases["train"] & vases["test"]
     assert not vases["val"] & vases["test"]
     for part, share in (("train", 0.8), ("val", 0.1), ("test", 0.1)):
         assert len(parts[part]) == pytest.approx(240 * share, abs=8)
         assert float(labels[parts[part]].float().mean()) == pytest.approx(0.5, abs=0.05)
-    assert parts == classifier_training.split(names, labels, None, seed=3)
-    assert parts != classifier_training.split(names, labels, None, seed=4)
+    assert parts == classifier_training.split(labels, vase_of, seed=3)
+    assert parts != classifier_training.split(labels, vase_of, seed=4)
 
 
 def test_too_few_vases_are_an_error() -> None:
-    names = [f"{label}/{pictures.vase_name(label, view)}" for label in (0, 1) for view in range(6)]
+    labels = torch.tensor([0] * 6 + [1] * 6)
     with pytest.raises(DataError, match="1 vases"):
-        classifier_training.split(names, torch.tensor([int(name[0]) for name in names]), None, 0)
+        classifier_training.split(labels, [f"vase {int(label)}" for label in labels], 0)
 
 
-def test_metrics_by_hand() -> None:
+def test_metrics_equal_hand_computed_values() -> None:
     logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 3.0], [0.0, 2.0]])
-    found = classifier_training.evaluate(logits, torch.tensor([0, 0, 1, 1, 1]))
+    found = classifier_training.evaluate(logits.softmax(-1)[:, 1], torch.tensor([0, 0, 1, 1, 1]), list("abcde"))
     assert found.confusion_matrix == [[1, 1], [1, 2]]
     assert found.accuracy == pytest.approx(3 / 5)
     assert found.precision == found.recall == pytest.approx(2 / 3)
-    assert found.roc_auc == pytest.approx(5 / 6)  # of 6 pairs one is in the wrong order
+    assert found.roc_auc == pytest.approx(5 / 6)  # one of 6 pairs is in the wrong order
+    assert (found.baseline_accuracy, found.vases, found.intervals) == (pytest.approx(0.6), 5, {})
 
 
-def test_the_temperature_undoes_overconfidence() -> None:
+def test_metrics_have_intervals_by_vase() -> None:
     torch.manual_seed(0)
-    labels = torch.randint(0, 2, (4000,))
-    honest = torch.where(torch.rand(4000) < 0.8, labels, 1 - labels)
-    logits = torch.stack([1.0 - honest.float(), honest.float()], 1) * torch.tensor(4.0).log() * 3
-    assert classifier_training.temperature(logits, labels) == pytest.approx(3, rel=0.1)
+    labels = torch.tensor([0, 1] * 40)
+    probabilities = (labels * 0.4 + torch.rand(80) * 0.6).float()
+    found = classifier_training.evaluate(probabilities, labels, [f"v{number // 4}" for number in range(80)])
+    assert set(found.intervals) == {"accuracy", "precision", "recall", "roc_auc"}
+    for name, (low, high) in found.intervals.items():
+        assert low <= getattr(found, name) <= high
+        assert 0 <= low < high <= 1
+    assert (found.images, found.vases, found.share_high) == (80, 20, 0.5)
+
+
+def overconfident(count: int, share: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    labels = (torch.rand(count, generator=generator) < share).long()
+    margins = ((2 * labels - 1) * 1.2 + torch.randn(count, generator=generator)) * 7
+    return torch.stack([torch.zeros(count), margins], 1), labels
+
+
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.5])
+def test_probabilities_are_calibrated_for_any_share_of_the_classes(share: float) -> None:
+    """An overconfident classifier was trained on balanced classes, and one class is rarer in the data."""
+    gaps, errors = [], []
+    for seed in range(8):
+        fitted = calibrate(*overconfident(400, share, seed))
+        assert not fitted.at_bound
+        logits, labels = overconfident(4000, share, seed + 100)
+        probabilities = fitted.probabilities(logits)
+        errors.append(calibration_error(probabilities.tolist(), labels.tolist()))
+        gaps.append(abs(float(probabilities.mean()) - share))
+    assert max(errors) <= 0.05
+    assert sum(gaps) / len(gaps) <= 0.03
+
+
+def test_a_temperature_at_its_bound_is_reported() -> None:
+    labels = torch.tensor([0, 1] * 20)
+    assert calibrate(torch.zeros(40, 2), labels).probabilities(torch.zeros(1, 2)).item() == pytest.approx(0.5, abs=0.01)
+    noise = torch.stack([torch.zeros(40), torch.tensor([50.0, 50.0, -50.0, -50.0] * 10)], 1)
+    assert calibrate(noise, labels).at_bound
+
+
+def test_the_calibration_error_equals_a_hand_computed_value() -> None:
+    assert calibration_error([0.1] * 10 + [0.9] * 10, [0] * 9 + [1] + [1] * 9 + [0]) == pytest.approx(0.16)
+    assert calibration_error([0.5, 0.5], [1, 0]) == pytest.approx(0.5)

@@ -1,22 +1,28 @@
-"""Scores: the same as a plain per-image implementation's, from either format, and no model but the one asked for."""
+"""CLIP scores: equal to a plain implementation, in both formats, and only from the requested model."""
 
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from tests import clips, pictures
 from vasevqa.curation import scoring
-from vasevqa.curation.clip import load_clip, model_digest
+from vasevqa.curation.clip import load_clip
 from vasevqa.curation.images import find_images
 from vasevqa.curation.loader import Loader
 from vasevqa.errors import ConfigError, DataError
+from vasevqa.model_formats import folder_digest
 
 CPU = torch.device("cpu")
 
@@ -39,7 +45,7 @@ def our_scores(folder: Path, model_folder: Path, batch_size: int = 4, precision:
 
 
 def plain_scores(folder: Path, model_folder: Path) -> np.ndarray:
-    """One image at a time with transformers' own processor, as anybody would write it."""
+    """Score one image at a time with transformers' own processor."""
     from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
     model = CLIPModel.from_pretrained(model_folder).eval()
@@ -71,7 +77,7 @@ def plain_scores(folder: Path, model_folder: Path) -> np.ndarray:
 
 def test_batched_scores_equal_a_plain_implementation(photos: Path, hf_clip: Path) -> None:
     ours, plain = our_scores(photos, hf_clip), plain_scores(photos, hf_clip)
-    assert np.ptp(plain) > 0.01, "the images must differ for the comparison to mean anything"
+    assert np.ptp(plain) > 0.01, "the images are too similar for a comparison"
     np.testing.assert_allclose(ours, plain, atol=1e-4)
 
 
@@ -79,7 +85,9 @@ def test_both_formats_give_the_same_scores(photos: Path, hf_clip: Path, tiny_cli
     np.testing.assert_allclose(our_scores(photos, tiny_clip), our_scores(photos, hf_clip), atol=1e-5)
 
 
-def test_quickgelu_matters_and_is_respected(photos: Path, tmp_path: Path, hf_clip: Path) -> None:
+def test_quickgelu_changes_the_scores_and_is_used_if_the_model_needs_it(
+    photos: Path, tmp_path: Path, hf_clip: Path
+) -> None:
     plain_gelu = tmp_path / "gelu"
     shutil.copytree(hf_clip, plain_gelu)
     config = json.loads((plain_gelu / "config.json").read_text())
@@ -91,11 +99,11 @@ def test_quickgelu_matters_and_is_respected(photos: Path, tmp_path: Path, hf_cli
     )
 
 
-def test_the_batch_size_changes_nothing(photos: Path, tiny_clip: Path) -> None:
+def test_the_batch_size_does_not_change_the_scores(photos: Path, tiny_clip: Path) -> None:
     np.testing.assert_allclose(our_scores(photos, tiny_clip, 1), our_scores(photos, tiny_clip, 11), atol=1e-5)
 
 
-def test_bf16_stays_near(photos: Path, tiny_clip: Path) -> None:
+def test_scores_in_bf16_are_close_to_scores_in_fp32(photos: Path, tiny_clip: Path) -> None:
     assert np.abs(our_scores(photos, tiny_clip, precision="bf16") - our_scores(photos, tiny_clip)).max() < 0.02
 
 
@@ -136,7 +144,51 @@ def test_damaged_models_are_refused(tmp_path: Path, tiny_clip: Path, damage: str
     assert not (tmp_path / "executed").exists()
 
 
-def test_what_is_no_clip_model_is_a_config_error(tmp_path: Path) -> None:
+def convert(said: str) -> None:
+    """Run the command at the end of a message."""
+    words = shlex.split(said[said.index("python -c") :])
+    subprocess.run([sys.executable, *words[1:]], check=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+
+
+def test_pickled_weights_are_refused_with_a_command_that_converts_them(tmp_path: Path, hf_clip: Path) -> None:
+    folder = tmp_path / "clip, from 'an older hub'"
+    shutil.copytree(hf_clip, folder)
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(DataError, match=r"pickled weights only .pytorch_model.bin.*convert the folder once") as caught:
+        load_clip(folder, CPU)
+    convert(str(caught.value))
+    prompts = ["a vase", "a sherd"]
+    assert torch.equal(load_clip(folder, CPU).encode_texts(prompts), load_clip(hf_clip, CPU).encode_texts(prompts))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"quantization_config": {"quant_method": "bitsandbytes"}}, "quantized by bitsandbytes"),
+        ({"model_type": "qwen2_5_vl"}, "of type 'qwen2_5_vl', not clip; give a CLIP model"),
+        ({"model_type": "siglip"}, "of type 'siglip', not clip"),
+    ],
+)
+def test_a_model_that_is_not_clip_is_refused_with_its_type(
+    change: dict[str, object], said: str, tmp_path: Path, hf_clip: Path
+) -> None:
+    shutil.copytree(hf_clip, tmp_path / "clip")
+    config = json.loads((hf_clip / "config.json").read_text())
+    (tmp_path / "clip/config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(ConfigError, match=said):
+        load_clip(tmp_path / "clip", CPU)
+
+
+@pytest.mark.parametrize("kind", ["hf", "open_clip"])
+def test_a_pointer_of_git_lfs_is_reported(kind: str, tmp_path: Path, hf_clip: Path, tiny_clip: Path) -> None:
+    folder = shutil.copytree(hf_clip if kind == "hf" else tiny_clip, tmp_path / "clip")
+    next(folder.glob("*.safetensors")).write_text("version https://git-lfs.github.com/spec/v1\nsize 9\n")
+    with pytest.raises(DataError, match="run `git lfs pull`"):
+        load_clip(folder, CPU)
+
+
+def test_a_folder_without_a_clip_model_is_a_config_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"neither config.json"):
         load_clip(tmp_path, CPU)
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
@@ -146,8 +198,19 @@ def test_what_is_no_clip_model_is_a_config_error(tmp_path: Path) -> None:
         load_clip(Path("openai/clip-vit-base-patch32"), CPU)
 
 
-def test_the_digest_follows_the_content(tmp_path: Path, tiny_clip: Path) -> None:
+def test_the_digest_depends_on_the_content(tmp_path: Path, tiny_clip: Path) -> None:
     shutil.copytree(tiny_clip, tmp_path / "a")
-    assert model_digest(tmp_path / "a") == model_digest(tiny_clip)
+    assert folder_digest(tmp_path / "a") == folder_digest(tiny_clip)
     (tmp_path / "a/open_clip_config.json").write_text("{}")
-    assert model_digest(tmp_path / "a") != model_digest(tiny_clip)
+    assert folder_digest(tmp_path / "a") != folder_digest(tiny_clip)
+
+
+@pytest.mark.parametrize("name", ["ViT-B-32/laion2b_s34b_b79k", "org/model"])
+def test_an_unreachable_hub_is_reported_in_one_sentence(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    for variable in ("https_proxy", "http_proxy", "HTTPS_PROXY", "HTTP_PROXY"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    with pytest.raises(ConfigError, match=f"The hub did not answer for {name} .*give the path of a model folder"):
+        load_clip(Path(name), CPU, "fp32", str(tmp_path))

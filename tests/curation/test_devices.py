@@ -1,4 +1,4 @@
-"""A device that was asked for, or an error: never another one."""
+"""A missing device is an error. Another device is never used instead."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ def without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
-def test_cpu_and_auto_are_the_cpu_without_cuda() -> None:
+def test_cpu_and_auto_select_the_cpu_without_cuda() -> None:
     assert resolve_device("cpu").type == resolve_device("auto").type == "cpu"
 
 
 @pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:3"])
-def test_a_named_gpu_that_is_missing_is_exit_5(name: str) -> None:
+def test_a_missing_gpu_ends_with_exit_code_5(name: str) -> None:
     with pytest.raises(DeviceError) as error:
         resolve_device(name)
     assert error.value.exit_code == 5
     assert name in str(error.value)
 
 
-def test_auto_on_a_step_that_was_given_gpus_is_exit_5(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_without_cuda_on_a_step_with_gpus_ends_with_exit_code_5(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VASEVQA_GPUS", "1")
     with pytest.raises(DeviceError):
         resolve_device("auto")

@@ -1,4 +1,4 @@
-"""The reports of stages: what one writes the next reads, and files of older versions are still read."""
+"""The reports of stages: a later stage reads them, also in the format of older versions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vasevqa.curation.reports import BestViewsReport, FilteringReport, ScoredIma
 from vasevqa.dataset.report import DatasetReport
 
 
-def test_what_is_written_is_read_again_with_its_schema(tmp_path: Path) -> None:
+def test_a_written_report_is_read_with_its_schema_version(tmp_path: Path) -> None:
     images = [ScoredImage(name="a.jpg", accepted=True, score=0.25, high_similarity=0.5, low_similarity=0.25)]
     report = FilteringReport(threshold=0.2, threshold_source="given", images=images)
     report.write(FolderOutput(tmp_path))
@@ -18,7 +18,7 @@ def test_what_is_written_is_read_again_with_its_schema(tmp_path: Path) -> None:
     assert FilteringReport.read(tmp_path) == report
 
 
-def test_a_file_of_before_there_were_schemas_is_read(tmp_path: Path) -> None:
+def test_a_report_without_a_schema_version_is_read(tmp_path: Path) -> None:
     old = {
         "model": {"name": "ViT", "digest": "d", "precision": "fp32"},
         "threshold": 0.2,
@@ -40,7 +40,7 @@ def test_a_file_of_before_there_were_schemas_is_read(tmp_path: Path) -> None:
     assert dataset.image_root == "../.."
 
 
-def test_what_is_not_there_or_broken_is_no_report(tmp_path: Path) -> None:
+def test_a_missing_or_broken_file_gives_no_report(tmp_path: Path) -> None:
     assert FilteringReport.read(tmp_path) is None
     for text in ("", "[]", "{", '{"threshold": "high"}', '{"images": 3}'):
         (tmp_path / "filtering_report.json").write_text(text)

@@ -16,7 +16,7 @@ def test_the_mean_is_taken_before_normalization() -> None:
     high = torch.tensor([[10.0, 0.0], [0.0, 1.0]])
     low = torch.tensor([[0.0, 2.0]])
     found = scoring.score(torch.tensor([[3.0, 0.0], [0.0, 5.0]]), high, low)
-    # The mean of the high side is (5, .5): the long first prompt dominates.
+    # The mean of the high prompts is (5, .5), because the first prompt has the largest vector.
     length = np.sqrt(25.25)
     np.testing.assert_allclose(found.high, [5 / length, 0.5 / length], atol=1e-6)
     np.testing.assert_allclose(found.score, [5 / length - 0, 0.5 / length - 1], atol=1e-6)
@@ -41,7 +41,7 @@ def test_without_a_threshold_the_moderate_one_is_used() -> None:
     assert scoring.choose(0.15, advice) == (0.15, "given")
 
 
-def test_eight_prompts_a_side() -> None:
+def test_each_side_has_eight_prompts() -> None:
     assert len(set(scoring.HIGH_PROMPTS)) == len(set(scoring.LOW_PROMPTS)) == 8
 
 
@@ -57,12 +57,12 @@ def test_eight_prompts_a_side() -> None:
         ("high: [a]\nlow: [b]\nmiddle: [c]", "middle"),
     ],
 )
-def test_a_broken_prompts_file_says_where(tmp_path: Path, text: str, says: str) -> None:
+def test_the_error_about_a_broken_prompts_file_names_the_line(tmp_path: Path, text: str, says: str) -> None:
     (tmp_path / "prompts.yaml").write_text(text)
     with pytest.raises(ConfigError, match=says):
         scoring.load_prompts(tmp_path / "prompts.yaml")
 
 
-def test_users_prompts_replace_ours(tmp_path: Path) -> None:
+def test_the_users_prompts_replace_the_default_prompts(tmp_path: Path) -> None:
     (tmp_path / "prompts.json").write_text('{"high": ["a vase"], "low": ["a sherd", "dust"]}')
     assert scoring.load_prompts(tmp_path / "prompts.json") == scoring.Prompts(("a vase",), ("a sherd", "dust"))

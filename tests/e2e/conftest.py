@@ -1,4 +1,4 @@
-"""What the tests on a cluster share: `make e2e` runs them against whatever KUBECONFIG points to."""
+"""Fixtures of the tests on a cluster. `make e2e` runs these tests on the cluster of KUBECONFIG."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from tests.e2e.kit import ClusterKit, all_removed, cluster_kit, copying_image, kubectl
 from tests.pipeline.kit import wait_for
 
-# seconds; the time of a test is also that of its fixtures, which load images, and of a cluster that may be slow
+# seconds; this includes the fixtures, which load images, and the cluster may be slow
 TIMEOUT = 900
 
 
@@ -27,16 +27,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def image() -> Iterator[str]:
-    """The copying stage's image, in the cluster."""
+    """The image of the copying stage, loaded into the cluster."""
     assert os.environ.get("KUBECONFIG"), "set KUBECONFIG to the cluster that the tests may use"
     kubectl("version", "-o", "json")
     yield copying_image()
-    wait_for(all_removed, "the tests' namespaces to go", 180)
+    wait_for(all_removed, "the removal of the tests' namespaces", 180)
 
 
 @pytest.fixture
 def place(request: pytest.FixtureRequest) -> Iterator[Path]:
-    """A folder whose path is the same for pods on this machine's node, readable by everybody (pytest's own isn't)."""
+    """A folder that pods on this machine's node see at the same path. Everybody can read it, unlike pytest's own
+    folders.
+    """
     before = os.umask(0)  # pods have another uid than this process
     folder = Path(tempfile.mkdtemp(prefix="vase-e2e-", dir=os.environ.get("VASEVQA_E2E_FOLDER", "/var/tmp")))
     folder.chmod(0o755)
@@ -47,12 +49,12 @@ def place(request: pytest.FixtureRequest) -> Iterator[Path]:
 
 @pytest.fixture
 def kit(place: Path, image: str) -> Iterator[ClusterKit]:
-    """A small recipe, its inputs and a volume, in a namespace of its own."""
+    """A small recipe, its inputs and a volume, in a new namespace."""
     with cluster_kit(place, image) as made:
         yield made
 
 
 @pytest.fixture
 def admin() -> dict[str, str]:
-    """The environment of somebody who may do what the tests may, such as reading nodes."""
+    """The environment of a user with the rights of the tests, for example the right to read nodes."""
     return {"KUBECONFIG": os.environ["KUBECONFIG"]}

@@ -11,6 +11,6 @@ from vasevqa.cli.context import Context
 from vasevqa.pipeline.backend import make_backend
 
 if __name__ == "__main__":
-    checks.PULL_SECONDS = 150.0  # a busy machine starts a pod late; what is still open then is "not checked", as ever
-    # doctor looks at a place for the real stages, which these have no images, models and GPUs for.
+    checks.PULL_SECONDS = 150.0  # a busy machine starts a pod late; the result of an unfinished check is "not checked"
+    # doctor checks images, models and GPUs of the real stages, and the stages of the tests have none.
     cli.main(None if sys.argv[1:2] == ["doctor"] else Context(PIPELINE, make_backend))

@@ -1,5 +1,5 @@
-"""Launchers inside the cluster: the chart or `vasevqa submit` starts them, on the pipeline of tests/pipeline/stages, in
-a namespace of their own.
+"""Launchers inside the cluster, in a new namespace. The chart or `vasevqa submit` starts them, with the pipeline of
+tests/pipeline/stages.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ COPIED = ("vasevqa", "jobs", "tests/__init__.py", "tests/pipeline", "tests/e2e")
 
 
 def command(*words: str | Path, given: str | None = None, check: bool = True, env: dict[str, str] | None = None) -> str:
-    """Run a command; its standard output."""
+    """Run a command, and return its standard output."""
     done = subprocess.run(
         [str(word) for word in words],
         input=given,
@@ -42,15 +42,17 @@ def command(*words: str | Path, given: str | None = None, check: bool = True, en
 
 
 def until(condition: Callable[[], Any], what: str, seconds: float = 120) -> None:
-    """Ask the cluster until `condition` holds: not too often, since each question is a process."""
+    """Wait until `condition` holds. The checks are rare, because each check starts a process."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, f"waited {seconds} s in vain for {what}"
+        assert time.monotonic() < end, f"waited {seconds} s for {what}, without success"
         time.sleep(1)
 
 
 def images() -> dict[str, str]:
-    """Stage -> image: this very code on the launcher's image, with the copying pipeline, loaded into the cluster."""
+    """Build the launcher's image with the present code and the copying pipeline, load it into the cluster, and return
+    stage -> image.
+    """
     base = Cluster().image("launcher")
     with tempfile.TemporaryDirectory() as folder:
         context, digest = (
@@ -85,7 +87,7 @@ def images() -> dict[str, str]:
 
 
 class Site:
-    """A namespace with a volume for the claim `claim`, which whoever installs the chart makes."""
+    """A namespace with a volume for the claim `claim`. The installation of the chart creates the claim."""
 
     def __init__(self, folder: Path, made: dict[str, str]) -> None:
         self.namespace, self.volume, self.images = f"vase-e2e-{os.urandom(4).hex()}", folder, made
@@ -103,7 +105,7 @@ class Site:
         return {"name": self.namespace, "labels": {"vasevqa-e2e": "true"}}
 
     def add_volume(self, claim: str, access: str = "ReadWriteMany") -> None:
-        """The volume that the claim `claim` will get."""
+        """Create the volume for the claim `claim`."""
         spec = {
             "capacity": {"storage": "1Ti"},
             "accessModes": [access],
@@ -129,12 +131,12 @@ class Site:
         return command("helm", *words[:1], "-n", self.namespace, *words[1:], **given)
 
     def install(self, verb: str, *words: str | Path) -> str:
-        """`helm install` or `upgrade` of the release `it`, whose claim is it-vasevqa."""
+        """Run `helm install` or `helm upgrade` for the release `it`, whose claim is it-vasevqa."""
         chosen = [word for stage, image in self.images.items() for word in ("--set", f"images.{stage}={image}")]
         return self.helm(verb, "it", CHART, "--set", "volume.storageClass=", *chosen, *words)
 
     def recipe(self, name: str = "words", **steps: dict[str, Any]) -> Path:
-        """A recipe of the copying pipeline whose paths are the volume's."""
+        """Write a recipe of the copying pipeline with paths on the volume."""
         settings = {
             step: {"control": "/data/control", "resources": {"cpus": 0.1}, **steps.get(step, {})}
             for step in ("first", "left", "right", "last")
@@ -151,7 +153,7 @@ class Site:
         return path
 
     def be_a_user(self) -> None:
-        """The chart without a recipe, and a user who has the role that it has for users, and no other."""
+        """Install the chart without a recipe, and create a user who has only the chart's role for users."""
         self.add_volume("it-vasevqa")
         self.kubectl("create", "serviceaccount", "ada")
         subject = {"kind": "ServiceAccount", "name": "ada", "namespace": self.namespace}
@@ -172,11 +174,11 @@ class Site:
 
     @property
     def kubeconfig(self) -> Path:
-        """The user's."""
+        """The kubeconfig of the user."""
         return self.folder / "kubeconfig"
 
     def start(self, *words: str | Path, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
-        """`vasevqa ...` on this machine as the user, with this site's Cluster file."""
+        """Start `vasevqa ...` on this machine as the user, with this site's Cluster file."""
         return subprocess.Popen(
             [sys.executable, "-m", "tests.e2e.drive", *map(str, words)],
             cwd=ROOT,
@@ -206,17 +208,17 @@ class Site:
         return path
 
     def wait_until_held(self, step: str) -> None:
-        until((self.volume / "control" / f"{step}.hold.reached").exists, f"{step} to be held", 120)
+        until((self.volume / "control" / f"{step}.hold.reached").exists, f"{step} to wait", 120)
 
     def launchers(self) -> list[dict[str, Any]]:
-        """The launchers' Jobs, oldest first."""
+        """Return the launchers' Jobs, oldest first."""
         return sorted(
             self.all("jobs", "-l", "app.kubernetes.io/component=launcher"),
             key=lambda job: job["metadata"]["creationTimestamp"],
         )
 
     def finish(self, count: int) -> None:
-        """Wait until `count` launchers are there, and complete."""
+        """Wait until `count` launchers exist and are complete."""
 
         def ends() -> list[str]:
             conditions = [job["status"].get("conditions", []) for job in self.launchers()]
@@ -226,7 +228,7 @@ class Site:
         assert ends() == ["Complete"] * count
 
     def wait_until_launched(self) -> None:
-        """Wait until the chart's own Job has done its work."""
+        """Wait until the chart's own Job has started the launcher."""
         until(
             lambda: all(
                 job["status"].get("succeeded") for job in self.all("jobs", "-l", "app.kubernetes.io/component=launch")
@@ -236,11 +238,11 @@ class Site:
         )
 
     def wish(self, step: str, *outcomes: int | str) -> None:
-        """How the next attempts of `step` end."""
+        """Set how the next attempts of `step` end."""
         (self.volume / "control" / f"{step}.fail").write_text(json.dumps(outcomes))
 
     def attempts(self) -> Sequence[str]:
-        """The steps that began, in order."""
+        """Return the steps that began, in order."""
         log = self.volume / "control/attempts.log"
         return (
             [line.split()[0] for line in log.read_text().splitlines() if line.split()[1] == "begins"]
@@ -260,12 +262,12 @@ def inside_images() -> dict[str, str]:
 
 @pytest.fixture
 def site(inside_images: dict[str, str]) -> Iterator[Site]:
-    """An empty namespace, and a folder of this machine's node that its volume lies in."""
+    """An empty namespace. Its volume is a folder on this machine's node."""
     yield from site_in(inside_images)
 
 
 def site_in(made: dict[str, str]) -> Iterator[Site]:
-    """The same with other images."""
+    """Create such a namespace with other images."""
     before = os.umask(0)  # pods have another uid than this process
     folder = Path(tempfile.mkdtemp(prefix="vase-e2e-", dir=os.environ.get("VASEVQA_E2E_FOLDER", "/var/tmp")))
     folder.chmod(0o755)
@@ -275,7 +277,7 @@ def site_in(made: dict[str, str]) -> Iterator[Site]:
     found.remove()
     until(
         lambda: not command("kubectl", "get", "namespace", found.namespace, "--ignore-not-found"),
-        "the namespace to go",
+        "the removal of the namespace",
         120,
     )
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,6 +1,4 @@
-"""A namespace of its own on the cluster of KUBECONFIG, with a volume that this machine sees at the path where pods
-mount it.
-"""
+"""A new namespace on the cluster of KUBECONFIG. This machine sees the volume at the path where pods mount it."""
 
 from __future__ import annotations
 
@@ -24,11 +22,11 @@ from vasevqa.backends.cluster import Cluster, parse_cluster
 from vasevqa.backends.kubernetes.backend import KubernetesBackend
 
 Object = dict[str, Any]
-SESSION = f"run-{os.urandom(4).hex()}"  # several may share a cluster
+SESSION = f"run-{os.urandom(4).hex()}"  # several test runs may share a cluster
 
 
 def kubectl(*words: str, given: Any = None, check: bool = True) -> str:
-    """Run kubectl as whoever runs the tests; objects in `given` go to its standard input."""
+    """Run kubectl as the user who runs the tests. The objects in `given` are its standard input."""
     text = None if given is None else "\n---\n".join(json.dumps(thing) for thing in given)
     done = subprocess.run(["kubectl", *words], input=text, capture_output=True, text=True)
     assert not check or done.returncode == 0, f"kubectl {' '.join(words)}: {done.stderr}"
@@ -36,7 +34,7 @@ def kubectl(*words: str, given: Any = None, check: bool = True) -> str:
 
 
 def apply(given: Sequence[Object]) -> None:
-    """Make or change objects as whoever runs the tests."""
+    """Create or change objects as the user who runs the tests."""
     kubectl("apply", "-f", "-", given=given)
 
 
@@ -46,14 +44,14 @@ def objects(kind: str, namespace: str, *words: str) -> list[Object]:
 
 
 def load(image: str) -> None:
-    """Bring an image of this machine's engine into the cluster, by the command that VASEVQA_E2E_LOAD names."""
+    """Load an image of this machine's engine into the cluster, with the command in VASEVQA_E2E_LOAD."""
     command = os.environ.get("VASEVQA_E2E_LOAD")
     if command:
         subprocess.run([*command.split(), image], check=True, capture_output=True)
 
 
 def copying_image() -> str:
-    """The image of the copying stage with the code as it is now, in the cluster."""
+    """Build the image of the copying stage from the present code, and load it into the cluster."""
     given = os.environ.get("VASEVQA_E2E_IMAGE")
     if given:
         return given
@@ -63,7 +61,7 @@ def copying_image() -> str:
 
 
 class Namespace:
-    """A namespace with a claim on `volume`, and an account that has the launcher's rights and no other."""
+    """A namespace with a claim on `volume`, and an account that has only the launcher's rights."""
 
     def __init__(self, volume: Path, claimed: Path | None = None, access: str = "ReadWriteMany") -> None:
         self.name = f"vase-e2e-{os.urandom(4).hex()}"
@@ -132,7 +130,7 @@ class Namespace:
         wait_for(self._bound, "the claim to be bound")
 
     def _bound(self) -> bool:
-        # Any change makes the controller look again, which it otherwise does every quarter of a minute.
+        # Any change makes the controller check again at once. Otherwise it checks every 15 seconds.
         kubectl("annotate", "pvc", "vasevqa", "-n", self.name, "--overwrite", f"e2e={time.monotonic()}")
         return kubectl("get", "pvc", "vasevqa", "-n", self.name, "-o", "jsonpath={.status.phase}") == "Bound"
 
@@ -152,20 +150,20 @@ class Namespace:
         return path
 
     def remove(self) -> None:
-        """Begin to remove everything; `all_removed` waits for the end."""
+        """Begin to remove the namespace. `all_removed` tells when the removal has finished."""
         kubectl("delete", "namespace", self.name, "--wait=false", "--ignore-not-found")
         kubectl("delete", "pv", self.name, "--wait=false", "--ignore-not-found")
 
 
 def all_removed() -> bool:
-    """True once nothing of any of these namespaces is left."""
+    """Return True if nothing of these namespaces is left."""
     return not kubectl("get", "namespaces,pv", "-l", f"vasevqa-e2e={SESSION}", "-o", "name").strip()
 
 
 @dataclass
 class ClusterKit(Kit):
-    """The kit of tests/pipeline with its recipe, words and wishes on a volume of the cluster; commands go to
-    Kubernetes.
+    """The kit of tests/pipeline, with its recipe, words and control files on a volume of the cluster. Commands use the
+    Kubernetes backend.
     """
 
     namespace: Namespace = None  # type: ignore[assignment]
@@ -198,7 +196,7 @@ class ClusterKit(Kit):
 
     @property
     def backend(self) -> KubernetesBackend:  # type: ignore[override]
-        """A backend of this process, with the rights of the tests."""
+        """Return a backend in this process, with the rights of the tests."""
         return KubernetesBackend(self.volume.root, self.cluster.model_copy(update={"namespace": self.namespace.name}))
 
     def command(
@@ -211,7 +209,7 @@ class ClusterKit(Kit):
         }
 
         def prepare() -> None:
-            os.umask(0)  # pods of another uid write beside the launcher's files
+            os.umask(0)  # pods with another uid write beside the launcher's files
             if before is not None:
                 before()
 
@@ -227,7 +225,7 @@ class ClusterKit(Kit):
         return objects("configmaps", self.namespace.name, "-l", "app.kubernetes.io/part-of=vasevqa")
 
     def wait_for_pod(self, step: str) -> str:
-        """The name of the newest pod of `step`, as soon as there is one."""
+        """Wait for a pod of `step`, and return the name of the newest pod."""
         found: list[str] = []
 
         def look() -> bool:
@@ -241,11 +239,13 @@ class ClusterKit(Kit):
         return found[-1]
 
     def wait_until_held(self, step: str, where: str = "hold") -> None:
-        """Longer than for a process: a pod is scheduled and started first."""
+        """Wait longer than for a process, because a pod must first be scheduled and started."""
         wait_for((self.control / f"{step}.{where}.reached").exists, f"{step} to reach {where}", 120)
 
     def wait_until_running(self, step: str) -> None:
-        """Until the cluster says so too: a kubelet may take its time over a pod that is deleted before."""
+        """Wait until the cluster also reports the pod as running. If a pod is deleted earlier, its kubelet may be
+        slow.
+        """
         words = ("-l", f"vasevqa/step={step}")
         wait_for(
             lambda: any(pod["status"]["phase"] == "Running" for pod in self.pods(*words)),
@@ -267,10 +267,10 @@ class ClusterKit(Kit):
             )
             assert not left, left
         assert self.jobs() == []
-        wait_for(lambda: self.pods() == [], "pods of removed Jobs to go")
+        wait_for(lambda: self.pods() == [], "the removal of the pods of removed Jobs")
 
     def write_recipe(self, **steps: dict[str, Any]) -> None:
-        """Steps ask for little, so that several fit on a small node."""
+        """Write the recipe. Its steps request little, so that several steps fit on a small node."""
         super().write_recipe(
             **{
                 name: {**steps.get(name, {}), "resources": {"cpus": 0.1, **steps.get(name, {}).get("resources", {})}}
@@ -285,29 +285,29 @@ class ClusterKit(Kit):
         ] == []
 
     def told(self) -> list[Object]:
-        """The events of all runs."""
+        """Return the events of all runs."""
         return [event for run in self.runs() for event in run.events.read()]
 
 
 def wait_for_line(process: subprocess.Popen[str], words: str, seconds: float = 60) -> tuple[str, float]:
-    """The first line of the process's output that holds `words`, and after how many seconds it came."""
+    """Return the first line of output that contains `words`, and the seconds until this line."""
     began = time.monotonic()
     assert process.stdout is not None
     seen = []
-    with timer(seconds, process.kill):  # one that says nothing at all must not keep the test waiting
+    with timer(seconds, process.kill):  # a process without output must not block the test
         for line in process.stdout:
             seen.append(line)
             if words in line:
                 return line, time.monotonic() - began
     raise AssertionError(
-        f"'{words}' was not said in {time.monotonic() - began:.0f}"
+        f"'{words}' was not printed within {time.monotonic() - began:.0f}"
         f" s:\n{''.join(seen)}{process.stderr.read() if process.stderr else ''}"
     )
 
 
 @contextmanager
 def timer(seconds: float, act: Callable[[], object]) -> Iterator[None]:
-    """Do `act` if the block lasts longer than `seconds`."""
+    """Call `act` if the block lasts longer than `seconds`."""
     clock = threading.Timer(seconds, act)
     clock.daemon = True
     clock.start()
@@ -319,7 +319,7 @@ def timer(seconds: float, act: Callable[[], object]) -> Iterator[None]:
 
 @contextmanager
 def cluster_kit(folder: Path, image: str, **given: Any) -> Iterator[ClusterKit]:
-    """A kit in a namespace of its own, which is removed at the end."""
+    """Yield a kit in a new namespace, and remove the namespace at the end."""
     namespace = Namespace(folder / "volume", **given)
     kit = ClusterKit(folder / "volume/kit", namespace=namespace, image=image)
     try:

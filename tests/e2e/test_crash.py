@@ -1,5 +1,5 @@
-"""The crash drill on a cluster: whoever is killed, and whenever, the same command finishes with the result of an
-undisturbed run.
+"""Crash tests on a cluster: after any kill at any time, the same command finishes with the result of an undisturbed
+run.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Contents = dict[str, dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def undisturbed(image: str) -> Iterator[Contents]:
-    """What a run that nobody disturbs makes."""
+    """The artifacts of an undisturbed run."""
     folder = Path(tempfile.mkdtemp(prefix="vase-e2e-", dir=os.environ.get("VASEVQA_E2E_FOLDER", "/var/tmp")))
     folder.chmod(0o755)
     before = os.umask(0)
@@ -45,7 +45,7 @@ def undisturbed(image: str) -> Iterator[Contents]:
 
 @pytest.fixture(scope="module")
 def table(request: pytest.FixtureRequest) -> Iterator[list[str]]:
-    """Rows of the drill, printed at its end."""
+    """The results of the crash tests, printed at the end."""
     rows: list[str] = []
     yield rows
     capture = request.config.pluginmanager.getplugin("capturemanager")
@@ -55,15 +55,17 @@ def table(request: pytest.FixtureRequest) -> Iterator[list[str]]:
 
 
 def assert_whole(kit: ClusterKit, undisturbed: Contents) -> None:
-    """The result is that of an undisturbed run, nothing is doubled, nothing is left over."""
+    """Assert that the result is that of an undisturbed run, that no event is repeated, and that nothing is left
+    over.
+    """
     assert kit.contents() == undisturbed
     assert set(kit.attempts("wrote:words-alpha.txt").values()) <= {1}
     assert kit.attempts("ends") == dict.fromkeys(STEPS, 1)
     for step in STEPS:
         logs = [list(parse(log.read_text().split("\n"))) for log in kit.runs()[0].path.glob(f"logs/{step}-*.log")]
-        # A pod that comes when another launcher's has just sealed the artifact says so, and does nothing.
+        # If another launcher's pod has just sealed the artifact, a new pod reports this and does nothing.
         whole = [log for log in logs if any(e["event"] == "sealed" and not e.get("already") for e in log)]
-        assert len(whole) <= 1  # none in this run if another one submitted the job
+        assert len(whole) <= 1  # no event in this run if another run submitted the job
         for log in whole:
             told = Counter(event["event"] for event in log)
             assert {kind: told[kind] for kind in ("started", "phase", "summary", "sealed")} == {
@@ -76,7 +78,7 @@ def assert_whole(kit: ClusterKit, undisturbed: Contents) -> None:
 
 
 def adopted_after(kit: ClusterKit, began: float) -> str:
-    """How long after its start the second launcher had taken up what runs."""
+    """Return the time from the start of the second launcher until it adopted the running job."""
     times = [
         event["time"] - began for event in kit.told() if event["event"] == "step-adopted" and event["time"] > began
     ]
@@ -84,7 +86,7 @@ def adopted_after(kit: ClusterKit, began: float) -> str:
 
 
 @pytest.mark.parametrize("point", FaultPoint, ids=lambda point: point.value)
-def test_the_launcher_is_killed_and_started_again(
+def test_a_restarted_launcher_finishes_the_run_after_a_kill(
     kit: ClusterKit, undisturbed: Contents, table: list[str], point: FaultPoint
 ) -> None:
     step, begun = DRILL[point]
@@ -106,7 +108,7 @@ def test_the_launcher_is_killed_and_started_again(
 
 
 @pytest.mark.parametrize("where", ["pending", "hold-begin", "hold"])
-def test_what_waits_or_runs_is_adopted_where_it_is(
+def test_waiting_and_running_jobs_are_adopted(
     kit: ClusterKit, undisturbed: Contents, table: list[str], where: str
 ) -> None:
     held = kit.hold("first", "hold" if where == "pending" else where)
@@ -131,7 +133,7 @@ def test_what_waits_or_runs_is_adopted_where_it_is(
     )
 
 
-def test_two_launchers_at_once_make_each_artifact_once(kit: ClusterKit, undisturbed: Contents) -> None:
+def test_two_simultaneous_launchers_make_each_artifact_once(kit: ClusterKit, undisturbed: Contents) -> None:
     processes = [kit.command("run", kit.recipe) for _ in range(2)]
     for process in processes:
         out, errors = process.communicate(timeout=180)
@@ -141,7 +143,7 @@ def test_two_launchers_at_once_make_each_artifact_once(kit: ClusterKit, undistur
     assert {run.state for run in kit.runs()} == {"finished"}
 
 
-def test_the_same_output_through_two_launchers_and_a_crash(kit: ClusterKit) -> None:
+def test_two_launchers_and_a_crash_do_not_change_the_output(kit: ClusterKit) -> None:
     kit.wish("first", "chatter")
     held = kit.hold("first", "hold-begin")
     first = kit.command("run", kit.recipe, "--to", "first")
@@ -159,7 +161,7 @@ def test_the_same_output_through_two_launchers_and_a_crash(kit: ClusterKit) -> N
     assert [len(line) for line in lines if line.startswith("long ")] == [50_005]
 
 
-def test_the_api_server_is_restarted(kit: ClusterKit, undisturbed: Contents) -> None:
+def test_a_run_survives_a_restart_of_the_api_server(kit: ClusterKit, undisturbed: Contents) -> None:
     restart = os.environ.get("VASEVQA_E2E_RESTART_API")
     if not restart:
         pytest.skip("VASEVQA_E2E_RESTART_API names no command that restarts the API server")
@@ -174,7 +176,7 @@ def test_the_api_server_is_restarted(kit: ClusterKit, undisturbed: Contents) -> 
     assert_whole(kit, undisturbed)
 
 
-def test_a_volume_that_fills_up(image: str, place: Path) -> None:
+def test_a_run_resumes_on_a_volume_that_was_full(image: str, place: Path) -> None:
     disk = place / "volume"
     disk.mkdir()
     if (
@@ -205,7 +207,7 @@ def test_a_volume_that_fills_up(image: str, place: Path) -> None:
         subprocess.run(["umount", "--lazy", disk], check=True)
 
 
-def test_a_launcher_in_another_pod_takes_over_from_one_that_is_gone(kit: ClusterKit, undisturbed: Contents) -> None:
+def test_a_launcher_in_another_pod_takes_over_from_a_deleted_launcher(kit: ClusterKit, undisturbed: Contents) -> None:
     held = kit.hold("first")
     process = kit.command("run", kit.recipe, env={"VASEVQA_POD_UID": "11111111-2222-3333-4444-555555555555"})
     kit.wait_until_held("first")
@@ -216,7 +218,7 @@ def test_a_launcher_in_another_pod_takes_over_from_one_that_is_gone(kit: Cluster
     began = time.time()
     again = kit.command("run", kit.recipe, env={"VASEVQA_POD_UID": "99999999-2222-3333-4444-555555555555"})
     wait_for_line(again, "found running, adopted")
-    assert time.time() - began < 30  # not the minute that a silent lease takes
+    assert time.time() - began < 30  # less than the minute after which a silent lease expires
     held.unlink()
     out, errors = again.communicate(timeout=120)
     assert again.returncode == 0, out + errors
@@ -224,7 +226,7 @@ def test_a_launcher_in_another_pod_takes_over_from_one_that_is_gone(kit: Cluster
     assert_whole(kit, undisturbed)
 
 
-def test_a_job_of_another_volume_is_not_taken_for_ours(kit: ClusterKit) -> None:
+def test_a_job_of_another_volume_is_not_adopted(kit: ClusterKit) -> None:
     [step] = kit.plan(selection=FIRST).steps
     fields = {
         "run": "other",

@@ -1,5 +1,5 @@
-"""What goes wrong on a cluster, row by row: the cause and what to do about it reach the terminal soon, and what can be
-mended is.
+"""Failures on a cluster: the terminal soon shows the cause and the remedy, and the launcher retries if this can
+help.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from tests.e2e.kit import ClusterKit, apply, kubectl, wait_for_line
 from tests.pipeline.kit import wait_for
 
 SOON = 10.0  # seconds in which a cause must reach the terminal
-# seconds; longer than SOON: the deadline's own sentence repeats the cause, and must come too late to pass for it
+# seconds; longer than SOON, because the message at the deadline also contains the cause
 DEADLINE = 12
 
 
 def ended(process: subprocess.Popen[str], code: int, says: str = "") -> str:
-    """The process ends with that exit code and one sentence that holds these words."""
+    """Assert that the process ends with this exit code and one sentence that contains these words."""
     out, errors = process.communicate(timeout=120)
     assert process.returncode == code, out + errors
     assert "Traceback" not in errors
@@ -32,12 +32,12 @@ def asks(kit: ClusterKit, **resources: Any) -> None:
     kit.write_recipe(first={"resources": resources})
 
 
-# Causes that lie in the cluster: said at once, waited for until the deadline.
+# Causes in the cluster: the launcher reports them at once, and waits until the deadline.
 
 
 def said_soon(kit: ClusterKit, words: str, env: dict[str, str] | None = None) -> str:
-    """Run the first step, which can't start: the cause is said within SOON, at the deadline the run ends, and nothing
-    is left.
+    """Run the first step, which can't start. The cause is reported within SOON seconds, the run ends at the deadline,
+    and nothing is left.
     """
     process = kit.command("run", kit.recipe, "--to", "first", env=env)
     wait_for_line(process, "first: started")
@@ -48,31 +48,33 @@ def said_soon(kit: ClusterKit, words: str, env: dict[str, str] | None = None) ->
     return line
 
 
-def test_an_image_that_is_nowhere(kit: ClusterKit) -> None:
+def test_a_missing_image_is_reported(kit: ClusterKit) -> None:
     kit.set_cluster(images={"copying": "vasevqa-e2e/nowhere:1"})
     asks(kit, start_deadline=DEADLINE)
     assert "`registry`" in said_soon(kit, "The image vasevqa-e2e/nowhere:1 can't be pulled")
 
 
-def test_an_image_whose_name_is_none(kit: ClusterKit) -> None:
+def test_an_invalid_image_name_is_reported(kit: ClusterKit) -> None:
     kit.set_cluster(images={"copying": "Vase/Bad:1"})
     asks(kit, start_deadline=DEADLINE)
-    said_soon(kit, "The image Vase/Bad:1 can't be pulled")
+    result = kit.run("--to", "first", check=2)
+    assert "images.copying: 'Vase/Bad:1' is not the name of an image" in result.stderr
+    assert kit.jobs() == []
 
 
-def test_a_secret_that_is_missing(kit: ClusterKit) -> None:
+def test_a_missing_secret_is_reported(kit: ClusterKit) -> None:
     kit.set_cluster(secrets={"HF_TOKEN": {"secret": "hub", "key": "token"}})
     asks(kit, start_deadline=DEADLINE)
     assert "create that Secret" in said_soon(kit, 'secret "hub" not found')
 
 
-def test_a_claim_that_is_missing(kit: ClusterKit) -> None:
+def test_a_missing_claim_is_reported(kit: ClusterKit) -> None:
     kit.set_cluster(claim="elsewhere")
     asks(kit, queue_deadline=DEADLINE)
     assert "create it" in said_soon(kit, f"There is no claim elsewhere in namespace {kit.namespace.name}")
 
 
-def test_a_quota_that_is_used_up(kit: ClusterKit) -> None:
+def test_an_exhausted_quota_is_reported(kit: ClusterKit) -> None:
     apply(
         [
             {
@@ -88,13 +90,13 @@ def test_a_quota_that_is_used_up(kit: ClusterKit) -> None:
             "50Mi"
             in kubectl("get", "resourcequota", "small", "-n", kit.namespace.name, "-o", "jsonpath={.status.hard}")
         ),
-        "the quota to hold",
+        "the quota to take effect",
     )
     asks(kit, queue_deadline=DEADLINE)
     assert "requests.memory=50Mi" in said_soon(kit, f"the quota of namespace {kit.namespace.name} is exhausted")
 
 
-def test_a_limit_range_that_forbids_it(kit: ClusterKit) -> None:
+def test_a_limit_range_that_forbids_the_pod_is_reported(kit: ClusterKit) -> None:
     limits = [{"type": "Container", "max": {"memory": "50Mi"}}]
     apply(
         [
@@ -110,29 +112,29 @@ def test_a_limit_range_that_forbids_it(kit: ClusterKit) -> None:
     assert "50Mi" in said_soon(kit, f"a LimitRange of namespace {kit.namespace.name} forbids")
 
 
-def test_more_gpus_than_there_are(kit: ClusterKit) -> None:
+def test_a_request_for_too_many_gpus_is_reported(kit: ClusterKit) -> None:
     asks(kit, queue_deadline=DEADLINE, gpus=99)
     line = said_soon(kit, "Insufficient nvidia.com/gpu")
     assert "99 nvidia.com/gpu" in line
-    assert "The nodes have" not in line  # the Role doesn't let us see nodes
+    assert "The nodes have" not in line  # the launcher may not read nodes
 
 
-def test_who_may_see_nodes_is_told_what_is_free(kit: ClusterKit, admin: dict[str, str]) -> None:
+def test_a_user_who_may_read_nodes_sees_the_free_gpus(kit: ClusterKit, admin: dict[str, str]) -> None:
     kit.set_cluster(namespace=kit.namespace.name)
     asks(kit, queue_deadline=DEADLINE, gpus=99)
     assert " free" in said_soon(kit, "The nodes have", env=admin)
 
 
-def test_gpus_with_more_memory_than_there_is(kit: ClusterKit) -> None:
+def test_a_request_for_too_much_gpu_memory_is_reported(kit: ClusterKit) -> None:
     asks(kit, queue_deadline=DEADLINE, gpus=1, gpu_memory="1Ti")
     said_soon(kit, "didn't match")
 
 
-# Causes that lie in the stage or in its node: the class decides what is done.
+# Causes in the stage or in its node: the class of the failure decides the remedy.
 
 
 @pytest.mark.timeout(1500)  # eight runs, one after the other
-def test_each_exit_code_has_its_meaning(kit: ClusterKit) -> None:
+def test_each_exit_code_has_its_own_handling(kit: ClusterKit) -> None:
     for code in (1, 2, 3, 4, 5, 6, 74):
         kit.wish("first", code)
         result = kit.run("--to", "first", check=None)
@@ -153,9 +155,7 @@ def test_memory_is_raised_after_an_out_of_memory_kill(kit: ClusterKit) -> None:
     held = kit.hold("first")
     process = kit.command("run", kit.recipe, "--to", "first")
     kit.wait_until_held("first")
-    second = kit.hold(
-        "first", "hold-begin"
-    )  # the first attempt is past it; the second one stays there until it has been looked at
+    second = kit.hold("first", "hold-begin")  # only the second attempt waits here, until the test has checked it
     held.unlink()
     wait_for_line(process, "host memory ran out", 120)
     kit.wait_until_held("first", "hold-begin")
@@ -167,7 +167,7 @@ def test_memory_is_raised_after_an_out_of_memory_kill(kit: ClusterKit) -> None:
     assert failures(kit) == [("host memory", True)]
 
 
-def test_a_bus_error_gets_twice_the_shared_memory(kit: ClusterKit) -> None:
+def test_a_bus_error_doubles_the_shared_memory(kit: ClusterKit) -> None:
     kit.wish("first", "bus", "kill", "kill")
     kit.run("--to", "first", check=137)
     assert failures(kit) == [("shared memory", True), ("unknown kill", True), ("unknown kill", False)]
@@ -179,7 +179,7 @@ def test_a_bus_error_gets_twice_the_shared_memory(kit: ClusterKit) -> None:
 
 
 def evict(kit: ClusterKit, pod: str) -> None:
-    """As `kubectl drain` does, without taking the node from others."""
+    """Evict the pod like `kubectl drain`, but don't cordon the node."""
     where = f"/api/v1/namespaces/{kit.namespace.name}/pods/{pod}/eviction"
     for version in ("policy/v1", "policy/v1beta1"):
         review = {"apiVersion": version, "kind": "Eviction", "metadata": {"name": pod, "namespace": kit.namespace.name}}
@@ -192,7 +192,7 @@ def evict(kit: ClusterKit, pod: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["drained", "pod deleted", "pod killed at once", "job deleted"])
-def test_what_is_taken_from_under_a_step_comes_back(kit: ClusterKit, how: str) -> None:
+def test_an_evicted_or_deleted_pod_is_replaced(kit: ClusterKit, how: str) -> None:
     held = kit.hold("first")
     process = kit.command("run", kit.recipe, "--to", "first")
     kit.wait_until_held("first")
@@ -209,12 +209,13 @@ def test_what_is_taken_from_under_a_step_comes_back(kit: ClusterKit, how: str) -
     kit.wait_until_held("first")
     held.unlink()
     ended(process, 0)
-    assert kit.attempts("wrote:words-alpha.txt") == {"first": 1}  # the second attempt went on where the first was
-    assert failures(kit) in ([("transient", True)], [])  # none if the cluster itself made another pod of the same Job
+    assert kit.attempts("wrote:words-alpha.txt") == {"first": 1}  # the second attempt resumed after the first attempt
+    # no retry if the cluster itself created another pod of the same Job
+    assert failures(kit) in ([("transient", True)], [])
     kit.assert_tidy()
 
 
-def test_a_stage_that_fills_its_node_is_evicted(kit: ClusterKit) -> None:
+def test_a_stage_that_fills_the_disk_of_its_node_is_evicted(kit: ClusterKit) -> None:
     asks(kit, ephemeral_storage="16Mi")
     kit.wish("first", "scratch")
     process = kit.command("run", kit.recipe, "--to", "first")
@@ -248,7 +249,7 @@ def test_a_deadline_of_the_cluster(kit: ClusterKit) -> None:
     kit.assert_nothing_runs()
 
 
-# Whoever asks a run to stop leaves nothing behind, or all of it.
+# After a request to stop, a run leaves either nothing or all its jobs (with --detach).
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
@@ -276,7 +277,7 @@ def test_cancel_from_another_terminal_and_clean(kit: ClusterKit) -> None:
     assert kit.runs() == []
 
 
-def test_detached_jobs_run_on_and_are_adopted(kit: ClusterKit) -> None:
+def test_detached_jobs_continue_and_are_adopted(kit: ClusterKit) -> None:
     held = kit.hold("first")
     process = kit.command("run", kit.recipe, "--detach")
     kit.wait_until_held("first")
@@ -302,7 +303,7 @@ def test_a_detached_run_is_cancelled(kit: ClusterKit) -> None:
     kit.assert_nothing_runs()
 
 
-# What can be said before anything is started.
+# Mistakes that are reported before anything starts.
 
 
 def test_inputs_outside_the_volume_are_refused(kit: ClusterKit) -> None:
@@ -314,27 +315,27 @@ def test_inputs_outside_the_volume_are_refused(kit: ClusterKit) -> None:
     assert kit.jobs() == []
 
 
-def test_without_the_volume_submit_is_named(kit: ClusterKit) -> None:
+def test_without_the_volume_the_error_names_submit(kit: ClusterKit) -> None:
     result = kit.run("--volume", "/nowhere/at/all", check=2)
     assert "vasevqa submit" in result.stderr
 
 
-def test_another_volume_than_the_claims_is_noticed(kit: ClusterKit) -> None:
+def test_a_volume_that_differs_from_the_claim_is_detected(kit: ClusterKit) -> None:
     kit.set_cluster(claim_path="inner")
     (kit.namespace.volume / "inner").mkdir(mode=0o777)
-    asks(kit, start_deadline=60)  # Python must have started before it passes
+    asks(kit, start_deadline=60)  # the deadline must be longer than the start of Python
     result = kit.run("--to", "first", check=2)
-    assert "the volume here is not the launcher's" in result.stderr
+    assert "this is not the launcher's volume" in result.stderr
 
 
-def test_missing_rights_are_said(kit: ClusterKit) -> None:
+def test_missing_rights_are_reported(kit: ClusterKit) -> None:
     kubectl("delete", "rolebinding", "launcher", "-n", kit.namespace.name)
     result = kit.run(check=69)
     assert f"Namespace {kit.namespace.name}" in result.stderr
     assert "forbidden" in result.stderr
 
 
-def test_no_cluster_is_said(kit: ClusterKit) -> None:
+def test_a_missing_cluster_is_reported(kit: ClusterKit) -> None:
     broken = kit.namespace.volume.parent / "broken"
     broken.write_text(kit.namespace.kubeconfig.read_text().replace("server: https://", "server: https://127.0.0.1:9/#"))
     assert "doesn't answer" in kit.run(check=69, env={"KUBECONFIG": str(broken)}).stderr

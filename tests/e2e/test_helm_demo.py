@@ -1,4 +1,4 @@
-"""The curation half of the demo, from `helm install` alone, in the stages' real images."""
+"""The curation half of the demo with the real images. Only `helm install` starts it."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ STAGES = ("launcher", "train-classifier", "classify", "clip-filter", "select-vie
 
 @pytest.fixture
 def real_site() -> Iterator[Site]:
-    """A namespace that uses the images of `make images`, brought into the cluster."""
+    """A namespace that uses the images of `make images`, which are loaded into the cluster."""
     images = {stage: Cluster().image(stage) for stage in STAGES}
     if (
         os.environ.get("VASEVQA_E2E_LOAD") and "VASEVQA_IMAGE_TAG" not in os.environ
-    ):  # a tag that is named is in the cluster already
+    ):  # an image with a given tag is already in the cluster
         command(*os.environ["VASEVQA_E2E_LOAD"].split(), *images.values())
     yield from site_in(images)
 
 
 def demo_inputs(volume: Path) -> None:
-    """The demo's photographs and models: those of an earlier `make demo` if it was run here, whose classifier needn't
-    be trained again.
+    """The demo's photographs and models. If `make demo` was run here before, its files are used, and its classifier is
+    not trained again.
     """
     folder = volume / "inputs"
     made = Path(os.environ.get("VASEVQA_E2E_DEMO", ROOT / "demo/inputs"))
@@ -45,12 +45,12 @@ def demo_inputs(volume: Path) -> None:
         shutil.copytree(made / name, folder / name)
     for record in (made.parent / "artifacts/train-classifier").glob("*/artifact.json"):
         shutil.copytree(record.parent, volume / "artifacts/train-classifier" / record.parent.name)
-    for path in volume.rglob("*"):  # pods have another uid
+    for path in volume.rglob("*"):  # pods have another uid than this process
         path.chmod(0o777 if path.is_dir() else 0o644)
 
 
 @pytest.mark.timeout(1500)
-def test_the_demo_is_curated_by_helm_install_alone(real_site: Site) -> None:
+def test_helm_install_alone_runs_the_curation_of_the_demo(real_site: Site) -> None:
     site = real_site
     demo_inputs(site.volume)
     recipe = yaml.safe_load((ROOT / "vasevqa/recipes/demo.yaml").read_text())
@@ -82,5 +82,5 @@ def test_the_demo_is_curated_by_helm_install_alone(real_site: Site) -> None:
     assert "<html" in run.report.read_text()
     assert run.backend_settings["backend"] == "kubernetes"
     site.helm("uninstall", "it")
-    until(lambda: not site.names("jobs,pods,roles"), "Jobs, pods and roles to go", 120)
+    until(lambda: not site.names("jobs,pods,roles"), "the removal of Jobs, pods and roles", 120)
     assert site.names("persistentvolumeclaims") == {"it-vasevqa"}

@@ -1,4 +1,4 @@
-"""Jobs as a real server takes them: every field, folders of a claim, claims for one node, GPUs."""
+"""Jobs on a real server: every field, folders of a claim, claims for one node, GPUs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vasevqa.backends.kubernetes.stage_job import render_job, render_run
 
 
 def missing(sent: Any, kept: Any, where: str = "") -> list[str]:
-    """What of `sent` isn't in `kept`."""
+    """Return the parts of `sent` that are missing in `kept`."""
     if isinstance(sent, dict):
         return (
             [line for key, value in sent.items() for line in missing(value, (kept or {}).get(key), f"{where}.{key}")]
@@ -67,7 +67,7 @@ def test_a_claim_for_one_node_holds_all_steps(image: str, place: Path) -> None:
         held.unlink()
         out, errors = process.communicate(timeout=120)
         assert process.returncode == 0, out + errors
-        # Whatever else uses the claim decides about the node.
+        # Another pod that uses the claim decides the node.
         user = {
             "apiVersion": "v1",
             "kind": "Pod",

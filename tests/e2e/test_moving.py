@@ -1,4 +1,4 @@
-"""`vasevqa upload` and `download` with a user's rights, over connections that break."""
+"""`vasevqa upload` and `vasevqa download` with a user's rights, over connections that break."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.e2e.inside import Site, inside_images, site, until  # noqa: F401 - fi
 
 @dataclass
 class Connection:
-    """What both directions of a connection know of it."""
+    """The state that both directions of a connection share."""
 
     carried: int = 0
     cut: bool = False
@@ -57,8 +57,8 @@ class Cutter:
                 end.shutdown(socket.SHUT_RDWR)
 
     def _cuts(self, connection: Connection, count: int) -> bool:
-        """Is the connection at its end, now that it shall carry `count` bytes more? Both of its threads ask, and one
-        break counts once.
+        """Return whether to cut the connection before `count` more bytes. Both threads of a connection call this, and
+        one cut is counted once.
         """
         with self.lock:
             connection.carried += count
@@ -71,7 +71,7 @@ class Cutter:
 
 @contextlib.contextmanager
 def cut(site: Site, limit: int, times: int) -> Iterator[tuple[Cutter, dict[str, str]]]:  # noqa: F811
-    """An environment in which the API server is behind a Cutter."""
+    """An environment in which a Cutter is in front of the API server."""
     config = yaml.safe_load(site.kubeconfig.read_text())
     cluster = config["clusters"][0]["cluster"]
     cutter = Cutter(cluster["server"], limit, times)
@@ -90,7 +90,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def drawn(folder: Path, count: int) -> dict[str, bytes]:
-    """Many small files and a large one, with awkward names."""
+    """Write many small files and one large file, with difficult names."""
     source = random.Random(1)
     for number in range(count):
         path = folder / f"vase {number % 7}" / f"é-{number}.jpg"
@@ -101,8 +101,8 @@ def drawn(folder: Path, count: int) -> dict[str, bytes]:
     return contents(folder)
 
 
-@pytest.mark.timeout(1500)  # thousands of files there and back, with breaks
-def test_thousands_of_files_survive_broken_connections_both_ways(site: Site) -> None:  # noqa: F811
+@pytest.mark.timeout(1500)  # thousands of files in both directions, with lost connections
+def test_thousands_of_files_arrive_in_both_directions_despite_lost_connections(site: Site) -> None:  # noqa: F811
     site.be_a_user()
     wanted = drawn(site.folder / "photos", 3000)
     with cut(site, 4 << 20, 3) as (cutter, env):
@@ -125,14 +125,14 @@ def test_thousands_of_files_survive_broken_connections_both_ways(site: Site) -> 
         assert cutter.cuts == 3
     assert contents(site.folder / "back") == contents(site.folder / "photos")
     assert not list((site.volume / "inputs").rglob(".*"))
-    until(lambda: not site.names("pods"), "the pods to go", 120)
+    until(lambda: not site.names("pods"), "the removal of the pods", 120)
 
 
-def test_a_killed_upload_goes_on_in_the_middle_of_a_file(site: Site) -> None:  # noqa: F811
+def test_a_killed_upload_resumes_in_the_middle_of_a_file(site: Site) -> None:  # noqa: F811
     site.be_a_user()
     (site.folder / "model").mkdir()
     (site.folder / "model/weights").write_bytes(os.urandom(24 << 20))
-    with cut(site, 6 << 20, 99) as (_, env):  # never gets through: each connection ends after 6 MB
+    with cut(site, 6 << 20, 99) as (_, env):  # this upload never finishes: each connection ends after 6 MB
         process = site.start("upload", site.folder / "model", env=env)
         assert process.stderr is not None
         process.stderr.readline()
@@ -147,7 +147,7 @@ def test_a_killed_upload_goes_on_in_the_middle_of_a_file(site: Site) -> None:  #
     assert contents(site.volume / "model") == contents(site.folder / "model")
 
 
-def test_no_path_leads_out_of_the_volume_or_into_what_the_launcher_writes(site: Site) -> None:  # noqa: F811
+def test_paths_outside_the_volume_and_in_the_launchers_folders_are_refused(site: Site) -> None:  # noqa: F811
     site.be_a_user()
     (site.folder / "a.txt").write_text("a")
     (site.volume / "out").symlink_to("/etc")

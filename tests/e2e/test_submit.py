@@ -1,4 +1,4 @@
-"""`vasevqa submit` and `attach` with a user's rights in a namespace, and no others."""
+"""`vasevqa submit` and `vasevqa attach` with only a user's rights in a namespace."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def launch_of(text: str) -> str:
     return found[0]
 
 
-def test_a_submitted_recipe_is_followed_to_its_end_and_its_report_fetched(site: Site) -> None:  # noqa: F811
+def test_submit_follows_the_run_to_its_end_and_downloads_the_report(site: Site) -> None:  # noqa: F811
     site.be_a_user()
     out = site.vasevqa("submit", site.recipe(), "--report", site.folder).stdout
     assert f"Started {launch_of(out)} in namespace {site.namespace}." in out
@@ -36,7 +36,7 @@ def test_a_submitted_recipe_is_followed_to_its_end_and_its_report_fetched(site: 
     changed = site.vasevqa("submit", site.recipe(), "--set", "last.ending=x", "--only", "last").stdout
     assert "last: done" in changed
     assert len(site.attempts()) == 5
-    assert f"{run[1]}: finished" in site.vasevqa("status").stdout  # no volume here: a pod answers
+    assert f"{run[1]}: finished" in site.vasevqa("status").stdout  # this machine has no volume, so a pod answers
     assert "first: 2 words" in site.vasevqa("logs", run[1], "-n", site.namespace).stdout
     planned = site.vasevqa("plan", site.recipe(), "--set", "left.ending=z").stdout
     assert [line.split()[:2] for line in planned.splitlines() if not line.startswith(" ")] == [
@@ -50,7 +50,7 @@ def test_a_submitted_recipe_is_followed_to_its_end_and_its_report_fetched(site: 
     site.helm("uninstall", "it")
     until(
         lambda: not site.names("jobs,pods") and not site.names("configmaps", "-l", "vasevqa/launch"),
-        "all that was submitted to go with the release",
+        "the removal of all launches of the release",
         120,
     )
 
@@ -70,7 +70,7 @@ def test_ctrl_c_detaches_and_attach_finds_the_run_again(site: Site) -> None:  # 
     assert "Already running: " in wait_for_line(again, launch)[0]
     again.kill()
     again.communicate()
-    follower = site.start("attach", line.split()[1])  # by the run's name
+    follower = site.start("attach", line.split()[1])  # the name of the run also works
     wait_for_line(follower, "right: done", 120)
     held.unlink()
     out, _ = follower.communicate(timeout=120)
@@ -79,7 +79,7 @@ def test_ctrl_c_detaches_and_attach_finds_the_run_again(site: Site) -> None:  # 
     assert sorted(site.attempts()) == ["first", "last", "left", "right"]
 
 
-def test_a_step_that_fails_for_good_is_not_begun_again_by_restarts(site: Site) -> None:  # noqa: F811
+def test_a_restarted_launcher_does_not_repeat_a_step_that_failed_for_good(site: Site) -> None:  # noqa: F811
     site.be_a_user()
     site.wish("left", "data", "data", "data")
     result = site.vasevqa("submit", site.recipe(), check=3)
@@ -99,7 +99,7 @@ def test_a_step_that_fails_for_good_is_not_begun_again_by_restarts(site: Site) -
     assert site.attempts().count("left") == 1
 
 
-def test_a_run_is_cancelled_from_here(site: Site) -> None:  # noqa: F811
+def test_a_run_is_cancelled_from_outside_the_cluster(site: Site) -> None:  # noqa: F811
     site.be_a_user()
     site.hold("first")
     process = site.start("submit", site.recipe())
@@ -109,11 +109,11 @@ def test_a_run_is_cancelled_from_here(site: Site) -> None:  # noqa: F811
     assert f"{line.split()[1]}: cancelled" in site.vasevqa("cancel").stdout
     process.communicate(timeout=120)
     assert process.returncode == 130
-    until(lambda: not site.names("jobs", "-l", "vasevqa/step"), "the step's Job to go", 120)
+    until(lambda: not site.names("jobs", "-l", "vasevqa/step"), "the removal of the step's Job", 120)
 
 
 @pytest.mark.parametrize("how", ["moved", "killed"])
-def test_a_launcher_that_is_killed_or_moved_goes_on(site: Site, how: str) -> None:  # noqa: F811
+def test_a_killed_or_moved_launcher_resumes(site: Site, how: str) -> None:  # noqa: F811
     site.be_a_user()
     held = site.hold("left")
     process = site.start("submit", site.recipe())
@@ -122,7 +122,7 @@ def test_a_launcher_that_is_killed_or_moved_goes_on(site: Site, how: str) -> Non
     [pod] = site.names("pods", "-l", "app.kubernetes.io/component=launcher")
     if how == "moved":
         site.kubectl("delete", "pod", pod)
-    else:  # the kubelet starts it again in the same pod
+    else:  # the kubelet restarts the launcher in the same pod
         site.kubectl("exec", pod, "--", "sh", "-c", "kill -9 $(cat /proc/1/task/1/children)")
     wait_for_line(process, "left: found running, adopted", 120)
     assert (site.names("pods", "-l", "app.kubernetes.io/component=launcher") == {pod}) == (how == "killed")
@@ -133,7 +133,7 @@ def test_a_launcher_that_is_killed_or_moved_goes_on(site: Site, how: str) -> Non
     assert sorted(site.attempts()) == ["first", "last", "left", "right"]
 
 
-def test_a_restarted_api_server_ends_neither_the_run_nor_the_following(site: Site) -> None:  # noqa: F811
+def test_a_restarted_api_server_ends_neither_the_run_nor_the_output(site: Site) -> None:  # noqa: F811
     restart = os.environ.get("VASEVQA_E2E_RESTART_API")
     if not restart:
         pytest.skip("VASEVQA_E2E_RESTART_API names no command that restarts the API server")
@@ -149,7 +149,7 @@ def test_a_restarted_api_server_ends_neither_the_run_nor_the_following(site: Sit
     assert sorted(site.attempts()) == ["first", "last", "left", "right"]
 
 
-def test_a_namespace_with_a_quota_and_limits_takes_all_of_it(site: Site) -> None:  # noqa: F811
+def test_a_run_works_in_a_namespace_with_a_quota_and_limits(site: Site) -> None:  # noqa: F811
     quota = {
         "requests.cpu": "2",
         "requests.memory": "3Gi",
@@ -166,7 +166,7 @@ def test_a_namespace_with_a_quota_and_limits_takes_all_of_it(site: Site) -> None
     assert "last: done" in site.vasevqa("submit", site.recipe()).stdout
 
 
-def test_what_is_missing_is_said_in_one_sentence(site: Site) -> None:  # noqa: F811
+def test_a_missing_requirement_is_reported_in_one_sentence(site: Site) -> None:  # noqa: F811
     site.be_a_user()
     for settings, words, says in (
         ({"claim": "other"}, [], "There is no claim other"),
@@ -188,4 +188,4 @@ def test_what_is_missing_is_said_in_one_sentence(site: Site) -> None:  # noqa: F
             assert says in errors
             assert len(errors.splitlines()) == 1
     env = {"KUBECONFIG": str(site.folder / "nothing")}
-    assert "No cluster is known here" in site.vasevqa("submit", site.recipe(), check=69, env=env).stderr
+    assert "No cluster is configured" in site.vasevqa("submit", site.recipe(), check=69, env=env).stderr

@@ -1,4 +1,4 @@
-"""evaluate as a user sees it: models on held-out rows, caption files, and what is said when something is missing."""
+"""evaluate from the user's view: models on held-out rows, caption files, and messages about missing inputs."""
 
 from __future__ import annotations
 
@@ -11,28 +11,17 @@ from typing import Any, ClassVar
 import pytest
 from PIL import Image
 
-from tests.fakes import FolderOutput, RecordingProgress
+from tests.evaluation.conftest import SHAPES, Copying, run
 from vasevqa.artifacts.volume import Volume
 from vasevqa.cli.display import sentence
 from vasevqa.errors import ConfigError, DataError, DeviceError
 from vasevqa.evaluation import generation
+from vasevqa.evaluation.generation import Answer
 from vasevqa.pipeline.catalog import PIPELINE
 from vasevqa.pipeline.plan import make_plan
 from vasevqa.pipeline.recipe import load_recipe
 from vasevqa.pipeline.selection import Selection
 from vasevqa.sample.tiny_qwen import make_tiny_qwen
-from vasevqa.spec import StageCall
-from vasevqa.stages import evaluate
-
-SHAPES = ("lekythos", "kylix", "krater")
-SMALL: dict[str, Any] = {"torch_dtype": "float32", "max_new_tokens": 6, "max_pixels": 12544, "bootstrap": 50}
-
-
-@pytest.fixture(scope="module")
-def qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "tiny-qwen"
-    make_tiny_qwen(folder)
-    return folder
 
 
 @pytest.fixture
@@ -65,33 +54,9 @@ def dataset(tmp_path: Path) -> Path:
     return folder
 
 
-def run(
-    output: Path, inputs: Mapping[str, Path], options: Mapping[str, Any] | None = None, **params: Any
-) -> tuple[dict[str, Any], RecordingProgress]:
-    progress = RecordingProgress()
-    evaluate.run(
-        StageCall(
-            evaluate.EvaluateParams(**{**SMALL, **params}),
-            evaluate.EvaluateOptions(**{"device": "cpu", "batch_size": 4, **(options or {})}),
-            inputs,
-            FolderOutput(output),
-            progress,
-        ),
-    )
-    return json.loads((output / "evaluation.json").read_text()), progress
-
-
-class Copying:
-    """A model that knows every truth."""
-
-    def __init__(self, *ignored: object) -> None:
-        pass
-
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-        return [row["solution"] for row in rows]
-
-
-def test_real_models_are_asked_and_compared(tmp_path: Path, qwen: Path, dataset: Path, tiny_clip: Path) -> None:
+def test_real_models_answer_questions_and_are_compared(
+    tmp_path: Path, qwen: Path, dataset: Path, tiny_clip: Path
+) -> None:
     other = tmp_path / "merged"
     make_tiny_qwen(other, seed=1)
     found, _ = run(tmp_path / "out", {"dataset": dataset, "base": qwen, "sft": other, "clip_model": tiny_clip})
@@ -113,21 +78,25 @@ def test_real_models_are_asked_and_compared(tmp_path: Path, qwen: Path, dataset:
         written = json.loads((tmp_path / f"out/captions-{name}.json").read_text())
         assert [set(row) for row in written] == [{"images", "caption", "data_by"}] * 6
     table = (tmp_path / "out/comparison.md").read_text()
-    assert "| metric | base | sft |" in table
+    assert "| metric | base | sft | majority | constant | vases | rows | chance |" in table
+    assert "sft - base = " in table
+    assert "too few vases for an interval (6 vases; at least 8 are needed)" in table
     assert "the query is the generated caption, the target is the picture" in table
-    assert "captions: recall at 10: R@10 needs more than 10 samples" in table
+    assert "captions: recall at 10: R@10 needs more than 10 vases" in table
     assert (tmp_path / "out/comparison.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_batches_answer_as_single_rows_do(tmp_path: Path, qwen: Path, dataset: Path) -> None:
+def test_batches_give_the_same_answers_as_single_rows(tmp_path: Path, qwen: Path, dataset: Path) -> None:
     answers = []
     for size in (1, 7):
         run(tmp_path / str(size), {"dataset": dataset, "base": qwen}, {"batch_size": size})
         answers.append(json.loads((tmp_path / str(size) / "answers-base.json").read_text()))
+    sure = [[one.pop("probability") for one in told] for told in answers]
+    assert sure[0] == pytest.approx(sure[1], abs=2e-6)
     assert answers[0] == answers[1]
 
 
-def test_a_model_that_copies_the_truth_is_perfect(
+def test_a_model_that_copies_the_truth_gets_perfect_scores(
     tmp_path: Path, qwen: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(generation, "TransformersAnswers", Copying)
@@ -139,13 +108,13 @@ def test_a_model_that_copies_the_truth_is_perfect(
     assert model["captions"]["lexical_similarity"]["value"] == 1
 
 
-def test_generation_goes_on_after_a_kill(
+def test_generation_resumes_after_a_kill(
     tmp_path: Path, qwen: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Dying(Copying):
         asked: ClassVar[list[int]] = []
 
-        def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+        def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[Answer]:
             if len(self.asked) == 2:
                 raise KeyboardInterrupt
             self.asked.append(len(rows))
@@ -160,7 +129,7 @@ def test_generation_goes_on_after_a_kill(
     counted: list[int] = []
 
     class Counting(Copying):
-        def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+        def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[Answer]:
             counted.append(len(rows))
             return super().__call__(rows)
 
@@ -170,13 +139,13 @@ def test_generation_goes_on_after_a_kill(
     assert found["models"]["base"]["rewards"]["value"] == 1
     assert progress.done == 18
     run(tmp_path / "out", {"dataset": dataset, "base": qwen})
-    assert sum(counted) == 10, "nothing is asked twice"
+    assert sum(counted) == 10, "a question was asked twice"
     make_tiny_qwen(tmp_path / "another", seed=3)
     run(tmp_path / "out", {"dataset": dataset, "base": tmp_path / "another"})
-    assert sum(counted) == 28, "another model in the same folder is asked anew"
+    assert sum(counted) == 28, "another model in the same folder must answer again"
 
 
-def test_a_skipped_grpo_is_said_and_not_asked_twice(
+def test_a_skipped_grpo_is_reported_and_not_evaluated_twice(
     tmp_path: Path, qwen: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(generation, "TransformersAnswers", Copying)
@@ -187,8 +156,14 @@ def test_a_skipped_grpo_is_said_and_not_asked_twice(
     assert "grpo is the same model as sft" in (tmp_path / "out/comparison.md").read_text()
 
 
-def test_skipped_steps_hand_on_what_evaluate_needs(tmp_path: Path) -> None:
-    for name in ("photos/a.jpg", "quality/0/x.jpg", "clip/config.json", "qwen/config.json", "annotations.json"):
+def test_skipped_steps_pass_on_the_inputs_of_evaluate(tmp_path: Path) -> None:
+    for name in (
+        "photos/a_front.jpg",
+        *(f"quality/{label}/{vase}{label}_front.jpg" for label in (0, 1) for vase in "xyz"),
+        "clip/config.json",
+        "qwen/config.json",
+        "annotations.json",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
     inputs = (
@@ -211,33 +186,73 @@ def test_skipped_steps_hand_on_what_evaluate_needs(tmp_path: Path) -> None:
     assert said == "evaluate: skipped: passes through its grpo"
 
 
+def test_any_json_with_one_truth_is_a_valid_solution(
+    tmp_path: Path, qwen: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generation, "TransformersAnswers", Copying)
+    path = dataset / "eval.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        row["solution"] = {"role": "assistant", "content": row["solution"]}
+    rows[1]["solution"] = -450
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found, _ = run(tmp_path / "out", {"dataset": dataset, "grpo": qwen})
+    assert found["models"]["grpo"]["rewards"]["value"] == 1
+    rows[2]["solution"] = ["An amphora.", "A neck amphora."]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DataError, match=r"eval\.jsonl, row 3: the solution holds 2 answers .An amphora"):
+        run(tmp_path / "again", {"dataset": dataset, "grpo": qwen})
+
+
+def test_rows_of_other_programs_need_no_attribute_and_may_end_with_the_question(
+    tmp_path: Path, qwen: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generation, "TransformersAnswers", Copying)
+    path = dataset / "eval.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        del row["attribute"]
+        row["messages"] = row["messages"][:1]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found, _ = run(tmp_path / "out", {"dataset": dataset, "grpo": qwen})
+    assert found["models"]["grpo"]["attributes"]["conversation"]["reward"]["value"] == 1
+    answers = json.loads((tmp_path / "out/answers-grpo.json").read_text())
+    assert {row["question"] for row in answers} == {
+        f"<image>What is the {name}?" for name in ("shape", "date", "caption")
+    }
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda rows: [*rows, json.dumps({**json.loads(rows[0]), "vase_id": "v7"})], "v7 is in the training rows"),
+        (lambda rows: [json.dumps({**json.loads(rows[0]), "images": []})], "row 1: a picture, or a turn's role"),
+        (lambda rows: [json.dumps({**json.loads(rows[0]), "messages": [{"content": "x"}]})], "row 1: a picture, or a"),
+        (lambda rows: [*rows, json.dumps({**json.loads(rows[0]), "vase_id": "v7"})], "v7 is also in the training rows"),
         (
             lambda rows: [*rows, json.dumps({**json.loads(rows[0]), "vase_id": "new", "images": ["images/6.jpg"]})],
-            "new is in the training rows",
+            "new is also in the training rows",
         ),
-        (lambda rows: [*rows, "{"], "line 19 is not a row"),
+        (lambda rows: [*rows, "{"], "line 19 is not valid JSON"),
         (lambda rows: [], "holds no rows"),
     ],
 )
-def test_held_out_rows_must_be_held_out(spoil: Any, said: str, tmp_path: Path, qwen: Path, dataset: Path) -> None:
+def test_held_out_vases_must_not_be_in_the_training_rows(
+    spoil: Any, said: str, tmp_path: Path, qwen: Path, dataset: Path
+) -> None:
     path = dataset / "eval.jsonl"
     path.write_text("\n".join(spoil(path.read_text().splitlines())))
     with pytest.raises(DataError, match=said):
         run(tmp_path / "out", {"dataset": dataset, "base": qwen})
 
 
-def test_what_is_missing_is_said(tmp_path: Path, qwen: Path, dataset: Path) -> None:
+def test_missing_inputs_are_reported(tmp_path: Path, qwen: Path, dataset: Path) -> None:
     for inputs, kind, said in (
         ({"base": qwen}, ConfigError, "needs --dataset-dir"),
         ({"dataset": dataset}, ConfigError, "needs a model"),
         ({"dataset": tmp_path, "base": qwen}, DataError, r"no eval\.jsonl"),
         ({"dataset": dataset, "base": dataset}, ConfigError, r"no config\.json"),
         ({"captions": dataset}, ConfigError, "needs --reference"),
-        ({"dataset": dataset, "base": qwen, "sentence_model": dataset}, ConfigError, "no sentence model"),
+        ({"dataset": dataset, "base": qwen, "sentence_model": dataset}, ConfigError, "is not a sentence model"),
     ):
         with pytest.raises(kind, match=said):
             run(tmp_path / "out", inputs)
@@ -248,12 +263,23 @@ def test_what_is_missing_is_said(tmp_path: Path, qwen: Path, dataset: Path) -> N
     broken = tmp_path / "broken"
     shutil.copytree(dataset, broken)
     (broken / "images/0.jpg").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"images/0\.jpg of the evaluation can't be read"):
+    with pytest.raises(DataError, match=r"images/0\.jpg can't be read"):
         run(tmp_path / "fresh", {"dataset": broken, "base": qwen})
 
 
+def test_a_picture_that_was_damaged_after_generation_is_reported(
+    tmp_path: Path, qwen: Path, dataset: Path, tiny_clip: Path
+) -> None:
+    """The answers are kept, so only CLIP opens the picture."""
+    inputs = {"dataset": dataset, "base": qwen, "clip_model": tiny_clip}
+    run(tmp_path / "out", inputs)
+    (dataset / "images/0.jpg").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"images/0\.jpg can't be read \(not an image\); build the dataset again"):
+        run(tmp_path / "out", inputs)
+
+
 def tiny_sentence_model(folder: Path) -> Path:
-    """A small BERT with random weights."""
+    """Write a small BERT with random weights."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
@@ -284,7 +310,7 @@ def caption_file(path: Path, captions: Sequence[tuple[list[str], str]], data_by:
     return path
 
 
-def test_caption_files_alone(tmp_path: Path) -> None:
+def test_caption_files_are_compared_without_models(tmp_path: Path) -> None:
     truth = [
         ([f"/data/photos/{number}.jpg"], f"An Attic {SHAPES[number % 3]}, number {number}.") for number in range(12)
     ]
@@ -320,12 +346,12 @@ def test_caption_files_alone(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("{", "not valid JSON"),
-        ("{}", "is no list"),
-        ("[3]", "entry 1 is no object"),
+        ("{}", "is not a list"),
+        ("[3]", "entry 1 is not an object"),
         ('[{"images": ["x.jpg"], "caption": "y"}]', "No caption by"),
     ],
 )
-def test_caption_files_that_will_not_do(text: str, said: str, tmp_path: Path) -> None:
+def test_invalid_caption_files_are_refused(text: str, said: str, tmp_path: Path) -> None:
     reference = caption_file(tmp_path / "truth.json", [(["a.jpg"], "A vase.")])
     (tmp_path / "c.json").write_text(text)
     with pytest.raises(DataError, match=said):

@@ -1,4 +1,4 @@
-"""Metrics against values computed by hand, and against libraries where they have them."""
+"""Metrics: compared with hand-computed values, and with libraries that have the same metric."""
 
 from __future__ import annotations
 
@@ -18,44 +18,70 @@ TRUTHS = [
 ]
 
 
-def test_means_and_their_intervals() -> None:
-    found = metrics.mean([1.0, 0.0, 1.0, 1.0], 500, 0)
-    assert found["value"] == 0.75
-    low, high = found["interval"]
-    assert 0 <= low < 0.75 < high <= 1
-    wide = metrics.mean([1.0, 0.0] * 5, 1000, 0)["interval"]
-    narrow = metrics.mean([1.0, 0.0] * 500, 1000, 0)["interval"]
-    assert wide[1] - wide[0] > 5 * (narrow[1] - narrow[0])
-    # The interval of a mean of many coin throws is that of the normal distribution.
-    assert narrow[1] - narrow[0] == pytest.approx(2 * 1.96 * math.sqrt(0.25 / 1000), rel=0.15)
-    assert metrics.mean([], 100, 0) == {"value": None, "reason": "no samples", "samples": 0}
-    assert metrics.mean([0.5], 100, 0)["interval"] is None
-    assert metrics.mean([1.0, 0.0, 0.3], 100, 7) == metrics.mean([1.0, 0.0, 0.3], 100, 7)
+def test_means_have_intervals_by_vase() -> None:
+    vases = [f"v{number}" for number in range(10)]
+    figure = metrics.mean([1.0, 0.0] * 5, vases)
+    assert (figure["value"], figure["samples"], figure["vases"]) == (0.5, 10, 10)
+    low, high = figure["interval"]
+    assert 0 < low < 0.5 < high < 1
+    # Ten equal rows of a vase have the weight of one row.
+    again = metrics.mean(
+        [value for value in [1.0, 0.0] * 5 for _ in range(10)], [vase for vase in vases for _ in "0123456789"]
+    )
+    assert again["interval"] == pytest.approx(figure["interval"], abs=0.02)
+    assert metrics.mean([], []) == {"value": None, "reason": "no samples", "samples": 0, "vases": 0}
+    few = metrics.mean([0.5, 1.0], ["a", "b"])
+    assert (few["value"], few["interval"]) == (0.75, None)
+    assert "too few vases" in few["no_interval"]
 
 
-def test_accuracy_by_hand() -> None:
+def answered(attribute: str, truth: str, answer: str, vase: str = "v") -> metrics.Answered:
+    row = {
+        "attribute": attribute,
+        "solution": truth,
+        "vase_id": vase,
+        "messages": [{"role": "user", "content": f"<image>What is the {attribute}?"}],
+        "images": ["a.jpg"],
+    }
+    return metrics.answered(row, answer)
+
+
+def test_accuracy_equals_hand_computed_values() -> None:
     rows = [
-        {"attribute": "shape", "solution": "lekythos"},
-        {"attribute": "shape", "solution": "kylix"},
-        {"attribute": "date", "solution": "525-475 BCE"},
-        {"attribute": "date", "solution": "500-450 BCE"},
+        answered("shape", "lekythos", "lecythus"),
+        answered("shape", "kylix", "krater"),
+        answered("date", "525-475 BCE", "-525 to -475"),
+        answered("date", "500-450 BCE", "475-425 BC"),
     ]
-    found = metrics.attribute_accuracy(rows, ["lecythus", "krater", "-525 to -475", "475-425 BC"], 0.8, 100, 0)
+    found = metrics.attribute_accuracy(rows, 0.8)
     assert found["shape"]["exact"]["value"] == 0.5
     assert found["shape"]["fuzzy"] == {**found["shape"]["fuzzy"], "value": 0.5, "threshold": 0.8, "samples": 2}
     assert found["date"]["exact"]["value"] == 0.5
-    # 475 to 450 BC are 26 of the 76 years from 500 to 425.
+    # The period from 475 to 450 BC has 26 of the 76 years from 500 to 425 BC.
     assert found["date"]["interval_iou"]["value"] == pytest.approx((1 + 26 / 76) / 2)
 
 
-def test_bleu_is_sacrebleus() -> None:
+def test_a_question_that_is_copied_into_the_answer_lowers_the_reward() -> None:
+    assert answered("shape", "kylix", "kylix").reward == 1
+    assert answered("shape", "kylix", "What is the shape? kylix").reward == 0.5
+
+
+def test_only_years_that_the_answer_asserts_are_used() -> None:
+    assert metrics.date_overlap("not 600-550 BC but 500-450 BC", "500-450 BC") == 1
+    assert metrics.date_overlap("<think>600-550 BC?</think>500-450 BC", "500-450 BC") == 1
+    assert metrics.date_overlap("not 500-450 BC", "500-450 BC") == 0
+    assert metrics.date_overlap("500-450 BC", "unknown") is None
+
+
+def test_bleu_equals_the_result_of_sacrebleu() -> None:
     said = [
         "An Attic red-figure kylix with a horse.",
         "A Corinthian amphora with warriors.",
         "A krater showing dancers.",
     ]
     for order in (1, 4):
-        found = metrics.bleu(said, TRUTHS, order, 200)
+        assert metrics.bleu(said, TRUTHS, order, 200)["interval"] is None
+        found = metrics.bleu(said * 3, TRUTHS * 3, order, 200)
         assert found["value"] * 100 == pytest.approx(
             sacrebleu.metrics.BLEU(max_ngram_order=order).corpus_score(said, [TRUTHS]).score
         )
@@ -66,40 +92,52 @@ def test_bleu_is_sacrebleus() -> None:
     assert metrics.bleu(["a b c x"], ["a b c d e"], 1, 0)["value"] == pytest.approx(math.exp(-0.25) * 0.75)
 
 
-def test_jaccard_by_hand() -> None:
+def test_jaccard_equals_hand_computed_values() -> None:
     assert metrics.lexical(["an attic kylix", "x", ""], ["an attic lekythos", "y", "z"]) == [0.5, 0.0, 0.0]
 
 
-def test_recall_by_hand() -> None:
+def names(count: int) -> list[str]:
+    return [f"v{number}" for number in range(count)]
+
+
+def test_recall_equals_hand_computed_values() -> None:
     targets = np.eye(4)
-    queries = np.array(
-        [[1, 0.1, 0, 0], [1, 0.5, 0, 0], [0, 0, 0, 1], [0, 0, 0.9, 1]]
-    )  # ranks 1, 2, and 2 (tied with two others), 1
+    # ranks: 1, 2, a tie of 2 to 4, 1
+    queries = np.array([[1, 0.1, 0, 0], [1, 0.5, 0, 0], [0, 0, 0, 1], [0, 0, 0.9, 1]])
     about = {"query": "a", "target": "b"}
-    first = metrics.recall(queries, targets, 1, 100, 0, about)
+    first = metrics.recall(queries, targets, 1, names(4), about)
     assert first["value"] == pytest.approx(2 / 4)
     assert (first["chance"], first["samples"], first["query"]) == (0.25, 4, "a")
-    # The third query is equally near to three targets after the nearest: its own is second with one chance in three.
-    assert metrics.recall(queries, targets, 2, 100, 0, about)["value"] == pytest.approx((3 + 1 / 3) / 4)
-    assert "needs more than 5 samples; there are 4" in metrics.recall(queries, targets, 5, 100, 0, about)["reason"]
+    # For the third query, three targets share ranks 2 to 4. Its own target is one of them, so it has rank 2 with
+    # probability 1/3.
+    assert metrics.recall(queries, targets, 2, names(4), about)["value"] == pytest.approx((3 + 1 / 3) / 4)
+    assert "needs more than 5 vases; there are 4" in metrics.recall(queries, targets, 5, names(4), about)["reason"]
 
 
-def test_who_copies_the_truth_is_perfect_and_who_answers_at_random_is_at_chance() -> None:
+def test_views_of_one_vase_are_one_target() -> None:
+    targets = np.eye(4)
+    queries = targets[[1, 0, 2, 3]]  # the first two captions fit the other view of their vase
+    assert metrics.recall(queries, targets, 1, ["a", "a", "b", "c"], {})["value"] == 1
+    assert metrics.recall(queries, targets, 1, names(4), {})["value"] == 0.5
+    assert metrics.recall(queries, targets, 1, ["a", "a", "b", "c"], {})["chance"] == pytest.approx(1 / 3)
+
+
+def test_copying_gives_perfect_recall_and_random_answers_give_chance_level() -> None:
     rng = np.random.default_rng(0)
-    truths = rng.normal(size=(600, 16))
+    truths, vases = rng.normal(size=(600, 16)), names(600)
     for k in metrics.RECALLS:
-        assert metrics.recall(truths, truths, k, 100, 0, {})["value"] == 1
-        found = metrics.recall(rng.normal(size=(600, 16)), truths, k, 500, 0, {})
+        assert metrics.recall(truths, truths, k, vases, {})["value"] == 1
+        found = metrics.recall(rng.normal(size=(600, 16)), truths, k, vases, {})
         assert found["value"] == pytest.approx(k / 600, abs=4 * math.sqrt(k / 600 / 600))
-        assert metrics.recall(np.ones((600, 16)), truths, k, 0, 0, {})["value"] < 0.1, (
+        assert metrics.recall(np.ones((600, 16)), truths, k, vases, {})["value"] < 0.1, (
             "one answer to everything finds nothing"
         )
-    assert metrics.recall(np.ones((600, 4)), np.ones((600, 4)), 5, 0, 0, {})["value"] == pytest.approx(5 / 600)
+    assert metrics.recall(np.ones((600, 4)), np.ones((600, 4)), 5, vases, {})["value"] == pytest.approx(5 / 600)
     assert metrics.frechet(truths, truths)["value"] == pytest.approx(0, abs=1e-6)
     assert metrics.bleu(TRUTHS, TRUTHS, 4, 10)["value"] == pytest.approx(1)
 
 
-def test_the_frechet_distance_is_scipys() -> None:
+def test_the_frechet_distance_equals_the_result_of_scipy() -> None:
     rng = np.random.default_rng(1)
     one, other = rng.normal(size=(80, 6)), 0.5 + rng.normal(size=(90, 6)) * np.arange(1, 7)
     covariances = np.cov(one, rowvar=False), np.cov(other, rowvar=False)

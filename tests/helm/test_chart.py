@@ -1,4 +1,4 @@
-"""The chart as it is rendered: what values become, what is refused, and what every pod keeps to."""
+"""The rendered chart: the effect of values, refused values, and the rules for every pod."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def pod_specs(documents: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def assert_restricted(name: str, spec: dict[str, Any]) -> None:
-    """What Pod Security's profile "restricted" asks for."""
+    """Assert the requirements of Pod Security's profile "restricted"."""
     assert spec["securityContext"]["runAsNonRoot"] is True, name
     assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
     assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec), name
@@ -74,7 +74,7 @@ def assert_restricted(name: str, spec: dict[str, Any]) -> None:
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         }, name
-        assert container["resources"]["limits"]["cpu"], name  # a namespace with a quota takes it
+        assert container["resources"]["limits"]["cpu"], name  # a namespace with a quota accepts the pod
         assert container["resources"]["limits"]["memory"], name
 
 
@@ -181,24 +181,24 @@ def test_a_recipe_is_a_text_or_a_mapping() -> None:
         ("serviceAccount.create=false", "serviceAccount.name"),
     ],
 )
-def test_a_wrong_value_is_refused_by_name(words: str, says: str) -> None:
+def test_the_error_about_a_wrong_value_names_the_value(words: str, says: str) -> None:
     done = helm("template", "it", chart.CHART, "--set", words)
     assert done.returncode != 0
     assert says in done.stderr
 
 
 @pytest.mark.parametrize("binary", ["helm", "helm3"])
-def test_both_helms_lint_and_render_alike(binary: str) -> None:
+def test_both_versions_of_helm_lint_the_chart_and_render_the_same_objects(binary: str) -> None:
     if shutil.which(binary) is None:
         assert binary != "helm"
-        return  # one Helm is enough where there is no other
+        return  # one version of Helm is enough if there is no other
     words = ("--set-file", f"recipe={DEMO}", *EVERYTHING)
     done = helm("lint", "--strict", chart.CHART, *words, binary=binary)
     assert done.returncode == 0, done.stdout
     assert rendered(*words, binary=binary) == rendered(*words)
 
 
-def test_what_is_rendered_fits_the_newest_schemas_and_the_restricted_profile() -> None:
+def test_rendered_objects_satisfy_the_newest_schemas_and_the_restricted_profile() -> None:
     documents = rendered(
         "--set-file", f"recipe={DEMO}", *EVERYTHING, "--set-json", 'tolerations=[{"operator":"Exists"}]'
     )
@@ -216,7 +216,7 @@ def test_what_is_rendered_fits_the_newest_schemas_and_the_restricted_profile() -
     assert board["containers"][0]["volumeMounts"][0]["readOnly"] is True
 
 
-def test_the_launch_is_called_after_what_it_starts() -> None:
+def test_the_name_of_the_launch_depends_on_its_settings() -> None:
     def name(*words: str) -> str:
         return str(one("Job", "it-vasevqa-launch", "--set-file", f"recipe={DEMO}", *words)["metadata"]["name"])
 
@@ -233,7 +233,7 @@ def test_the_launch_is_called_after_what_it_starts() -> None:
     assert not [document for document in rendered() if document["kind"] == "Job"]
 
 
-def test_one_stage_alone_and_changes_reach_the_launcher() -> None:
+def test_selected_steps_and_changes_reach_the_launcher() -> None:
     job = one(
         "Job",
         "it-vasevqa-launch",
@@ -247,7 +247,7 @@ def test_one_stage_alone_and_changes_reach_the_launcher() -> None:
     assert words[words.index("--set") + 1] == "clip-filter.threshold=0.3"
 
 
-def test_the_roles_are_what_is_used_and_nothing_more() -> None:
+def test_the_roles_contain_exactly_the_rights_that_are_used() -> None:
     def rules(role: dict[str, Any]) -> set[tuple[str, str, str]]:
         return {
             (group, resource, verb)
@@ -262,9 +262,8 @@ def test_the_roles_are_what_is_used_and_nothing_more() -> None:
     assert rules(one("Role", "it-vasevqa-user")) == launcher | {
         (group, resource, verb) for group, resource, verbs in USER for verb in verbs
     }
-    assert (
-        rules(yaml.safe_load((ROOT / "tests/e2e/role.yaml").read_text())) == launcher
-    )  # with which the launcher is tested
+    # the tests of the launcher use this Role
+    assert rules(yaml.safe_load((ROOT / "tests/e2e/role.yaml").read_text())) == launcher
     assert {
         document["kind"]
         for document in rendered("--set", "rbac.create=false,serviceAccount.create=false,serviceAccount.name=x")
@@ -275,14 +274,14 @@ def test_the_roles_are_what_is_used_and_nothing_more() -> None:
     }
 
 
-def test_the_claim_stays() -> None:
+def test_the_claim_stays_after_uninstall() -> None:
     claim = one("PersistentVolumeClaim", "it-vasevqa")
     assert claim["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
     assert "storageClassName" not in claim["spec"]
     assert one("PersistentVolumeClaim", "it-vasevqa", "--set", "volume.storageClass=")["spec"]["storageClassName"] == ""
 
 
-def test_notes_say_what_to_do_next() -> None:
+def test_the_notes_name_the_next_commands() -> None:
     out = helm("install", "it", chart.CHART, "--dry-run=client", "--namespace", "here").stdout
     assert "vasevqa upload photos -n here" in out
     out = helm(

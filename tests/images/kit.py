@@ -19,9 +19,9 @@ from images.engine import BuildError, Engine, EngineError
 
 UID = 12345
 NAMES = [name for name in names.image_names() if name != names.MEGATRON]
-# As strict as a cluster is: nothing of the root can be written, no name for the user, no network.
+# As strict as a cluster: a read-only root, a user without a name, and no network.
 STRICT = ("--read-only", "--tmpfs", "/tmp", "--user", f"{UID}:0", "--network", "none")
-NO_DOCKER = "VASEVQA_NO_DOCKER=1: nobody wants Docker here"
+NO_DOCKER = "VASEVQA_NO_DOCKER=1: tests with Docker are switched off"
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Images:
         return f"vasevqa/{name}:{self.tag}"
 
     def docker(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """`docker WORDS` to its end."""
+        """Run `docker WORDS` to its end."""
         result = subprocess.run([self.engine.binary, *words], capture_output=True, text=True, timeout=280)
         assert not check or result.returncode == 0, f"docker {' '.join(words)}\n{result.stdout}{result.stderr}"
         return result
@@ -44,12 +44,12 @@ class Images:
     def run(
         self, name: str, *words: str, options: tuple[str, ...] = STRICT, volume: Path | None = None, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
-        """The image's command with WORDS; `volume` is mounted at /data."""
+        """Run the image's command with WORDS. `volume` is mounted at /data."""
         mount = ("--volume", f"{volume}:/data") if volume else ()
         return self.docker("run", "--rm", *options, *mount, self.reference(name), *words, check=check)
 
     def start(self, name: str, *words: str, volume: Path) -> str:
-        """The same in the background; the container's name."""
+        """Start the same command in the background, and return the container's name."""
         container = f"vasevqa-test-{uuid.uuid4().hex[:12]}"
         self.containers.append(container)
         self.docker(
@@ -58,13 +58,13 @@ class Images:
         return container
 
     def close(self) -> None:
-        """Leave no container behind."""
+        """Remove all containers."""
         for container in self.containers:
             self.docker("rm", "--force", container, check=False)
 
 
 def engine() -> Engine:
-    """The Docker engine. Where there is none, the test fails unless VASEVQA_NO_DOCKER=1."""
+    """The Docker engine. Without an engine, the test fails unless VASEVQA_NO_DOCKER=1."""
     if os.environ.get("VASEVQA_NO_DOCKER") == "1":
         pytest.skip(NO_DOCKER)
     try:
@@ -75,7 +75,9 @@ def engine() -> Engine:
 
 @pytest.fixture(scope="session")
 def images() -> Iterator[Images]:
-    """The images of VASEVQA_IMAGE_TAG, or of the working tree, which are built if they aren't there."""
+    """The images with the tag VASEVQA_IMAGE_TAG, or the images of the working tree. Missing images of the working tree
+    are built.
+    """
     docker = engine()
     wanted = os.environ.get("VASEVQA_IMAGE_TAG")
     found = Images(docker, wanted or names.source().tag)

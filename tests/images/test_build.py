@@ -1,4 +1,4 @@
-"""What builds the images: names and tags, one sentence for what goes wrong, the table of sizes."""
+"""The build of the images: names and tags, errors in one sentence, the table of sizes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.images import kit
 
 
 def call(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`python -m images.build WORDS`; a failure must be one sentence."""
+    """Run `python -m images.build WORDS`. A failure must be one sentence."""
     result = subprocess.run(
         ["python3", "-m", "images.build", *words],
         cwd=names.ROOT,
@@ -36,13 +36,13 @@ def test_every_stage_has_an_image_and_each_image_is_in_the_bake_file() -> None:
 
 
 @pytest.mark.parametrize("name", [*names.image_names(), *names.SHARED])
-def test_a_dockerfile_asks_for_no_frontend_that_must_be_pulled(name: str) -> None:
+def test_no_dockerfile_needs_a_frontend_from_a_registry(name: str) -> None:
     text = (names.ROOT / f"images/{name}/Dockerfile").read_text()
     assert "# syntax=" not in text
     assert "<<" not in text
 
 
-def test_the_stages_images_differ_by_their_command_and_layer_only() -> None:
+def test_the_dockerfiles_of_stages_differ_only_in_command_and_layer() -> None:
     def alike(name: str) -> str:
         text = (names.ROOT / f"images/{name}/Dockerfile").read_text().partition("\n")[2]
         text = re.sub(r"^ARG SHARED=vasevqa/(base|torch|swift):", "ARG SHARED=vasevqa/LAYER:", text, flags=re.MULTILINE)
@@ -66,7 +66,9 @@ def repository(folder: Path) -> Path:
     return folder
 
 
-def test_a_tag_says_the_revision_and_what_is_not_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tag_contains_the_revision_and_marks_uncommitted_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(names, "ROOT", repository(tmp_path))
     clean = names.source()
     assert re.fullmatch(r"[0-9a-f]{40}", clean.revision)
@@ -82,7 +84,7 @@ def test_a_tag_says_the_revision_and_what_is_not_committed(tmp_path: Path, monke
     assert names.source() == clean
 
 
-def test_a_tree_without_git_has_a_tag_of_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_git_the_tag_depends_on_the_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "vasevqa").mkdir()
     (tmp_path / "vasevqa/__init__.py").write_text('__version__ = "1.2.3"\n')
     monkeypatch.setattr(names, "ROOT", tmp_path)
@@ -103,7 +105,7 @@ def test_a_tree_without_git_has_a_tag_of_its_content(tmp_path: Path, monkeypatch
         ("", "unknown"),
     ],
 )
-def test_a_source_label_tells_no_password_and_no_folder(remote: str, url: str) -> None:
+def test_a_source_label_contains_no_password_and_no_folder(remote: str, url: str) -> None:
     assert names._url(remote) == url
 
 
@@ -120,7 +122,7 @@ def test_digests_of_other_images_stay_in_the_file(tmp_path: Path) -> None:
     ]
 
 
-def test_another_lock_goes_straight_on_the_base_and_into_the_tag() -> None:
+def test_another_training_lock_is_built_on_the_base_and_named_in_the_tag() -> None:
     order, _ = build.parse(
         [
             "--stage",
@@ -144,10 +146,10 @@ def test_another_lock_goes_straight_on_the_base_and_into_the_tag() -> None:
     [
         (["--stage", "lancher"], "choose from"),
         (["--push"], "--push needs --registry"),
-        (["--training-lock", "nowhere.txt"], "is no file of locks/"),
+        (["--training-lock", "nowhere.txt"], "is not a file in locks/"),
     ],
 )
-def test_a_wrong_flag_is_told(words: list[str], sentence: str) -> None:
+def test_a_wrong_flag_is_reported(words: list[str], sentence: str) -> None:
     result = call(*words)
     assert result.returncode == 2
     assert sentence in result.stderr
@@ -171,7 +173,7 @@ def fake_docker(folder: Path, script: str) -> str:
         ),
     ],
 )
-def test_a_docker_that_cannot_says_what_to_do(
+def test_an_unusable_docker_is_reported_with_a_remedy(
     script: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engines, "_binaries", lambda: [fake_docker(tmp_path, script)])
@@ -179,20 +181,20 @@ def test_a_docker_that_cannot_says_what_to_do(
         engines.Engine()
 
 
-def test_no_docker_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_docker_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "_binaries", list)
     with pytest.raises(engines.EngineError, match="There is no docker command"):
         engines.Engine()
 
 
-def test_buildx_is_used_where_the_engine_is_new_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_buildx_is_used_if_the_engine_is_new_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for version, bakes in (("27.1.0", True), ("20.10.24+dfsg1", False)):
         script = f'case "$1" in version) echo {version};; build) echo --progress;; buildx) echo v0.20;; esac'
         monkeypatch.setattr(engines, "_binaries", lambda script=script: [fake_docker(tmp_path, script)])
         assert engines.Engine().bakes is bakes
 
 
-def test_an_engine_that_is_not_there_and_a_base_that_cannot_be_had() -> None:
+def test_a_missing_engine_and_a_missing_base_image_are_reported() -> None:
     kit.engine()
     result = call("--stage", "launcher", DOCKER_HOST="unix:///nowhere.sock")
     assert result.returncode == 2
@@ -202,11 +204,11 @@ def test_an_engine_that_is_not_there_and_a_base_that_cannot_be_had() -> None:
     )
     result = call("--stage", "launcher", "--base-image", "nowhere.invalid/python:1")
     assert result.returncode == 1
-    assert result.stderr.startswith("error: The base image nowhere.invalid/python:1 can't be had (")
+    assert result.stderr.startswith("error: The base image nowhere.invalid/python:1 can't be pulled (")
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_a_registry_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_registry_is_reported(tmp_path: Path) -> None:
     docker = kit.engine()
     result = call(
         "--stage", "launcher", "--push", "--registry", "127.0.0.1:9/x", "--digests", str(tmp_path / "images.yaml")
@@ -214,7 +216,7 @@ def test_a_registry_that_is_not_there(tmp_path: Path) -> None:
     for tag in build.parse(["--registry", "127.0.0.1:9/x"])[0].references("launcher"):
         subprocess.run([docker.binary, "image", "rm", tag], capture_output=True)
     assert result.returncode == 1
-    assert result.stderr.startswith("error: The registry 127.0.0.1:9 doesn't take the image (")
+    assert result.stderr.startswith("error: The registry 127.0.0.1:9 refuses the image (")
     assert not (tmp_path / "images.yaml").exists()
 
 

@@ -1,6 +1,4 @@
-"""The README's `docker run` lines, run as they stand there on small data, as strictly as a cluster does; and a stop in
-the middle.
-"""
+"""The README's `docker run` commands on small data, with the restrictions of a cluster; and a stop during a step."""
 
 from __future__ import annotations
 
@@ -24,20 +22,20 @@ README = Path(__file__).parent.parent.parent / "README.md"
 
 
 def documented() -> list[list[str]]:
-    """The words of every `docker run ... vasevqa/<stage>` line of the README, in order."""
+    """Return the words of every `docker run ... vasevqa/<stage>` command of the README, in order."""
     lines = re.findall(r"^docker run .*$", README.read_text(encoding="utf-8"), re.MULTILINE)
     return [shlex.split(line, comments=True) for line in lines]
 
 
 def split(words: list[str]) -> tuple[list[str], str, list[str]]:
-    """Docker's options, the image's name, and the stage's own words."""
+    """Split a command into Docker's options, the name of the image, and the arguments of the stage."""
     [at] = [number for number, word in enumerate(words) if word.startswith("vasevqa/")]
     return words[2:at], words[at].removeprefix("vasevqa/"), words[at + 1 :]
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, tiny_clip: Path) -> Iterator[Path]:
-    """A folder with data/, which somebody without a name may write to."""
+    """A folder with data/. A user without a name may write to it."""
     root = tmp_path_factory.mktemp("chain")
     data = root / "data"
     pictures.vases(data / "photos", 4, 3)
@@ -50,7 +48,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_clip: Path) -> Iterator
         json.dumps([{"vase_id": name, "shape": "kylix", "fabric": "Attic"} for name in ids])
     )
     for path in (data, *data.rglob("*")):
-        path.chmod(0o777 if path.is_dir() else 0o644)  # whoever made it, and with whichever umask
+        path.chmod(0o777 if path.is_dir() else 0o644)  # for any owner and any umask
     yield root
     shutil.rmtree(root, ignore_errors=True)
 
@@ -88,7 +86,7 @@ def test_the_documented_commands_work_one_after_the_other(images: Images, place:
     assert {path.lstat().st_uid for path in made} == {UID}
 
 
-def test_a_stop_in_the_middle_is_quick_and_the_same_command_goes_on(images: Images, place: Path) -> None:
+def test_a_stop_is_quick_and_the_same_command_resumes(images: Images, place: Path) -> None:
     data = place / "data"
     if not (data / "dataset").is_dir():
         pytest.fail("the chain before this test made no dataset")
@@ -100,16 +98,16 @@ def test_a_stop_in_the_middle_is_quick_and_the_same_command_goes_on(images: Imag
         "--output-dir",
         "/data/stopped",
     ]
-    # Steps enough that they aren't over before Docker's stop arrives.
+    # Enough steps, so that the training still runs when Docker stops it.
     words += shlex.split(TRAINING.replace("--max-steps 2", "--max-steps 60 --save-steps 2"))
     container = images.start("sft", *words, volume=data)
     wait_for((data / "stopped/training/checkpoint-4/trainer_state.json").exists, "the fourth step", 240)
     images.docker("stop", "--time", "60", container)
     state = images.docker("inspect", "--format", "{{.State.ExitCode}} {{.State.OOMKilled}}", container).stdout.split()
     log = images.docker("logs", container)
-    assert state == ["75", "false"], log.stdout + log.stderr  # after SIGKILL it would be 137
+    assert state == ["75", "false"], log.stdout + log.stderr  # 137 would mean SIGKILL
     assert "run the same command again to resume" in log.stderr
     again = images.run("sft", *words, volume=data)
-    assert re.search(r"going on from checkpoint-\d+", again.stdout + again.stderr)
+    assert re.search(r"resuming from checkpoint-\d+", again.stdout + again.stderr)
     assert json.loads((data / "stopped/training_summary.json").read_text())["last_checkpoint"] == "checkpoint-60"
     assert (data / "stopped/training/checkpoint-60/adapter_model.safetensors").is_file()

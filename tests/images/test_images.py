@@ -1,4 +1,4 @@
-"""What every image is: its command, its user, its labels, and what it leaves out."""
+"""Every image: its command, its user, its labels, and the files that it must not contain."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def config(images: Images, name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_image_says_what_it_is(images: Images, name: str) -> None:
+def test_an_image_has_the_right_command_user_and_labels(images: Images, name: str) -> None:
     told = config(images, name)["Config"]
     labels, environment = told["Labels"], dict(line.split("=", 1) for line in told["Env"])
     assert labels["org.opencontainers.image.title"] == f"vasevqa {name}"
@@ -41,8 +41,8 @@ def test_an_image_says_what_it_is(images: Images, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_its_help_needs_nothing(images: Images, name: str) -> None:
-    """Also as a uid that the image has never heard of, on a root that can't be written, without a network."""
+def test_help_works_without_a_user_name_a_network_or_a_writable_root(images: Images, name: str) -> None:
+    """This also holds for an unknown uid, a read-only root and no network."""
     for words in ((), ("--help",)):
         assert images.run(name, *words).stdout.startswith(f"Usage: {'vasevqa' if name == names.LAUNCHER else name} ")
 
@@ -64,24 +64,24 @@ END
 """
 
 
-@pytest.mark.parametrize("name", ["launcher", "clip-filter", "sft"])  # one on each shared layer
-def test_nothing_of_the_building_is_left(images: Images, name: str) -> None:
+@pytest.mark.parametrize("name", ["launcher", "clip-filter", "sft"])  # one image per shared layer
+def test_no_build_tools_or_caches_remain_in_an_image(images: Images, name: str) -> None:
     found = images.docker("run", "--rm", "--user", "0", "--entrypoint", "sh", images.reference(name), "-c", LEFT_OUT)
     assert (found.stdout, found.stderr) == ("", "")
 
 
-def test_images_share_their_gigabytes(images: Images) -> None:
-    """Each is one of the three shared layers and the code, which is a few megabytes."""
+def test_images_share_their_large_layers(images: Images) -> None:
+    """Each image consists of a shared layer and the code, which has a few megabytes."""
     sizes, layers = {}, {}
     for name in NAMES:
         told = config(images, name)
         sizes[name], layers[name] = told["Size"], told["RootFS"]["Layers"]
     assert len({tuple(value) for value in layers.values()}) == 3
-    assert len({value[-1] for value in layers.values()}) == 1, "the code is another layer in each image"
+    assert len({value[-1] for value in layers.values()}) == 1, "the images have different layers with the code"
     assert sizes["launcher"] < LAUNCHER_LIMIT
 
 
-def test_the_launcher_has_no_torch_and_the_recipes(images: Images) -> None:
+def test_the_launcher_image_contains_the_recipes_and_no_torch(images: Images) -> None:
     program = (
         "import importlib.util as i; print([n for n in ('torch', 'transformers', 'swift', 'numpy') if i.find_spec(n)],"
         " i.find_spec('docker') is not None)"
@@ -101,7 +101,7 @@ def test_data_in_the_working_directory_is_never_imported(images: Images, tmp_pat
     assert images.run("clip-filter", "--help", volume=tmp_path).stdout.startswith("Usage: clip-filter")
 
 
-def test_a_users_mistake_is_one_sentence(images: Images) -> None:
+def test_a_users_mistake_is_reported_in_one_sentence(images: Images) -> None:
     result = images.run(
         "clip-filter",
         "--input-dir",
@@ -118,7 +118,7 @@ def test_a_users_mistake_is_one_sentence(images: Images) -> None:
 
 
 def test_a_uid_without_a_name_has_a_home_and_a_name(images: Images) -> None:
-    """Libraries ask for both, for their caches."""
+    """Libraries need both for their caches."""
     program = (
         "import getpass, os, pathlib; print(os.getuid(), getpass.getuser(), pathlib.Path.home(),"
         " os.access(pathlib.Path.home(), os.W_OK))"

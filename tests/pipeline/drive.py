@@ -1,4 +1,4 @@
-"""The `vasevqa` command on the pipeline of tests/pipeline/stages: what a crash drill kills and starts again."""
+"""The `vasevqa` command with the pipeline of tests/pipeline/stages. The crash tests kill and restart it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from vasevqa.pipeline import backend
 
 
 def make_backend(name: str, volume: Volume, cluster: Cluster) -> Backend:
-    """Processes that know the test's stages; containers and Jobs as ever."""
+    """Return a local backend that knows the test's stages, or one of the other backends unchanged."""
     return LocalBackend(volume.root, MODULES) if name == "local" else backend.make_backend(name, volume, cluster)
 
 
 if __name__ == "__main__":
-    # doctor looks at a place for the real stages, which these have no images, models and GPUs for.
+    # doctor checks images, models and GPUs of the real stages, and the stages of the tests have none.
     cli.main(None if sys.argv[1:2] == ["doctor"] else Context(PIPELINE, make_backend))

@@ -1,4 +1,4 @@
-"""A recipe on the pipeline of tests/pipeline/stages with its volume, for tests of launchers and of the command line."""
+"""A recipe for the pipeline of tests/pipeline/stages, and a volume, for tests of launchers and of the command line."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ROOT = Path(__file__).parent.parent.parent
 STEPS = ("first", "left", "right", "last")
 FIRST = Selection(last="first")
 
-# At which step the launcher dies at each point, and how often that step is begun in all.
+# Fault point -> the step at which the launcher is killed, and the total number of attempts of this step.
 DRILL = {
     FaultPoint.RUN_OPENED: ("", 1),
     FaultPoint.BEFORE_SUBMIT: ("left", 1),
@@ -46,10 +46,10 @@ DRILL = {
 
 
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = 60) -> None:
-    """Poll until `condition` holds."""
+    """Check `condition` repeatedly until it holds."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, f"waited {seconds} s in vain for {what}"
+        assert time.monotonic() < end, f"waited {seconds} s for {what}, without success"
         time.sleep(0.01)
 
 
@@ -69,7 +69,7 @@ class Kit:
         self.write_recipe()
 
     def write_recipe(self, **steps: dict[str, Any]) -> None:
-        """The recipe, with settings per step."""
+        """Write the recipe, with settings per step."""
         settings = {name: {"control": str(self.control), **steps.get(name, {})} for name in STEPS}
         self.recipe.write_text(
             json.dumps({"name": "words", "inputs": {"words": "words"}, "steps": settings})
@@ -97,7 +97,9 @@ class Kit:
     def launcher(
         self, parallel: int = 2, overrides: Sequence[str] = (), selection: Selection | None = None
     ) -> Launcher:
-        """A launcher of this process for the recipe, as `vasevqa run` makes it; its events go to `events`."""
+        """Return a launcher in this process for the recipe, like that of `vasevqa run`. Its events are added to
+        `events`.
+        """
         plan = self.plan(overrides, selection)
         rows = [{"step": step.name, "key": step.artifact.key} for step in plan.steps]
         run = open_run(self.volume, "words", load_recipe(self.recipe, PIPELINE, overrides).text, rows)
@@ -111,7 +113,7 @@ class Kit:
     def command(
         self, *words: str | Path, env: dict[str, str] | None = None, before: Callable[[], None] | None = None
     ) -> subprocess.Popen[str]:
-        """`vasevqa ...` as a process of its own, on this pipeline and volume; `before` is called in that process."""
+        """Start `vasevqa ...` as a process, with this pipeline and volume. The new process first calls `before`."""
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.pipeline.drive", *map(str, words)],
             cwd=ROOT,
@@ -119,7 +121,7 @@ class Kit:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=before,  # noqa: PLW1509 - nothing but a system call
+            preexec_fn=before,  # noqa: PLW1509 - the function only makes a system call
         )
         self.processes.append(process)
         return process
@@ -131,7 +133,7 @@ class Kit:
         check: int | None = 0,
         before: Callable[[], None] | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """The same to its end; its exit code must be `check`."""
+        """Run such a process to its end. Its exit code must be `check`."""
         process = self.command(*words, env=env, before=before)
         out, errors = process.communicate(timeout=120)
         if check is not None:
@@ -140,15 +142,15 @@ class Kit:
         return subprocess.CompletedProcess(process.args, process.returncode, out, errors)
 
     def run(self, *words: str | Path, **given: Any) -> subprocess.CompletedProcess[str]:
-        """`vasevqa run words.yaml ...`."""
+        """Run `vasevqa run words.yaml ...`."""
         return self.call("run", self.recipe, *words, **given)
 
     def wish(self, step: str, *outcomes: int | str) -> None:
-        """How the next attempts of `step` end."""
+        """Set how the next attempts of `step` end."""
         (self.control / f"{step}.fail").write_text(json.dumps(outcomes))
 
     def hold(self, step: str, where: str = "hold") -> Path:
-        """Make `step` wait in the middle; removing the returned file lets it go on."""
+        """Make `step` wait in the middle. The step continues after the returned file is removed."""
         path = self.control / f"{step}.{where}"
         path.touch()
         return path
@@ -157,7 +159,7 @@ class Kit:
         wait_for((self.control / f"{step}.{where}.reached").exists, f"{step} to reach {where}")
 
     def attempts(self, what: str = "begins") -> Counter[str]:
-        """How often each step did something."""
+        """Return how often each step logged the action `what`."""
         try:
             lines = (self.control / "attempts.log").read_text().splitlines()
         except FileNotFoundError:
@@ -165,7 +167,7 @@ class Kit:
         return Counter(line.split()[0] for line in lines if line.split()[1] == what)
 
     def pid(self, step: str) -> int:
-        """The process of the newest attempt of `step`."""
+        """Return the process id of the newest attempt of `step`."""
         lines = (self.control / "attempts.log").read_text().splitlines()
         return int([line for line in lines if line.startswith(f"{step} begins")][-1].split()[2])
 
@@ -173,14 +175,14 @@ class Kit:
         return [artifact for step in STEPS for artifact in self.volume.complete(step)]
 
     def contents(self) -> dict[str, dict[str, Any]]:
-        """Step and key -> the files of its artifact with their digests; every artifact is verified on the way."""
+        """Verify all artifacts, and return a mapping from step and key to the artifact's files with their digests."""
         return {f"{artifact.step}/{artifact.key}": verify(artifact.path)["files"] for artifact in self.artifacts()}
 
     def runs(self) -> list[Run]:
         return all_runs(self.volume)
 
     def close(self) -> None:
-        """Leave no process behind, whatever a test did."""
+        """End all processes that a test started."""
         for process in self.processes:
             process.kill()
             process.communicate()
@@ -190,7 +192,7 @@ class Kit:
             wait_for(lambda job=job: backend.state(job).is_terminal, f"{job} to end")
 
     def assert_tidy(self) -> None:
-        """Nothing but complete artifacts is left: no partial folder, lease, job or process."""
+        """Assert that only complete artifacts are left: no partial folder, lease, job or process."""
         for step in STEPS:
             folder = self.volume.artifacts / step
             left = (
@@ -203,12 +205,12 @@ class Kit:
 
 
 def of(kit: Kit, kind: str, step: str | None = None) -> list[Event]:
-    """The events of a kind (and step) that the kit's launchers told so far."""
+    """Return the events of a kind (and step) that the kit's launchers have reported so far."""
     return [event for event in kit.events if event["event"] == kind and step in (None, event.get("step"))]
 
 
 class Background:
-    """A launcher at work in a thread."""
+    """A launcher that runs in a thread."""
 
     def __init__(self, launcher: Launcher) -> None:
         self.launcher = launcher

@@ -1,4 +1,4 @@
-"""A stage that does nothing but what its flags say: for tests of the command that every stage gets."""
+"""A stage for tests of the common command of all stages. It only does what its flags request."""
 
 from __future__ import annotations
 
@@ -23,13 +23,15 @@ class Params(spec.Params):
 
 
 class Options(spec.Options):
-    """How it fails."""
+    """How the stage fails."""
 
-    fail: Literal["no", "data", "gate", "full", "memory", "bug", "hang"] = Field("no", description="how to fail")
+    fail: Literal["no", "data", "gate", "full", "passing", "memory", "host", "bug", "hang"] = Field(
+        "no", description="how to fail"
+    )
 
 
 def run(call: spec.StageCall[Params, Options]) -> None:
-    """Write the parameters, or fail as told."""
+    """Write the parameters, or fail as requested."""
     params, options, output, progress = call.params, call.options, call.output, call.progress
     progress.start("things", 3, "things")
     if options.fail == "data":
@@ -38,6 +40,10 @@ def run(call: spec.StageCall[Params, Options]) -> None:
         raise GateError("The result is not good enough.")
     if options.fail == "full":
         raise OSError(errno.ENOSPC, "No space left on device", "/volume/x")
+    if options.fail == "passing":
+        raise ValueError("no image in it") from OSError(errno.EIO, "Input/output error", "/volume/x.jpg")
+    if options.fail == "host":
+        raise MemoryError
     if options.fail == "memory":
         raise RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED")
     if options.fail == "bug":

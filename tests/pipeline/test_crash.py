@@ -1,4 +1,4 @@
-"""The crash drill: whoever is killed, and whenever, the same command finishes with the result of an undisturbed run."""
+"""Crash tests: after any kill at any time, the same command finishes with the result of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Contents = dict[str, dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Contents:
-    """What a run that nobody disturbs makes."""
+    """The artifacts of an undisturbed run."""
     kit = Kit(tmp_path_factory.mktemp("undisturbed") / "kit")
     kit.run()
     contents = kit.contents()
@@ -33,7 +33,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Contents:
 
 
 def assert_whole(kit: Kit, undisturbed: Contents) -> None:
-    """The result is that of an undisturbed run, nothing is doubled, nothing is left over."""
+    """Assert that the result is that of an undisturbed run, that no event is repeated, and that nothing is left
+    over.
+    """
     assert kit.contents() == undisturbed
     assert set(kit.attempts("wrote:words-alpha.txt").values()) <= {1}
     assert kit.attempts("ends") == dict.fromkeys(STEPS, 1)
@@ -47,7 +49,7 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.parametrize("point", FaultPoint, ids=lambda point: point.value)
-def test_the_launcher_is_killed_and_started_again(kit: Kit, undisturbed: Contents, point: FaultPoint) -> None:
+def test_a_restarted_launcher_finishes_the_run_after_a_kill(kit: Kit, undisturbed: Contents, point: FaultPoint) -> None:
     step, begun = DRILL[point]
     if point is FaultPoint.DURING_RETRY:
         kit.wish(step, "kill")
@@ -62,7 +64,7 @@ def test_the_launcher_is_killed_and_started_again(kit: Kit, undisturbed: Content
     assert "Nothing to do" in kit.run().stdout
 
 
-def test_the_launcher_is_killed_again_and_again(kit: Kit, undisturbed: Contents) -> None:
+def test_a_run_finishes_after_many_kills_of_the_launcher(kit: Kit, undisturbed: Contents) -> None:
     for point in (FaultPoint.AFTER_SUBMIT, FaultPoint.BEFORE_COMMIT):
         for step in ("first", "right", "last"):
             killed = kit.run(check=None, env={"VASEVQA_FAULT": f"{point.value}:{step}"})
@@ -72,7 +74,7 @@ def test_the_launcher_is_killed_again_and_again(kit: Kit, undisturbed: Contents)
 
 
 @pytest.mark.parametrize("where", ["hold-begin", "hold"])
-def test_a_running_stage_is_adopted_where_it_is(kit: Kit, undisturbed: Contents, where: str) -> None:
+def test_a_running_stage_is_adopted(kit: Kit, undisturbed: Contents, where: str) -> None:
     held = kit.hold("first", where)
     kit_process = kit.command("run", kit.recipe)
     kit.wait_until_held("first", where)
@@ -90,7 +92,7 @@ def test_a_running_stage_is_adopted_where_it_is(kit: Kit, undisturbed: Contents,
 
 
 @pytest.mark.parametrize("where", ["hold-begin", "hold"])
-def test_a_killed_stage_is_run_again_by_its_launcher(kit: Kit, undisturbed: Contents, where: str) -> None:
+def test_the_launcher_retries_a_killed_stage(kit: Kit, undisturbed: Contents, where: str) -> None:
     held = kit.hold("left", where)
     process = kit.command("run", kit.recipe)
     kit.wait_until_held("left", where)
@@ -102,7 +104,7 @@ def test_a_killed_stage_is_run_again_by_its_launcher(kit: Kit, undisturbed: Cont
 
 
 @pytest.mark.parametrize("whole_job", [False, True], ids=["stage", "stage-and-supervisor"])
-def test_launcher_and_stage_are_both_killed(kit: Kit, undisturbed: Contents, whole_job: bool) -> None:
+def test_a_run_finishes_after_launcher_and_stage_were_killed(kit: Kit, undisturbed: Contents, whole_job: bool) -> None:
     held = kit.hold("left")
     process = kit.command("run", kit.recipe)
     kit.wait_until_held("left")
@@ -112,14 +114,14 @@ def test_launcher_and_stage_are_both_killed(kit: Kit, undisturbed: Contents, who
         os.kill(json.loads((kit.volume.root / ".jobs" / job / "claim.json").read_text())["pid"], signal.SIGKILL)
     else:
         os.kill(kit.pid("left"), signal.SIGKILL)
-    wait_for(lambda: process_start(kit.pid("left")) is None, "the stage to go")
+    wait_for(lambda: process_start(kit.pid("left")) is None, "the stage to end")
     held.unlink()
     kit.run()
     assert_whole(kit, undisturbed)
     assert len(kit.runs()) == 1
 
 
-def test_two_launchers_at_once_make_each_artifact_once(kit: Kit, undisturbed: Contents) -> None:
+def test_two_simultaneous_launchers_make_each_artifact_once(kit: Kit, undisturbed: Contents) -> None:
     processes = [kit.command("run", kit.recipe) for _ in range(3)]
     for process in processes:
         _, errors = process.communicate(timeout=120)
@@ -129,7 +131,7 @@ def test_two_launchers_at_once_make_each_artifact_once(kit: Kit, undisturbed: Co
     assert {run.state for run in kit.runs()} == {"finished"}
 
 
-def test_runs_of_two_recipes_share_what_both_need(kit: Kit) -> None:
+def test_two_recipes_share_the_artifacts_that_both_need(kit: Kit) -> None:
     held = kit.hold("first")
     one = kit.command("run", kit.recipe)
     kit.wait_until_held("first")
@@ -148,16 +150,16 @@ def test_runs_of_two_recipes_share_what_both_need(kit: Kit) -> None:
 
 
 def elsewhere(path: Path) -> None:
-    """Let a claim or lease look as if its holder ran on another machine that has been silent for long.
+    """Change a claim or lease, as if its holder ran on another machine that has been silent for a long time.
 
-    The file stays the same inode.
+    The file keeps its inode.
     """
     path.write_text(path.read_text().replace('"boot": "', '"boot": "elsewhere-'))
     stat = path.stat()
     os.utime(path, (stat.st_atime - 1000, stat.st_mtime - 1000))
 
 
-def test_a_writer_that_wakes_up_late_changes_nothing(kit: Kit, undisturbed: Contents) -> None:
+def test_a_suspended_writer_changes_nothing_after_it_resumes(kit: Kit, undisturbed: Contents) -> None:
     held = kit.hold("first")
     process = kit.command("run", kit.recipe)
     kit.wait_until_held("first")
@@ -188,7 +190,7 @@ def test_a_writer_that_wakes_up_late_changes_nothing(kit: Kit, undisturbed: Cont
     assert_whole(kit, undisturbed)
 
 
-def test_a_frozen_launcher_gives_way_to_its_successor(kit: Kit, undisturbed: Contents) -> None:
+def test_a_suspended_launcher_stops_after_another_launcher_took_over(kit: Kit, undisturbed: Contents) -> None:
     held = kit.hold("first")
     frozen = kit.command("run", kit.recipe)
     kit.wait_until_held("first")
@@ -206,12 +208,12 @@ def test_a_frozen_launcher_gives_way_to_its_successor(kit: Kit, undisturbed: Con
     assert run.events.path.read_text() == before
 
 
-# The volume itself fails.
+# Failures of the volume itself.
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of one mebibyte."""
+    """A file system with a size of one mebibyte."""
     disk = tmp_path / "disk"
     disk.mkdir()
     if (
@@ -224,7 +226,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def on_disk(disk: Path, tmp_path: Path) -> Kit:
-    """A kit whose volume is that disk."""
+    """A kit whose volume is the small disk."""
     kit = Kit(tmp_path / "kit")
     (kit.root / "volume").symlink_to(disk)
     return kit
@@ -245,7 +247,7 @@ def assert_clear(result: subprocess.CompletedProcess[str], says: str) -> None:
     assert says in errors[0]
 
 
-def test_a_full_disk_is_said_and_costs_nothing_that_was_there(
+def test_a_full_disk_is_reported_and_existing_artifacts_stay(
     small_disk: Path, tmp_path: Path, undisturbed: Contents
 ) -> None:
     kit = on_disk(small_disk, tmp_path)
@@ -259,7 +261,7 @@ def test_a_full_disk_is_said_and_costs_nothing_that_was_there(
     assert kit.contents() == undisturbed
 
 
-def test_a_disk_that_fills_up_while_a_stage_writes(small_disk: Path, tmp_path: Path) -> None:
+def test_a_disk_that_fills_up_while_a_stage_writes_is_reported(small_disk: Path, tmp_path: Path) -> None:
     kit = on_disk(small_disk, tmp_path)
     kit.run("--to", "first")
     before = kit.contents()
@@ -272,7 +274,9 @@ def test_a_disk_that_fills_up_while_a_stage_writes(small_disk: Path, tmp_path: P
     assert [run.state for run in kit.runs()][-2:] == ["finished", "failed"]
 
 
-def test_a_disk_that_fills_up_under_the_launcher_too(small_disk: Path, tmp_path: Path, undisturbed: Contents) -> None:
+def test_a_disk_that_fills_up_while_the_launcher_writes_is_reported(
+    small_disk: Path, tmp_path: Path, undisturbed: Contents
+) -> None:
     kit = on_disk(small_disk, tmp_path)
     held = kit.hold("first")
     process = kit.command("run", kit.recipe)
@@ -287,7 +291,7 @@ def test_a_disk_that_fills_up_under_the_launcher_too(small_disk: Path, tmp_path:
     kit.assert_tidy()
 
 
-def test_a_read_only_volume_is_said(small_disk: Path, tmp_path: Path) -> None:
+def test_a_read_only_volume_is_reported(small_disk: Path, tmp_path: Path) -> None:
     kit = on_disk(small_disk, tmp_path)
     kit.run("--to", "left")
     before = kit.contents()
@@ -300,13 +304,14 @@ def test_a_read_only_volume_is_said(small_disk: Path, tmp_path: Path) -> None:
 
 
 def without_privilege() -> None:
-    """In the child: root is bound by permissions like anybody else."""
+    """Make permissions apply to root too (called in the child process)."""
     if os.geteuid() == 0:
-        ctypes.CDLL(None).prctl(24, 1)  # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE: takes effect with the next program
+        # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE: it takes effect when the next program starts
+        ctypes.CDLL(None).prctl(24, 1)
 
 
 @pytest.mark.parametrize("folder", ["runs", "artifacts", "."])
-def test_missing_permission_is_said(kit: Kit, undisturbed: Contents, folder: str) -> None:
+def test_missing_permission_is_reported(kit: Kit, undisturbed: Contents, folder: str) -> None:
     kit.run("--to", "left")
     before = kit.contents()
     place = kit.volume.root / folder

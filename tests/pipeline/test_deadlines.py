@@ -1,4 +1,4 @@
-"""Three limits, one after the other: for a place in the queue, for the first line, for the whole attempt."""
+"""The three deadlines: for the time in the queue, for the first line of output, for the whole attempt."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LIMITS = Resources(queue_deadline=100, start_deadline=30, run_deadline=1000)
 
 
 def work(kit: Kit, **seen: float | bool | str) -> StepRun:
-    """A step whose attempt was submitted at second 1000."""
+    """Return a step whose attempt was submitted at second 1000."""
     made = StepRun(kit.plan(selection=FIRST).steps[0], LIMITS, {})
     made.begin("vase-first-0123456789-1", 1)
     made.started = 1000.0
@@ -35,7 +35,7 @@ def work(kit: Kit, **seen: float | bool | str) -> StepRun:
     [
         ({}, 1099, None, ""),
         ({}, 1101, Kind.CLUSTER, "queue_deadline of 100 s"),
-        ({"note": "No node has 9 GPUs."}, 1101, Kind.CLUSTER, "in the queue (No node has 9 GPUs); request less"),
+        ({"note": "No node has 9 GPUs."}, 1101, Kind.CLUSTER, "in the queue (No node has 9 GPUs); request fewer"),
         ({"placed": 5000.0}, 5029, None, ""),
         (
             {"placed": 5000.0, "note": "There is no such image."},
@@ -54,7 +54,7 @@ def work(kit: Kit, **seen: float | bool | str) -> StepRun:
         ),
     ],
 )
-def test_each_deadline_counts_from_its_own_beginning(
+def test_each_deadline_has_its_own_start(
     kit: Kit, seen: dict[str, float | bool | str], now: float, kind: Kind | None, says: str
 ) -> None:
     late: Failure | None = work(kit, **seen).late(now)
@@ -65,7 +65,7 @@ def test_each_deadline_counts_from_its_own_beginning(
 
 
 class Queueing:
-    """A backend on which nothing ever gets a place."""
+    """A backend on which every job stays in the queue."""
 
     enforces_limits = True
 
@@ -73,7 +73,7 @@ class Queueing:
         self.jobs: dict[str, State] = {}
         self.cancelled: list[str] = []
         self.whose: str | None = None
-        self.away = 0  # how often it doesn't answer when it is to cancel something
+        self.away = 0  # number of requests to cancel that get no answer
 
     def image(self, stage: str) -> str:
         return f"registry.example.org/{stage}@sha256:12"
@@ -117,14 +117,14 @@ class Queueing:
 
 
 def waiting(kit: Kit, deadline: int = 1) -> tuple[Launcher, Queueing]:
-    """A launcher of the first step on a backend that has no place for it."""
+    """Return a launcher of the first step. On its backend, the job stays in the queue."""
     launcher = kit.launcher(selection=FIRST, overrides=[f"first.resources.queue_deadline={deadline}"])
     backend = Queueing()
     launcher.backend = launcher._executor.backend = backend
     return launcher, backend
 
 
-def test_what_waits_too_long_is_cancelled_and_says_what_it_waited_for(kit: Kit) -> None:
+def test_a_job_that_waits_too_long_is_cancelled_and_the_reason_is_reported(kit: Kit) -> None:
     launcher, backend = waiting(kit)
     with pytest.raises(StepFailed, match="No node has 9 GPUs") as caught:
         launcher.execute()
@@ -137,7 +137,7 @@ def test_what_waits_too_long_is_cancelled_and_says_what_it_waited_for(kit: Kit) 
     assert images == ["registry.example.org/copying@sha256:12"]
 
 
-def test_a_job_of_another_run_is_not_stopped_at_a_deadline_of_this_one(kit: Kit) -> None:
+def test_a_job_of_another_run_is_not_stopped_at_a_deadline_of_this_run(kit: Kit) -> None:
     launcher, backend = waiting(kit)
     backend.whose = "another"
     lease = Lease.acquire(Run(kit.volume, "another").lease, "launcher-1")
@@ -151,7 +151,7 @@ def test_a_job_of_another_run_is_not_stopped_at_a_deadline_of_this_one(kit: Kit)
     assert list(backend.jobs.values()) == [State.PENDING]
 
 
-def test_a_job_whose_run_has_no_launcher_any_more_is_stopped_at_a_deadline(kit: Kit) -> None:
+def test_a_job_without_a_launcher_is_stopped_at_a_deadline(kit: Kit) -> None:
     launcher, backend = waiting(kit)
     backend.whose = "another"
     with pytest.raises(StepFailed, match="queue_deadline of 1 s"):
@@ -160,7 +160,7 @@ def test_a_job_whose_run_has_no_launcher_any_more_is_stopped_at_a_deadline(kit: 
 
 
 @pytest.mark.parametrize("wish", [False, True])
-def test_a_cluster_that_is_away_is_asked_again_to_stop_a_job(
+def test_an_unreachable_cluster_is_asked_again_to_stop_a_job(
     kit: Kit, monkeypatch: pytest.MonkeyPatch, wish: bool
 ) -> None:
     monkeypatch.setattr(launching, "WATCH_SECONDS", 0.01)

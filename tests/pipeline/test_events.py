@@ -1,4 +1,4 @@
-"""The event log survives its writers."""
+"""The event log stays readable after crashes of its writers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from vasevqa.pipeline.events import EventLog, parse
 
 
-def test_events_come_back_in_order_with_their_time(tmp_path: Path) -> None:
+def test_events_are_read_in_order_with_their_time(tmp_path: Path) -> None:
     log = EventLog(tmp_path / "events.jsonl")
     assert list(log.read()) == []
     log.append("step-started", step="é", kind="a field called kind", self="and one called self")
@@ -31,7 +31,7 @@ def test_events_come_back_in_order_with_their_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 10, 25])
-def test_a_torn_last_line_costs_that_event_only(tmp_path: Path, cut: int) -> None:
+def test_a_truncated_last_line_loses_only_one_event(tmp_path: Path, cut: int) -> None:
     log = EventLog(tmp_path / "events.jsonl")
     log.append("run-started", steps=["first"])
     log.append("step-started", step="first")
@@ -44,7 +44,7 @@ def test_a_torn_last_line_costs_that_event_only(tmp_path: Path, cut: int) -> Non
     assert len(kinds) == (3 if cut == 1 else 2)
 
 
-def test_a_stages_other_output_is_passed_over() -> None:
+def test_other_output_of_a_stage_is_skipped() -> None:
     lines = [
         "",
         "a plain print",
@@ -58,7 +58,7 @@ def test_a_stages_other_output_is_passed_over() -> None:
     assert list(parse(lines)) == [{"event": "note", "text": "y"}]
 
 
-def test_a_full_disk_leaves_no_half_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_no_partial_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = EventLog(tmp_path / "events.jsonl")
     log.append("run-started")
     before = log.path.read_bytes()

@@ -1,4 +1,4 @@
-"""What went wrong, and what is done about it: the table, row by row."""
+"""Failures: the class and the remedy of each outcome."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from vasevqa.backends.base import Outcome
-from vasevqa.pipeline.failures import LONGEST_PAUSE, RETRIES, Failure, Kind, classify, pause, remedy
+from vasevqa.pipeline.failures import LONGEST_PAUSE, RETRIES, Failure, Kind, classify, final, pause, remedy
 from vasevqa.spec import Resources
 
 
@@ -21,6 +21,7 @@ from vasevqa.spec import Resources
         (Outcome(4), Kind.GPU_MEMORY, 4),
         (Outcome(5), Kind.PERMANENT, 5),
         (Outcome(6), Kind.PERMANENT, 6),
+        (Outcome(71), Kind.HOST_MEMORY, 71),
         (Outcome(74), Kind.VOLUME, 74),
         (Outcome(75), Kind.TRANSIENT, 75),
         (Outcome(143), Kind.TRANSIENT, 75),
@@ -34,18 +35,27 @@ from vasevqa.spec import Resources
         (Outcome(None, signal.SIGSEGV), Kind.BUG, 139),
     ],
 )
-def test_each_way_to_end_has_its_class(outcome: Outcome, kind: Kind, exit_code: int) -> None:
+def test_each_outcome_has_its_class_of_failure(outcome: Outcome, kind: Kind, exit_code: int) -> None:
     failure = classify(outcome, "", "sft")
     assert (failure.kind, failure.exit_code) == (kind, exit_code)
     assert "sft" in failure.message
 
 
-def test_what_the_stage_said_is_what_the_user_reads() -> None:
+def test_a_transient_storage_failure_has_its_own_class_and_pauses() -> None:
+    failure = classify(Outcome(75), "Could not read /x.", "classify", "TransientStorageError")
+    assert (failure.kind, failure.exit_code, failure.message) == (Kind.STORAGE, 75, "Could not read /x.")
+    assert [pause(Kind.STORAGE, tries) for tries in (0, 1, 2, 9)] == [1, 2, 4, LONGEST_PAUSE]
+    assert len(attempts(Kind.STORAGE, Resources())) == 10
+    assert final(failure).exit_code == 74
+    assert final(classify(Outcome(75), "", "classify")).exit_code == 75
+
+
+def test_the_user_gets_the_message_of_the_stage() -> None:
     assert classify(Outcome(3), "There is no usable image.", "classify").message == "There is no usable image."
 
 
 def attempts(kind: Kind, resources: Resources, enforces_limits: bool = True) -> list[Resources]:
-    """What is asked for in each further attempt, to the last."""
+    """Return the requested resources of each further attempt."""
     asked: list[Resources] = []
     failure = Failure(kind, "", 1)
     while (resources_or_none := remedy(failure, resources, len(asked), enforces_limits)) is not None:
@@ -55,11 +65,11 @@ def attempts(kind: Kind, resources: Resources, enforces_limits: bool = True) -> 
 
 
 @pytest.mark.parametrize("kind", [Kind.BUG, Kind.PERMANENT, Kind.GPU_MEMORY, Kind.VOLUME])
-def test_what_a_retry_can_not_help_is_not_retried(kind: Kind) -> None:
+def test_failures_that_a_retry_can_not_fix_are_not_retried(kind: Kind) -> None:
     assert attempts(kind, Resources()) == []
 
 
-def test_interruptions_have_their_own_cap_and_longer_and_longer_pauses() -> None:
+def test_interruptions_have_their_own_cap_and_growing_pauses() -> None:
     resources = Resources(memory="3Gi")
     assert attempts(Kind.TRANSIENT, resources) == [resources] * 10
     pauses = [pause(Kind.TRANSIENT, tries) for tries in range(RETRIES[Kind.TRANSIENT])]
@@ -67,11 +77,11 @@ def test_interruptions_have_their_own_cap_and_longer_and_longer_pauses() -> None
     assert pauses[-1] == LONGEST_PAUSE
 
 
-def test_an_unexplained_kill_is_tried_once_more() -> None:
+def test_an_unexplained_kill_is_retried_once() -> None:
     assert len(attempts(Kind.UNKNOWN_KILL, Resources())) == 1
 
 
-def test_memory_is_raised_by_half_up_to_its_limit() -> None:
+def test_memory_is_raised_by_50_percent_up_to_its_limit() -> None:
     raised = [step.memory for step in attempts(Kind.HOST_MEMORY, Resources(memory="4Gi", memory_limit="10Gi"))]
     assert raised == ["6144Mi", "9216Mi", "10240Mi"]
     assert [step.memory for step in attempts(Kind.HOST_MEMORY, Resources(memory="4Gi"))] == ["6144Mi", "8192Mi"]
@@ -86,6 +96,6 @@ def test_shared_memory_is_doubled() -> None:
     ]
 
 
-def test_where_the_machine_sets_the_limits_asking_for_more_is_no_remedy() -> None:
+def test_without_a_limit_per_job_more_memory_is_no_remedy() -> None:
     assert attempts(Kind.HOST_MEMORY, Resources(), enforces_limits=False) == []
     assert attempts(Kind.SHARED_MEMORY, Resources(), enforces_limits=False) == []

@@ -1,4 +1,4 @@
-"""The history of steps: one reading of the event log for the launcher, `status`, the report and its costs."""
+"""The history of steps from the event log, for the launcher, `status`, the report and its costs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def sft(*events: dict[str, Any]) -> StepHistory:
     return read_history([BEGIN, *events])["sft"]
 
 
-def test_steps_are_in_the_order_of_the_plan_and_skipped_ones_say_why() -> None:
+def test_steps_are_in_the_order_of_the_plan_and_skipped_steps_have_a_reason() -> None:
     found = read_history([BEGIN])
     assert list(found) == ["sft", "merge-sft", "to-megatron"]
     assert [step.state for step in found.values()] == ["waiting", "waiting", "skipped"]
@@ -42,32 +42,39 @@ def test_steps_are_in_the_order_of_the_plan_and_skipped_ones_say_why() -> None:
     assert found["sft"].to_json() == {"state": "waiting"}
 
 
-def test_a_step_from_start_to_artifact() -> None:
+def test_the_history_of_a_step_covers_start_to_artifact() -> None:
     step = sft(started(10), running(12), event("step-done", 30, step="sft", hit=False, seconds=20.0, summary="learnt"))
     assert (step.state, step.text, step.seconds, step.began, step.ended) == ("done", "learnt", 20.0, 10, 30)
     assert [(held.seconds, held.resources["gpus"]) for held in step.held] == [(18, 1)]
 
 
-def test_what_was_there_is_up_to_date_and_what_this_run_made_is_done() -> None:
+def test_existing_artifacts_are_up_to_date_and_new_artifacts_are_done() -> None:
     there = event("step-done", 5, step="sft", hit=True, key="abc", summary="learnt")
     assert sft(there).state == "up to date"
-    assert sft(started(10), running(11), there).state == "done"  # a killed launcher's work, found by the next one
+    assert sft(started(10), running(11), there).state == "done"  # the next launcher found the work of a killed launcher
 
 
 @pytest.mark.parametrize("end", ["attempt-failed", "step-requeued", "step-failed", "step-cancelled"])
-def test_resources_count_while_an_attempt_runs_whatever_its_end(end: str) -> None:
+def test_resources_are_counted_while_an_attempt_runs_whatever_its_outcome(end: str) -> None:
     step = sft(started(0), running(100), running(1900, end, message="m", failure="transient"))
     assert [held.seconds for held in step.held] == [1800]
     cost = costs({"sft": step})["sft"]
     assert (cost.hours, cost.gpu_hours, cost.core_hours, cost.memory_hours) == (0.5, 0.5, 1.0, 2.0)
 
 
-def test_waiting_costs_nothing_and_neither_does_a_step_that_was_there() -> None:
+def test_a_step_on_the_cpu_uses_no_gpu_hours_whatever_it_requests() -> None:
+    on_cpu = {**started(0), "device": "cpu"}
+    cost = costs({"sft": sft(on_cpu, running(0), event("step-done", 3600, step="sft", hit=False, key="abc"))})["sft"]
+    assert (cost.gpu_hours, cost.gpus, cost.core_hours) == (0, 0, 2.0)
+    assert "GPU" not in cost.text()
+
+
+def test_waiting_and_existing_artifacts_use_no_resources() -> None:
     assert costs(read_history([BEGIN, started(0), running(50, "step-failed", message="no place")])) == {}
     assert costs(read_history([BEGIN, event("step-done", 1, step="sft", hit=True)])) == {}
 
 
-def test_a_launcher_goes_on_where_the_last_one_was() -> None:
+def test_a_launcher_restores_the_state_of_the_previous_launcher() -> None:
     events = [
         started(10),
         running(12),

@@ -1,4 +1,4 @@
-"""Recipes: what is wrong is named with its line and the nearest right word, before anything runs."""
+"""Recipes: before anything runs, an error names the line and suggests the most similar correct word."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def load(folder: Path, text: str, *overrides: str, inputs: tuple[str, ...] = ())
     return load_recipe(folder / "recipe.yaml", PIPELINE, overrides, inputs)
 
 
-def test_parameters_options_and_resources_find_their_places(folder: Path) -> None:
+def test_parameters_options_and_resources_are_separated(folder: Path) -> None:
     recipe = load(folder, GOOD)
     settings = recipe.steps["clip-filter"]
     assert settings.params.threshold == 0.15  # type: ignore[attr-defined]
@@ -47,7 +47,9 @@ def test_parameters_options_and_resources_find_their_places(folder: Path) -> Non
     assert recipe.inputs["images"] == str(folder / "photos")
 
 
-def test_the_text_that_a_run_keeps_loads_to_the_same(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_the_recipe_that_a_run_stores_loads_to_the_same_values(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     recipe = load(folder, GOOD, "clip-filter.threshold=0.3", "classify.batch_size=8")
     elsewhere = tmp_path_factory.mktemp("run") / "recipe.yaml"
     elsewhere.write_text(recipe.text)
@@ -77,7 +79,7 @@ def test_the_text_that_a_run_keeps_loads_to_the_same(folder: Path, tmp_path_fact
         (("name: test", "to: nowhere"), 1, "no step 'nowhere'"),
     ],
 )
-def test_a_mistake_is_named_with_its_line(folder: Path, change: tuple[str, str], line: int, says: str) -> None:
+def test_a_mistake_is_reported_with_its_line(folder: Path, change: tuple[str, str], line: int, says: str) -> None:
     assert change[0] in GOOD
     with pytest.raises(ConfigError) as error:
         load(folder, GOOD.replace(*change))
@@ -87,7 +89,7 @@ def test_a_mistake_is_named_with_its_line(folder: Path, change: tuple[str, str],
 
 
 @pytest.mark.parametrize(("text", "says"), [("", "empty"), ("- a\n- b\n", "mapping"), ("just words", "mapping")])
-def test_what_is_no_recipe(folder: Path, text: str, says: str) -> None:
+def test_a_file_that_is_no_recipe_is_refused(folder: Path, text: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         load(folder, text)
     with pytest.raises(ConfigError, match="no recipe"):
@@ -116,7 +118,7 @@ def test_an_input_from_the_command_line(folder: Path) -> None:
         load(folder, GOOD, inputs=("images",))
 
 
-def test_hub_ids_stand_for_models_only(folder: Path) -> None:
+def test_hub_ids_are_accepted_only_for_models(folder: Path) -> None:
     assert (
         load(folder, GOOD.replace("clip_model: clip", "clip_model: openai/clip-vit-base-patch32@main")).inputs[
             "clip_model"
@@ -141,3 +143,51 @@ def test_the_schema_agrees_with_the_loader(folder: Path) -> None:
     ):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(yaml.safe_load(GOOD.replace(*wrong)), schema)
+
+
+@pytest.mark.parametrize("blank", ["inputs:", "inputs: {}", "name: x", "steps:", "steps: {clip-filter: }"])
+def test_empty_values_in_the_recipe_are_filled_from_the_command_line(blank: str, folder: Path) -> None:
+    recipe = load(folder, blank + "\n", "clip-filter.resources.gpus=2", inputs=(f"images={folder / 'photos'}",))
+    assert recipe.inputs == {"images": str(folder / "photos")}
+    assert recipe.steps["clip-filter"].resources.gpus == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "inputs", "says"),
+    [
+        ("inputs: [a]\n", (), ("images=photos",), "--input images=photos: `inputs` is not a mapping in the recipe"),
+        ("inputs: [a]\n", (), (), "line 1: `inputs` must be a mapping"),
+        ("inputs: 0\n", (), (), "line 1: `inputs` must be a mapping"),
+        (
+            "steps: [a]\n",
+            ("clip-filter.seed=1",),
+            (),
+            "--set clip-filter.seed=1: `steps` is not a mapping in the recipe",
+        ),
+        ("steps: {clip-filter: no}\n", (), (), "line 1: the settings of clip-filter are a mapping"),
+        (
+            "name: x\n",
+            ("clip-filter.seed=2024-13-45",),
+            (),
+            "--set clip-filter.seed=2024-13-45: '2024-13-45' is not a plain",
+        ),
+        ("name: x\n", ("clip-filter.seed=0x_",), (), "--set clip-filter.seed=0x_: '0x_' is not a plain value"),
+        ("name: x\n", ("clip-filter.seed=" + "[" * 5000,), (), "--set clip-filter.seed=[["),
+        ("name: x\n", ("clip-filter.seed=*a",), (), "--set clip-filter.seed=*a, line 1: recipes can't have anchors"),
+        ("inputs: {images: ~nobody_here/p}\n", (), (), "line 1: the input 'images' does not exist at"),
+        (
+            "name: x\n",
+            (),
+            ("images=~nobody_here/p",),
+            "--input images=~nobody_here/p: the input 'images' does not exist",
+        ),
+    ],
+)
+def test_an_unreadable_value_is_reported_in_one_sentence(
+    text: str, overrides: tuple[str, ...], inputs: tuple[str, ...], says: str, folder: Path
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(folder, text, *overrides, inputs=inputs)
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 500

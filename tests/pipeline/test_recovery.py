@@ -1,4 +1,4 @@
-"""What a launcher finds: jobs that others left, sealed results, other launchers; and how a run is stopped."""
+"""A launcher finds jobs, sealed results and other launchers; and a run is stopped."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from vasevqa.pipeline.selection import Selection
 
 
 class Gone(BaseException):
-    """Stands for the end of a launcher at this point."""
+    """Simulates the end of a launcher at this point."""
 
 
 def forget_after(launcher: Launcher, kind: str) -> None:
-    """The launcher is gone once it has logged such an event."""
+    """End the launcher once it has logged such an event."""
 
     def listen(event: dict[str, Any]) -> None:
         if event["event"] == kind:
@@ -36,7 +36,7 @@ def forget_after(launcher: Launcher, kind: str) -> None:
 
 
 def leave_behind(kit: Kit) -> None:
-    """Start the first step and be gone."""
+    """Start the first step, and end the launcher."""
     launcher = kit.launcher(selection=FIRST)
     forget_after(launcher, "step-started")
     with pytest.raises(Gone):
@@ -44,14 +44,14 @@ def leave_behind(kit: Kit) -> None:
 
 
 def end_alone(kit: Kit, held: Path) -> str:
-    """Let the held job end while no launcher is there; returns its name."""
+    """Let the waiting job end while no launcher runs, and return the job's name."""
     held.unlink()
     [job] = kit.backend.existing("vase-first-")
     wait_for(lambda: kit.backend.state(job) is State.FINISHED, "the job to end")
     return job
 
 
-def test_a_failure_while_no_launcher_was_there_is_seen_by_the_next(kit: Kit) -> None:
+def test_the_next_launcher_detects_a_failure_that_no_launcher_saw(kit: Kit) -> None:
     kit.wish("first", "data")
     held = kit.hold("first", "hold-begin")
     leave_behind(kit)
@@ -61,7 +61,7 @@ def test_a_failure_while_no_launcher_was_there_is_seen_by_the_next(kit: Kit) -> 
     assert kit.attempts() == {"first": 1}
 
 
-def test_a_sealed_result_is_committed_without_another_run(kit: Kit) -> None:
+def test_a_sealed_result_is_committed_without_another_attempt(kit: Kit) -> None:
     held = kit.hold("first")
     leave_behind(kit)
     kit.backend.remove(end_alone(kit, held))
@@ -70,7 +70,7 @@ def test_a_sealed_result_is_committed_without_another_run(kit: Kit) -> None:
     assert len(kit.contents()) == 1
 
 
-def test_a_damaged_sealed_result_is_not_taken(kit: Kit) -> None:
+def test_a_damaged_sealed_result_is_not_committed(kit: Kit) -> None:
     kit.execute()
     [left] = kit.volume.complete("left")
     left.path.rename(left.partial)
@@ -80,7 +80,7 @@ def test_a_damaged_sealed_result_is_not_taken(kit: Kit) -> None:
     assert kit.volume.complete("left") == []
 
 
-def test_an_input_that_changes_while_it_is_read_spoils_the_result(kit: Kit) -> None:
+def test_a_result_is_discarded_if_an_input_changes_during_the_step(kit: Kit) -> None:
     held = kit.hold("first")
     background = Background(kit.launcher(selection=FIRST))
     kit.wait_until_held("first")
@@ -98,9 +98,9 @@ def test_an_input_that_changes_while_it_is_read_spoils_the_result(kit: Kit) -> N
     assert (first.path / "words-beta.txt").read_text() == "beta"
 
 
-def test_a_result_sealed_from_an_input_that_changed_unseen_is_made_anew(kit: Kit) -> None:
-    """The launcher was killed, the input was edited and edited back: the key is the old one, the content may be a
-    mixture.
+def test_a_result_from_an_input_that_changed_unnoticed_is_made_again(kit: Kit) -> None:
+    """The launcher was killed, and the input was changed and restored. The key is unchanged, but the result may mix old
+    and new content.
     """
     held = kit.hold("first")
     leave_behind(kit)
@@ -133,7 +133,7 @@ def test_two_launchers_share_one_job(kit: Kit) -> None:
     kit.assert_tidy()
 
 
-def test_someone_elses_writer_is_waited_for(kit: Kit) -> None:
+def test_the_launcher_waits_for_another_writer(kit: Kit) -> None:
     plan = kit.plan()
     artifact = plan.steps[0].artifact
     lease = Lease.acquire(artifact.lease, "by-hand")
@@ -186,10 +186,10 @@ def test_the_cancel_file_stops_the_run_and_its_stages(kit: Kit) -> None:
     shutil.rmtree(kit.control)
     kit.control.mkdir()
     kit.execute(selection=FIRST)
-    assert kit.attempts("wrote:words-alpha.txt")["first"] == 0  # it was there already
+    assert kit.attempts("wrote:words-alpha.txt")["first"] == 0  # the artifact existed already
 
 
-def test_a_job_that_another_live_run_submitted_is_not_ours_to_stop(kit: Kit) -> None:
+def test_a_job_of_another_active_run_is_not_stopped(kit: Kit) -> None:
     held = kit.hold("first")
     one = Background(kit.launcher(selection=FIRST))
     kit.wait_until_held("first")
@@ -227,7 +227,7 @@ def test_a_job_that_is_deleted_by_hand_is_replaced(kit: Kit) -> None:
     kit.assert_tidy()
 
 
-def test_whatever_a_stage_prints_is_no_reason_to_stumble(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_output_of_a_stage_is_handled(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[str] = []
     monkeypatch.setattr(
         executor,
@@ -245,7 +245,7 @@ def test_whatever_a_stage_prints_is_no_reason_to_stumble(kit: Kit, monkeypatch: 
     }
 
 
-def test_a_display_that_breaks_off_does_not_end_the_run(kit: Kit) -> None:
+def test_a_closed_display_does_not_end_the_run(kit: Kit) -> None:
     launcher = kit.launcher(selection=FIRST)
 
     def broken(event: dict[str, Any]) -> None:
@@ -256,7 +256,7 @@ def test_a_display_that_breaks_off_does_not_end_the_run(kit: Kit) -> None:
     assert launcher.run.state == "finished"
 
 
-def test_progress_reaches_the_log_now_and_then(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_logged_at_intervals(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
     run = kit.execute(selection=Selection(last="first"))
     kept = [event["event"] for event in run.events.read()]
     assert kept.count("stage-progress") == 1

@@ -1,4 +1,4 @@
-"""A launcher that a cluster starts again."""
+"""A launcher that the cluster restarts."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ def kit(tmp_path: Path) -> Kit:
     return Kit(tmp_path / "kit")
 
 
-def test_what_failed_for_good_is_said_again_and_not_begun(kit: Kit) -> None:
+def test_a_final_failure_is_reported_again_and_the_run_is_not_repeated(kit: Kit) -> None:
     kit.wish("left", "data", "no")
     env = {"VASEVQA_LAUNCH": "job-1"}
     assert "No word can be read." in kit.run(check=3, env=env).stderr
     again = kit.run(check=3, env=env)
     assert again.stderr == "error: No word can be read.\n"
     assert kit.attempts()["left"] == 1
-    kit.run(env={"VASEVQA_LAUNCH": "job-2"})  # submitted again
+    kit.run(env={"VASEVQA_LAUNCH": "job-2"})  # the user submits the launch again
     assert kit.attempts()["left"] == 2
 
 
-def test_what_may_pass_is_tried_again(tmp_path: Path) -> None:
+def test_a_temporary_failure_is_retried(tmp_path: Path) -> None:
     def fails(error: BaseException) -> int:
         raise error
 
@@ -45,14 +45,16 @@ def test_what_may_pass_is_tried_again(tmp_path: Path) -> None:
     assert caught.value.code == 2
 
 
-def test_a_bug_or_an_ill_volume_is_no_end_of_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def fails() -> int:
-        raise OSError(errno.ESTALE, "Stale file handle", "/data/x")
+def test_a_bug_or_a_faulty_volume_does_not_end_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def fails(error: Exception) -> int:
+        raise error
 
-    assert once("job", tmp_path, fails) == 70
-    assert "Stale file handle" in capsys.readouterr().err
+    assert once("job", tmp_path, lambda: fails(KeyError("surprise"))) == 70
+    assert "surprise" in capsys.readouterr().err
+    with pytest.raises(OSError, match="Stale file handle"):  # the command line explains this error
+        once("job", tmp_path, lambda: fails(OSError(errno.ESTALE, "Stale file handle", "/data/x")))
     assert once("job", tmp_path, lambda: 0) == 0
-    with pytest.raises(OSError, match="No space left"):  # the command line explains that one
+    with pytest.raises(OSError, match="No space left"):  # the command line explains this error
         once("job", tmp_path, lambda: os.write(os.open("/dev/full", os.O_WRONLY), b"x"))
 
 

@@ -1,4 +1,4 @@
-"""The reward: right answers in any form earn, and what GRPO would find instead of answering doesn't."""
+"""The reward: right answers in any form get a high reward, and shortcuts that GRPO could find get a low reward."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vasevqa.cli import cli
-from vasevqa.reward.score import PAPER_WEIGHTS, external_vase_acc, paper_score, score, vase_format
-from vasevqa.reward.vocabulary import ATTRIBUTES, FABRICS, SHAPES, TECHNIQUES
+from vasevqa.reward.score import PAPER_WEIGHTS, exact, external_vase_acc, paper_score, score, vase_format
+from vasevqa.reward.vocabulary import ATTRIBUTES, load
 
+SHAPES, TECHNIQUES, FABRICS = (
+    [name for name, concept in load(kind).concepts.items() if not concept.above and not concept.parts]
+    for kind in ("shape", "technique", "fabric")
+)
 QUESTION = "<image>What is the shape of this vase?"
 
 
@@ -22,7 +26,7 @@ QUESTION = "<image>What is the shape of this vase?"
         ("lekythos", "lekythos", "shape"),
         ("Lecythus", "lekythos", "shape"),
         ("It is a lekythos.", "lekythos", "shape"),
-        ("a column krater", "krater", "shape"),
+        ("a crater", "krater", "shape"),
         ("BF", "black-figure", "technique"),
         ("black figured", "black-figure", "technique"),
         ("Athenian", "Attic", "fabric"),
@@ -39,7 +43,7 @@ QUESTION = "<image>What is the shape of this vase?"
         ("Attic", "Attic", None),
     ],
 )
-def test_a_right_answer_earns_all(answer: str, truth: str, attribute: str | None) -> None:
+def test_a_right_answer_gets_the_full_reward(answer: str, truth: str, attribute: str | None) -> None:
     assert score(answer, truth, attribute, QUESTION).value == pytest.approx(1.0)
 
 
@@ -67,11 +71,11 @@ def test_a_right_answer_earns_all(answer: str, truth: str, attribute: str | None
         ("a lion", "a warrior with spear and shield", "decoration", 0.1),
     ],
 )
-def test_what_earns_little(answer: str, truth: str, attribute: str, most: float) -> None:
+def test_unclear_and_copied_answers_get_a_low_reward(answer: str, truth: str, attribute: str, most: float) -> None:
     assert score(answer, truth, attribute, QUESTION).value <= most
 
 
-def test_a_misspelt_name_earns_something_and_a_better_answer_more() -> None:
+def test_a_misspelt_name_gets_a_partial_reward_and_a_better_answer_gets_more() -> None:
     ranked = ["kantharos", "lekytos", "lekythos"]
     values = [score(answer, "lekythos", "shape").value for answer in ranked]
     assert values[0] < values[1] < values[2]
@@ -91,7 +95,7 @@ def test_a_misspelt_name_earns_something_and_a_better_answer_more() -> None:
 @given(
     st.text(max_size=300), st.text(max_size=80), st.sampled_from([*ATTRIBUTES, None, "nonsense"]), st.text(max_size=40)
 )
-def test_bounded_and_deterministic_whatever_is_said(
+def test_the_reward_is_bounded_and_deterministic_for_any_answer(
     answer: str, truth: str, attribute: str | None, question: str
 ) -> None:
     first = score(answer, truth, attribute, question)
@@ -101,13 +105,13 @@ def test_bounded_and_deterministic_whatever_is_said(
 
 
 @given(st.sampled_from(sorted(SHAPES)), st.lists(st.sampled_from(sorted(SHAPES)), max_size=6, unique=True))
-def test_naming_more_never_earns_more(truth: str, others: list[str]) -> None:
+def test_naming_more_values_never_raises_the_reward(truth: str, others: list[str]) -> None:
     others = [other for other in others if other != truth]
     values = [score(", ".join([truth, *others[:number]]), truth, "shape").value for number in range(len(others) + 1)]
     assert values == sorted(values, reverse=True)
 
 
-def test_the_originals_plain_form() -> None:
+def test_the_reward_accepts_plain_texts_like_the_original() -> None:
     assert external_vase_acc(["Attic", "kylix", ""], ["Attic", "lekythos", "Attic"]) == [
         1.0,
         pytest.approx(0, abs=0.2),
@@ -117,7 +121,7 @@ def test_the_originals_plain_form() -> None:
         external_vase_acc(["Attic"], [])
 
 
-def test_the_papers_combination() -> None:
+def test_the_combined_reward_equals_the_formula_of_the_paper() -> None:
     truth = {
         "fabric": "Attic",
         "technique": "black-figure",
@@ -162,10 +166,70 @@ def test_format(response: str, least: float, most: float) -> None:
     assert least <= vase_format(response) <= most
 
 
-def test_the_command_explains() -> None:
+@pytest.mark.parametrize(
+    ("answer", "truth", "value"),
+    [
+        ("I would attribute this amphora to the Tyrrhenian Group.", "TYRRHENIAN GROUP by BEAZLEY", 1),
+        ("This vase belongs to the Leagros Group.", "LEAGROS GROUP by BEAZLEY", 1),
+        ("a painter of the Leagros Group", "LEAGROS GROUP by BEAZLEY", 1),
+        ("This is by the Berlin Painter, not by the Amasis Painter.", "BERLIN P by BEAZLEY", 1),
+        ("by the hand of the Berlin Painter", "BERLIN P by BEAZLEY", 1),
+        ("This cup was painted by Epiktetos", "EPIKTETOS by BEAZLEY", 1),
+        ("Epictetus", "EPIKTETOS by BEAZLEY", 0.95),
+        ("Cleophrades Painter", "KLEOPHRADES P by BEAZLEY", 0.95),
+        ("wird dem Berliner Maler zugeschrieben", "BERLIN P by BEAZLEY", 0.95),
+        ("attribué au Peintre de Berlin", "BERLIN P by BEAZLEY", 1),
+        ("attribuito al Pittore di Berlino", "BERLIN P by BEAZLEY", 0.95),
+        ("The Berlin Painter, one of the leading artists of late Archaic Athens", "BERLIN P by BEAZLEY", 1),
+        ("It was most likely decorated by the Berlin Painter around 490 BC.", "BERLIN P by BEAZLEY", 1),
+        ("Berlin Painter, after Beazley", "BERLIN P by BEAZLEY", 1),
+        ("I would attribute this amphora to the Amasis Painter.", "BERLIN P by BEAZLEY", 0),
+        ("the Kleophrades Painter, a contemporary of the Berlin Painter", "BERLIN P by BEAZLEY", 0),
+    ],
+)
+def test_an_attribution_in_a_sentence(answer: str, truth: str, value: float) -> None:
+    assert score(answer, truth, "attribution").value == pytest.approx(value, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("answer", "truth", "kind", "value"),
+    [
+        ("korinthischer Aryballos", "CORINTHIAN", "fabric", 1),
+        ("céramique corinthienne", "CORINTHIAN", "fabric", 1),
+        ("ceramica attica", "ATHENIAN", "fabric", 1),
+        ("attische Keramik", "ATHENIAN", "fabric", 1),
+        ("kylix (type C)", "CUP B", "shape", 0.5),
+        ("oinochoe, shape 8", "OINOCHOE 2", "shape", 0.5),
+        ("Amphora Typ B", "AMPHORA B", "shape", 1),
+        ("a kylix (a type of cup)", "CUP", "shape", 1),
+        ("It has one high handle and a deep bowl, so it is a kyathos.", "KYATHOS", "shape", 1),
+        ("It's a plain black-glazed vase.", "BLACK GLAZE", "technique", 1),
+        ("cratere a campana attico", "CAMPANIAN", "fabric", 0),
+        ("schwarzfigurig auf weißem Grund", "BLACK-FIGURE, WHITE GROUND", "technique", 1),
+        ("red-figure, not white-ground", "WHITE GROUND, RED-FIGURE", "technique", 0.4),
+        ("Ajax carries Achilles", "AJAX CARRYING ACHILLES", "decoration", 1),
+        ("On the neck: lions. On the body: a boar hunt.", "NECK: LIONS; BODY: BOAR HUNT", "decoration", 1),
+        ("Not Makron, as one might think, but Douris.", "DOURIS by BEAZLEY", "attribution", 1),
+        ("Not Makron, as one might think, but Douris.", "MAKRON by BEAZLEY", "attribution", 0),
+        ("metà del V secolo a.C.", "mid 5th century BC", "date", 1),
+        ("II metà V sec. a.C.", "second half of the 5th century BC", "date", 1),
+    ],
+)
+def test_answers_as_people_and_models_write_them(answer: str, truth: str, kind: str, value: float) -> None:
+    assert score(answer, truth, kind).value == pytest.approx(value, abs=0.05)
+
+
+def test_single_years_are_compared_by_their_distance() -> None:
+    near = [score(answer, "450 BC", "date").value for answer in ("450 BC", "c. 450 BC", "455 BC", "460 BC", "500 BC")]
+    assert near == sorted(near, reverse=True)
+    assert score("420 BC", "421/0 BC", "date").value == pytest.approx(0.7, abs=0.1)
+    assert score("440-420 BC", "450 BC", "date").value < score("455 BC", "450 BC", "date").value
+
+
+def test_the_command_explains_a_reward() -> None:
     result = CliRunner().invoke(cli, ["reward", "500-450 BC", "525-475 BCE", "--attribute", "date"])
     assert result.exit_code == 0
-    assert result.output.startswith("0.342")
+    assert result.output.startswith("0.364")
     assert "-500 to -450 against -525 to -475" in result.output
     told = json.loads(CliRunner().invoke(cli, ["reward", "BF", "black-figure", "--json"]).output)
     assert (told["value"], told["parts"]["technique"]) == (1.0, 1.0)
@@ -173,3 +237,39 @@ def test_the_command_explains() -> None:
     assert paper.exit_code == 0
     assert "fabric" in paper.output
     assert CliRunner().invoke(cli, ["reward", "x", "no json", "--paper"]).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("attribute", "truth", "answer"),
+    [
+        ("shape", "kylix", "kylix, not a kylix"),
+        ("shape", "neck-amphora", "neck-amphora, not an amphora"),
+        ("date", "500-450 BC", "500-450 BC, not 500-450 BC"),
+        ("attribution", "BERLIN P by BEAZLEY", "Berlin Painter, not the Berlin Painter"),
+        ("provenance", "ITALY, NOLA", "Nola, not Nola"),
+        ("decoration", "SATYR", "a satyr, not a satyr"),
+    ],
+)
+def test_an_answer_that_denies_itself_is_wrong(attribute: str, truth: str, answer: str) -> None:
+    assert not exact(answer, truth, attribute)
+    assert score(answer, truth, attribute).value == 0
+
+
+def test_denying_something_else_is_no_contradiction() -> None:
+    assert exact("kylix, not a skyphos", "kylix", "shape")
+    assert exact("amphora, not a neck-amphora", "amphora", "shape")
+    assert score("Berlin Painter, not the Painter of Berlin 1686", "BERLIN P", "attribution").value == 1
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "value"),
+    [
+        ("<image>Which shape is it?", "Which shape is it? kylix", 0.5),
+        ("<image>Which shape is it?", "which shape is it", 0),
+        ("<image>Kylix?", "kylix", 1),
+        ("<image>A vase", "A vase of the shape kylix", 1),
+        ("<image>a red vase", "a red vaselike kylix", 1),
+    ],
+)
+def test_only_a_copy_of_the_whole_question_is_detected(question: str, answer: str, value: float) -> None:
+    assert score(answer, "kylix", "shape", question).value == pytest.approx(value)

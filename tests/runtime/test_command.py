@@ -1,4 +1,4 @@
-"""One command a stage: flags, errors and exit codes as a user at a shell meets them."""
+"""The command of a stage: flags, errors and exit codes on a command line."""
 
 from __future__ import annotations
 
@@ -77,16 +77,20 @@ def test_rendered_arguments_give_the_same_parameters(tmp_path: Path) -> None:
         (["--fail", "data"], 3, "no usable image"),
         (["--fail", "gate"], 6, "not good enough"),
         (["--fail", "full"], 74, "the disk is full"),
+        (["--fail", "passing"], 75, "Could not write or read /volume/x.jpg: the storage gave an input/output error"),
+        (["--fail", "host"], 71, "The memory does not suffice for plain-stage; lower its batch size"),
         (["--fail", "memory"], 4, "lower its batch size"),
     ],
 )
-def test_a_mistake_is_one_sentence_with_its_exit_code(tmp_path: Path, words: list[str], code: int, says: str) -> None:
+def test_a_mistake_is_reported_in_one_sentence_with_its_exit_code(
+    tmp_path: Path, words: list[str], code: int, says: str
+) -> None:
     given = ["--output-dir", str(tmp_path / "out")] + ([] if "--input-dir" in words else ["--input-dir", str(tmp_path)])
     result = call(*given, *words, check=code)
     assert says in result.stderr
 
 
-def test_a_bug_is_exit_1_with_its_trace(tmp_path: Path) -> None:
+def test_a_bug_ends_with_exit_code_1_and_a_traceback(tmp_path: Path) -> None:
     result = call("--input-dir", tmp_path, "--output-dir", tmp_path / "out", "--fail", "bug", check=1)
     assert "this is a bug" in result.stderr
     assert "Traceback" in result.stderr
@@ -97,7 +101,9 @@ def test_an_output_folder_is_needed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
-def test_stopped_from_outside(tmp_path: Path, number: signal.Signals, code: int) -> None:
+def test_a_signal_stops_the_stage_with_the_exit_code_of_the_signal(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
     words = ["--input-dir", str(tmp_path), "--output-dir", str(tmp_path / "out"), "--fail", "hang", "--json-events"]
     with subprocess.Popen(
         [sys.executable, "-m", "tests.pipeline.plain_stage", *words],
@@ -116,7 +122,7 @@ def test_stopped_from_outside(tmp_path: Path, number: signal.Signals, code: int)
     assert "the same" in errors
 
 
-def test_json_events_tell_the_whole_story(tmp_path: Path) -> None:
+def test_json_events_contain_all_progress_of_the_stage(tmp_path: Path) -> None:
     lines = call("--input-dir", tmp_path, "--output-dir", tmp_path / "out", "--json-events").stdout.splitlines()
     events = [json.loads(line) for line in lines]
     assert [event["event"] for event in events] == ["started", "phase", "progress", "summary"]
@@ -161,7 +167,7 @@ def test_a_task_is_sealed_with_its_provenance(tmp_path: Path, volume_root: Path)
     assert record["versions"]["python"]
     assert record["summary"] == "3 things"
     assert set(record["files"]) == {"result.json"}
-    # Again: what is complete is not made anew.
+    # A second call doesn't repeat a complete artifact.
     assert json.loads(call(*words).stdout.splitlines()[-1]) | {"time": 0} == {
         "event": "sealed",
         "time": 0,
@@ -186,4 +192,13 @@ def test_a_task_of_another_version_is_refused(tmp_path: Path, volume_root: Path)
     result = call(
         "--input-dir", tmp_path, "--output-dir", volume_root / "artifacts/plain/x.partial", "--task", task, check=2
     )
-    assert "use the version that the launcher has" in result.stderr
+    assert "use the launcher's version" in result.stderr
+
+
+def test_a_message_names_the_flag_in_a_call_and_the_key_in_a_run(tmp_path: Path) -> None:
+    words = ("--input-dir", tmp_path, "--output-dir", tmp_path / "out", "--upper-limit", "9")
+    assert "--upper-limit: Input should be less than" in call(*words, check=2).stderr
+    (tmp_path / "task.json").write_text("{}")
+    in_a_run = call(*words, "--task", tmp_path / "task.json", check=2).stderr
+    assert "`upper_limit`: Input should be less than" in in_a_run
+    assert "--" not in in_a_run

@@ -1,4 +1,4 @@
-"""What is drawn: vases that fit their catalogue entries, and damage that can be seen."""
+"""Drawings: vases match their catalogue entries, and damage is visible."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def look(vase: Vase, damage: str | None = None, azimuth: float = 10.0, seed: int
 
 
 def one(**wanted: str) -> Vase:
-    """A vase with these properties."""
+    """Return a vase with these properties."""
     rng = random.Random("one")
     return next(
         vase
@@ -36,7 +36,7 @@ def one(**wanted: str) -> Vase:
     )
 
 
-def test_the_catalogue_entry_says_what_the_vase_is() -> None:
+def test_the_catalogue_entry_describes_the_vase() -> None:
     for vase in VASES:
         entry = vase.annotation
         assert (entry["vase_id"], entry["shape"], entry["technique"], entry["fabric"]) == (
@@ -66,22 +66,22 @@ def test_every_ware_shape_subject_and_border_can_be_drawn() -> None:
 
 
 def zone(vase: Vase) -> np.ndarray:
-    """The painted rows where the figures stand."""
+    """Return the painted rows that contain the figures."""
     low, high = SHAPES[vase.shape].scene
     return paint(vase)[0][int((1 - high) * HEIGHT) + 8 : int((1 - low) * HEIGHT) - 2]
 
 
-def test_the_technique_named_is_the_one_painted() -> None:
+def test_the_painted_technique_matches_the_catalogue() -> None:
     background = {
         technique: np.median(zone(one(technique=technique)), axis=(0, 1))
         for technique in ("black-figure", "red-figure", "white-ground")
     }
-    assert background["red-figure"].max() < 70  # figures left in clay on black gloss
+    assert background["red-figure"].max() < 70  # clay-coloured figures on black gloss
     assert background["black-figure"].mean() > 90  # black figures on clay
     assert background["white-ground"].min() > 150
 
 
-def test_the_subject_and_the_border_named_are_the_ones_painted() -> None:
+def test_the_painted_subject_and_border_match_the_catalogue() -> None:
     base = one(technique="black-figure", shape="krater")
     low, high = SHAPES["krater"].scene
     rows = slice(int((1 - high) * HEIGHT), int((1 - low) * HEIGHT))
@@ -90,7 +90,7 @@ def test_the_subject_and_the_border_named_are_the_ones_painted() -> None:
         for other in pictures[number + 1 :]:
             different = np.abs(picture - other).max(-1) > 60
             assert different[rows].mean() > 0.02
-            assert not different[: rows.start].any()  # only the scene differs
+            assert not different[: rows.start].any()  # the pictures differ only in the scene
     meander, tongue = (paint(dataclasses.replace(base, border=border))[0] for border in ("meander", "tongue"))
     different = np.abs(meander - tongue).max(-1) > 60
     assert not different[rows].any()
@@ -98,7 +98,7 @@ def test_the_subject_and_the_border_named_are_the_ones_painted() -> None:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_the_shape_named_is_the_one_rendered(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rendered_shape_matches_the_catalogue(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     shape = SHAPES[name]
     vase = dataclasses.replace(VASES[0], shape=name)
     view = View(size=400, azimuth=0, elevation=0.001, radius=60, centre=200, base=380, lamp=20, gloss=0.5)
@@ -112,18 +112,18 @@ def test_the_shape_named_is_the_one_rendered(name: str, monkeypatch: pytest.Monk
         row = round(380 - level * 2 * 60 * shape.aspect)
         assert body[row].sum() == pytest.approx(2 * 60 * float(shape.radius(np.array(level))), abs=4)
     _, handled = render(vase, dataclasses.replace(view, azimuth=90 if shape.handles[0].azimuth == 180 else 0))
-    assert (handled > 0.5).sum() > body.sum() + 50  # the handles stand out of the outline
+    assert (handled > 0.5).sum() > body.sum() + 50  # the handles are outside the outline
 
 
-def test_the_camera_goes_round_the_vase() -> None:
+def test_the_camera_moves_around_the_vase() -> None:
     vase = one(subject="horse", technique="red-figure", shape="amphora")
     front, side = look(vase, azimuth=0), look(vase, azimuth=90)
     assert (np.abs(front - side).max(-1) > 50).mean() > 0.02
-    # The back repeats the front's scene; from a handle's side neither is in the middle.
+    # The back has the same scene as the front. From the side of a handle, no scene is in the middle.
     assert np.abs(front - look(vase, azimuth=180)).mean() < np.abs(front - side).mean()
 
 
-def test_a_photograph_is_decided_by_its_vase_and_shot() -> None:
+def test_vase_and_shot_determine_the_photograph() -> None:
     vase, other = VASES[:2]
     shot = Shot(20, "cracks", 5, 128)
     assert photograph(vase, shot) == photograph(vase, shot)
@@ -136,14 +136,14 @@ def test_a_photograph_is_decided_by_its_vase_and_shot() -> None:
 
 
 def sharpness(picture: np.ndarray) -> float:
-    """The strength of edges beyond the sensor's noise."""
+    """Return the strength of the edges above the noise."""
     grey = np.asarray(Image.fromarray(picture.mean(-1).astype(np.uint8)).reduce(2), dtype=np.float32)
     return float(np.percentile(np.hypot(*np.gradient(grey)), 97))
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_damage_can_be_seen(kind: str) -> None:
-    """The same shot with and without damage: bold enough for a glance, on every vase."""
+def test_damage_is_visible_in_the_photograph(kind: str) -> None:
+    """The same shot with and without damage differs clearly, for every vase."""
     for number, vase in enumerate(VASES[:12]):
         whole, bad = look(vase, seed=number), look(vase, kind, seed=number)
         changed = float((np.abs(whole - bad).max(-1) > 40).mean())

@@ -1,4 +1,6 @@
-"""A sample is complete or it is not there: kills, stops, samples by older code, and folders that hold other things."""
+"""A sample is either complete or missing: after kills and stops, with samples of older code, and in folders with other
+files.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ SMALL = Settings(vases=3, views=2, quality_vases=2, seed=1, size=96)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a sample but the lock."""
+    """Return all files of a sample except the lock."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
@@ -31,13 +33,15 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What an uninterrupted drawing writes."""
+    """The files of a drawing without interruption."""
     folder = tmp_path_factory.mktemp("whole") / "s"
     draw_sample(folder, SMALL)
     return contents(folder)
 
 
-def test_killed_while_drawing(tmp_path: Path, whole: dict[str, bytes]) -> None:
+def test_a_killed_drawing_leaves_no_complete_sample_and_can_be_repeated(
+    tmp_path: Path, whole: dict[str, bytes]
+) -> None:
     program = (
         "import os, signal, sys; from pathlib import Path; from vasevqa.sample.dataset import Settings,"
         " draw_sample\ndraw_sample(Path(sys.argv[1]), Settings(3, 2, 2, 1, 96), lambda what, done, total:"
@@ -52,7 +56,7 @@ def test_killed_while_drawing(tmp_path: Path, whole: dict[str, bytes]) -> None:
     assert contents(tmp_path / "s") == whole
 
 
-def test_stopped_while_moving_into_place(
+def test_a_stop_during_the_final_move_leaves_no_complete_sample(
     tmp_path: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, moved = os.replace, 0
@@ -70,7 +74,7 @@ def test_stopped_while_moving_into_place(
     monkeypatch.undo()
     assert (tmp_path / "s/photos").exists()
     assert not (tmp_path / "s" / dataset.MARKER).exists()
-    assert draw_sample(tmp_path / "s", SMALL, lambda *step: pytest.fail("what was drawn is only moved"))
+    assert draw_sample(tmp_path / "s", SMALL, lambda *step: pytest.fail("existing drawings must only be moved"))
     assert contents(tmp_path / "s") == whole
 
 
@@ -87,7 +91,7 @@ def test_a_sample_by_older_code_is_replaced_and_other_files_stay(tmp_path: Path,
     assert contents(folder) == {**whole, "photos/london/mine.jpg": b"a user's"}
 
 
-def test_what_is_in_the_way_is_named(tmp_path: Path, whole: dict[str, bytes]) -> None:
+def test_files_that_block_a_sample_are_reported(tmp_path: Path, whole: dict[str, bytes]) -> None:
     draw_sample(tmp_path / "s", SMALL)
     with pytest.raises(ConfigError, match="seed = 1, not 2"):
         draw_sample(tmp_path / "s", Settings(vases=3, views=2, quality_vases=2, seed=2, size=96))

@@ -1,4 +1,4 @@
-"""build-dataset: every format in, no leak between splits, and a reason for everything left out."""
+"""build-dataset: all input formats, no leak between splits, and a reason for each omitted row or image."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def name(number: int, view: str = "front") -> str:
 
 @pytest.fixture
 def views(tmp_path: Path) -> Path:
-    """What select-views leaves: one view of each of twelve vases, in two museums."""
+    """The output of select-views: one view for each of twelve vases, from two museums."""
     for number in range(12):
         path = tmp_path / "views/best_views" / ("london" if number % 2 else "münchen") / name(number)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,10 +80,10 @@ def build(
     return found
 
 
-def test_rows_for_training_reinforcement_and_evaluation(tmp_path: Path, views: Path) -> None:
+def test_rows_for_sft_grpo_and_evaluation_are_written(tmp_path: Path, views: Path) -> None:
     found = build(tmp_path, [attributes(number) for number in range(12)], views)
-    assert found["report"]["vases"] == {"sft": 9, "val": 1, "eval": 2}
-    assert (len(found["sft"]), len(found["val"]), len(found["eval"]), len(found["grpo"])) == (36, 4, 8, 27)
+    assert found["report"]["vases"] == {"sft": 10, "val": 1, "eval": 1}
+    assert (len(found["sft"]), len(found["val"]), len(found["eval"]), len(found["grpo"])) == (40, 4, 4, 30)
     row = next(row for row in found["sft"] if row["attribute"] == "shape")
     assert [message["role"] for message in row["messages"]] == ["user", "assistant"]
     assert row["messages"][0]["content"].startswith("<image>")
@@ -102,6 +102,11 @@ def test_rows_for_training_reinforcement_and_evaluation(tmp_path: Path, views: P
 
 def test_paths_are_relative_to_the_volume_under_a_launcher(tmp_path: Path, views: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps([attributes(number) for number in range(12)]))
+    # Files above an input are not in the artifact's key, and are not read.
+    names = [path.relative_to(views / "best_views").as_posix() for path in views.rglob("*.jpg")]
+    seen = [{"name": name, "view": "front", "similarity": 0} for name in names]
+    told = {"vase": "one", "best": "", "view": "", "similarity": 0, "reason": "", "views": seen}
+    (views.parent / "best_views_report.json").write_text(json.dumps({"named_by": ["UUID_view_ac"], "vases": [told]}))
     volume = tmp_path / "volume"
     output = FolderOutput(volume / "artifacts/build-dataset/k", standalone=False, volume=volume)
     build_dataset.run(
@@ -116,6 +121,7 @@ def test_paths_are_relative_to_the_volume_under_a_launcher(tmp_path: Path, views
     row = json.loads((output.root / "sft.jsonl").read_text().splitlines()[0])
     assert row["images"][0].startswith("artifacts/build-dataset/k/images/")
     assert (volume / row["images"][0]).is_file()
+    assert row["vase_id"] in IDS
     assert json.loads((output.root / "dataset_report.json").read_text())["image_root"] == "../../.."
 
 
@@ -161,10 +167,10 @@ def original(number: int) -> dict[str, Any]:
     }
 
 
-def test_the_originals_format_and_sharegpt(tmp_path: Path, views: Path) -> None:
+def test_the_original_format_and_sharegpt_are_read(tmp_path: Path, views: Path) -> None:
     found = build(tmp_path, [original(number) for number in range(12)], views)
     told = [row for row in found["sft"] if row["attribute"] == ""]
-    assert len(told) == 9
+    assert len(told) == 10
     for row in told:
         assert row["messages"][0]["content"] == "<image>What is this?"
         assert len(row["images"]) == 1
@@ -172,7 +178,7 @@ def test_the_originals_format_and_sharegpt(tmp_path: Path, views: Path) -> None:
     assert found["grpo"][0]["solution"].startswith("A ")
 
 
-def test_turns_with_several_images_and_wrong_tags(tmp_path: Path, views: Path) -> None:
+def test_turns_with_several_images_are_read_and_wrong_tags_are_reported(tmp_path: Path, views: Path) -> None:
     def turns(*values: str) -> list[dict[str, str]]:
         return [
             {"role": role, "content": value} for role, value in zip(("user", "assistant") * 3, values, strict=False)
@@ -193,7 +199,9 @@ def test_turns_with_several_images_and_wrong_tags(tmp_path: Path, views: Path) -
     both = next(row for row in found["sft"] if len(row["images"]) == 2)
     assert both["messages"][0]["content"].count("<image>") == 2
     assert next(row for row in found["sft"] if len(row["messages"]) == 4)["messages"][2]["content"] == "Sure?"
-    assert all(row["solution"] == "Alike." for row in found["grpo"]), "several turns are no GRPO question"
+    assert all(row["solution"] == "Alike." for row in found["grpo"]), (
+        "a conversation with several turns must not be a GRPO row"
+    )
     problems = found["report"]["problems"]
     assert problems["too many image tags"] == 1
     assert problems["empty answer"] == 1
@@ -201,7 +209,7 @@ def test_turns_with_several_images_and_wrong_tags(tmp_path: Path, views: Path) -
     assert problems["empty row"] == 3
 
 
-def test_what_is_left_out_is_counted_and_listed(tmp_path: Path, views: Path) -> None:
+def test_omitted_rows_and_images_are_counted_and_listed(tmp_path: Path, views: Path) -> None:
     (views / "best_views/london/broken.jpg").write_bytes(b"not a picture")
     lines = [json.dumps(attributes(number)) for number in range(10)]
     lines.insert(3, '{"vase_id": "x", "shape":')
@@ -240,13 +248,15 @@ def test_what_is_left_out_is_counted_and_listed(tmp_path: Path, views: Path) -> 
         (json.dumps([{"vase_id": "nobody", "shape": "kylix"}]), "a.json", "row without an image"),
     ],
 )
-def test_nothing_left_is_an_error_that_says_why(text: str, file: str, said: str, tmp_path: Path, views: Path) -> None:
+def test_an_empty_dataset_is_an_error_with_the_reason(
+    text: str, file: str, said: str, tmp_path: Path, views: Path
+) -> None:
     with pytest.raises(DataError, match=said):
         build(tmp_path, text, views, file)
     assert not (tmp_path / "out/sft.jsonl").exists()
 
 
-def test_annotations_that_are_no_utf8(tmp_path: Path, views: Path) -> None:
+def test_annotations_in_other_encodings_are_read(tmp_path: Path, views: Path) -> None:
     folder = tmp_path / "many"
     folder.mkdir()
     (folder / "latin.json").write_bytes('[{"vase_id": "é"}]'.encode("latin-1"))
@@ -265,8 +275,8 @@ def test_annotations_that_are_no_utf8(tmp_path: Path, views: Path) -> None:
     assert report["problem_list"]["unreadable file"][0]["where"] == "latin.json"
 
 
-def test_near_duplicates_stay_on_one_side(tmp_path: Path, views: Path) -> None:
-    for number in range(6):  # the same photographs under another vase's name, smaller and saved anew
+def test_near_duplicates_stay_in_one_split(tmp_path: Path, views: Path) -> None:
+    for number in range(6):  # smaller copies of the photographs with the names of other vases
         copy = views / "best_views/copies" / name(number).replace("-0000-4000", "-1111-4000")
         copy.parent.mkdir(exist_ok=True)
         picture(number).resize((80, 80)).save(copy, quality=60)
@@ -284,16 +294,17 @@ def test_near_duplicates_stay_on_one_side(tmp_path: Path, views: Path) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(1, 5), min_size=1, max_size=40), st.floats(0, 0.4), st.floats(0, 0.4), st.integers(0, 5))
-def test_splits_keep_training_first(sizes: list[int], val: float, evaluation: float, seed: int) -> None:
-    sides = splits.split(sizes, val, evaluation, seed)
+@given(st.sets(st.integers(0, 999), min_size=1, max_size=40), st.floats(0, 0.4), st.floats(0, 0.4), st.integers(0, 5))
+def test_splits_keep_training_first(vases: set[int], val: float, evaluation: float, seed: int) -> None:
+    names = [str(vase) for vase in sorted(vases)]
+    sides = splits.split(names, val, evaluation, seed)
     assert "train" in sides
-    assert sides == splits.split(sizes, val, evaluation, seed)
-    if len(sizes) >= 3 and val and evaluation:
+    assert sides == splits.split(names, val, evaluation, seed)
+    if len(names) >= 3 and val and evaluation:
         assert {"train", "val", "eval"} == set(sides)
 
 
-def test_pairs_are_those_of_comparing_all_with_all() -> None:
+def test_pairs_equal_the_result_of_comparing_all_images() -> None:
     rng = np.random.default_rng(0)
     base = rng.integers(0, 256, (40, 32), dtype=np.uint8)
     near = base[:20].copy()
@@ -311,7 +322,7 @@ def test_pairs_are_those_of_comparing_all_with_all() -> None:
     assert len(splits.near_duplicates(np.zeros((50_000, 32), dtype=np.uint8), 8)) == 49_999
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_other_vases(tmp_path: Path, views: Path) -> None:
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_vases(tmp_path: Path, views: Path) -> None:
     rows = [attributes(number) for number in range(12)]
     written = []
     for number, seed in enumerate((1, 1, 2)):
@@ -321,27 +332,27 @@ def test_the_same_seed_gives_the_same_bytes_and_another_other_vases(tmp_path: Pa
     assert written[0] == written[1] != written[2]
 
 
-def test_users_questions_and_limits(tmp_path: Path, views: Path) -> None:
+def test_the_users_questions_and_limits_are_used(tmp_path: Path, views: Path) -> None:
     questions = tmp_path / "questions.yaml"
     questions.write_text('system: You know vases.\nshape: ["Form?"]\nfabric: ["Ware?"]\n')
     rows = [attributes(number) for number in range(12)]
     found = build(tmp_path, rows, views, inputs={"questions": questions}, max_questions=1)
     assert {row["messages"][1]["content"] for row in found["sft"]} <= {"<image>Form?", "<image>Ware?"}
     assert {row["messages"][0]["content"] for row in found["grpo"]} == {"You know vases."}
-    assert len(found["sft"]) == 9
+    assert len(found["sft"]) == 10
     for text, said in (
         ("shapes: [x]", "Did you mean 'shape'"),
         ("shape: x", "needs a list"),
-        ("shape: [<image>x]", "leave <image> out"),
+        ("shape: [<image>x]", "remove <image>"),
         ("{", "not valid YAML"),
-        ("system: x", "asks nothing"),
+        ("system: x", "holds no question"),
     ):
         questions.write_text(text)
         with pytest.raises(ConfigError, match=said):
             build(tmp_path, rows, views, inputs={"questions": questions})
 
 
-def test_all_accepted_views(tmp_path: Path, views: Path) -> None:
+def test_all_accepted_views_can_be_used(tmp_path: Path, views: Path) -> None:
     accepted = tmp_path / "filtered/accepted"
     accepted.mkdir(parents=True)
     for number in range(6):
@@ -358,11 +369,17 @@ def test_all_accepted_views(tmp_path: Path, views: Path) -> None:
 
 
 def test_the_command(tmp_path: Path, views: Path) -> None:
-    (tmp_path / "a.json").write_text(json.dumps([attributes(0)]))
+    (tmp_path / "a.json").write_text(json.dumps([attributes(0), attributes(1)]))
     words = ["--input-dir", str(views), "--annotations", str(tmp_path / "a.json"), "--output_dir", str(tmp_path / "o")]
+    words.append("--allow-unmatched")
+    result = CliRunner().invoke(command(build_dataset.STAGE), words)
+    assert result.exit_code == 3, result.output
+    assert "train, val, eval needs at least 3 vases with annotations, and there are 2" in result.output
+    assert "problems: most often 'image without a row' (10 times, first " in result.output
+    assert CliRunner().invoke(command(build_dataset.STAGE), [*words, "--val-fraction", "0"]).exit_code == 0
+    (tmp_path / "a.json").write_text(json.dumps([attributes(number) for number in range(3)]))
     result = CliRunner().invoke(command(build_dataset.STAGE), words)
     assert result.exit_code == 0, result.output
-    assert "too few" in result.output
     assert (
         CliRunner()
         .invoke(command(build_dataset.STAGE), [*words, "--image-root", str(tmp_path / "elsewhere")])

@@ -1,4 +1,4 @@
-"""train-classifier and classify on small real images: same seed same result, kills survived, nothing lost."""
+"""train-classifier and classify on small images: reproducible results, and no loss after kills."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from tests import pictures
 from tests.fakes import FolderOutput, RecordingProgress
 from vasevqa.curation.classifier import MODEL_FILE, load_classifier
 from vasevqa.errors import ConfigError, DataError
+from vasevqa.runtime.flags import validate
 from vasevqa.spec import StageCall
 from vasevqa.stages import classify, train_classifier
 
@@ -36,7 +37,7 @@ SMALL = {
 
 
 def striped(path: Path, label: int, seed: int) -> None:
-    """Class 1 has vertical stripes, class 0 horizontal ones, in any colour."""
+    """Class 1 has vertical stripes, and class 0 has horizontal stripes, in any colour."""
     rng = np.random.default_rng(seed)
     wave = np.sin(np.arange(48) * rng.uniform(0.8, 1.4) + rng.uniform(0, 6))
     plane = np.tile(wave, (48, 1)) if label else np.tile(wave, (48, 1)).T
@@ -78,7 +79,7 @@ def trained(labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_training_learns_and_writes_what_was_promised(trained: Path) -> None:
+def test_training_learns_and_writes_all_documented_files(trained: Path) -> None:
     results = json.loads((trained / "training_results.json").read_text())
     assert results["roc_auc"] > 0.9
     assert results["history"][-1]["train_loss"] < 0.5 * results["history"][0]["train_loss"]
@@ -110,7 +111,7 @@ def test_the_same_seed_gives_the_same_model(labelled: Path, tmp_path: Path) -> N
     assert not torch.equal(a["fc.0.weight"], c["fc.0.weight"])
 
 
-def test_killed_after_an_epoch_it_ends_as_if_undisturbed(labelled: Path, tmp_path: Path) -> None:
+def test_a_training_that_was_killed_after_an_epoch_gives_the_same_result(labelled: Path, tmp_path: Path) -> None:
     undisturbed = train(labelled, tmp_path / "undisturbed")
     words = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
     words += ["--data-dir", str(labelled), "--output-dir", str(tmp_path / "out"), "--device", "cpu", "--json-events"]
@@ -121,7 +122,7 @@ def test_killed_after_an_epoch_it_ends_as_if_undisturbed(labelled: Path, tmp_pat
         cwd=ROOT,
     ) as stage:
         while not (tmp_path / "out/checkpoint.pt").exists():
-            assert stage.poll() is None, "it must be killed before it ends"
+            assert stage.poll() is None, "the stage ended before it was killed"
             select.select([], [], [], 0.002)
         stage.send_signal(signal.SIGKILL)
     again = subprocess.run(
@@ -135,14 +136,31 @@ def test_killed_after_an_epoch_it_ends_as_if_undisturbed(labelled: Path, tmp_pat
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_early_stopping(labelled: Path, tmp_path: Path) -> None:
+def test_one_collection_can_be_the_test_split(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for label in (0, 1):
+        for vase in range(8):
+            for view, museum in enumerate(("london", "paris") if vase < 2 else ("paris",) if vase < 5 else ("rome",)):
+                striped(
+                    data / str(label) / museum / pictures.vase_name(100 * label + vase, view), label, 50 * label + vase
+                )
+    found = train(data, tmp_path / "out", epochs=1, leave_out="london")
+    assert found["splits"]["test"] == {"images": 8, "high": 4}, (
+        "all views of a vase from two museums must be in the test split"
+    )
+    assert found["splits"]["train"]["images"] + found["splits"]["val"]["images"] == 12
+    with pytest.raises(DataError, match=r"no labelled photograph lies in a folder berlin .* london, paris, rome"):
+        train(data, tmp_path / "again", epochs=1, leave_out="berlin")
+
+
+def test_training_stops_early(labelled: Path, tmp_path: Path) -> None:
     results = train(labelled, tmp_path / "out", epochs=30, patience=1, learning_rate=0.3, augment=False)
     assert results["epochs"] < 30
     assert results["epochs"] == results["best_epoch"] + 1
 
 
 @pytest.mark.parametrize(("missing", "says"), [("1", "no folder '1'"), ("all of 0", "holds no image")])
-def test_data_without_a_class_is_an_error(tmp_path: Path, missing: str, says: str) -> None:
+def test_data_that_lacks_a_class_is_an_error(tmp_path: Path, missing: str, says: str) -> None:
     (tmp_path / "0").mkdir()
     if missing != "1":
         (tmp_path / "1").mkdir()
@@ -152,7 +170,7 @@ def test_data_without_a_class_is_an_error(tmp_path: Path, missing: str, says: st
         train(tmp_path, tmp_path / "out")
 
 
-def test_weights_take_a_word_or_a_file(labelled: Path, trained: Path, tmp_path: Path) -> None:
+def test_weights_accept_a_choice_or_a_file(labelled: Path, trained: Path, tmp_path: Path) -> None:
     def call(*words: str) -> subprocess.CompletedProcess[str]:
         base = [
             "--data-dir",
@@ -202,7 +220,7 @@ def mixed(tmp_path: Path) -> Path:
     return tmp_path / "mixed"
 
 
-def test_classes_become_folders_and_a_table(mixed: Path, trained: Path, tmp_path: Path) -> None:
+def test_classify_writes_a_folder_per_class_and_a_table(mixed: Path, trained: Path, tmp_path: Path) -> None:
     rows = sort(mixed, trained, tmp_path / "out")
     placed = tree(tmp_path / "out/0"), tree(tmp_path / "out/1")
     assert placed[0] | placed[1] == set(rows) == {f"{side}/{number}.png" for side in "ab" for number in range(6)}
@@ -218,7 +236,7 @@ def test_classes_become_folders_and_a_table(mixed: Path, trained: Path, tmp_path
 
 def test_probabilities_are_calibrated_and_independent_of_the_batch(mixed: Path, trained: Path, tmp_path: Path) -> None:
     loaded = load_classifier(trained, torch.device("cpu"))
-    assert loaded.temperature == json.loads((trained / "training_results.json").read_text())["temperature"]
+    assert loaded.calibration.temperature == json.loads((trained / "training_results.json").read_text())["temperature"]
     first = sort(mixed, trained, tmp_path / "a", exact_decode=True)
     classify.run(
         StageCall(
@@ -234,7 +252,9 @@ def test_probabilities_are_calibrated_and_independent_of_the_batch(mixed: Path, 
             assert float(row["probability"]) == pytest.approx(float(first[row["path"]]["probability"]), abs=0.02)
 
 
-def test_another_threshold_moves_our_files_and_leaves_the_users(mixed: Path, trained: Path, tmp_path: Path) -> None:
+def test_another_threshold_moves_the_stages_files_and_keeps_the_users_files(
+    mixed: Path, trained: Path, tmp_path: Path
+) -> None:
     sort(mixed, trained, tmp_path / "out", confidence_threshold=0)
     assert len(tree(tmp_path / "out/1")) == 12
     pictures.save(tmp_path / "out/1/mine.jpg", 1)
@@ -243,7 +263,7 @@ def test_another_threshold_moves_our_files_and_leaves_the_users(mixed: Path, tra
     assert tree(tmp_path / "out/1") == {name for name, row in rows.items() if row["class"] == "1"} | {"mine.jpg"}
 
 
-def test_killed_while_classifying_no_image_is_lost_or_decided_twice(trained: Path, tmp_path: Path) -> None:
+def test_after_a_kill_no_image_is_lost_or_classified_twice(trained: Path, tmp_path: Path) -> None:
     for number in range(120):
         striped(tmp_path / f"many/{number}.png", number % 2, number)
     words = [
@@ -263,21 +283,21 @@ def test_killed_while_classifying_no_image_is_lost_or_decided_twice(trained: Pat
         [sys.executable, "-m", "jobs.classify", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT
     ) as stage:
         while not journal.exists() or journal.read_bytes().count(b"\n") < 10:
-            assert stage.poll() is None, "it must be killed before it ends"
+            assert stage.poll() is None, "the stage ended before it was killed"
             select.select([], [], [], 0.002)
         stage.send_signal(signal.SIGKILL)
     with open(journal, "ab") as stream:
-        stream.write(b'["torn.png", "12')  # what a kill in the middle of a write leaves
+        stream.write(b'["torn.png", "12')  # a kill during a write leaves such a file
     again = subprocess.run([sys.executable, "-m", "jobs.classify", *words], capture_output=True, text=True, cwd=ROOT)
     assert again.returncode == 0, again.stderr
-    assert "not classified again" in again.stdout
+    assert "already classified by an earlier attempt" in again.stdout
     with open(tmp_path / "out/predictions.csv", newline="") as stream:
         names = [row["path"] for row in csv.DictReader(stream)]
     assert sorted(names) == sorted(f"{number}.png" for number in range(120))
     assert len(tree(tmp_path / "out/0")) + len(tree(tmp_path / "out/1")) == 120
 
 
-def test_nothing_readable_is_an_error(trained: Path, tmp_path: Path) -> None:
+def test_images_that_are_all_unreadable_are_an_error(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     with pytest.raises(DataError, match="no image"):
         sort(tmp_path / "images", trained, tmp_path / "out")
@@ -286,14 +306,21 @@ def test_nothing_readable_is_an_error(trained: Path, tmp_path: Path) -> None:
         sort(tmp_path / "images", trained, tmp_path / "out")
 
 
-def test_an_unknown_device_is_refused(mixed: Path, trained: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="gpu"):
-        classify.run(
-            StageCall(
-                classify.Params(),
-                classify.Options(device="gpu"),
-                {"images": mixed, "model": trained},
-                FolderOutput(tmp_path / "out"),
-                RecordingProgress(),
-            ),
-        )
+def test_an_unknown_device_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^--device: there is no such device; use auto, .*got 'gpu'"):
+        validate(classify.Options, {"device": "gpu"})
+
+
+def test_the_error_about_a_diverging_training_advises_a_lower_learning_rate(labelled: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"not a number.*set a learning_rate below 1e\+30"):
+        train(labelled, tmp_path, epochs=2, learning_rate=1e30, warmup_epochs=0)
+
+
+def test_unusable_training_data_is_reported_by_the_plan(tmp_path: Path) -> None:
+    for label, vases in ((0, 3), (1, 2)):
+        for vase in range(vases):
+            striped(tmp_path / str(label) / pictures.vase_name(vase, 0), label, vase)
+    with pytest.raises(DataError, match="Class 1 has images of 2 vases"):
+        train_classifier.check({"data": tmp_path}, train_classifier.Params())
+    with pytest.raises(ConfigError, match="add the input classifier_weights"):
+        train_classifier.check({}, train_classifier.Params(weights="file"))

@@ -1,4 +1,4 @@
-"""select-views: the best view of each vase, nothing computed twice, nothing lost without a word."""
+"""select-views: it selects the best view of each vase, computes nothing twice, and reports each lost vase."""
 
 from __future__ import annotations
 
@@ -30,7 +30,11 @@ def select(
     )
     select_views.run(
         StageCall(
-            params or Params(precision="fp32"), Options(device="cpu"), inputs, FolderOutput(out), RecordingProgress()
+            params or Params(precision="fp32", unmatched="own-vase"),
+            Options(device="cpu"),
+            inputs,
+            FolderOutput(out),
+            RecordingProgress(),
         )
     )
     loaded: dict[str, Any] = json.loads((out / "best_views_report.json").read_text())
@@ -61,7 +65,7 @@ def filtered(tmp_path: Path, tiny_clip: Path) -> Path:
     return tmp_path / "filtered"
 
 
-def test_the_view_nearest_to_a_complete_vase_wins(filtered: Path, tmp_path: Path) -> None:
+def test_the_view_with_the_most_complete_vase_is_selected(filtered: Path, tmp_path: Path) -> None:
     report = select(filtered, tmp_path / "out")
     source = {
         row["name"]: row
@@ -95,8 +99,21 @@ def test_scores_of_clip_filter_are_reused_and_no_model_is_loaded(
     )
 
 
-def test_scores_that_are_there_need_no_torch(filtered: Path, tmp_path: Path) -> None:
-    words = ["--input-dir", str(filtered), "--output-dir", str(tmp_path / "out")]
+def test_under_a_launcher_nothing_above_the_input_is_read(filtered: Path, tmp_path: Path) -> None:
+    """The artifact's key covers only the input. A change of a report above the input would not change the key."""
+    call = StageCall(
+        Params(precision="fp32", unmatched="own-vase"),
+        Options(device="cpu"),
+        {"images": filtered / "accepted"},
+        FolderOutput(tmp_path / "out", standalone=False),
+        RecordingProgress(),
+    )
+    with pytest.raises(ConfigError, match="were not scored by clip-filter; give clip-filter's whole output"):
+        select_views.run(call)
+
+
+def test_existing_scores_are_used_without_torch(filtered: Path, tmp_path: Path) -> None:
+    words = ["--input-dir", str(filtered), "--output-dir", str(tmp_path / "out"), "--unmatched", "own-vase"]
     code = (
         "import atexit, sys\nfrom vasevqa.runtime.command import main\nfrom vasevqa.stages.select_views import STAGE\n"
         f"atexit.register(lambda: print('torch' in sys.modules))\nmain(STAGE, {words})"
@@ -106,7 +123,7 @@ def test_scores_that_are_there_need_no_torch(filtered: Path, tmp_path: Path) -> 
     assert (tmp_path / "out/best_views_report.json").is_file()
 
 
-def test_any_folder_of_photographs_is_scored_here(filtered: Path, tiny_clip: Path, tmp_path: Path) -> None:
+def test_select_views_scores_a_folder_without_scores(filtered: Path, tiny_clip: Path, tmp_path: Path) -> None:
     report = select(tmp_path / "photos/a", tmp_path / "out", tiny_clip)
     assert report["scores_from"] == "this step"
     assert len(report["vases"]) == 3
@@ -115,13 +132,15 @@ def test_any_folder_of_photographs_is_scored_here(filtered: Path, tiny_clip: Pat
 
 
 def test_unmatched_names_are_kept_and_reported(filtered: Path, tiny_clip: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"1 of 15 names .* \(such as IMG 0001.jpg\); the others fit UUID_view_ac;"):
+        select(tmp_path / "photos", tmp_path / "none", tiny_clip, Params(precision="fp32"))
     report = select(tmp_path / "photos", tmp_path / "out", tiny_clip)
     assert report["unmatched"] == ["IMG 0001.jpg"]
     assert "IMG 0001.jpg" in placed(tmp_path / "out")
     assert [row["reason"] for row in report["quarantined"]] == ["empty (zero bytes)"]
 
 
-def test_another_name_pattern(tiny_clip: Path, tmp_path: Path) -> None:
+def test_another_name_pattern_is_used(tiny_clip: Path, tmp_path: Path) -> None:
     for name in ("v1-front", "v1-back", "v2-front"):
         pictures.save(tmp_path / f"photos/{name}.jpg", hash(name) % 100)
     report = select(
@@ -137,7 +156,7 @@ def test_another_name_pattern(tiny_clip: Path, tmp_path: Path) -> None:
         select(tmp_path / "photos", tmp_path / "bad", tiny_clip, Params(name_pattern="("))
 
 
-def test_equal_views_are_decided_by_name(tiny_clip: Path, tmp_path: Path) -> None:
+def test_equal_scores_are_decided_by_name(tiny_clip: Path, tmp_path: Path) -> None:
     for view in (2, 0, 1):
         pictures.save(tmp_path / "photos" / pictures.vase_name(1, view), 5)
     (vase,) = select(tmp_path / "photos", tmp_path / "out", tiny_clip)["vases"]
@@ -145,7 +164,7 @@ def test_equal_views_are_decided_by_name(tiny_clip: Path, tmp_path: Path) -> Non
     assert "first by name" in vase["reason"]
 
 
-def test_vases_that_lost_all_views_are_listed_with_their_best_rejected_view(tiny_clip: Path, tmp_path: Path) -> None:
+def test_vases_without_accepted_views_are_listed_with_their_best_rejected_view(tiny_clip: Path, tmp_path: Path) -> None:
     pictures.vases(tmp_path / "photos", 6, 2)
     clip_filter.run(
         StageCall(
@@ -187,7 +206,7 @@ def test_vases_that_lost_all_views_are_listed_with_their_best_rejected_view(tiny
     assert (tmp_path / "out/lost_vases.csv").read_text().startswith("vase,lost_at,best,score\n")
 
 
-def test_it_merges_into_an_existing_folder(filtered: Path, tmp_path: Path) -> None:
+def test_select_views_merges_into_an_existing_folder(filtered: Path, tmp_path: Path) -> None:
     pictures.save(filtered / "best_views/of the user.jpg", 3)
     report = select(filtered, filtered)
     again = select(filtered, filtered)
@@ -197,5 +216,5 @@ def test_it_merges_into_an_existing_folder(filtered: Path, tmp_path: Path) -> No
 
 def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "accepted").mkdir()
-    with pytest.raises(DataError, match="rejected everything"):
+    with pytest.raises(DataError, match="rejected all images"):
         select(tmp_path, tmp_path / "out")

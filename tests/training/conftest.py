@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from tests.fakes import FolderOutput, RecordingProgress
+from tests.training.adapters import make_adapter
 from vasevqa.sample.tiny_qwen import make_tiny_qwen
+from vasevqa.spec import StageCall
 from vasevqa.stages import grpo, sft
+from vasevqa.training import trained_rows
 
 TINY: dict[str, Any] = {
     "torch_dtype": "float32",
@@ -32,7 +38,7 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def make_dataset(folder: Path) -> Path:
-    """Sixteen pictures in two colours: what a shape looks like can be learnt."""
+    """Write sixteen pictures in two colours. The colour shows the shape, so a model can learn the answer."""
     (folder / "images").mkdir(parents=True)
     rows, questions = [], []
     for number in range(16):
@@ -69,6 +75,27 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_dataset(tmp_path_factory.mktemp("dataset") / "rows")
 
 
+@pytest.fixture
+def rows(tmp_path: Path, dataset: Path) -> Path:
+    """A copy of the dataset, which a test may damage."""
+    return Path(shutil.copytree(dataset, tmp_path / "rows"))
+
+
+@pytest.fixture(scope="session")
+def plain(tmp_path_factory: pytest.TempPathFactory, qwen: Path) -> Path:
+    """An adapter of the tiny model that changes every target."""
+    return make_adapter(qwen, tmp_path_factory.mktemp("adapters") / "plain")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _counted_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The trainings of the tests share the counted lengths of rows, like trainings on one volume."""
+    shared = tmp_path_factory.mktemp("row-lengths")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trained_rows, "cache_folder", lambda output: shared)
+        yield
+
+
 def sft_params(**changes: Any) -> sft.SftParams:
     return sft.SftParams.model_validate({**TINY, **changes})
 
@@ -85,8 +112,26 @@ def grpo_params(**changes: Any) -> grpo.GrpoParams:
     )
 
 
+def sft_call(
+    inputs: Mapping[str, Path], output: Path, options: Mapping[str, Any] | None = None, **params: Any
+) -> StageCall[Any, Any]:
+    return StageCall(
+        sft_params(**params),
+        sft.SftOptions(**{**OPTIONS, **(options or {})}),
+        inputs,
+        FolderOutput(output),
+        RecordingProgress(),
+    )
+
+
+def grpo_call(inputs: Mapping[str, Path], output: Path, **params: Any) -> StageCall[Any, Any]:
+    return StageCall(
+        grpo_params(**params), grpo.GrpoOptions(**OPTIONS), inputs, FolderOutput(output), RecordingProgress()
+    )
+
+
 def losses(folder: Path) -> dict[int, float]:
-    """The learning curve by step; a step that was logged twice must have been trained twice."""
+    """Return the loss by step. For a step that was logged twice, return the last loss."""
     found: dict[int, float] = {}
     for line in (folder / "training/logging.jsonl").read_text().splitlines():
         row = json.loads(line)

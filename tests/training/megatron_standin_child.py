@@ -1,4 +1,4 @@
-"""The conversion's process on a machine without CUDA: the stand-in for transformer-engine, and every `cuda` read as
+"""The process of the conversion without CUDA. It uses the stand-in for transformer-engine, and replaces every `cuda` by
 `cpu`.
 """
 

@@ -1,5 +1,5 @@
-"""The training process with a GPU whose memory runs out, in ms-swift's own training step, whenever more than two rows
-are at once in it.
+"""The training process with a simulated GPU. In ms-swift's training step, its memory is exhausted by more than two
+rows.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def training_step(self: Trainer, model: Any, inputs: dict[str, Any], *args: Any,
     rows = len(inputs["input_ids"])
     first = int(os.environ["OOM_FROM_STEP"])
     if self.state.global_step >= first and rows > int(os.environ["OOM_ROWS"]):
-        if "OOM_IN_A_LIBRARY" in os.environ:  # as an H100 with 0.7 GB to spare said it
+        if "OOM_IN_A_LIBRARY" in os.environ:  # the message of an H100 with 0.7 GB of free memory
             raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
         raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate 2.00 GiB for {rows} rows.")
     return real(self, model, inputs, *args, **kwargs)

@@ -70,7 +70,7 @@ def test_fine_tuning_learns(tuned: tuple[Path, RecordingProgress]) -> None:
     assert not [path for path in folder.rglob("*") if path.is_symlink()]
 
 
-def test_the_merged_model_says_what_base_and_adapter_say(qwen: Path, merged: Path) -> None:
+def test_the_merged_model_gives_the_outputs_of_base_and_adapter(qwen: Path, merged: Path) -> None:
     report = json.loads((merged / "merge_report.json").read_text())
     assert report["passed"]
     assert report["max_difference"] < 1e-3
@@ -78,11 +78,11 @@ def test_the_merged_model_says_what_base_and_adapter_say(qwen: Path, merged: Pat
     before, after = load_file(qwen / "model.safetensors"), load_file(merged / "model.safetensors")
     changed = {name for name in after if not torch.equal(before[name], after[name])}
     assert changed
-    assert not [name for name in changed if "visual" in name], "the vision tower is frozen"
+    assert not [name for name in changed if "visual" in name], "the frozen vision tower changed"
     assert not (merged / ".merging").exists()
 
 
-def test_a_wrongly_merged_weight_is_caught(
+def test_a_wrongly_merged_weight_is_detected(
     tmp_path: Path, qwen: Path, tuned: tuple[Path, RecordingProgress], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = merging.export
@@ -112,7 +112,7 @@ def test_a_wrongly_merged_weight_is_caught(
     assert not (output.root / "model.safetensors").exists()
 
 
-def test_bfloat16_is_judged_by_first_choices_and_a_chosen_checkpoint_is_taken(
+def test_in_bfloat16_the_most_likely_tokens_are_compared_and_the_chosen_checkpoint_is_used(
     tmp_path: Path, qwen: Path, tuned: tuple[Path, RecordingProgress]
 ) -> None:
     output = FolderOutput(tmp_path / "merged")
@@ -128,7 +128,7 @@ def test_bfloat16_is_judged_by_first_choices_and_a_chosen_checkpoint_is_taken(
     assert {tensor.dtype for tensor in load_file(output.root / "model.safetensors").values()} == {torch.bfloat16}
 
 
-def test_a_whole_model_passes_through(tmp_path: Path, qwen: Path, merged: Path) -> None:
+def test_a_complete_model_passes_through_the_merge(tmp_path: Path, qwen: Path, merged: Path) -> None:
     output, progress = FolderOutput(tmp_path / "same"), RecordingProgress()
     merge.run(
         StageCall(
@@ -173,7 +173,9 @@ def test_grpo_rewards_with_a_users_function_and_merges_again(tmp_path: Path, mer
     assert (report["passed"], report["checkpoint"]) == (True, "checkpoint-5")
 
 
-def test_a_full_training_leaves_a_model_that_passes_through(tmp_path: Path, qwen: Path, dataset: Path) -> None:
+def test_a_full_training_writes_a_model_that_passes_through_the_merge(
+    tmp_path: Path, qwen: Path, dataset: Path
+) -> None:
     output = FolderOutput(tmp_path / "full")
     params = sft_params(tuner_type="full", max_steps=2, learning_rate=0.001, save_steps=2)
     sft.run(
@@ -217,4 +219,4 @@ def test_two_processes_share_one_training(tmp_path: Path, qwen: Path, dataset: P
         for line in (output.root / "training/logging.jsonl").read_text().splitlines()
         if '"loss"' in line
     ]
-    assert [step for step in steps if step] == ["1/3", "2/3", "3/3"], "each process logged its own training"
+    assert [step for step in steps if step] == ["1/3", "2/3", "3/3"], "a step was logged by both processes"

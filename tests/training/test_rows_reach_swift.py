@@ -1,4 +1,6 @@
-"""Rows of each accepted format, through build-dataset, in ms-swift's own template: the pictures' tokens are there."""
+"""Rows of each accepted format pass through build-dataset, and ms-swift's own template adds the tokens of their
+pictures.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,7 @@ def template(qwen: Path) -> Any:
 
 
 @pytest.mark.parametrize("annotations", [original, sharegpt, table])
-def test_image_tokens_are_expanded(
+def test_each_image_tag_becomes_image_tokens(
     annotations: Any, tmp_path: Path, template: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from swift.dataset import load_dataset

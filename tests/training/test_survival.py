@@ -1,4 +1,4 @@
-"""Training that survives: kills, stops, half-written checkpoints, GPU memory that runs out."""
+"""Training resumes after kills, stops, incomplete checkpoints and exhausted GPU memory."""
 
 from __future__ import annotations
 
@@ -53,9 +53,7 @@ def until_checkpoint(process: subprocess.Popen[str], folder: Path, step: int) ->
 
 
 def trainers(folder: Path) -> list[str]:
-    """The training processes that write below `folder`: their arguments name it in a file, their memory maps nothing of
-    it, their cwd is ours.
-    """
+    """Return the training processes that have a file below `folder` open."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
@@ -80,7 +78,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, qwen: Path, dataset: P
     return losses(folder)
 
 
-def test_killed_half_writing_a_checkpoint_then_stopped_then_finished(
+def test_training_finishes_after_a_kill_within_a_checkpoint_and_a_stop(
     tmp_path: Path, qwen: Path, dataset: Path, undisturbed: dict[int, float]
 ) -> None:
     folder = tmp_path / "sft"
@@ -91,10 +89,10 @@ def test_killed_half_writing_a_checkpoint_then_stopped_then_finished(
     deadline = time.monotonic() + 20
     while trainers(folder) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not trainers(folder), "the training outlived the stage that guards its output"
+    assert not trainers(folder), "the training still runs after its stage ended"
     newest = checkpoints.checkpoints(folder / "training")[-1].path
     weights = newest / "adapter_model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:1000])  # as a kill in the middle of writing leaves it
+    weights.write_bytes(weights.read_bytes()[:1000])  # a kill during writing leaves such a checkpoint
 
     second = start(qwen, dataset, folder)
     until_checkpoint(second, folder, int(newest.name.split("-")[1]) + 4)
@@ -102,7 +100,7 @@ def test_killed_half_writing_a_checkpoint_then_stopped_then_finished(
     said = second.communicate(timeout=60)[0]
     assert second.returncode == 75, said
     assert f"{newest.name} is incomplete" in said
-    assert "going on from checkpoint-" in said
+    assert "resuming from checkpoint-" in said
     stopped = checkpoints.checkpoints(folder / "training")[-1]
     assert stopped.problem is None
     state = json.loads((stopped.path / "trainer_state.json").read_text())
@@ -111,7 +109,7 @@ def test_killed_half_writing_a_checkpoint_then_stopped_then_finished(
     third = start(qwen, dataset, folder)
     said = third.communicate(timeout=180)[0]
     assert third.returncode == 0, said
-    assert f"going on from checkpoint-{stopped.step}" in said
+    assert f"resuming from checkpoint-{stopped.step}" in said
     summary = json.loads((folder / "training_summary.json").read_text())
     assert (summary["steps"], summary["attempts"][-1]["from_step"]) == (STEPS, stopped.step)
     curve = losses(folder)
@@ -139,7 +137,7 @@ def train_without_memory(
     return progress
 
 
-def test_the_ladder_goes_on_from_the_step_where_memory_ran_out(
+def test_after_an_out_of_memory_error_training_resumes_with_smaller_batches(
     tmp_path: Path, qwen: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     progress = train_without_memory(tmp_path / "sft", qwen, dataset, monkeypatch, OOM_FROM_STEP=3, OOM_ROWS=2)
@@ -154,7 +152,7 @@ def test_the_ladder_goes_on_from_the_step_where_memory_ran_out(
     assert sum("memory ran out" in note for note in progress.notes) == 2
 
 
-def test_the_ladder_ends_with_advice(
+def test_if_smaller_batches_do_not_help_the_error_gives_advice(
     tmp_path: Path, qwen: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -166,14 +164,14 @@ def test_the_ladder_ends_with_advice(
         )
 
 
-def test_a_checkpoint_to_go_on_from_by_hand(tmp_path: Path, qwen: Path, dataset: Path) -> None:
+def test_a_checkpoint_can_be_chosen_to_resume_from(tmp_path: Path, qwen: Path, dataset: Path) -> None:
     first, second = FolderOutput(tmp_path / "first"), FolderOutput(tmp_path / "second")
     inputs = {"model": qwen, "dataset": dataset}
     sft.run(StageCall(sft_params(max_steps=8), sft.SftOptions(**OPTIONS), inputs, first, RecordingProgress()))
     progress = RecordingProgress()
     by_hand = {**inputs, "resume": first.root / "training/checkpoint-4"}
     sft.run(StageCall(sft_params(max_steps=8), sft.SftOptions(**OPTIONS), by_hand, second, progress))
-    assert progress.notes[0] == "going on from checkpoint-4"
+    assert progress.notes[0] == "resuming from checkpoint-4"
     assert sorted(losses(second.root)) == [5, 6, 7, 8]
     assert losses(second.root) == pytest.approx(
         {step: loss for step, loss in losses(first.root).items() if step > 4}, rel=1e-3
@@ -184,7 +182,7 @@ def test_another_training_in_the_same_folder_is_refused(tmp_path: Path, qwen: Pa
     output, inputs = FolderOutput(tmp_path / "sft"), {"model": qwen, "dataset": dataset}
     sft.run(StageCall(sft_params(max_steps=4), sft.SftOptions(**OPTIONS), inputs, output, RecordingProgress()))
     before = (output.root / "training_summary.json").read_bytes()
-    with pytest.raises(ConfigError, match=r"another learning_rate \(0.01, not 0.02\)"):
+    with pytest.raises(ConfigError, match=r"different learning_rate \(0.01, not 0.02\)"):
         sft.run(
             StageCall(
                 sft_params(max_steps=4, learning_rate=0.02),
@@ -197,7 +195,7 @@ def test_another_training_in_the_same_folder_is_refused(tmp_path: Path, qwen: Pa
     assert (output.root / "training_summary.json").read_bytes() == before
 
 
-def test_grpo_goes_on_after_a_kill(tmp_path: Path, qwen: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_grpo_resumes_after_a_kill(tmp_path: Path, qwen: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = trainer.Training._tell
 
     def kill_after_three(self: trainer.Training, log: Path, at: int) -> int:
@@ -224,12 +222,12 @@ def test_grpo_goes_on_after_a_kill(tmp_path: Path, qwen: Path, dataset: Path, mo
     progress = RecordingProgress()
     grpo.run(StageCall(params, grpo.GrpoOptions(**OPTIONS), inputs, output, progress))
     summary = json.loads((output.root / "training_summary.json").read_text())
-    assert progress.notes[0] == f"going on from checkpoint-{summary['attempts'][0]['from_step']}"
+    assert progress.notes[0] == f"resuming from checkpoint-{summary['attempts'][0]['from_step']}"
     assert summary["attempts"][0]["from_step"] in (2, 4)
     assert sorted(losses(output.root)) == [1, 2, 3, 4, 5, 6]
 
 
-def test_rungs_keep_the_global_batch() -> None:
+def test_smaller_batches_keep_the_global_batch_size() -> None:
     for batch, accumulation, processes in ((8, 2, 1), (4, 4, 2), (6, 1, 3), (1, 16, 4)):
         for rung in trainer.rungs(batch, accumulation, processes, False):
             assert rung.batch_size * rung.accumulation * processes == batch * accumulation

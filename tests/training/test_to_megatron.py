@@ -1,6 +1,4 @@
-"""to-megatron as far as a machine without CUDA allows: real ms-swift, Megatron and bridge, with a stand-in for
-transformer-engine.
-"""
+"""to-megatron without CUDA: the real ms-swift, Megatron and bridge, and a stand-in for transformer-engine."""
 
 from __future__ import annotations
 
@@ -24,14 +22,14 @@ from vasevqa.training import export
 
 @pytest.fixture
 def standin(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if there were CUDA and transformer-engine."""
+    """Simulate CUDA and transformer-engine."""
     monkeypatch.setattr(export, "check_machine", lambda: None)
     monkeypatch.setattr(export, "CHILD", "tests.training.megatron_standin_child")
 
 
 @pytest.fixture(scope="module")
 def half(tmp_path_factory: pytest.TempPathFactory, qwen: Path) -> Path:
-    """The tiny Qwen in bfloat16, as real models come."""
+    """The tiny Qwen in bfloat16, the type of real models."""
     folder = tmp_path_factory.mktemp("models") / "half"
     shutil.copytree(qwen, folder)
     tensors = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(folder / "model.safetensors").items()}
@@ -56,7 +54,7 @@ def run(output: Path, **inputs: Path) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("standin")
-def test_there_and_back_is_bit_exact(tmp_path: Path, half: Path) -> None:
+def test_a_conversion_and_its_reverse_are_bit_exact(tmp_path: Path, half: Path) -> None:
     there = run(tmp_path / "mcore", model=half)
     assert there["passed"]
     assert there["mean_difference"] < 1e-3
@@ -77,7 +75,7 @@ def test_there_and_back_is_bit_exact(tmp_path: Path, half: Path) -> None:
 
 
 @pytest.mark.usefixtures("standin")
-def test_a_tampered_weight_is_caught(tmp_path: Path, half: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_weight_is_detected(tmp_path: Path, half: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAMPER", "1")
     with pytest.raises(GateError, match="answers differently"):
         run(tmp_path / "mcore", model=half)
@@ -88,20 +86,20 @@ def test_a_tampered_weight_is_caught(tmp_path: Path, half: Path, monkeypatch: py
 
 
 @pytest.mark.usefixtures("standin")
-def test_no_megatron_checkpoint(tmp_path: Path, half: Path) -> None:
-    with pytest.raises(DataError, match="is no Megatron checkpoint"):
+def test_a_folder_without_a_megatron_checkpoint_is_refused(tmp_path: Path, half: Path) -> None:
+    with pytest.raises(DataError, match="is not a Megatron checkpoint"):
         run(tmp_path / "back", model=half, mcore=tmp_path)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
-def test_without_cuda_it_ends_before_loading(tmp_path: Path, half: Path) -> None:
+def test_without_cuda_the_conversion_ends_before_loading(tmp_path: Path, half: Path) -> None:
     result = CliRunner().invoke(command(to_megatron.STAGE), ["--model", str(half), "--output-dir", str(tmp_path / "o")])
     assert result.exit_code == 5
-    assert "needs CUDA and this machine has none" in result.output
+    assert "needs CUDA, but this machine has none" in result.output
     assert "Traceback" not in result.output
 
 
-def test_without_transformer_engine_it_ends_before_loading(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_transformer_engine_the_conversion_ends_before_loading(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(ConfigError, match="the package transformer_engine, which is not installed"):
         export.check_machine()

@@ -1,4 +1,4 @@
-"""The files of an artifact: listed with digests when it is sealed, verified before it is committed."""
+"""The files of an artifact. Sealing lists all files with digests; the files are verified before the commit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RECORD = "artifact.json"
 
 
 def tree(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Yield every file below `root` except artifact.json, with its relative name."""
+    """Yield the relative name and the entry of every file below `root`, except artifact.json."""
     pending = [""]
     while pending:
         prefix = pending.pop()
@@ -31,7 +31,7 @@ def tree(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
 
 
 def is_temporary(name: str) -> bool:
-    """True for a temporary file that `files.writing` leaves when its process is killed."""
+    """Return True if `name` is a temporary file of `files.writing`. A killed process leaves such files."""
     base = name.rpartition("/")[2]
     return base.startswith(".") and base.endswith(".tmp")
 
@@ -39,7 +39,7 @@ def is_temporary(name: str) -> bool:
 def list_files(root: Path, known: Mapping[str, str] | None = None) -> dict[str, dict[str, object]]:
     """Return size in bytes and SHA-256 of every file below `root` (except artifact.json), by relative name.
 
-    `known` holds digests that need not be computed again (of hard links into other artifacts).
+    `known` holds digests that are known already, because the files are hard links to other artifacts.
     """
     known = known or {}
     sizes = {name: entry.stat(follow_symlinks=False).st_size for name, entry in tree(root)}
@@ -50,9 +50,10 @@ def list_files(root: Path, known: Mapping[str, str] | None = None) -> dict[str, 
 
 
 def verify(root: Path, lease: Lease | None = None) -> dict[str, object]:
-    """Compare the folder with its artifact.json and return the record; DataError names the first file that differs.
+    """Compare the folder with its artifact.json, and return the record.
 
-    Hard links into other artifacts were verified there, so only their size is compared.
+    For hard links to other artifacts only the size is compared, because the other artifact was verified before. Raise
+    DataError with the name of the first file that differs.
     """
     record: dict[str, Any] = json.loads((root / RECORD).read_text(encoding="utf-8"))
     listed: dict[str, dict[str, Any]] = dict(record["files"])
@@ -63,7 +64,7 @@ def verify(root: Path, lease: Lease | None = None) -> dict[str, object]:
         expected = listed.pop(name, None)
         if expected is None:
             raise DataError(
-                f"{root / name} appeared after its step had finished; remove {root} and run the step again."
+                f"{root / name} was added after its step had finished; remove {root} and run the step again."
             )
         if stat.st_size != expected["size"] or (
             stat.st_nlink == 1 and files.digest_file(root / name) != expected["sha256"]
@@ -73,6 +74,6 @@ def verify(root: Path, lease: Lease | None = None) -> dict[str, object]:
             lease.check()
     if listed:
         raise DataError(
-            f"{root / next(iter(listed))} is missing though its step wrote it; remove {root} and run the step again."
+            f"{root / next(iter(listed))} is missing, although its step wrote it; remove {root} and run the step again."
         )
     return record

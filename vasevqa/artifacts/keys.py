@@ -1,4 +1,4 @@
-"""The key of an artifact: a digest of everything that decides its content, and of nothing else."""
+"""The key of an artifact: a digest of all values that decide the artifact's content."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _TRAINING = """
     batch_size gradient_accumulation_steps learning_rate warmup_ratio max_length max_pixels torch_dtype model_type
     attn_impl use_liger_kernel logging_steps save_steps save_total_limit seed extra_args
 """
-# The parameters that were in every key from the start: they stay in it, whatever their value. Never add to this table.
-# A later parameter is in the key only while it differs from its default, so adding one changes no existing key.
+# The parameters of the first version. They are in every key, even with their default values. Never add to this table.
+# A later parameter is in the key only if it differs from its default, so a new parameter changes no existing key.
 FIRST_PARAMETERS: Mapping[str, frozenset[str]] = {
     stage: frozenset(names.split())
     for stage, names in {
@@ -43,7 +43,7 @@ def key_parameters(stage: Stage, params: Params) -> dict[str, object]:
 
 
 def artifact_key(stage: Stage, params: Params, inputs: Mapping[str, str]) -> str:
-    """Return the key of the artifact of `stage` with `params` and `inputs` (name -> the input's own key)."""
+    """Return the key of the artifact of `stage` with `params` and `inputs` (name -> key of the input)."""
     decisive = {
         "stage": stage.name,
         "version": stage.version,

@@ -1,7 +1,8 @@
-"""One writer per artifact: a lease file that names the attempt and that its holder keeps fresh.
+"""A lease file, which allows only one writer per artifact.
 
-The holder keeps the lease file open and touches it through that descriptor. After a takeover the name belongs to
-another inode, so a late former holder can neither refresh nor remove its successor's lease.
+The file names the attempt that holds the lease. The holder keeps the file open, and touches the file regularly through
+the file descriptor. After a takeover, the file name belongs to another inode. So a former holder can neither touch nor
+remove the lease of the new holder.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from vasevqa.errors import LeaseLost
+from vasevqa.errors import LeaseLost, StorageError, TransientStorageError
+from vasevqa.storage import patiently
 
-DEFAULT_TTL = 60.0  # seconds without a touch after which a holder on another machine counts as dead
+DEFAULT_TTL = 60.0  # seconds without a touch after which a holder on another machine is considered dead
 
 
 def lease_ttl() -> float:
-    """Return the seconds after which an untouched lease is stale (VASEVQA_LEASE_TTL)."""
+    """Return the age in seconds at which an untouched lease is stale (VASEVQA_LEASE_TTL)."""
     return float(os.environ.get("VASEVQA_LEASE_TTL", DEFAULT_TTL))
 
 
@@ -44,7 +46,7 @@ def _pid_namespace() -> str:
 
 
 def process_start(pid: int) -> str | None:
-    """Return when process `pid` started (clock ticks since boot), or None if it isn't running here."""
+    """Return the start time of process `pid` in clock ticks since boot, or None if the process isn't running here."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -67,7 +69,7 @@ class Holder:
 
     @classmethod
     def this_process(cls, attempt: str) -> Holder:
-        """Return a Holder for the current process, which works on `attempt`."""
+        """Return the Holder for the current process. `attempt` is the attempt that the process works on."""
         pid = os.getpid()
         started = process_start(pid) or ""
         return cls(
@@ -82,9 +84,10 @@ class Holder:
         )
 
     def dead(self) -> bool:
-        """True if the holder was a process of this machine that has ended; False if it runs or can't be known.
+        """Return True if the holder has certainly ended. Return False if it runs, or if this is unknown.
 
-        In the same pod, another boot id or process namespace belongs to a container that was restarted as this one.
+        Only a holder on this machine or in this pod can be checked. If a holder in the same pod has another boot id or
+        process namespace, it ran in an earlier container, which has ended.
         """
         if (
             self.pod
@@ -117,51 +120,73 @@ def _read(path: Path) -> Holder | None:
 @contextlib.contextmanager
 def _guard(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = path.with_name(path.name + ".lock")
-    with FileLock(lock, mode=0o666):  # stage and launcher may have different uids, and both must be able to lock it
-        # Use the volume's clock: both times that are compared then come from the same file server.
-        os.utime(lock)
-        yield lock
+    file = path.with_name(path.name + ".lock")
+    lock = FileLock(file, mode=0o666)  # stage and launcher may have different uids, and both must be able to lock it
+    patiently(lock.acquire, file, "lock")
+    try:
+        # Touch the lock file, so that both compared times come from the clock of the file server.
+        os.utime(file)
+        yield file
+    finally:
+        patiently(lock.release, file, "unlock")
 
 
 def holder(path: Path, ttl: float | None = None) -> Holder | None:
-    """Return the current holder of the lease at `path`; None if it is free or stale."""
-    found = _read(path)
-    if found is None or found.dead():
+    """Return the current holder of the lease at `path`; None if the lease is free or stale."""
+    current = _read(path)
+    if current is None or current.dead():
         return None
     try:
         with _guard(path) as lock:
             age = lock.stat().st_mtime - path.stat().st_mtime
     except FileNotFoundError:
         return None
-    return None if age > (lease_ttl() if ttl is None else ttl) else found
+    return None if age > (lease_ttl() if ttl is None else ttl) else current
 
 
 def revoke(path: Path, attempt: str) -> None:
-    """Remove the lease of `attempt`, which the caller knows to have ended."""
+    """Remove the lease of `attempt`. The caller must know that the attempt has ended."""
     with _guard(path):
-        found = _read(path)
-        if found is not None and found.attempt == attempt:
+        current = _read(path)
+        if current is not None and current.attempt == attempt:
             path.unlink(missing_ok=True)
 
 
 def bury(path: Path, gone: Callable[[str], bool]) -> None:
-    """Remove the lease of a holder in a pod that has ended; `gone` tells so from the pod's UID."""
-    found = _read(path)
+    """Remove the lease if the holder's pod has ended. `gone(uid)` returns True if the pod with this UID has ended."""
+    current = _read(path)
     if (
-        found is not None
-        and found.pod
-        and not found.dead()
-        and found.pod != os.environ.get("VASEVQA_POD_UID")
-        and gone(found.pod)
+        current is not None
+        and current.pod
+        and not current.dead()
+        and current.pod != os.environ.get("VASEVQA_POD_UID")
+        and gone(current.pod)
     ):
         with _guard(path):
-            if _read(path) == found:
+            if _read(path) == current:
                 path.unlink(missing_ok=True)
 
 
+def _write(path: Path, me: Holder) -> int:
+    """Write a lease of `me` to `path`, and return its open descriptor."""
+    fresh = path.with_name(f"{path.name}.{me.token}")
+    descriptor = os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o666)
+    try:
+        os.write(descriptor, json.dumps(asdict(me)).encode())
+        os.replace(fresh, path)
+    except BaseException:
+        os.close(descriptor)
+        with contextlib.suppress(OSError):
+            fresh.unlink(missing_ok=True)
+        raise
+    return descriptor
+
+
 class Lease:
-    """The right to write one artifact. Use `Lease.acquire`, then `check` before each write and `release` at the end."""
+    """The right to write one artifact.
+
+    Take a lease with `Lease.acquire`, call `check` before each write, and call `release` at the end.
+    """
 
     def __init__(self, path: Path, me: Holder, descriptor: int, ttl: float) -> None:
         self.path = path
@@ -170,25 +195,23 @@ class Lease:
         self._descriptor = descriptor
         self._inode = os.fstat(descriptor).st_ino
         self._stop = threading.Event()
+        self._touched = time.monotonic()
+        self._silence = ""  # why the lease could not be touched
 
     @classmethod
     def acquire(cls, path: Path, attempt: str, ttl: float | None = None) -> Lease:
-        """Take the lease if it is free, stale, or held by a dead process; raise LeaseHeld otherwise."""
+        """Take the lease if it is free, stale, or held by a dead process. Raise LeaseHeld otherwise."""
         ttl = lease_ttl() if ttl is None else ttl
         with _guard(path) as lock:
-            found = _read(path)
-            if found is not None and not found.dead() and lock.stat().st_mtime - path.stat().st_mtime <= ttl:
-                raise LeaseHeld(found)
+            current = _read(path)
+            if current is not None and not current.dead() and lock.stat().st_mtime - path.stat().st_mtime <= ttl:
+                raise LeaseHeld(current)
             me = Holder.this_process(attempt)
-            fresh = path.with_name(f"{path.name}.{me.token}")
-            descriptor = os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o666)
-            os.write(descriptor, json.dumps(asdict(me)).encode())
-            os.replace(fresh, path)
-        return cls(path, me, descriptor, ttl)
+            return cls(path, me, _write(path, me), ttl)
 
     @classmethod
     def wait(cls, path: Path, attempt: str, seconds: float, ttl: float | None = None) -> Lease:
-        """Like `acquire`, but wait up to `seconds` for the holder to finish or to be found dead."""
+        """Take the lease like `acquire`, but wait up to `seconds` for the present holder to finish or to die."""
         end = time.monotonic() + seconds
         while True:
             try:
@@ -199,27 +222,58 @@ class Lease:
                 time.sleep(0.2)
 
     def held(self) -> bool:
-        """True while nobody has taken over this lease. One stat call."""
+        """True while no other process has taken over this lease. The check needs one stat call, and touches the lease
+        now and then.
+
+        An error of the storage says nothing about the lease. So the lease counts as held until it could not be touched
+        for half its TTL: nobody can take the lease over before that.
+        """
+        self._silence = ""
+        untouched = time.monotonic() - self._touched
         try:
-            return self.path.stat().st_ino == self._inode
+            if self.path.stat().st_ino != self._inode:
+                return False
         except FileNotFoundError:
             return False
+        except OSError as error:
+            self._silence = error.strerror or type(error).__name__
+        if self._silence and untouched > self.ttl / 2:
+            return False
+        return untouched <= self.ttl / 8 or self._touch() or untouched <= self.ttl / 2
+
+    def _touch(self) -> bool:
+        now = time.monotonic()
+        try:
+            os.utime(self._descriptor)
+        except OSError as error:
+            self._silence = error.strerror or type(error).__name__
+            return False
+        self._touched = now
+        return True
 
     def check(self) -> None:
-        """Raise LeaseLost if another attempt owns the artifact now."""
+        """Raise LeaseLost if another attempt owns the artifact now, or if the lease could not be touched."""
         if not self.held():
-            raise LeaseLost(
-                f"Attempt {self.me.attempt} lost its lease on {self.path.stem} to another attempt and stopped writing;"
-                " no action is needed."
+            raise LeaseLost(self.loss())
+
+    def loss(self) -> str:
+        """Return the sentence about the lost lease."""
+        start = f"Attempt {self.me.attempt} lost its lease on {self.path.stem}"
+        if self._silence:
+            return (
+                f"{start}, because it could not touch {self.path} for {self.ttl / 2:g} s"
+                f" ({self._silence}), and stopped writing; check the volume or its server."
             )
+        return f"{start} to another attempt and stopped writing; no action is needed."
 
     def keep(self, on_lost: Callable[[], None]) -> None:
-        """Touch the lease from a thread until `release`; call `on_lost` once if it was taken over."""
+        """Touch the lease from a thread until `release`. Call `on_lost` once if the lease is no longer held.
+
+        After an error of the storage, the thread checks the lease again later.
+        """
 
         def beat() -> None:
             while not self._stop.wait(self.ttl / 6):
-                with contextlib.suppress(OSError):
-                    os.utime(self._descriptor)
                 if not self.held():
                     on_lost()
                     return
@@ -227,9 +281,9 @@ class Lease:
         threading.Thread(target=beat, name="lease", daemon=True).start()
 
     def release(self) -> None:
-        """Give the lease back if it is still ours."""
+        """Remove the lease file if this process still holds the lease."""
         self._stop.set()
-        with contextlib.suppress(OSError), _guard(self.path):
+        with contextlib.suppress(OSError, StorageError, TransientStorageError), _guard(self.path):
             if self.held():
                 self.path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):

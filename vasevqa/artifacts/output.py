@@ -1,4 +1,4 @@
-"""The output folder of a stage: guarded by a lease under a launcher, and sealed with artifact.json."""
+"""The output folder of a stage. Under a launcher, a lease guards the folder, and artifact.json seals the folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SCHEMA = 1
 
 
 class StageOutput:
-    """The Output that a stage gets: a folder, guarded by a lease when a launcher started the stage."""
+    """The Output of a stage: a folder. Under a launcher, a lease guards the folder."""
 
     def __init__(self, root: Path, lease: Lease | None = None) -> None:
         self._root = root
@@ -45,7 +45,7 @@ class StageOutput:
 
     @property
     def volume(self) -> Path | None:
-        """The volume's root, from `<volume>/artifacts/<step>/<key>.partial`; None without a launcher."""
+        """The volume's root, from `<volume>/artifacts/<step>/<key>.partial`. None without a launcher."""
         return self._root.parents[2] if self._lease is not None else None
 
     def check(self) -> None:
@@ -56,12 +56,12 @@ class StageOutput:
     def _target(self, name: str) -> Path:
         target = self._root / name
         if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise VaseError(f"'{name}' would leave the output folder {self._root}.")
+            raise VaseError(f"'{name}' lies outside the output folder {self._root}; give a name inside it.")
         return target
 
     @contextlib.contextmanager
     def writing(self, name: str, mode: str = "wb") -> Iterator[IO[Any]]:
-        """Open a stream for the file `name`, which appears only when complete."""
+        """Open a stream for the file `name`. The file appears only when it is complete."""
         self.check()
         with files.writing(self._target(name), mode, self.check) as stream:
             yield stream
@@ -76,7 +76,7 @@ class StageOutput:
         self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
     def place(self, source: Path, name: str) -> str:
-        """Put an image at `name`: a hard link from an artifact, a copy (or reflink) of a user's file."""
+        """Place an image at `name`: a hard link to an artifact's file, or a copy (or reflink) of a user's file."""
         self.check()
         folder = source.parent
         if folder not in self._immutable:
@@ -92,7 +92,7 @@ class StageOutput:
         return how
 
     def seal(self, record: Mapping[str, object]) -> None:
-        """Write artifact.json, the last file of an artifact: its existence means that everything else is complete."""
+        """Write artifact.json as the last file of an artifact. This file marks all other files as complete."""
         self.check()
         for name in [name for name, _ in tree(self._root) if is_temporary(name)]:
             (self._root / name).unlink(missing_ok=True)

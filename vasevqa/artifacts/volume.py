@@ -1,4 +1,4 @@
-"""Artifacts on the volume: their paths, and how a stage seals and a launcher commits them."""
+"""Artifacts on the volume: the paths of artifacts, and how a launcher commits an artifact."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class Volume:
         return self.root / ".cache"
 
     def artifact(self, step: str, key: str) -> Artifact:
-        """Return the artifact of `step` with `key`, whether it exists or not."""
+        """Return the artifact of `step` with `key`. The artifact may not exist yet."""
         return Artifact(step, key, self.artifacts / step / key)
 
     def complete(self, step: str) -> list[Artifact]:
         """Return the complete artifacts of `step`, oldest first."""
         folder = self.artifacts / step
-        found = (
+        artifacts = (
             [
                 Artifact(step, entry.name, entry)
                 for entry in folder.iterdir()
@@ -50,19 +50,19 @@ class Volume:
             if folder.is_dir()
             else []
         )
-        return sorted(found, key=lambda artifact: (artifact.path / RECORD).stat().st_mtime)
+        return sorted(artifacts, key=lambda artifact: (artifact.path / RECORD).stat().st_mtime)
 
     def relative(self, path: Path) -> Path:
-        """Return `path` relative to the volume; ConfigError if it is outside."""
+        """Return `path` relative to the volume. Raise ConfigError if `path` is outside the volume."""
         try:
             return path.resolve().relative_to(self.root.resolve())
         except ValueError:
-            raise ConfigError(f"{path} lies outside the volume {self.root}; copy it there first.") from None
+            raise ConfigError(f"{path} lies outside the volume {self.root}; copy it to the volume first.") from None
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """An immutable directory written by one step: complete once its artifact.json exists at `path`."""
+    """An immutable directory written by one step. It is complete once `path` holds artifact.json."""
 
     step: str
     key: str
@@ -70,7 +70,7 @@ class Artifact:
 
     @property
     def partial(self) -> Path:
-        """The folder that the step writes to; its name is stable, so a retry finds its checkpoints."""
+        """The folder that the step writes to. All attempts use the same name, so a retry finds the checkpoints."""
         return self.path.with_name(f"{self.key}.partial")
 
     @property
@@ -85,11 +85,11 @@ class Artifact:
 
     @property
     def sealed(self) -> bool:
-        """True when a stage has finished its work and no launcher has committed it yet."""
+        """True if a stage has finished its work and no launcher has committed it yet."""
         return (self.partial / RECORD).is_file()
 
     def record(self) -> dict[str, object]:
-        """Return the content of artifact.json; DataError if it can't be read."""
+        """Return the content of artifact.json. Raise DataError if the file is missing or damaged."""
         try:
             record: dict[str, Any] = json.loads((self.path / RECORD).read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -99,9 +99,9 @@ class Artifact:
         return record
 
     def commit(self, attempt: str) -> bool:
-        """Verify the sealed folder and give it its final name. False if another launcher has already done so.
+        """Verify the sealed folder and rename it to its final name. Return False if another launcher has done so.
 
-        Raises DataError when a file is missing or differs from the record, LeaseHeld while another writer works.
+        Raise DataError if a file is missing or differs from the record. Raise LeaseHeld while another writer works.
         """
         lease = Lease.acquire(self.lease, attempt)
         lease.keep(on_lost=lambda: None)  # verifying a large model can take longer than the lease's TTL
@@ -110,7 +110,7 @@ class Artifact:
                 return False
             verify(self.partial, lease)
             lease.check()
-            if self.path.exists():  # without a record it was never used, so move it away
+            if self.path.exists():  # no run uses a folder without a record, so the folder can be renamed
                 self.path.rename(self.path.with_name(f"{self.key}.{os.urandom(3).hex()}.aside"))
             self.partial.rename(self.path)
         finally:
@@ -118,9 +118,9 @@ class Artifact:
         return True
 
     def put_aside(self, path: Path, attempt: str) -> Path:
-        """Rename `path` (this artifact or its partial folder) to an unused name and return that.
+        """Rename `path` (this artifact or its partial folder) to an unused name, and return the new path.
 
-        One rename removes an artifact at once, never file by file. Raises LeaseHeld while another process writes it.
+        One rename removes the whole artifact at once. Raise LeaseHeld while another process writes the artifact.
         """
         lease = Lease.acquire(self.lease, attempt)
         try:

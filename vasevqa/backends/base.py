@@ -12,27 +12,30 @@ from vasevqa.spec import Resources
 
 
 class State(Enum):
-    """State of a job. GONE: the backend no longer knows the job (deleted by hand, or its machine went down)."""
+    """State of a job.
+
+    GONE means that the backend no longer knows the job: somebody deleted it, or its machine went down.
+    """
 
     PENDING = "pending"  # waits for resources
-    STARTING = "starting"  # has resources; the image is pulled or the volume mounted
+    STARTING = "starting"  # the job has its resources; the image is being pulled or the volume mounted
     RUNNING = "running"
     FINISHED = "finished"
     GONE = "gone"
 
     @property
     def is_terminal(self) -> bool:
-        """True if the job no longer runs."""
+        """Return True if the job no longer runs."""
         return self in (State.FINISHED, State.GONE)
 
 
 def job_prefix(step: str, key: str) -> str:
-    """Return the common prefix of the names of all jobs that make the artifact `key` of `step`."""
+    """Return the prefix of all job names for the artifact `key` of `step`; the attempt number follows."""
     return f"vase-{step}-{key[:10]}-"
 
 
 def attempt_of(name: str) -> int:
-    """Return the number of the attempt, with which a job's name ends."""
+    """Return the attempt number at the end of a job's name."""
     return int(name.rpartition("-")[2])
 
 
@@ -48,7 +51,7 @@ class Task:
     stage: str
     key: str
     attempt: int
-    arguments: tuple[str, ...]  # of the stage's command, never a shell string
+    arguments: tuple[str, ...]  # the arguments of the stage's command, never a shell string
     resources: Resources
     volume: Path
     log: Path  # where stdout and stderr are kept
@@ -56,7 +59,7 @@ class Task:
     offline: bool = False  # the stage downloads nothing from a hub
     image: str = ""  # the container image, by digest if that is known; empty without containers
     reads: tuple[Path, ...] = ()  # inputs outside the volume
-    device: str = "auto"  # from the step's options; "cpu" needs no GPU, whatever `resources` says
+    device: str = "auto"  # from the step's options; "cpu" needs no GPU, even if `resources` requests some
 
     @property
     def name(self) -> str:
@@ -68,9 +71,10 @@ class Task:
 class Outcome:
     """How a finished job ended.
 
-    `exit_code` is None if a signal ended the job or its end was not recorded. `oom`: the kernel or kubelet reports that
-    memory ran out. `transient`: the job lost its node or its place there (evicted, preempted, drained, node lost);
-    `message` says how. `overdue`: the cluster stopped the job at a deadline.
+    `exit_code` is None if a signal ended the job, or if the exit code was not recorded. `oom` is True if the kernel or
+    the kubelet reports that memory ran out. `transient` is True if the job's node failed, or if the job was evicted,
+    preempted or drained; `message` then gives the reason. `overdue` is True if the cluster stopped the job at a
+    deadline.
     """
 
     exit_code: int | None
@@ -83,11 +87,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Update:
-    """News of a job: its state, its output since the last update, and what it waits for.
+    """An update on a job: its state, its output since the last update, and the reason why it waits.
 
-    `note` is one sentence that says why the job waits or can't start, and what to do; empty otherwise. `image` is the
-    image that the job runs, by digest, once that is known. `image_id` is the image's id on that machine; other machines
-    may not know it.
+    `note` says why the job waits or can't start, and what to do; it is empty if the job runs. `image` is the image of
+    the job, by digest; it is empty until the digest is known. `image_id` is the image's id on the job's machine; other
+    machines may not know this id.
     """
 
     name: str
@@ -103,34 +107,34 @@ class Backend(Protocol):
 
     @property
     def enforces_limits(self) -> bool:
-        """True if each job has its own memory limit and /dev/shm, so that a retry with more of them can help."""
+        """True if each job has its own memory limit and /dev/shm. A retry with a higher limit can then help."""
 
     def image(self, stage: str) -> str:
-        """Return the image of `stage`, by digest if that is known before the start; empty without containers.
+        """Return the image of `stage`, by digest if possible; empty for a backend without containers.
 
-        Called once per run. ConfigError if there is no such image.
+        The launcher calls this method once per run. Raise ConfigError if the image does not exist.
         """
 
     def submit(self, task: Task) -> None:
-        """Start `task`; if a job of its name exists already, adopt that job instead.
+        """Start `task`; if a job with the task's name exists already, adopt that job.
 
-        Several launchers may call this at the same time.
+        Several launchers may call this method at the same time.
         """
 
     def existing(self, prefix: str) -> list[str]:
-        """Return the names of all jobs that begin with `prefix`, sorted by attempt.
+        """Return all job names that begin with `prefix`, sorted by attempt.
 
-        They may run or have finished. A new launcher can adopt them.
+        The jobs may be running or finished. A new launcher can adopt them.
         """
 
     def state(self, name: str) -> State:
         """Return the job's present state."""
 
     def owner(self, name: str) -> str | None:
-        """Return the run whose launcher submitted the job; None if that is not known."""
+        """Return the name of the run whose launcher submitted the job; None if it is not known."""
 
     def watch(self, names: Collection[str], seconds: float) -> list[Update]:
-        """Wait up to `seconds` for news of these jobs; return as soon as there is any."""
+        """Wait up to `seconds` for updates on these jobs; return as soon as there is an update."""
 
     def outcome(self, name: str) -> Outcome:
         """Return how the finished job `name` ended."""
@@ -139,9 +143,10 @@ class Backend(Protocol):
         """Return the file with the job's output; None if there is none."""
 
     def cancel(self, name: str, grace: float) -> None:
-        """Stop the job: SIGTERM now, SIGKILL after `grace` seconds, even if this process has ended by then.
+        """Send SIGTERM to the job now, and SIGKILL `grace` seconds later.
 
-        Does not wait: `watch` reports the end of the job.
+        SIGKILL is sent even if the launcher ends in the meantime. The method does not wait; `watch` reports the end of
+        the job.
         """
 
     def remove(self, name: str) -> None:
@@ -151,7 +156,7 @@ class Backend(Protocol):
         """Remove the objects that were created for `run` as a whole."""
 
     def gone(self, pod: str) -> bool:
-        """True if the pod with this UID, in which a launcher ran, has certainly ended."""
+        """Return True if a launcher's pod has certainly ended; `pod` is its UID."""
 
     def close(self) -> None:
         """Close connections and threads. Jobs keep running."""

@@ -12,9 +12,9 @@ OK, WARNING, BAD, UNKNOWN = "ok", "warning", "bad", "not checked"
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the result: what was checked, its state, and what to do if something is wrong.
+    """One line of the result: the subject of the check, its state, and a remedy if something is wrong.
 
-    `code` is the exit code of the doctor for this finding; 0 unless the state is bad.
+    `code` is the exit code of `vasevqa doctor` for this finding. It is 0 unless the state is bad.
     """
 
     what: str
@@ -28,10 +28,10 @@ class Finding:
 
 
 def stage_of(image: str) -> str:
-    """Return the stage in an image's name: `classify` for registry.example.org:5000/me/vasevqa/classify:1."""
+    """Return the stage in an image's name, such as `classify` for registry.example.org:5000/me/vasevqa/classify:1."""
     return re.split(r"[@:]", image.rpartition("/")[2])[0]
 
 
-def found(given: Mapping[str, Any]) -> Finding:
-    """Return the Finding of a mapping that `plain` made."""
+def finding_of(given: Mapping[str, Any]) -> Finding:
+    """Return the Finding from a mapping that `plain` has made."""
     return Finding(str(given["what"]), str(given["state"]), str(given["text"]), int(given["code"]))

@@ -1,34 +1,48 @@
 """The site's settings (Cluster file).
 
-They name the registry, proxies and secrets, and for Kubernetes the namespace, claim, GPUs, tolerations and queue.
+The settings name the registry, proxies and secrets. For Kubernetes, they also name the namespace, claim, GPUs,
+tolerations and queue.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from vasevqa import __version__
-from vasevqa.errors import ConfigError, invalid_yaml
+from vasevqa.backends import cluster_names as names
+from vasevqa.errors import ConfigError
 from vasevqa.text import nearest
+from vasevqa.yaml_files import FileKind, Lines, parse, read_text
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
+NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+Name = Annotated[str, Field(pattern=NAME, max_length=253)]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-MAX_BYTES = 1 << 20
-# Only at the end of a name: HF_TOKEN_PATH, for example, is no secret.
-CONFIDENTIAL = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|_KEY)$", re.IGNORECASE)
-QUIET = ("environment", "proxy", "secrets")  # settings whose values are never part of a message
-
-
-def has_password(name: str, value: str) -> bool:
-    """True if the variable's value is a URL that contains a user name or password."""
-    return "@" in value if name.upper().endswith("_PROXY") else re.search(r"://[^/?#\s]*@", value) is not None
+KIND = FileKind("Cluster file", "give --cluster the YAML file with your site's settings")
+HINT = "correct it (a value with a colon needs quotes)"
+QUIET = ("environment", "proxy", "secrets")  # settings whose values are never shown in a message
+# Names in Kubernetes for settings of the Cluster file.
+SPELLINGS = {
+    "imagePullSecrets": "pull_secrets",
+    "imagePullPolicy": "pull_policy",
+    "env": "environment",
+    "envFrom": "secrets",
+    "priorityClassName": "priority_class",
+    "runtimeClassName": "runtime_class",
+    "serviceAccountName": "service_account",
+    "runAsUser": "user",
+    "runAsGroup": "group",
+    "fsGroup": "group",
+    "pvc": "claim",
+    "persistentVolumeClaim": "claim",
+    "image": "images",
+}
 
 
 class _Model(BaseModel):
@@ -36,9 +50,9 @@ class _Model(BaseModel):
 
 
 class Toleration(_Model):
-    """As in a pod's spec."""
+    """A toleration, as in a pod's spec."""
 
-    key: str | None = Field(None, description="the taint's key; unset with operator Exists: all taints")
+    key: str | None = Field(None, description="the taint's key; without a key, the operator Exists covers all taints")
     operator: str = Field("Equal", pattern=r"^(Equal|Exists)$", description="Equal or Exists")
     value: str | None = Field(None, description="the taint's value")
     effect: str | None = Field(
@@ -57,7 +71,7 @@ class SecretKey(_Model):
 
 
 class Proxy(_Model):
-    """Set in every stage, in both spellings of each variable."""
+    """The proxies of every stage. Each variable is set in upper and in lower case."""
 
     http: str | None = Field(None, description="HTTP_PROXY")
     https: str | None = Field(None, description="HTTPS_PROXY")
@@ -80,7 +94,11 @@ class Proxy(_Model):
 
 
 class Cluster(_Model):
-    """The Cluster file. Everything has a default, so that docker needs no file and Kubernetes only what differs."""
+    """The settings of the Cluster file.
+
+    Every setting has a default, so docker needs no Cluster file. For Kubernetes, the file needs only the settings that
+    differ from their defaults.
+    """
 
     # For docker and Kubernetes.
     registry: str = Field(
@@ -91,16 +109,16 @@ class Cluster(_Model):
         description="tag of every image; unset: this version's",
     )
     images: dict[str, str] = Field(
-        default_factory=dict, description="stage -> image, where it differs from <registry>/vasevqa/<stage>:<tag>"
+        default_factory=dict, description="stage -> image, for each image that is not <registry>/vasevqa/<stage>:<tag>"
     )
-    environment: dict[Variable, str] = Field(default_factory=dict, description="variables of every stage")
+    environment: dict[Variable, str] = Field(default_factory=dict, description="environment variables of every stage")
     proxy: Proxy = Field(default_factory=Proxy, description="proxies of every stage")
     # For Kubernetes only.
     context: str | None = Field(
         None,
         description="context of the kubeconfig; unset: the current context, or the cluster that the launcher runs in",
     )
-    namespace: str | None = Field(None, description="unset: the context's")
+    namespace: str | None = Field(None, description="unset: the namespace of the context")
     claim: Name = Field("vasevqa", description="the PersistentVolumeClaim that holds the volume")
     claim_path: str = Field(
         "", description="folder of the claim that is the volume's root; empty: the claim's own root"
@@ -134,8 +152,19 @@ class Cluster(_Model):
         None, description="service account of the launcher, for `submit`; stages get no token"
     )
 
+    @field_validator("user", "group", mode="before")
+    @classmethod
+    def _no_octal(cls, given: Any) -> Any:
+        if isinstance(given, str) and re.fullmatch(r"0\d+", given):
+            plain = given.lstrip("0")
+            raise PydanticCustomError("octal", "write {plain} without the leading zero", {"plain": plain})
+        return given
+
     def over(self, environment: Mapping[str, str]) -> dict[str, str]:
-        """Return `environment`, overridden by the site's proxies and then by the site's variables."""
+        """Return `environment` with the site's proxies and variables added.
+
+        A proxy replaces a value in `environment`. A variable of the site replaces both.
+        """
         return {**environment, **self.proxy.variables(), **self.environment}
 
     def image(self, stage: str) -> str:
@@ -144,54 +173,89 @@ class Cluster(_Model):
         return self.images.get(stage, f"{prefix}vasevqa/{stage}:{self.tag}")
 
 
-def load_cluster(path: Path | None) -> Cluster:
-    """Read the settings in `path`; defaults if it is None. ConfigError names the wrong key."""
+def load_cluster(path: Path | None, stages: Collection[str] = ()) -> Cluster:
+    """Read the Cluster file at `path`; return the defaults if `path` is None.
+
+    For a setting of type text, the values `4`, `true` and `no` are read as text. If `stages` is given, the setting
+    `images` may name only these stages and the launcher.
+
+    Raise ConfigError with the line and the wrong key.
+    """
     if path is None:
         return Cluster()
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ConfigError(f"{path} is larger than {MAX_BYTES >> 20} MiB, so it is not a Cluster file.")
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(
-            f"There is no Cluster file {path}; give --cluster the YAML file with your site's settings."
-        ) from None
-    except (IsADirectoryError, UnicodeDecodeError):
-        raise ConfigError(f"{path} is not a YAML file; give a Cluster file.") from None
-    except yaml.YAMLError as error:
-        raise invalid_yaml(path, error) from None
-    return parse_cluster(tree or {}, str(path))
+    lines = Lines(str(path))
+    tree = parse(read_text(path, KIND), lines, aliases=True, as_written=True, hint=HINT)
+    cluster = _checked(tree or {}, lines)
+    for stage in cluster.images:
+        if stages and stage not in (*stages, "launcher"):
+            known = nearest(stage, [*stages, "launcher"])
+            raise ConfigError(f"{lines.at('images', stage)}: images: there is no stage '{stage}'.{known}")
+    return cluster
 
 
 def parse_cluster(tree: Any, where: str) -> Cluster:
-    """Check the settings in `tree`, which was read from `where`. ConfigError names the wrong key."""
+    """Return the settings in `tree`; `where` names their file in error messages.
+
+    Raise ConfigError with the wrong key.
+    """
+    return _checked(tree, Lines(where))
+
+
+def _checked(tree: Any, lines: Lines) -> Cluster:
     if not isinstance(tree, Mapping):
-        raise ConfigError(f"{where}: the Cluster file is a mapping from setting to value.")
+        raise ConfigError(f"{lines.where}: the Cluster file must map each setting to a value.")
     for key in tree:
         if key not in Cluster.model_fields:
-            raise ConfigError(f"{where}: there is no setting '{key}'.{nearest(str(key), list(Cluster.model_fields))}")
+            raise ConfigError(f"{lines.at(str(key))}: there is no setting '{key}'.{_meant(str(key))}")
     try:
         cluster = Cluster.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
-        got = "" if first["loc"][0] in QUIET else f" (got {first['input']!r})"
-        raise ConfigError(f"{where}: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}{got}.") from None
-    if cluster.claim_path.startswith("/") or ".." in Path(cluster.claim_path).parts:
-        raise ConfigError(f"{where}: claim_path: '{cluster.claim_path}' is outside the claim; give a folder inside it.")
-    # These values are written to the volume and to manifests, where everybody in the namespace can read them.
-    for name, value in {**cluster.environment, **cluster.proxy.variables()}.items():
-        if CONFIDENTIAL.search(name) or has_password(name, value):
-            raise ConfigError(
-                f"{where}: the value of {name} is confidential and must not be written here; put it into a Secret, and"
-                " name that under `secrets`."
-            )
-    for stage, image in cluster.images.items():
-        if not re.fullmatch(r"[A-Za-z0-9][\w.:/@-]*", image):
-            raise ConfigError(f"{where}: images.{stage}: '{image}' is not the name of an image.")
+        path = [str(part) for part in first["loc"] if part != "[key]"]
+        got = "" if path[0] in QUIET else f" (got {first['input']!r})"
+        raise ConfigError(f"{lines.at(*path)}: {'.'.join(path)}: {_plain(first)}{got}.") from None
+    _check_names(cluster, lines)
     return cluster
 
 
-def cluster_of(path: Path | None, namespace: str | None) -> Cluster:
-    """Read the Cluster file; `namespace` replaces the file's namespace if it is given."""
-    cluster = load_cluster(path)
+def _check_names(cluster: Cluster, lines: Lines) -> None:
+    if cluster.claim_path.startswith("/") or ".." in Path(cluster.claim_path).parts:
+        raise ConfigError(
+            f"{lines.at('claim_path')}: claim_path: '{cluster.claim_path}' is outside the claim; give a folder inside"
+            " it."
+        )
+    names.check_confidential("environment", cluster.environment, lines)
+    names.check_confidential("proxy", cluster.proxy.variables(), lines)
+    names.check_registry(cluster.registry, lines.at("registry"))
+    names.check_tag(cluster.tag, lines.at("tag"))
+    for stage, image in cluster.images.items():
+        names.check_image(f"images.{stage}", image, lines.at("images", stage))
+    names.check_namespace(cluster.namespace, lines.at("namespace"))
+    names.check_labels("labels", cluster.labels, lines)
+    names.check_labels("node_selector", cluster.node_selector, lines)
+    if cluster.gpu_product is not None:
+        names.check_label_value("gpu_product", cluster.gpu_product, lines.at("gpu_product"))
+    names.check_labels("annotations", cluster.annotations, lines, values=False)
+
+
+def _meant(key: str) -> str:
+    known = list(Cluster.model_fields)
+    other = SPELLINGS.get(key) or re.sub(r"(?<=[a-z])(?=[A-Z])", "_", key).lower()
+    return f" Did you mean '{other}'?" if other in known else nearest(key, known)
+
+
+def _plain(problem: ErrorDetails) -> str:
+    """Return in plain words why a value is wrong; pydantic's message would show a regular expression."""
+    message = problem["msg"]
+    if problem["type"] == "string_pattern_mismatch" and problem["ctx"]["pattern"] == NAME:
+        return "Kubernetes allows lower-case letters, digits, '-' and '.' here"
+    if problem["type"] == "string_type" and isinstance(problem["input"], Mapping) and "name" in problem["input"]:
+        return "Write the name alone, without `name:`"
+    return message
+
+
+def cluster_of(path: Path | None, namespace: str | None, stages: Collection[str] = ()) -> Cluster:
+    """Read the Cluster file like load_cluster; a given `namespace` replaces the namespace in the file."""
+    cluster = load_cluster(path, stages)
+    names.check_namespace(namespace, "--namespace")
     return cluster.model_copy(update={"namespace": namespace}) if namespace else cluster

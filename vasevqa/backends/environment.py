@@ -10,7 +10,7 @@ from vasevqa.backends.base import Task
 
 
 def stage_defaults(task: Task, cores: int) -> dict[str, str]:
-    """Return default variables of a stage; the launcher's own environment may override them."""
+    """Return default variables of a stage. The launcher's environment may override these variables."""
     return {
         "OMP_NUM_THREADS": str(max(1, min(math.ceil(task.resources.cpus), cores))),
         "HF_HOME": str(task.volume / ".cache/huggingface"),
@@ -20,7 +20,7 @@ def stage_defaults(task: Task, cores: int) -> dict[str, str]:
 
 
 def stage_environment(task: Task) -> dict[str, str]:
-    """Return the variables that the launcher sets for every stage; nothing overrides them."""
+    """Return the variables that the launcher sets for every stage. Nothing overrides these variables."""
     return {
         "VASEVQA_VOLUME": str(task.volume),
         "VASEVQA_GPUS": str(task.resources.gpus),
@@ -46,11 +46,14 @@ PASSED_ON = (
     "TORCH_HOME",
 )
 
-SECRETS = ("HF_TOKEN", "MODELSCOPE_API_TOKEN")  # inherited too, but their values are never shown
+SECRETS = ("HF_TOKEN", "MODELSCOPE_API_TOKEN")  # also inherited, but their values are never shown
 
 
 def container_environment(task: Task, cores: int, environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment of a stage in a container; it inherits only PASSED_ON and SECRETS from the launcher."""
+    """Return the environment of a stage in a container.
+
+    The container inherits only the variables PASSED_ON and SECRETS from the launcher.
+    """
     given = os.environ if environ is None else environ
     passed = {name: given[name] for name in (*PASSED_ON, *SECRETS) if given.get(name)}
     return {**stage_defaults(task, cores), **passed, **stage_environment(task)}

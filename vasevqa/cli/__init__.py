@@ -15,20 +15,24 @@ from vasevqa.errors import Terminated, VaseError, storage_error
 COMMANDS = {
     "attach": "Follow a run in the cluster.",
     "cancel": "Stop RUN and its running steps.",
-    "clean": "List what no run uses; remove it with --yes.",
+    "clean": "List files and jobs that no run uses; remove them with --yes.",
     "doctor": "Check cluster, volume and recipe before spending GPU hours.",
-    "download": "Bring results of a run from the cluster.",
+    "download": "Copy results of a run from the cluster.",
+    "init": "Look at FOLDER and write a recipe for its photographs.",
     "logs": "Print the logs of RUN, or of its STEP.",
+    "models": "List suitable models, and how to fetch them.",
     "plan": "Show what `run` would do, and why.",
-    "recipe": "Describe every step and its parameters, or list RECIPE's stages.",
+    "recipe": "Explain RECIPE, or describe every step and its parameters.",
     "report": "Write the report of RUN again and print its path.",
     "repro": "Print the `docker run` that repeats STEP of RUN.",
+    "review": "Label the photographs of FOLDER, or of RUN, on a page of this machine.",
     "reward": "Explain the reward of an answer.",
     "run": "Run the steps of RECIPE whose artifacts are missing.",
     "sample": "Draw synthetic vases (and make tiny models) for the demo.",
     "status": "Show the steps of RUN, and the other runs.",
     "submit": "Run a recipe in the cluster.",
     "upload": "Copy files to the cluster's volume.",
+    "vocabulary": "Check or make the words that the reward knows.",
 }
 
 
@@ -54,9 +58,9 @@ def cli() -> None:
 
 
 def main(context: object = None) -> None:
-    """Run the command and exit with its exit code; an expected error is printed as one sentence.
+    """Run the command, and exit with the exit code of the command. An expected error is printed as one sentence.
 
-    `context` is a cli.context.Context with another pipeline or other backends; None for the defaults.
+    `context` is a cli.context.Context with another pipeline or other backends. None means the defaults.
     """
     import signal
 
@@ -74,14 +78,14 @@ def main(context: object = None) -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort) as error:  # click turns the first into the second
+    except (KeyboardInterrupt, click.Abort) as error:  # click turns KeyboardInterrupt into Abort
         if isinstance(error, Terminated) or isinstance(error.__cause__, Terminated):
             _end("Stopped by SIGTERM; run the same command again to resume.", 143)
         _end("Stopped; run the same command again to resume.", 130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)
-    except OSError as error:
+    except Exception as error:
         known = storage_error(error, "write or read")
         if known is None:
             raise

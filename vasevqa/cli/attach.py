@@ -1,4 +1,4 @@
-"""`vasevqa attach`: follow a run in the cluster, started by `submit` or by Helm."""
+"""`vasevqa attach`: follow a run in the cluster; `submit` or Helm started the run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option(
     "--report",
     type=click.Path(path_type=Path, file_okay=False),
-    help="at the end download the run's report into this folder",
+    help="at the end, download the run's report into this folder",
 )
 def attach(name: str | None, cluster: Path | None, namespace: str | None, report: Path | None) -> None:
     """Follow RUN, which `submit` or Helm started.
@@ -44,7 +44,7 @@ def attach(name: str | None, cluster: Path | None, namespace: str | None, report
 
 
 def session_flags(access: Session, cluster: Path | None) -> str:
-    """Return the options with which another command reaches the same namespace."""
+    """Return the command-line options for the same cluster and namespace."""
     mine = (
         cluster is not None and "VASEVQA_OWNER_CONFIGMAP" not in os.environ
     )  # the chart's file exists only in its pod
@@ -52,9 +52,10 @@ def session_flags(access: Session, cluster: Path | None) -> str:
 
 
 def follow_launch(access: Session, launch: str, report: Path | None, where: str) -> int:
-    """Print the launcher's output until it ends; return its exit code.
+    """Print the launcher's output until the launcher ends, and return its exit code.
 
-    Then fetch the run's report into the folder `report` if one is given. Ctrl-C only stops following and returns 0.
+    If `report` is given, fetch the run's report into the folder `report` at the end. Ctrl-C stops only the output; the
+    function then returns 0.
     """
     from vasevqa.backends.kubernetes import launches
 

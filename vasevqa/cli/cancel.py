@@ -41,7 +41,8 @@ def cancel(context: Context, name: str | None, volume: Path, cluster: Path | Non
             time.sleep(0.1)
         if holder(run.lease) is not None:
             raise ConfigError(
-                f"The launcher of run {run.name} has not stopped yet; check again with `vasevqa status {run.name}`."
+                f"The launcher of run {run.name} has not stopped yet; look again later with `vasevqa status"
+                f" {run.name}`."
             )
         backend = backend_of(run, context.make_backend)
         jobs = [

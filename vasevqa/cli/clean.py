@@ -1,4 +1,4 @@
-"""`vasevqa clean`: list artifacts and jobs that no run needs, and remove them."""
+"""`vasevqa clean`: list and remove artifacts and jobs that no run needs."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from vasevqa.pipeline.runs import all_runs, find_run
 
 @click.command()
 @click.argument("names", metavar="[RUN]...", nargs=-1)
-@click.option("--yes", is_flag=True, help="remove; without it, only list")
+@click.option("--yes", is_flag=True, help="remove the files and jobs; without --yes, only list them")
 @volume_option
 @pass_context
 def clean(context: Context, names: tuple[str, ...], volume: Path, yes: bool) -> None:
-    """List what no run uses; remove it with --yes.
+    """List the files and jobs that no run uses; remove them with --yes.
 
-    These are artifacts of no run, unfinished work of runs that have ended, and finished jobs. If you name RUNs, also
-    these runs and their artifacts, unless another run points to the same artifacts. Inputs are never removed.
+    The list contains artifacts that belong to no run, unfinished work of runs that have ended, and finished jobs. If
+    you name RUNs, the list also contains these runs and their artifacts, except artifacts that another run uses. Inputs
+    are never removed.
     """
     _clean(context, names, Volume(volume.absolute()), yes)
 
@@ -48,10 +49,13 @@ def _clean(context: Context, names: tuple[str, ...], volume: Volume, yes: bool) 
     for run in all_runs(volume):
         if run not in named:
             kept |= {(step, path.name) for step, path in run.artifacts().items()}
-            if run.state in ("running", "interrupted"):  # artifacts it found up to date but does not point to yet
+            if run.state in (
+                "running",
+                "interrupted",
+            ):  # artifacts that were up to date and that the run does not link yet
                 kept |= set(run.keys().items())
-    found = [(run.path, "run") for run in named] + list(leftovers(volume, kept, working))
-    found += [
+    removable = [(run.path, "run") for run in named] + list(leftovers(volume, kept, working))
+    removable += [
         (path, "job that never began")
         for path in volume.root.glob(".jobs/.vase-*")
         if time.time() - path.stat().st_mtime > HALF_MADE_SECONDS
@@ -68,7 +72,7 @@ def _clean(context: Context, names: tuple[str, ...], volume: Volume, yes: bool) 
             except VaseError as error:
                 click.echo(f"The cluster's objects of {run.name} were not removed: {error}", err=True)
     total = 0
-    for path, why in found:
+    for path, why in removable:
         freed = size(path)
         if yes and not remove(volume, path):
             continue
@@ -76,7 +80,7 @@ def _clean(context: Context, names: tuple[str, ...], volume: Volume, yes: bool) 
         click.echo(
             f"{'removed' if yes else 'would remove'}  {freed / 2**20:9.1f} MiB  {why}: {path.relative_to(volume.root)}"
         )
-    if not found and not over:
+    if not removable and not over:
         click.echo("Nothing to clean.")
     elif not yes:
-        click.echo(f"{total / 2**20:.1f} MiB in all; `vasevqa clean --yes` removes them.")
+        click.echo(f"{total / 2**20:.1f} MiB in total; remove them with `vasevqa clean --yes`.")

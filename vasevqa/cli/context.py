@@ -15,16 +15,16 @@ from vasevqa.spec import Pipeline
 
 @dataclass(frozen=True)
 class Context:
-    """The pipeline, and `make_backend(name, volume, cluster)`, which returns the backend that runs its steps."""
+    """The pipeline, and a function `make_backend(name, volume, cluster)` that returns the backend of a run."""
 
     pipeline: Pipeline
     make_backend: MakeBackend
 
 
 def pass_context(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Pass the Context in click's `obj` as the command's first argument.
+    """Pass the Context in click's `obj` to the command as its first argument.
 
-    Without one, pass the catalog's pipeline and the built-in backends.
+    Without a Context in `obj`, pass the catalog's pipeline and the built-in backends.
     """
 
     @functools.wraps(function)

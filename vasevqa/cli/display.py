@@ -1,4 +1,4 @@
-"""Output of `vasevqa run`: progress bars on a terminal, plain lines when piped, JSON lines with --json."""
+"""Show the output of `vasevqa run`: progress bars on a terminal, plain lines in a pipe, JSON lines with --json."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LINE_SECONDS = 5.0
 
 
 def sentence(event: Event) -> str | None:
-    """Return an event as text for people; None if it is not shown."""
+    """Return an event as text for a user; None if the event is not shown."""
     kind, step = event["event"], event.get("step", "")
     if kind == "run-started":
         return "\n".join(f"{name}: {why}" for name, why in event.get("skipped", {}).items()) or None
@@ -25,7 +25,7 @@ def sentence(event: Event) -> str | None:
     if kind == "step-waiting":
         return f"{step}: {event['message']}"
     if kind == "step-elsewhere":
-        return f"{step}: another launcher makes it, waiting for its artifact"
+        return f"{step}: another launcher runs this step, waiting for the artifact"
     if kind == "step-done":
         took = "" if event.get("seconds") is None else f" in {duration(event['seconds'])}"
         summary = f": {event['summary']}" if event.get("summary") else ""
@@ -44,9 +44,9 @@ def sentence(event: Event) -> str | None:
 
 
 def log_line(line: str) -> str | None:
-    """Return a line of a stage's log as text for people; None if the line is not shown.
+    """Return a line of a stage's log as text for a user; None if the line is not shown.
 
-    Events become sentences. All other lines stay as they are.
+    Events become sentences. All other lines stay unchanged.
     """
     event = next(parse([line]), None)
     if event is None:
@@ -61,7 +61,7 @@ def log_line(line: str) -> str | None:
         return ", ".join(f"{name} {value}" for name, value in event.items() if name not in ("event", "time"))
     if kind in ("note", "summary", "speed"):
         return str(event.get("text", ""))
-    return None  # the log has errors as plain text too
+    return None  # the log also contains errors as plain text
 
 
 def _started(event: Event) -> str:
@@ -70,7 +70,7 @@ def _started(event: Event) -> str:
 
 
 class PlainDisplay:
-    """Prints one line per event, and progress every few seconds."""
+    """Prints one line per event, and the progress every few seconds."""
 
     def __init__(self) -> None:
         self._shown: dict[str, float] = {}

@@ -23,25 +23,25 @@ MARKS = {OK: ("ok  ", "green"), WARNING: ("look", "yellow"), BAD: ("BAD ", "red"
 @options.volume_option
 @options.cluster_option
 @options.namespace_option
-@click.option("--to", "last", metavar="STEP", help="up to this step")
+@click.option("--to", "last", metavar="STEP", help="last step to check")
 @click.option(
     "--pull/--no-pull",
     default=True,
     show_default=True,
-    help="start a tiny pod of each image to test whether it can be pulled",
+    help="test whether each image can be pulled, by starting a tiny pod of the image",
 )
 @click.option(
     "--upload", is_flag=True, help="inputs on this machine will be copied to the volume, as `submit --upload` does"
 )
-@click.option("--look", hidden=True, help="check the volume only, for the recipe described by this JSON")
+@click.option("--look", hidden=True, help="check only the volume, for the recipe that this JSON describes")
 @options.json_option
 @pass_context
 def doctor(context: Context, look: str | None, as_json: bool, **given: Any) -> None:
     """Check cluster, volume and recipe before spending GPU hours.
 
-    Checks the cluster or engine, rights, claim, free space, images, GPUs, secrets, queue and models, for RECIPE if it
-    is given. Prints one line per check; "?" marks a check that was not possible. The exit code is that of the
-    worst line, and 0 if no line is bad.
+    Checks the cluster or engine, rights, claim, free space, images, GPUs, secrets, queue and models. With RECIPE,
+    checks what the recipe needs. Prints one line per check; "?" marks a check that was not possible. The exit code is
+    the code of the worst line; it is 0 if no line is bad.
 
     \b
     Example:
@@ -49,10 +49,10 @@ def doctor(context: Context, look: str | None, as_json: bool, **given: Any) -> N
     """
     worst = 0
     request = DoctorRequest(**given)
-    found = findings(context.pipeline, request)
+    results = findings(context.pipeline, request)
     if look:
-        found = volume_findings(request.volume, VolumeQuestion.from_json(look))
-    for finding in found:
+        results = volume_findings(context.pipeline, request.volume, VolumeQuestion.from_json(look))
+    for finding in results:
         worst = max(worst, finding.code)
         if as_json:
             click.echo(json.dumps(finding.plain(), ensure_ascii=False))

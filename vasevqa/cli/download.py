@@ -18,11 +18,11 @@ from vasevqa.transfer.fetching import fetch
 @cluster_option
 @namespace_option
 def download(run: str, path: str | None, target: Path | None, cluster: Path | None, namespace: str | None) -> None:
-    """Bring PATH of RUN from the volume to DEST.
+    """Copy PATH of RUN from the volume to DEST.
 
     PATH is a file or folder of the run, such as report.html, logs or steps/merge-grpo (the artifact of a step). Without
-    PATH, downloads the report. DEST is a path on this machine; without it, the name of PATH. If RUN is `-`, PATH is
-    relative to the volume's root. Run the same command again to resume after a lost connection.
+    PATH, downloads the report. DEST is a path on this machine. Without DEST, the copy has the name of PATH. If RUN is
+    `-`, PATH is relative to the volume's root. After a lost connection, run the same command again to resume.
 
     \b
     Example:

@@ -32,9 +32,9 @@ def logs(
     follow: bool,
     raw: bool,
 ) -> None:
-    """Print the logs of RUN, or of its STEP.
+    """Print the logs of RUN; with STEP, only the logs of this step.
 
-    Without RUN, prints those of the newest run; `vasevqa logs -f` follows it.
+    Without RUN, prints the logs of the newest run. `vasevqa logs -f` follows the newest run.
     """
     if options.is_remote(volume, cluster, namespace):
         words = ["logs", *filter(None, (name, step)), *options.asked(None, ("--follow", follow), ("--raw", raw))]
@@ -43,7 +43,7 @@ def logs(
 
 
 def _print_logs(name: str | None, step: str | None, volume: Path, follow: bool, raw: bool) -> None:
-    """Print the log files in the order of their start; with `follow`, until the run ends."""
+    """Print the log files, oldest first; with `follow`, continue until the run ends."""
     run = find_run(Volume(volume.absolute()), name)
     steps = read_history(run.events.read())
     if step is not None and step not in steps:
@@ -51,11 +51,11 @@ def _print_logs(name: str | None, step: str | None, volume: Path, follow: bool, 
     offsets: dict[Path, int] = {}
     while True:
         over = run.state != "running"
-        found = sorted(
+        log_files = sorted(
             (run.path / "logs").glob(f"{step or '*'}-*.log"),
             key=lambda path: path.stat().st_ctime_ns if path not in offsets else 0,
         )
-        for path in found:
+        for path in log_files:
             prefix = "" if step else f"{path.stem.rpartition('-')[0]}: "
             with open(path, "rb") as stream:
                 stream.seek(offsets.get(path, 0))

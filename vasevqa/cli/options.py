@@ -36,12 +36,14 @@ def cluster_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def cluster_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--cluster` and `--namespace`, to ask a cluster when the volume is not on this machine."""
-    return cluster_option(click.option("-n", "--namespace", help="ask the cluster, in this namespace")(function))
+    """Add `--cluster` and `--namespace`. The command asks the cluster if the volume is not on this machine."""
+    return cluster_option(
+        click.option("-n", "--namespace", help="use the volume in this namespace of the cluster")(function)
+    )
 
 
 def _options(*options: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Combine several options into one decorator; `--help` lists them in this order."""
+    """Combine several options into one decorator. `--help` lists the options in the same order."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed(options):
@@ -53,7 +55,12 @@ def _options(*options: Callable[..., Any]) -> Callable[[Callable[..., Any]], Cal
 
 json_option = click.option("--json", "as_json", is_flag=True, help="print JSON lines")
 parallel_option = click.option(
-    "--parallel", "--max-parallel", type=click.IntRange(1), default=2, show_default=True, help="steps side by side"
+    "--parallel",
+    "--max-parallel",
+    type=click.IntRange(1),
+    default=2,
+    show_default=True,
+    help=("number of steps that run at the same time"),
 )
 inputs_from_option = click.option(
     "--inputs-from",
@@ -65,7 +72,10 @@ inputs_from_option = click.option(
 def recipe_options(
     required: bool = True, inputs_from: bool = True, about_input: str = "give or replace an input"
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add RECIPE and the options that change it; the command gets `recipe`, a RecipeRequest (None without RECIPE)."""
+    """Add RECIPE and the options that change the recipe.
+
+    The command gets `recipe`, a RecipeRequest; None without RECIPE.
+    """
 
     def gather(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
@@ -74,10 +84,11 @@ def recipe_options(
             recipe: Path | None,
             overrides: tuple[str, ...],
             inputs: tuple[str, ...],
+            device: str | None,
             inputs_from: Path | None = None,
             **rest: Any,
         ) -> Any:
-            request = None if recipe is None else RecipeRequest(recipe, overrides, inputs, inputs_from)
+            request = None if recipe is None else RecipeRequest(recipe, overrides, inputs, inputs_from, device)
             return function(*arguments, recipe=request, **rest)
 
         return with_recipe
@@ -85,6 +96,7 @@ def recipe_options(
     return _options(
         click.argument("recipe", type=click.Path(path_type=Path, dir_okay=False), required=required),
         click.option("--set", "overrides", multiple=True, metavar="STEP.PARAM=VALUE", help="change a parameter"),
+        click.option("--device", metavar="DEVICE", help="device of every step: auto, cpu, cuda or cuda:N"),
         click.option("--input", "inputs", multiple=True, metavar="NAME=PATH", help=about_input),
         *([inputs_from_option] if inputs_from else []),
         gather,
@@ -117,18 +129,22 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def namespace_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--namespace NAME`."""
-    return click.option("-n", "--namespace", help="the namespace; unset: the Cluster file's, or the context's")(
-        function
-    )
+    return click.option(
+        "-n", "--namespace", help=("the namespace; unset: the namespace in the Cluster file or in the context")
+    )(function)
 
 
 def is_remote(volume: Path, cluster: Path | None, namespace: str | None) -> bool:
-    """True if a cluster must answer: a namespace is given, or a Cluster file and the volume is not on this machine."""
+    """Return True if the command must ask a cluster.
+
+    A command must ask the cluster if a namespace is given, or if a Cluster file is given and the volume is not on this
+    machine.
+    """
     return namespace is not None or (cluster is not None and not volume.is_dir())
 
 
 def asked(name: str | None, *options: tuple[str, bool]) -> list[str]:
-    """Return a run's name and options as command-line words, without unset flags and options."""
+    """Return a run's name and the given options as command-line words. Options without a value are left out."""
     words = [name] if name else []
     for option, value in options:
         words += [option] if value is True else [option, str(value)] if value else []
@@ -136,7 +152,7 @@ def asked(name: str | None, *options: tuple[str, bool]) -> list[str]:
 
 
 def backend_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--backend NAME`, which says where steps run."""
+    """Add `--backend NAME`: steps run as local processes, as containers or in a cluster."""
     return click.option(
         "--backend",
         type=click.Choice(["local", "docker", "kubernetes"]),

@@ -12,9 +12,13 @@ from vasevqa.artifacts.volume import Volume
 from vasevqa.backends.kubernetes.launcher_job import VOLUME
 from vasevqa.cli import options, remote
 from vasevqa.cli.context import Context, pass_context
+from vasevqa.pipeline.forecast import forecast, measure
+from vasevqa.pipeline.growth import growth
+from vasevqa.pipeline.inspection import inside_of, look_inside
 from vasevqa.pipeline.plan import Plan, make_plan, plan_rows
 from vasevqa.pipeline.recipe import Recipe
 from vasevqa.pipeline.requests import RecipeRequest
+from vasevqa.pipeline.requirements import requirements_of
 from vasevqa.pipeline.selection import Selection
 
 
@@ -23,6 +27,7 @@ from vasevqa.pipeline.selection import Selection
 @options.volume_option
 @options.selection_options
 @options.json_option
+@click.option("--measure", "measured", is_flag=True, help="run CLIP for five seconds if its speed here is unknown")
 @options.cluster_options
 @pass_context
 def plan(
@@ -31,6 +36,7 @@ def plan(
     volume: Path,
     selection: Selection,
     as_json: bool,
+    measured: bool,
     cluster: Path | None,
     namespace: str | None,
 ) -> None:
@@ -46,21 +52,31 @@ def plan(
         asked = [*recipe.to_args(), *selection.to_args(), *(["--json"] if as_json else [])]
         command = ["plan", "/tmp/recipe.yaml", "--inputs-from", VOLUME, *asked]  # noqa: S108 - inside the pod
         sys.exit(remote.answer(cluster, namespace, command, recipe.path))
-    planned = plan_of(context, recipe.load(context.pipeline), volume, selection)
+    loaded = recipe.load(context.pipeline)
+    inside = inside_of(loaded, requirements_of(loaded, context.pipeline, selection))
+    seen = list(look_inside(loaded, inside))
+    planned = plan_of(context, loaded, volume, selection)
     if as_json:
         for row in plan_rows(planned):
             click.echo(json.dumps(row, ensure_ascii=False))
         return
+    for name, text in seen:
+        click.echo(f"{name}: {text}")
     width = max(len(name) for name in context.pipeline.names)
     for name, why in planned.skipped.items():
         click.echo(f"{name:<{width}}  skip  {why}")
+    grown = growth(planned)
     for step in planned.steps:
         first, *more = step.reasons or (f"up to date ({step.artifact.key[:10]})",)
         click.echo(f"{step.name:<{width}}  {'hit ' if step.hit else 'run '}  {first}")
-        for reason in more:
+        for reason in [*more, *([grown[step.name].said()] if step.name in grown else [])]:
             click.echo(f"{'':<{width}}        {reason}")
+    if "images" in inside.paths:
+        photographs = inside.collection.files
+        paces = measure(planned, photographs) if measured else {}
+        click.echo(forecast(planned, len(photographs), paces).said())
 
 
 def plan_of(context: Context, recipe: Recipe, volume: Path, selection: Selection) -> Plan:
-    """Return the plan of the recipe for the present state of the volume."""
+    """Return the plan of the recipe for the present content of the volume."""
     return make_plan(recipe, context.pipeline, Volume(volume.absolute()), selection)

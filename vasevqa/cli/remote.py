@@ -1,4 +1,4 @@
-"""Runs a command in a pod that mounts the volume, for machines that don't see the volume."""
+"""Run a command in a pod that mounts the volume, if this machine has no access to the volume."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ from pathlib import Path
 from vasevqa.backends.cluster import cluster_of
 from vasevqa.backends.kubernetes.launcher_job import VOLUME, render_pod
 from vasevqa.errors import ConfigError
+from vasevqa.pipeline.recipe import KIND
+from vasevqa.yaml_files import read_text
 
 MOST = 100_000  # bytes; a recipe up to this size fits into an environment variable of the pod
 WRITE = 'printf %s "$RECIPE" > /tmp/recipe.yaml && exec vasevqa "$@"'
 
 
 def answer(cluster: Path | None, namespace: str | None, words: Sequence[str], recipe: Path | None = None) -> int:
-    """Run `vasevqa WORDS` in a pod with the volume and the launcher's rights; print its output, return its exit code.
+    """Run `vasevqa WORDS` in a pod with the volume and the launcher's rights.
 
-    In the pod, `recipe` is /tmp/recipe.yaml. ClusterError if the claim is missing or the pod can't start, ConfigError
-    if the recipe is larger than MOST bytes.
+    Print the output and return the exit code. In the pod, the file `recipe` has the path /tmp/recipe.yaml.
+
+    Raise ClusterError if the claim is missing or the pod can't start. Raise ConfigError if the recipe is larger than
+    MOST bytes.
     """
     from vasevqa.backends.kubernetes.session import Session
 
@@ -32,9 +36,11 @@ def answer(cluster: Path | None, namespace: str | None, words: Sequence[str], re
     }
     [container] = manifest["spec"]["containers"]
     if recipe is not None:
-        text = recipe.read_text(encoding="utf-8")
+        text = read_text(recipe, KIND)
         if len(text.encode()) > MOST:
-            raise ConfigError(f"{recipe} is larger than {MOST // 1000} kB; plan it where the volume is.")
+            raise ConfigError(
+                f"{recipe} is larger than {MOST // 1000} kB; run `vasevqa plan` on a machine that mounts the volume."
+            )
         container["env"].append({"name": "RECIPE", "value": text})
         container["command"] = ["tini", "--", "sh", "-c", WRITE, "vasevqa"]
     return access.run_pod(manifest, _print)

@@ -12,14 +12,14 @@ from vasevqa.pipeline.runs import find_run
 
 
 def write_report(folder: Path, volume: Volume, quiet: bool) -> None:
-    """Write the run's report; if that fails, print one line, so that the run does not fail because of its report."""
+    """Write the run's report. A failure is printed as one line and does not fail the run."""
     from vasevqa.report.html import write_report as write
 
     try:
         where = write(folder, volume)
     except Exception as error:
         why = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
-        click.echo(f"The report could not be written ({why}); `vasevqa report {folder.name}` tries again.", err=True)
+        click.echo(f"The report could not be written ({why}); try again with `vasevqa report {folder.name}`.", err=True)
         return
     if not quiet:
         click.echo(f"Report: {where}")

@@ -1,4 +1,4 @@
-"""`vasevqa repro`: print the `docker run` that repeats a step."""
+"""`vasevqa repro`: print the `docker run` command that repeats a step."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ from vasevqa.pipeline.runs import find_run
 @cluster_option
 @pass_context
 def repro(context: Context, name: str, step: str, volume: Path, cluster: Path | None) -> None:
-    """Print the `docker run` that repeats STEP of RUN.
+    """Print the `docker run` command that repeats STEP of RUN.
 
-    The image is given by digest. Secrets are given by name only: docker takes their values from your environment.
+    The command names the image by digest. The command contains only the names of secrets: docker takes their values
+    from your environment.
     """
     # The results go to a separate folder on the volume, because an artifact is never written twice.
     shared = Volume(volume.absolute())
     run = find_run(shared, name)
     maker, event = started(run, step)
     settings = (
-        load_cluster(cluster)
+        load_cluster(cluster, context.pipeline.stages)
         if cluster
         else parse_cluster(maker.backend_settings.get("cluster", {}), str(maker.path / "place.json"))
     )

@@ -18,9 +18,11 @@ from vasevqa.cli.plan import plan_of
 from vasevqa.cli.report import write_report
 from vasevqa.errors import ConfigError, Interrupted
 from vasevqa.pipeline.backend import left_running, remember
+from vasevqa.pipeline.inspection import inside_of, look_inside
 from vasevqa.pipeline.launcher import Cancelled, Detached, Launcher
 from vasevqa.pipeline.plan import Plan, plan_rows, with_gpu_product
 from vasevqa.pipeline.requests import RunRequest
+from vasevqa.pipeline.requirements import requirements_of
 from vasevqa.pipeline.restarts import once
 from vasevqa.pipeline.runs import Run, all_runs, finished_run, new_run, open_run
 
@@ -33,9 +35,9 @@ from vasevqa.pipeline.runs import Run, all_runs, finished_run, new_run, open_run
 @options.parallel_option
 @options.backend_option
 @options.cluster_option
-@click.option("--detach", is_flag=True, help="on Ctrl-C leave running steps to the next `run`, which adopts them")
+@click.option("--detach", is_flag=True, help="on Ctrl-C, let running steps continue; the next `run` adopts them")
 @click.option(
-    "--launch", envvar="VASEVQA_LAUNCH", hidden=True, help="the launch that this process belongs to, in a cluster"
+    "--launch", envvar="VASEVQA_LAUNCH", hidden=True, help="the launch in the cluster to which this process belongs"
 )
 @pass_context
 def run(context: Context, **given: Any) -> None:
@@ -53,8 +55,9 @@ def run(context: Context, **given: Any) -> None:
 def _run_or_repeat(context: Context, request: RunRequest) -> int:
     if request.backend == "kubernetes" and not request.volume.is_dir():
         raise ConfigError(
-            f"There is no folder {request.volume} here, and the launcher must read the claim's files: use --volume to"
-            " name the folder where the claim is mounted, or run the launcher in the cluster with `vasevqa submit`."
+            f"There is no folder {request.volume} here, and the launcher must read the claim's files; give the"
+            " folder where the claim is mounted as --volume, or run the launcher in the cluster with `vasevqa"
+            " submit`."
         )
     if request.launch:
         return once(request.launch, request.volume.absolute(), lambda: _run(context, request))
@@ -63,6 +66,8 @@ def _run_or_repeat(context: Context, request: RunRequest) -> int:
 
 def _run(context: Context, request: RunRequest) -> int:
     recipe = request.recipe.load(context.pipeline)
+    for _ in look_inside(recipe, inside_of(recipe, requirements_of(recipe, context.pipeline, request.selection))):
+        pass  # a wrong input raises an error
     planned = plan_of(context, recipe, request.volume, request.selection)
     as_json = request.as_json
     if all(step.hit for step in planned.steps):
@@ -80,7 +85,7 @@ def _run(context: Context, request: RunRequest) -> int:
                 else f"Nothing to do: all {len(planned.steps)} steps are up to date. Report: {before.report}"
             )
             return 0
-    cluster = load_cluster(request.cluster)
+    cluster = load_cluster(request.cluster, context.pipeline.stages)
     planned = with_gpu_product(planned, cluster)
     backend = context.make_backend(request.backend, planned.volume, cluster)
     for earlier in all_runs(planned.volume):
@@ -119,12 +124,12 @@ def _execute(planned: Plan, record: Run, backend: Backend, request: RunRequest) 
             return 130
         if isinstance(error, Detached):
             click.echo(
-                f"Detached from {record.name}: its steps keep running, and the same command adopts them; `vasevqa"
-                f" cancel {record.name}` stops them."
+                f"Detached from {record.name}: its steps keep running. Run the same command to adopt them, or stop"
+                f" them with `vasevqa cancel {record.name}`."
             )
             return (
                 Interrupted.exit_code if request.launch else 0
-            )  # in the cluster: this code makes the Job restart the launcher
+            )  # in the cluster, this exit code makes the Job restart the launcher
         raise
     display.close()
     write_report(record.path, planned.volume, quiet=as_json)

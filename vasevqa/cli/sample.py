@@ -15,19 +15,21 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("output", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--vases", type=click.IntRange(1), default=24, show_default=True, help="vases to photograph")
-@click.option("--views", type=click.IntRange(1, 6), default=4, show_default=True, help="photographs a vase")
+@click.option("--views", type=click.IntRange(1, 6), default=4, show_default=True, help="photographs per vase")
 @click.option(
     "--quality-vases",
     type=click.IntRange(10),
     default=100,
     show_default=True,
-    help="labelled vases a class, for train-classifier",
+    help="labelled vases per class, for train-classifier",
 )
+@click.option("--seed", type=int, default=0, show_default=True, help="random seed; each seed draws different vases")
 @click.option(
-    "--seed", type=int, default=0, show_default=True, help="seed of the drawing; each seed draws different vases"
-)
-@click.option(
-    "--size", type=click.IntRange(96, 2048), default=288, show_default=True, help="pixels, the side of each photograph"
+    "--size",
+    type=click.IntRange(96, 2048),
+    default=288,
+    show_default=True,
+    help="side length of each photograph in pixels",
 )
 @click.option(
     "--models", is_flag=True, help="also make a tiny Qwen2.5-VL and train a tiny CLIP (about two minutes, once)"
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 def sample(output: Path, vases: int, views: int, quality_vases: int, seed: int, size: int, models: bool) -> None:
     """Draw synthetic vases into OUTPUT: photos/, quality/, annotations.json, truth.json (and models/).
 
-    What exists already is not made again. Example: vasevqa sample demo/inputs --models
+    Existing files are not made again. Example: vasevqa sample demo/inputs --models
     """
     from vasevqa.runtime.progress import make_progress
     from vasevqa.sample.dataset import Settings, draw_sample
@@ -43,8 +45,8 @@ def sample(output: Path, vases: int, views: int, quality_vases: int, seed: int, 
     with make_progress("sample") as progress:
         drawn = draw_sample(output, Settings(vases, views, quality_vases, seed, size), _shown(progress, "drawing"))
         progress.summary(
-            f"{'drew' if drawn else 'found'} {vases} vases in {output / 'photos'} and {2 * quality_vases} labelled ones"
-            f" in {output / 'quality'}"
+            f"{'drew' if drawn else 'found'} {vases} vases in {output / 'photos'} and {2 * quality_vases} labelled"
+            f" vases in {output / 'quality'}"
         )
         if models:
             from vasevqa.sample.tiny_clip import train_tiny_clip

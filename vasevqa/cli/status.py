@@ -1,4 +1,4 @@
-"""`vasevqa status`: show the steps of a run, and the volume's other runs."""
+"""`vasevqa status`: show the steps of a run, and the other runs on the volume."""
 
 from __future__ import annotations
 

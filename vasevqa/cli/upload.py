@@ -1,4 +1,4 @@
-"""`vasevqa upload`: copy files to the volume of a cluster, through a pod that mounts it."""
+"""`vasevqa upload`: copy files to the volume of a cluster, through a pod that mounts the volume."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from vasevqa.transfer.sending import send
 @cluster_option
 @namespace_option
 def upload(source: Path, target: str | None, cluster: Path | None, namespace: str | None) -> None:
-    """Bring PATH, a file or a folder, to the volume as DEST.
+    """Copy PATH, a file or a folder, to the volume as DEST.
 
-    DEST is relative to the volume's root; without it, the name of PATH. Files that are there already with the same
-    digest are not sent again. Run the same command again to resume after a lost connection. No file is removed from the
-    volume.
+    DEST is relative to the volume's root. Without DEST, the copy has the name of PATH. A file is not sent again if the
+    volume holds the file already, with the same digest. After a lost connection, run the same command again to resume.
+    No file is removed from the volume.
 
     \b
     Example:

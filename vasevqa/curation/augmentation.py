@@ -1,7 +1,8 @@
-"""Random variations of photographs for training, of a whole batch at once and on the model's device.
+"""Augment batches of training photographs on the model's device.
 
-torchvision's transforms vary a batch by one draw or take its images one by one, which keeps a GPU waiting: the geometry
-is one resampling here (Jaderberg et al., "Spatial Transformer Networks", 2015), the colours are products.
+torchvision's transforms draw one set of random numbers for a whole batch, or they process the images one by one.
+Processing them one by one is slow on a GPU. This module applies all geometric changes in one resampling of the batch
+(Jaderberg et al., "Spatial Transformer Networks", 2015). It changes the colours by matrix products.
 """
 
 from __future__ import annotations
@@ -13,19 +14,20 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
 DEGREES = 10.0
-AREA = (0.7, 1.0)  # of the crop, as a part of the image's
-RATIO = (0.9, 1.1)  # of its sides
+AREA = (0.7, 1.0)  # area of the crop divided by the area of the image
+RATIO = (0.9, 1.1)  # width of the crop divided by its height
 BRIGHTNESS = CONTRAST = SATURATION = 0.2
-HUE = 0.02  # of a whole turn
-FILL = 127 / 255  # what a rotation brings in from outside
-LUMA = (0.2989, 0.587, 0.114)  # ITU-R BT.601
+HUE = 0.02  # greatest rotation of the hue, in turns
+FILL = 127 / 255  # value of the pixels outside the image
+LUMA = (0.2989, 0.587, 0.114)  # weights of R, G and B in ITU-R BT.601
 
 
 def augmented(pixels: Tensor, size: int) -> Tensor:
-    """Each image of a batch cropped, rotated, flipped and coloured by a draw of its own.
+    """Crop, rotate, flip and colour each image of a batch at random.
 
-    `pixels` (B, 3, S, S) is uint8; the result (B, 3, size, size) is float32 within 0 to 1, on the same device. The
-    draws come from the CPU's generator, so that a seed varies images alike on every device.
+    `pixels` is (B, 3, S, S) uint8. The result is (B, 3, size, size) float32 in 0 to 1, on the same device. Each image
+    gets its own random numbers. The random numbers come from the CPU's generator, so a seed gives the same augmentation
+    on every device.
     """
     varied = _moved(pixels.float() / 255, size)
     return _coloured(varied)
@@ -36,7 +38,7 @@ def _draw(count: int, low: float, high: float) -> Tensor:
 
 
 def _moved(images: Tensor, size: int) -> Tensor:
-    """A crop of a rotated image, perhaps mirrored: where each of its pixels comes from."""
+    """Return a crop of each rotated image, mirrored or not."""
     count = len(images)
     angle = _draw(count, -math.radians(DEGREES), math.radians(DEGREES))
     area, ratio = _draw(count, *AREA), _draw(count, math.log(RATIO[0]), math.log(RATIO[1])).exp()
@@ -54,7 +56,7 @@ def _moved(images: Tensor, size: int) -> Tensor:
 
 
 def _coloured(images: Tensor) -> Tensor:
-    """Brightness, contrast, saturation and hue, in this order."""
+    """Change brightness, contrast, saturation and hue, in this order."""
 
     def factor(spread: float) -> Tensor:
         return _draw(len(images), 1 - spread, 1 + spread).view(-1, 1, 1, 1).to(images.device)
@@ -70,7 +72,7 @@ def _coloured(images: Tensor) -> Tensor:
 
 
 def _hues(count: int) -> Tensor:
-    """Rotations about the axis of grays (B, 3, 3), by Rodrigues' formula."""
+    """Return the rotations about the grey axis of the RGB space, (B, 3, 3), by Rodrigues' formula."""
     angle = _draw(count, -2 * math.pi * HUE, 2 * math.pi * HUE).view(-1, 1, 1)
     third = math.sqrt(1 / 3)
     axis = torch.tensor([[0, -third, third], [third, 0, -third], [-third, third, 0]])

@@ -1,6 +1,7 @@
-"""The photograph classifier: ResNet with a small head, its data on disk, prediction, and its files.
+"""The photograph classifier: a ResNet with a small head, the checkpoints, and the predictions.
 
-ResNet: He et al., "Deep Residual Learning for Image Recognition", 2015 (torchvision's implementation and weights).
+ResNet: He et al., "Deep Residual Learning for Image Recognition", 2015. The implementation and the weights are
+torchvision's.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from torchvision import models
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
+from vasevqa.curation.calibration import Calibration
 from vasevqa.errors import ConfigError, DataError
+from vasevqa.storage import refuse_failed
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, which torchvision's weights expect
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels
 MODEL_FILE = "best_image_quality_model.pth"
 ARCHITECTURES: dict[str, tuple[Callable[..., nn.Module], int]] = {
     "resnet50": (models.resnet50, 2048),
@@ -29,7 +32,7 @@ ARCHITECTURES: dict[str, tuple[Callable[..., nn.Module], int]] = {
 
 
 def build(arch: str) -> nn.Module:
-    """A ResNet with random weights and the head features-512-256-2 (ReLU, dropout 0.5 and 0.3)."""
+    """Return a ResNet with random weights and a head of layers 512-256-2 (ReLU, dropout 0.5 and 0.3)."""
     make, width = ARCHITECTURES[arch]
     model = make(weights=None)
     model.fc = nn.Sequential(
@@ -45,9 +48,9 @@ def build(arch: str) -> nn.Module:
 
 
 def load_backbone(model: nn.Module, arch: str, weights: str, path: Path | None) -> None:
-    """Fill `model` with `weights`: none (random), imagenet (torchvision's, from its hub), or file (`path`).
+    """Load weights into `model`. `weights` is none (random), imagenet (from torchvision's hub), or file (from `path`).
 
-    ConfigError where the hub can't be reached; DataError where the file is no checkpoint of this architecture.
+    Raise ConfigError if the hub can't be reached. Raise DataError if the file has no weights of this architecture.
     """
     if weights == "none":
         return
@@ -57,28 +60,28 @@ def load_backbone(model: nn.Module, arch: str, weights: str, path: Path | None) 
             state = models.get_weight(name).get_state_dict(check_hash=True)
         except Exception as error:
             raise ConfigError(
-                f"ImageNet weights of {arch} can't be fetched ({type(error).__name__}); give --weights FILE, or"
+                f"ImageNet weights of {arch} can't be downloaded ({type(error).__name__}); give --weights FILE, or"
                 " --weights none."
             ) from None
     else:
         if path is None:
-            raise ConfigError("--weights file needs the file: --weights-file FILE.")
+            raise ConfigError("`--weights=file` needs a checkpoint; give its path with --weights-file.")
         state = _state(read_checkpoint(path), path)
     fitting = {name: value for name, value in state.items() if not name.startswith("fc.")}
     own = model.state_dict()
     wrong = [name for name, value in fitting.items() if name not in own or own[name].shape != value.shape]
     if wrong or not fitting:
         raise DataError(
-            f"{path or weights} holds no weights of {arch} ({wrong[0] if wrong else 'nothing'} doesn't fit); choose the"
+            f"{path or weights} holds no weights of {arch} (mismatch: {wrong[0] if wrong else 'nothing'}); give the"
             " right --arch."
         )
     model.load_state_dict(fitting, strict=False)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The mapping in a .pth or .safetensors file, loaded without running code from it;
+    """Return the mapping in a .pth or .safetensors file, without running code from the file.
 
-    DataError if that isn't possible.
+    Raise DataError if the file is missing or can't be read.
     """
     try:
         if path.suffix == ".safetensors":
@@ -100,16 +103,18 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         AttributeError,
         TypeError,
     ) as error:
+        refuse_failed(error, path)
         with open(path, "rb") as stream:
             serialized = stream.read(2)[:1] in (b"P", b"\x80")  # a zip archive or a pickle, as torch.save writes them
         unsafe = serialized and ("weights_only" in str(error) or "Unsupported" in str(error))
         why = (
-            "it holds objects other than tensors, which are not loaded for safety"
+            "it holds objects other than tensors, which may run code"
             if unsafe
-            else "it is damaged or no PyTorch checkpoint"
+            else "it is damaged, or it is not a PyTorch checkpoint"
         )
         raise DataError(f"{path} can't be loaded: {why}; save the model's state_dict again.") from None
-    except Exception as error:  # safetensors has its own error
+    except Exception as error:  # safetensors raises its own kind of error
+        refuse_failed(error, path)
         raise DataError(f"{path} can't be loaded ({type(error).__name__}); copy it again.") from None
     if not isinstance(loaded, dict):
         raise DataError(f"{path} holds a {type(loaded).__name__}, not a state_dict; save the model's state_dict.")
@@ -129,23 +134,28 @@ def _state(loaded: dict[str, Any], path: Path) -> dict[str, Tensor]:
 
 @dataclass
 class Classifier:
-    """A trained classifier: class 1 is high quality. Probabilities are softmax(logits / temperature)."""
+    """A trained classifier. Class 1 is high quality. `calibration` turns the classifier's logits into probabilities."""
 
     model: nn.Module
     arch: str
     image_size: int
-    temperature: float
+    calibration: Calibration
     device: torch.device
 
     @torch.inference_mode()
     def probabilities(self, pixels: Tensor) -> Tensor:
-        """The calibrated probability of class 1, (B,) float32 on the CPU, from normalized pixels (B, 3, H, W)."""
-        logits = predict_logits(self.model, pixels, self.device)
-        return (logits / self.temperature).softmax(-1)[:, 1]
+        """Return the calibrated probability of class 1 for normalized pixels.
+
+        `pixels` is (B, 3, H, W). The result is (B,) float32 on the CPU.
+        """
+        return self.calibration.probabilities(predict_logits(self.model, pixels, self.device))
 
 
 def predict_logits(model: nn.Module, pixels: Tensor, device: torch.device) -> Tensor:
-    """Logits (B, 2) in float32 on the CPU; bf16 autocast where the hardware has it, channels_last."""
+    """Return logits (B, 2) as float32 on the CPU.
+
+    The model computes in bf16 if the hardware supports bf16. The memory format is channels_last.
+    """
     from vasevqa.curation.devices import fast_bf16
 
     pixels = pixels.to(device, memory_format=torch.channels_last)
@@ -154,12 +164,18 @@ def predict_logits(model: nn.Module, pixels: Tensor, device: torch.device) -> Te
     return logits.float().cpu()
 
 
-def load_classifier(where: Path, device: torch.device) -> Classifier:
-    """The classifier in a .pth file, or in a folder that holds best_image_quality_model.pth.
+def model_file(where: Path) -> Path:
+    """Return the model's file: `where` itself, or the file in train-classifier's output."""
+    return where / MODEL_FILE if where.is_dir() else where
 
-    Understands what train-classifier writes, and a bare state_dict (with or without `module.`) as the original has it.
+
+def load_classifier(where: Path, device: torch.device) -> Classifier:
+    """Load the classifier from a .pth file, or from a folder that holds best_image_quality_model.pth.
+
+    train-classifier writes such a file. A bare state_dict in the original's format is also accepted, with or without
+    the prefix `module.` in its keys.
     """
-    path = where / MODEL_FILE if where.is_dir() else where
+    path = model_file(where)
     loaded = read_checkpoint(path)
     state = _state(loaded, path)
     arch = loaded.get("arch") or ("resnet50" if "layer1.0.conv3.weight" in state else "resnet18")
@@ -174,12 +190,14 @@ def load_classifier(where: Path, device: torch.device) -> Classifier:
             f"{path} doesn't fit {arch} with this project's head ({detail}); train it with train-classifier."
         ) from None
     model = model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    return Classifier(model, arch, int(loaded.get("image_size", 224)), float(loaded.get("temperature", 1.0)), device)
+    calibration = Calibration(float(loaded.get("temperature", 1.0)), float(loaded.get("bias", 0.0)))
+    return Classifier(model, arch, int(loaded.get("image_size", 224)), calibration, device)
 
 
 class EvalTransform:
-    """An RGB image as a normalized (3, S, S) float32 tensor: shorter side to S * 256/224, centre crop, as in ImageNet
-    evaluation.
+    """Turn an RGB image into a normalized (3, S, S) float32 tensor.
+
+    The shorter side is resized to S * 256/224. Then the centre is cropped, as in ImageNet evaluation.
     """
 
     def __init__(self, size: int) -> None:
@@ -187,15 +205,15 @@ class EvalTransform:
         self.resize = round(size * 256 / 224)
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """Pixels ready for the model."""
+        """Return the normalized pixels of `image`."""
         return normalized(functional.pil_to_tensor(self.cropped(image)))
 
     def cropped(self, image: Image.Image) -> Image.Image:
-        """The image resized and cropped, still 8-bit RGB."""
+        """Return the image resized and cropped, still in 8-bit RGB."""
         small = functional.resize(image, [self.resize], interpolation=v2.InterpolationMode.BILINEAR, antialias=True)
         return functional.center_crop(small, [self.size, self.size])
 
 
 def normalized(pixels: Tensor) -> Tensor:
-    """uint8 pixels (..., 3, H, W) as ImageNet-normalized float32."""
+    """Return uint8 pixels (..., 3, H, W) as ImageNet-normalized float32."""
     return functional.normalize(functional.to_dtype(pixels, torch.float32, scale=True), list(MEAN), list(STD))

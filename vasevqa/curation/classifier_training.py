@@ -1,7 +1,8 @@
-"""Training the classifier: split by vase, decode once, augment batches, resume after a kill, calibrate."""
+"""Train the classifier: split by vase, augment batches, resume after an interruption, and calibrate."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 import random
 from collections import defaultdict
@@ -15,20 +16,23 @@ import torch
 from torch import Tensor, nn
 
 from vasevqa.curation.augmentation import augmented
+from vasevqa.curation.calibration import calibration_error
 from vasevqa.curation.classifier import EvalTransform, normalized, predict_logits
 from vasevqa.curation.devices import fast_bf16
-from vasevqa.curation.file_names import name_pattern, vase_group
-from vasevqa.curation.images import ImageFile, find_images
+from vasevqa.curation.images import ImageFile
+from vasevqa.curation.labels import Labelled, check_vases
 from vasevqa.curation.loader import Loader
 from vasevqa.curation.reports import ClassifierMetrics, QuarantinedFile, quarantined_files
 from vasevqa.errors import DataError
+from vasevqa.folders import PassedOver
+from vasevqa.statistics import FEWEST, by_vase
 
 PARTS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the training's result."""
+    """The settings that decide the result of a training."""
 
     epochs: int
     batch_size: int
@@ -43,45 +47,42 @@ class Settings:
 
 @dataclass
 class Data:
-    """All labelled images, decoded once:
+    """All labelled images, decoded.
 
-    `pixels` is (N, 3, S, S) uint8 (in memory, or mapped from a file where large).
+    `pixels` is (N, 3, S, S) uint8. A large array is mapped from a file.
     """
 
     names: list[str]
     labels: Tensor
     pixels: Tensor
     quarantined: list[QuarantinedFile]
+    others: PassedOver
     seconds: dict[str, float]
 
 
-def load_data(folder: Path, size: int, workers: int, scratch: Path | None, on_image: Callable[[int], None]) -> Data:
-    """Decode the folders `0/` (low quality) and `1/` (high quality); DataError where one is missing or empty.
+def load_data(
+    labelled: Sequence[Labelled],
+    others: PassedOver,
+    size: int,
+    workers: int,
+    scratch: Path | None,
+    on_image: Callable[[int], None],
+) -> Data:
+    """Decode the labelled photographs. `others` counts the other files in the folders, which are not read.
 
-    Images are kept at 256/224 of the model's size so that random crops have a margin. Beyond 2 GB they live in a
-    memory-mapped file in `scratch`.
+    Images are kept at 256/224 of the model's size, so that random crops have a margin. Pixels of more than 2 GB are
+    kept in a memory-mapped file in `scratch`. Raise DataError if no image of a class can be read.
     """
-    found: list[tuple[int, ImageFile]] = []
-    for label in (0, 1):
-        if not (folder / str(label)).is_dir():
-            raise DataError(
-                f"{folder} has no folder '{label}'; low-quality images belong in 0/, high-quality ones in 1/."
-            )
-        inside = list(find_images(folder / str(label)))
-        if not inside:
-            raise DataError(
-                f"{folder / str(label)} holds no image; low-quality images belong in 0/, high-quality ones in 1/."
-            )
-        found += [(label, ImageFile(item.path, f"{label}/{item.name}", item.problem)) for item in inside]
+    photographs = [ImageFile(item.file.path, item.name, item.file.problem) for item in labelled]
     side = round(size * 256 / 224)
-    store = _store(len(found), side, scratch)
+    store = _store(len(photographs), side, scratch)
     crop = EvalTransform(size)
-    crop.size = crop.resize  # the square that training crops from
+    crop.size = crop.resize  # side of the square from which training crops
 
     def transform(image: Any) -> Tensor:
         return torch.from_numpy(np.asarray(crop.cropped(image)).copy()).permute(2, 0, 1)
 
-    loader = Loader((item for _, item in found), transform, 64, workers, cover=side)
+    loader = Loader(photographs, transform, 64, workers, cover=side)
     names: list[str] = []
     for batch in loader:
         store[len(names) : len(names) + len(batch.names)] = batch.pixels
@@ -90,9 +91,14 @@ def load_data(folder: Path, size: int, workers: int, scratch: Path | None, on_im
     labels = torch.tensor([int(name[0]) for name in names])
     for label in (0, 1):
         if not (labels == label).any():
-            raise DataError(f"None of the images in {folder / str(label)} can be read; check the files.")
+            raise DataError(f"None of the images of class {label} can be read; check the files.")
     return Data(
-        names, labels, store[: len(names)], quarantined_files(loader.quarantined), {"decode": loader.seconds["wait"]}
+        names,
+        labels,
+        store[: len(names)],
+        quarantined_files(loader.quarantined),
+        others,
+        {"decode": loader.seconds["wait"]},
     )
 
 
@@ -102,24 +108,23 @@ def _store(count: int, side: int, scratch: Path | None) -> Tensor:
     return torch.from_numpy(np.memmap(scratch, dtype=np.uint8, mode="w+", shape=(count, 3, side, side)))
 
 
-def split(names: Sequence[str], labels: Tensor, pattern: str | None, seed: int) -> dict[str, list[int]]:
-    """Indices of train, val and test, 80/10/10, stratified by class, all views of a vase on one side.
+def split(labels: Tensor, vases: Sequence[str], seed: int) -> dict[str, list[int]]:
+    """Split the images 80/10/10 by vase, and return the indices of train, val and test.
 
-    A vase with images of both classes counts for the class that it has more of. DataError where a class has fewer than
+    `vases` holds the vase of each image. All views of a vase are in the same part. The parts are stratified by class.
+    A vase with images of both classes belongs to the class with more images. Raise DataError if a class has fewer than
     three vases.
     """
-    compiled = name_pattern(pattern)
     groups: dict[str, list[int]] = defaultdict(list)
-    for index, name in enumerate(names):
-        groups[vase_group(name.partition("/")[2], compiled)].append(index)
+    for index, vase in enumerate(vases):
+        groups[vase].append(index)
     parts: dict[str, list[int]] = {part: [] for part in PARTS}
-    for label in (0, 1):
-        mine = sorted(key for key, rows in groups.items() if round(float(labels[rows].float().mean()) + 1e-9) == label)
-        if len(mine) < 3:
-            raise DataError(
-                f"Class {label} has images of {len(mine)} vases, and training, validation and test need one each; add"
-                f" images to {label}/."
-            )
+    of = {
+        label: sorted(key for key, rows in groups.items() if round(float(labels[rows].float().mean()) + 1e-9) == label)
+        for label in (0, 1)
+    }
+    check_vases(of)
+    for label, mine in of.items():
         random.Random(f"{seed}-{label}").shuffle(mine)
         total = sum(len(groups[key]) for key in mine)
         wanted = {"val": 0.1 * total, "test": 0.1 * total}
@@ -134,15 +139,41 @@ def split(names: Sequence[str], labels: Tensor, pattern: str | None, seed: int) 
     return {part: sorted(rows) for part, rows in parts.items()}
 
 
+def split_by_collection(
+    labels: Tensor, vases: Sequence[str], collections: Sequence[str], left_out: str, seed: int
+) -> dict[str, list[int]]:
+    """Return the indices of train, val and test, where the test part is one collection.
+
+    `collections` holds the collection of each image. A vase with an image in the collection `left_out` is wholly in
+    the test part. `split` splits the other vases, and their test part is added to training. Raise DataError if there
+    is no such collection, or if the other collections have too few vases.
+    """
+    names = sorted({name for name in collections if name})
+    if left_out not in names:
+        raise DataError(
+            f"leave_out: no labelled photograph lies in a folder {left_out} below 0/ or 1/; the folders are"
+            f" {', '.join(names[:10]) or 'none'}."
+        )
+    held = {vase for vase, name in zip(vases, collections, strict=True) if name == left_out}
+    test = [row for row, vase in enumerate(vases) if vase in held]
+    rest = [row for row, vase in enumerate(vases) if vase not in held]
+    parts = split(labels[rest], [vases[row] for row in rest], seed)
+    return {
+        "train": sorted(rest[row] for part in ("train", "test") for row in parts[part]),
+        "val": [rest[row] for row in parts["val"]],
+        "test": test,
+    }
+
+
 def centre(pixels: Tensor, size: int) -> Tensor:
-    """The central (size, size) of uint8 pixels (..., H, W)."""
+    """Return the central square (size, size) of uint8 pixels (..., H, W)."""
     margin = (pixels.shape[-1] - size) // 2
     return pixels[..., margin : margin + size, margin : margin + size]
 
 
 @dataclass
 class Trainer:
-    """One training, an epoch at a time; `state` and `restore` carry it over a kill."""
+    """A training that runs one epoch at a time. With `state` and `restore` it resumes after an interruption."""
 
     model: nn.Module
     data: Data
@@ -159,19 +190,19 @@ class Trainer:
             self.model.parameters(), lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay
         )
         counts = torch.bincount(self.data.labels[self.parts["train"]], minlength=2).float()
-        # Rare classes count for more, so that the loss doesn't reward guessing the common one.
+        # A rare class has a greater weight, so that the loss doesn't reward guessing the common class.
         self.loss = nn.CrossEntropyLoss(weight=(counts.sum() / (2 * counts)).to(self.device))
 
     @property
     def finished(self) -> bool:
-        """All epochs are done, or the validation loss hasn't improved for `patience` epochs."""
+        """True if all epochs are done, or if the validation loss hasn't improved for `patience` epochs."""
         done = len(self.history)
         return done >= self.settings.epochs or (
             self.settings.patience > 0 and done - 1 - self.best.get("epoch", done) >= self.settings.patience
         )
 
     def rate(self, epoch: int) -> float:
-        """The learning rate of an epoch: linear warm-up, then a cosine to a hundredth (or constant)."""
+        """Return the learning rate of an epoch: linear warm-up, then cosine decay to a hundredth (or constant)."""
         settings = self.settings
         if epoch < settings.warmup_epochs:
             return settings.learning_rate * (epoch + 1) / (settings.warmup_epochs + 1)
@@ -181,7 +212,10 @@ class Trainer:
         return settings.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * part)))
 
     def epoch(self, on_batch: Callable[[int], None]) -> dict[str, float]:
-        """Train one epoch and validate; the same for a seed and an epoch, whatever was interrupted before."""
+        """Train one epoch and validate.
+
+        The result depends only on the seed and the epoch, and not on earlier interruptions.
+        """
         number = len(self.history)
         torch.manual_seed(self.settings.seed * 100_003 + number)
         for group in self.optimizer.param_groups:
@@ -190,8 +224,8 @@ class Trainer:
         order = torch.tensor(self.parts["train"])[torch.randperm(len(self.parts["train"]))]
         total = torch.zeros(
             (), dtype=torch.float64, device=self.device
-        )  # read once an epoch: each look would make a GPU wait
-        # A last batch of one image would stop batch normalization.
+        )  # read once per epoch, because each read makes the GPU wait
+        # Batch normalization fails on a last batch of one image.
         chunks = [chunk for chunk in order.split(self.settings.batch_size) if len(chunk) > 1 or len(order) == 1]
         for chunk in chunks:
             labels = self.data.labels[chunk].to(self.device)
@@ -213,6 +247,11 @@ class Trainer:
             "val_loss": float(nn.functional.cross_entropy(logits, labels)),
             "val_accuracy": float((logits.argmax(-1) == labels).float().mean()),
         }
+        if not math.isfinite(row["train_loss"]) or not math.isfinite(row["val_loss"]):
+            raise DataError(
+                f"The loss of epoch {number + 1} is not a number, so the training has diverged; set a learning_rate"
+                f" below {self.settings.learning_rate:g}."
+            )
         self.history.append(row)
         if not self.best or row["val_loss"] < self.best["val_loss"]:
             self.best = {
@@ -229,14 +268,14 @@ class Trainer:
 
     @torch.inference_mode()
     def logits(self, part: str) -> Tensor:
-        """Logits (N, 2) of a part of the split, float32 on the CPU."""
+        """Return logits (N, 2) for one part of the split, as float32 on the CPU."""
         self.model.eval()
         chunks = torch.tensor(self.parts[part]).split(64)
         batches = (centre(self.data.pixels[chunk], self.size).to(self.device) for chunk in chunks)
         return torch.cat([predict_logits(self.model, normalized(pixels), self.device) for pixels in batches])
 
     def state(self) -> dict[str, Any]:
-        """Everything that the next epoch depends on, as tensors and plain values."""
+        """Return everything that the next epoch depends on, as tensors and plain values."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -245,41 +284,101 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from `state()`."""
+        """Continue from `state()`."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.history, self.best = list(state["history"]), dict(state["best"])
 
 
-def temperature(logits: Tensor, labels: Tensor) -> float:
-    """The temperature that minimizes the cross entropy of logits (N, 2):
+def evaluate(probabilities: Tensor, labels: Tensor, vases: Sequence[str]) -> ClassifierMetrics:
+    """Return the classification metrics of probabilities (N,) of class 1 against labels (N,).
 
-    Guo et al., "On Calibration of Modern Neural Networks", 2017.
+    An image is classified as high quality if its probability is at least 0.5. `vases` names the vase of each image. It
+    is needed for the intervals.
     """
-    grid = torch.logspace(math.log10(0.25), math.log10(8), 121)
-    losses = torch.stack([nn.functional.cross_entropy(logits / value, labels) for value in grid])
-    return float(grid[losses.argmin()])
-
-
-def evaluate(logits: Tensor, labels: Tensor) -> ClassifierMetrics:
-    """How right the classes are that logits (N, 2) give, against labels (N,)."""
     from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support, roc_auc_score
 
-    predicted = logits.argmax(-1).numpy()
+    predicted = (probabilities >= 0.5).long().numpy()
     precision, recall, f1, _ = precision_recall_fscore_support(labels, predicted, average="binary", zero_division=0)
     both = len(set(labels.tolist())) == 2
+    share = float(labels.float().mean())
     return ClassifierMetrics(
         accuracy=float(accuracy_score(labels, predicted)),
         precision=float(precision),
         recall=float(recall),
         f1=float(f1),
-        roc_auc=float(roc_auc_score(labels, logits.softmax(-1)[:, 1])) if both else None,
+        roc_auc=float(roc_auc_score(labels, probabilities)) if both else None,
         confusion_matrix=confusion_matrix(labels, predicted, labels=[0, 1]).tolist(),
+        baseline_accuracy=max(share, 1 - share),
+        calibration_error=calibration_error(probabilities.tolist(), labels.tolist()),
+        mean_probability=float(probabilities.mean()),
+        share_high=share,
+        images=len(labels),
+        vases=len(set(vases)),
+        intervals=_intervals(predicted.tolist(), probabilities.numpy(), labels.tolist(), vases),
     )
 
 
+def _intervals(
+    predicted: Sequence[int], probabilities: np.ndarray, labels: Sequence[int], vases: Sequence[str]
+) -> dict[str, tuple[float, float]]:
+    """Return the intervals of the metrics, computed by vase.
+
+    A share has Wilson's interval with the effective number of rows. The ROC-AUC has a bootstrap interval.
+    """
+    right = [float(one == true) for one, true in zip(predicted, labels, strict=True)]
+    of = {
+        "accuracy": range(len(labels)),
+        "precision": [number for number, one in enumerate(predicted) if one == 1],
+        "recall": [number for number, true in enumerate(labels) if true == 1],
+    }
+    intervals = {}
+    for name, numbers in of.items():
+        if numbers:
+            estimate = by_vase([right[number] for number in numbers], [vases[number] for number in numbers])
+            if estimate.interval is not None:
+                intervals[name] = estimate.interval
+    ranks = _rank_interval(probabilities, np.asarray(labels), vases)
+    return intervals | ({"roc_auc": ranks} if ranks else {})
+
+
+def _rank_interval(probabilities: np.ndarray, labels: np.ndarray, vases: Sequence[str]) -> tuple[float, float] | None:
+    """Return the percentile interval of the ROC-AUC over resampled vases (Efron, 1979), or None with few vases."""
+    from sklearn.metrics import roc_auc_score
+
+    names = sorted(set(vases))
+    if len(names) < FEWEST:
+        return None
+    rows = {name: [number for number, vase in enumerate(vases) if vase == name] for name in names}
+    rng, values = np.random.default_rng(0), []
+    for _ in range(400):
+        drawn = [number for pick in rng.integers(0, len(names), len(names)) for number in rows[names[pick]]]
+        if 0 < labels[drawn].sum() < len(drawn):
+            values.append(roc_auc_score(labels[drawn], probabilities[drawn]))
+    if len(values) < 200:
+        return None
+    low, high = np.percentile(values, (2.5, 97.5))
+    return float(low), float(high)
+
+
+def doubled(data: Data) -> list[str]:
+    """Return the images of class 1 whose pixels also occur in class 0.
+
+    The labels of such images contradict each other.
+    """
+
+    def digests(label: int) -> dict[bytes, str]:
+        numbers = (data.labels == label).nonzero().flatten().tolist()
+        return {
+            hashlib.sha256(data.pixels[number].numpy().tobytes()).digest(): data.names[number] for number in numbers
+        }
+
+    low, high = digests(0), digests(1)
+    return sorted(f"{name} has the same content as {low[digest]}" for digest, name in high.items() if digest in low)
+
+
 def history_png(history: list[dict[str, float]], best: int) -> bytes:
-    """Losses and validation accuracy over the epochs as a PNG."""
+    """Plot losses and validation accuracy over the epochs as a PNG."""
     import io
 
     from matplotlib.backends.backend_agg import FigureCanvasAgg

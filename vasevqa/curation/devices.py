@@ -1,4 +1,4 @@
-"""Devices: what was asked for or an error, never a silent fallback."""
+"""Choose a device. An unavailable device is an error, never a silent fallback."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import torch
 
 from vasevqa.errors import ConfigError, DeviceError
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
 
 def resolve_device(name: str) -> torch.device:
-    """The device called auto, cpu, cuda or cuda:N.
+    """Return the device called auto, cpu, cuda or cuda:N.
 
-    `auto` is CUDA where there is one and else the CPU, but a step that was given GPUs (VASEVQA_GPUS) and finds none is
-    a DeviceError, as is a named device that doesn't exist here. Unknown names are a ConfigError.
+    `auto` is CUDA if the machine has a CUDA device, and the CPU otherwise. Raise DeviceError if a named device doesn't
+    exist, or if the step was given GPUs (VASEVQA_GPUS) and CUDA finds none. Raise ConfigError for an unknown name.
     """
     if name == "cpu":
         return torch.device("cpu")
@@ -24,8 +26,8 @@ def resolve_device(name: str) -> torch.device:
             return torch.device("cuda:0")
         if int(os.environ.get("VASEVQA_GPUS") or 0) > 0:
             raise DeviceError(
-                "The step asked for a GPU and CUDA finds none on this node; check the driver, or set `device: cpu` to"
-                " run without one."
+                "The step requested a GPU, but CUDA finds none on this node; check the driver, or set `device: cpu` to"
+                " run without a GPU."
             )
         return torch.device("cpu")
     kind, _, index = name.partition(":")
@@ -38,7 +40,7 @@ def resolve_device(name: str) -> torch.device:
             if count
             else "this machine has no CUDA device"
         )
-        raise DeviceError(f"Device {name} is not available: {have}; use --device cpu, or run where the GPU is.")
+        raise DeviceError(f"Device {name} is not available: {have}; set --device cpu, or run on a machine with a GPU.")
     return torch.device("cuda", int(index or 0))
 
 
@@ -52,7 +54,7 @@ def _cpu_flags() -> frozenset[str]:
 
 
 def fast_bf16(device: torch.device) -> bool:
-    """True where bfloat16 arithmetic is in hardware, so that autocast saves time."""
+    """Return whether the hardware computes in bfloat16, so that autocast saves time."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= 8
     return bool(_cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"})

@@ -1,5 +1,7 @@
-"""Image embeddings on disk: written in parts while a model works, so that a killed run computes none twice, then as one
-file.
+"""Store image embeddings on disk.
+
+The embeddings are written in parts while a model works. A resumed run therefore computes no embedding twice. At the end
+the parts become one file.
 """
 
 from __future__ import annotations
@@ -15,16 +17,17 @@ import torch
 from torch import Tensor
 
 from vasevqa.curation.images import ImageFile
+from vasevqa.storage import refuse_failed
 
 FILE = "embeddings.safetensors"
 PARTS = "embeddings.parts"
-PART_SIZE = 256  # images a part: at most so many are embedded again after a kill
+PART_SIZE = 256  # images per part; at most this many are embedded again after a kill
 
 Writer = Callable[[str], AbstractContextManager[IO[Any]]]
 
 
 def stamp(path: Path) -> str:
-    """What tells that a file is still the one that was embedded: size and modification time."""
+    """Return a file's size and modification time, to detect whether the file changed after it was embedded."""
     status = path.stat()
     return f"{status.st_size}-{status.st_mtime_ns}"
 
@@ -32,7 +35,7 @@ def stamp(path: Path) -> str:
 def save(
     writing: Writer, name: str, names: list[str], stamps: list[str], features: Tensor, header: dict[str, str]
 ) -> None:
-    """Write features (N, D) with the names of their images and `header`, which says what made them."""
+    """Write features (N, D) with the names of the images. `header` says which model and settings made the features."""
     from safetensors.torch import save as to_bytes
 
     metadata = {**header, "names": json.dumps(names), "stamps": json.dumps(stamps)}
@@ -41,7 +44,10 @@ def save(
 
 
 def load(path: Path) -> tuple[list[str], list[str], Tensor, dict[str, str]] | None:
-    """Names, stamps, features (N, D) and header of a file written by `save`; None if there is none or it is damaged."""
+    """Return names, stamps, features (N, D) and header from a file that `save` wrote.
+
+    Return None if the file is missing or damaged.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -49,13 +55,16 @@ def load(path: Path) -> tuple[list[str], list[str], Tensor, dict[str, str]] | No
             metadata = dict(stored.metadata() or {})
             features: Tensor = stored.get_tensor("features")
         names, stamps = json.loads(metadata.pop("names")), json.loads(metadata.pop("stamps"))
-    except (OSError, SafetensorError, KeyError, ValueError):
+    except FileNotFoundError:
+        return None
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        refuse_failed(error, path)
         return None
     return (names, stamps, features, metadata) if len(names) == len(stamps) == len(features) else None
 
 
 class EmbeddingStore:
-    """Embeddings by image name, gathered from the parts that an interrupted attempt left and from what is added."""
+    """Embeddings by image name: new ones, and embeddings that an interrupted attempt left on disk."""
 
     def __init__(self, root: Path | None, writing: Writer | None, header: dict[str, str]) -> None:
         self._root = root
@@ -72,11 +81,11 @@ class EmbeddingStore:
         if self._root is None:
             return
         for path in [self._root / FILE, *sorted((self._root / PARTS).glob("*.safetensors"))]:
-            found = load(path)
+            part = load(path)
             if path.name != FILE:
                 self._number = max(self._number, int(path.stem) + 1)
-            if found is not None and found[3] == self._header:
-                yield found[:3]
+            if part is not None and part[3] == self._header:
+                yield part[:3]
 
     def __contains__(self, item: ImageFile) -> bool:
         """True if `item` was embedded before and hasn't changed since."""
@@ -85,18 +94,27 @@ class EmbeddingStore:
         return False
 
     def add(self, names: list[str], paths: list[Path], features: Tensor) -> None:
-        """Add a batch (B, D); every PART_SIZE images a part is written."""
+        """Add a batch (B, D). A part is written after every PART_SIZE images."""
         for name, path, row in zip(names, paths, features, strict=True):
             try:
                 self._rows[name] = (stamp(path), row)
-            except FileNotFoundError:  # read and then removed by its owner
+            except FileNotFoundError:  # the attempt that wrote the part has removed it
                 self._rows[name] = ("", row)
         self._fresh += names
         if len(self._fresh) >= PART_SIZE:
             self.flush()
 
+    def recall(self, name: str, path: Path, value: bytes) -> None:
+        """Add an embedding that another run computed for the same picture. `value` comes from `as_bytes`."""
+        with contextlib.suppress(FileNotFoundError):
+            self._rows[name] = (stamp(path), torch.frombuffer(bytearray(value), dtype=torch.float32))
+
+    def as_bytes(self, names: list[str]) -> dict[str, bytes]:
+        """Return the embeddings of `names` as the bytes of their float32 values."""
+        return {name: self._rows[name][1].float().numpy().tobytes() for name in names}
+
     def flush(self) -> None:
-        """Write what isn't on disk yet as a part."""
+        """Write the embeddings that are not on disk yet as a part."""
         if self._writing is None or not self._fresh:
             return
         stamps = [self._rows[name][0] for name in self._fresh]
@@ -106,11 +124,11 @@ class EmbeddingStore:
         self._fresh = []
 
     def gather(self, names: list[str]) -> Tensor:
-        """The features (N, D) of `names`, in that order."""
+        """Return the features (N, D) of `names`, in that order."""
         return torch.stack([self._rows[name][1] for name in names])
 
     def finish(self, names: list[str]) -> None:
-        """Write one file for `names` and remove the parts."""
+        """Write one file for `names`, and remove the parts."""
         if self._writing is None or self._root is None:
             return
         save(self._writing, FILE, names, [self._rows[name][0] for name in names], self.gather(names), self._header)

@@ -1,4 +1,4 @@
-"""Decoding ahead of the model: batches of pixels in a fixed order, from worker threads, in bounded memory."""
+"""Decode images ahead of the model, in worker threads and bounded memory. Batches come in a fixed order."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Transform = Callable[[Image.Image], torch.Tensor]
 
 @dataclass(frozen=True)
 class Batch:
-    """Decoded images: `pixels` is (B, C, H, W) float32 and row i belongs to names[i]."""
+    """A batch of decoded images. `pixels` is (B, C, H, W) float32, and row i belongs to names[i]."""
 
     names: list[str]
     paths: list[Path]
@@ -30,28 +30,30 @@ class Batch:
 
 
 def available_cpus() -> int:
-    """The cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Loader:
-    """Iterate over batches of decoded, transformed images.
+    """Iterates over batches of decoded, transformed images.
 
-    Threads, not processes: PIL releases the interpreter's lock while it decodes and resizes, so threads decode as fast,
-    and pixels need no copy between processes. At most a few batches are held, however many images there are.
-    After (and during) iteration `quarantined` lists what couldn't be decoded and `seconds` says where the time went:
-    'decode' (summed over workers) and 'wait' (of the consumer, for pixels).
+    The images are decoded in threads, because PIL releases the interpreter's lock while it decodes and resizes. Threads
+    therefore decode as fast as processes, and no pixels are copied between processes. At most a few batches are in
+    memory, however many images there are.
+
+    `quarantined` lists the images that couldn't be decoded so far. `seconds` holds the time by kind of work: 'decode'
+    is the time of all workers together, and 'wait' is the time in which the consumer waited for pixels.
     """
 
     def __init__(
         self,
-        found: Iterable[ImageFile],
+        photographs: Iterable[ImageFile],
         transform: Transform,
         batch_size: int,
         workers: int = 0,
         cover: int | None = None,
     ) -> None:
-        self._found = found
+        self._photographs = photographs
         self._transform = transform
         self._batch_size = batch_size
         self._workers = workers or available_cpus()
@@ -60,13 +62,13 @@ class Loader:
         self.quarantined: list[Quarantined] = []
         self.seconds = {"decode": 0.0, "wait": 0.0}
 
-    def _decode(self, found: ImageFile) -> torch.Tensor | Unreadable:
+    def _decode(self, photograph: ImageFile) -> torch.Tensor | Unreadable:
         began = time.perf_counter()
         try:
-            if found.problem:
-                return Unreadable(found.problem)
+            if photograph.problem:
+                return Unreadable(photograph.problem)
             try:
-                image = open_image(found.path, self._cover)
+                image = open_image(photograph.path, self._cover)
             except Unreadable as reason:
                 return reason
             return self._transform(image)
@@ -77,24 +79,24 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         ahead = 2 * self._batch_size + 2 * self._workers
-        source = iter(self._found)
+        source = iter(self._photographs)
         pending: deque[tuple[ImageFile, Future[torch.Tensor | Unreadable]]] = deque()
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="decode")
         try:
             ready: list[tuple[ImageFile, torch.Tensor]] = []
             while True:
-                for found in itertools.islice(source, ahead - len(pending)):
-                    pending.append((found, pool.submit(self._decode, found)))
+                for photograph in itertools.islice(source, ahead - len(pending)):
+                    pending.append((photograph, pool.submit(self._decode, photograph)))
                 if not pending:
                     break
-                found, future = pending.popleft()
+                photograph, future = pending.popleft()
                 began = time.perf_counter()
                 result = future.result()
                 self.seconds["wait"] += time.perf_counter() - began
                 if isinstance(result, Unreadable):
-                    self.quarantined.append(Quarantined(found.name, found.path, result.reason))
+                    self.quarantined.append(Quarantined(photograph.name, photograph.path, result.reason))
                     continue
-                ready.append((found, result))
+                ready.append((photograph, result))
                 if len(ready) == self._batch_size:
                     yield _batch(ready)
                     ready = []
@@ -106,7 +108,7 @@ class Loader:
 
 def _batch(ready: list[tuple[ImageFile, torch.Tensor]]) -> Batch:
     return Batch(
-        [found.name for found, _ in ready],
-        [found.path for found, _ in ready],
+        [photograph.name for photograph, _ in ready],
+        [photograph.path for photograph, _ in ready],
         torch.stack([pixels for _, pixels in ready]),
     )

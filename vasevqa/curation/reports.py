@@ -1,4 +1,4 @@
-"""The reports of the curation stages: what each writes about its images and later ones read."""
+"""The reports that the curation stages write and that later stages read."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator
 
+from vasevqa.folders import PassedOver
 from vasevqa.spec import Output, Report
 
 
@@ -22,19 +23,33 @@ class QuarantinedFile(_Row):
     reason: str = ""
 
 
+class PassedOverFiles(_Row):
+    """Files that are not read for one reason: the reason, the number of files, and the first names."""
+
+    reason: str
+    count: int
+    names: list[str] = Field(default_factory=list)
+
+
 class ScoredImage(_Row):
-    """One image of clip-filter. Its score is its similarity to the high prompts minus that to the low prompts."""
+    """An image that clip-filter scored.
+
+    The score is the similarity to the high prompts minus the similarity to the low prompts.
+    """
 
     name: str
     accepted: bool
     score: float = 0.0
     high_similarity: float = 0.0
     low_similarity: float = 0.0
-    decided_by: str = ""  # the nearest prompt of the side that it fell on
+    decided_by: str = ""  # the most similar prompt on the deciding side (high or low)
 
 
 class Recommendation(_Row):
-    """A threshold to choose: `keeps` is the part of the images at or above it, `percentile` that of those below."""
+    """A threshold to choose from.
+
+    `keeps` is the share of images at or above the threshold. `percentile` is the percentage of images below it.
+    """
 
     name: str
     percentile: int
@@ -43,7 +58,7 @@ class Recommendation(_Row):
 
 
 class ScoringModel(_Row):
-    """The CLIP model that scored, and in which precision."""
+    """The CLIP model that computed the scores, and its precision."""
 
     name: str = ""
     digest: str = ""
@@ -51,20 +66,20 @@ class ScoringModel(_Row):
 
 
 class TimedScoringModel(ScoringModel):
-    """The same with the seconds that decoding and the model took."""
+    """A ScoringModel with the seconds that decoding and the model took."""
 
     seconds: dict[str, float]
 
 
 class PromptLists(_Row):
-    """Descriptions of what is kept and of what is not."""
+    """Descriptions of images to keep (`high`) and of images to reject (`low`)."""
 
     high: list[str]
     low: list[str]
 
 
 class FilteringAnalysis(Report):
-    """What clip-filter found out about scores: the whole of analysis.json."""
+    """The scores' statistics and recommended thresholds: the content of analysis.json."""
 
     FILE: ClassVar[str] = "analysis.json"
 
@@ -74,17 +89,21 @@ class FilteringAnalysis(Report):
     recommendations: list[Recommendation] = Field(default_factory=list)
     threshold: float | None = None
     threshold_source: str = ""
+    shape: str = ""  # of the scores: two groups, one group, few, constant
+    advice: str = ""
+    between: float | None = None  # the score between two groups
     quarantined: list[QuarantinedFile] = Field(default_factory=list)
+    passed_over: list[PassedOverFiles] = Field(default_factory=list)
 
 
 class FilteringReport(FilteringAnalysis):
-    """What clip-filter decided about every image."""
+    """The decision of clip-filter about every image."""
 
     FILE: ClassVar[str] = "filtering_report.json"
 
-    complete: bool = True  # false: an interrupted call was about to place these images
+    complete: bool = True  # false if a call was interrupted while it placed these images
     images: list[ScoredImage] = Field(default_factory=list)
-    earlier_images: list[ScoredImage] = Field(default_factory=list)  # of other calls into the same folder
+    earlier_images: list[ScoredImage] = Field(default_factory=list)  # from earlier calls into the same folder
 
     @field_validator("images", "earlier_images", mode="before")
     @classmethod
@@ -109,7 +128,10 @@ class ViewScore(_Row):
 
 
 class ViewChoice(_Row):
-    """The best view of a vase, by how much it won (none without a rival) and why."""
+    """The best view of a vase, and the reason for the choice.
+
+    `margin` is the distance to the second-best view. It is None if the vase has only one view.
+    """
 
     vase: str
     best: str
@@ -118,11 +140,15 @@ class ViewChoice(_Row):
     runner_up: str | None = None
     margin: float | None = None
     reason: str = ""
-    views: list[ViewScore] = Field(default_factory=list)  # all of them, the best first
+    views: list[ViewScore] = Field(default_factory=list)  # all views, the best first
 
 
 class LostVase(_Row):
-    """A vase without an accepted view: the step that lost it last, and its best image there with that step's score."""
+    """A vase without an accepted view.
+
+    `lost_at` is the last step that rejected an image of the vase. `best` is the best image of the vase in that step,
+    and `score` is the score that the step gave this image.
+    """
 
     vase: str
     lost_at: str
@@ -131,19 +157,21 @@ class LostVase(_Row):
 
 
 class BestViewsReport(Report):
-    """What select-views chose."""
+    """The views that select-views chose."""
 
     FILE: ClassVar[str] = "best_views_report.json"
 
     scores_from: str = ""
+    named_by: list[str] | None = None  # the patterns for the vases' names; None in a report of an earlier version
     vases: list[ViewChoice] = Field(default_factory=list)
-    unmatched: list[str] = Field(default_factory=list)  # images whose names match no pattern
+    unmatched: list[str] = Field(default_factory=list)  # images whose names don't match the pattern
     lost: list[LostVase] = Field(default_factory=list)
     quarantined: list[QuarantinedFile] = Field(default_factory=list)
+    passed_over: list[PassedOverFiles] = Field(default_factory=list)
 
 
 class ViewStatistics(Report):
-    """How many views there are of how many vases; similarities as `scoring.statistics` has them."""
+    """The number of views per vase, and statistics of the similarities (see `scoring.statistics`)."""
 
     FILE: ClassVar[str] = "filtering_stats.json"
 
@@ -170,7 +198,7 @@ class Histogram(_Row):
 
 
 class ClassificationReport(Report):
-    """How classify sorted the images."""
+    """The classes that classify gave the images."""
 
     FILE: ClassVar[str] = "classification_report.json"
 
@@ -179,13 +207,15 @@ class ClassificationReport(Report):
     low: int = 0
     confidence_threshold: float | None = None
     temperature: float | None = None
+    bias: float | None = None
     arch: str = ""
     histogram: Histogram | None = None
     quarantined: list[QuarantinedFile] = Field(default_factory=list)
+    passed_over: list[PassedOverFiles] = Field(default_factory=list)
 
 
 class Quarantine(Report):
-    """quarantined.json: what classify couldn't read."""
+    """The content of quarantined.json: the files that classify couldn't read."""
 
     FILE: ClassVar[str] = "quarantined.json"
 
@@ -193,7 +223,11 @@ class Quarantine(Report):
 
 
 class ClassifierMetrics(_Row):
-    """Of class 1 (high quality) on the test images; `roc_auc` is None where they are all of one class."""
+    """Metrics of class 1 (high quality) on the test images.
+
+    `roc_auc` is None if all test images have the same class. `intervals` holds the 95% intervals by vase. It is empty
+    if there are few vases.
+    """
 
     accuracy: float
     precision: float
@@ -201,17 +235,27 @@ class ClassifierMetrics(_Row):
     f1: float
     roc_auc: float | None
     confusion_matrix: list[list[int]]  # [[tn, fp], [fn, tp]]
+    baseline_accuracy: float | None = None  # of always predicting the more common class
+    calibration_error: float | None = None
+    mean_probability: float | None = None
+    share_high: float | None = None
+    images: int | None = None
+    vases: int | None = None
+    intervals: dict[str, tuple[float, float]] = Field(default_factory=dict)
 
 
 class SplitSize(_Row):
-    """Images of a part of the split, and how many of them are of high quality."""
+    """The number of images in a part of the split, and how many of them are of high quality."""
 
     images: int
     high: int
 
 
 class TrainingResults(Report):
-    """What train-classifier learnt. The metrics stand in `test`, and as in the original beside it."""
+    """The result of train-classifier.
+
+    `test` holds the metrics. The top level repeats the metrics, because the original's file has them there.
+    """
 
     FILE: ClassVar[str] = "training_results.json"
 
@@ -223,6 +267,8 @@ class TrainingResults(Report):
     roc_auc: float | None = None
     confusion_matrix: list[list[int]] | None = None
     temperature: float | None = None
+    bias: float | None = None
+    doubled: list[str] = Field(default_factory=list)  # pictures that occur in both classes
     best_epoch: int | None = None
     epochs: int | None = None
     splits: dict[str, SplitSize] = Field(default_factory=dict)
@@ -230,6 +276,7 @@ class TrainingResults(Report):
     weights: str = ""
     device: str = ""
     quarantined: list[QuarantinedFile] = Field(default_factory=list)
+    passed_over: list[PassedOverFiles] = Field(default_factory=list)
 
 
 class _Unreadable(Protocol):
@@ -241,12 +288,23 @@ class _Unreadable(Protocol):
 
 
 def quarantined_files(items: Iterable[_Unreadable]) -> list[QuarantinedFile]:
-    """Files that couldn't be read, as reports list them."""
+    """Return the unreadable files as entries of a report."""
     return [QuarantinedFile(name=item.name, reason=item.reason) for item in items]
 
 
+def passed_over_files(others: PassedOver) -> list[PassedOverFiles]:
+    """Return entries of a report that list the files that were not read."""
+    return [
+        PassedOverFiles(reason=reason, count=count, names=others.names[reason])
+        for reason, count in sorted(others.counts.items())
+    ]
+
+
 def remove_ours(output: Output, name: str) -> None:
-    """Remove a file that an earlier report says we placed at `name`; nothing outside the output folder."""
+    """Remove the file `name`, which an earlier call of the stage placed.
+
+    Names that lead outside the output folder are ignored.
+    """
     output.check()
     target = output.root / name
     if ".." not in Path(name).parts and not Path(name).is_absolute():

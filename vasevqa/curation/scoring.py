@@ -1,4 +1,4 @@
-"""Is this a complete, undamaged vase? Scores from CLIP, their statistics, and thresholds to choose from."""
+"""Score photographs with CLIP by how complete and undamaged the vase looks, and recommend thresholds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vasevqa.curation.reports import Recommendation
-from vasevqa.errors import ConfigError, invalid_yaml
+from vasevqa.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,26 +41,24 @@ RECOMMENDATIONS = (("conservative", 10), ("moderate", 25), ("balanced", 50), ("a
 
 @dataclass(frozen=True)
 class Prompts:
-    """Descriptions of what is wanted (`high`) and of what isn't (`low`)."""
+    """Descriptions of wanted images (`high`) and of unwanted images (`low`)."""
 
     high: tuple[str, ...] = HIGH_PROMPTS
     low: tuple[str, ...] = LOW_PROMPTS
 
 
 def load_prompts(path: Path | None) -> Prompts:
-    """The prompts in a YAML or JSON file with the lists `high` and `low`; the project's own if `path` is None.
+    """Return the prompts in a YAML or JSON file with the lists `high` and `low`. Return the defaults if `path` is None.
 
-    ConfigError if it's broken.
+    Raise ConfigError if the file is invalid.
     """
     if path is None:
         return Prompts()
-    import yaml
+    from vasevqa.yaml_files import FileKind, Lines, parse, read_text
 
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        hint = "the prompts file holds two lists of sentences, `high` and `low`"
-        raise invalid_yaml(path, error, hint) from None
+    kind = FileKind("prompts file", "give a YAML file with two lists of sentences, `high` and `low`")
+    hint = "the prompts file holds two lists of sentences, `high` and `low`"
+    loaded = parse(read_text(path, kind), Lines(str(path)), aliases=True, hint=hint)
     for side in ("high", "low"):
         sentences = loaded.get(side) if isinstance(loaded, dict) else None
         if (
@@ -68,21 +66,24 @@ def load_prompts(path: Path | None) -> Prompts:
             or not sentences
             or not all(isinstance(sentence, str) and sentence.strip() for sentence in sentences)
         ):
-            raise ConfigError(f"The prompts file {path} needs a list of sentences called `{side}`.")
+            raise ConfigError(
+                f"The prompts file {path} has no valid list `{side}`; write a list of sentences with this name."
+            )
     unknown = set(loaded) - {"high", "low"}
     if unknown:
         raise ConfigError(
-            f"The prompts file {path} has '{sorted(unknown)[0]}', which isn't known; it holds the lists `high` and"
-            " `low` only."
+            f"The prompts file {path} has the unknown key '{sorted(unknown)[0]}'; write only the lists `high` and"
+            " `low`."
         )
     return Prompts(tuple(loaded["high"]), tuple(loaded["low"]))
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Per image: similarity to the high and to the low prompts, and which single prompt of each side is nearest.
+    """The similarity of each image to the high and to the low prompts, and the index of the nearest prompt on each
+    side.
 
-    All (N,).
+    All arrays are (N,).
     """
 
     high: np.ndarray
@@ -97,14 +98,14 @@ class Scores:
 
 
 def score(images: Tensor, high: Tensor, low: Tensor) -> Scores:
-    """Scores of image features (N, D) against raw text features (P, D) of both sides.
+    """Score image features (N, D) against the raw text features (P, D) of both sides.
 
-    The mean of a side's features is taken before it is normalized, so that a prompt with a long feature counts for
-    more, as in the original's quality filter.
+    The mean of a side's text features is normalized, and not each feature. A prompt with a long feature vector
+    therefore counts for more, as in the original's quality filter.
     """
     from torch.nn.functional import (
         normalize,
-    )  # here: select-views needs this module's statistics, and torch takes seconds
+    )  # imported here, because select-views needs only the statistics, and torch takes seconds
 
     pictures = normalize(images.float(), dim=-1)
     sides = []
@@ -120,11 +121,12 @@ def score(images: Tensor, high: Tensor, low: Tensor) -> Scores:
 
 
 def statistics(values: Sequence[float] | np.ndarray) -> dict[str, float]:
-    """Count, mean, standard deviation, extremes, median and percentiles (numpy's linear interpolation) of at least one
-    value.
+    """Return count, mean, standard deviation, minimum, maximum, median and percentiles of at least one value.
+
+    Percentiles are interpolated linearly (numpy's default).
     """
     numbers = np.asarray(values, dtype=np.float64)
-    found = {
+    results = {
         "count": float(numbers.size),
         "mean": numbers.mean(),
         "std": numbers.std(),
@@ -132,13 +134,15 @@ def statistics(values: Sequence[float] | np.ndarray) -> dict[str, float]:
         "max": numbers.max(),
         "median": np.median(numbers),
     }
-    return {name: float(value) for name, value in found.items()} | {
+    return {name: float(value) for name, value in results.items()} | {
         f"p{percent}": float(np.percentile(numbers, percent)) for percent in PERCENTILES
     }
 
 
 def recommendations(values: Sequence[float] | np.ndarray) -> list[Recommendation]:
-    """Five thresholds to choose from, from conservative (keeps 90% of these images) to strict (keeps 10%)."""
+    """Return five thresholds to choose from. The first is conservative and keeps 90% of these images. The last keeps
+    10%.
+    """
     numbers = np.asarray(values, dtype=np.float64)
     return [
         Recommendation(
@@ -152,7 +156,7 @@ def recommendations(values: Sequence[float] | np.ndarray) -> list[Recommendation
 
 
 def histogram_png(values: np.ndarray, threshold: float | None, title: str) -> bytes:
-    """The histogram of scores with the threshold as a PNG."""
+    """Plot the histogram of scores and the threshold as a PNG."""
     import io
 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -172,7 +176,7 @@ def histogram_png(values: np.ndarray, threshold: float | None, title: str) -> by
 
 
 def report_lines(stats: dict[str, float], advice: list[Recommendation]) -> list[str]:
-    """Statistics and recommendations for a terminal."""
+    """Return statistics and recommendations as lines for a terminal."""
     lines = [
         (
             f"{int(stats['count'])} images: mean {stats['mean']:.4f}, std {stats['std']:.4f}, min {stats['min']:.4f},"
@@ -184,7 +188,7 @@ def report_lines(stats: dict[str, float], advice: list[Recommendation]) -> list[
 
 
 def choose(threshold: float | None, advice: list[Recommendation]) -> tuple[float, str]:
-    """The threshold given, or the moderate recommendation; and where it comes from."""
+    """Return the threshold and its origin. If no threshold is given, the moderate recommendation is used."""
     if threshold is not None:
         return threshold, "given"
     moderate = next(item for item in advice if item.name == "moderate")

@@ -1,15 +1,14 @@
-"""Views of vases: grouped by vase with the best first, what a report says of them, and which vases were lost."""
+"""Group images by vase, choose the best view of each vase, and list the vases that were lost."""
 
 from __future__ import annotations
 
-import csv
-import re
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vasevqa.curation.file_names import parse_name
+from vasevqa.curation import predictions
+from vasevqa.curation.file_names import Naming, parse_name
 from vasevqa.curation.reports import (
     FilteringReport,
     LostVase,
@@ -24,7 +23,10 @@ from vasevqa.curation.scoring import statistics
 
 @dataclass(frozen=True)
 class View:
-    """One accepted image: its vase (its own name where the name doesn't match the pattern), view and similarity."""
+    """An accepted image with its vase, view and similarity.
+
+    If the file name matches no pattern, the name itself is the vase.
+    """
 
     vase: str
     view: str
@@ -34,14 +36,14 @@ class View:
     matched: bool
 
 
-def group_views(scored: Iterable[tuple[str, Path, float]], pattern: re.Pattern[str]) -> dict[str, list[View]]:
-    """The views of every vase, the best first, of images as (name, path, similarity).
+def group_views(scored: Iterable[tuple[str, Path, float]], naming: Naming) -> dict[str, list[View]]:
+    """Group images, given as (name, path, similarity), by vase. The best view of each vase comes first.
 
-    An image whose name doesn't match the pattern is a vase of its own.
+    If the name of an image matches no pattern, the image is the only view of a separate vase.
     """
     views: dict[str, list[View]] = defaultdict(list)
     for name, path, similarity in scored:
-        parsed = parse_name(name, pattern)
+        parsed = parse_name(name, naming)
         view = (
             View(parsed.vase, parsed.view, name, path, similarity, True)
             if parsed
@@ -54,14 +56,14 @@ def group_views(scored: Iterable[tuple[str, Path, float]], pattern: re.Pattern[s
 
 
 def choose_view(vase: str, group: Sequence[View]) -> ViewChoice:
-    """What the report says of a vase: its best view, by how much it won and why, and all its views, the best first."""
+    """Return the report's entry for a vase: the best view, the margin, the reason, and all views, best first."""
     best = group[0]
     runner_up = group[1] if len(group) > 1 else None
     margin = None if runner_up is None else best.similarity - runner_up.similarity
     if runner_up is None:
-        reason = "the only view" if best.matched else "the name matches no pattern: kept as a vase of its own"
+        reason = "the only view" if best.matched else "the name doesn't match the pattern: treated as one vase"
     elif margin == 0:
-        reason = "equal similarity: the first by name"
+        reason = "the same similarity as another view: the first by name"
     else:
         reason = "the highest similarity to descriptions of a complete vase"
     return ViewChoice(
@@ -76,19 +78,21 @@ def choose_view(vase: str, group: Sequence[View]) -> ViewChoice:
     )
 
 
-ORDER = {"clip-filter": 0, "classify": 1, "unreadable": 2}  # the step that a vase reached last names its loss
+# The last step with an image of a vase is the step that lost the vase.
+ORDER = {"clip-filter": 0, "classify": 1, "unreadable": 2}
 
 
 def lost_vases(
-    kept: Container[str], filtered: FilteringReport | None, classified: Path | None, pattern: re.Pattern[str]
+    kept: Container[str], filtered: FilteringReport | None, classified: Path | None, naming: Naming
 ) -> list[LostVase]:
-    """Vases without an accepted view, each with the step that lost them last and their best image there, by vase.
+    """Return the vases without an accepted view, sorted by vase.
 
-    `filtered` is clip-filter's report and `classified` the folder of classify's output, if they are known.
+    Each entry holds the last step that rejected images of the vase, and the best image in that step. `filtered` is
+    clip-filter's report, and `classified` is the output folder of classify. Both are optional.
     """
     lost: dict[str, LostVase] = {}
-    for where, name, value in _losses(filtered, classified):
-        parsed = parse_name(name, pattern)
+    for where, name, value in losses(filtered, classified):
+        parsed = parse_name(name, naming)
         if parsed is None or parsed.vase in kept:
             continue
         old = lost.get(parsed.vase)
@@ -98,18 +102,16 @@ def lost_vases(
     return [lost[vase] for vase in sorted(lost)]
 
 
-def _losses(filtered: FilteringReport | None, classified: Path | None) -> Iterator[tuple[str, str, float | None]]:
-    """(step, name, score) of each image that a step rejected or couldn't read."""
+def losses(filtered: FilteringReport | None, classified: Path | None) -> Iterator[tuple[str, str, float | None]]:
+    """Yield (step, name, score) for each image that a step rejected or couldn't read."""
     unread: list[QuarantinedFile] = []
     if filtered is not None:
         yield from (("clip-filter", row.name, row.score) for row in filtered.images if not row.accepted)
         unread += filtered.quarantined
     if classified is not None:
-        if (classified / "predictions.csv").is_file():
-            with open(classified / "predictions.csv", newline="", encoding="utf-8") as stream:
-                for row in csv.DictReader(stream):
-                    if row["class"] == "0" and row["probability"]:
-                        yield "classify", row["path"], float(row["probability"])
+        for one in predictions.read(classified):
+            if one.label == 0 and one.probability is not None:
+                yield "classify", one.name, one.probability
         quarantine = Quarantine.read(classified)
         unread += quarantine.quarantined if quarantine else []
     yield from (("unreadable", file.name, None) for file in unread)
@@ -118,9 +120,9 @@ def _losses(filtered: FilteringReport | None, classified: Path | None) -> Iterat
 def view_statistics(
     views: Mapping[str, Sequence[View]], lost: Sequence[LostVase], unmatched: Sequence[str]
 ) -> ViewStatistics:
-    """How many views there are of how many vases, and how similar they are to descriptions of a complete vase.
+    """Return the number of views per vase, and statistics of the similarity to descriptions of a complete vase.
 
-    `views` holds at least one vase, the best view first.
+    `views` holds at least one vase. The best view of each vase comes first.
     """
     images = sum(len(group) for group in views.values())
     return ViewStatistics(

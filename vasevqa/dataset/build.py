@@ -1,4 +1,4 @@
-"""build-dataset: pictures joined with annotations, split without leaks, written as ms-swift's rows."""
+"""build-dataset: join pictures with annotations, split them without leaks, and write ms-swift's rows."""
 
 from __future__ import annotations
 
@@ -14,22 +14,28 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vasevqa.curation import file_names
-from vasevqa.curation.images import SUFFIXES, ImageFile, Unreadable, find_images, open_image
-from vasevqa.curation.reports import QuarantinedFile
-from vasevqa.dataset import splits
+from vasevqa.curation import metadata, naming
+from vasevqa.curation.images import ImageFile, Unreadable, find_images, open_image
+from vasevqa.curation.reports import QuarantinedFile, passed_over_files
+from vasevqa.dataset import assignment, splits
 from vasevqa.dataset.annotations import Problem, Record, read_annotations
-from vasevqa.dataset.join import Conversation, Picture, join
+from vasevqa.dataset.columns import Columns
+from vasevqa.dataset.duplicates import Sketch, clip_features, registered_pairs, sketch
+from vasevqa.dataset.join import Conversation, Joined, Picture, join
 from vasevqa.dataset.params import BuildOptions, BuildParams
 from vasevqa.dataset.questions import load_questions
 from vasevqa.dataset.report import DatasetReport, ListedProblem
 from vasevqa.dataset.rows import FILES, Row, make_rows
+from vasevqa.dataset.texts import clean
+from vasevqa.dataset.vases import Vases
 from vasevqa.errors import ConfigError, DataError
+from vasevqa.folders import PassedOver
 
 if TYPE_CHECKING:
     from vasevqa.spec import Output, Progress, StageCall
 
-LISTED = 1000  # problems of each kind that are listed; all are counted
+CLIP_FILE = "embeddings.safetensors"  # in the output of clip-filter
+LISTED = 1000  # maximum number of listed problems of each kind; all problems are counted
 
 
 @dataclass
@@ -37,69 +43,121 @@ class _Job:
     params: BuildParams
     problems: list[Problem]
     quarantined: list[QuarantinedFile] = field(default_factory=list)
+    others: PassedOver = field(default_factory=PassedOver)
     notes: list[str] = field(default_factory=list)
+    sides: dict[str, str] = field(default_factory=dict)  # the user's side of each vase
+    lenient: dict[str, int] = field(default_factory=dict)
+    cleaned: dict[str, int] = field(default_factory=dict)
+    columns: Columns = field(default_factory=Columns)
 
 
 def build(call: StageCall[BuildParams, BuildOptions]) -> None:
-    """Write the rows, their images and the report to `output`. DataError if nothing is left."""
+    """Write the rows, their images and the report to `output`. Raise DataError if no row is left."""
     prefix, root = _image_prefix(call.output, call.options.image_root)
     questions = load_questions(call.inputs.get("questions"))
-    records, problems = read_annotations(call.inputs["annotations"])
-    job = _Job(call.params, problems)
+    columns = Columns(call.params.columns)
+    told = read_annotations(call.inputs["annotations"], columns, call.params.records)
+    cleaned = clean(told.records, told.problems)
+    unused = told.unread + len(told.records) - len(cleaned.records)
+    given = assignment.read(call.inputs["splits"]) if "splits" in call.inputs else {}
+    job = _Job(call.params, told.problems, sides=given, cleaned=dict(cleaned.changed), columns=columns)
+    job.notes += columns.notes()
     seconds: dict[str, float] = {}
     began = time.perf_counter()
-    pictures, hashes = _pictures(_folder(call.params, call.inputs), job, call.options.workers, call.progress)
+    photographs = _photographs(_folder(call.params, call.inputs), job.others)
+    images = call.inputs["images"]
+    # A launcher's step reads nothing above the input, because the artifact's key covers only the input.
+    reports = [images, images.parent] if call.output.standalone else [images]
+    vases = Vases.of(call.params, reports, [item.name for item in photographs])
+    pictures, sketches = _pictures(photographs, vases, job, call.options.workers, call.progress)
     seconds["decode"] = time.perf_counter() - began
     began = time.perf_counter()
-    conversations = join(pictures, records, _roots(call.inputs), job.problems)
-    pairs = splits.near_duplicates(hashes, call.params.hash_distance) if call.params.group_duplicates else []
+    joined = join(pictures, cleaned.records, _roots(call.inputs), job.problems, vases.of_name)
+    own = _own_vases(pictures, joined, vases, job)
+    conversations = joined.conversations
+    job.lenient = dict(joined.lenient)
+    job.notes += [f"{count} matches differ in: {why}" for why, count in joined.lenient.items()]
+    job.notes += [f"{count} texts were cleaned of {what}" for what, count in cleaned.changed.items()]
+    pairs = _near_duplicates(pictures, sketches, call) if call.params.group_duplicates else []
     _split(pictures, conversations, pairs, job)
     rows = make_rows(pictures, conversations, questions, call.params, prefix, job.problems)
     seconds["join and split"] = time.perf_counter() - began
+    unknown = sum(row["attribute"] == "" for side_rows in rows.values() for row in side_rows)
+    if unknown:
+        job.notes.append(f"{unknown} rows of conversations have no attribute: their questions are not recognized")
     if not rows["sft"]:
-        raise _nothing_left(pictures, records, job.problems)
+        raise _nothing_left(pictures, told.records, job.problems)
+    if not call.params.allow_unmatched:
+        _check_matched(len(pictures), joined, unused, job.problems)
     began = time.perf_counter()
-    used = _write(rows, pictures, prefix, call.output, call.progress)
+    used = _write(rows, pictures, prefix, job, call)
     seconds["disk"] = time.perf_counter() - began
+    with call.output.writing(assignment.FILE, "w") as stream:
+        assignment.write(stream, _sides(rows))
     _report(rows, pictures, pairs, job, call.output, root)
     for note in job.notes:
         call.progress.note(note)
     call.progress.speed(seconds, len(pictures))
-    counts = {name: len(found) for name, found in rows.items()}
+    counts = {name: len(written) for name, written in rows.items()}
     call.progress.summary(
-        f"{counts['sft']} rows to train on, {counts['val']} to validate, {counts['grpo']} to reinforce,"
-        f" {counts['eval']} to evaluate, of {used} images; {len(job.problems)} problems, {len(job.quarantined)}"
-        " unreadable",
+        f"{counts['sft']} rows for SFT, {counts['val']} for validation, {counts['grpo']} for GRPO,"
+        f" {counts['eval']} for evaluation, of {used} images; {len(job.problems)} problems, {len(job.quarantined)}"
+        f" unreadable{f', {own} names match no pattern' if own else ''}{job.others.after()}",
         **counts,
         images=used,
+        unmatched=own,
         problems=len(job.problems),
         quarantined=len(job.quarantined),
     )
 
 
-def _nothing_left(pictures: Sequence[Picture], records: Sequence[Record], problems: Sequence[Problem]) -> DataError:
-    """The error of a dataset without a row to train on, which names the problem that comes up most often."""
+def _check_matched(pictures: int, joined: Joined, unused: int, problems: Sequence[Problem]) -> None:
+    """Raise DataError if most photographs have no row, or if most rows are dropped.
+
+    In this case the annotations probably belong to other photographs. `unused` counts the rows that could not be read
+    or are empty.
+    """
+    rows, dropped = joined.records + unused, joined.dropped + unused
+    if 2 * len(joined.spoken) < pictures:
+        what = f"Only {len(joined.spoken)} of {pictures} photographs have a row in the annotations"
+    elif 2 * dropped > rows:
+        what = f"{dropped} of {rows} rows of the annotations are dropped"
+    else:
+        return
+    raise DataError(
+        f"{what}, {_most_often(problems)}; check that annotations name the same vases or files, or set allow_unmatched"
+        " to true if this is intended."
+    )
+
+
+def _most_often(problems: Sequence[Problem]) -> str:
+    """Return a part of a sentence: the most common kind of problem, its count, and the first place where it occurs."""
     kinds = Counter(problem.kind for problem in problems)
     if len(kinds) > 1:
-        del kinds["image without a row"]  # a consequence
-    most = kinds.most_common(1)[0] if kinds else ("no annotations", 0)
-    first = next((problem for problem in problems if problem.kind == most[0]), None)
+        del kinds["image without a row"]  # a consequence of the other problems
+    most, times = kinds.most_common(1)[0] if kinds else ("no annotations", 0)
+    first = next((problem for problem in problems if problem.kind == most), None)
+    return f"most often '{most}' ({times} time{'s' if times != 1 else ''}" + (
+        f", first {first.where}: {first.what})" if first else ")"
+    )
+
+
+def _nothing_left(pictures: Sequence[Picture], records: Sequence[Record], problems: Sequence[Problem]) -> DataError:
+    """Return the error for a dataset without training rows."""
     return DataError(
-        f"No row is left to train on: {len(pictures)} images, {len(records)} annotations, most often '{most[0]}'"
-        f" ({most[1]} times"
-        + (f", first {first.where}: {first.what}" if first else "")
-        + "); check that annotations name the same vases or files."
+        f"No training row is left of {len(pictures)} images and {len(records)} annotations, {_most_often(problems)};"
+        " check that annotations name the same vases or files."
     )
 
 
 def _image_prefix(output: Output, given: str | None) -> tuple[str, str]:
-    """What stands before `images/...` in a row, and the way from the dataset's folder to the root that this is relative
-    to.
+    """Return two relative paths: the prefix of image paths in rows, and the path from the dataset's folder to the image
+    root.
     """
     final = output.final
     root = Path(given).absolute() if given else output.volume or final
     if not final.is_relative_to(root):
-        raise ConfigError(f"--image-root {root} is not above the output folder {final}; give a folder that holds it.")
+        raise ConfigError(f"--image-root {root} does not contain the output folder {final}; give a folder above it.")
     inside = final.relative_to(root)
     return PurePosixPath(*inside.parts, "images").as_posix(), Path(os.path.relpath(root, final)).as_posix()
 
@@ -107,7 +165,7 @@ def _image_prefix(output: Output, given: str | None) -> tuple[str, str]:
 def _folder(params: BuildParams, inputs: Mapping[str, Path]) -> Path:
     if params.views == "all":
         if "accepted" not in inputs:
-            raise ConfigError("--views all needs --accepted-dir: what clip-filter wrote, or any folder of images.")
+            raise ConfigError("--views all needs --accepted-dir; give clip-filter's output or any folder of images.")
         base, inner = inputs["accepted"], "accepted"
     else:
         base, inner = inputs["images"], "best_views"
@@ -115,7 +173,7 @@ def _folder(params: BuildParams, inputs: Mapping[str, Path]) -> Path:
 
 
 def _roots(inputs: Mapping[str, Path]) -> list[Path]:
-    """The folders that absolute paths in annotations may lie in."""
+    """Return the folders that absolute paths in annotations may point into."""
     annotations = inputs["annotations"]
     return [
         annotations if annotations.is_dir() else annotations.parent,
@@ -123,69 +181,157 @@ def _roots(inputs: Mapping[str, Path]) -> list[Path]:
     ]
 
 
-def _pictures(folder: Path, job: _Job, workers: int, progress: Progress) -> tuple[list[Picture], np.ndarray]:
-    """The readable images with their vases, and their hashes (N, 32)."""
-    found = list(find_images(folder))
-    if not found:
-        raise DataError(f"There is no image in {folder} ({', '.join(sorted(SUFFIXES))}); check --input-dir.")
-    pattern = file_names.name_pattern(job.params.name_pattern)
-    progress.start("reading", len(found))
-    pictures, hashes = [], []
+def _photographs(folder: Path, others: PassedOver) -> list[ImageFile]:
+    photographs = list(find_images(folder, others=others))
+    if not photographs:
+        raise DataError(f"There is no image in {folder}{others.hint()}; check --input-dir.")
+    return photographs
+
+
+def _pictures(
+    photographs: Sequence[ImageFile], vases: Vases, job: _Job, workers: int, progress: Progress
+) -> tuple[list[Picture], list[Sketch]]:
+    """Return the readable images with their vases, and their sketches."""
+    progress.start("reading", len(photographs))
+    pictures, sketches = [], []
     with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
-        for begin in range(0, len(found), 1024):
+        for begin in range(0, len(photographs), 1024):
             for one, result in zip(
-                found[begin : begin + 1024], pool.map(_hash, found[begin : begin + 1024]), strict=True
+                photographs[begin : begin + 1024], pool.map(_sketch, photographs[begin : begin + 1024]), strict=True
             ):
                 progress.advance()
                 if isinstance(result, str):
                     job.quarantined.append(QuarantinedFile(name=one.name, reason=result))
                     continue
-                pictures.append(Picture(one, file_names.vase_group(one.name, pattern).lower()))
-                hashes.append(result)
+                pictures.append(Picture(one, vases.of_name(one.name)))
+                sketches.append(result)
     if not pictures:
         raise DataError(
-            f"None of the {len(found)} images in {folder} can be read (first: {job.quarantined[0].reason}); check"
-            " the files."
+            f"None of the {len(photographs)} images can be read (first: {job.quarantined[0].name},"
+            f" {job.quarantined[0].reason}); check the files."
         )
-    return pictures, np.stack(hashes)
+    return pictures, sketches
 
 
-def _hash(found: ImageFile) -> np.ndarray | str:
-    if found.problem:
-        return found.problem
+def _own_vases(pictures: Sequence[Picture], joined: Joined, vases: Vases, job: _Job) -> int:
+    """Return the number of photographs that are treated as separate vases, because their names match no pattern.
+
+    Add a note about the patterns that were used for the names. Raise DataError if neither the name nor an annotation
+    gives the vase of a photograph.
+    """
+    untold = set(vases.untold(picture.file.name for picture in pictures))
+    own = untold - {pictures[number].file.name for number in joined.spoken}
+    if own and job.params.unmatched == "error":
+        raise naming.unmatched_error(sorted(own), vases.naming, len(pictures))
+    matched = [picture.vase for picture in pictures if picture.file.name not in untold]
+    if matched:
+        job.notes.append(naming.said(vases.naming, len(matched), len(set(matched))))
+    named = [picture for picture in pictures if picture.file.name in untold - own]
+    given = sum(picture.has_vase for picture in named)
+    if given:
+        job.notes.append(f"the vase of {given} photographs was read from annotations, not from their names")
+    if len(named) > given:
+        alone = len(named) - given
+        job.notes.append(f"{alone} photographs are treated as separate vases: their annotations name no vase")
+    return len(own)
+
+
+def _sketch(photograph: ImageFile) -> Sketch | str:
+    if photograph.problem:
+        return photograph.problem
     try:
-        return splits.difference_hash(open_image(found.path, 64))
+        return sketch(open_image(photograph.path, 128))
     except Unreadable as error:
         return error.reason
 
 
+def _sides(rows: Mapping[str, Sequence[Row]]) -> dict[str, str]:
+    """Return the side of each vase that has a row."""
+    names = {"sft": "train", "val": "val", "eval": "eval"}
+    return {row["vase_id"]: side for name, side in names.items() for row in rows[name]}
+
+
+def _near_duplicates(
+    pictures: Sequence[Picture], sketches: list[Sketch], call: StageCall[BuildParams, BuildOptions]
+) -> list[tuple[int, int]]:
+    by_hash = set(splits.near_duplicates(np.stack([one.hash for one in sketches]), call.params.hash_distance))
+    features = None
+    if "accepted" in call.inputs:
+        features = clip_features(call.inputs["accepted"] / CLIP_FILE, [picture.file.name for picture in pictures])
+    return sorted(by_hash.union(registered_pairs(sketches, by_hash, features)))
+
+
 def _split(pictures: list[Picture], conversations: list[Conversation], pairs: list[tuple[int, int]], job: _Job) -> None:
-    marks: list[list[tuple[str, str]]] = [[("vase", picture.vase)] for picture in pictures]
+    marks: list[list[tuple[str, str]]] = [
+        [("vase", picture.vase), *(("row", record.where) for record in picture.records)] for picture in pictures
+    ]
     for conversation in conversations:
         for number in conversation.pictures:
             marks[number].append(("row", conversation.where))
     told = {number for conversation in conversations for number in conversation.pictures}
     grouped = splits.groups(len(pictures), marks, pairs)
     grouped = [group for group in grouped if any(pictures[number].records or number in told for number in group)]
-    sides = splits.split(
-        [len(group) for group in grouped], job.params.val_fraction, job.params.eval_fraction, job.params.seed
-    )
-    for group, side in zip(grouped, sides, strict=True):
+    absent = assignment.without_picture(job.sides, {picture.vase for picture in pictures})
+    if absent:
+        more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
+        job.notes.append(f"{len(absent)} vases in the splits have no photograph here: {', '.join(absent[:3])}{more}")
+    names = [min(pictures[number].vase for number in group) for group in grouped]
+    if grouped and not job.sides:
+        vases = {pictures[number].vase for group in grouped for number in group}
+        why = f"; problems: {_most_often(job.problems)}" if job.problems else ""
+        fractions = job.params.val_fraction, job.params.eval_fraction
+        assignment.refuse_too_few(len(vases), len(grouped), *fractions, why)
+    sides = splits.split(names, job.params.val_fraction, job.params.eval_fraction, job.params.seed)
+    for group, drawn in zip(grouped, sides, strict=True):
+        side = assignment.side_of({pictures[number].vase for number in group}, job.sides) or drawn
         for number in group:
             pictures[number].side = side
-    for side, fraction in (("eval", job.params.eval_fraction), ("val", job.params.val_fraction)):
-        if fraction and side not in sides:
-            job.notes.append(f"{len(grouped)} groups of vases are too few for a split '{side}', which is empty")
 
 
-def _write(rows: dict[str, list[Row]], pictures: list[Picture], prefix: str, output: Output, progress: Progress) -> int:
-    """Place the images that rows name, then write the rows; returns the number of images."""
+def _rights(rows: Mapping[str, Sequence[Row]]) -> dict[str, int]:
+    """Return the number of pictures for each statement of rights."""
+    told = {
+        (image, row["rights"])
+        for side_rows in rows.values()
+        for row in side_rows
+        if row.get("rights")
+        for image in row["images"]
+    }
+    return dict(Counter(text for _, text in told).most_common(LISTED))
+
+
+def _write(
+    rows: dict[str, list[Row]],
+    pictures: list[Picture],
+    prefix: str,
+    job: _Job,
+    call: StageCall[BuildParams, BuildOptions],
+) -> int:
+    """Place the images that rows name, write the rows, and return the number of images.
+
+    If an image's file contains the place, the owner or a serial number, this metadata is removed from the copy.
+    """
+    output, progress = call.output, call.progress
+    stripped = left = 0
     wanted = {image for name in FILES for row in rows[name] for image in row["images"]}
-    used = [picture for picture in pictures if f"{prefix}/{picture.found.name}" in wanted]
+    used = [picture for picture in pictures if f"{prefix}/{picture.file.name}" in wanted]
     progress.start("placing", len(used))
     for picture in used:
-        output.place(picture.found.path, f"images/{picture.found.name}")
+        name, found = f"images/{picture.file.name}", metadata.read(picture.file.path)
+        if found.clean is None:
+            output.place(picture.file.path, name)
+            left += found.private
+        else:
+            with output.writing(name) as stream:
+                stream.write(found.clean)
+            stripped += 1
         progress.advance()
+    if stripped:
+        job.notes.append(f"{stripped} images were written without the place, owner or serial number in their metadata")
+    if left:
+        job.notes.append(
+            f"{left} images keep a GPS position, an owner or a serial number: only JPEG, PNG and WebP are cleaned"
+        )
     for name, file in FILES.items():
         with output.writing(file, "w") as stream:
             for row in rows[name]:
@@ -209,18 +355,24 @@ def _report(
     sides = {name: sorted({row["vase_id"] for row in rows[name]}) for name in ("sft", "val", "eval")}
     DatasetReport(
         image_root=root,
-        rows={name: len(found) for name, found in rows.items()},
+        rows={name: len(written) for name, written in rows.items()},
         attributes={
-            name: dict(sorted(Counter(row["attribute"] or "conversation" for row in found).items()))
-            for name, found in rows.items()
+            name: dict(sorted(Counter(row["attribute"] or "conversation" for row in written).items()))
+            for name, written in rows.items()
         },
-        vases={name: len(found) for name, found in sides.items()},
+        vases={name: len(vases) for name, vases in sides.items()},
         vase_ids=sides,
         images=len(pictures),
-        near_duplicates=[(pictures[one].found.name, pictures[other].found.name) for one, other in pairs[:LISTED]],
+        near_duplicates=[(pictures[one].file.name, pictures[other].file.name) for one, other in pairs[:LISTED]],
         near_duplicate_pairs=len(pairs),
         problems=dict(sorted(counts.items())),
         problem_list=dict(listed),
+        lenient=job.lenient,
+        cleaned=job.cleaned,
         quarantined=job.quarantined,
+        passed_over=passed_over_files(job.others),
         notes=job.notes,
+        columns={heading[:200]: name for heading, name in job.columns.used},
+        unused_columns={heading[:200]: count for heading, count in job.columns.unused.most_common(LISTED)},
+        rights=_rights(rows),
     ).write(output)

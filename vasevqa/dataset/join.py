@@ -1,134 +1,210 @@
-"""Pictures and annotations find each other: by the files that an annotation names, else by its vase."""
+"""Join pictures and annotations: by the files that an annotation names, or by the vase."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from vasevqa.curation.file_names import plain
 from vasevqa.dataset.annotations import Problem, Record, Turn
+from vasevqa.dataset.lookup import LEFT, NO_IMAGE, Index, local_path
 from vasevqa.text import IMAGE_TAG
 
 if TYPE_CHECKING:
     from vasevqa.curation.images import ImageFile
 
-LEFT = "left the volume"
-NO_IMAGE = "row without an image"
-
 
 @dataclass
 class Picture:
-    """A readable image, its vase, the records that speak of it, and its side of the split: train, val or eval."""
+    """A readable image with its vase, its records, and its part of the split: train, val or eval."""
 
-    found: ImageFile
+    file: ImageFile
     vase: str
     records: list[Record] = field(default_factory=list)
     side: str = "train"
 
+    @property
+    def has_vase(self) -> bool:
+        """True if the picture's vase is known. If it is not known, `vase` holds the picture's own name."""
+        return self.vase != plain(self.file.name)
+
 
 @dataclass(frozen=True)
 class Conversation:
-    """Turns about pictures, which are given by their numbers, in the order of their tags."""
+    """A conversation about pictures. `pictures` holds the indices of the pictures in the order of the image tags."""
 
     pictures: tuple[int, ...]
     turns: tuple[Turn, ...]
     where: str
+    rights: Mapping[str, str] = field(default_factory=dict)
 
 
-class _Index:
-    """Pictures by relative name, file name, stem and vase."""
+@dataclass(frozen=True)
+class _Match:
+    """The pictures that a record names. A picture that the record names twice occurs twice.
 
-    def __init__(self, pictures: Sequence[Picture], roots: Sequence[Path]) -> None:
-        self.roots = roots
-        self.by: list[dict[str, list[int]]] = [defaultdict(list) for _ in range(4)]
-        for number, picture in enumerate(pictures):
-            path = PurePosixPath(picture.found.name)
-            for table, key in zip(self.by, (path.as_posix(), path.name, path.stem, picture.vase), strict=True):
-                table[key].append(number)
+    `by_vase` is true if the pictures were found only by the vase of the record.
+    """
 
-    def vase(self, vase: str) -> list[int]:
-        return self.by[3].get(vase, [])
+    pictures: tuple[int, ...]
+    missing: tuple[str, ...] = ()  # names in the record without a picture
+    by_vase: bool = False
 
-    def image(self, written: str) -> int | str:
-        """The picture that an annotation names, or the kind of problem."""
-        path = PurePosixPath(written.replace("\\", "/").removeprefix("file://"))
-        left = ".." in path.parts
-        if path.is_absolute():
-            below = next((root for root in self.roots if path.is_relative_to(root)), None)
-            left = below is None
-            path = path.relative_to(below) if below is not None else path
-        for length in range(len(path.parts) if not left else 0, 0, -1):
-            found = self.by[0].get(PurePosixPath(*path.parts[-length:]).as_posix(), [])
-            if len(found) == 1:
-                return found[0]
-        for table, key in ((self.by[1], path.name), (self.by[2], path.stem)):
-            if len(table.get(key, [])) == 1:
-                return table[key][0]
-        return LEFT if left else NO_IMAGE
+
+@dataclass(frozen=True)
+class Joined:
+    """The result of the join.
+
+    `dropped` counts the records that are not used at all. `lenient` counts the matches that ignored a difference, such
+    as case, by the kind of difference.
+    """
+
+    conversations: list[Conversation]
+    records: int
+    dropped: int
+    spoken: frozenset[int]  # the indices of the pictures with a record
+    lenient: Mapping[str, int]
 
 
 def join(
-    pictures: Sequence[Picture], records: Sequence[Record], roots: Sequence[Path], problems: list[Problem]
-) -> list[Conversation]:
-    """Give each picture the records that speak of it, and its vase where only they name it; returns conversations.
+    pictures: Sequence[Picture],
+    records: Sequence[Record],
+    roots: Sequence[Path],
+    problems: list[Problem],
+    vase_of: Callable[[str], str],
+) -> Joined:
+    """Assign records to pictures. If only the records name the vase of a picture, also assign the vase to the picture.
 
-    Absolute paths in annotations are looked up below `roots`. To `problems` are added the rows without images, those
-    with more tags than images, and the images without rows.
+    Absolute paths in annotations are looked up below `roots`. `vase_of` returns the vase for a photograph's relative
+    name. A problem is added for each record without images, for each conversation with missing images or tags, and for
+    each image without a record.
     """
-    index = _Index(pictures, roots)
+    _take_vases(pictures, records, _index(pictures, roots, vase_of))
+    index = _index(pictures, roots, vase_of)
     spoken: set[int] = set()
     conversations = []
+    dropped = 0
     for record in records:
-        matched = _matched(record, index, problems)
-        spoken.update(matched)
+        match = _matched(record, index, problems)
         if record.attributes:
-            for number in matched:
+            spoken.update(match.pictures)
+            for number in dict.fromkeys(match.pictures):
                 pictures[number].records.append(record)
-                if record.vase is not None and pictures[number].vase == pictures[number].found.name.lower():
-                    pictures[number].vase = record.vase
-        if matched and record.turns:
-            told = _tagged(record, matched, problems)
-            if told is not None:
-                conversations.append(told)
+        _take_vase(pictures, record, match.pictures)
+        one_vase = _one_vase(match, pictures, vase_of)
+        told = _conversation(record, match, one_vase, problems) if match.pictures and record.turns else None
+        if told is not None:
+            spoken.update(told.pictures)
+            conversations.append(replace(told, rights=record.rights))
+        dropped += told is None and not (match.pictures and record.attributes)
     for number, picture in enumerate(pictures):
         if number not in spoken:
-            problems.append(Problem("image without a row", picture.found.name, f"no annotation of vase {picture.vase}"))
-    return conversations
+            problems.append(Problem("image without a row", picture.file.name, f"no annotation of vase {picture.vase}"))
+    return Joined(conversations, len(records), dropped, frozenset(spoken), index.lenient)
 
 
-def _matched(record: Record, index: _Index, problems: list[Problem]) -> tuple[int, ...]:
-    """The pictures that a record names, else those of its vase; where there is none, that is a problem."""
+def _index(pictures: Sequence[Picture], roots: Sequence[Path], vase_of: Callable[[str], str]) -> Index:
+    names, vases = [picture.file.name for picture in pictures], [picture.vase for picture in pictures]
+    return Index(names, vases, roots, vase_of)
+
+
+def _take_vases(pictures: Sequence[Picture], records: Sequence[Record], index: Index) -> None:
+    """Assign the vase of each record with images to these images.
+
+    The join needs these vases, because other records may name the same pictures only by the vase.
+    """
+    if all(picture.has_vase for picture in pictures):
+        return
+    for record in records:
+        if record.vase is not None:
+            answers = [answer for cell in record.images for _, answer in index.images(cell)]
+            _take_vase(pictures, record, [answer for answer in answers if isinstance(answer, int)])
+
+
+def _take_vase(pictures: Sequence[Picture], record: Record, numbers: Iterable[int]) -> None:
+    """Assign a record's vase to the record's pictures whose vase is still unknown."""
+    for number in numbers:
+        if record.vase is not None and not pictures[number].has_vase:
+            pictures[number].vase = record.vase
+
+
+def _one_vase(match: _Match, pictures: Sequence[Picture], vase_of: Callable[[str], str]) -> bool:
+    """Return whether all images that a record names are views of one vase. Missing images count too."""
+    vases = {pictures[number].vase for number in match.pictures}
+    for written in match.missing:
+        parts = PurePosixPath(local_path(written)).parts
+        near = {vase_of("/".join(parts[-length:])) for length in (1, 2, 3)}
+        vases |= set() if near & vases else near
+    return len(vases) == 1
+
+
+def _matched(record: Record, index: Index, problems: list[Problem]) -> _Match:
+    """Return the pictures that a record names. If no named picture exists, return the pictures of the record's vase.
+
+    A problem is added for a record without any picture.
+    """
     matched: list[int] = []
+    missing: list[str] = []
     why = (NO_IMAGE, f"no image of vase {record.vase}")
-    for written in record.images:
-        answer = index.image(written)
-        if isinstance(answer, int):
-            matched.append(answer)
-        else:
+    for cell in record.images:
+        for written, answer in index.images(cell):
+            if isinstance(answer, int):
+                matched.append(answer)
+                continue
+            missing.append(written)
             why = (answer, written)
             if answer == LEFT:
                 problems.append(Problem(answer, record.where, written))
-    if not matched and record.vase is not None and why[0] != LEFT:
+    if matched:
+        return _Match(tuple(matched), tuple(missing))
+    if record.vase is not None:
         matched = index.vase(record.vase)
-    if not matched and why[0] != LEFT:
+    if matched:  # Another view may replace the only view that a record names, but not one of several named views.
+        return _Match(tuple(matched), tuple(missing) if len(missing) > 1 else (), by_vase=True)
+    if why[0] != LEFT:
         problems.append(Problem(why[0], record.where, why[1]))
-    return tuple(dict.fromkeys(matched))
+    return _Match(())
 
 
-def _tagged(record: Record, matched: tuple[int, ...], problems: list[Problem]) -> Conversation | None:
-    """The conversation with as many <image> tags as pictures: a lone picture's missing tag is put in front."""
-    tags = sum(text.count(IMAGE_TAG) for role, text in record.turns if role == "user")
+def _conversation(record: Record, match: _Match, one_vase: bool, problems: list[Problem]) -> Conversation | None:
+    """Return the conversation with as many <image> tags as pictures. If this is impossible, add a problem and return
+    None.
+
+    A conversation is never changed to fit fewer pictures than it was written for. Tags are added to the first question
+    only if the conversation has no tags. In the original's format, a conversation has at most one tag for several views
+    of one vase. Such a conversation is about the vase as a whole, so missing views are accepted.
+    """
     turns = list(record.turns)
-    if tags == 0 or tags > len(matched):
-        turns = [(role, text.replace(IMAGE_TAG, "").strip()) for role, text in turns]
+    tags = [text.count(IMAGE_TAG) if role == "user" else 0 for role, text in turns]
+    if sum(tags) == 1 and one_vase:
+        return Conversation(match.pictures[:1], record.turns, record.where)
+    if match.missing and not (sum(tags) == 0 and one_vase):
+        others = f" and {len(match.missing) - 1} more" if len(match.missing) > 1 else ""
+        problems.append(Problem("conversation with a missing image", record.where, f"{match.missing[0]}{others}"))
+        return None
+    matched = match.pictures
+    if sum(tags) == 0:
         first = next(number for number, (role, _) in enumerate(turns) if role == "user")
-        images = len(record.images or matched)
-        if tags > images:
-            problems.append(Problem("too many image tags", record.where, f"{tags} tags and {images} images"))
-            return None
         turns[first] = ("user", IMAGE_TAG * len(matched) + turns[first][1])
-    elif tags < len(matched):
-        matched = matched[:tags]
+    elif sum(tags) > len(matched) and all(count in (0, len(matched)) for count in tags):
+        turns = _shown_once(turns)  # each turn has tags for the same pictures
+    elif sum(tags) < len(matched) and match.by_vase:
+        matched = matched[: sum(tags)]
+    elif sum(tags) != len(matched):
+        kind = "too many image tags" if sum(tags) > len(matched) else "too few image tags"
+        problems.append(Problem(kind, record.where, f"{sum(tags)} tags and {len(matched)} images"))
+        return None
     return Conversation(matched, tuple(turns), record.where)
+
+
+def _shown_once(turns: Sequence[Turn]) -> list[Turn]:
+    """Return the turns with the tags removed from all questions after the first tagged question."""
+    seen = False
+    kept = []
+    for role, text in turns:
+        tagged = role == "user" and IMAGE_TAG in text
+        kept.append((role, text.replace(IMAGE_TAG, "").strip() if tagged and seen else text))
+        seen = seen or tagged
+    return kept

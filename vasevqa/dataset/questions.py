@@ -1,4 +1,4 @@
-"""Questions about a vase's attributes, from a file that users can replace."""
+"""The questions about a vase's attributes. They come from a file that users can replace."""
 
 from __future__ import annotations
 
@@ -6,33 +6,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from vasevqa.errors import ConfigError, invalid_yaml
+from vasevqa.errors import ConfigError
 from vasevqa.reward.vocabulary import ATTRIBUTES
 from vasevqa.text import IMAGE_TAG, nearest
+from vasevqa.yaml_files import FileKind, Lines, parse, read_text
 
+KIND = FileKind("questions file", "give a YAML file with a list of questions for each attribute")
 DEFAULT = Path(__file__).with_name("questions.yaml")
 
 
 @dataclass(frozen=True)
 class Questions:
-    """Ways to ask for each attribute, and the system prompt of every row (or none)."""
+    """The questions for each attribute, and the system prompt of every row, if there is one."""
 
     ask: dict[str, tuple[str, ...]]
     system: str | None = None
 
 
 def load_questions(path: Path | None) -> Questions:
-    """The templates in a YAML file: attribute -> list of questions, and `system`.
+    """Load the questions from a YAML file. The file maps each attribute to a list, and may have a key `system`.
 
-    ConfigError names the key that is wrong.
+    Raise ConfigError, which names the wrong key.
     """
     path = path or DEFAULT
-    try:
-        loaded: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise invalid_yaml(path, error, 'write attribute: ["question", ...], in quotes') from None
+    hint = 'write attribute: ["question", ...], in quotes'
+    loaded: Any = parse(read_text(path, KIND), Lines(str(path)), aliases=True, hint=hint)
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path} is not a mapping; write attribute: [question, ...].")
     ask: dict[str, tuple[str, ...]] = {}
@@ -48,11 +46,11 @@ def load_questions(path: Path | None) -> Questions:
         ):
             raise ConfigError(f"{path}: {key} needs a list of questions, such as [What is the {key} of this vase?].")
         if any(IMAGE_TAG in item for item in value):
-            raise ConfigError(f"{path}: {key}: leave {IMAGE_TAG} out, it is put in front of every question.")
+            raise ConfigError(f"{path}: {key}: remove {IMAGE_TAG}, which is added to every question.")
         ask[key] = tuple(item.strip() for item in value)
     system = loaded.get("system")
     if system is not None and not isinstance(system, str):
-        raise ConfigError(f"{path}: system must be a text, not {system!r}.")
+        raise ConfigError(f"{path}: system is {system!r}; write a text.")
     if not ask:
-        raise ConfigError(f"{path} asks nothing; give at least one attribute with a question.")
+        raise ConfigError(f"{path} holds no question; add at least one attribute with a question.")
     return Questions(ask, system)

@@ -1,4 +1,4 @@
-"""dataset_report.json: what build-dataset made, and what it left out and why."""
+"""dataset_report.json: the content of a dataset, and the parts that were left out with their reasons."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from vasevqa.curation.reports import QuarantinedFile
+from vasevqa.curation.reports import PassedOverFiles, QuarantinedFile
 from vasevqa.spec import Report
 
 
 class ListedProblem(BaseModel):
-    """Where in the annotations or pictures, and what."""
+    """The place of a problem in the annotations or pictures, and its description."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -20,11 +20,11 @@ class ListedProblem(BaseModel):
 
 
 class DatasetReport(Report):
-    """Counts by file of rows (sft, val, grpo, eval), and everything that is in none of them."""
+    """Counts for each file of rows (sft, val, grpo, eval), and a list of everything that was left out."""
 
     FILE: ClassVar[str] = "dataset_report.json"
 
-    image_root: str = "."  # from the dataset's folder to where the rows' image paths begin
+    image_root: str = "."  # path from the dataset's folder to the folder that image paths are relative to
     rows: dict[str, int] = Field(default_factory=dict)
     attributes: dict[str, dict[str, int]] = Field(default_factory=dict)
     vases: dict[str, int] = Field(default_factory=dict)
@@ -32,7 +32,13 @@ class DatasetReport(Report):
     images: int = 0
     near_duplicates: list[tuple[str, str]] = Field(default_factory=list)
     near_duplicate_pairs: int = 0
-    problems: dict[str, int] = Field(default_factory=dict)  # kind -> how often, also of those that aren't listed
+    problems: dict[str, int] = Field(default_factory=dict)  # kind -> count, including problems that aren't listed
     problem_list: dict[str, list[ListedProblem]] = Field(default_factory=dict)
+    lenient: dict[str, int] = Field(default_factory=dict)  # matches that ignored a difference, by kind of difference
+    cleaned: dict[str, int] = Field(default_factory=dict)  # number of changed texts, by the kind of removed content
     quarantined: list[QuarantinedFile] = Field(default_factory=list)
+    passed_over: list[PassedOverFiles] = Field(default_factory=list)
+    columns: dict[str, str] = Field(default_factory=dict)  # heading -> its field
+    unused_columns: dict[str, int] = Field(default_factory=dict)  # heading -> number of rows
+    rights: dict[str, int] = Field(default_factory=dict)  # licence, credit line, source -> pictures
     notes: list[str] = Field(default_factory=list)

@@ -1,17 +1,19 @@
-"""The rows of a dataset as ms-swift reads them: made, checked before a training, read for an evaluation."""
+"""Make the rows of a dataset in ms-swift's format, check the rows, and read the held-out rows for an evaluation."""
 
 from __future__ import annotations
 
-import json
 import os
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
+from vasevqa import files
 from vasevqa.dataset.annotations import Problem
+from vasevqa.dataset.asked import attribute_of
 from vasevqa.dataset.params import BuildParams
 from vasevqa.dataset.report import DatasetReport
+from vasevqa.dataset.row_checks import json_rows
 from vasevqa.errors import ConfigError, DataError
 from vasevqa.text import IMAGE_TAG
 
@@ -23,19 +25,20 @@ FILES = {"sft": "sft.jsonl", "val": "val.jsonl", "grpo": "grpo.jsonl", "eval": "
 
 
 class Message(TypedDict):
-    """One turn: `role` is system, user or assistant."""
+    """One turn. `role` is system, user or assistant."""
 
     role: str
     content: str
 
 
 class Row(TypedDict, total=False):
-    """A row as ms-swift reads it. The columns beside messages and images reach the reward."""
+    """A row in ms-swift's format. ms-swift gives all columns except messages and images to the reward."""
 
     messages: list[Message]
     images: list[str]  # relative to the report's image_root, in the order of their tags
     vase_id: str
     attribute: str  # empty for a conversation
+    rights: str  # licence, rights holder, credit line and source of the row's content, if a table gives them
     solution: str  # the true answer, in rows for GRPO and evaluation
 
 
@@ -47,10 +50,11 @@ def make_rows(
     prefix: str,
     problems: list[Problem],
 ) -> dict[str, list[Row]]:
-    """The rows of each of FILES: a question for every known attribute of every picture, then the conversations.
+    """Return the rows of each of FILES: one question for every known attribute of every picture, then the
+    conversations.
 
-    A row names its images below `prefix`. Where two records contradict each other about a vase the first one holds, and
-    the other is added to `problems`.
+    The image paths in a row begin with `prefix`. If two records contradict each other about a vase, the first record is
+    used. The other record is added to `problems`.
     """
     rows: dict[str, list[Row]] = {name: [] for name in FILES}
     for picture in pictures:
@@ -60,30 +64,57 @@ def make_rows(
                 {"role": "user", "content": IMAGE_TAG + question},
                 {"role": "assistant", "content": known[attribute]},
             ]
-            _add(rows, picture, _row(messages, questions, [f"{prefix}/{picture.found.name}"], picture.vase, attribute))
+            row = _row(messages, questions, [f"{prefix}/{picture.file.name}"], picture.vase, attribute)
+            _add(rows, picture, _with_rights(row, *(record.rights for record in picture.records)))
     for conversation in conversations:
         first = pictures[conversation.pictures[0]]
         messages = [Message(role=role, content=text) for role, text in conversation.turns]
-        images = [f"{prefix}/{pictures[number].found.name}" for number in conversation.pictures]
-        _add(rows, first, _row(messages, questions, images, first.vase, ""))
+        images = [f"{prefix}/{pictures[number].file.name}" for number in conversation.pictures]
+        row = _row(messages, questions, images, first.vase, _asked_for(messages, questions))
+        _add(rows, first, _with_rights(row, conversation.rights), questions)
+    _fill_rights(rows)
     return rows
 
 
+def _asked_for(messages: Sequence[Message], questions: Questions) -> str:
+    """Return the attribute that a conversation's only question asks for. Return "" for several questions or an unclear
+    one.
+    """
+    texts = [message["content"] for message in messages if message["role"] == "user"]
+    return attribute_of(texts[0], questions.ask) if len(texts) == 1 else ""
+
+
+def _with_rights(row: Row, *told: Mapping[str, str]) -> Row:
+    """Return the row with a column for the rights in its records.
+
+    The rights are joined to one text, because readers of rows need one type per column.
+    """
+    parts = dict.fromkeys(f"{name}: {text}" for rights in told for name, text in rights.items())
+    return {**row, "rights": "; ".join(parts)} if parts else row
+
+
+def _fill_rights(rows: Mapping[str, list[Row]]) -> None:
+    """If any row has the column for rights, add the column to every row."""
+    if any("rights" in row for side_rows in rows.values() for row in side_rows):
+        for row in (row for side_rows in rows.values() for row in side_rows):
+            row.setdefault("rights", "")
+
+
 def _known(picture: Picture, problems: list[Problem]) -> dict[str, str]:
-    """What the records say of a picture's attributes; the first one to speak of an attribute is believed."""
+    """Return the known attributes of a picture. If several records give one attribute, the first record is used."""
     known: dict[str, str] = {}
     for record in picture.records:
         for attribute, value in record.attributes.items():
             if known.setdefault(attribute, value) != value:
-                what = f"{attribute} of {picture.vase} is '{value}' here and '{known[attribute]}' before"
+                what = f"{attribute} of {picture.vase} is '{value}' here, but '{known[attribute]}' in an earlier record"
                 problems.append(Problem("contradiction", record.where, what))
     return known
 
 
 def _asked(picture: Picture, known: Iterable[str], questions: Questions, params: BuildParams) -> dict[str, str]:
-    """The attributes that are asked for, each with the question that was drawn for it."""
-    # Drawn for the picture alone: another picture more or less changes nothing for this one.
-    rng = random.Random(f"{params.seed}-{picture.found.name}")
+    """Return the attributes to ask for. Each has one question, which is drawn at random."""
+    # The random numbers depend on the picture alone. Adding or removing other pictures changes nothing here.
+    rng = random.Random(f"{params.seed}-{picture.file.name}")
     chosen = {
         attribute: rng.choice(questions.ask[attribute])
         for attribute in known
@@ -102,11 +133,14 @@ def _row(messages: list[Message], questions: Questions, images: list[str], vase:
     return {"messages": messages, "images": images, "vase_id": vase, "attribute": attribute}
 
 
-def _add(rows: dict[str, list[Row]], picture: Picture, row: Row) -> None:
-    """Add a row to the files of its picture's side; GRPO gets those that ask one thing with a short answer."""
+def _add(rows: dict[str, list[Row]], picture: Picture, row: Row, questions: Questions | None = None) -> None:
+    """Add a row to the files for the picture's part of the split.
+
+    A row that asks for one attribute and has a short answer is also added to the rows for GRPO.
+    """
     answer = row["messages"][-1]["content"]
     if picture.side == "eval":
-        rows["eval"].append({**row, "solution": answer})
+        rows["eval"] += _single_turns(row, questions)
         return
     rows["sft" if picture.side == "train" else "val"].append(row)
     short = row["attribute"] != "caption" and sum(message["role"] == "user" for message in row["messages"]) == 1
@@ -114,62 +148,44 @@ def _add(rows: dict[str, list[Row]], picture: Picture, row: Row) -> None:
         rows["grpo"].append({**row, "messages": row["messages"][:-1], "solution": answer})
 
 
+def _single_turns(row: Row, questions: Questions | None) -> Iterator[Row]:
+    """Yield one row for each question of a conversation, without the earlier turns.
+
+    The evaluated model must not read the true answers in the earlier turns.
+    """
+    system = [turn for turn in row["messages"] if turn["role"] == "system"]
+    turns = [turn for turn in row["messages"] if turn["role"] != "system"]
+    tags = IMAGE_TAG * len(row["images"])
+    for question, answer in zip(turns[::2], turns[1::2], strict=False):
+        text = question["content"]
+        if text.count(IMAGE_TAG) != len(row["images"]):
+            text = tags + text.replace(IMAGE_TAG, "").strip()
+        messages = [*system, Message(role=question["role"], content=text), answer]
+        attribute = row["attribute"] or (attribute_of(question["content"], questions.ask) if questions else "")
+        yield {**row, "messages": messages, "attribute": attribute, "solution": answer["content"]}
+
+
 def image_root(dataset: Path, given: str | None) -> Path:
-    """The folder that the rows' image paths are relative to: as given, else as dataset_report.json says, else the
-    dataset's own.
+    """Return the folder that image paths in rows are relative to.
+
+    The folder is `given` if it is set. Otherwise it is the image root in dataset_report.json. Without a report it is
+    the dataset's own folder.
     """
     if given is not None:
         root = Path(given)
         if not root.is_dir():
-            raise ConfigError(f"--image-root: there is no folder {given}.")
+            raise ConfigError(f"--image-root: there is no folder {given}; give an existing folder.")
         return root.absolute()
     report = DatasetReport.read(dataset)
     return Path(os.path.normpath(dataset.absolute() / (report.image_root if report else ".")))
 
 
-def check_rows(path: Path, root: Path, wanted: str | None = None) -> int:
-    """The number of rows of a JSON-lines dataset, after reading each; DataError names the first line that won't do.
+def held_out(dataset: Path, root: Path) -> list[Row]:
+    """Return the rows of eval.jsonl. The images of the rows lie below `root`.
 
-    Every row needs `messages` (or ShareGPT's conversations, or query and response) and, with `wanted`, that column; its
-    images must exist.
+    Raise DataError if a vase or an image of these rows also occurs in a file that training reads. Images are compared
+    by name and by content.
     """
-    if not path.is_file():
-        raise DataError(f"There is no {path.name} in {path.parent}; give the folder that build-dataset wrote.")
-    count = 0
-    with path.open(encoding="utf-8", errors="replace") as stream:
-        for number, line in enumerate(stream, 1):
-            if not line.strip():
-                continue
-            where = f"{path}, line {number}"
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{where} is not valid JSON ({error}); build the dataset again.") from None
-            if not isinstance(row, dict) or not (
-                row.get("messages") or row.get("conversations") or (row.get("query") and row.get("response"))
-            ):
-                raise DataError(
-                    f"{where} holds neither messages nor conversations nor query and response; ms-swift would drop it."
-                )
-            if wanted and not row.get(wanted):
-                raise DataError(
-                    f"{where} has no '{wanted}', which the reward compares answers with; build the dataset again."
-                )
-            images = row.get("images") or []
-            for image in [images] if isinstance(images, str) else images:
-                if not (root / str(image)).is_file():
-                    raise DataError(
-                        f"{where} names the image {image}, which is not in {root}; build the dataset again or give"
-                        " --image-root."
-                    )
-            count += 1
-    if not count:
-        raise DataError(f"{path} holds no rows; see dataset_report.json beside it for what was left out.")
-    return count
-
-
-def held_out(dataset: Path) -> list[Row]:
-    """The rows of eval.jsonl. DataError if one of its vases or images is in a file that training reads."""
     rows = _read_rows(dataset / "eval.jsonl")
     if not rows:
         raise DataError(
@@ -185,21 +201,54 @@ def held_out(dataset: Path) -> list[Row]:
     for number, row in enumerate(rows, 1):
         if set(row["images"]) & seen_images or (row.get("vase_id") and row["vase_id"] in seen_vases):
             raise DataError(
-                f"{dataset / 'eval.jsonl'}, row {number}: {row.get('vase_id') or row['images'][0]} is in the training"
-                " rows as well; build the dataset again."
+                f"{dataset / 'eval.jsonl'}, row {number}: {row.get('vase_id') or row['images'][0]} is also in the"
+                " training rows; build the dataset again."
             )
+    twin = _same_content({image for row in rows for image in row["images"]}, seen_images, root)
+    if twin is not None:
+        raise DataError(
+            f"{dataset / 'eval.jsonl'} names {twin[0]}, the same picture as {twin[1]} in the training rows; remove"
+            " one of the two, and build the dataset again."
+        )
     return rows
+
+
+def _same_content(held: set[str], seen: set[str], root: Path) -> tuple[str, str] | None:
+    """Return a picture from `held` and a picture from `seen` with the same bytes, or None if there is no such pair."""
+
+    def sized(names: set[str]) -> dict[int, list[str]]:
+        by: dict[int, list[str]] = {}
+        for name in sorted(names):
+            path = root / name
+            if path.is_file():
+                by.setdefault(path.stat().st_size, []).append(name)
+        return by
+
+    training = sized(seen)
+    for size, names in sized(held).items():
+        if size in training:
+            digests = {files.digest_file(root / name): name for name in training[size]}
+            for name in names:
+                twin = digests.get(files.digest_file(root / name))
+                if twin is not None:
+                    return name, twin
+    return None
+
+
+def training_rows(dataset: Path) -> list[Row]:
+    """Return the rows of sft.jsonl, or [] if the dataset has none."""
+    path = dataset / FILES["sft"]
+    return _read_rows(path) if path.is_file() else []
 
 
 def _read_rows(path: Path) -> list[Row]:
     if not path.is_file():
         raise DataError(f"There is no {path.name} in {path.parent}; give the folder that build-dataset wrote.")
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, row in json_rows(path):
         try:
-            row = json.loads(line)
             row["messages"][-1]["content"], row["images"]
-        except (ValueError, KeyError, TypeError, IndexError):
+        except (KeyError, TypeError, IndexError):
             raise DataError(f"{path}, line {number} is not a row of a dataset; build the dataset again.") from None
         rows.append(row)
     return rows

@@ -1,12 +1,12 @@
-"""Splits that don't leak: near-duplicate pictures and all views of a vase stay on one side.
+"""Split without leaks: near-duplicate pictures and all views of a vase stay in the same part.
 
-Near-duplicates are found by a difference hash (Krawetz, "Kind of Like That", 2013) of 256 bits: a bit is set where a
-pixel of the picture reduced to 17 x 16 is clearly darker than its right neighbour.
+Near-duplicates are found by a difference hash (Krawetz, "Kind of Like That", 2013) of 256 bits. The picture is reduced
+to 17 x 16 pixels. A bit is set if a pixel is clearly darker than its right neighbour.
 """
 
 from __future__ import annotations
 
-import random
+import hashlib
 from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
@@ -14,25 +14,26 @@ from PIL import Image
 from scipy.cluster.hierarchy import DisjointSet
 
 SIDE = 16
-CLEARLY = 3  # grey levels: below it, noise on a plain background would decide
+CLEARLY = 3  # grey levels; smaller differences may be noise on a plain background
 CHUNK = 2048
-# Mixed, so that each group of bytes holds bits from all over the picture: plain backgrounds alone would put all
-# pictures into one bucket.
+# Bits are shuffled, so that each band of bytes has bits from the whole picture. Otherwise plain backgrounds would put
+# all pictures into one bucket.
 ORDER = np.random.default_rng(0).permutation(SIDE * SIDE)
 
 
 def difference_hash(image: Image.Image) -> np.ndarray:
-    """256 bits of a picture as 32 bytes (uint8)."""
+    """Return a 256-bit hash of a picture as 32 bytes (uint8)."""
     grey = np.asarray(image.convert("L").resize((SIDE + 1, SIDE), Image.Resampling.BOX), dtype=np.int16)
     bits: np.ndarray = np.packbits((grey[:, 1:] - grey[:, :-1] > CLEARLY).ravel()[ORDER])
     return bits
 
 
 def near_duplicates(hashes: np.ndarray, distance: int) -> list[tuple[int, int]]:
-    """Pairs (i < j) of rows of `hashes` (N, 32) uint8 that differ in at most `distance` bits.
+    """Return pairs (i < j) of rows of `hashes` (N, 32) uint8 that differ in at most `distance` bits.
 
-    Two such rows agree wholly in one of distance + 1 groups of bytes (while there are that many), so only rows that
-    share a group's value are compared. Of rows that are equal, neighbours are paired, not all with all.
+    The bytes are divided into distance + 1 bands (at most one band per byte). Two rows within `distance` bits are equal
+    in at least one band. Therefore only rows with an equal band are compared. If several rows are equal, each of them
+    is paired with the first one.
     """
     if len(hashes) < 2:
         return []
@@ -69,8 +70,10 @@ def _close_in_band(rows: np.ndarray, keys: np.ndarray, distance: int) -> Iterabl
 
 
 def groups(items: int, same: Iterable[Sequence[Hashable]], pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
-    """Items 0..items-1 in groups: two are together if any of their marks in `same` (one sequence an item) is equal, or
-    they are a pair.
+    """Group the items 0..items-1.
+
+    `same` holds a sequence of marks for each item. Two items are in the same group if they have a mark in common, or if
+    they are in `pairs`.
     """
     together = DisjointSet(range(items))
     seen: dict[Hashable, int] = {}
@@ -82,30 +85,31 @@ def groups(items: int, same: Iterable[Sequence[Hashable]], pairs: Iterable[tuple
     return sorted(sorted(int(item) for item in group) for group in together.subsets())
 
 
-def split(sizes: Sequence[int], val_fraction: float, eval_fraction: float, seed: int) -> list[str]:
-    """'train', 'val' or 'eval' for each group, given its number of images.
+def place_of(group: str, seed: int) -> float:
+    """Return a number in [0, 1) that depends only on the group's name and the seed."""
+    return int.from_bytes(hashlib.sha256(f"{seed}-{group}".encode()).digest()[:8], "big") / 2**64
 
-    Groups are shuffled by `seed` and go to eval, then val, as long as they fit into its share of the images. Training
-    comes first: with one group there is nothing else; from two on there is eval, from three on val.
+
+def split(names: Sequence[str], val_fraction: float, eval_fraction: float, seed: int) -> list[str]:
+    """Return 'train', 'val' or 'eval' for each group. The name of a group is the smallest vase id in the group.
+
+    The side depends only on the name and the seed. New groups therefore don't move other groups. There is one
+    exception: an empty side gets the groups whose numbers are nearest to its share. A single group is put in train.
+    With two or more groups there is an eval side. With three or more groups there is a val side.
     """
-    order = list(range(len(sizes)))
-    random.Random(seed).shuffle(order)
-    sides = ["train"] * len(sizes)
-    total = sum(sizes)
-    for side, fraction, kept in (
-        ("eval", eval_fraction, 2 if val_fraction and len(sizes) > 2 else 1),
-        ("val", val_fraction, 1),
-    ):
-        left = [group for group in order if sides[group] == "train"]
-        if not fraction or len(left) <= kept:
+    places = [place_of(name, seed) for name in names]
+    sides = [
+        "eval" if place < eval_fraction else "val" if place < eval_fraction + val_fraction else "train"
+        for place in places
+    ]
+    order = sorted(range(len(names)), key=lambda group: (places[group], names[group]))
+    if names and "train" not in sides:
+        sides[order[-1]] = "train"
+    for side, fraction, fewest in (("eval", eval_fraction, 2), ("val", val_fraction, 3 if eval_fraction else 2)):
+        if not fraction or side in sides or len(names) < fewest:
             continue
-        taken: list[int] = []
-        for group in left:
-            if (
-                len(taken) < len(left) - kept
-                and sum(sizes[one] for one in taken) + sizes[group] <= fraction * total + 0.5
-            ):
-                taken.append(group)
-        for group in taken or [min(left, key=lambda group: (sizes[group], order.index(group)))]:
-            sides[group] = side
+        spare = [[group for group in order if sides[group] == other] for other in ("train", "eval", "val")]
+        donor = next((groups for groups in spare if len(groups) > 1), None)
+        if donor is not None:
+            sides[donor[0]] = side
     return sides

@@ -1,6 +1,6 @@
-"""Caption files in the original's format:
+"""Read caption files in the original's format.
 
-`[{"images": [...], "caption": ..., "data_by": ...}]`, one or several models a file.
+The format is `[{"images": [...], "caption": ..., "data_by": ...}]`. A file may hold captions of one or several models.
 """
 
 from __future__ import annotations
@@ -12,37 +12,40 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vasevqa.errors import DataError
+from vasevqa.evaluation.original import Caption
 
 Key = tuple[str, ...]  # the file names of the images, sorted
 
 
 @dataclass
 class Captions:
-    """One model's captions by images, and what was left out."""
+    """One model's captions by images, and a list of the problems. `entries` holds all captions in the file's order."""
 
     name: str
+    entries: list[Caption] = field(default_factory=list)
     by: dict[Key, str] = field(default_factory=dict)
     problems: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
 
 def read_captions(path: Path) -> list[Captions]:
-    """The captions in a file, or in all .json files of a folder: a set for each `data_by` (or file name).
+    """Return the captions in a file or in all .json files of a folder. There is one set for each `data_by` (or file
+    name).
 
-    DataError for a broken file.
+    Raise DataError for an invalid file.
     """
     files = sorted(path.rglob("*.json")) if path.is_dir() else [path]
     if not files:
         raise DataError(
             f"{path} holds no caption file (.json); give files in the format [{{images, caption, data_by}}]."
         )
-    found: dict[str, Captions] = {}
+    sets: dict[str, Captions] = {}
     for file in files:
         for number, entry in enumerate(_entries(file), 1):
             where = f"{file.name}, entry {number}"
             if not isinstance(entry, dict):
-                raise DataError(f"{where} is no object; the format is [{{images, caption, data_by}}].")
+                raise DataError(f"{where} is not an object; write [{{images, caption, data_by}}].")
             name = str(entry.get("data_by") or file.stem)
-            captions = found.setdefault(name, Captions(name))
+            captions = sets.setdefault(name, Captions(name))
             key = _key(entry.get("images"))
             text = entry.get("caption")
             if not key:
@@ -53,17 +56,23 @@ def read_captions(path: Path) -> list[Captions]:
                 captions.problems["doubled"].append(f"{where}: {', '.join(key)}")
             else:
                 captions.by[key] = text.strip()
-    return list(found.values())
+            if key and isinstance(text, str):
+                captions.entries.append(Caption(_first(entry["images"]), text))
+    return list(sets.values())
 
 
 def _entries(file: Path) -> list[Any]:
     try:
         loaded = json.loads(file.read_text(encoding="utf-8-sig"))
     except (ValueError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} is not valid JSON ({error}); correct it or leave it out.") from None
+        raise DataError(f"{file} is not valid JSON ({error}); correct or remove the file.") from None
     if not isinstance(loaded, list):
-        raise DataError(f"{file} is no list; the format is [{{images, caption, data_by}}].")
+        raise DataError(f"{file} is not a list; write [{{images, caption, data_by}}].")
     return loaded
+
+
+def _first(images: Any) -> str:
+    return str(images if isinstance(images, str) else images[0])
 
 
 def _key(images: Any) -> Key:
@@ -75,7 +84,10 @@ def _key(images: Any) -> Key:
 
 
 def pair(captions: Captions, truth: Captions) -> list[tuple[Key, str, str]]:
-    """(images, caption, truth) in the truth's order; what has no partner is noted among the problems."""
+    """Return (images, caption, truth) for each caption with a truth, in the truth's order.
+
+    A caption without a truth, or a truth without a caption, is added to the problems.
+    """
     pairs = []
     for key, right in truth.by.items():
         if key in captions.by:

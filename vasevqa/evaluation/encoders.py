@@ -1,45 +1,125 @@
-"""Embeddings of sentences and pictures for the metrics: a CLIP model's two towers, and a sentence model by mean
-pooling.
-"""
+"""Compute embeddings of sentences and pictures for the metrics, with CLIP or with a sentence model."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from vasevqa.curation.clip import ClipModel
-from vasevqa.curation.images import open_image
 from vasevqa.errors import ConfigError, DataError
+from vasevqa.evaluation.generation import open_picture
+from vasevqa.storage import refuse_failed
 from vasevqa.text import first_line
 
 BATCH = 64
+LONGEST = 512  # maximum tokens of a sentence, if the folder does not set it
+POOLINGS = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token", "max": "pooling_mode_max_tokens"}
 
 
 def clip_texts(model: ClipModel, texts: Sequence[str]) -> np.ndarray:
-    """CLIP text features (N, D); CLIP cuts long texts at its context length."""
+    """Return CLIP text features (N, D). CLIP cuts long texts at its context length."""
     return np.concatenate(
         [model.encode_texts(list(texts[begin : begin + BATCH])).numpy() for begin in range(0, len(texts), BATCH)]
     ).astype(np.float64)
 
 
 def clip_images(model: ClipModel, paths: Sequence[Path]) -> np.ndarray:
-    """CLIP image features (N, D)."""
-    found = []
+    """Return CLIP image features (N, D). Raise DataError if a picture can't be read."""
+    batches = []
     for begin in range(0, len(paths), BATCH):
         pixels = torch.stack(
-            [model.preprocess(open_image(path, model.preprocess.size)) for path in paths[begin : begin + BATCH]]
+            [model.preprocess(open_picture(path, model.preprocess.cover)) for path in paths[begin : begin + BATCH]]
         )
-        found.append(model.encode_images(pixels).numpy())
-    return np.concatenate(found).astype(np.float64)
+        batches.append(model.encode_images(pixels).numpy())
+    return np.concatenate(batches).astype(np.float64)
+
+
+class Remembered:
+    """A text encoder that stores its embeddings, so that each text is encoded only once."""
+
+    def __init__(self, encode: Callable[[Sequence[str]], np.ndarray]) -> None:
+        self._encode = encode
+        self._known: dict[str, np.ndarray] = {}
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        """Return embeddings (N, D)."""
+        new = list(dict.fromkeys(text for text in texts if text not in self._known))
+        if new:
+            self._known.update(zip(new, self._encode(new), strict=True))
+        return np.stack([self._known[text] for text in texts])
+
+
+@dataclass(frozen=True)
+class _Sentences:
+    """The settings by which a sentence encoder computes one embedding from the states of tokens.
+
+    A folder of sentence-transformers holds these settings in modules.json and in the modules' own files. A folder
+    without modules.json gets sentence-transformers' defaults: the mean over tokens, not normalized.
+    """
+
+    pooling: str = "mean"
+    normalize: bool = False
+    lower: bool = False
+    length: int | None = None
+
+    @classmethod
+    def of(cls, folder: Path) -> _Sentences:
+        """Read the settings. Raise DataError for a module or a pooling that this package does not know."""
+        modules = _settings(folder / "modules.json")
+        about = _settings(folder / "sentence_bert_config.json")
+        if not isinstance(modules, list) or not isinstance(about or {}, dict):
+            modules, about = [], about or {}
+        pooling, normalize = "mean", False
+        for module in modules:
+            kind = str(module.get("type", "")).rsplit(".", 1)[-1] if isinstance(module, dict) else ""
+            if kind == "Pooling":
+                pooling = _pooling(folder / str(module.get("path", "")) / "config.json")
+            elif kind == "Normalize":
+                normalize = True
+            elif kind != "Transformer":
+                raise DataError(
+                    f"The sentence model {folder} has a module '{kind}', which can't be computed here; give a model"
+                    " with the modules Transformer, Pooling and Normalize."
+                )
+        length = about.get("max_seq_length") if isinstance(about, dict) else None
+        lower = isinstance(about, dict) and about.get("do_lower_case") is True
+        return cls(pooling, normalize, lower, length if isinstance(length, int) else None)
+
+
+def _settings(path: Path) -> Any:
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path} is not valid JSON ({first_line(error)}); copy the whole model folder.") from None
+
+
+def _pooling(path: Path) -> str:
+    config = _settings(path)
+    config = config if isinstance(config, dict) else {}
+    modes = [name for name, key in POOLINGS.items() if config.get(key) is True or config.get("pooling_mode") == name]
+    others = [key for key, value in config.items() if key.startswith("pooling_mode_") and value is True]
+    if len(modes) != 1 or len(others) > 1:
+        raise DataError(
+            f"{path} sets the pooling {', '.join(others) or 'none'}; give a sentence model that pools by mean, cls"
+            " or max."
+        )
+    return modes[0]
 
 
 class SentenceModel:
-    """A sentence encoder in a Hugging Face folder: the mean of its last hidden states over a text's tokens (Reimers and
-    Gurevych, 2019).
+    """A sentence encoder in a Hugging Face folder, or in a folder that sentence-transformers wrote.
+
+    The embedding pools the last hidden states over a text's tokens (Reimers and Gurevych, 2019). The folder's settings
+    choose the pooling.
     """
 
     def __init__(self, folder: Path, device: torch.device) -> None:
@@ -47,7 +127,7 @@ class SentenceModel:
 
         if not (folder / "config.json").is_file():
             raise ConfigError(
-                f"{folder} is no sentence model: there is no config.json; give the folder of a Hugging Face encoder."
+                f"{folder} is not a sentence model: it has no config.json; give the folder of a Hugging Face encoder."
             )
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -55,21 +135,36 @@ class SentenceModel:
                 folder, local_files_only=True, use_safetensors=True, trust_remote_code=False
             )
         except (OSError, ValueError, RuntimeError, KeyError) as error:
+            refuse_failed(error, folder)
             first = first_line(error)
             raise DataError(
                 f"The sentence model {folder} can't be loaded ({type(error).__name__}: {first}); copy the whole folder."
             ) from None
         self._model, self._device = model.to(device).eval(), device
+        self._how = _Sentences.of(folder)
+        most = getattr(model.config, "max_position_embeddings", None) or LONGEST
+        self._length = self._how.length or min(self._tokenizer.model_max_length, most, LONGEST)
 
     @torch.inference_mode()
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
-        """Embeddings (N, D)."""
-        found = []
+        """Return embeddings (N, D)."""
+        batches = []
         for begin in range(0, len(texts), BATCH):
+            some = [text.lower() if self._how.lower else text for text in texts[begin : begin + BATCH]]
             tokens = self._tokenizer(
-                list(texts[begin : begin + BATCH]), padding=True, truncation=True, max_length=512, return_tensors="pt"
+                some, padding=True, truncation=True, max_length=self._length, return_tensors="pt"
             ).to(self._device)
             states = self._model(**tokens).last_hidden_state.float()
-            mask = tokens["attention_mask"].unsqueeze(-1).float()
-            found.append(((states * mask).sum(1) / mask.sum(1).clamp(min=1)).cpu().numpy())
-        return np.concatenate(found).astype(np.float64)
+            pooled = _pooled(states, tokens["attention_mask"].unsqueeze(-1).float(), self._how.pooling)
+            batches.append((functional.normalize(pooled, dim=-1) if self._how.normalize else pooled).cpu().numpy())
+        return np.concatenate(batches).astype(np.float64)
+
+
+def _pooled(states: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:
+    """Return one vector (N, D) for each text from the states (N, T, D) of its tokens. `mask` is (N, T, 1)."""
+    if pooling == "cls":
+        first = mask.argmax(1, keepdim=True).expand(-1, -1, states.shape[-1])  # tokenizers may pad on the left
+        return states.gather(1, first).squeeze(1)
+    if pooling == "max":
+        return states.masked_fill(mask == 0, -torch.inf).amax(1)
+    return (states * mask).sum(1) / mask.sum(1).clamp(min=1e-9)

@@ -1,130 +1,209 @@
-"""evaluate: held-out answers of each model, their metrics, and what they say side by side."""
+"""evaluate: answer the held-out questions with each model, compute metrics, and compare the models."""
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from vasevqa.dataset.rows import Row, held_out, image_root
+from vasevqa.dataset.rows import Row, held_out, image_root, training_rows
 from vasevqa.errors import ConfigError, DataError
+from vasevqa.evaluation import baselines, metrics, original
 from vasevqa.evaluation import captions as caption_files
-from vasevqa.evaluation import metrics
+from vasevqa.evaluation.caption_metrics import Caption, Encoders, caption_metrics
 from vasevqa.evaluation.comparison import comparison, plot
-from vasevqa.evaluation.figures import Evaluation, Metric, ModelEvaluation
+from vasevqa.evaluation.confidence import agreement, confidence_of
+from vasevqa.evaluation.figures import Evaluation, ModelEvaluation
+from vasevqa.evaluation.mistakes import mistakes_of, write_answers
+from vasevqa.evaluation.pairs import pairs_of
 from vasevqa.evaluation.params import EvaluateOptions, EvaluateParams
-from vasevqa.models import check_model, local_model
+from vasevqa.models import check_model, local_model, skeleton
+from vasevqa.reward import vocabulary
+from vasevqa.reward.truths import truths
 from vasevqa.spec import StageCall
 
 if TYPE_CHECKING:
     from vasevqa.evaluation import generation
+    from vasevqa.evaluation.generation import Answer
     from vasevqa.spec import Output
 
 MODELS = ("base", "sft", "grpo")
 
 
-class _Encoders:
-    """The embedding models, loaded when they are first needed."""
-
-    def __init__(self, inputs: Mapping[str, Path], device: Any) -> None:
-        self._inputs, self._device = inputs, device
-        self._clip: Any = None
-        self._sentences: Any = None
-
-    @property
-    def clip(self) -> Any:
-        if self._clip is None and "clip_model" in self._inputs:
-            from vasevqa.curation.clip import load_clip
-
-            self._clip = load_clip(self._inputs["clip_model"], self._device, "fp32")
-        return self._clip
-
-    @property
-    def sentences(self) -> Any:
-        if self._sentences is None and "sentence_model" in self._inputs:
-            from vasevqa.evaluation.encoders import SentenceModel
-
-            self._sentences = SentenceModel(self._inputs["sentence_model"], self._device)
-        return self._sentences
-
-
 @dataclass(frozen=True)
 class _Call(StageCall[EvaluateParams, EvaluateOptions]):
-    """The stage's call, and the device that models run on."""
+    """The call of the stage, with the device for the models."""
 
     device: Any
 
 
 @dataclass(frozen=True)
 class _HeldOut:
-    """The rows to answer, each with its solution, and the folder that their images' paths are relative to."""
+    """The held-out rows with their solutions. `root` is the folder that image paths are relative to."""
 
     rows: list[Row]
     root: Path
 
     def numbers(self, captions: bool) -> list[int]:
-        """Which rows ask for a caption, or which do not."""
+        """Return the indices of the rows that ask for a caption. If `captions` is false, return the indices of the
+        other rows.
+        """
         return [number for number, row in enumerate(self.rows) if (row["attribute"] == "caption") == captions]
 
 
 def evaluate(stage_call: StageCall[EvaluateParams, EvaluateOptions]) -> None:
-    """Write evaluation.json, comparison.md, comparison.png, and every model's answers to `output`."""
+    """Write evaluation.json, comparison.md, comparison.png, and every model's answers to the output."""
     from vasevqa.curation.devices import resolve_device
 
     device = resolve_device(stage_call.options.device)
     call = _Call(**vars(stage_call), device=device)
-    encoders = _Encoders(call.inputs, device)
+    encoders = Encoders(call.inputs, device)
+    vocabulary.use(call.inputs.get("vocabulary"))
     if "captions" in call.inputs:
-        found = _caption_files(call, encoders)
+        evaluation = _caption_files(call, encoders)
     else:
-        found = _models(call, encoders)
-    call.output.write_json("evaluation.json", {**found, "params": call.params.model_dump()})
-    call.output.write_text("comparison.md", comparison(found))
+        evaluation = _models(call, encoders)
+    call.output.write_json("evaluation.json", {**evaluation, "params": call.params.model_dump()})
+    call.output.write_text("comparison.md", comparison(evaluation))
     with call.output.writing("comparison.png") as stream:
-        stream.write(plot(found))
+        stream.write(plot(evaluation))
     best = {
         name: model["rewards"]["value"]
-        for name, model in found["models"].items()
+        for name, model in evaluation["models"].items()
         if model.get("rewards", {}).get("value") is not None
     }
-    told = ", ".join(f"{name} {value:.3f}" for name, value in best.items()) or f"{len(found['models'])} caption sets"
+    told = (
+        ", ".join(f"{name} {value:.3f}" for name, value in best.items()) or f"{len(evaluation['models'])} caption sets"
+    )
+    shown = "".join(f"; {pair['sentence']}" for pair in evaluation.get("pairs", ()) if not pair["attribute"])
+    rows = f"{evaluation['samples']} held-out rows of {evaluation.get('vases')} vases"
     call.progress.summary(
-        f"{found['samples']} held-out rows; mean reward: {told}" if best else f"{found['samples']} captions of {told}",
+        f"{rows}; mean reward: {told}{shown}" if best else f"{evaluation['samples']} captions of {told}",
         **best,
-        samples=found["samples"],
+        samples=evaluation["samples"],
     )
 
 
-def _models(call: _Call, encoders: _Encoders) -> Evaluation:
+def _models(call: _Call, encoders: Encoders) -> Evaluation:
     held = _held_out(call)
     folders, same = _folders(call)
-    found: Evaluation = {"samples": len(held.rows), "models": {}, "same": same}
-    call.progress.start("answering", len(held.rows) * len(folders), "answers")
+    vases = len({metrics.vase_of(row) for row in held.rows})
+    evaluation: Evaluation = {"samples": len(held.rows), "vases": vases, "models": {}, "same": same, "baselines": {}}
+    last = list(folders)[-1]
+    call.progress.start("answering", len(held.rows) * (len(folders) + call.params.blind), "answers")
+    answered: dict[str, list[metrics.Answered]] = {}
     for name, folder in folders.items():
         answers = _answers(call, held, name, folder)
-        found["models"][name] = _measured(held, answers, call.params, encoders)
+        answered[name] = _answered(held, answers)
+        evaluation["models"][name] = _measured(held, answered[name], call.params, encoders)
+        evaluation["models"][name]["confidence"] = confidence_of(answered[name])
+        evaluation["models"][name]["mistakes"] = mistakes_of(answered[name])
         _write_answers(held, answers, name, call.output)
-    return found
+    about = dict(baselines.ABOUT)
+    constant: dict[str, dict[int, metrics.Answered]] = {}
+    for name, texts in baselines.constants(training_rows(call.inputs["dataset"])).items():
+        constant[name] = {
+            number: metrics.answered(row, texts[row["attribute"]])
+            for number, row in enumerate(held.rows)
+            if row["attribute"] in texts
+        }
+        evaluation["baselines"][name] = _scores(list(constant[name].values()), call.params)
+    blind = _blind(call, held, last, folders[last]) if call.params.blind else None
+    if blind is not None:
+        name = f"{last} without picture"
+        answered[name] = blind
+        evaluation["baselines"][name] = _scores(blind, call.params)
+        about[name] = f"{last}, asked the same questions without the picture"
+    _compare_on_common_rows(evaluation, {name: dict(enumerate(each)) for name, each in answered.items()} | constant)
+    evaluation["about_baselines"] = about
+    evaluation["pairs"] = pairs_of(answered, {f"{last} without picture": last} if blind is not None else {})
+    with call.output.writing("answers.csv", "w") as stream:
+        write_answers(stream, answered)
+    return evaluation
+
+
+def _blind(call: _Call, held: _HeldOut, model: str, folder: Path) -> list[metrics.Answered]:
+    """Return the answers of a model that doesn't see the pictures."""
+    unseen = _HeldOut([baselines.without_picture(row) for row in held.rows], held.root)
+    once = replace(call, params=call.params.model_copy(update={"samples": 0}))
+    answers = _answers(once, unseen, f"{model}-blind", folder)
+    _write_answers(held, answers, f"{model}-blind", call.output)
+    return _answered(held, answers)
+
+
+def _compare_on_common_rows(evaluation: Evaluation, columns: Mapping[str, Mapping[int, metrics.Answered]]) -> None:
+    """If a column lacks rows, add the mean reward on the common rows to every column.
+
+    The common rows are the rows that all `columns` hold. A column that lacks rows loses its mean reward over all rows.
+    Each line of the table then compares the same rows. The keys of a column are row numbers.
+    """
+    common = sorted(set.intersection(*(set(column) for column in columns.values())))
+    if not common or len(common) == evaluation["samples"]:
+        return
+    for name, column in columns.items():
+        figures = evaluation["models"].get(name) or evaluation["baselines"][name]
+        rows = [column[number] for number in common]
+        figures["common_rewards"] = metrics.mean([one.reward for one in rows], [one.vase for one in rows])
+        if len(column) < evaluation["samples"]:
+            del figures["rewards"]
 
 
 def _held_out(call: _Call) -> _HeldOut:
     if "dataset" not in call.inputs:
         raise ConfigError(
-            "evaluate needs --dataset-dir (what build-dataset wrote) and a model, or --captions with --reference."
+            "evaluate needs --dataset-dir (from build-dataset) and a model, or --captions and --reference; give these."
         )
-    rows = held_out(call.inputs["dataset"])
-    for row in rows:
-        row["solution"] = row.get("solution") or row["messages"][-1]["content"]
+    root = image_root(call.inputs["dataset"], call.options.image_root)
+    rows = held_out(call.inputs["dataset"], root)
+    for number, row in enumerate(rows, 1):
+        where = f"{call.inputs['dataset'] / 'eval.jsonl'}, row {number}"
+        if not row["images"] or any("role" not in turn or "content" not in turn for turn in row["messages"]):
+            raise DataError(f"{where}: a picture, or a turn's role or content, is missing; build the dataset again.")
+        row["attribute"] = row.get("attribute") or ""  # rows of other programs have no attribute
+        row["solution"] = _truth(row, where)
     if call.params.max_samples is not None:
-        rows = rows[: call.params.max_samples]
-    return _HeldOut(rows, image_root(call.inputs["dataset"], call.options.image_root))
+        rows = _whole_vases(rows, call.params.max_samples, call.params.seed)
+    return _HeldOut(rows, root)
+
+
+def _truth(row: Row, where: str) -> str:
+    """Return the true answer of a row, from its solution (any JSON) or from its last message."""
+    said = row.get("solution")
+    try:
+        answers = truths(row["messages"][-1]["content"] if said in (None, "") else said, row.get("attribute"))
+    except ValueError as error:
+        raise DataError(f"{where}: the solution can't be read ({error}); write it as a text.") from None
+    if len(answers) > 1:
+        raise DataError(
+            f"{where}: the solution holds {len(answers)} answers ({', '.join(answers)[:80]}), but evaluate needs one;"
+            " keep only the best answer."
+        )
+    return answers[0]
+
+
+def _whole_vases(rows: Sequence[Row], most: int, seed: int) -> list[Row]:
+    """Return all rows of randomly drawn vases.
+
+    The result has at most `most` rows, unless the first drawn vase alone has more.
+    """
+    sizes = Counter(metrics.vase_of(row) for row in rows)
+    drawn: set[str] = set()
+    left = most
+    for vase in sorted(sizes, key=lambda vase: hashlib.sha256(f"{seed}-{vase}".encode()).digest()):
+        if drawn and sizes[vase] > left:
+            break
+        drawn.add(vase)
+        left -= sizes[vase]
+    return [row for row in rows if metrics.vase_of(row) in drawn]
 
 
 def _folders(call: _Call) -> tuple[dict[str, Path], dict[str, str]]:
-    """The folder of each model to ask; and of each that is the same as one before it, that one's name."""
+    """Return the folder of each distinct model. If a model was given under two names, map the second name to the
+    first.
+    """
     folders: dict[str, Path] = {}
     same: dict[str, str] = {}
     for name in MODELS:
@@ -134,16 +213,29 @@ def _folders(call: _Call) -> tuple[dict[str, Path], dict[str, str]]:
         twin = next((other for other, known in folders.items() if known == folder), None)
         if twin is not None:
             same[name] = twin
-            call.progress.note(f"{name} is the same model as {twin}: its step was skipped")
+            call.progress.note(f"{name} is the same model as {twin}: the step of {name} was skipped")
             continue
         check_model(folder)
+        skeleton(folder)
         folders[name] = folder
     if not folders:
-        raise ConfigError("evaluate needs a model: --base, --sft or --grpo.")
+        raise ConfigError("evaluate needs a model; give --base, --sft or --grpo.")
     return folders, same
 
 
-def _answers(call: _Call, held: _HeldOut, name: str, folder: Path) -> list[str]:
+def _answered(held: _HeldOut, answers: Sequence[Answer]) -> list[metrics.Answered]:
+    """Return the answers with their scores and their confidence."""
+    return [
+        replace(
+            metrics.answered(row, answer.text),
+            probability=answer.probability,
+            agreement=agreement(answer.text, answer.samples, row["attribute"]),
+        )
+        for row, answer in zip(held.rows, answers, strict=True)
+    ]
+
+
+def _answers(call: _Call, held: _HeldOut, name: str, folder: Path) -> list[Answer]:
     from vasevqa.evaluation import generation
 
     def load() -> generation.Answers:
@@ -161,29 +253,35 @@ def _answers(call: _Call, held: _HeldOut, name: str, folder: Path) -> list[str]:
     return generation.answer_all(held.rows, load, kept, call.options.batch_size, done, who)
 
 
-def _measured(held: _HeldOut, answers: Sequence[str], params: EvaluateParams, encoders: _Encoders) -> ModelEvaluation:
-    rows, told, asked = held.rows, held.numbers(captions=True), held.numbers(captions=False)
-    pictures = [held.root / rows[number]["images"][0] for number in told]
-    pairs = [(answers[number], rows[number]["solution"]) for number in told]
+def _scores(answered: Sequence[metrics.Answered], params: EvaluateParams) -> ModelEvaluation:
+    asked = [one for one in answered if one.attribute != "caption"]
     return {
-        "attributes": metrics.attribute_accuracy(
-            [rows[number] for number in asked],
-            [answers[number] for number in asked],
-            params.fuzzy_threshold,
-            params.bootstrap,
-            params.seed,
-        ),
-        "rewards": _rewards(rows, answers, params),
-        "captions": _text_metrics(pairs, pictures, params, encoders),
+        "attributes": metrics.attribute_accuracy(asked, params.fuzzy_threshold),
+        "rewards": metrics.mean([one.reward for one in answered], [one.vase for one in answered]),
     }
 
 
-def _write_answers(held: _HeldOut, answers: Sequence[str], name: str, output: Output) -> None:
-    """Captions in the original's format, and every answer beside its truth."""
+def _measured(
+    held: _HeldOut, answered: Sequence[metrics.Answered], params: EvaluateParams, encoders: Encoders
+) -> ModelEvaluation:
+    told = held.numbers(captions=True)
+    pictures = [held.root / held.rows[number]["images"][0] for number in told]
+    captions = [Caption(answered[number].vase, answered[number].answer, answered[number].truth) for number in told]
+    named = [original.Caption(picture.name, caption.said) for picture, caption in zip(pictures, captions, strict=True)]
+    true = [original.Caption(picture.name, caption.true) for picture, caption in zip(pictures, captions, strict=True)]
+    return {
+        **_scores(answered, params),
+        "captions": caption_metrics(captions, pictures, params, encoders),
+        "original": original.figures(original.pairs(named, true), encoders.clip_texts, encoders.sentences),
+    }
+
+
+def _write_answers(held: _HeldOut, answers: Sequence[Answer], name: str, output: Output) -> None:
+    """Write the captions in the original's format, and every answer with its truth."""
     output.write_json(
         f"captions-{name}.json",
         [
-            {"images": held.rows[number]["images"], "caption": answers[number], "data_by": name}
+            {"images": held.rows[number]["images"], "caption": answers[number].text, "data_by": name}
             for number in held.numbers(captions=True)
         ],
     )
@@ -193,77 +291,29 @@ def _write_answers(held: _HeldOut, answers: Sequence[str], name: str, output: Ou
             {
                 "vase_id": row.get("vase_id", ""),
                 "attribute": row["attribute"],
-                "question": row["messages"][-2]["content"],
+                "question": metrics.question_of(row),
                 "truth": row["solution"],
-                "answer": answer,
+                "answer": answer.text,
+                "probability": None if answer.probability is None else round(answer.probability, 6),
+                **({"samples": answer.samples} if answer.samples else {}),
             }
             for row, answer in zip(held.rows, answers, strict=True)
         ],
     )
 
 
-def _rewards(rows: Sequence[Row], answers: Sequence[str], params: EvaluateParams) -> Metric:
-    from vasevqa.reward.score import score
-
-    values = [score(answer, row["solution"], row["attribute"]).value for row, answer in zip(rows, answers, strict=True)]
-    return metrics.mean(values, params.bootstrap, params.seed)
-
-
-def _text_metrics(
-    pairs: Sequence[tuple[str, str]], pictures: Sequence[Path], params: EvaluateParams, encoders: _Encoders
-) -> dict[str, Metric]:
-    """The metrics of captions: (caption, truth) pairs, and their pictures where there are any."""
-    rounds, seed = params.bootstrap, params.seed
-    if not pairs:
-        return {}
-    said, true = [answer or " " for answer, _ in pairs], [truth for _, truth in pairs]
-    found: dict[str, Metric] = {
-        "bleu_1": metrics.bleu(said, true, 1, rounds),
-        "bleu_4": metrics.bleu(said, true, 4, rounds),
-        "lexical_similarity": metrics.mean(metrics.lexical(said, true), rounds, seed),
-    }
-    queries = targets = None
-    about = {"query": "generated caption", "target": "picture of the vase (CLIP)" if pictures else "reference caption"}
-    if encoders.clip is not None:
-        from vasevqa.evaluation import encoders as embedding
-
-        ours, theirs = embedding.clip_texts(encoders.clip, said), embedding.clip_texts(encoders.clip, true)
-        found["clip_similarity"] = metrics.mean(metrics.cosines(ours, theirs).tolist(), rounds, seed)
-        queries, targets = ours, embedding.clip_images(encoders.clip, pictures) if pictures else theirs
-        about["target"] = "picture of the vase (CLIP)" if pictures else "reference caption (CLIP)"
-    else:
-        found["clip_similarity"] = metrics.unavailable("no CLIP model was given (--clip-model)")
-    if encoders.sentences is not None:
-        ours, theirs = encoders.sentences(said), encoders.sentences(true)
-        found["semantic_similarity"] = metrics.mean(metrics.cosines(ours, theirs).tolist(), rounds, seed)
-        found["frechet_distance"] = metrics.frechet(ours, theirs)
-        if queries is None:
-            queries, targets, about["target"] = ours, theirs, "reference caption (sentence model)"
-    else:
-        found["semantic_similarity"] = metrics.unavailable("no sentence model was given (--sentence-model)")
-        found["frechet_distance"] = metrics.unavailable("no sentence model was given (--sentence-model)")
-    for k in metrics.RECALLS:
-        if queries is None:
-            found[f"recall_at_{k}"] = metrics.unavailable("neither a CLIP nor a sentence model was given", **about)
-        else:
-            assert targets is not None
-            found[f"recall_at_{k}"] = metrics.recall(np.asarray(queries), np.asarray(targets), k, rounds, seed, about)
-    found["overall"] = metrics.overall(found)
-    return found
-
-
-def _caption_files(call: _Call, encoders: _Encoders) -> Evaluation:
+def _caption_files(call: _Call, encoders: Encoders) -> Evaluation:
     inputs, progress = call.inputs, call.progress
     if "reference" not in inputs:
-        raise ConfigError("--captions needs --reference: a file in the same format with the true captions.")
+        raise ConfigError("--captions needs --reference; give a file in the same format with the true captions.")
     sets = caption_files.read_captions(inputs["reference"])
     if len(sets) != 1:
         raise DataError(
             f"{inputs['reference']} holds captions by {len(sets)} sources"
-            f" ({', '.join(item.name for item in sets)[:80]}); a reference has one."
+            f" ({', '.join(item.name for item in sets)[:80]}); give a reference with one source."
         )
     truth = sets[0]
-    found: Evaluation = {
+    evaluation: Evaluation = {
         "samples": len(truth.by),
         "models": {},
         "same": {},
@@ -278,9 +328,15 @@ def _caption_files(call: _Call, encoders: _Encoders) -> Evaluation:
             progress.note(f"{captions.name}: " + ", ".join(f"{len(items)} {kind}" for kind, items in problems.items()))
         if not pairs:
             raise DataError(
-                f"No caption by {captions.name} is about images of the reference; compare the file names in both."
+                f"No caption by {captions.name} names images of the reference; compare the file names in both."
             )
-        measured = _text_metrics([(said, right) for _, said, right in pairs], [], call.params, encoders)
-        found["models"][captions.name] = {"captions": measured, "problems": problems}
+        told = [Caption(" ".join(key), said, right) for key, said, right in pairs]
+        measured = caption_metrics(told, [], call.params, encoders)
+        paired = original.pairs(captions.entries, truth.entries)
+        evaluation["models"][captions.name] = {
+            "captions": measured,
+            "problems": problems,
+            "original": original.figures(paired, encoders.clip_texts, encoders.sentences),
+        }
         progress.advance()
-    return found
+    return evaluation

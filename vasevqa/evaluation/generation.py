@@ -1,42 +1,60 @@
-"""Answers of a vision-language model, in batches, resumable, with one model in memory at a time."""
+"""Generate answers with a vision-language model in batches.
+
+An interrupted generation resumes. Only one model is in memory at a time.
+"""
 
 from __future__ import annotations
 
 import gc
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypedDict
 
 import torch
+from PIL import Image
 
+from vasevqa.curation.devices import DTYPES
 from vasevqa.curation.images import Unreadable, open_image
 from vasevqa.dataset.rows import Row
 from vasevqa.errors import ConfigError, DataError
 from vasevqa.evaluation.params import EvaluateParams
 from vasevqa.journal import Journal
+from vasevqa.storage import refuse_failed
 from vasevqa.text import IMAGE_TAG, first_line
-
-DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
 class ChatMessage(TypedDict):
-    """A turn as processors take it: text and places for images, in order."""
+    """A turn in the form that processors expect: text and image placeholders, in order."""
 
     role: str
     content: list[dict[str, str]]
 
 
-class Answers(Protocol):
-    """Something that answers: prompts with their images to texts."""
+@dataclass(frozen=True)
+class Answer:
+    """An answer. `probability` is the probability that the model gives to the whole answer, or None if it is unknown.
 
-    def __call__(self, rows: Sequence[Row]) -> list[str]:
-        """The answer to each row."""
+    `samples` holds further answers, sampled at a temperature.
+    """
+
+    text: str
+    probability: float | None = None
+    samples: tuple[str, ...] = ()
+
+
+class Answers(Protocol):
+    """A model that answers prompts with images."""
+
+    def __call__(self, rows: Sequence[Row]) -> list[Answer]:
+        """Return the answer to each row."""
 
 
 def prompt_of(row: Row) -> list[ChatMessage]:
-    """A row's turns up to the truth, as chat messages with the images in place of their tags."""
+    """Return the turns before the true answer as chat messages. Image placeholders replace the image tags."""
     messages = []
     turns = row["messages"][:-1] if row["messages"][-1]["role"] == "assistant" else row["messages"]
     for turn in turns:
@@ -51,21 +69,25 @@ def prompt_of(row: Row) -> list[ChatMessage]:
 
 
 def digest(row: Row, who: str = "") -> str:
-    """What stands for a question to `who`: an answer kept from before counts only for the same."""
+    """Return a digest of a question to the model `who`. A stored answer is used again only if the digest is the
+    same.
+    """
     return hashlib.sha256(json.dumps([who, row["messages"], row["images"]], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def identity(model: Path, params: EvaluateParams) -> str:
-    """What stands for a model in a folder and the way it is asked, without reading its weights."""
+    """Return a digest of a model's folder and the generation settings. The weights are not read."""
     stats = [
         (file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(model.iterdir()) if file.is_file()
     ]
     asked = params.model_dump(include={"max_new_tokens", "max_pixels", "torch_dtype", "engine"})
+    if params.samples:
+        asked |= params.model_dump(include={"samples", "temperature", "seed"})
     return hashlib.sha256(json.dumps([stats, asked], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _is_answer(row: object) -> bool:
-    return isinstance(row, dict) and {"row", "answer"} <= row.keys()
+    return isinstance(row, dict) and {"row", "answer", "probability", "samples"} <= row.keys()
 
 
 def answer_all(
@@ -75,15 +97,18 @@ def answer_all(
     batch_size: int,
     done: Callable[[int], None],
     who: str = "",
-) -> list[str]:
-    """The answer of `who` to every row, in order.
+) -> list[Answer]:
+    """Return the answer of `who` to every row, in order.
 
-    Each batch is appended to the file `kept` at once; the model is loaded only if one is missing.
-
-    Rows are taken in the order of their length, so that a batch is padded little.
+    Each batch is appended to the file `kept` as soon as it is answered. The model is loaded only if an answer is
+    missing. Each batch holds rows of similar length, so that there is little padding.
     """
     journal = Journal(kept)
-    have = {str(row["row"]): str(row["answer"]) for row in journal.rows if _is_answer(row)}
+    have = {
+        str(row["row"]): Answer(str(row["answer"]), row["probability"], tuple(row["samples"]))
+        for row in journal.rows
+        if _is_answer(row)
+    }
     keys = [digest(row, who) for row in rows]
     missing = [number for number, key in enumerate(keys) if key not in have]
     missing.sort(key=lambda number: (len(json.dumps(rows[number]["messages"])), number))
@@ -93,7 +118,10 @@ def answer_all(
         for begin in range(0, len(missing), batch_size):
             batch = missing[begin : begin + batch_size]
             said = dict(zip((keys[number] for number in batch), answers([rows[n] for n in batch]), strict=True))
-            journal.append({"row": key, "answer": text} for key, text in said.items())
+            journal.append(
+                {"row": key, "answer": one.text, "probability": one.probability, "samples": one.samples}
+                for key, one in said.items()
+            )
             have |= said
             done(len(batch))
         del answers
@@ -104,7 +132,7 @@ def answer_all(
 
 
 class TransformersAnswers:
-    """Greedy answers by transformers. DataError for a folder that can't be loaded."""
+    """Greedy answers by transformers. Raise DataError for a folder that can't be loaded."""
 
     def __init__(self, folder: Path, root: Path, params: EvaluateParams, device: torch.device) -> None:
         from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -116,45 +144,110 @@ class TransformersAnswers:
                 folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
             )
         except (OSError, ValueError, RuntimeError, KeyError) as error:
+            refuse_failed(error, folder)
             first = first_line(error)
             raise DataError(
                 f"The model {folder} can't be loaded ({type(error).__name__}: {first}); copy or train it again."
             ) from None
         self._model = model.to(device).eval()
         self._processor.tokenizer.padding_side = "left"
+        self._resizing = Resizing.of(self._processor, params.max_pixels)
         self._root, self._device, self._params = root, device, params
 
     @torch.inference_mode()
-    def __call__(self, rows: Sequence[Row]) -> list[str]:
-        """Answers to rows, batched."""
+    def __call__(self, rows: Sequence[Row]) -> list[Answer]:
+        """Return the answers to a batch of rows."""
+        batch = self._batch(rows)
+        sure = _Sureness()
+        greedy = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        generated = self._model.generate(
+            **batch, max_new_tokens=self._params.max_new_tokens, logits_processor=[sure], **greedy
+        )
+        said = generated[:, batch["input_ids"].shape[1] :]
+        samples = self._sampled(rows)
+        return [
+            Answer(text, probability, several)
+            for text, probability, several in zip(
+                self._texts(said), sure.probabilities(said, self._ends()), samples, strict=True
+            )
+        ]
+
+    def _sampled(self, rows: Sequence[Row]) -> list[tuple[str, ...]]:
+        """Return the sampled answers to each row. Captions are not sampled, because they always differ."""
+        count = self._params.samples
+        asked = [number for number, row in enumerate(rows) if count and row.get("attribute") != "caption"]
+        found: list[tuple[str, ...]] = [() for _ in rows]
+        if asked:
+            batch = self._batch([rows[number] for number in asked])
+            torch.manual_seed(int(digest(rows[asked[0]], str(self._params.seed)), 16) % 2**63)
+            generated = self._model.generate(
+                **batch,
+                max_new_tokens=self._params.max_new_tokens,
+                do_sample=True,
+                temperature=self._params.temperature,
+                top_p=1.0,
+                top_k=0,
+                num_return_sequences=count,
+            )
+            texts = self._texts(generated[:, batch["input_ids"].shape[1] :])
+            for place, number in enumerate(asked):
+                found[number] = tuple(texts[place * count : (place + 1) * count])
+        return found
+
+    def _texts(self, tokens: torch.Tensor) -> list[str]:
+        return [str(text).strip() for text in self._processor.batch_decode(tokens, skip_special_tokens=True)]
+
+    def _ends(self) -> set[int]:
+        """Return the tokens that end an answer."""
+        ends = self._model.generation_config.eos_token_id
+        return set(ends) if isinstance(ends, list) else {ends} if ends is not None else set()
+
+    def _batch(self, rows: Sequence[Row]) -> Any:
+        """Return the model's inputs for rows."""
         texts = [
             self._processor.apply_chat_template(prompt_of(row), tokenize=False, add_generation_prompt=True)
             for row in rows
         ]
-        images = [[picture(self._root / image, self._params.max_pixels) for image in row["images"]] for row in rows]
-        batch = self._processor(text=texts, images=images, padding=True, return_tensors="pt").to(self._device)
-        generation = {
-            "max_new_tokens": self._params.max_new_tokens,
-            "do_sample": False,
-            "temperature": None,
-            "top_p": None,
-            "top_k": None,
-        }
-        found = self._model.generate(**batch, **generation)
-        answers = self._processor.batch_decode(found[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
-        return [str(answer).strip() for answer in answers]
+        images = [[picture(self._root / image, self._resizing) for image in row["images"]] for row in rows]
+        seen = images if any(images) else None  # without pictures, the processor needs None
+        told = self._resizing.processor_arguments if seen else {}
+        return self._processor(text=texts, images=seen, padding=True, return_tensors="pt", **told).to(self._device)
+
+
+class _Sureness:
+    """Records the logarithm of the probability of each greedily chosen token.
+
+    transformers calls this object as the last logits processor. The records of transformers itself would keep the
+    logits of the whole vocabulary for every token.
+    """
+
+    def __init__(self) -> None:
+        self._chosen: list[torch.Tensor] = []
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        self._chosen.append(scores.float().log_softmax(-1).amax(-1))
+        return scores
+
+    def probabilities(self, tokens: torch.Tensor, ends: set[int]) -> list[float]:
+        """Return the probability of each answer (N, T), including the token that ends the answer."""
+        logarithms = torch.stack(self._chosen, dim=1).cpu()
+        found = []
+        for row, told in zip(tokens.cpu().tolist(), logarithms, strict=True):
+            length = next((at + 1 for at, token in enumerate(row) if token in ends), len(row))
+            found.append(math.exp(float(told[:length].sum())))
+        return found
 
 
 class VllmAnswers:
-    """Greedy answers by vLLM. ConfigError where it isn't installed."""
+    """Greedy answers by vLLM. Raise ConfigError if vLLM isn't installed."""
 
     def __init__(self, folder: Path, root: Path, params: EvaluateParams) -> None:
         try:
             from vllm import LLM, SamplingParams
         except ImportError:
             raise ConfigError(
-                "engine vllm needs the package vllm, which is not installed here; see locks/gpu.txt, or use engine"
-                " transformers."
+                "Engine vllm needs the package vllm, which is not installed here; install it (see locks/gpu.txt), or"
+                " set `engine: transformers`."
             ) from None
         from transformers import AutoProcessor
 
@@ -166,37 +259,104 @@ class VllmAnswers:
             trust_remote_code=False,
             limit_mm_per_prompt={"image": 16},
         )
-        self._sampling = SamplingParams(temperature=0.0, max_tokens=params.max_new_tokens)
-        self._root, self._params = root, params
+        self._sampling = SamplingParams(temperature=0.0, max_tokens=params.max_new_tokens, logprobs=1)
+        self._further = SamplingParams(
+            n=max(1, params.samples),
+            temperature=params.temperature,
+            max_tokens=params.max_new_tokens,
+            seed=params.seed,
+        )
+        self._samples = params.samples
+        self._resizing, self._root = Resizing.of(self._processor, params.max_pixels), root
 
-    def __call__(self, rows: Sequence[Row]) -> list[str]:
-        """Answers to rows; vLLM batches by itself."""
+    def __call__(self, rows: Sequence[Row]) -> list[Answer]:
+        """Return the answers to rows. vLLM divides the rows into batches."""
         asked = [
             {
                 "prompt": self._processor.apply_chat_template(
                     prompt_of(row), tokenize=False, add_generation_prompt=True
                 ),
-                "multi_modal_data": {
-                    "image": [picture(self._root / image, self._params.max_pixels) for image in row["images"]]
-                },
+                **self._pictures(row),
             }
             for row in rows
         ]
+        first = [result.outputs[0] for result in self._engine.generate(asked, self._sampling, use_tqdm=False)]
+        numbers = [number for number, row in enumerate(rows) if self._samples and row.get("attribute") != "caption"]
+        further: dict[int, tuple[str, ...]] = {}
+        if numbers:
+            results = self._engine.generate([asked[number] for number in numbers], self._further, use_tqdm=False)
+            for number, result in zip(numbers, results, strict=True):
+                further[number] = tuple(output.text.strip() for output in result.outputs)
         return [
-            result.outputs[0].text.strip() for result in self._engine.generate(asked, self._sampling, use_tqdm=False)
+            Answer(
+                output.text.strip(),
+                None if output.cumulative_logprob is None else math.exp(output.cumulative_logprob),
+                further.get(number, ()),
+            )
+            for number, output in enumerate(first)
         ]
 
+    def _pictures(self, row: Row) -> dict[str, object]:
+        pictures = [picture(self._root / image, self._resizing) for image in row["images"]]
+        if not pictures:
+            return {}
+        return {"multi_modal_data": {"image": pictures}, "mm_processor_kwargs": self._resizing.processor_arguments}
 
-def picture(path: Path, max_pixels: int) -> Any:
-    """An RGB image of at most `max_pixels`, as training saw it. DataError if it can't be read."""
+
+@dataclass(frozen=True)
+class Resizing:
+    """The rule that resizes pictures for a model.
+
+    For Qwen's processors, the rule of training is used. For other processors, the processor's own rule is used.
+    """
+
+    max_pixels: int
+    patch: int = 0  # pixels per side; 0: the processor's own rule
+
+    @classmethod
+    def of(cls, processor: Any, max_pixels: int) -> Resizing:
+        """Return the rule for a processor of transformers."""
+        images = getattr(processor, "image_processor", None)
+        return cls(max_pixels, int(images.patch_size) if images is not None and hasattr(images, "merge_size") else 0)
+
+    @property
+    def processor_arguments(self) -> dict[str, bool]:
+        """Return the arguments that stop the processor from resizing a picture a second time."""
+        return {"do_resize": False} if self.patch else {}
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        """Return the image at its size in training (qwen_vl_utils.fetch_image, which ms-swift calls)."""
+        if not self.patch:
+            pixels = image.width * image.height
+            scale = (self.max_pixels / pixels) ** 0.5
+            smaller = max(28, int(image.width * scale)), max(28, int(image.height * scale))
+            return image if scale >= 1 else image.resize(smaller)
+        from qwen_vl_utils import fetch_image
+
+        tokens = max(4, self.max_pixels // (2 * self.patch) ** 2)  # ms-swift rounds MAX_PIXELS down to whole tokens
+        limits = {"max_pixels": tokens * (2 * self.patch) ** 2, "min_pixels": 4 * (2 * self.patch) ** 2}
+        return fetch_image({"image": image, **limits}, image_patch_size=self.patch)
+
+
+def open_picture(path: Path, cover: int | None = None) -> Image.Image:
+    """Return the picture of a row, as open_image does. Raise DataError if the picture can't be read."""
     try:
-        image = open_image(path)
+        return open_image(path, cover)
     except Unreadable as error:
-        raise DataError(
-            f"The image {path} of the evaluation can't be read ({error.reason}); build the dataset again."
-        ) from None
-    pixels = image.width * image.height
-    if pixels > max_pixels:
-        scale = (max_pixels / pixels) ** 0.5
-        image = image.resize((max(28, int(image.width * scale)), max(28, int(image.height * scale))))
-    return image
+        raise _unfit(path, error.reason) from None
+
+
+def picture(path: Path, resizing: Resizing) -> Image.Image:
+    """Return an RGB image at its size in training.
+
+    Raise DataError if the image can't be read or is too narrow for the model.
+    """
+    image = open_picture(path)
+    try:
+        return resizing(image)
+    except ValueError as error:
+        raise _unfit(path, str(error)) from None
+
+
+def _unfit(path: Path, reason: str) -> DataError:
+    return DataError(f"The image {path} can't be read ({reason}); build the dataset again.")

@@ -1,21 +1,25 @@
-"""Metrics of answers and captions, each with a bootstrap interval or the reason why it is not available.
+"""Metrics of answers and captions. Each metric has an interval, or the reason why it has none.
 
-Accuracy and overlap are means over samples, with percentile intervals of their bootstrap (Efron, 1979). BLEU is
-sacrebleu's (Post, 2018). The Fréchet distance is that of Heusel et al., 2017, over sentence embeddings.
+Accuracy and overlap are means over rows, with intervals by vase (vasevqa.statistics). BLEU is computed by sacrebleu
+(Post, 2018). The Fréchet distance (Heusel et al., 2017) is computed over sentence embeddings.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 
 from vasevqa.dataset.rows import Row
 from vasevqa.evaluation.figures import Metric
+from vasevqa.reward.answers import read_answer
+from vasevqa.reward.claims import claims
 from vasevqa.reward.dates import iou, parse_dates
-from vasevqa.reward.score import score
-from vasevqa.reward.vocabulary import jaccard, normalize, terms, words
+from vasevqa.reward.score import exact, score
+from vasevqa.reward.words import jaccard, words
+from vasevqa.statistics import FEWEST, by_vase
 
 # The original's overall score of captions.
 OVERALL = {
@@ -29,92 +33,129 @@ OVERALL = {
 RECALLS = (1, 5, 10)
 
 
+TOO_FEW = f"too few vases (at least {FEWEST} are needed)"
+
+
+@dataclass(frozen=True)
+class Answered:
+    """An answer to a held-out row with its scores. `exact` is 1 or 0, and `reward` lies in [0, 1].
+
+    `probability` is the probability that the model gives to its answer. `agreement` is the share of sampled answers
+    that say the same. Both are None if they are not known.
+    """
+
+    vase: str
+    attribute: str
+    question: str
+    truth: str
+    answer: str
+    exact: float
+    reward: float
+    probability: float | None = None
+    agreement: float | None = None
+
+
+def answered(row: Row, answer: str) -> Answered:
+    """Return the answer to `row` with its scores."""
+    attribute, truth, question = row["attribute"], row["solution"], question_of(row)
+    return Answered(
+        vase=vase_of(row),
+        attribute=attribute,
+        question=question,
+        truth=truth,
+        answer=answer,
+        exact=float(exact(answer, truth, attribute)),
+        reward=score(answer, truth, attribute, question).value,
+    )
+
+
+def vase_of(row: Row) -> str:
+    """Return the vase of a row. If the row names no vase, return the first picture."""
+    return row.get("vase_id") or row["images"][0]
+
+
+def question_of(row: Row) -> str:
+    """Return the last question of a row, or "" if the row asks none."""
+    return next((turn["content"] for turn in reversed(row["messages"]) if turn["role"] == "user"), "")
+
+
 def unavailable(reason: str, **about: Any) -> Metric:
-    """A metric that could not be computed: never a 0."""
+    """Return a metric that could not be computed. The metric has a reason and no value."""
     return cast(Metric, {"value": None, "reason": reason, **about})
 
 
-def mean(values: Sequence[float], rounds: int, seed: int, **about: Any) -> Metric:
-    """The mean with its 95% interval from `rounds` resamples; not available without values."""
+def mean(values: Sequence[float], vases: Sequence[str], **about: Any) -> Metric:
+    """Return the mean of values in [0, 1] with its 95% interval by vase.
+
+    `vases` names the vase of each value. Without values, the metric is not available. With fewer than statistics.FEWEST
+    vases, there is no interval.
+    """
     if not len(values):
-        return unavailable("no samples", samples=0, **about)
-    found = np.asarray(values, dtype=np.float64)
-    figures = {"value": float(found.mean()), "interval": interval(found, rounds, seed), "samples": len(found), **about}
+        return unavailable("no samples", samples=0, vases=0, **about)
+    estimate = by_vase(values, vases)
+    interval = list(estimate.interval) if estimate.interval else None
+    figures = {
+        "value": estimate.value,
+        "interval": interval,
+        "samples": estimate.rows,
+        "vases": estimate.vases,
+        **({} if interval else {"no_interval": TOO_FEW}),
+        **about,
+    }
     return cast(Metric, figures)
 
 
-def interval(values: np.ndarray, rounds: int, seed: int) -> list[float] | None:
-    """The 2.5th and 97.5th percentile of the mean of resamples; None for a single value."""
-    if len(values) < 2 or rounds < 1:
-        return None
-    rng = np.random.default_rng(seed)
-    means = np.empty(rounds)
-    step = max(1, 2_000_000 // len(values))  # resamples at once, so that memory stays flat
-    for begin in range(0, rounds, step):
-        size = min(step, rounds - begin)
-        means[begin : begin + size] = values[rng.integers(0, len(values), (size, len(values)))].mean(1)
-    low, high = np.percentile(means, (2.5, 97.5))
-    return [float(low), float(high)]
+def attribute_accuracy(answered: Sequence[Answered], fuzzy: float) -> dict[str, dict[str, Metric]]:
+    """Return exact accuracy, fuzzy accuracy, mean reward and the IoU of dates for each attribute.
 
-
-def same(answer: str, truth: str, attribute: str) -> bool:
-    """Whether an answer is exactly right: the same words, or the same known name in another spelling."""
-    if normalize(answer).strip(" .") == normalize(truth).strip(" ."):
-        return True
-    if attribute == "date":
-        return bool(parse_dates(truth)) and parse_dates(answer) == parse_dates(truth)
-    if attribute in ("shape", "technique", "fabric"):
-        return bool(terms(truth, attribute)) and terms(answer, attribute) == terms(truth, attribute)
-    return words(answer) == words(truth)
-
-
-def attribute_accuracy(
-    rows: Sequence[Row], answers: Sequence[str], fuzzy: float, rounds: int, seed: int
-) -> dict[str, dict[str, Metric]]:
-    """Per attribute: exact and fuzzy accuracy (a reward of at least `fuzzy`), the mean reward, and for dates the IoU of
-    years.
+    In fuzzy accuracy an answer is right if its reward is at least `fuzzy`. The IoU compares the years in the answer
+    with the years in the truth.
     """
-    by: dict[str, list[tuple[str, str]]] = {}
-    for row, answer in zip(rows, answers, strict=True):
-        by.setdefault(row["attribute"] or "conversation", []).append((answer, row["solution"]))
-    found: dict[str, dict[str, Metric]] = {}
-    for attribute, pairs in sorted(by.items()):
-        rewards = [score(answer, truth, attribute).value for answer, truth in pairs]
-        found[attribute] = {
-            "exact": mean([float(same(answer, truth, attribute)) for answer, truth in pairs], rounds, seed),
-            "fuzzy": mean([float(reward >= fuzzy) for reward in rewards], rounds, seed, threshold=fuzzy),
-            "reward": mean(rewards, rounds, seed),
+    by: dict[str, list[Answered]] = {}
+    for one in answered:
+        by.setdefault(one.attribute or "conversation", []).append(one)
+    figures: dict[str, dict[str, Metric]] = {}
+    for attribute, several in sorted(by.items()):
+        vases = [one.vase for one in several]
+        figures[attribute] = {
+            "exact": mean([one.exact for one in several], vases),
+            "fuzzy": mean([float(one.reward >= fuzzy) for one in several], vases, threshold=fuzzy),
+            "reward": mean([one.reward for one in several], vases),
         }
         if attribute == "date":
-            found[attribute]["interval_iou"] = mean(date_overlap(pairs), rounds, seed)
-    return found
+            dated = [
+                (one.vase, overlap) for one in several if (overlap := date_overlap(one.answer, one.truth)) is not None
+            ]
+            figures[attribute]["interval_iou"] = mean([overlap for _, overlap in dated], [vase for vase, _ in dated])
+    return figures
 
 
-def date_overlap(pairs: Sequence[tuple[str, str]]) -> list[float]:
-    """IoU of the years that answer and truth name, of the truths that name any; an answer without years is 0."""
-    found = []
-    for answer, truth in pairs:
-        known, said = parse_dates(truth), parse_dates(answer)
-        if known:
-            found.append(iou(said[0], known[0]) if said else 0.0)
-    return found
+def date_overlap(answer: str, truth: str) -> float | None:
+    """Return the IoU of the years that the answer asserts and the years in the truth.
+
+    Return None if the truth names no year.
+    """
+    known, said = parse_dates(truth), parse_dates(claims(read_answer(answer, "date")).asserted)
+    if not known:
+        return None
+    return iou(said[0], known[0]) if said else 0.0
 
 
 def bleu(answers: Sequence[str], truths: Sequence[str], order: int, rounds: int) -> Metric:
-    """Corpus BLEU up to n-grams of `order`, in [0, 1], with sacrebleu's own bootstrap."""
+    """Return corpus BLEU up to n-grams of `order`, in [0, 1], with sacrebleu's bootstrap over captions."""
     from sacrebleu.metrics import BLEU
 
     if not answers:
         return unavailable("no captions", samples=0)
     metric = BLEU(max_ngram_order=order)
-    several = len(answers) > 1 and rounds > 1
-    found = metric.corpus_score(list(answers), [list(truths)], n_bootstrap=rounds if several else 1)
+    several = len(answers) >= FEWEST and rounds > 1
+    corpus = metric.corpus_score(list(answers), [list(truths)], n_bootstrap=rounds if several else 1)
     low_high = None
     if several:
-        middle, half = float(found._mean), float(found._ci)
+        middle, half = float(corpus._mean), float(corpus._ci)
         low_high = [max(0.0, (middle - half) / 100), min(1.0, (middle + half) / 100)]
     return {
-        "value": found.score / 100,
+        "value": corpus.score / 100,
         "interval": low_high,
         "samples": len(answers),
         "signature": str(metric.get_signature()),
@@ -122,12 +163,12 @@ def bleu(answers: Sequence[str], truths: Sequence[str], order: int, rounds: int)
 
 
 def lexical(answers: Sequence[str], truths: Sequence[str]) -> list[float]:
-    """Jaccard similarity of the sets of words, a pair a value."""
+    """Return the Jaccard similarity of the word sets of each pair."""
     return [jaccard(words(answer), words(truth)) for answer, truth in zip(answers, truths, strict=True)]
 
 
 def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Cosine similarity of rows (N, D) with rows (N, D)."""
+    """Return the cosine similarity of each row (N, D) to the row of the other array with the same index."""
     return np.asarray((_unit(one) * _unit(other)).sum(-1))
 
 
@@ -136,28 +177,35 @@ def _unit(rows: np.ndarray) -> np.ndarray:
     return np.asarray(np.divide(rows, norms, out=np.zeros_like(rows, dtype=np.float64), where=norms > 0))
 
 
-def recall(
-    queries: np.ndarray, targets: np.ndarray, k: int, rounds: int, seed: int, about: Mapping[str, str]
-) -> Metric:
-    """Part of the queries (N, D) whose own target (row i of (N, D)) is among the `k` nearest by cosine similarity.
+def recall(queries: np.ndarray, targets: np.ndarray, k: int, vases: Sequence[str], about: Mapping[str, str]) -> Metric:
+    """Return the share of queries (N, D) whose own vase is among the `k` nearest vases by cosine similarity.
 
-    Ties count by their share: where m targets are as near as the own one, it is as likely in any of their m places.
+    `vases` names the vase of query and target i. All views of one vase count as one target. The similarity of a vase is
+    therefore the similarity of its most similar target. Ties count in part: if m vases, the query's own vase included,
+    are equally similar, the own vase has each of their m ranks with the same probability.
     """
-    count = len(queries)
-    described: dict[str, object] = {"samples": count, "chance": min(1.0, k / count) if count else None, **about}
+    names = list(dict.fromkeys(vases))
+    count = len(names)
+    described: dict[str, object] = {"chance": min(1.0, k / count) if count else None, **about}
     if count <= k:
-        return unavailable(f"R@{k} needs more than {k} samples; there are {count}", **described)
-    similar = _unit(queries) @ _unit(targets).T
-    own = np.diag(similar)[:, None]
+        reason = f"R@{k} needs more than {k} vases; there are {count}"
+        return unavailable(reason, samples=len(queries), vases=count, **described)
+    owner = np.asarray([names.index(vase) for vase in vases])
+    each = _unit(queries) @ _unit(targets).T
+    similar = np.full((len(queries), count), -np.inf)
+    for number in range(count):
+        similar[:, number] = each[:, owner == number].max(1)
+    own = similar[np.arange(len(queries)), owner][:, None]
     nearer = (similar > own + 1e-9).sum(1)
     tied = (np.abs(similar - own) <= 1e-9).sum(1)
     hits = np.clip((k - nearer) / tied, 0.0, 1.0)
-    return cast(Metric, {"value": float(hits.mean()), "interval": interval(hits, rounds, seed), **described})
+    return cast(Metric, {**mean(hits.tolist(), vases), **described})
 
 
 def frechet(answers: np.ndarray, truths: np.ndarray) -> Metric:
-    """Fréchet distance of two Gaussians fitted to embeddings (N, D); needs more samples than dimensions, and gets no
-    interval.
+    """Return the Fréchet distance of two Gaussians fitted to embeddings (N, D).
+
+    It needs more samples than dimensions. It has no interval.
     """
     count, dimensions = answers.shape
     if count <= dimensions:
@@ -168,7 +216,7 @@ def frechet(answers: np.ndarray, truths: np.ndarray) -> Metric:
         )
     one, other = np.cov(answers, rowvar=False), np.cov(truths, rowvar=False)
     values = np.linalg.eigvals(np.atleast_2d(one) @ np.atleast_2d(other))
-    root = float(np.sqrt(np.clip(values.real, 0, None)).sum())  # trace of the square root of a product of covariances
+    root = float(np.sqrt(np.clip(values.real, 0, None)).sum())  # trace of the square root of the covariances' product
     shift = float(((answers.mean(0) - truths.mean(0)) ** 2).sum())
     return {
         "value": max(0.0, shift + float(np.trace(np.atleast_2d(one)) + np.trace(np.atleast_2d(other))) - 2 * root),
@@ -177,9 +225,9 @@ def frechet(answers: np.ndarray, truths: np.ndarray) -> Metric:
     }
 
 
-def overall(found: Mapping[str, Metric]) -> Metric:
-    """The original's weighted score; not available as long as a part of it isn't."""
-    values = {name: found[name]["value"] for name in OVERALL if name in found}
+def overall(measured: Mapping[str, Metric]) -> Metric:
+    """Return the weighted score of the original. It is not available if one of its parts is not available."""
+    values = {name: measured[name]["value"] for name in OVERALL if name in measured}
     known = {name: value for name, value in values.items() if value is not None}
     missing = [name for name in OVERALL if name not in known]
     if missing:

@@ -1,4 +1,4 @@
-"""The backend of a run: chosen at its start, found again later by `cancel` and `clean`."""
+"""Choose the backend of a run, and find it again for `cancel` and `clean`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ MakeBackend = Callable[[str, Volume, Cluster], Backend]
 
 
 def make_backend(name: str, volume: Volume, cluster: Cluster) -> Backend:
-    """Return the backend called `name` for the artifacts on `volume`.
+    """Return the backend with this `name` for the artifacts on `volume`.
 
-    Raises VaseError if its container engine or its cluster doesn't answer.
+    Raise VaseError if the backend's container engine or cluster doesn't answer.
     """
     if name == "docker":
         from vasevqa.backends.docker.backend import DockerBackend
@@ -33,7 +33,7 @@ def make_backend(name: str, volume: Volume, cluster: Cluster) -> Backend:
 
 
 def remember(run: Run, name: str, cluster: Cluster) -> None:
-    """Record the run's backend and Cluster settings, which `cancel` and `clean` need later."""
+    """Save the run's backend and Cluster settings for `cancel` and `clean`."""
     files.write_json(
         run.path / "place.json",
         {"backend": name, "cluster": cluster.model_dump(mode="json", exclude_defaults=True, by_alias=True)},
@@ -41,14 +41,14 @@ def remember(run: Run, name: str, cluster: Cluster) -> None:
 
 
 def backend_of(run: Run, make: MakeBackend) -> Backend:
-    """Return the backend that the run's steps were submitted to."""
+    """Return the backend that runs the steps of the run."""
     settings = run.backend_settings
     cluster = parse_cluster(settings.get("cluster", {}), str(run.path / "place.json"))
     return make(str(settings.get("backend", "local")), run.volume, cluster)
 
 
 def left_running(planned: Plan, record: Run, backend: Backend) -> list[str]:
-    """Return a line for each job that a killed launcher left running and that this run doesn't adopt."""
+    """Return one sentence for each running job of a killed launcher that this run doesn't use."""
     ours = tuple(job_prefix(step.name, step.artifact.key) for step in planned.steps)
     lines = []
     for job in backend.existing("vase-"):
@@ -56,5 +56,7 @@ def left_running(planned: Plan, record: Run, backend: Backend) -> list[str]:
         if job.startswith(ours) or owner is None or owner == record.name or backend.state(job).is_terminal:
             continue
         if Run(planned.volume, owner).state == "interrupted":
-            lines.append(f"{job} of the interrupted run {owner} is still running; `vasevqa cancel {owner}` stops it.")
+            lines.append(
+                f"{job} of the interrupted run {owner} is still running; stop it with `vasevqa cancel {owner}`."
+            )
     return lines

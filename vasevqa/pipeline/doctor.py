@@ -1,23 +1,30 @@
-"""`vasevqa doctor`: checks machine, cluster and volume against a recipe before the run, one finding per check."""
+"""`vasevqa doctor`: check the machine, the cluster and the volume before a recipe runs.
+
+Each check yields one finding.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vasevqa import files
-from vasevqa.backends.checks import BAD, OK, UNKNOWN, WARNING, Finding, found, stage_of
+from vasevqa.backends.checks import BAD, OK, UNKNOWN, WARNING, Finding, finding_of, stage_of
 from vasevqa.backends.cluster import Cluster, cluster_of
 from vasevqa.backends.kubernetes.launcher_job import VOLUME
+from vasevqa.dataset.reading import Reading
 from vasevqa.errors import ClusterError, DeviceError, VaseError
 from vasevqa.models import HUB_ID
 from vasevqa.pipeline.garbage import size
+from vasevqa.pipeline.inspection import Inside, reading_of, refuse_cpu
+from vasevqa.pipeline.recipe import Recipe
 from vasevqa.pipeline.requests import DoctorRequest
-from vasevqa.pipeline.requirements import Requirements, requirements_of
+from vasevqa.pipeline.requirements import Requirements, StageCheck, check_stage, requirements_of
+from vasevqa.pipeline.selection import Selection
 from vasevqa.spec import Pipeline, quantity_bytes
 
 if TYPE_CHECKING:
@@ -30,32 +37,37 @@ RESERVE = 1 << 30  # bytes for logs, reports and checkpoints of adapters
 
 
 def findings(pipeline: Pipeline, request: DoctorRequest) -> Iterator[Finding]:
-    """Yield a finding for each check of the machine, cluster and volume that `request` names."""
+    """Check the machine, cluster and volume of `request`; yield one finding for each check."""
     recipe = None
     asked = Requirements()
     if request.recipe is not None:
         wanted = request.recipe.with_absolute_inputs() if request.upload else request.recipe
         try:
             recipe = wanted.load(pipeline, here=not request.remote)
-            asked = requirements_of(recipe, pipeline, request.last)
+            asked = requirements_of(recipe, pipeline, Selection(last=request.last))
+            refuse_cpu(asked)
         except VaseError as error:
             yield Finding("recipe", BAD, str(error), error.exit_code)
         else:
             yield Finding("recipe", OK, f"{recipe.name}: {', '.join(asked.stages)}")
     for name, step in asked.missing.items():
-        text = f"{step} needs it, and the recipe does not name it; name it, or end before that step with `to`"
+        text = (
+            f"{step} needs this input, and the recipe does not give it; add it under `inputs`, or set `to` to an"
+            " earlier step"
+        )
         yield Finding(f"input {name}", BAD, text, 2)
     coming = 0
     if request.remote and request.upload:
-        here = {name: request.here(value) for name, value in asked.inputs.items()}
+        here = {name: request.recipe.beside(value) for name, value in asked.inputs.items()} if request.recipe else {}
         coming = sum((1 + asked.copies.get(name, 0)) * size(path) for name, path in here.items() if path.exists())
-        yield from _to_be_uploaded(asked, here)
+        yield from _to_be_uploaded(pipeline, here, _question(asked, recipe))
         asked = replace(asked, inputs={name: value for name, value in asked.inputs.items() if not here[name].exists()})
     try:
         if request.backend == "kubernetes":
-            yield from _kubernetes(request, asked, coming)
+            cluster = cluster_of(request.cluster, request.namespace, pipeline.stages)
+            yield from _kubernetes(pipeline, request, cluster, asked, _question(asked, recipe, coming))
             return
-        cluster = cluster_of(request.cluster, None)
+        cluster = cluster_of(request.cluster, None, pipeline.stages)
         if request.backend == "docker":
             yield from _docker(cluster, asked)
         else:
@@ -65,74 +77,118 @@ def findings(pipeline: Pipeline, request: DoctorRequest) -> Iterator[Finding]:
         yield Finding(what, BAD, str(error), error.exit_code)
         if request.remote:  # the volume is not on this machine
             return
-    yield from volume_findings(request.volume, VolumeQuestion(asked.inputs, asked.models, asked.copies))
+    yield from volume_findings(pipeline, request.volume, _question(asked, recipe))
 
 
-def _to_be_uploaded(asked: Requirements, here: Mapping[str, Path]) -> Iterator[Finding]:
-    for name, path in here.items():
-        if path.exists():
-            as_it_is = Finding(f"input {name}", OK, f"{path} here, to be uploaded")
-            yield _model(name, path) if name in asked.models else as_it_is
+def _to_be_uploaded(pipeline: Pipeline, here: Mapping[str, Path], question: VolumeQuestion) -> Iterator[Finding]:
+    there = {name: path for name, path in here.items() if path.exists()}
+    inside = Inside(there, question.reading)
+    bad = set()
+    for name, path in there.items():
+        found = _finding(name, inside)
+        bad |= {found.text} if found.state == BAD else set()
+        told = f"{path} is on this machine and will be uploaded"
+        yield replace(found, text=told) if found.text == str(path) else found
+    yield from _checked(pipeline, question, there, bad)
+
+
+def _checked(
+    pipeline: Pipeline, question: VolumeQuestion, there: Mapping[str, Path], known: Collection[str]
+) -> Iterator[Finding]:
+    """Let each step check its inputs. A problem that is `known` already isn't repeated."""
+    given = {name: str(path.absolute()) for name, path in there.items()}
+    for name, check in question.checks.items():
+        stage = pipeline.step(name).stage
+        try:
+            check_stage(stage, stage.params.model_validate(check.params), check.origins, given)
+        except VaseError as error:
+            if str(error) not in known:
+                yield Finding(f"step {name}", BAD, str(error), error.exit_code)
 
 
 @dataclass(frozen=True)
 class VolumeQuestion:
-    """What a pod that mounts the volume is to check, as JSON on its command line."""
+    """What a pod checks on the volume that it mounts. The pod gets these values as JSON on the command line."""
 
     inputs: Mapping[str, str]
     models: Sequence[str]  # the inputs that are models
-    copies: Mapping[str, int]  # input -> how many times its size is written
+    copies: Mapping[str, int]  # input -> number of copies (by size) that the steps write
     coming: int = 0  # bytes to be uploaded to the volume
+    name_pattern: str | Sequence[str] | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    records: str | None = None
+    checks: Mapping[str, StageCheck] = field(default_factory=dict)
+
+    @property
+    def reading(self) -> Reading:
+        """How names and tables are read."""
+        return Reading(self.name_pattern, self.columns, self.records)
 
     def to_json(self) -> str:
-        """Return the question as JSON for `vasevqa doctor --look`."""
+        """Return the values as JSON, for `vasevqa doctor --look`."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> VolumeQuestion:
-        """Return the question that `to_json` wrote."""
-        return cls(**json.loads(text))
+        """Read the values from the JSON text of `to_json`."""
+        values = json.loads(text)
+        checks = {name: StageCheck(**check) for name, check in values.pop("checks").items()}
+        return cls(**values, checks=checks)
 
 
-def volume_findings(volume: Path, question: VolumeQuestion) -> Iterator[Finding]:
-    """Check the volume as mounted here: is it writable, are inputs and models complete, is there enough space?"""
+def _question(asked: Requirements, recipe: Recipe | None, coming: int = 0) -> VolumeQuestion:
+    reading = reading_of(recipe) if recipe is not None else Reading()
+    return VolumeQuestion(asked.inputs, asked.models, asked.copies, coming, **vars(reading), checks=asked.checks)
+
+
+def volume_findings(pipeline: Pipeline, volume: Path, question: VolumeQuestion) -> Iterator[Finding]:
+    """Check the volume that is mounted on this machine.
+
+    The function checks that the volume can be written to, that inputs and models are complete, that steps can use
+    them, and that there is enough free space.
+    """
     top = volume
     while not top.exists():
         top = top.absolute().parent
     if not os.access(top, os.W_OK):
         yield Finding("volume", BAD, f"{top} can't be written by uid {os.getuid()}; change its owner or mode", 74)
     need = RESERVE + question.coming
+    paths = {name: volume / value for name, value in question.inputs.items()}
+    there = {name: path for name, path in paths.items() if path.exists()}
+    inside = Inside(there, question.reading)
+    bad = set()
     for name, value in question.inputs.items():
-        path = volume / value
-        if path.exists():
+        path = paths[name]
+        if name in there:
             need += question.copies.get(name, 0) * size(path)
-            yield _model(name, path) if name in question.models else Finding(f"input {name}", OK, str(path))
+            found = _finding(name, inside)
+            bad |= {found.text} if found.state == BAD else set()
+            yield found
         elif name in question.models and HUB_ID.fullmatch(value):
             yield Finding(f"input {name}", UNKNOWN, f"{value} comes from a hub; its size is not counted")
         else:
             yield Finding(
-                f"input {name}", BAD, f"there is no {path}; `vasevqa upload` brings it, or correct the recipe", 2
+                f"input {name}",
+                BAD,
+                f"there is no {path}; copy it to the volume with `vasevqa upload`, or correct the recipe",
+                2,
             )
+    yield from _checked(pipeline, question, there, bad)
     free = files.free_bytes(volume)
     text = f"{free / 2**30:.1f} GiB free on {volume}, about {need / 2**30:.1f} GiB needed"
     yield Finding(
         "space",
         OK if free > need else BAD,
-        text if free > need else f"{text}; free some (`vasevqa clean` lists what can go)",
+        text if free > need else f"{text}; free some space (`vasevqa clean` lists what can be removed)",
         0 if free > need else 74,
     )
 
 
-def _model(name: str, path: Path) -> Finding:
-    from vasevqa.models import check_model
-
-    if name != "model":  # other models, such as CLIP, have other layouts; their stages check them
-        return Finding(f"input {name}", OK, str(path))
+def _finding(name: str, inside: Inside) -> Finding:
     try:
-        model = check_model(path)
+        return Finding(f"input {name}", OK, inside.contents(name))
     except VaseError as error:
         return Finding(f"input {name}", BAD, str(error), error.exit_code)
-    return Finding(f"input {name}", OK, f"{path}, whole: {model.parameters / 1e9:.2f} billion parameters")
 
 
 def _local(asked: Requirements) -> Iterator[Finding]:
@@ -140,17 +196,20 @@ def _local(asked: Requirements) -> Iterator[Finding]:
     most = max((quantity_bytes(resources.shm) for resources in asked.resources.values()), default=0)
     has = files.free_bytes(Path(SHM))
     if most:
-        text = f"{has / 2**30:.1f} GiB free, {most / 2**30:.1f} GiB asked for"
+        text = f"{has / 2**30:.1f} GiB free, {most / 2**30:.1f} GiB requested"
         yield Finding(
-            SHM, OK if has >= most else WARNING, text if has >= most else f"{text}; fewer data loader workers need less"
+            SHM,
+            OK if has >= most else WARNING,
+            text if has >= most else f"{text}; lower the number of data loader workers",
         )
     yield from _devices(asked)
 
 
 def _devices(asked: Requirements, engine: str = "") -> Iterator[Finding]:
-    """Check the GPUs of this machine, unless the container engine is on another one.
+    """Check the GPUs of this machine.
 
-    A step that asks for more GPUs than there are fails; it doesn't fall back to the CPU.
+    The GPUs are unknown if the container engine runs on another machine. A step that requests more GPUs than the
+    machine has would fail. A step never falls back to the CPU.
     """
     asking = {
         step: resources.gpus
@@ -165,18 +224,19 @@ def _devices(asked: Requirements, engine: str = "") -> Iterator[Finding]:
         yield Finding(
             "GPUs",
             UNKNOWN,
-            f"{most} asked for, and the engine is on another machine (DOCKER_HOST), whose GPUs can't be seen from here",
+            f"the recipe asks for {most}; the engine is on another machine (DOCKER_HOST), and its GPUs can't be"
+            " checked from here",
         )
     elif not short:
-        yield Finding("GPUs", OK, f"{there} here, {most} asked for")
+        yield Finding("GPUs", OK, f"this machine has {there}, the recipe asks for {most}")
     elif not there and (DEV / "dxg").exists():
         yield Finding(
-            "GPUs", UNKNOWN, f"{most} asked for, and WSL does not report how many there are; `nvidia-smi` does"
+            "GPUs", UNKNOWN, f"the recipe asks for {most}; WSL does not report the number of GPUs, see `nvidia-smi`"
         )
     else:
         text = (
-            f"{there} here, {most} asked for by {', '.join(short)}; run it on a machine with GPUs, or set `device: cpu`"
-            " where that is enough"
+            f"too few for {', '.join(short)}: this machine has {there}, the recipe asks for {most}; run the recipe on"
+            " a machine with more GPUs, or set `device: cpu` for steps that need none"
         )
         yield Finding("GPUs", BAD, text, DeviceError.exit_code)
 
@@ -194,7 +254,8 @@ def _docker(cluster: Cluster, asked: Requirements) -> Iterator[Finding]:
             yield Finding(
                 f"image {image}",
                 BAD,
-                f"not on this machine; `make image STAGE={stage_of(image)}` builds it, or set `registry`",
+                f"not on this machine; build it with `make image STAGE={stage_of(image)}`, or set `registry` in"
+                " the Cluster file",
                 69,
             )
         else:
@@ -202,12 +263,14 @@ def _docker(cluster: Cluster, asked: Requirements) -> Iterator[Finding]:
     yield from _devices(asked, os.environ.get("DOCKER_HOST", ""))
 
 
-def _kubernetes(request: DoctorRequest, asked: Requirements, coming: int) -> Iterator[Finding]:
+def _kubernetes(
+    pipeline: Pipeline, request: DoctorRequest, cluster: Cluster, asked: Requirements, question: VolumeQuestion
+) -> Iterator[Finding]:
     from vasevqa.backends.kubernetes import checks
     from vasevqa.backends.kubernetes.session import Session
 
-    remote, question = request.remote, VolumeQuestion(asked.inputs, asked.models, asked.copies, coming)
-    access = Session(cluster_of(request.cluster, request.namespace))
+    remote = request.remote
+    access = Session(cluster)
     yield checks.server(access)
     yield from checks.rights(access, remote)
     if remote:
@@ -219,9 +282,11 @@ def _kubernetes(request: DoctorRequest, asked: Requirements, coming: int) -> Ite
     yield from checks.queue(access)
     shm = max((quantity_bytes(resources.shm) for resources in asked.resources.values()), default=0)
     if shm:
-        yield Finding(SHM, OK, f"each pod gets its own, up to {shm / 2**30:.1f} GiB of its memory")
+        yield Finding(
+            SHM, OK, f"each pod has its own {SHM}, which uses up to {shm / 2**30:.1f} GiB of the pod's memory"
+        )
     if not remote:
-        yield from volume_findings(request.volume, question)
+        yield from volume_findings(pipeline, request.volume, question)
     if request.pull and all(access.allowed(verb, "", "pods") for verb in ("create", "delete")):
         # If the volume is mounted here, the launcher runs here; otherwise it runs in a pod too.
         yield from checks.pulls(
@@ -231,13 +296,19 @@ def _kubernetes(request: DoctorRequest, asked: Requirements, coming: int) -> Ite
         if remote and not any(finding.state == BAD for finding in claims):
             yield from _look(access, question)
     elif remote:
-        yield Finding("volume", UNKNOWN, "only a pod can read it, and no pod may be created (or --no-pull is set)")
+        yield Finding(
+            "volume",
+            UNKNOWN,
+            "not checked: only a pod can read the volume, and you may not create pods (or --no-pull is set)",
+        )
     else:
-        yield Finding("images", UNKNOWN, "no pod may be created to test them (or --no-pull is set)")
+        yield Finding(
+            "images", UNKNOWN, "not checked: this needs test pods, and you may not create pods (or --no-pull is set)"
+        )
 
 
 def _look(access: Session, question: VolumeQuestion) -> Iterator[Finding]:
-    """Check the volume through a pod that mounts it."""
+    """Check the volume by means of a pod that mounts the volume."""
     from vasevqa.transfer.connection import volume_pod
 
     words = ["vasevqa", "doctor", "--volume", VOLUME, "--json", "--look", question.to_json()]
@@ -245,6 +316,6 @@ def _look(access: Session, question: VolumeQuestion) -> Iterator[Finding]:
     try:
         with volume_pod(access, "doctor") as pod:
             access.run_in(pod, words, out.extend, lambda block: None)
-        yield from (found(json.loads(line)) for line in out.decode().splitlines())
+        yield from (finding_of(json.loads(line)) for line in out.decode().splitlines())
     except (ClusterError, ValueError, KeyError) as error:
         yield Finding("volume", BAD, f"it could not be checked: {error}", 69)

@@ -1,4 +1,7 @@
-"""The event log of a run: JSON lines, append-only, readable while it grows and after a crash."""
+"""The event log of a run, a file of JSON lines.
+
+Lines are only appended. So the log can be read during the run and after a crash.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +25,10 @@ class EventLog:
         self.path = path
 
     def append(self, kind: str, /, **fields: Any) -> Event:
-        """Append one event with the time in seconds since the epoch, and return it.
+        """Append one event with the time in seconds since the epoch, and return the event.
 
-        The event is written by one call, so lines of two writers never mix. An OSError (a full disk) leaves no partial
-        event behind.
+        One system call writes the event, so lines of two writers never mix. If the method raises OSError, for example
+        because the disk is full, the log keeps no part of the event.
         """
         event: Event = {"event": kind, "time": round(time.time(), 3), **fields}
         line = json.dumps(event, ensure_ascii=False, default=str).encode() + b"\n"
@@ -34,7 +37,7 @@ class EventLog:
             size = os.fstat(descriptor).st_size
             if (
                 size and os.pread(descriptor, 1, size - 1) != b"\n"
-            ):  # a truncated last line must not merge with this one
+            ):  # a truncated last line must not merge with the new line
                 line = b"\n" + line
             written = os.write(descriptor, line)
             if written < len(line):
@@ -45,12 +48,12 @@ class EventLog:
         return event
 
     def last(self, kinds: Collection[str]) -> Event | None:
-        """Return the newest event of these kinds, or None."""
-        found = None
+        """Return the newest event of these kinds; None if there is none."""
+        newest = None
         for event in self.read():
             if event["event"] in kinds:
-                found = event
-        return found
+                newest = event
+        return newest
 
     def read(self) -> Iterator[Event]:
         """Yield all events so far; skip lines that are not complete events."""
@@ -62,7 +65,7 @@ class EventLog:
 
 
 def parse(lines: list[str]) -> Iterator[Event]:
-    """Yield the events among `lines`; skip other lines, such as a library's prints."""
+    """Yield the events in `lines`; skip other lines, such as the output of a library."""
     for line in lines:
         if not line.startswith("{"):
             continue

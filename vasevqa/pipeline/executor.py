@@ -1,4 +1,4 @@
-"""Runs one step: adopts or submits its job, relays events, commits the artifact, retries when useful."""
+"""Run single steps: start or adopt the job, pass on the events, commit the artifact, and retry after a failure."""
 
 from __future__ import annotations
 
@@ -18,82 +18,93 @@ from vasevqa.backends.base import Backend, State, Update, attempt_of
 from vasevqa.errors import ClusterError, ClusterUnreachable, DataError, Interrupted
 from vasevqa.faults import FaultPoint, fault
 from vasevqa.pipeline.events import parse
-from vasevqa.pipeline.failures import Failure, Kind, classify, pause, remedy
+from vasevqa.pipeline.failures import RETRIES, Failure, Kind, classify, final, pause, remedy
 from vasevqa.pipeline.plan import PlannedStep
 from vasevqa.pipeline.runs import Run
 from vasevqa.pipeline.step_run import StepRun, StepStatus
 
-PROGRESS_SECONDS = 10.0  # between progress events in the log, which `status` reads in another terminal
+PROGRESS_SECONDS = 10.0  # seconds between two progress events in the log; `status` reads them from there
 RECORDED = (
     "HF_HOME",
     "TORCH_HOME",
     "HF_HUB_OFFLINE",
-)  # the launcher's variables that `repro` repeats a step with; nothing confidential
-FULL = 1 << 20  # bytes: with less free space, an unexplained failure counts as a full volume
+)  # variables of the launcher that `repro` sets again for a step; none is confidential
+FULL = 1 << 20  # bytes: with less free space, an unexplained failure is treated as a full volume
 
 
 class StepExecutor:
-    """Advances single steps of `run`: each method takes a StepRun, changes its status, and never waits.
+    """Advances single steps of `run`.
 
-    Methods raise LeaseHeld or LeaseLost while another launcher writes the artifact.
+    Each method takes a StepRun and changes the status of the StepRun. No method waits. If another launcher writes the
+    artifact, a method raises LeaseHeld or LeaseLost.
     """
 
     def __init__(
         self, run: Run, backend: Backend, me: str, tell: Callable[[str, dict[str, object], bool], None]
     ) -> None:
         self.run, self.backend, self._me = run, backend, me
-        self.images: dict[str, str] = {}  # stage -> the image that this run uses, even if its tag moves meanwhile
+        self.images: dict[
+            str, str
+        ] = {}  # stage -> the image that this run uses, even if its tag later points to another image
         self._tell_kept = tell
 
     def _tell(self, kind: str, fields: dict[str, object], keep: bool = True) -> None:
         self._tell_kept(kind, fields, keep)
 
-    def start(self, work: StepRun) -> None:
-        """Use the artifact if it exists, adopt a running job, commit a sealed artifact, or submit an attempt."""
-        artifact = work.planned.artifact
-        if artifact.complete and not work.planned.hit and not work.refreshed and work.planned.refresh:
-            work.previous = artifact.put_aside(artifact.path, self._me)  # kept until the new one is complete
-            self._tell("step-refreshed", {"step": work.name, "key": artifact.key, "aside": str(work.previous)})
-            work.refreshed = True
+    def start(self, step_run: StepRun) -> None:
+        """Use the existing artifact, adopt a running job, commit a sealed artifact, or submit an attempt."""
+        artifact = step_run.planned.artifact
+        if artifact.complete and not step_run.planned.hit and not step_run.refreshed and step_run.planned.refresh:
+            step_run.previous = artifact.put_aside(artifact.path, self._me)  # kept until the new artifact is complete
+            self._tell("step-refreshed", {"step": step_run.name, "key": artifact.key, "aside": str(step_run.previous)})
+            step_run.refreshed = True
         if artifact.complete:
-            self._done(work, hit=True)
-        elif self._adopt(work):
+            self._done(step_run, hit=True)
+        elif self._adopt(step_run):
             return
         elif holder(artifact.lease) is not None:
-            work.status = StepStatus.ELSEWHERE
-            self._tell("step-elsewhere", {"step": work.name, "key": artifact.key})
+            step_run.status = StepStatus.ELSEWHERE
+            self._tell("step-elsewhere", {"step": step_run.name, "key": artifact.key})
         elif artifact.sealed:
-            self._commit(work)
+            self._commit(step_run)
         else:
-            self._submit(work)
+            self._submit(step_run)
 
-    def _adopt(self, work: StepRun) -> bool:
-        """Adopt a job that makes the artifact; True if there is one.
+    def _adopt(self, step_run: StepRun) -> bool:
+        """Adopt a job that makes the artifact; return True if there is such a job.
 
-        It is the last job of this run if the run hasn't seen its end, or any run's job that is still running.
+        If this run's log contains the start of a job and not its end, the method adopts that job. Otherwise the method
+        adopts a running job of any run.
         """
-        left = bool(work.job) and self.backend.state(work.job) is not State.GONE
+        left = bool(step_run.job) and self.backend.state(step_run.job) is not State.GONE
         if not left:
-            jobs = self.backend.existing(work.prefix)
+            jobs = self.backend.existing(step_run.prefix)
             if not jobs or self.backend.state(jobs[-1]).is_terminal:
                 return False
-            work.begin(jobs[-1], attempt_of(jobs[-1]))
-        work.attempt = attempt_of(work.job)  # the submission may have succeeded without an answer
-        work.status, work.error_message, work.overdue = StepStatus.RUNNING, "", None
-        self._share_log(work)
+            step_run.begin(jobs[-1], attempt_of(jobs[-1]))
+        step_run.attempt = attempt_of(
+            step_run.job
+        )  # the cluster may have accepted the job although its answer was lost
+        step_run.status, step_run.error_message, step_run.overdue = StepStatus.RUNNING, "", None
+        self._share_log(step_run)
         self._tell(
             "step-adopted",
-            {"step": work.name, "job": work.job, "attempt": work.attempt, "key": work.planned.artifact.key},
+            {
+                "step": step_run.name,
+                "job": step_run.job,
+                "attempt": step_run.attempt,
+                "key": step_run.planned.artifact.key,
+            },
         )
         return True
 
-    def _share_log(self, work: StepRun) -> None:
-        """Link the log of a job that another run submitted into this run's folder."""
+    def _share_log(self, step_run: StepRun) -> None:
+        """Make a link to the job's log in this run's folder; another run submitted the job."""
         try:
-            log = self.backend.log(work.job)
-        except ClusterUnreachable:  # the job is adopted all the same
+            log = self.backend.log(step_run.job)
+        except ClusterUnreachable:  # the job is adopted without its log
             return
-        ours = self.run.log(work.name, work.attempt)
+        ours = self.run.log(step_run.name, step_run.attempt)
         if log is None or log == ours or not log.exists():
             return
         ours.parent.mkdir(parents=True, exist_ok=True)
@@ -103,33 +114,34 @@ class StepExecutor:
         except OSError:
             ours.symlink_to(os.path.relpath(log, ours.parent))
 
-    def _submit(self, work: StepRun) -> None:
-        known = [attempt_of(job) for job in self.backend.existing(work.prefix)]
-        attempt = max([*known, work.attempt]) + 1
-        work.fingerprints = work.fingerprints or fingerprints_of(
-            work.planned
-        )  # empty for a step that was up to date when the plan was made
-        task = work.task(self.run, attempt, self._image(work.planned.stage.name))
-        work.begin(task.name, attempt)
-        files.write_json(self.run.task(work.name, work.attempt), work.description(task))
-        fault(FaultPoint.BEFORE_SUBMIT, work.name)
+    def _submit(self, step_run: StepRun) -> None:
+        known = [attempt_of(job) for job in self.backend.existing(step_run.prefix)]
+        attempt = max([*known, step_run.attempt]) + 1
+        step_run.fingerprints = step_run.fingerprints or fingerprints_of(
+            step_run.planned, self.run.volume.root
+        )  # empty if the step was up to date when the plan was made
+        task = step_run.task(self.run, attempt, self._image(step_run.planned.stage.name))
+        step_run.begin(task.name, attempt)
+        files.write_json(self.run.task(step_run.name, step_run.attempt), step_run.description(task))
+        fault(FaultPoint.BEFORE_SUBMIT, step_run.name)
         try:
             self.backend.submit(task)
         except ClusterUnreachable:  # retry under the same name: the cluster may already have the job
-            work.attempt = attempt - 1
+            step_run.attempt = attempt - 1
             raise
-        work.status = StepStatus.RUNNING
-        fault(FaultPoint.AFTER_SUBMIT, work.name)
-        self._share_log(work)
+        step_run.status = StepStatus.RUNNING
+        fault(FaultPoint.AFTER_SUBMIT, step_run.name)
+        self._share_log(step_run)
         self._tell(
             "step-started",
             {
-                "step": work.name,
-                "job": work.job,
-                "attempt": work.attempt,
+                "step": step_run.name,
+                "job": step_run.job,
+                "attempt": step_run.attempt,
                 "key": task.key,
                 "log": str(task.log),
-                "resources": work.resources.model_dump(exclude_none=True),
+                "resources": step_run.resources.model_dump(exclude_none=True),
+                "device": task.device,
                 "image": task.image,
                 "arguments": list(task.arguments),
                 "reads": [str(path) for path in task.reads],
@@ -148,97 +160,103 @@ class StepExecutor:
             self._tell("run-image", {"stage": stage, "image": image})
         self.images[stage] = image
 
-    def notice(self, work: StepRun, update: Update) -> None:
-        """Record what changed about the step's job: its state, image and output."""
-        if update.state in (State.STARTING, State.RUNNING) and not work.placed:
-            work.placed = time.time()
+    def notice(self, step_run: StepRun, update: Update) -> None:
+        """Record an update on the step's job: the new state, image and output."""
+        if update.state in (State.STARTING, State.RUNNING) and not step_run.placed:
+            step_run.placed = time.time()
         if (
-            update.state is State.PENDING and work.ran
-        ):  # it was preempted and holds no resources until it is placed again
-            work.ran = 0.0
-            self._tell("step-requeued", {"step": work.name, "job": work.job, "key": work.planned.artifact.key})
-        if update.state is State.RUNNING and not work.ran:
-            work.ran = time.time()
-            self._tell("step-running", {"step": work.name, "job": work.job, "key": work.planned.artifact.key})
+            update.state is State.PENDING and step_run.ran
+        ):  # the pod was preempted, and holds no resources until it is scheduled again
+            step_run.ran = 0.0
+            self._tell(
+                "step-requeued", {"step": step_run.name, "job": step_run.job, "key": step_run.planned.artifact.key}
+            )
+        if update.state is State.RUNNING and not step_run.ran:
+            step_run.ran = time.time()
+            self._tell(
+                "step-running", {"step": step_run.name, "job": step_run.job, "key": step_run.planned.artifact.key}
+            )
         if update.image:
-            self._use_image(work.planned.stage.name, update.image)
-        if update.image_id and update.image_id != work.image_id:
-            work.image_id = update.image_id
-            self._tell("step-image", {"step": work.name, "job": work.job, "image_id": update.image_id})
-        if update.note != work.note and not update.state.is_terminal:
-            work.note = update.note
+            self._use_image(step_run.planned.stage.name, update.image)
+        if update.image_id and update.image_id != step_run.image_id:
+            step_run.image_id = update.image_id
+            self._tell("step-image", {"step": step_run.name, "job": step_run.job, "image_id": update.image_id})
+        if update.note != step_run.note and not update.state.is_terminal:
+            step_run.note = update.note
             if update.note:
-                self._tell("step-waiting", {"step": work.name, "job": work.job, "message": update.note})
+                self._tell("step-waiting", {"step": step_run.name, "job": step_run.job, "message": update.note})
         if update.text:
-            work.spoke = True
-            self.hear(work, update.text)
+            step_run.spoke = True
+            self.hear(step_run, update.text)
 
-    def hear(self, work: StepRun, text: str) -> None:
-        """Relay the stage's own events."""
+    def hear(self, step_run: StepRun, text: str) -> None:
+        """Pass on the events of the stage."""
         for event in parse(text.split("\n")):
             kind, at = event.pop("event"), float(event.pop("time", 0.0))
             if kind == "error":
-                work.error_message = str(event.get("message", ""))
-            if at and at <= work.last_event_time:
+                step_run.error_message = str(event.get("message", ""))
+                step_run.error_class = str(event.get("class", ""))
+            if at and at <= step_run.last_event_time:
                 continue
-            fault(FaultPoint.WHILE_RUNNING, work.name)
+            fault(FaultPoint.WHILE_RUNNING, step_run.name)
             keep = kind in ("metrics", "summary", "speed", "error", "note")
-            if kind == "progress" and at - work.progress_kept > PROGRESS_SECONDS:
-                keep, work.progress_kept = True, at
+            if kind == "progress" and at - step_run.progress_kept > PROGRESS_SECONDS:
+                keep, step_run.progress_kept = True, at
             fields = {
                 f"stage_{name}" if name in ("step", "attempt", "at") else name: value for name, value in event.items()
             }
-            self._tell(f"stage-{kind}", {**fields, "step": work.name, "attempt": work.attempt, "at": at}, keep)
+            self._tell(f"stage-{kind}", {**fields, "step": step_run.name, "attempt": step_run.attempt, "at": at}, keep)
 
-    def finish(self, work: StepRun, state: State, stopping: bool) -> None:
+    def finish(self, step_run: StepRun, state: State, stopping: bool) -> None:
         """Handle the end of the job: commit, retry or give up."""
-        artifact = work.planned.artifact
-        revoke(artifact.lease, work.job)
+        artifact = step_run.planned.artifact
+        revoke(artifact.lease, step_run.job)
         if artifact.sealed:
-            self._commit(work)
-        elif artifact.complete:  # committed by another launcher that watched or owns the job
-            self._done(work, hit=False)
-        elif work.overdue:
-            self.give_up(work, work.overdue)
+            self._commit(step_run)
+        elif artifact.complete:  # another launcher, which watched or owns the job, has committed it
+            self._done(step_run, hit=False)
+        elif step_run.overdue:
+            self.give_up(step_run, step_run.overdue)
         elif stopping:
-            self._forget(work)
-            work.status = StepStatus.CANCELLED
+            self._forget(step_run)
+            step_run.status = StepStatus.CANCELLED
         else:
-            self._failed(work, self._why(work, state))
+            self._failed(step_run, self._why(step_run, state))
 
-    def _why(self, work: StepRun, state: State) -> Failure:
+    def _why(self, step_run: StepRun, state: State) -> Failure:
         if state is State.GONE:
             return Failure(
                 Kind.TRANSIENT,
-                f"The job {work.job} no longer exists (deleted by hand, or its machine went down).",
+                f"The job {step_run.job} no longer exists: somebody deleted it, or its machine went down.",
                 Interrupted.exit_code,
             )
-        outcome = self.backend.outcome(work.job)
+        outcome = self.backend.outcome(step_run.job)
         if outcome.exit_code == 0:
             return Failure(
                 Kind.BUG,
-                f"{work.name} ended without an error and without its artifact; see"
-                f" {self.run.log(work.name, work.attempt)}.",
+                f"{step_run.name} ended without an error, but it left no complete artifact; see"
+                f" {self.run.log(step_run.name, step_run.attempt)}.",
                 1,
             )
-        failure = classify(outcome, work.error_message, work.name)
-        if failure.kind is Kind.BUG and not work.error_message and files.free_bytes(self.run.volume.root) < FULL:
+        failure = classify(outcome, step_run.error_message, step_run.name, step_run.error_class)
+        if failure.kind is Kind.BUG and not step_run.error_message and files.free_bytes(self.run.volume.root) < FULL:
             return Failure(
                 Kind.VOLUME,
-                f"{work.name} failed while the volume {self.run.volume.root} was full; free some space and run again.",
+                f"{step_run.name} failed while the volume {self.run.volume.root} was full; free some space and run the"
+                " same command again.",
                 74,
             )
         return failure
 
-    def _failed(self, work: StepRun, failure: Failure) -> None:
-        """Log the failed attempt; prepare the next one or give up."""
-        tries = work.tries[failure.kind]
-        again = remedy(failure, work.resources, tries, self.backend.enforces_limits)
-        work.tries[failure.kind] += 1
+    def _failed(self, step_run: StepRun, failure: Failure) -> None:
+        """Log the failed attempt; prepare the next attempt or give up."""
+        tries = step_run.tries[failure.kind]
+        again = remedy(failure, step_run.resources, tries, self.backend.enforces_limits)
+        step_run.tries[failure.kind] += 1
         fields = {
-            "step": work.name,
-            "attempt": work.attempt,
-            "key": work.planned.artifact.key,
+            "step": step_run.name,
+            "attempt": step_run.attempt,
+            "key": step_run.planned.artifact.key,
             "failure": failure.kind.value,
             "message": failure.message,
             "exit_code": failure.exit_code,
@@ -246,101 +264,129 @@ class StepExecutor:
             "raised": (
                 {} if again is None else {"memory": again.memory, "memory_limit": again.memory_limit, "shm": again.shm}
             ),
-            "log": str(self.run.log(work.name, work.attempt)),
+            "log": str(self.run.log(step_run.name, step_run.attempt)),
         }
         self._tell("attempt-failed", fields)
         if again is None:
-            self.give_up(work, failure)
+            self.give_up(step_run, final(failure))
             return
-        fault(FaultPoint.DURING_RETRY, work.name)
-        work.resources, work.job = again, ""
-        # It goes through `start` again: another launcher may be writing the artifact by now.
-        work.status, work.not_before = StepStatus.WAITING, time.monotonic() + pause(failure.kind, tries)
+        fault(FaultPoint.DURING_RETRY, step_run.name)
+        step_run.resources, step_run.job = again, ""
+        # The retry calls `start` again, because another launcher may be writing the artifact by now.
+        step_run.status, step_run.not_before = StepStatus.WAITING, time.monotonic() + pause(failure.kind, tries)
 
-    def give_up(self, work: StepRun, failure: Failure) -> None:
-        """Mark the step as failed for good, restore the artifact it was to replace, and remove its finished jobs."""
-        work.status, work.failure = StepStatus.FAILED, failure
-        if work.previous is not None and not work.planned.artifact.path.exists():
+    def postpone(self, step_run: StepRun, why: str, watched: bool) -> None:
+        """Do again, after a pause, what the storage did not let the launcher do. Give up after the last retry.
+
+        With `watched`, the job stays watched, so that a request to stop still reaches the job.
+        """
+        tries = step_run.tries[Kind.STORAGE]
+        if tries >= RETRIES[Kind.STORAGE]:
+            self.give_up(step_run, final(Failure(Kind.STORAGE, why, Interrupted.exit_code)))
+            return
+        step_run.tries[Kind.STORAGE] += 1
+        self._tell("step-waiting", {"step": step_run.name, "job": step_run.job, "message": why})
+        if not watched:
+            step_run.status = StepStatus.WAITING
+            step_run.not_before = time.monotonic() + pause(Kind.STORAGE, tries)
+
+    def give_up(self, step_run: StepRun, failure: Failure) -> None:
+        """Mark the step as failed for good, and remove the step's finished jobs.
+
+        If the step should have replaced an artifact, the method restores the old artifact.
+        """
+        step_run.status, step_run.failure = StepStatus.FAILED, failure
+        if step_run.previous is not None and not step_run.planned.artifact.path.exists():
             with contextlib.suppress(OSError):
-                work.previous.rename(work.planned.artifact.path)
-        with contextlib.suppress(OSError, ClusterError):  # this may be the failure itself
-            self._forget(work)
-        log = str(self.run.log(work.name, work.attempt)) if work.attempt else ""
+                step_run.previous.rename(step_run.planned.artifact.path)
+        with contextlib.suppress(OSError, ClusterError):  # the same error may have caused the failure
+            self._forget(step_run)
+        log = str(self.run.log(step_run.name, step_run.attempt)) if step_run.attempt else ""
         self._tell(
-            "step-failed", {"step": work.name, "message": failure.message, "exit_code": failure.exit_code, "log": log}
+            "step-failed",
+            {"step": step_run.name, "message": failure.message, "exit_code": failure.exit_code, "log": log},
         )
 
-    def _commit(self, work: StepRun) -> None:
-        """Verify the sealed artifact and give it its final name, unless the inputs changed during the attempt."""
-        artifact = work.planned.artifact
-        now = {} if artifact.complete else fingerprints_of(work.planned)
-        changed = [name for name, before in work.fingerprints.items() if now.get(name, before) != before]
+    def _commit(self, step_run: StepRun) -> None:
+        """Verify the sealed artifact and rename it to its final name, unless the inputs changed during the attempt."""
+        artifact = step_run.planned.artifact
+        now = {} if artifact.complete else fingerprints_of(step_run.planned, self.run.volume.root)
+        changed = [name for name, before in step_run.fingerprints.items() if now.get(name, before) != before]
         if changed:
-            self._discard(work)
-            message = f"The input {changed[0]} of {work.name} changed while it ran; its result was not kept, run again."
-            self.give_up(work, Failure(Kind.PERMANENT, message, DataError.exit_code))
+            self._discard(step_run)
+            message = (
+                f"The input {changed[0]} of {step_run.name} changed during the step, so its result was discarded; run"
+                " the same command again."
+            )
+            self.give_up(step_run, Failure(Kind.PERMANENT, message, DataError.exit_code))
             return
         if any(now.get(name, before) != before for name, before in _sealed_fingerprints(artifact.partial).items()):
-            self._discard(work)  # sealed for an earlier launcher, from inputs that have changed since
-            work.status, work.job = StepStatus.WAITING, ""
+            self._discard(step_run)  # an earlier launcher's attempt sealed it, and the inputs have changed since
+            step_run.status, step_run.job = StepStatus.WAITING, ""
             return
-        fault(FaultPoint.BEFORE_COMMIT, work.name)
+        fault(FaultPoint.BEFORE_COMMIT, step_run.name)
         try:
             artifact.commit(self._me)
-        except FileNotFoundError:  # another launcher discarded it meanwhile
-            work.status, work.job = StepStatus.WAITING, ""
+        except FileNotFoundError:  # another launcher has discarded it in the meantime
+            step_run.status, step_run.job = StepStatus.WAITING, ""
             return
-        fault(FaultPoint.AFTER_COMMIT, work.name)
-        self._done(work, hit=False)
+        fault(FaultPoint.AFTER_COMMIT, step_run.name)
+        self._done(step_run, hit=False)
 
-    def _discard(self, work: StepRun) -> None:
-        """Delete the partial artifact: it may mix old and new inputs."""
+    def _discard(self, step_run: StepRun) -> None:
+        """Delete the partial artifact, because the artifact may mix results of old and new inputs."""
         with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(work.planned.artifact.put_aside(work.planned.artifact.partial, self._me), ignore_errors=True)
+            shutil.rmtree(
+                step_run.planned.artifact.put_aside(step_run.planned.artifact.partial, self._me), ignore_errors=True
+            )
 
-    def _done(self, work: StepRun, hit: bool) -> None:
-        artifact = work.planned.artifact
+    def _done(self, step_run: StepRun, hit: bool) -> None:
+        artifact = step_run.planned.artifact
         summary = artifact.record().get("summary", "")
         self.run.link(artifact)
-        self._forget(work)  # raises while the cluster is unreachable; the step isn't done then
-        work.status = StepStatus.DONE
-        if work.previous is not None:
-            shutil.rmtree(work.previous, ignore_errors=True)
-        seconds = None if hit or not work.started else round(time.time() - work.started, 3)
+        self._forget(step_run)  # this raises while the cluster is unreachable, and the step is then not done
+        step_run.status = StepStatus.DONE
+        if step_run.previous is not None:
+            shutil.rmtree(step_run.previous, ignore_errors=True)
+        seconds = None if hit or not step_run.started else round(time.time() - step_run.started, 3)
         self._tell(
-            "step-done", {"step": work.name, "key": artifact.key, "hit": hit, "seconds": seconds, "summary": summary}
+            "step-done",
+            {"step": step_run.name, "key": artifact.key, "hit": hit, "seconds": seconds, "summary": summary},
         )
 
-    def _forget(self, work: StepRun) -> None:
-        for job in self.backend.existing(work.prefix):
+    def _forget(self, step_run: StepRun) -> None:
+        for job in self.backend.existing(step_run.prefix):
             if self.backend.state(job).is_terminal:
                 self.backend.remove(job)
 
-    def look_elsewhere(self, work: StepRun) -> None:
-        """Check whether the other writer of the artifact has finished or is gone."""
-        artifact = work.planned.artifact
+    def look_elsewhere(self, step_run: StepRun) -> None:
+        """Check whether the other writer of the artifact has finished or no longer runs."""
+        artifact = step_run.planned.artifact
         if artifact.complete:
-            self._done(work, hit=True)
+            self._done(step_run, hit=True)
         elif holder(artifact.lease) is None:
-            work.status, work.job = (
+            step_run.status, step_run.job = (
                 StepStatus.WAITING,
                 "",
-            )  # the writer is gone: commit what it sealed, or start an attempt
+            )  # the writer no longer runs: commit the artifact that it sealed, or start an attempt
 
 
-def fingerprints_of(step: PlannedStep) -> dict[str, str]:
-    """Return the current fingerprints of the recipe inputs that a step reads ('' for one that is gone)."""
-    found = {}
+def fingerprints_of(step: PlannedStep, volume: Path) -> dict[str, str]:
+    """Return the current fingerprints of a step's inputs from the recipe; '' for an input that no longer exists."""
+    fingerprints = {}
     for name, given in step.inputs.items():
         if given.step is None and given.path is not None:
-            found[name] = fingerprint(given.path) if given.path.exists() else ""
-    return found
+            fingerprints[name] = fingerprint(given.path, volume) if given.path.exists() else ""
+    return fingerprints
 
 
 def _sealed_fingerprints(partial: Path) -> dict[str, str]:
-    """Return the fingerprints of the inputs at the start of the attempt that sealed `partial`."""
+    """Return the fingerprints of the inputs from the record in `partial`.
+
+    The attempt that sealed `partial` took the fingerprints at its start.
+    """
     try:
         record = json.loads((partial / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):
         return {}
     return {name: given["stamp"] for name, given in record.get("inputs", {}).items() if "stamp" in given}

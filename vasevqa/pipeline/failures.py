@@ -1,12 +1,13 @@
-"""Classes of failed attempts and the launcher's remedy for each."""
+"""Classes of failures, and the launcher's remedy for each class."""
 
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from vasevqa.backends.base import Outcome
+from vasevqa.errors import HostMemoryError, StorageError, TransientStorageError
 from vasevqa.spec import Resources, quantity_bytes
 
 
@@ -20,12 +21,13 @@ class Kind(Enum):
     GPU_MEMORY = "GPU memory"
     SHARED_MEMORY = "shared memory"
     UNKNOWN_KILL = "unknown kill"
+    STORAGE = "storage"
     VOLUME = "volume"
     CLUSTER = "cluster"
 
 
 # How often the launcher retries by itself. Memory and shared memory also stop at the recipe's limits.
-RETRIES = {Kind.TRANSIENT: 10, Kind.UNKNOWN_KILL: 1, Kind.HOST_MEMORY: 8, Kind.SHARED_MEMORY: 4}
+RETRIES = {Kind.TRANSIENT: 10, Kind.STORAGE: 10, Kind.UNKNOWN_KILL: 1, Kind.HOST_MEMORY: 8, Kind.SHARED_MEMORY: 4}
 UNAVAILABLE = 69  # the exit code of errors.ClusterError
 LONGEST_PAUSE = 60.0  # seconds
 _PERMANENT = {2: "usage or configuration", 3: "bad data", 5: "no such device", 6: "a gate failed"}
@@ -40,8 +42,11 @@ class Failure:
     exit_code: int
 
 
-def classify(outcome: Outcome, said: str, step: str) -> Failure:
-    """Return the failure behind an outcome; `said` is the stage's own error message, or ''."""
+def classify(outcome: Outcome, said: str, step: str, error: str = "") -> Failure:
+    """Return the failure that explains `outcome`.
+
+    `said` is the error message of the stage, and `error` the name of its class; '' if the stage printed none.
+    """
     code, number = outcome.exit_code, outcome.signal
     if code is not None and code > 128:
         number, code = code - 128, None
@@ -60,15 +65,25 @@ def classify(outcome: Outcome, said: str, step: str) -> Failure:
             75,
         )
     if outcome.transient:
-        return Failure(Kind.TRANSIENT, f"{step} was evicted ({outcome.message}); it resumes where it was.", 75)
+        return Failure(Kind.TRANSIENT, f"{step} was evicted ({outcome.message}); it continues where it stopped.", 75)
     if code == 4:
-        return Failure(Kind.GPU_MEMORY, said or f"The GPU's memory doesn't suffice for {step}.", 4)
+        return Failure(Kind.GPU_MEMORY, said or f"{step} needs more memory than the GPU has.", 4)
     if code in _PERMANENT:
         return Failure(Kind.PERMANENT, said or f"{step} ended with exit code {code} ({_PERMANENT[code]}).", code)
     if code == 74:
-        return Failure(Kind.VOLUME, said or f"The volume of {step} is full, read-only or not permitted.", 74)
+        return Failure(
+            Kind.VOLUME,
+            said
+            or f"{step} could not write to the volume: the volume is full or read-only, or the permission is missing.",
+            74,
+        )
+    if code == HostMemoryError.exit_code:
+        return Failure(Kind.HOST_MEMORY, said or f"{step} needs more memory than it has.", code)
+    if code == 75 and error == TransientStorageError.__name__:
+        return Failure(Kind.STORAGE, said, 75)
     if code == 75 or number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        return Failure(Kind.TRANSIENT, said or f"{step} was stopped from outside.", 75)
+        how = f" ({outcome.message})" if outcome.message else " by a signal from another process"
+        return Failure(Kind.TRANSIENT, said or f"{step} was stopped{how}.", 75)
     if number == signal.SIGBUS:
         return Failure(
             Kind.SHARED_MEMORY, f"{step} exhausted /dev/shm (bus error); raise its shm, or lower its workers.", 135
@@ -88,10 +103,10 @@ def classify(outcome: Outcome, said: str, step: str) -> Failure:
 
 
 def remedy(failure: Failure, resources: Resources, tries: int, enforces_limits: bool) -> Resources | None:
-    """Return the resources of the next attempt, or None to stop.
+    """Return the resources of the next attempt, or None if there is no next attempt.
 
-    `tries` counts earlier failures of this class. `enforces_limits` says whether the backend gives a step its own
-    memory limit and /dev/shm; without them, asking for more memory or shm changes nothing.
+    `tries` is the number of earlier failures of this class. `enforces_limits` is True if the backend gives each step
+    its own memory limit and /dev/shm. Without such limits, a request for more memory or shm changes nothing.
     """
     if tries >= RETRIES.get(failure.kind, 0) or (
         not enforces_limits and failure.kind in (Kind.HOST_MEMORY, Kind.SHARED_MEMORY)
@@ -111,5 +126,17 @@ def remedy(failure: Failure, resources: Resources, tries: int, enforces_limits: 
 
 
 def pause(kind: Kind, tries: int) -> float:
-    """Return the seconds to wait before the next attempt: 0 at first, then doubled each time, at most 60."""
+    """Return the pause before the next attempt in seconds.
+
+    `tries` is the number of earlier failures of this class. Only a transient failure and a failure of the storage need
+    a pause: 1 second, then twice the last pause, at most LONGEST_PAUSE. There is no pause before the first retry of a
+    transient failure.
+    """
+    if kind is Kind.STORAGE:
+        return min(LONGEST_PAUSE, 2.0**tries)
     return min(LONGEST_PAUSE, 2.0 ** (tries - 1)) if kind is Kind.TRANSIENT and tries else 0.0
+
+
+def final(failure: Failure) -> Failure:
+    """Return the failure of a step that is not tried again. A storage that fails for so long needs a person (74)."""
+    return replace(failure, exit_code=StorageError.exit_code) if failure.kind is Kind.STORAGE else failure

@@ -1,4 +1,4 @@
-"""`vasevqa clean`: finds and removes what no run refers to."""
+"""`vasevqa clean`: find and remove the files and jobs that no run uses."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from vasevqa.pipeline.backend import MakeBackend, backend_of
 from vasevqa.pipeline.runs import all_runs
 
 HALF_MADE_SECONDS = (
-    3600.0  # a job's folder gets its name within milliseconds; older unnamed ones were left by a killed launcher
+    3600.0  # a job's folder gets its name within milliseconds; a killed launcher left older folders without a name
 )
 
 
 def size(path: Path) -> int:
-    """Return the bytes that removing `path` frees: files with other hard links elsewhere don't count."""
+    """Return the number of bytes that the removal of `path` frees. A file with several hard links counts as 0 bytes."""
     if path.is_file() or path.is_symlink():
         return path.lstat().st_size
     total = 0
@@ -35,7 +35,10 @@ def size(path: Path) -> int:
 
 
 def leftovers(volume: Volume, kept: set[tuple[str, str]], working: tuple[str, ...]) -> Iterator[tuple[Path, str]]:
-    """Yield everything below artifacts/ that no kept run refers to, that nobody writes and no job is about to write."""
+    """Yield each folder below artifacts/ that can be removed, with the reason.
+
+    No kept run uses such a folder, no process writes to the folder, and no running job makes the same artifact.
+    """
     for step in sorted(volume.artifacts.iterdir()) if volume.artifacts.is_dir() else []:
         for entry in sorted(step.iterdir()) if step.is_dir() else []:
             key = entry.name.split(".")[0]
@@ -44,7 +47,7 @@ def leftovers(volume: Volume, kept: set[tuple[str, str]], working: tuple[str, ..
                 continue
             if entry.name == key:
                 if (step.name, key) not in kept:
-                    yield entry, "artifact of no run" if artifact.complete else "incomplete artifact"
+                    yield entry, "artifact that no run uses" if artifact.complete else "incomplete artifact"
             elif entry.suffix == ".partial":
                 if (step.name, key) not in kept:
                     yield entry, "partial artifacts that no unfinished run needs"
@@ -53,9 +56,9 @@ def leftovers(volume: Volume, kept: set[tuple[str, str]], working: tuple[str, ..
 
 
 def remove(volume: Volume, path: Path) -> bool:
-    """Remove a file or folder; False if it is in use.
+    """Remove a file or folder; return False if it is in use.
 
-    An artifact is renamed first, so a crash never leaves part of it under its name.
+    An artifact is renamed before the removal. So after a crash, no incomplete artifact keeps the final name.
     """
     step, key = path.parent, path.name.split(".")[0]
     try:
@@ -70,16 +73,17 @@ def remove(volume: Volume, path: Path) -> bool:
 def backends(volume: Volume, make: MakeBackend) -> list[Backend]:
     """Return the backends of all runs on the volume.
 
-    A backend that doesn't answer is reported on stderr and left out; leases protect what its jobs write.
+    If a backend doesn't answer, the function reports this on stderr and leaves the backend out. Leases still protect
+    the artifacts that jobs of that backend write.
     """
-    found = [make("local", volume, Cluster())]
+    reachable = [make("local", volume, Cluster())]
     seen: list[dict[str, object]] = []
     for run in all_runs(volume):
         settings = run.backend_settings
         if settings.get("backend", "local") != "local" and settings not in seen:
             seen.append(settings)
             try:
-                found.append(backend_of(run, make))
+                reachable.append(backend_of(run, make))
             except VaseError as error:
                 click.echo(f"Jobs of {run.name} were not checked: {error}", err=True)
-    return found
+    return reachable

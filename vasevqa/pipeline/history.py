@@ -1,4 +1,7 @@
-"""The history of a run's steps, read from its event log by the launcher, `status`, the report and its costs."""
+"""Read the history of a run's steps from the event log.
+
+The launcher, `status`, the report and the costs use the history.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,10 @@ _ENDS = ("attempt-failed", "step-done", "step-failed", "step-cancelled", "step-r
 
 @dataclass(frozen=True)
 class Held:
-    """The resources that an attempt held (as in the recipe), and for how many seconds."""
+    """The resources that an attempt held, and the duration in seconds.
+
+    The resources are those in the recipe. A step with `device: cpu` uses no GPU and so holds none.
+    """
 
     resources: dict[str, Any]
     seconds: float
@@ -30,17 +36,17 @@ class Held:
 
 @dataclass
 class StepHistory:
-    """The history of one step of a run. Times are seconds since the epoch; `state` is what `status` prints."""
+    """The history of one step of a run. Times are seconds since the epoch; `status` prints `state`."""
 
     name: str
     state: str = "waiting"  # running, done, up to date, failed, skipped, cancelled
-    text: str = ""  # its summary, or why it failed or was skipped
+    text: str = ""  # the summary of the step, or why the step failed or was skipped
     progress: str = ""
     speed: str = ""
     key: str = ""
     job: str = ""
     attempt: int = 0
-    seconds: float | None = None  # from its start to its artifact
+    seconds: float | None = None  # seconds from the step's start to its artifact
     began: float | None = None
     ended: float | None = None
     held: list[Held] = field(default_factory=list)
@@ -48,11 +54,13 @@ class StepHistory:
     _running: float | None = None
 
     def see(self, event: Event) -> None:
-        """Update from the next event of this step."""
+        """Update the history with the next event of this step."""
         kind = event["event"]
         if kind == "step-started":
             self.began = self.began or event["time"]
-            self._resources, self._running = event.get("resources") or {}, None
+            self._resources, self._running = dict(event.get("resources") or {}), None
+            if event.get("device") == "cpu":  # whatever number of GPUs the recipe requests
+                self._resources.pop("gpus", None)
         elif kind == "step-running" and self._running is None:
             self._running = event["time"]
         elif kind in _ENDS and self._running is not None and self._resources:
@@ -88,28 +96,28 @@ class StepHistory:
 
 
 def read_history(events: Iterable[Event]) -> dict[str, StepHistory]:
-    """Return step -> its history in the plan's order; skipped steps come last."""
-    found: dict[str, StepHistory] = {}
+    """Return a mapping from step to history, in the order of the plan; skipped steps come last."""
+    histories: dict[str, StepHistory] = {}
     for event in events:
         if event["event"] == "run-started":
             for name in event["steps"]:
-                found.setdefault(name, StepHistory(name))
+                histories.setdefault(name, StepHistory(name))
             for name, why in event.get("skipped", {}).items():
-                found.setdefault(name, StepHistory(name, "skipped", why))
+                histories.setdefault(name, StepHistory(name, "skipped", why))
         step = event.get("step")
-        if step is None or (step not in found and event["event"] not in _STATES):
+        if step is None or (step not in histories and event["event"] not in _STATES):
             continue
-        found.setdefault(step, StepHistory(step)).see(event)
-    return found
+        histories.setdefault(step, StepHistory(step)).see(event)
+    return histories
 
 
 @dataclass
 class Restored:
-    """What an earlier launcher of the run logged about one step's artifact; the next launcher resumes from it."""
+    """The state of one step in the log of earlier launchers. The next launcher resumes from this state."""
 
-    job: str = ""  # the last one; empty if its failure is logged
+    job: str = ""  # the last job; empty if its failure is logged
     attempt: int = 0
-    started: float = 0.0  # seconds since the epoch, like those below; 0: not yet
+    started: float = 0.0  # seconds since the epoch, also in the fields below; 0: not yet
     placed: float = 0.0
     ran: float = 0.0
     last_event_time: float = 0.0  # stage events up to this time are already in the log
@@ -119,28 +127,28 @@ class Restored:
 
 
 def restore(events: Iterable[Event], step: str, key: str) -> Restored:
-    """Return the state that the events of `step` about the artifact `key` describe."""
-    found = Restored()
+    """Return the state of `step` from the events about the artifact `key`."""
+    restored = Restored()
     for event in events:
         if event.get("step") != step:
             continue
-        found.last_event_time = max(found.last_event_time, float(event.get("at", 0.0)))
+        restored.last_event_time = max(restored.last_event_time, float(event.get("at", 0.0)))
         if event.get("key") != key:
             continue
         kind = event["event"]
         if kind in ("step-started", "step-adopted"):
-            if event["job"] != found.job:
-                found.placed = found.ran = 0.0
-                found.started = event["time"]
-            found.job, found.attempt = event["job"], event["attempt"]
+            if event["job"] != restored.job:
+                restored.placed = restored.ran = 0.0
+                restored.started = event["time"]
+            restored.job, restored.attempt = event["job"], event["attempt"]
         elif kind == "step-running":
-            found.placed = found.ran = event["time"]
+            restored.placed = restored.ran = event["time"]
         elif kind == "step-requeued":
-            found.ran = 0.0
+            restored.ran = 0.0
         elif kind == "step-refreshed":
-            found.previous = event["aside"]
+            restored.previous = event["aside"]
         elif kind == "attempt-failed":
-            found.job = ""
-            found.failures[event["failure"]] += 1
-            found.raised |= event.get("raised", {})
-    return found
+            restored.job = ""
+            restored.failures[event["failure"]] += 1
+            restored.raised |= event.get("raised", {})
+    return restored

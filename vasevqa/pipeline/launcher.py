@@ -1,7 +1,7 @@
-"""Runs a plan: starts missing steps, adopts running jobs, commits finished artifacts, retries when useful.
+"""Run a plan: start missing steps, adopt running jobs, commit finished artifacts, and retry failed attempts.
 
-The launcher keeps no state of its own: artifacts, leases, the backend's jobs and the event log hold everything. It may
-be killed at any point (faults.py lists them) and started again.
+The launcher keeps all state in the artifacts, the leases, the backend's jobs and the event log. So the launcher may be
+killed at any point and started again. faults.py lists the points that tests use.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from vasevqa.errors import (
     LeaseLost,
     StorageError,
     Terminated,
+    TransientStorageError,
     VaseError,
     storage_error,
 )
@@ -32,9 +33,10 @@ from vasevqa.pipeline.failures import Failure, Kind
 from vasevqa.pipeline.plan import Plan
 from vasevqa.pipeline.runs import Run
 from vasevqa.pipeline.step_run import Signals, StepRun, StepStatus
+from vasevqa.storage import patiently
 
 WATCH_SECONDS = 0.5
-AWAY_SECONDS = 5.0  # before an unreachable cluster is asked again
+AWAY_SECONDS = 5.0  # seconds before an unreachable cluster is asked again
 GRACE = 30.0  # seconds from SIGTERM to SIGKILL
 
 
@@ -43,11 +45,11 @@ class Cancelled(Exception):
 
 
 class Detached(Exception):
-    """The launcher was asked to stop and to leave its jobs to the next launcher."""
+    """A user or the system asked the launcher to stop; its jobs continue for the next launcher."""
 
 
 class StepFailed(VaseError):
-    """A step failed for good; carries the exit code to end with."""
+    """A step failed for good. The exception contains the exit code of the launcher."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -58,7 +60,7 @@ Listener = Callable[[Event], None]
 
 
 class Launcher:
-    """Executes `plan` as `run` on `backend`; `listener` receives every event for the display."""
+    """Executes `plan` as `run` on `backend`. `listener` receives every event, and shows it."""
 
     def __init__(self, plan: Plan, run: Run, backend: Backend, parallel: int, listener: Listener) -> None:
         self.plan, self.run, self.backend, self.parallel = plan, run, backend, parallel
@@ -67,22 +69,25 @@ class Launcher:
         self._listen = listener
         self._me = f"launcher-{os.getpid()}"
         self._executor = StepExecutor(run, backend, self._me, self._tell)
-        self._work = {
-            step.name: StepRun(step, step.resources, {} if step.hit else fingerprints_of(step)) for step in plan.steps
+        self._step_runs = {
+            step.name: StepRun(step, step.resources, {} if step.hit else fingerprints_of(step, run.volume.root))
+            for step in plan.steps
         }
         self._lease: Lease | None = None
         self._signals = Signals()
-        self._stops_handled = 0  # how many requests to stop were acted on
+        self._stops_handled = 0  # number of requests to stop that were handled
         self._unanswered: set[str] = set()  # steps for which the cluster didn't answer
         self._trouble: VaseError | None = None  # the run's own folder can't be written
 
     def execute(self) -> None:
         """Run the plan to its end.
 
-        Raises StepFailed when a step failed for good, StorageError when the run's folder can't be written, LeaseHeld if
-        another launcher works on this run; Cancelled, KeyboardInterrupt or Terminated when asked to stop by the run's
-        cancel file, Ctrl-C or SIGTERM (Detached if `detach` is set); Interrupted if another launcher took over this run
-        while this one was frozen.
+        Raise StepFailed if a step failed for good. Raise StorageError if the run's folder can't be written to. Raise
+        LeaseHeld if another launcher works on this run. Raise Interrupted if this launcher was suspended and another
+        launcher took over the run.
+
+        Raise Cancelled if the run's cancel file exists, KeyboardInterrupt after Ctrl-C, and Terminated after SIGTERM.
+        If `detach` is set, raise Detached after Ctrl-C and SIGTERM.
         """
         self._lease = Lease.acquire(self.run.lease, self._me)
         self._lease.keep(on_lost=lambda: None)
@@ -98,7 +103,7 @@ class Launcher:
             self._lease.release()
 
     def _tell(self, kind: str, fields: dict[str, object], keep: bool = True) -> None:
-        """Log an event (if `keep`) and pass it to the listener."""
+        """Pass an event to the listener; with `keep`, also log the event."""
         event = {"event": kind, "time": round(time.time(), 3), **fields}
         if keep and self._trouble is None:
             assert self._lease is not None
@@ -108,26 +113,26 @@ class Launcher:
                     f" {self.run.name}`."
                 )
             try:
-                event = self.run.events.append(kind, **fields)
+                event = patiently(lambda: self.run.events.append(kind, **fields), self.run.path, "write")
+            except (StorageError, TransientStorageError) as error:
+                self._trouble = error
             except OSError as error:
-                self._trouble = storage_error(error, "write", self.run.path) or StorageError(
-                    f"Could not write {self.run.path}: {error.strerror}."
-                )
+                self._trouble = StorageError(f"Could not write {self.run.path}: {error.strerror}.")
         try:
             self._listen(event)
-        except OSError:  # the display is gone (a closed pipe); the run continues
+        except OSError:  # the display was closed (a closed pipe); the run continues
             self._listen = lambda event: None
 
     def _begin(self) -> None:
         events = list(self.run.events.read())
-        for work in self._work.values():
-            work.restore(events)
+        for step_run in self._step_runs.values():
+            step_run.restore(events)
         self._executor.images = {event["stage"]: event["image"] for event in events if event["event"] == "run-image"}
         self._tell(
             "run-started",
             {
                 "run": self.run.name,
-                "steps": list(self._work),
+                "steps": list(self._step_runs),
                 "skipped": dict(self.plan.skipped),
                 "resumed": bool(events),
             },
@@ -142,7 +147,7 @@ class Launcher:
                 self.run.link(given.artifact)
 
     def _end(self) -> None:
-        failed = [work for work in self._work.values() if work.failure is not None]
+        failed = [step_run for step_run in self._step_runs.values() if step_run.failure is not None]
         if failed and failed[0].failure is not None:
             failure = failed[0].failure
             self._tell(
@@ -151,7 +156,7 @@ class Launcher:
             raise StepFailed(failure.message, failure.exit_code)
         if self._trouble is not None:
             raise self._trouble
-        if any(work.status is not StepStatus.DONE for work in self._work.values()):
+        if any(step_run.status is not StepStatus.DONE for step_run in self._step_runs.values()):
             self._tell("run-cancelled", {})
             with contextlib.suppress(OSError):
                 self.run.cancel_file.unlink()
@@ -170,117 +175,144 @@ class Launcher:
             ending = self._handle_stop_requests() or self._trouble is not None or bool(self._in(StepStatus.FAILED))
             if not ending:
                 self._start_ready()
-            running = {work.job: work for work in self._in(StepStatus.RUNNING)}
+            running = {step_run.job: step_run for step_run in self._in(StepStatus.RUNNING)}
             elsewhere = self._in(StepStatus.ELSEWHERE)
-            retries = [work.not_before - time.monotonic() for work in self._in(StepStatus.WAITING) if work.not_before]
+            retries = [
+                step_run.not_before - time.monotonic()
+                for step_run in self._in(StepStatus.WAITING)
+                if step_run.not_before
+            ]
             if not running and (ending or not (elsewhere or retries)):
                 if ending or not self._ready():
                     return
                 continue
-            # A retry that is due waits for a free place, so it doesn't shorten the timeout.
+            # A retry that is due waits for another step to end (--parallel), so it doesn't shorten the timeout.
             for update in self.backend.watch(
                 list(running), min([WATCH_SECONDS, *(pause for pause in retries if pause > 0)])
             ):
-                work = running[update.name]
-                self._guarded(work, partial(self._executor.notice, work, update))
-                if update.state.is_terminal and work.status is StepStatus.RUNNING:
-                    self._guarded(work, partial(self._executor.finish, work, update.state, self._stops_handled > 0))
-            for work in self._in(StepStatus.RUNNING):
-                self._check_deadline(work)
-            for work in elsewhere:
-                self._guarded(work, partial(self._executor.look_elsewhere, work))
+                step_run = running[update.name]
+                self._guarded(step_run, partial(self._executor.notice, step_run, update))
+                if update.state.is_terminal and step_run.status is StepStatus.RUNNING:
+                    self._guarded(
+                        step_run, partial(self._executor.finish, step_run, update.state, self._stops_handled > 0)
+                    )
+            for step_run in self._in(StepStatus.RUNNING):
+                self._check_deadline(step_run)
+            for step_run in elsewhere:
+                self._guarded(step_run, partial(self._executor.look_elsewhere, step_run))
 
     def _in(self, status: StepStatus) -> list[StepRun]:
-        return [work for work in self._work.values() if work.status is status]
+        return [step_run for step_run in self._step_runs.values() if step_run.status is status]
 
-    def _guarded(self, work: StepRun, act: Callable[[], None]) -> None:
-        """Do something for one step; an error fails that step only."""
+    def _guarded(self, step_run: StepRun, act: Callable[[], None]) -> None:
+        """Call `act` for one step. An error in `act` fails only this step."""
         try:
             act()
         except LeaseHeld:
-            work.status = StepStatus.ELSEWHERE
+            step_run.status = StepStatus.ELSEWHERE
+        except TransientStorageError as error:
+            self._postpone(step_run, error)
         except Interrupted as error:
             if not isinstance(error, LeaseLost):
                 raise
-            work.status = StepStatus.ELSEWHERE
+            step_run.status = StepStatus.ELSEWHERE
         except ClusterUnreachable as error:  # nothing has changed yet: repeat it later
-            if work.status is StepStatus.RUNNING:
-                time.sleep(WATCH_SECONDS)  # for a finished job `watch` returns at once, so don't spin
+            if step_run.status is StepStatus.RUNNING:
+                time.sleep(WATCH_SECONDS)  # `watch` returns at once for a finished job, so wait here
             else:
-                self._wait_for_cluster(work, str(error))
+                self._wait_for_cluster(step_run, str(error))
         except VaseError as error:
-            self._executor.give_up(work, Failure(Kind.PERMANENT, str(error), error.exit_code))
+            self._executor.give_up(step_run, Failure(Kind.PERMANENT, str(error), error.exit_code))
         except OSError as error:
             known = storage_error(error, "write", error.filename)
             if known is None:
                 raise
-            self._executor.give_up(work, Failure(Kind.VOLUME, str(known), known.exit_code))
+            if isinstance(known, TransientStorageError):
+                self._postpone(step_run, known)
+                return
+            self._executor.give_up(step_run, Failure(Kind.VOLUME, str(known), known.exit_code))
 
-    def _wait_for_cluster(self, work: StepRun, why: str) -> None:
-        if work.name not in self._unanswered:
-            self._unanswered.add(work.name)
+    def _postpone(self, step_run: StepRun, error: TransientStorageError) -> None:
+        watched = step_run.status is StepStatus.RUNNING and bool(self._signals.numbers or self._stops_handled)
+        self._executor.postpone(step_run, str(error), watched)
+        if watched:
+            time.sleep(WATCH_SECONDS)  # `watch` returns at once for a finished job, so wait here
+
+    def _wait_for_cluster(self, step_run: StepRun, why: str) -> None:
+        if step_run.name not in self._unanswered:
+            self._unanswered.add(step_run.name)
             self._tell(
                 "step-waiting",
-                {"step": work.name, "job": "", "message": f"{why} The launcher keeps asking until it does."},
+                {
+                    "step": step_run.name,
+                    "job": "",
+                    "message": f"{why} The launcher asks again until it gets an answer.",
+                },
             )
-        work.status, work.not_before = StepStatus.WAITING, time.monotonic() + AWAY_SECONDS
+        step_run.status, step_run.not_before = StepStatus.WAITING, time.monotonic() + AWAY_SECONDS
 
     def _handle_stop_requests(self) -> bool:
-        """Act on a request to stop, once per request; True if there was one.
+        """Stop the jobs after a new request to stop; return True if a stop was requested now or earlier.
 
         The second request kills the jobs without a grace period.
         """
         asked = len(self._signals.numbers) or int(self.run.cancel_file.exists())
         if self.detach and self._signals.numbers:
             raise Detached
-        for work in self._in(StepStatus.RUNNING):
+        for step_run in self._in(StepStatus.RUNNING):
             if asked and not self._stops_handled:
-                self._tell("step-cancelled", {"step": work.name, "job": work.job, "key": work.planned.artifact.key})
-            if asked > work.asked:
-                self._guarded(work, partial(self._stop, work, asked))
+                self._tell(
+                    "step-cancelled", {"step": step_run.name, "job": step_run.job, "key": step_run.planned.artifact.key}
+                )
+            if asked > step_run.asked:
+                self._guarded(step_run, partial(self._stop, step_run, asked))
         self._stops_handled = max(self._stops_handled, asked)
         return asked > 0
 
-    def _stop(self, work: StepRun, asked: int) -> None:
-        if self._ours(work):
-            self.backend.cancel(work.job, self.grace if asked == 1 else 0.0)
-            work.asked = asked
+    def _stop(self, step_run: StepRun, asked: int) -> None:
+        if self._ours(step_run):
+            self.backend.cancel(step_run.job, self.grace if asked == 1 else 0.0)
+            step_run.asked = asked
         else:
-            work.status = StepStatus.CANCELLED
+            step_run.status = StepStatus.CANCELLED
 
-    def _ours(self, work: StepRun) -> bool:
-        """False if another run with a live launcher submitted the job; then this launcher must not stop it."""
-        owner = self.backend.owner(work.job)
+    def _ours(self, step_run: StepRun) -> bool:
+        """Return True if this launcher may stop the job.
+
+        It must not stop a job of another run whose launcher is alive.
+        """
+        owner = self.backend.owner(step_run.job)
         return owner in (None, self.run.name) or holder(Run(self.run.volume, str(owner)).lease) is None
 
     def _ready(self) -> list[StepRun]:
         now = time.monotonic()
-        done = {work.name for work in self._in(StepStatus.DONE)}
+        done = {step_run.name for step_run in self._in(StepStatus.DONE)}
         return [
-            work
-            for work in self._in(StepStatus.WAITING)
-            if work.not_before <= now and all(name in done or name not in self._work for name in work.planned.after)
+            step_run
+            for step_run in self._in(StepStatus.WAITING)
+            if step_run.not_before <= now
+            and all(name in done or name not in self._step_runs for name in step_run.planned.after)
         ]
 
     def _start_ready(self) -> None:
-        for work in self._ready():
+        for step_run in self._ready():
             if len(self._in(StepStatus.RUNNING)) < self.parallel:
-                if any(name in self._work for name in work.planned.after):
-                    fault(FaultPoint.BETWEEN_STEPS, work.name)
-                work.not_before = 0.0
-                self._guarded(work, partial(self._executor.start, work))
-                if work.status is not StepStatus.WAITING:
-                    self._unanswered.discard(work.name)
+                if any(name in self._step_runs for name in step_run.planned.after):
+                    fault(FaultPoint.BETWEEN_STEPS, step_run.name)
+                step_run.not_before = 0.0
+                self._guarded(step_run, partial(self._executor.start, step_run))
+                if step_run.status is not StepStatus.WAITING:
+                    self._unanswered.discard(step_run.name)
 
-    def _check_deadline(self, work: StepRun) -> None:
-        late = work.late(time.time()) if work.overdue is None else None
+    def _check_deadline(self, step_run: StepRun) -> None:
+        late = step_run.late(time.time()) if step_run.overdue is None else None
         if late is not None:
-            self._guarded(work, partial(self._end_late, work, late))
+            self._guarded(step_run, partial(self._end_late, step_run, late))
 
-    def _end_late(self, work: StepRun, late: Failure) -> None:
-        if self._ours(work):
-            self.backend.cancel(work.job, self.grace)
-            work.overdue = late
+    def _end_late(self, step_run: StepRun, late: Failure) -> None:
+        if self._ours(step_run):
+            self.backend.cancel(step_run.job, self.grace)
+            step_run.overdue = late
         else:  # the other run may have other deadlines
-            whose = f"run {self.backend.owner(work.job)} started {work.job}, which is still running"
-            self._executor.give_up(work, replace(late, message=f"{late.message.rstrip('.')} ({whose})."))
+            whose = f"run {self.backend.owner(step_run.job)} started {step_run.job}, which is still running"
+            self._executor.give_up(step_run, replace(late, message=f"{late.message.rstrip('.')} ({whose})."))

@@ -1,4 +1,4 @@
-"""Plans a recipe against the volume: which steps run, and why."""
+"""Plan a recipe: find out which steps run on the volume, and why."""
 
 from __future__ import annotations
 
@@ -13,26 +13,27 @@ from vasevqa.artifacts.volume import Artifact, Volume
 from vasevqa.backends.cluster import Cluster
 from vasevqa.errors import ConfigError, DataError
 from vasevqa.pipeline.recipe import Recipe
+from vasevqa.pipeline.requirements import check_stage
 from vasevqa.pipeline.runs import PlanRow
-from vasevqa.pipeline.selection import Selection, select_steps
+from vasevqa.pipeline.selection import Selection, Wiring, origins, select_steps
 from vasevqa.spec import Options, Params, Pipeline, Resources, Source, Stage, Step
 
 
 @dataclass(frozen=True)
 class PlannedInput:
-    """One input of a planned step: its path (which may not exist yet) and the key of its content."""
+    """One input of a planned step: the path (which may not exist yet) and the key of the content."""
 
     name: str
     source: Source
     path: Path | None  # absolute; None for a hub id
     key: str  # content digest of a recipe input, or key of an artifact (with '/folder')
     value: str  # the value on the command line: the path or the hub id
-    step: str | None = None  # the step that makes it; None for a recipe input
+    step: str | None = None  # the step that makes the input; None for a recipe input
 
 
 @dataclass(frozen=True)
 class PlannedStep:
-    """One resolved step: parameters, inputs, the artifact it makes, and whether that exists."""
+    """One planned step: its parameters and inputs, its artifact, and whether the artifact exists already."""
 
     step: Step
     params: Params
@@ -42,7 +43,7 @@ class PlannedStep:
     artifact: Artifact
     hit: bool
     reasons: tuple[str, ...]  # for a miss: the differences from the nearest existing artifact
-    refresh: bool = False  # make it again even if it exists
+    refresh: bool = False  # make the artifact again even if it exists
 
     @property
     def name(self) -> str:
@@ -56,31 +57,31 @@ class PlannedStep:
 
     @property
     def after(self) -> tuple[str, ...]:
-        """The steps whose artifacts this one reads."""
+        """The steps that make the artifacts for this step."""
         return tuple(dict.fromkeys(planned.step for planned in self.inputs.values() if planned.step is not None))
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The steps to run, each after the steps that it reads."""
+    """The steps to run; each step comes after the steps that it reads."""
 
     name: str
     volume: Volume
     steps: tuple[PlannedStep, ...]
     skipped: Mapping[str, str]  # step -> why
-    given: tuple[PlannedStep, ...] = ()  # steps that weren't asked for, whose artifacts are read
+    given: tuple[PlannedStep, ...] = ()  # steps that don't run, but whose artifacts are read
 
 
 def make_plan(recipe: Recipe, pipeline: Pipeline, volume: Volume, selection: Selection | None = None) -> Plan:
-    """Plan `recipe`: the steps in order, with the reason to run each.
+    """Return the plan of `recipe`: the steps in order, each with the reason why the step runs.
 
     Raises ConfigError for unknown steps, missing inputs and cycles.
     """
     selection = selection or Selection()
     steps = select_steps(recipe, pipeline, selection)
-    planner = _Planner(recipe, volume, DigestCache(volume.cache), selection.refresh)
+    planner = _Planner(recipe, volume, DigestCache(volume.cache, volume.root), selection.refresh, steps.wiring)
     for name in steps.needed:
-        planner.add(pipeline.step(name), steps.wiring[name])
+        planner.add(pipeline.step(name))
     planned, chosen = planner.planned, steps.names
     for name, step in planned.items():
         if name not in chosen and not step.hit and not step.artifact.sealed:
@@ -99,16 +100,18 @@ def make_plan(recipe: Recipe, pipeline: Pipeline, volume: Volume, selection: Sel
 
 @dataclass
 class _Planner:
-    """Plans the steps one by one, each after those that it reads."""
+    """Plans the steps one by one; each step comes after the steps that it reads."""
 
     recipe: Recipe
     volume: Volume
     digests: DigestCache
     refresh: Collection[str]
+    wiring: Wiring
     planned: dict[str, PlannedStep] = field(default_factory=dict)
 
-    def add(self, step: Step, wiring: Mapping[str, Source]) -> None:
-        inputs = {name: given for name, source in wiring.items() if (given := self._input(step, name, source))}
+    def add(self, step: Step) -> None:
+        sources = self.wiring[step.name].items()
+        inputs = {name: given for name, source in sources if (given := self._input(step, name, source))}
         settings = self.recipe.steps[step.name]
         key = artifact_key(step.stage, settings.params, {name: given.key for name, given in inputs.items()})
         artifact = self.volume.artifact(step.name, key)
@@ -116,15 +119,20 @@ class _Planner:
         hit = artifact.complete and not refresh
         reasons: tuple[str, ...] = ()
         if refresh:
-            reasons = ("refresh was asked for",)
+            reasons = ("refresh was requested",)
         elif not hit:
             reasons = tuple(_reasons(step, settings.params, inputs, self.planned, self.volume))
+        if not hit:
+            check_stage(step.stage, settings.params, origins(step.name, self.wiring), self.recipe.inputs)
         self.planned[step.name] = PlannedStep(
             step, settings.params, settings.options, settings.resources, inputs, artifact, hit, reasons, refresh
         )
 
     def _input(self, step: Step, name: str, source: Source) -> PlannedInput | None:
-        """Return the input, or None for an optional one that isn't given; ConfigError for a required one."""
+        """Return the input; None if the input is optional and not given.
+
+        Raise ConfigError if the input is required and not given.
+        """
         if not source.recipe:
             maker = self.planned[source.name].artifact
             path = maker.path / source.folder
@@ -138,7 +146,7 @@ class _Planner:
         if step.stage.input(name).required:
             raise ConfigError(
                 f"{step.name} needs the input '{source.name}' ({step.stage.input(name).help}); add it under `inputs` in"
-                " the recipe, or use --to to stop before."
+                " the recipe, or end the run before this step with --to."
             )
         return None
 
@@ -146,9 +154,10 @@ class _Planner:
 def _reasons(
     step: Step, params: Params, inputs: Mapping[str, PlannedInput], planned: Mapping[str, PlannedStep], volume: Volume
 ) -> list[str]:
-    """Return what differs from the nearest complete artifact of this step.
+    """Return the differences between the planned step and its nearest complete artifact.
 
-    The nearest has the fewest differences; among equals, it is the newest.
+    The nearest artifact is the artifact with the fewest differences. If several artifacts have the same number of
+    differences, the newest one is taken.
     """
     best: list[str] | None = None
     for artifact in reversed(volume.complete(step.name)):
@@ -156,9 +165,9 @@ def _reasons(
             record = artifact.record()
         except DataError:
             continue
-        found = _differences(step, params, inputs, planned, record)
-        if found and (best is None or len(found) < len(best)):
-            best = [f"{text} (compared with {artifact.key[:10]})" for text in found]
+        differences = _differences(step, params, inputs, planned, record)
+        if differences and (best is None or len(differences) < len(best)):
+            best = [f"{text} (compared with {artifact.key[:10]})" for text in differences]
     return best or ["no artifact of this step exists yet"]
 
 
@@ -169,14 +178,14 @@ def _differences(
     planned: Mapping[str, PlannedStep],
     record: Mapping[str, Any],
 ) -> list[str]:
-    found = []
+    differences = []
     if record.get("stage_version") != step.stage.version:
-        found.append(f"stage version is {step.stage.version}, was {record.get('stage_version')}")
+        differences.append(f"stage version is {step.stage.version}, was {record.get('stage_version')}")
     before, now = record.get("params", {}), params.model_dump(mode="json")
-    # A parameter that is newer than the artifact counts only if it is in the key.
+    # A parameter that is newer than the artifact is compared only if it is in the key.
     keyed = key_parameters(step.stage, params)
     now = {name: value for name, value in now.items() if name in before or name in keyed}
-    found += [
+    differences += [
         f"{key} is {now.get(key)!r}, was {before.get(key)!r}"
         for key in sorted({*before, *now})
         if before.get(key) != now.get(key)
@@ -184,18 +193,20 @@ def _differences(
     for name in sorted({*record.get("inputs", {}), *inputs}):
         was, given = record.get("inputs", {}).get(name, {}).get("key"), inputs.get(name)
         if given is None or was is None:
-            found.append(
+            differences.append(
                 f"input {name} is {'not given' if given is None else 'given'}, was"
                 f" {'given' if given is None else 'not given'}"
             )
         elif was != given.key:
             rerun = given.step is not None and not planned[given.step].hit
-            found.append(f"input {name} comes from {given.step}, which will run" if rerun else f"input {name} changed")
-    return found
+            differences.append(
+                f"input {name} comes from {given.step}, which will run" if rerun else f"input {name} changed"
+            )
+    return differences
 
 
 def plan_rows(planned: Plan) -> list[PlanRow]:
-    """Return the plan as JSON values."""
+    """Return one row of JSON values for each step of the plan."""
     return [
         {
             "step": step.name,
@@ -209,9 +220,9 @@ def plan_rows(planned: Plan) -> list[PlanRow]:
 
 
 def with_gpu_product(planned: Plan, cluster: Cluster) -> Plan:
-    """Set the site's GPU model for GPU steps that name none.
+    """Set the site's GPU model for each GPU step without a GPU model.
 
-    The GPU model changes no result, so it is in no key.
+    The GPU model changes no result, so no key contains the GPU model.
     """
     if cluster.gpu_product is None:
         return planned

@@ -1,4 +1,4 @@
-"""`vasevqa repro`: prints the `docker run` command that repeats a step of a run."""
+"""`vasevqa repro`: make the `docker run` command that repeats a step of a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any
 from vasevqa.artifacts.contents import RECORD
 from vasevqa.artifacts.volume import Volume
 from vasevqa.backends.base import Task
-from vasevqa.backends.cluster import Cluster, has_password
+from vasevqa.backends.cluster import Cluster
+from vasevqa.backends.cluster_names import is_confidential
 from vasevqa.backends.environment import SECRETS, container_environment, stage_environment
 from vasevqa.errors import ConfigError
 from vasevqa.pipeline.events import Event
@@ -22,13 +23,13 @@ from vasevqa.text import nearest
 
 CONFIDENTIAL = re.compile(
     r"TOKEN|SECRET|PASSW|_KEY$", re.IGNORECASE
-)  # wider than the Cluster file's check: a possible secret is never shown
+)  # stricter than the check of the Cluster file, so that no possible secret is shown
 
 
 def started(run: Run, step: str) -> tuple[Run, Event]:
-    """Return the run that made the artifact of `step`, and the event of its last attempt's start.
+    """Return the run that made the artifact of `step`, and the start event of the last attempt.
 
-    Raises ConfigError if `run` has no such step, or if the start is not in the event log.
+    Raise ConfigError if `run` has no such step, or if the event log does not contain the start.
     """
     keys = run.keys()
     if step not in keys:
@@ -40,22 +41,23 @@ def started(run: Run, step: str) -> tuple[Run, Event]:
     except (OSError, ValueError, KeyError):
         pass
     for maker in runs:
-        found = [
+        starts = [
             event
             for event in maker.events.read()
             if event["event"] == "step-started" and event.get("step") == step and event.get("key") == keys[step]
         ]
-        if found and "arguments" in found[-1]:
-            return maker, found[-1]
+        if starts and "arguments" in starts[-1]:
+            return maker, starts[-1]
     raise ConfigError(
-        f"There is no record of how {step} of run {run.name} was started; run it with --refresh {step}, then ask again."
+        f"There is no record of how {step} of run {run.name} was started; run the recipe again with --refresh {step},"
+        " then repeat this command."
     )
 
 
 def docker_run(stage: Stage, volume: Volume, step: str, event: Event, cluster: Cluster) -> list[str]:
     """Return the parts of the command, one per line.
 
-    Secret values are not shown: docker takes them from the caller's environment.
+    The command contains no secret values: docker takes the values from the caller's environment.
     """
     asked = Resources.model_validate(event["resources"])
     image = str(event.get("image") or cluster.image(stage.name))
@@ -85,14 +87,14 @@ def docker_run(stage: Stage, volume: Volume, step: str, event: Event, cluster: C
         for folder in (Path(environment[name]) for name in ("HF_HOME", "TORCH_HOME"))
         if not folder.is_relative_to(volume.root)
     }
-    # An old event has no `reads`; its arguments name at least some of them.
+    # An old event has no `reads`. Its arguments name at least some of the paths.
     reads = event.get(
         "reads", [word for word in arguments if word.startswith("/") and not Path(word).is_relative_to(volume.root)]
     )
     secret = {
         *SECRETS,
         *cluster.secrets,
-        *(name for name, value in environment.items() if CONFIDENTIAL.search(name) or has_password(name, value)),
+        *(name for name, value in environment.items() if CONFIDENTIAL.search(name) or is_confidential(name, value)),
     }
     parts = ["docker run --rm"]
     if asked.gpus and "--device=cpu" not in arguments:
@@ -118,7 +120,7 @@ def _volume(source: Path | str, target: Path | str, mode: str = "") -> str:
 
 
 def _standalone(arguments: list[str], output_flag: str, output: Path) -> list[str]:
-    """Return the stage's arguments without those that only a launcher sets, with `output` as the output folder."""
+    """Return the stage's arguments without the arguments of a launcher; `output` is the output folder."""
     words: list[str] = []
     rest = iter(arguments)
     for word in rest:

@@ -1,11 +1,12 @@
-"""Requests: what the command line passes to the library for a command that works on a recipe."""
+"""Requests: the values of the command line, as one object for the library."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from vasevqa import files
 from vasevqa.pipeline.recipe import Recipe, load_recipe
 from vasevqa.pipeline.selection import Selection
 from vasevqa.spec import Pipeline
@@ -13,34 +14,43 @@ from vasevqa.spec import Pipeline
 
 @dataclass(frozen=True)
 class RecipeRequest:
-    """A recipe file and the changes to it for this call."""
+    """A recipe file, and the changes that one command makes to the recipe."""
 
     path: Path
     overrides: tuple[str, ...] = ()  # step.parameter=value
     inputs: tuple[str, ...] = ()  # name=path
     inputs_from: Path | None = None  # base of the recipe's relative paths; None: the recipe's own folder
+    device: str | None = None  # the device of every step
 
     def load(self, pipeline: Pipeline, here: bool = True) -> Recipe:
-        """Load the recipe with its changes. With `here=False` its inputs are on another machine and need not exist."""
-        return load_recipe(self.path, pipeline, self.overrides, self.inputs, self.inputs_from, here)
+        """Load the recipe with its changes.
+
+        `here=False` means that the inputs are on another machine. They need not exist on this machine.
+        """
+        return load_recipe(self.path, pipeline, self.overrides, self.inputs, self.inputs_from, here, self.device)
 
     def with_absolute_inputs(self) -> RecipeRequest:
         """Return the same request with absolute paths for `--input` values that exist on this machine."""
         words = []
         for given in self.inputs:
             name, equals, value = given.partition("=")
-            words.append(f"{name}={Path(value).absolute()}" if equals and Path(value).exists() else given)
-        return RecipeRequest(self.path, self.overrides, tuple(words), self.inputs_from)
+            words.append(f"{name}={Path(value).absolute()}" if equals and files.exists(Path(value)) else given)
+        return replace(self, inputs=tuple(words))
+
+    def beside(self, value: str) -> Path:
+        """Return the path on this machine for an input of the recipe. Relative paths start at the recipe's folder."""
+        return Path(os.path.normpath(self.path.parent / files.expanded(value)))
 
     def to_args(self) -> list[str]:
-        """Return the command-line words that make the same changes to a recipe on another machine."""
-        words = [word for override in self.overrides for word in ("--set", override)]
+        """Return the changes as command-line words, for a command on another machine."""
+        words = ["--device", self.device] if self.device else []
+        words += [word for override in self.overrides for word in ("--set", override)]
         return words + [word for given in self.inputs for word in ("--input", given)]
 
 
 @dataclass(frozen=True)
 class RunRequest:
-    """The request of `vasevqa run`; `vasevqa plan` uses a part of it."""
+    """The request of `vasevqa run`; `vasevqa plan` uses some of its fields."""
 
     recipe: RecipeRequest
     volume: Path
@@ -82,10 +92,5 @@ class DoctorRequest:
 
     @property
     def remote(self) -> bool:
-        """True if the volume is in a cluster and not mounted here."""
+        """Return True if the volume is in a cluster and is not mounted on this machine."""
         return self.backend == "kubernetes" and not self.volume.is_dir()
-
-    def here(self, value: str) -> Path:
-        """Return the path on this machine for an input path of the recipe."""
-        assert self.recipe is not None
-        return Path(os.path.normpath(self.recipe.path.parent / Path(value).expanduser()))

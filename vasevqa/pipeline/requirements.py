@@ -1,15 +1,26 @@
-"""What a recipe requires where it runs: stages, resources, inputs and models."""
+"""Collect what a recipe requires: stages, resources, inputs and models."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vasevqa.errors import ConfigError, DataError
 from vasevqa.pipeline.recipe import Recipe, load_recipe
-from vasevqa.pipeline.selection import Selection, select_steps
-from vasevqa.spec import Pipeline, Resources
+from vasevqa.pipeline.selection import Selection, origins, select_steps
+from vasevqa.runtime.flags import in_recipe
+from vasevqa.spec import Params, Pipeline, Resources, Stage
 
-WHOLE_MODELS = ("merge", "to-megatron")  # the stages that write a model as large as the one they read
+WHOLE_MODELS = ("merge", "to-megatron")  # the stages that write a model of the same size as their input model
+
+
+@dataclass(frozen=True)
+class StageCheck:
+    """What a step's stage needs to check its inputs: the parameters, and the origin of each input (a recipe input)."""
+
+    params: Mapping[str, object]
+    origins: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -21,13 +32,17 @@ class Requirements:
     inputs: dict[str, str] = field(default_factory=dict)  # the recipe inputs that these steps read
     missing: dict[str, str] = field(default_factory=dict)  # input that the recipe doesn't give -> a step that needs it
     models: tuple[str, ...] = ()  # the inputs that are models
-    copies: dict[str, int] = field(default_factory=dict)  # input -> how many times its size is written
+    copies: dict[str, int] = field(default_factory=dict)  # input -> number of copies (by size) that the steps write
     on_cpu: frozenset[str] = frozenset()  # the steps with `device: cpu`
+    checks: Mapping[str, StageCheck] = field(default_factory=dict)  # step -> its check
 
 
-def requirements_of(recipe: Recipe, pipeline: Pipeline, last: str | None = None) -> Requirements:
-    """Return what `recipe` requires, up to step `last` if given. The steps are those of a plan."""
-    selected = select_steps(recipe, pipeline, Selection(last=last))
+def requirements_of(recipe: Recipe, pipeline: Pipeline, selection: Selection | None = None) -> Requirements:
+    """Return the requirements of `recipe`; with `selection`, only of the selected steps.
+
+    The steps are the same as in a plan of the recipe.
+    """
+    selected = select_steps(recipe, pipeline, selection)
     names = [name for name in pipeline.names if name in selected.names]
     inputs: dict[str, str] = {}
     missing: dict[str, str] = {}
@@ -52,10 +67,31 @@ def requirements_of(recipe: Recipe, pipeline: Pipeline, last: str | None = None)
         models=tuple(name for name in inputs if name in models),
         copies={name: count for name, count in copies.items() if name in inputs and count},
         on_cpu=frozenset(name for name in names if getattr(recipe.steps[name].options, "device", "auto") == "cpu"),
+        checks={
+            name: StageCheck(recipe.steps[name].params.model_dump(mode="json"), origins(name, selected.wiring))
+            for name in names
+        },
     )
 
 
+def check_stage(stage: Stage, params: Params, origins: Mapping[str, str], inputs: Mapping[str, str]) -> None:
+    """Let a stage check its inputs that are on this machine.
+
+    `origins` maps the stage's inputs to recipe inputs, and `inputs` maps these to absolute paths or hub ids. Raise
+    ConfigError or DataError if the stage can't use an input. The message names the recipe's keys.
+    """
+    given = {name: Path(inputs[source]) for name, source in origins.items() if source in inputs}
+    there = {name: path for name, path in given.items() if path.is_absolute() and path.exists()}
+    try:
+        stage.check(there, params)
+    except (ConfigError, DataError) as error:
+        raise type(error)(in_recipe(stage, str(error))) from None
+
+
 def stages_of(pipeline: Pipeline, path: Path, last: str | None = None) -> list[str]:
-    """Return the stages whose images the recipe in `path` needs, up to step `last`."""
+    """Return the stages of the recipe in `path`; with `last`, only of the steps up to `last`.
+
+    The recipe needs the images of these stages.
+    """
     recipe = load_recipe(path, pipeline, here=False)
-    return list(dict.fromkeys(requirements_of(recipe, pipeline, last).stages.values()))
+    return list(dict.fromkeys(requirements_of(recipe, pipeline, Selection(last=last)).stages.values()))

@@ -1,4 +1,4 @@
-"""Restarts of a launcher by the cluster: resume after a crash, but don't repeat a final failure."""
+"""Restart a launcher in the cluster: resume after a crash, but don't repeat a run that failed for good."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from vasevqa.pipeline.launcher import StepFailed
 
 CANCELLED = 130  # the exit code after `vasevqa cancel`
 BROKEN_DOWN = 70  # sysexits' EX_SOFTWARE
-KNOWN = (BrokenPipeError, click.ClickException, click.exceptions.Exit)  # errors that the command line handles
+KNOWN = (BrokenPipeError, click.ClickException, click.exceptions.Exit)  # errors that the command line reports
 
 
 def once(launch: str, volume: Path, work: Callable[[], int]) -> int:
-    """Return the exit code of `work`; raise StepFailed if an earlier start ended for good.
+    """Call `work` and return its exit code. Raise StepFailed if an earlier call failed for good or was cancelled.
 
-    `launch` names the Job that restarts this process. A crash, a drained node or an unreachable API server justify
-    another start. A failed step does not: its retries are used up, and each further one costs GPU hours.
+    A Job in the cluster starts this process again after a failure; `launch` is the name of the Job. Another start can
+    help after a crash, on a drained node, or if the API server did not answer. Another start can't help after a failed
+    step: the step has no retries left, and each further attempt costs GPU hours.
     """
     record = volume / "runs" / ".launches" / f"{launch}.json"
     try:

@@ -20,7 +20,7 @@ from vasevqa.text import nearest
 
 
 class PlanRow(TypedDict):
-    """One step of a plan, as plan.json and `plan --json` have it."""
+    """One step of a plan, as in plan.json and `plan --json`."""
 
     step: str
     key: str
@@ -58,26 +58,29 @@ class Run:
 
     @property
     def backend_settings(self) -> dict[str, object]:
-        """The backend and the Cluster settings of the run, from place.json; {} if it can't be read."""
+        """The backend and the Cluster settings of the run, from place.json; {} if the file can't be read."""
         try:
-            found = json.loads((self.path / "place.json").read_text(encoding="utf-8"))
+            place = json.loads((self.path / "place.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
-        return found if isinstance(found, dict) else {}
+        return place if isinstance(place, dict) else {}
 
     @property
     def lease(self) -> Path:
-        """The lease of the launcher that works on this run."""
+        """The path of the lease of the launcher that works on this run."""
         return self.path / "launcher.lease"
 
     @property
     def cancel_file(self) -> Path:
-        """A file whose existence asks the run's launcher to stop."""
+        """The cancel file. The run's launcher stops if this file exists."""
         return self.path / "cancel"
 
     @property
     def state(self) -> str:
-        """finished, failed, cancelled, running, or interrupted (its launcher is gone)."""
+        """The state of the run: finished, failed, cancelled, running or interrupted.
+
+        An interrupted run has not ended and has no launcher.
+        """
         last = self.events.last(("run-started", "run-finished", "run-failed", "run-cancelled"))
         if last is None or last["event"] == "run-started":
             return "running" if holder(self.lease) else "interrupted"
@@ -92,7 +95,7 @@ class Run:
         return self.path / "tasks" / f"{step}-{attempt}.json"
 
     def link(self, artifact: Artifact) -> None:
-        """Point steps/<step> at the artifact, so that `clean` keeps it."""
+        """Create the link steps/<step> to the artifact; `clean` keeps an artifact with such a link."""
         steps = self.path / "steps"
         steps.mkdir(parents=True, exist_ok=True)
         temporary = steps / f".{artifact.step}.{os.urandom(3).hex()}"
@@ -100,7 +103,7 @@ class Run:
         temporary.rename(steps / artifact.step)
 
     def keys(self) -> dict[str, str]:
-        """Return step -> key of the artifact that the run makes or reads, from its plan."""
+        """Return a mapping from each step of the plan to the key of the step's artifact."""
         try:
             rows = json.loads((self.path / "plan.json").read_text(encoding="utf-8"))
             return {row["step"]: row["key"] for row in rows}
@@ -108,7 +111,7 @@ class Run:
             return {}
 
     def artifacts(self) -> dict[str, Path]:
-        """Return step -> folder of its artifact, for the steps that are done."""
+        """Return a mapping from each finished step to the folder of the step's artifact."""
         steps = self.path / "steps"
         return (
             {entry.name: entry.resolve() for entry in sorted(steps.iterdir()) if entry.is_dir()}
@@ -118,7 +121,7 @@ class Run:
 
 
 def all_runs(volume: Volume) -> list[Run]:
-    """Return all runs, oldest first (their names begin with the time)."""
+    """Return all runs, oldest first. The name of a run begins with its time."""
     return (
         [Run(volume, entry.name) for entry in sorted(volume.runs.iterdir()) if (entry / "recipe.yaml").is_file()]
         if volume.runs.is_dir()
@@ -127,29 +130,29 @@ def all_runs(volume: Volume) -> list[Run]:
 
 
 def find_run(volume: Volume, name: str | None) -> Run:
-    """Return the run called `name` (or its unique prefix); the newest run if None.
+    """Return a run by its name, or by the beginning of the name; for None, return the newest run.
 
-    Raises ConfigError if there is none, or if the prefix is ambiguous.
+    Raise ConfigError if there is no such run, or if several names begin with `name`.
     """
     runs = all_runs(volume)
     if not runs:
         raise ConfigError(
-            f"There is no run on the volume {volume.root}; start one with `vasevqa run RECIPE`, or name another"
+            f"There is no run on the volume {volume.root}; start a run with `vasevqa run RECIPE`, or give another"
             " --volume."
         )
     if name is None:
         return runs[-1]
-    found = [run for run in runs if run.name == name] or [run for run in runs if run.name.startswith(name)]
-    if len(found) != 1:
+    matches = [run for run in runs if run.name == name] or [run for run in runs if run.name.startswith(name)]
+    if len(matches) != 1:
         raise ConfigError(
-            f"There {'is no run' if not found else 'are several runs'}"
+            f"There {'is no run' if not matches else 'are several runs that begin with'}"
             f" '{name}'.{nearest(name, [run.name for run in runs[-5:]])}"
         )
-    return found[0]
+    return matches[0]
 
 
 def open_run(volume: Volume, recipe_name: str, text: str, plan: Sequence[PlanRow]) -> Run:
-    """Return the interrupted run of the same recipe and plan, else a new run."""
+    """Return the interrupted run of the same recipe and plan; if there is none, create a new run."""
     for run in _same(volume, text, plan):
         if run.state == "interrupted":
             return run
@@ -157,24 +160,24 @@ def open_run(volume: Volume, recipe_name: str, text: str, plan: Sequence[PlanRow
 
 
 def new_run(volume: Volume, recipe_name: str, text: str, plan: Sequence[PlanRow]) -> Run:
-    """Create a new run. `plan` has a mapping with at least `step` and `key` for each step."""
+    """Create a new run. `plan` holds one mapping for each step, with at least `step` and `key`."""
     word = re.sub(r"[^a-z0-9]+", "-", recipe_name.lower()).strip("-")[:30].strip("-") or "run"
-    # To the millisecond: names give the order of runs, even for two that a script starts together.
+    # The name has milliseconds, so that names sort by time even for two runs that a script starts together.
     moment = f"{datetime.now(UTC):%Y%m%d-%H%M%S%f}"[:-3]
     run = Run(volume, f"{moment}-{word}-{os.urandom(2).hex()}")
     run.path.mkdir(parents=True)
     files.write_json(run.path / "plan.json", list(plan), indent=1)
-    files.write_text(run.recipe, text)  # written last: a folder without it is no run
+    files.write_text(run.recipe, text)  # written last: a folder without this file is not a run
     return run
 
 
 def finished_run(volume: Volume, text: str, plan: Sequence[PlanRow]) -> Run | None:
-    """Return the newest finished run of the same recipe and plan, or None."""
+    """Return the newest finished run of the same recipe and plan; None if there is none."""
     return next((run for run in _same(volume, text, plan) if run.state == "finished"), None)
 
 
 def _same(volume: Volume, text: str, plan: Sequence[PlanRow]) -> Iterator[Run]:
-    """Yield the runs of the same recipe that make exactly the artifacts of `plan`, newest first."""
+    """Yield the runs with the same recipe and exactly the artifacts of `plan`, newest first."""
     wanted = {row["step"]: row["key"] for row in plan}
     for run in reversed(all_runs(volume)):
         if run.recipe.read_text(encoding="utf-8") == text and run.keys() == wanted:

@@ -1,4 +1,4 @@
-"""Selects the steps of a pipeline that a recipe runs, for plans, for doctor and for images."""
+"""Select the steps that a recipe runs. Plans, doctor and the list of images use the selection."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Wiring = Mapping[str, Mapping[str, Source]]  # step -> its input -> the actual s
 
 @dataclass(frozen=True)
 class Selection:
-    """The steps to run (--from, --to, --only) and those to make again (--refresh)."""
+    """The steps to run (--from, --to, --only) and the steps to repeat (--refresh)."""
 
     first: str | None = None
     last: str | None = None
@@ -33,7 +33,7 @@ class Selection:
         return words
 
     def check(self, pipeline: Pipeline) -> None:
-        """Raise ConfigError for a name that is no step."""
+        """Raise ConfigError for a name that is not the name of a step."""
         for name in (self.first, self.last, *self.only, *self.refresh):
             if name is not None and name not in pipeline.names:
                 raise ConfigError(f"There is no step '{name}'.{nearest(name, pipeline.names)}")
@@ -41,7 +41,10 @@ class Selection:
 
 @dataclass(frozen=True)
 class SelectedSteps:
-    """The steps that run, and what they read. `order` holds every step of the pipeline after those that it reads."""
+    """The selected steps, and the inputs of all steps.
+
+    `order` holds every step of the pipeline. Each step comes after the steps whose artifacts it reads.
+    """
 
     names: tuple[str, ...]
     order: tuple[str, ...]
@@ -49,21 +52,24 @@ class SelectedSteps:
     skipped: Mapping[str, str]  # step -> why
 
     def upstream(self, name: str) -> set[str]:
-        """Return the steps that `name` reads, directly or through others."""
+        """Return the steps whose artifacts the step `name` reads, directly or through other steps."""
         return _upstream(name, self.wiring)
 
     @property
     def needed(self) -> tuple[str, ...]:
-        """The selected steps and those that they read, in order."""
+        """The selected steps and all their upstream steps, in order."""
         read = {other for name in self.names for other in self.upstream(name)}
         return tuple(name for name in self.order if name not in self.skipped and (name in self.names or name in read))
 
 
 def select_steps(recipe: Recipe, pipeline: Pipeline, selection: Selection | None = None) -> SelectedSteps:
-    """Return the steps that `recipe` runs. Raises ConfigError for unknown steps, cycles, and if no step is left."""
+    """Return the steps that `recipe` runs.
+
+    Raise ConfigError for an unknown step, for a cycle of steps, and if no step is left.
+    """
     selection = selection or Selection()
     selection.check(pipeline)
-    skipped = {name: f"skipped: passes through its {pipeline.step(name).passthrough_input}" for name in recipe.skip}
+    skipped = {name: _why_skipped(pipeline.step(name).passthrough_input) for name in recipe.skip}
     replaced = [name for name in recipe.inputs if name in pipeline.names]
     skipped |= {name: f"replaced by the input {recipe.inputs[name]}" for name in replaced}
     wiring = {
@@ -75,15 +81,25 @@ def select_steps(recipe: Recipe, pipeline: Pipeline, selection: Selection | None
     return SelectedSteps(tuple(names), tuple(order), wiring, skipped)
 
 
+def _why_skipped(passthrough: str | None) -> str:
+    return f"skipped: passes through its {passthrough}" if passthrough else "skipped: no step needs its result"
+
+
 def _resolve(source: Source, pipeline: Pipeline, recipe: Recipe) -> Source:
-    """Return the actual source of an input, after skipped steps pass on theirs and inputs replace steps."""
+    """Return the actual source of an input.
+
+    If the source is a skipped step, the input of the skipped step replaces it. An input of the recipe may also replace
+    a step.
+    """
     while not source.recipe:
         if source.name in recipe.inputs:
             return Source(source.name, recipe=True)
         if source.name not in recipe.skip:
             break
         step = pipeline.step(source.name)
-        source = step.sources()[step.passthrough_input or ""]
+        if step.passthrough_input is None:  # only skipped steps read it
+            break
+        source = step.sources()[step.passthrough_input]
     return source
 
 
@@ -94,7 +110,7 @@ def _order(wiring: Wiring, pipeline: Pipeline) -> list[str]:
     for name, needs in after.items():
         for need in needs:
             if need not in after:
-                raise ConfigError(f"Step {name} reads {need}, which is no step.{nearest(need, pipeline.names)}")
+                raise ConfigError(f"Step {name} reads {need}, which is not a step.{nearest(need, pipeline.names)}")
     try:
         sorter = TopologicalSorter(after)
         sorter.prepare()
@@ -108,15 +124,31 @@ def _order(wiring: Wiring, pipeline: Pipeline) -> list[str]:
     return order
 
 
+def origins(step: str, wiring: Wiring) -> dict[str, str]:
+    """Return the recipe inputs from which a step's inputs come: input -> recipe input.
+
+    Between the two there may be other steps, each with an input of the same name. An input that another step makes has
+    no origin.
+    """
+    sources = {name: _first(name, source, wiring) for name, source in wiring[step].items()}
+    return {name: source.name for name, source in sources.items() if source.recipe}
+
+
+def _first(name: str, source: Source, wiring: Wiring) -> Source:
+    while not source.recipe and name in wiring[source.name]:
+        source = wiring[source.name][name]
+    return source
+
+
 def _upstream(name: str, wiring: Wiring) -> set[str]:
-    found: set[str] = set()
+    upstream: set[str] = set()
     pending = [name]
     while pending:
         for source in wiring[pending.pop()].values():
-            if not source.recipe and source.name not in found:
-                found.add(source.name)
+            if not source.recipe and source.name not in upstream:
+                upstream.add(source.name)
                 pending.append(source.name)
-    return found
+    return upstream
 
 
 def _choose(

@@ -1,4 +1,4 @@
-"""State of one step in the launcher, and its state as restored from the run's event log."""
+"""The launcher's state of one step. The event log of the run can restore this state."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from vasevqa.spec import Resources
 class StepStatus(Enum):
     """The status of a step in this launcher."""
 
-    WAITING = "waiting"  # for its inputs, for a free place, or for the next attempt
+    WAITING = "waiting"  # for its inputs, for another step to end (--parallel), or for the next attempt
     RUNNING = "running"  # this launcher watches its job
-    ELSEWHERE = "elsewhere"  # another process writes the artifact, by a job that this launcher can't watch
+    ELSEWHERE = "elsewhere"  # another process writes the artifact in a job that this launcher can't watch
     DONE = "done"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -38,30 +38,31 @@ class StepStatus(Enum):
 
 @dataclass
 class StepRun:
-    """State of one step in the launcher."""
+    """The state that the launcher keeps for one step."""
 
     planned: PlannedStep
     resources: Resources
-    fingerprints: dict[str, str]  # of the recipe inputs that it reads, at planning time
+    fingerprints: dict[str, str]  # fingerprints of the recipe inputs that the step reads, from the time of planning
     status: StepStatus = StepStatus.WAITING
-    job: str = ""  # the current or last one; after `restore`, one whose end isn't logged
+    job: str = ""  # the current or last job; after `restore`, a job whose end isn't logged
     attempt: int = 0
     started: float = 0.0  # seconds since the epoch
     not_before: float = 0.0  # on the monotonic clock: when the next attempt may begin
     error_message: str = ""  # the error message of the current attempt
+    error_class: str = ""  # the name of its class in errors.py
     last_event_time: float = 0.0  # stage events up to this time are already in the log
     progress_kept: float = 0.0
     tries: Counter[Kind] = field(default_factory=Counter)
     failure: Failure | None = None
     refreshed: bool = False
     previous: Path | None = None  # the artifact that a refresh replaces, until the new one is complete
-    placed: float = 0.0  # seconds since the epoch: when the current attempt was first seen placed
-    ran: float = 0.0  # likewise, first seen running
+    placed: float = 0.0  # seconds since the epoch: when the launcher first saw that the attempt has its resources
+    ran: float = 0.0  # seconds since the epoch: when the launcher first saw the attempt run
     spoke: bool = False  # the current attempt printed something
     note: str = ""  # what the current attempt waits for
-    image_id: str = ""  # the id of its image on its machine
-    overdue: Failure | None = None  # the deadline that passed, for which the job was stopped
-    asked: int = 0  # how many requests to stop were passed to its job
+    image_id: str = ""  # the id of the job's image on the job's machine
+    overdue: Failure | None = None  # set if a deadline passed and the job was therefore stopped
+    asked: int = 0  # number of requests to stop that were passed to its job
 
     @property
     def name(self) -> str:
@@ -70,11 +71,11 @@ class StepRun:
 
     @property
     def prefix(self) -> str:
-        """The common prefix of the names of all jobs for this artifact."""
+        """The prefix of the names of all jobs for this artifact."""
         return job_prefix(self.name, self.planned.artifact.key)
 
     def restore(self, events: Iterable[Event]) -> None:
-        """Restore the state that an earlier launcher of this run logged: failures, raised resources, a running job."""
+        """Restore the state from the events of earlier launchers: failures, raised resources and a running job."""
         before = restore(events, self.name, self.planned.artifact.key)
         self.job, self.attempt, self.started = before.job, before.attempt, before.started
         self.placed, self.ran, self.last_event_time = before.placed, before.ran, before.last_event_time
@@ -88,6 +89,7 @@ class StepRun:
         self.job, self.attempt, self.started = job, attempt, time.time()
         (
             self.error_message,
+            self.error_class,
             self.last_event_time,
             self.placed,
             self.ran,
@@ -96,6 +98,7 @@ class StepRun:
             self.image_id,
             self.overdue,
         ) = (
+            "",
             "",
             0.0,
             0.0,
@@ -107,28 +110,28 @@ class StepRun:
         )
 
     def late(self, now: float) -> Failure | None:
-        """Return the failure for the deadline that passed, or None.
+        """Return a failure if a deadline has passed; otherwise None.
 
-        The deadlines are for placement, for the first line of the stage, and for the whole attempt.
+        There are deadlines for the time in the queue, for the first line of output, and for the whole attempt.
         """
         asked = self.resources
         why = f" ({self.note.rstrip('.')})" if self.note else ""
         if not self.placed and now - self.started > asked.queue_deadline:
             message = (
                 f"{self.name} waited longer than its queue_deadline of {asked.queue_deadline} s in the queue{why};"
-                " request less, or raise the deadline."
+                " request fewer resources, or raise the deadline."
             )
             return Failure(Kind.CLUSTER, message, UNAVAILABLE)
         if self.placed and not self.spoke and not self.ran and now - self.placed > asked.start_deadline:
             message = (
-                f"{self.name} was scheduled and did not start within its start_deadline of {asked.start_deadline}"
+                f"{self.name} got its resources but did not start within its start_deadline of {asked.start_deadline}"
                 f" s{why}; fix the cause, or raise the deadline."
             )
             return Failure(Kind.CLUSTER, message, UNAVAILABLE)
         if self.ran and not self.spoke and now - self.ran > asked.start_deadline:
             message = (
-                f"{self.name} printed nothing within its start_deadline of {asked.start_deadline} s; look at its image"
-                " and volume, or raise the deadline."
+                f"{self.name} printed nothing within its start_deadline of {asked.start_deadline} s; check its"
+                " image and volume, or raise the deadline."
             )
             return Failure(Kind.CLUSTER, message, UNAVAILABLE)
         if asked.run_deadline is not None and self.ran and now - self.ran > asked.run_deadline:
@@ -140,7 +143,7 @@ class StepRun:
         return None
 
     def task(self, run: Run, attempt: int, image: str = "") -> Task:
-        """Return the task of attempt number `attempt`, in `image`."""
+        """Return the task for attempt number `attempt`; the attempt runs in `image`."""
         step, artifact = self.planned, self.planned.artifact
         words = argv(
             step.stage,
@@ -167,7 +170,7 @@ class StepRun:
         )
 
     def description(self, task: Task) -> dict[str, object]:
-        """Return the content of the stage's --task file; the stage keeps `inputs` in the artifact's record."""
+        """Return the content of the stage's --task file. The stage copies `inputs` into the artifact's record."""
         inputs: dict[str, dict[str, str]] = {}
         for name, given in self.planned.inputs.items():
             inputs[name] = {"key": given.key, "path": given.value}
@@ -188,27 +191,28 @@ class StepRun:
 def _outside(step: PlannedStep, volume: Path) -> tuple[Path, ...]:
     """Return the paths outside the volume that the step reads.
 
-    They are inputs, the targets of inputs that are links, and the folders that a model's linked files are in (as in a
-    hub's cache).
+    These paths are inputs, and the targets of inputs that are links. In the cache of a hub, the files of a model are
+    links. The result then includes the folders of the link targets.
     """
-    found: set[Path] = set()
+    paths: set[Path] = set()
     for name, given in step.inputs.items():
         if given.path is None or given.step is not None:
             continue
-        found |= {given.path, given.path.resolve()}
+        paths |= {given.path, given.path.resolve()}
         if step.stage.input(name).hub and given.path.is_dir():
             with os.scandir(given.path) as entries:
-                found |= {Path(os.path.realpath(entry.path)).parent for entry in entries if entry.is_symlink()}
+                paths |= {Path(os.path.realpath(entry.path)).parent for entry in entries if entry.is_symlink()}
     roots = (volume, volume.resolve())
     return tuple(
-        sorted(path for path in found if path.exists() and not any(path.is_relative_to(root) for root in roots))
+        sorted(path for path in paths if path.exists() and not any(path.is_relative_to(root) for root in roots))
     )
 
 
 class Signals:
-    """Collects SIGINT and SIGTERM in a list, since an exception at any moment could leave a job behind.
+    """Collects SIGINT and SIGTERM in a list.
 
-    The third signal raises KeyboardInterrupt all the same.
+    No exception is raised for the first two signals, because an exception at the wrong moment could leave a job without
+    a launcher. The third signal raises KeyboardInterrupt.
     """
 
     def __init__(self) -> None:

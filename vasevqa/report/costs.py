@@ -1,6 +1,7 @@
-"""Computes the resources that a run held, from its event log.
+"""Compute the cost of a run from the event log.
 
-The cost is GPUs, cores and memory times the hours of every attempt, including failed attempts.
+The cost of an attempt is its GPUs, cores and memory, each multiplied by the hours of the attempt. Failed attempts count
+too.
 """
 
 from __future__ import annotations
@@ -31,12 +32,15 @@ class Cost:
 
 
 def costs(history: Mapping[str, StepHistory]) -> dict[str, Cost]:
-    """Return the cost of each step; time in the queue and steps that were up to date cost nothing."""
-    found: dict[str, Cost] = {}
+    """Return the cost of each step.
+
+    Time in the queue costs nothing. A step that was up to date costs nothing.
+    """
+    by_step: dict[str, Cost] = {}
     for name, step in history.items():
         for held in step.held:
-            _add(found.setdefault(name, Cost()), held.resources, held.seconds / 3600)
-    return found
+            _add(by_step.setdefault(name, Cost()), held.resources, held.seconds / 3600)
+    return by_step
 
 
 def _add(cost: Cost, asked: dict[str, Any], hours: float) -> None:

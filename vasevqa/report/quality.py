@@ -2,44 +2,32 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vasevqa.curation.reports import ScoredImage
+from vasevqa.curation.reports import FilteringReport, Recommendation, ScoredImage
+from vasevqa.report.pictures import Picture, thumbnail
 
-SHEET = 12  # thumbnails a contact sheet
-THUMBNAIL = 112  # pixels, the longer side
+SHEET = 12  # pictures per contact sheet
 BINS = 40
 WIDTH, HEIGHT = 720, 180  # of the histogram, in SVG units
 
 
 @dataclass(frozen=True)
-class Thumbnail:
-    """One image of a contact sheet, as a data URI, so that the report is a single file."""
-
-    name: str
-    caption: str
-    uri: str
-    accepted: bool = True
-
-
-@dataclass(frozen=True)
 class Sheet:
-    """A row of thumbnails under one heading."""
+    """A row of pictures under one heading."""
 
     title: str
     note: str
-    thumbnails: tuple[Thumbnail, ...]
+    pictures: tuple[Picture, ...]
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One bin of the histogram, in SVG units; `label` says how many images it holds."""
+    """One bin of the histogram, in SVG units. `label` gives the number of images in the bin."""
 
     x: float
     y: float
@@ -58,6 +46,8 @@ class Histogram:
     threshold: float
     low: float
     high: float
+    top: int  # images in the tallest bar
+    marks: tuple[tuple[float, str], ...] = ()  # x and name of each recommended threshold
     width: int = WIDTH
     height: int = HEIGHT
 
@@ -65,7 +55,7 @@ class Histogram:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON file; {} if it is missing or invalid.
 
-    A value that is no mapping is returned as {"items": value}.
+    If the value is not a mapping, return {"items": value}.
     """
     try:
         loaded = json.loads(path.read_text(encoding="utf-8"))
@@ -74,8 +64,10 @@ def read_json(path: Path) -> dict[str, Any]:
     return loaded if isinstance(loaded, dict) else {"items": loaded}
 
 
-def histogram(rows: Iterable[ScoredImage], threshold: float) -> Histogram | None:
-    """The distribution of the rows' scores in equal bins; None without rows."""
+def histogram(
+    rows: Iterable[ScoredImage], threshold: float, recommended: Iterable[Recommendation] = ()
+) -> Histogram | None:
+    """Return the histogram of the rows' scores, with bins of equal width; None without rows."""
     scores = [row.score for row in rows]
     if not scores:
         return None
@@ -97,38 +89,51 @@ def histogram(rows: Iterable[ScoredImage], threshold: float) -> Histogram | None
         )
         for index, count in enumerate(counts)
     )
-    return Histogram(bars, round((threshold - low) / span * WIDTH, 1), threshold, low, high)
+    marks = tuple(
+        (round((one.threshold - low) / span * WIDTH, 1), one.name.replace("_", " "))
+        for one in recommended
+        if low <= one.threshold <= high
+    )
+    return Histogram(bars, round((threshold - low) / span * WIDTH, 1), threshold, low, high, top, marks)
 
 
-def thumbnail(path: Path) -> str | None:
-    """Return the image as a data URI with a JPEG of at most THUMBNAIL pixels per side; None if it can't be read."""
-    from PIL import Image, ImageOps
+@dataclass(frozen=True)
+class Choice:
+    """A recommended threshold, how many photographs it keeps, and how that differs from the run's threshold."""
 
-    try:
-        with Image.open(path) as image:
-            image.draft("RGB", (THUMBNAIL, THUMBNAIL))
-            small = ImageOps.exif_transpose(image).convert("RGB")
-            small.thumbnail((THUMBNAIL, THUMBNAIL))
-    except (OSError, ValueError, SyntaxError):
-        return None
-    buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    name: str
+    threshold: float
+    kept: int
+    more: int
+    setting: str
+
+
+def choices(filtered: FilteringReport) -> list[Choice]:
+    """Return the recommended thresholds with what they keep; [] without scores."""
+    accepted = sum(row.accepted for row in filtered.images)
+    found = []
+    for one in filtered.recommendations:
+        kept = sum(row.score >= one.threshold for row in filtered.images)
+        setting = f"--set clip-filter.threshold={one.threshold:.4f}"
+        found.append(Choice(one.name.replace("_", " "), one.threshold, kept, kept - accepted, setting))
+    return found if filtered.images else []
 
 
 def _sheet(title: str, note: str, folder: Path, rows: list[ScoredImage]) -> Sheet:
-    thumbnails = []
+    pictures = []
     for row in rows:
         where = folder / ("accepted" if row.accepted else "rejected") / row.name
         uri = thumbnail(where)
         if uri is not None:
-            thumbnails.append(Thumbnail(row.name, f"{row.score:+.4f}", uri, row.accepted))
-    return Sheet(title, note, tuple(thumbnails))
+            pictures.append(Picture(row.name, f"{row.score:+.4f}", uri, row.accepted))
+    return Sheet(title, note, tuple(pictures))
 
 
 def contact_sheets(folder: Path, rows: list[ScoredImage], threshold: float) -> list[Sheet]:
-    """Accepted (evenly over the scores), borderline (nearest to the threshold) and rejected (lowest first) images of
-    clip-filter.
+    """Return the contact sheets of clip-filter: accepted, borderline and rejected images.
+
+    The accepted images are chosen evenly over the range of scores. The borderline images are those nearest to the
+    threshold. The rejected images are those with the lowest scores.
     """
     by_score = sorted(rows, key=lambda row: (row.score, row.name))
     accepted = [row for row in by_score if row.accepted][::-1]
@@ -146,12 +151,12 @@ def contact_sheets(folder: Path, rows: list[ScoredImage], threshold: float) -> l
             rejected[:SHEET],
         ),
     ]
-    return [sheet for sheet in sheets if sheet.thumbnails]
+    return [sheet for sheet in sheets if sheet.pictures]
 
 
 def quarantined(artifacts: dict[str, Path]) -> list[dict[str, str]]:
-    """Return every file that a step could not read, with the reason; each file once per step."""
-    found: dict[str, dict[str, str]] = {}
+    """Return every file that a step could not read, with the reason; each file appears once per step."""
+    files: dict[str, dict[str, str]] = {}
     reports = (
         "training_results.json",
         "quarantined.json",
@@ -164,5 +169,5 @@ def quarantined(artifacts: dict[str, Path]) -> list[dict[str, str]]:
             content = read_json(folder / report)
             listed = content.get("quarantined", content.get("items", []) if report == "quarantined.json" else [])
             for row in listed if isinstance(listed, list) else []:
-                found.setdefault(f"{step}:{row['name']}", {"name": row["name"], "reason": row["reason"], "step": step})
-    return list(found.values())
+                files.setdefault(f"{step}:{row['name']}", {"name": row["name"], "reason": row["reason"], "step": step})
+    return list(files.values())

@@ -1,87 +1,191 @@
-"""Report on the training steps: curves of loss and reward, sampled answers, evaluation and merges."""
+"""Report on the training steps: charts of loss and reward, sampled answers, rows left out, and merges."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vasevqa.evaluation.comparison import metrics_of
-from vasevqa.evaluation.figures import Metric
+from vasevqa import files
+from vasevqa.dataset.asked import attribute_of
+from vasevqa.dataset.questions import load_questions
+from vasevqa.report.charts import Chart, Measured, chart
 from vasevqa.report.quality import read_json
 from vasevqa.text import IMAGE_TAG
-from vasevqa.training.swift.log import read_log
+from vasevqa.training.swift.log import LogRow, read_log
+from vasevqa.training.trained_rows import DROPPED
 
-WIDTH, HEIGHT, PADDING = 720, 160, 6  # size of a plot, in SVG units
-POINTS = 400
 SAMPLES = 12
 MAX_BYTES = 64 << 20  # larger files of completions are not read
 
 
+LOG = "training/logging.jsonl"
+SUMMARY = "training_summary.json"
+REWARDS = re.compile(r"rewards/(.+)/mean")
+SIGNAL = "share of groups without a signal (all answers have the same reward)"
+CUT = "share of answers cut at max_completion_length"
+CHARTS: dict[str, tuple[tuple[str, str, dict[str, str]], ...]] = {  # step -> title, unit, key in the log -> name
+    "sft": (
+        ("Loss", "nats per token", {"loss": "training loss", "eval_loss": "validation loss"}),
+        ("Right tokens", "share", {"token_acc": "training", "eval_token_acc": "validation"}),
+        ("Learning rate", "size of a step", {"learning_rate": "learning rate"}),
+    ),
+    "grpo": (
+        ("Reward", "points", {"reward": "mean reward"}),
+        ("Spread of rewards", "points", {"reward_std": "spread of rewards in a group"}),
+        ("Groups without a signal", "share", {"frac_reward_zero_std": SIGNAL}),
+        ("Answers cut", "share", {"completions/clipped_ratio": CUT}),
+        ("Length of answers", "tokens", {"completions/mean_length": "length of an answer in tokens"}),
+        ("Distance from the model before GRPO", "nats", {"kl": "KL divergence"}),
+        ("Learning rate", "size of a step", {"learning_rate": "learning rate"}),
+    ),
+}
+
+
 @dataclass(frozen=True)
-class Curve:
-    """One measured series over the training steps; `points` is an SVG polyline."""
+class Curves:
+    """The charts of one training."""
 
-    title: str
-    points: str
-    first: float
-    last: float
-    low: float
-    high: float
-    steps: int
-    width: int = WIDTH
-    height: int = HEIGHT
+    step: str
+    charts: tuple[Chart, ...]
 
 
-def curve(title: str, measured: list[tuple[float, float]]) -> Curve | None:
-    """Return a series of (step, value) as a curve of about POINTS points; None for fewer than two points."""
-    if len(measured) < 2:
-        return None
-    every = -(-len(measured) // POINTS)
-    shown = measured[::every] if measured[-1] == measured[::every][-1] else [*measured[::every], measured[-1]]
-    values = [value for _, value in shown]
-    low, high, begin, end = min(values), max(values), shown[0][0], shown[-1][0]
-    across, up = (WIDTH - 2 * PADDING) / max(end - begin, 1), (HEIGHT - 2 * PADDING) / ((high - low) or 1.0)
-    points = " ".join(
-        f"{PADDING + (step - begin) * across:.1f},{HEIGHT - PADDING - (value - low) * up:.1f}" for step, value in shown
-    )
-    return Curve(title, points, values[0], values[-1], low, high, int(end))
+def curves(artifacts: Mapping[str, Path], answers: Sequence[Completion]) -> list[Curves]:
+    """Return the charts of sft and of grpo. `answers` are the answers that GRPO sampled."""
+    found = []
+    for step, wanted in CHARTS.items():
+        log = read_log(artifacts[step] / LOG) if step in artifacts else []
+        resumed = _resumed(artifacts[step]) if step in artifacts else []
+        drawn = []
+        for title, unit, keys in wanted:
+            named = _rewards(log) if "reward" in keys else ""
+            drawn.append(chart(title, unit, {name + named: _series(log, key) for key, name in keys.items()}, resumed))
+        if step == "grpo":
+            drawn[1:1] = [
+                chart("Rewards apart", "points", _apart(log), resumed),
+                chart("Reward by attribute", "points", _attributes(answers), resumed),
+            ]
+        charts = tuple(one for one in drawn if one is not None)
+        if charts:
+            found.append(Curves(step, charts))
+    return found
 
 
-SERIES = (
-    ("loss", "sft", "training loss"),
-    ("eval_loss", "sft", "validation loss"),
-    ("reward", "grpo", "reward"),
-    ("reward_std", "grpo", "spread of rewards in a group"),
-)
+def _series(log: Sequence[LogRow], key: str) -> Measured:
+    return [(row["step"], float(row[key])) for row in log if isinstance(row.get(key), int | float)]
 
 
-def curves(artifacts: Mapping[str, Path]) -> list[Curve]:
-    """Return the loss curves of sft and the reward curves of grpo."""
-    logs = {step: read_log(artifacts[step] / "training/logging.jsonl") for step in ("sft", "grpo") if step in artifacts}
-    drawn = []
-    for key, step, title in SERIES:
-        measured = [
-            (row["step"], float(row[key])) for row in logs.get(step, []) if isinstance(row.get(key), int | float)
-        ]
-        drawn.append(curve(f"{step}: {title}", measured))
-    return [one for one in drawn if one is not None]
+def _resumed(artifact: Path) -> list[int]:
+    """Return the steps of the checkpoints from which a training was resumed."""
+    attempts = read_json(artifact / SUMMARY).get("attempts", [])
+    begun = [attempt.get("from_step") for attempt in attempts if isinstance(attempt, dict)]
+    return [step for step in begun if isinstance(step, int) and step > 0]
+
+
+def _apart(log: Sequence[LogRow]) -> dict[str, Measured]:
+    """Return the series of each reward function; nothing for a single function, which is the mean reward."""
+    names = _functions(log)
+    return {name: _series(log, f"rewards/{name}/mean") for name in names} if len(names) > 1 else {}
+
+
+def _functions(log: Sequence[LogRow]) -> list[str]:
+    return sorted({match[1] for row in log for key in row if (match := REWARDS.fullmatch(key))})
+
+
+def _rewards(log: Sequence[LogRow]) -> str:
+    """Return the names of the reward functions in the log, as the end of a title."""
+    names = _functions(log)
+    return f" (sum of {' and '.join(names)})" if len(names) > 1 else f" ({names[0]})" if names else ""
+
+
+def _attributes(answers: Sequence[Completion]) -> dict[str, Measured]:
+    """Return the mean reward of each attribute at each training step that asked about it."""
+    ask = load_questions(None).ask
+    found: dict[str, dict[int, list[float]]] = {}
+    for one in answers:
+        if str(one.step).isdecimal():
+            name = attribute_of(one.question, ask) or "other questions"
+            found.setdefault(name, {}).setdefault(int(one.step), []).append(one.reward)
+    return {
+        name: [(step, sum(rewards) / len(rewards)) for step, rewards in sorted(by_step.items())]
+        for name, by_step in sorted(found.items())
+    }
+
+
+@dataclass(frozen=True)
+class LeftOutRows:
+    """The number of rows of a file that a training left out. The rows were too long or broken."""
+
+    step: str
+    file: str
+    count: int
+    too_long: int
+    example: str  # the first of these rows: its line number and the reason
+
+
+def left_out(artifacts: Mapping[str, Path]) -> list[LeftOutRows]:
+    """Return the rows that the trainings left out, counted by file; [] if no row was left out."""
+    found = []
+    for step in ("sft", "grpo"):
+        path = artifacts[step] / DROPPED if step in artifacts else None
+        if path is None or not path.is_file():
+            continue
+        table = list(files.read_table(path))
+        for file in dict.fromkeys(row["file"] for row in table):
+            rows = [row for row in table if row["file"] == file]
+            too_long = sum(bool(row["length"]) for row in rows)
+            found.append(LeftOutRows(step, file, len(rows), too_long, f"line {rows[0]['line']}: {rows[0]['why']}"))
+    return found
 
 
 @dataclass(frozen=True)
 class Completion:
-    """One answer that the model tried: its training step, question, truth, and rewards as text."""
+    """One answer of the model during the training: its training step, question, truth, and rewards as text.
+
+    `reward` is the sum of the rewards.
+    """
 
     step: int | str
     question: str
     truth: str
     answer: str
     rewards: str
+    reward: float = 0.0
+
+
+def some(answers: list[Completion]) -> list[Completion]:
+    """Return some answers from the beginning and from the end of GRPO."""
+    return answers if len(answers) <= SAMPLES else answers[: SAMPLES // 2] + answers[-SAMPLES // 2 :]
+
+
+@dataclass(frozen=True)
+class AttributeReward:
+    """The mean reward of the answers about an attribute, in the first and in the second half of GRPO."""
+
+    attribute: str
+    answers: int
+    first: float
+    second: float
+
+
+def by_attribute(answers: Sequence[Completion]) -> list[AttributeReward]:
+    """Return the mean rewards of each attribute that has answers in both halves of GRPO."""
+    ask = load_questions(None).ask
+    halves: dict[str, tuple[list[float], list[float]]] = {}
+    for number, one in enumerate(answers):
+        name = attribute_of(one.question, ask) or "other questions"
+        halves.setdefault(name, ([], []))[2 * number >= len(answers)].append(one.reward)
+    return [
+        AttributeReward(name, len(first) + len(second), sum(first) / len(first), sum(second) / len(second))
+        for name, (first, second) in sorted(halves.items())
+        if first and second
+    ]
 
 
 def completions(artifacts: Mapping[str, Path]) -> list[Completion]:
-    """Return answers of the model during GRPO with their rewards, some from the beginning and some from the end."""
+    """Return the answers of GRPO with their rewards, in the order of the training."""
     path = artifacts["grpo"] / "training/completions.jsonl" if "grpo" in artifacts else None
     if path is None or not path.is_file() or path.stat().st_size > MAX_BYTES:
         return []
@@ -99,7 +203,7 @@ def completions(artifacts: Mapping[str, Path]) -> list[Completion]:
         rewards = [
             name
             for name, values in columns.items()
-            if name != "advantages" and all(isinstance(value, int | float) for value in values)
+            if name not in ("advantages", "step") and all(isinstance(value, int | float) for value in values)
         ]
         for number, answer in enumerate(columns["completion"]):
             samples.append(
@@ -109,9 +213,10 @@ def completions(artifacts: Mapping[str, Path]) -> list[Completion]:
                     truth=columns["solution"][number] if "solution" in columns else "",
                     answer=str(answer)[:400],
                     rewards=", ".join(f"{name} {columns[name][number]:.2f}" for name in rewards),
+                    reward=sum(columns[name][number] for name in rewards),
                 )
             )
-    return samples if len(samples) <= SAMPLES else samples[: SAMPLES // 2] + samples[-SAMPLES // 2 :]
+    return samples
 
 
 def _question(prompt: str) -> str:
@@ -121,53 +226,8 @@ def _question(prompt: str) -> str:
 
 
 @dataclass(frozen=True)
-class EvaluationTable:
-    """The metrics of all models: a row has a metric and one cell for each model.
-
-    `missing` has the metrics that were not available and the reasons, `same` the models that equal another one.
-    """
-
-    models: list[str]
-    rows: list[tuple[str, list[str]]]
-    missing: list[tuple[str, str]]
-    same: list[tuple[str, str]]
-    samples: int | None
-
-
-def evaluated(artifacts: Mapping[str, Path]) -> EvaluationTable:
-    """Return the metrics of all models as a table; an empty one without an evaluation."""
-    found = read_json(artifacts["evaluate"] / "evaluation.json") if "evaluate" in artifacts else {}
-    models = found.get("models", {})
-    tables = {name: dict(metrics_of(model)) for name, model in models.items()}
-    names = list(dict.fromkeys(metric for flat in tables.values() for metric in flat))
-    missing = {
-        metric: flat[metric]["reason"]
-        for metric in names
-        for flat in tables.values()
-        if metric in flat and flat[metric].get("value") is None
-    }
-    rows = [
-        (metric, [_measured(flat.get(metric)) for flat in tables.values()]) for metric in names if metric not in missing
-    ]
-    return EvaluationTable(
-        models=list(models),
-        rows=rows,
-        missing=sorted(missing.items()),
-        same=sorted(found.get("same", {}).items()),
-        samples=found.get("samples"),
-    )
-
-
-def _measured(metric: Metric | None) -> str:
-    if metric is None:
-        return ""
-    low_high = metric.get("interval")
-    return f"{metric['value']:.3f}" + (f" [{low_high[0]:.3f}, {low_high[1]:.3f}]" if low_high else "")
-
-
-@dataclass(frozen=True)
 class MergeRow:
-    """The figures of one merge: part of equal first choices, and the greatest difference of a logit."""
+    """The figures of one merge: how often both models choose the same token, and the largest difference of a logit."""
 
     step: str
     checkpoint: str
@@ -177,11 +237,11 @@ class MergeRow:
 
 
 def merges(artifacts: Mapping[str, Path]) -> list[MergeRow]:
-    """Return the measurements of each merge that has a report."""
-    found = []
+    """Return the figures of each merge that has a report."""
+    rows = []
     for step in ("merge-sft", "merge-grpo"):
         report = read_json(artifacts[step] / "merge_report.json") if step in artifacts else {}
         if "agreement" in report:
             names = ("checkpoint", "torch_dtype", "agreement", "max_difference")
-            found.append(MergeRow(step, *(report[name] for name in names)))
-    return found
+            rows.append(MergeRow(step, *(report[name] for name in names)))
+    return rows

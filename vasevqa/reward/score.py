@@ -1,12 +1,12 @@
-"""The reward `external_vase_acc`: how right an answer about a vase is, in [0, 1].
+"""The reward `external_vase_acc`: how correct an answer about a vase is, in [0, 1].
 
-VaseVQA-3D names this reward but never published it. This module is the reference here.
+VaseVQA-3D names this reward, but its code was never published. This module is the reference here.
 
-Each attribute is scored in its own way. Fabric, technique and shape are compared by names with their spellings. Dates
-are compared as intervals (IoU). Decoration is compared by what is depicted and by words. Attribution and provenance are
+Each attribute has its own score. Fabric, technique and shape are compared by names in any known spelling. Dates are
+compared as intervals (IoU). Decoration is compared by depicted things and by words. Attribution and provenance are
 compared by names.
 
-Padding, listing, copying and repeating earn little. Otherwise GRPO would find these tricks.
+Long, copied or repeated answers and lists of alternatives earn little. Otherwise GRPO would learn these tricks.
 """
 
 from __future__ import annotations
@@ -15,28 +15,24 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
 from rapidfuzz.distance import LCSseq
 
-from vasevqa.reward.dates import iou, parse_dates
-from vasevqa.reward.vocabulary import (
-    ATTRIBUTES,
-    VOCABULARIES,
-    content,
-    jaccard,
-    likeness,
-    normalize,
-    overlap,
-    terms,
-    weighted,
-    words,
-)
+from vasevqa.reward.answers import THINK, conclusion, read_answer
+from vasevqa.reward.attribution import score_attribution
+from vasevqa.reward.claims import claims, is_refusal, without_gloss
+from vasevqa.reward.dates import nearness, parse_dates, single_years, years_nearness
+from vasevqa.reward.decoration import score_decoration, share_of_scene
+from vasevqa.reward.named import denies, named, parts_of
+from vasevqa.reward.places import score_place
+from vasevqa.reward.truths import truths
+from vasevqa.reward.vocabulary import ATTRIBUTES, load
+from vasevqa.reward.words import content, jaccard, likeness, normalize, overlap, weighted, words
 from vasevqa.text import IMAGE_TAG
 
-# The paper's combination for captions.
+# The paper's weights of the attributes in a caption.
 PAPER_WEIGHTS = {
     "fabric": 0.20,
     "technique": 0.20,
@@ -46,63 +42,31 @@ PAPER_WEIGHTS = {
     "attribution": 0.10,
 }
 PAPER_FLOOR, PAPER_PENALTY, PAPER_BONUS = 0.7, 0.2, 0.05
-MAX_CHARACTERS = 4000
-_ANSWER = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.IGNORECASE | re.DOTALL)
-_THINK = re.compile(r"<think>.*?(?:</think>|\Z)", re.IGNORECASE | re.DOTALL)
-_FENCE = re.compile(r"\A```(?:json)?\s*(.*?)\s*```\Z", re.DOTALL)
-_LEAD = re.compile(r"\A(?:answer|the answer is|it is|this is|the \w+ (?:of this vase )?is)\s*:?\s+", re.IGNORECASE)
+NAMED = ("shape", "technique", "fabric")  # attributes whose values are names in the vocabulary
+SHORTEST_QUESTION = 3  # words; an answer may contain all words of a shorter question
+# Characters of an answer that are read. The length of a longer answer has already lowered its score to almost nothing.
+READ, READ_PER_LETTER = 600, 8
+FORM = 0.1  # the share of external_vase_acc that depends on the form
 
 
 @dataclass(frozen=True)
 class Score:
-    """A reward in [0, 1], the parts that it is made of, and a sentence that says why."""
+    """A reward in [0, 1], its parts, and a sentence that explains it."""
 
     value: float
     parts: dict[str, float] = field(default_factory=dict)
     why: str = ""
 
 
-def read_answer(response: str, attribute: str | None = None) -> str:
-    """Return what a response answers.
-
-    The answer is the plain text, the text inside <answer> tags, or the value in JSON. The answers of several tags stay
-    separate answers.
-    """
-    text = _THINK.sub(" ", response[:MAX_CHARACTERS]).strip()
-    tagged = [inner.strip() for inner in _ANSWER.findall(text)]
-    if tagged:
-        text = "; ".join(inner for inner in tagged if inner)
-    fenced = _FENCE.match(text)
-    inner = fenced[1] if fenced else text
-    if inner[:1] in "{[":
-        try:
-            text = _json_answer(json.loads(inner), attribute)
-        except (ValueError, RecursionError):
-            text = inner
-    return _LEAD.sub("", text.strip().strip("\"'")).strip()
-
-
-def _json_answer(value: Any, attribute: str | None) -> str:
-    if isinstance(value, dict):
-        for key in ("answer", attribute, *([] if len(value) != 1 else value)):
-            if key in value:
-                return _json_answer(value[key], None)
-        return "; ".join(_json_answer(item, None) for item in value.values())
-    if isinstance(value, list):
-        return "; ".join(_json_answer(item, None) for item in value)
-    return "" if value is None else str(value)
-
-
-@lru_cache(maxsize=4096)
 def infer_attribute(truth: str) -> str:
-    """Return the attribute that a truth is about, when nobody has named it.
+    """Return the attribute that a truth is about. The function is used if no attribute was given.
 
-    A truth of at most eight words can name a known shape, technique or fabric, or a date. It is then about that
-    attribute. Any other truth is a caption.
+    A truth of at most eight words with a known shape, technique or fabric, or with a date, is about that attribute. Any
+    other truth is a caption.
     """
     if len(words(truth)) <= 8:
-        for name in VOCABULARIES:
-            if terms(truth, name):
+        for name in NAMED:
+            if load(name).find(truth):
                 return name
         if parse_dates(truth):
             return "date"
@@ -110,7 +74,7 @@ def infer_attribute(truth: str) -> str:
 
 
 def score(answer: str, truth: str, attribute: str | None = None, question: str = "") -> Score:
-    """Return how right `answer` is about `attribute`, with the parts of the score.
+    """Return the score of `answer` about `attribute`, with the parts of the score.
 
     The attribute is inferred from `truth` if it isn't one of ATTRIBUTES.
     """
@@ -122,13 +86,15 @@ def score(answer: str, truth: str, attribute: str | None = None, question: str =
     if not words(text):
         return Score(0.0, {}, "the answer is empty")
     text, copied = _without_question(text, question)
+    text = conclusion(text)
     if not words(text):
         return Score(0.0, {"copied question": 0.0}, "the answer repeats the question")
-    right, why = _right(kind, text, truth)
+    read = text[: max(READ, READ_PER_LETTER * len(truth))]
+    right, why = _right(kind, read, truth)
     factors = {
         "length": _length(text, truth),
-        "repetition": _repetition(text),
-        "alternatives": _alternatives(kind, text, truth),
+        "repetition": min(map(_repetition, vars(claims(text)).values())),
+        "alternatives": _alternatives(kind, read, truth),
         "copied question": copied,
     }
     value = right
@@ -142,69 +108,79 @@ def score(answer: str, truth: str, attribute: str | None = None, question: str =
     )
 
 
+def exact(answer: str, truth: str, attribute: str) -> bool:
+    """Return whether an answer has the same words as the truth, or the same known name in another spelling.
+
+    The answer is read in the same way as for the reward. Denied words don't count.
+    """
+    text = conclusion(read_answer(answer, attribute))
+    if normalize(text).strip(" .") == normalize(truth).strip(" ."):
+        return True
+    whole = claims(without_gloss(text))
+    if whole.contradictory:
+        return False
+    claim = whole.asserted
+    if attribute == "date":
+        return bool(parse_dates(truth)) and parse_dates(claim) == parse_dates(truth)
+    if attribute in NAMED:
+        terms = load(attribute)
+        known = set(parts_of(truth, terms))
+        return bool(known) and set(parts_of(claim, terms)) == known and not denies(whole, known, terms)
+    if attribute in ("attribution", "provenance"):
+        return score(answer, truth, attribute).value >= 1.0
+    return bool(words(claim)) and words(claim) == words(truth)
+
+
 def _right(kind: str, text: str, truth: str) -> tuple[float, str]:
     if normalize(text).strip(" .") == normalize(truth).strip(" ."):
         return 1.0, "the same words"
+    if is_refusal(text):
+        return 0.0, "the answer says that it does not know"
+    if not claims(text).asserted:
+        return 0.0, "the answer contains only denials"
+    if claims(text).contradictory:
+        return 0.0, "the answer contradicts itself"
     if kind == "date":
         return _date(text, truth)
-    if kind in VOCABULARIES:
-        return _named(kind, text, truth)
-    if kind == "decoration":
-        return _decoration(text, truth)
-    if kind == "caption":
+    if kind in NAMED:
+        told = named(kind, text, truth)
+        if told is not None:
+            return told
+    elif kind == "decoration":
+        return score_decoration(text, truth)
+    elif kind == "caption":
         return _caption(text, truth)
-    close = overlap(content(text) or words(text), content(truth) or words(truth))
-    return close, f"names overlap by {close:.0%}"
+    elif kind == "attribution":
+        return score_attribution(text, truth)
+    elif kind == "provenance":
+        return score_place(text, truth)
+    said = claims(text).asserted
+    close = overlap(content(said) or words(said), content(truth) or words(truth))
+    return close, f"words overlap by {close:.0%}"
 
 
 def _date(text: str, truth: str) -> tuple[float, str]:
-    said, known = parse_dates(text), parse_dates(truth)
+    claim = claims(text)
+    said, known = parse_dates(claim.asserted), parse_dates(truth)
     if not known:
-        close = overlap(words(text), words(truth))
+        close = overlap(words(claim.asserted), words(truth))
         return close, f"the truth names no years; words overlap by {close:.0%}"
     if not said:
         return 0.0, "the answer names no years"
-    # Of several dates the worst counts: naming many must not help.
-    worst = min(max(iou(interval, right) for right in known) for interval in said)
-    return worst, f"{_years(said)} against {_years(known)}: {worst:.0%} of their years in common"
+    # If the answer names several dates, the worst counts, so that naming many doesn't help.
+    years, right_years = single_years(claim.asserted), single_years(truth)
+    worst = min(
+        max(
+            years_nearness(interval, right) if interval in years and right in right_years else nearness(interval, right)
+            for right in known
+        )
+        for interval in said
+    )
+    return worst, f"{_years(said)} against {_years(known)}"
 
 
 def _years(intervals: Sequence[tuple[int, int]]) -> str:
     return ", ".join(f"{start} to {end}" for start, end in intervals[:3])
-
-
-def _named(kind: str, text: str, truth: str) -> tuple[float, str]:
-    known, said = terms(truth, kind), terms(text, kind)
-    if known and said:
-        value = jaccard(said, known)
-        return value, f"{', '.join(said[:4])} against {', '.join(known)}"
-    target = known[0] if known else normalize(truth)
-    best = max((likeness(part, target) for part in _spans(words(text), len(words(target)))), default=0.0)
-    value = (
-        max(0.0, (best - 0.7) / 0.3) * 0.8
-        if known
-        else overlap(content(text) or words(text), content(truth) or words(truth))
-    )
-    return value, f"spelt {best:.0%} like {target}" if known else f"words overlap by {value:.0%}"
-
-
-def _spans(found: list[str], length: int) -> list[str]:
-    return [" ".join(found[begin : begin + length]) for begin in range(max(1, len(found) - length + 1))][:32]
-
-
-def _decoration(text: str, truth: str) -> tuple[float, str]:
-    lexical = overlap(content(text), content(truth))
-    known, said = terms(truth, "decoration"), terms(text, "decoration")
-    if not known:
-        return lexical, f"words overlap by {lexical:.0%}"
-    depicted = jaccard(said, known)
-    return (
-        0.6 * depicted + 0.4 * lexical,
-        (
-            f"depicts {', '.join(said[:4]) or 'nothing known'} against {', '.join(known[:4])}; words overlap by"
-            f" {lexical:.0%}"
-        ),
-    )
 
 
 def _caption(text: str, truth: str) -> tuple[float, str]:
@@ -215,7 +191,7 @@ def _caption(text: str, truth: str) -> tuple[float, str]:
 
 
 def _order(said: list[str], known: list[str]) -> float:
-    """Return how much of the words of both texts is in their longest common order.
+    """Return how many words the two texts share in the same order, in [0, 1].
 
     This is the F1 of ROUGE-L (Lin, 2004).
     """
@@ -227,11 +203,12 @@ def _order(said: list[str], known: list[str]) -> float:
 
 def _without_question(text: str, question: str) -> tuple[str, float]:
     asked = normalize(question.replace(IMAGE_TAG, " ")).strip(" ?.")
-    if not asked:
+    if len(words(asked)) < SHORTEST_QUESTION:
         return text, 1.0
     plain = normalize(text)
-    if asked in plain:
-        return plain.replace(asked, " ").strip(" ?.:"), 0.5
+    without, copies = re.subn(rf"(?<!\w){re.escape(asked)}(?!\w)", " ", plain)
+    if copies:
+        return without.strip(" ?.:"), 0.5
     if likeness(plain[:400].strip(" ?."), asked[:400]) > 0.85:
         return "", 0.0
     return text, 1.0
@@ -243,7 +220,8 @@ def _length(text: str, truth: str) -> float:
 
 
 def _repetition(text: str) -> float:
-    said = words(text)
+    # "b c e" in two dates and "on the" before two sides aren't repetitions.
+    said = [word for word in content(text) if len(word) > 1] or words(text)
     if len(said) < 3:
         return 1.0 if len(set(said)) == len(said) else 0.5
     pairs = list(pairwise(said))
@@ -252,24 +230,26 @@ def _repetition(text: str) -> float:
 
 
 def _alternatives(kind: str, text: str, truth: str) -> float:
-    """Return a factor that lowers the score of an answer that offers several alternatives.
+    """Return a factor that lowers the score of an answer with several alternatives.
 
-    The factor is the number of alternatives in the truth divided by the number in the answer, and at most 1.
+    The factor is the number of alternatives in the truth divided by their number in the answer. It is at most 1.
     """
-    if kind in ("caption", "decoration", "date"):
-        return 1.0
+    if kind == "decoration":
+        offered = len([part for part in re.split(r"\bor\b|\|", normalize(text)) if words(part)])
+        return min(1.0, max(1, len(re.split(r"\bor\b|\|", normalize(truth)))) / max(1, offered))
+    if kind not in NAMED or load(kind).find(text):
+        return 1.0  # several known names, places or hands are already scored one by one
     marks = re.compile(r";|\n|\||\s/\s|\bor\b")
     offered = len([part for part in marks.split(normalize(text)) if words(part)])
     return min(1.0, max(1, len(marks.split(normalize(truth)))) / max(1, offered))
 
 
 def paper_score(answer: str, truth: Mapping[str, str]) -> Score:
-    """Score a caption against a vase's attributes by the combination that the paper gives.
+    """Score a caption against a vase's attributes by the paper's formula.
 
-    The score is the weighted mean of the similarities, with the weights PAPER_WEIGHTS. The mean covers the attributes
-    that `truth` has. A similarity below 0.7 counts as 0. A penalty for length and repetition is subtracted. A bonus for
-    the caption's word order is added. Its reference is the caption in `truth`, or the joined attributes if `truth` has
-    no caption.
+    The score is the mean of the similarities of the attributes in `truth`, with the weights PAPER_WEIGHTS. A similarity
+    below 0.7 counts as 0. A penalty for length and repetition is subtracted. A bonus for word order is added. For the
+    bonus the caption is compared with the caption in `truth`, or with the joined attributes if `truth` has no caption.
     """
     text = read_answer(answer)
     known = {("date" if name == "dating" else name): str(value) for name, value in truth.items() if value}
@@ -278,7 +258,7 @@ def paper_score(answer: str, truth: Mapping[str, str]) -> Score:
     parts: dict[str, float] = {}
     for name in PAPER_WEIGHTS:
         if name in known:
-            similar = _found(name, text, known[name])
+            similar = _stated(name, text, known[name])
             parts[name] = similar if similar >= PAPER_FLOOR else 0.0
     reference = known.get("caption") or ", ".join(known.values())
     penalty = PAPER_PENALTY * (1 - _length(text, reference) * _repetition(text))
@@ -289,27 +269,43 @@ def paper_score(answer: str, truth: Mapping[str, str]) -> Score:
     )
 
 
-def _found(name: str, text: str, truth: str) -> float:
-    """Return how well a caption contains one attribute, where the caption may say other things too."""
+def paper_truth(solution: Any, attribute: str | None) -> dict[str, str]:
+    """Return the attributes in a solution. The solution is a mapping, JSON of a mapping, or the value of
+    `attribute`.
+    """
+    given = solution
+    if isinstance(given, str) and given.lstrip().startswith("{"):
+        try:
+            given = json.loads(given)
+        except ValueError:
+            given = solution
+    if isinstance(given, Mapping):
+        return {str(name).lower(): str(value) for name, value in given.items() if value is not None}
+    return {attribute if attribute in ATTRIBUTES else "caption": str(solution)}
+
+
+def _stated(name: str, text: str, truth: str) -> float:
+    """Return how well a caption states one attribute. The caption may say other things too."""
     if name == "date":
         return _date(text, truth)[0]
-    if name in VOCABULARIES and terms(truth, name):
-        return jaccard(terms(text, name), terms(truth, name))
-    if name == "decoration" and terms(truth, name):
-        return jaccard(terms(text, name), terms(truth, name))
+    if name in NAMED and load(name).find(truth):
+        return jaccard(load(name).find(text), load(name).find(truth))
+    if name == "decoration":
+        return share_of_scene(text, truth)
     need = content(truth) or words(truth)
     have = set(words(text))
     return sum(word in have for word in need) / len(need) if need else 0.0
 
 
 def vase_format(response: str) -> float:
-    """Return how well-formed a response is, in [0, 1].
+    """Return a score for the form of a response, in [0, 1].
 
-    The result is 1 for one short answer as plain text, in one pair of <answer> tags, or in JSON.
+    The score is 1 for one short answer as plain text, in one pair of <answer> tags, or in JSON.
     """
-    text = _THINK.sub(" ", response).strip()
-    said = words(read_answer(text))
-    if not said:
+    text = THINK.sub(" ", response).strip()
+    answer = read_answer(text)
+    said = words(answer)
+    if len("".join(said)) < 2 or is_refusal(answer):
         return 0.0
     value = 1.0
     opened, closed = (
@@ -331,14 +327,21 @@ def vase_format(response: str) -> float:
 
 def external_vase_acc(
     responses: Sequence[str],
-    references: Sequence[str],
+    references: Sequence[Any],
     attributes: Sequence[str | None] | None = None,
     questions: Sequence[str] | None = None,
 ) -> list[float]:
-    """Return the reward of each response against its reference.
+    """Return the reward of each response against its reference, in [0, 1].
 
-    Known attributes and questions make the reward sharper.
+    The reward is the accuracy times (0.9 + 0.1 x the format). A wrong answer earns nothing for its form, so a group of
+    wrong answers gives no gradient. A reference is a text or any JSON that `truths` reads. If a reference holds several
+    truths, the nearest truth counts. The accuracy is more reliable if attributes and questions are given. Raise
+    ValueError for a reference without a truth.
     """
     kinds = attributes or [None] * len(responses)
     asked = questions or [""] * len(responses)
-    return [score(*row).value for row in zip(responses, references, kinds, asked, strict=True)]
+    return [
+        max(score(response, truth, kind, question).value for truth in truths(reference, kind))
+        * (1 - FORM + FORM * vase_format(response))
+        for response, reference, kind, question in zip(responses, references, kinds, asked, strict=True)
+    ]

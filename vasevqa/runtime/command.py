@@ -1,4 +1,4 @@
-"""The command of one stage: the same on a laptop, in a container and under a launcher."""
+"""The command of one stage. The command is the same on a laptop, in a container and under a launcher."""
 
 from __future__ import annotations
 
@@ -15,23 +15,26 @@ from typing import Any
 
 import click
 
+from vasevqa import files
 from vasevqa.errors import (
     ConfigError,
     GpuMemoryError,
+    HostMemoryError,
     Interrupted,
     Terminated,
     VaseError,
     out_of_gpu_memory,
+    out_of_host_memory,
     storage_error,
 )
 from vasevqa.models import HUB_ID
-from vasevqa.runtime.flags import flag, option, plain_type, validate
+from vasevqa.runtime.flags import flag, in_recipe, option, plain_type, validate
 from vasevqa.spec import Input, Stage, StageCall
 
 
 @dataclass(frozen=True)
 class CommandLine:
-    """What a stage's command line gave: paths by input, and the values of parameters and options (None: not given)."""
+    """The values from a stage's command line: paths of inputs, parameters and options (None if not given)."""
 
     inputs: Mapping[str, str | None]
     fields: Mapping[str, object]
@@ -41,7 +44,7 @@ class CommandLine:
 
     @classmethod
     def of(cls, stage: Stage, **values: Any) -> CommandLine:
-        """Return what click read for the command of `stage`."""
+        """Return the values that click read for the command of `stage`."""
         return cls(
             inputs={known.name: values[f"input__{known.name}"] for known in stage.inputs},
             fields={name: values[name] for model in (stage.params, stage.options) for name in model.model_fields},
@@ -54,10 +57,11 @@ class CommandLine:
 def _input_path(stage: Stage, known: Input, value: str | None) -> Path | None:
     if value is None:
         if known.required:
-            raise ConfigError(f"{stage.name} needs {known.flag}: {known.help or known.name}.")
+            raise ConfigError(f"{stage.name} needs {known.flag}; give {known.help or known.name}.")
         return None
     path = Path(value)
-    if path.exists():
+    if files.exists(path):
+        known.refuse_other_kind(path, known.flag)
         return path.absolute()
     if known.hub and HUB_ID.fullmatch(value):
         return path
@@ -65,12 +69,12 @@ def _input_path(stage: Stage, known: Input, value: str | None) -> Path | None:
 
 
 class _StageCommand(click.Command):
-    """A command on which the original's spelling with underscores works too."""
+    """A command that also accepts flags with underscores, as in the original program."""
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        # Not click's token_normalize_func: that would rewrite the values of choices as well.
+        # click's token_normalize_func would also change the values of choices.
         return super().make_context(info_name, [_dashed(word) for word in args], parent, **extra)
 
 
@@ -82,7 +86,10 @@ def _dashed(word: str) -> str:
 
 
 def command(stage: Stage) -> click.Command:
-    """The click command of `stage`: an option per input, parameter and option, and the launcher's own --task."""
+    """Return the click command of `stage`.
+
+    The command has a flag for each input, parameter and option, and the flag --task for a launcher.
+    """
     options: list[click.Parameter] = [
         click.Option(
             [known.flag, *known.aliases, f"input__{known.name}"],
@@ -124,19 +131,20 @@ def command(stage: Stage) -> click.Command:
 
 
 def run_stage(stage: Stage, line: CommandLine) -> int:
-    """Run `stage` as the command line says; returns the exit code (errors.py).
+    """Run `stage` with the values of the command line, and return the exit code (errors.py).
 
-    Prints one sentence for a user's mistake.
+    A user's mistake is printed as one sentence.
     """
     from vasevqa.runtime.progress import make_progress
 
     os.environ.setdefault(
         "OMP_WAIT_POLICY", "PASSIVE"
-    )  # before torch: spinning threads on busy cores are ten times slower
+    )  # set before torch is imported; threads that spin on busy cores are ten times slower
     progress = make_progress(stage.name, json_events=line.json_events)
 
-    def say(kind: str, exit_code: int, message: str) -> int:
-        with contextlib.suppress(OSError):  # the log may lie on the very disk that is full
+    def say(kind: str, exit_code: int, told: str) -> int:
+        message = told if line.task is None else in_recipe(stage, told)
+        with contextlib.suppress(OSError):  # the log may be on the full disk
             progress.error(kind, exit_code, message)
         return exit_code
 
@@ -155,17 +163,22 @@ def run_stage(stage: Stage, line: CommandLine) -> int:
         )
     except KeyboardInterrupt:
         return say("Interrupted", 130, f"{stage.name} was stopped; run the same command again to resume.")
-    except OSError as error:
-        known = storage_error(error, "write or read")
-        if known is None:
-            return _bug(stage, error, say)
-        return say("StorageError", known.exit_code, str(known))
     except Exception as error:
+        known = storage_error(error, "write or read")
+        if known is not None:
+            return say(type(known).__name__, known.exit_code, str(known))
+        if out_of_host_memory(error):
+            return say(
+                "HostMemoryError",
+                HostMemoryError.exit_code,
+                f"The memory does not suffice for {stage.name}; lower its batch size or workers, or give it more"
+                " memory.",
+            )
         if out_of_gpu_memory(error):
             return say(
                 "GpuMemoryError",
                 GpuMemoryError.exit_code,
-                f"The GPU's memory doesn't suffice for {stage.name}; lower its batch size.",
+                f"The GPU has too little memory for {stage.name}; lower its batch size.",
             )
         return _bug(stage, error, say)
 
@@ -192,7 +205,7 @@ def _stop_on_sigterm() -> None:
 
 
 def _paths_as_inputs(stage: Stage, line: CommandLine) -> CommandLine:
-    """`--weights FILE` as the input that stands for the file, where `--weights` otherwise takes one of a few words."""
+    """Turn a path into an input, if the user gave a path instead of a choice (`--weights FILE`)."""
     inputs, fields = dict(line.inputs), dict(line.fields)
     for known in stage.inputs:
         given = fields.get(known.also) if known.also else None
@@ -204,7 +217,7 @@ def _paths_as_inputs(stage: Stage, line: CommandLine) -> CommandLine:
             fields[known.also] = None
             if not Path(path).is_file():
                 raise ConfigError(
-                    f"{flag(known.also)} takes {', '.join(choices[:-1])} or the path of a file, and '{path}' is none of"
+                    f"{flag(known.also)} takes {', '.join(choices[:-1])} or the path of a file, but '{path}' is none of"
                     " them."
                 )
     return replace(line, inputs=inputs, fields=fields)
@@ -214,8 +227,7 @@ def _run(stage: Stage, given: CommandLine, progress: Any) -> None:
     line = _paths_as_inputs(stage, given)
     if line.task is not None and not line.task.is_file():
         raise ConfigError(
-            f"{line.task} does not exist, so the volume here is not the launcher's; compare claim, claim_path and"
-            " --volume."
+            f"{line.task} does not exist, so this is not the launcher's volume; compare claim, claim_path and --volume."
         )
     params, options = validate(stage.params, line.fields), validate(stage.options, line.fields)
     paths = {known.name: _input_path(stage, known, line.inputs[known.name]) for known in stage.inputs}
@@ -232,7 +244,7 @@ def _run(stage: Stage, given: CommandLine, progress: Any) -> None:
         run_task(stage, params, options, inputs, folder, line.task, progress)
         return
     if folder is None and stage.needs_output(params):
-        raise ConfigError(f"{stage.name} needs {stage.output_flag}: the folder for the results.")
+        raise ConfigError(f"{stage.name} needs {stage.output_flag}; give the folder for the results.")
     output = None
     if folder is not None:
         from vasevqa.artifacts.output import StageOutput
@@ -242,5 +254,5 @@ def _run(stage: Stage, given: CommandLine, progress: Any) -> None:
 
 
 def main(stage: Stage, args: Sequence[str] | None = None) -> None:
-    """Run the stage's command with `args` (the process's own by default)."""
+    """Run the stage's command with `args` (the arguments of the process by default)."""
     command(stage).main(args=list(args) if args is not None else None, prog_name=stage.name)

@@ -1,8 +1,9 @@
-"""A stage's parameters as command-line flags: made from the models, read back into them, and written out again."""
+"""Convert a stage's parameters to command-line flags, read parameters from flags, and write arguments."""
 
 from __future__ import annotations
 
 import json
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -17,16 +18,40 @@ from vasevqa.spec import Options, Params, Stage
 
 
 def flag(field: str) -> str:
-    """The command-line flag of a field: confidence_threshold -> --confidence-threshold."""
+    """Return the command-line flag of a field: confidence_threshold -> --confidence-threshold."""
     return "--" + field.replace("_", "-")
 
 
+def in_recipe(stage: Stage, message: str) -> str:
+    """Return a message of a stage with the recipe's keys in place of the stage's own flags.
+
+    `--name-pattern` becomes `name_pattern`, `--device cpu` becomes `device: cpu`, and `--input-dir` becomes the input
+    `images`.
+    """
+    inputs = {word: known.name for known in stage.inputs for word in (known.flag, *known.aliases)}
+    fields = {flag(name): name for model in (stage.params, stage.options) for name in model.model_fields}
+    kinds = {**stage.params.model_fields, **stage.options.model_fields}
+
+    def key(match: re.Match[str]) -> str:
+        word, value = match[1], match[2]
+        if word in inputs:
+            return f"the input `{inputs[word]}`" + match[0].removeprefix(word)
+        if word not in fields:
+            return match[0]
+        name = fields[word]
+        choices = ("cpu", *map(str, typing.get_args(plain_type(kinds[name]))))
+        return f"`{name}: {value}`" if value in choices else f"`{name}`" + match[0].removeprefix(word)
+
+    return re.sub(r"(?<![\w-])(--[a-z][a-z-]*[a-z])(?:[ =]([a-z-]+))?(?![\w-])", key, message)
+
+
 def plain_type(info: FieldInfo) -> Any:
-    """The field's type without `| None` and Annotated."""
+    """Return the field's type without `| None` and Annotated."""
     annotation = info.annotation
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         kinds = [kind for kind in typing.get_args(annotation) if kind is not type(None)]
-        annotation = kinds[0] if len(kinds) == 1 else str
+        several = [kind for kind in kinds if typing.get_origin(kind) in (list, tuple)]  # such as `str | list[str]`
+        annotation = kinds[0] if len(kinds) == 1 else several[0] if several else str
     if typing.get_origin(annotation) is typing.Annotated:
         annotation = typing.get_args(annotation)[0]
     return annotation
@@ -41,7 +66,10 @@ def _help(info: FieldInfo, kind: Any) -> str:
 
 
 def option(name: str, info: FieldInfo, or_path: bool = False) -> click.Option:
-    """The click option of a field; with `or_path` it takes any text, since a path may stand for one of its choices."""
+    """Return the click option of a field.
+
+    With `or_path`, the option accepts any text, because the user may give a path instead of a choice.
+    """
     kind = str if or_path else plain_type(info)
     origin = typing.get_origin(kind)
     if kind is bool:
@@ -57,13 +85,20 @@ def option(name: str, info: FieldInfo, or_path: bool = False) -> click.Option:
         )
     if origin in (list, tuple):
         return click.Option([flag(name)], multiple=True, help=_help(info, kind) + "  (may be repeated)")
+    if kind == dict[str, str]:
+        return click.Option(
+            [flag(name)], multiple=True, metavar="NAME=VALUE,...", help=_help(info, kind) + "  (may be repeated)"
+        )
     simple = {int: click.INT, float: click.FLOAT, str: click.STRING}.get(kind)
     metavar = None if simple else "JSON"
     return click.Option([flag(name)], type=simple or click.STRING, metavar=metavar, help=_help(info, kind))
 
 
 def argv(stage: Stage, params: Params, options: Options, inputs: Mapping[str, str], output: str) -> list[str]:
-    """The arguments that repeat this call of a stage: what differs from the stage's defaults, never a shell string."""
+    """Return the arguments that repeat this call of a stage, as a list and never as a shell string.
+
+    Values that equal the stage's defaults are left out.
+    """
     words: list[str] = []
     for known in stage.inputs:
         if known.name in inputs:
@@ -79,7 +114,7 @@ def argv(stage: Stage, params: Params, options: Options, inputs: Mapping[str, st
             if isinstance(value, bool):
                 words.append(flag(name) if value else f"--no-{name.replace('_', '-')}")
             elif typing.get_origin(plain_type(info)) in (list, tuple):
-                for item in plain:
+                for item in [plain] if isinstance(plain, str) else plain:
                     words.append(f"{flag(name)}={item if isinstance(item, str) else json.dumps(item)}")
             else:
                 words.append(f"{flag(name)}={plain if isinstance(plain, str) else json.dumps(plain)}")
@@ -97,13 +132,15 @@ def _given(model: type[BaseModel], values: Mapping[str, object]) -> dict[str, ob
             try:
                 value = json.loads(value)
             except ValueError:
-                raise ConfigError(f"{flag(name)} takes JSON, and {value!r} isn't.") from None
+                raise ConfigError(
+                    f"{flag(name)} takes JSON, but {value!r} is not valid JSON; correct the value."
+                ) from None
         given[name] = list(value) if isinstance(value, tuple) else value
     return given
 
 
 def validate(model: type[BaseModel], values: Mapping[str, object]) -> Any:
-    """`model` from what the command line gave; ConfigError names the flag that is wrong."""
+    """Return `model` with the values of the command line. Raise ConfigError with the name of the wrong flag."""
     try:
         return model(**_given(model, values))
     except ValidationError as error:

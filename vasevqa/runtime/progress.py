@@ -1,4 +1,4 @@
-"""How a stage speaks: a rich bar on a terminal, a line every few seconds when piped, JSON lines for a launcher."""
+"""Show a stage's progress: a bar on a terminal, lines in a pipe, JSON lines for a launcher."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EVENT_SECONDS = 1.0
 
 
 class StageProgress:
-    """The common part: phases, counts and rates. Subclasses show them."""
+    """The base class of all progress displays. It counts phases, units and rates; subclasses show these numbers."""
 
     def __init__(self, stage: str) -> None:
         self.stage = stage
@@ -40,34 +40,34 @@ class StageProgress:
         self._end()
 
     def start(self, what: str, total: int | None = None, unit: str = "images") -> None:
-        """Begin a phase; ends the one before it."""
+        """Begin a phase, and end the phase before it."""
         self._end()
         self._what, self._total, self._unit, self._done = what, total, unit, 0
         self._began, self._shown = time.monotonic(), time.monotonic()
         self._show_phase()
 
     def advance(self, count: int = 1) -> None:
-        """`count` more units are done."""
+        """Report `count` more units as done."""
         with self._lock:
             self._done += count
         self._show_count(final=False)
 
     def note(self, text: str) -> None:
-        """One line for the user."""
+        """Show one line to the user."""
         print(f"{self.stage}: {text}", file=sys.stderr, flush=True)
 
     def event(self, kind: str, **fields: Any) -> None:
-        """A machine-readable event; only JSON lines carry it."""
+        """Emit a machine-readable event. Only the output as JSON lines shows such events."""
 
     def summary(self, text: str, **figures: Any) -> None:
-        """The stage's one-line result."""
+        """Report the stage's one-line result."""
         self._end()
         self.last_summary = text
         self.figures.update(figures)
         self._say_summary(text, figures)
 
     def speed(self, seconds: Mapping[str, float], count: int, unit: str = "images") -> None:
-        """Rate and bottleneck."""
+        """Report the rate and the slowest part of the work."""
         total = sum(seconds.values())
         if not seconds or total <= 0:
             return
@@ -86,18 +86,18 @@ class StageProgress:
         )
 
     def error(self, kind: str, exit_code: int, message: str) -> None:
-        """The one sentence that ends a failed stage."""
+        """Show the final error message of a failed stage."""
         self._end()
         print(f"error: {message}", file=sys.stderr, flush=True)
 
     @property
     def rate(self) -> float:
-        """Units per second of the present phase."""
+        """Units per second in the current phase."""
         return self._done / max(time.monotonic() - self._began, 1e-9)
 
     @property
     def left(self) -> float | None:
-        """Seconds left of the present phase, if its total is known and something is done."""
+        """Seconds left in the current phase; None if the total is unknown or nothing is done yet."""
         return (self._total - self._done) / self.rate if self._total and self._done else None
 
     def _say_summary(self, text: str, figures: Mapping[str, object]) -> None:
@@ -119,7 +119,7 @@ class StageProgress:
 
 
 class LineProgress(StageProgress):
-    """A line every few seconds, for pipes and log files."""
+    """Prints a line every few seconds, for pipes and log files."""
 
     def _show_count(self, final: bool) -> None:
         now = time.monotonic()
@@ -136,7 +136,7 @@ class LineProgress(StageProgress):
 
 
 class JsonProgress(StageProgress):
-    """One JSON object a line on stdout."""
+    """Prints one JSON object per line on stdout."""
 
     def event(self, kind: str, **fields: Any) -> None:
         """Print one event."""
@@ -145,11 +145,11 @@ class JsonProgress(StageProgress):
             print(line, flush=True)
 
     def note(self, text: str) -> None:
-        """One line for the user, as an event."""
+        """Print a line for the user as an event."""
         self.event("note", text=text)
 
     def error(self, kind: str, exit_code: int, message: str) -> None:
-        """The sentence that ends a failed stage, as an event and for whoever reads the log."""
+        """Print the final error message of a failed stage: as an event on stdout, and as a line for the log."""
         self.event("error", **{"class": kind, "exit_code": exit_code, "message": message})
         super().error(kind, exit_code, message)
 
@@ -180,7 +180,7 @@ class JsonProgress(StageProgress):
 
 
 class TerminalProgress(StageProgress):
-    """A rich bar with rate and time left."""
+    """Shows a rich bar with rate and time left."""
 
     def __init__(self, stage: str) -> None:
         super().__init__(stage)
@@ -197,7 +197,7 @@ class TerminalProgress(StageProgress):
         self._task: Any = None
 
     def note(self, text: str) -> None:
-        """One line above the bar."""
+        """Print one line above the bar."""
         self._bar.console.print(f"{self.stage}: {text}", markup=False, highlight=False)
 
     def _say_summary(self, text: str, figures: Mapping[str, object]) -> None:
@@ -221,7 +221,7 @@ class TerminalProgress(StageProgress):
 
 
 def make_progress(stage: str, json_events: bool = False) -> StageProgress:
-    """The progress that fits where stdout and stderr go."""
+    """Return the progress display that suits stdout and stderr."""
     if json_events:
         return JsonProgress(stage)
     return TerminalProgress(stage) if sys.stderr.isatty() and sys.stdout.isatty() else LineProgress(stage)

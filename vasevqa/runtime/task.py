@@ -1,7 +1,8 @@
-"""A stage under a launcher: it takes the lease, works in the partial folder of the planned artifact, and seals it."""
+"""Run a stage under a launcher: take the lease, write the partial folder of the artifact, and seal the artifact."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -19,6 +20,7 @@ from vasevqa.artifacts.volume import Volume
 from vasevqa.errors import ConfigError, Interrupted, LeaseLost
 from vasevqa.runtime.progress import StageProgress
 from vasevqa.spec import Options, Params, Stage, StageCall
+from vasevqa.storage import patiently
 
 
 def run_task(
@@ -30,18 +32,18 @@ def run_task(
     task_file: Path,
     progress: StageProgress,
 ) -> None:
-    """Run under a launcher: take the lease, work in the artifact's partial folder, seal it."""
-    task = json.loads(task_file.read_text(encoding="utf-8"))
+    """Run a stage under a launcher: take the lease, write the partial folder, and seal the artifact."""
+    task = json.loads(patiently(lambda: task_file.read_text(encoding="utf-8"), task_file))
     key = artifact_key(stage, params, {name: given["key"] for name, given in task["inputs"].items()})
     if key != task["key"]:
         raise ConfigError(
-            f"This {stage.name} (vasevqa {__version__}, stage version {stage.version}) doesn't make the artifact that"
-            " was planned; use the version that the launcher has."
+            f"This {stage.name} (vasevqa {__version__}, stage version {stage.version}) doesn't make the planned"
+            " artifact; use the launcher's version."
         )
     artifact = Volume(Path(task["volume"])).artifact(task["step"], key)
     if folder is None or folder.resolve() != artifact.partial.resolve():
         raise ConfigError(
-            f"{stage.output_flag} {folder} is not the folder of the planned artifact, {artifact.partial}."
+            f"{stage.output_flag} {folder} is not the folder of the planned artifact; give {artifact.partial}."
         )
     if artifact.complete:
         progress.event("sealed", already=True)
@@ -49,13 +51,15 @@ def run_task(
     try:
         lease = Lease.wait(artifact.lease, task["attempt"], seconds=1.5 * lease_ttl())
     except LeaseHeld as held:
-        raise Interrupted(f"{artifact.step}/{key[:10]} is being written by {held}; wait for it.") from None
+        raise Interrupted(
+            f"{artifact.step}/{key[:10]} is being written by {held}; wait until that attempt ends."
+        ) from None
     started = datetime.now(UTC)
     try:
         if artifact.complete or artifact.sealed:
             progress.event("sealed", already=True)
             return
-        lease.keep(on_lost=lambda: _die_without_lease(progress, task["attempt"]))
+        lease.keep(on_lost=lambda: _die_without_lease(progress, lease))
         output = StageOutput(artifact.partial, lease)
         stage.run(StageCall(params, options, inputs, output, progress))
         output.seal(
@@ -79,7 +83,7 @@ def run_task(
 
 
 def _provenance(task: Mapping[str, object], started: datetime) -> dict[str, object]:
-    """Where, when and by what an artifact was made; nothing of it is in the key."""
+    """Return the place, the time and the versions for the artifact's record. The key contains none of these values."""
     return {
         "versions": _versions(),
         "host": socket.gethostname(),
@@ -91,21 +95,18 @@ def _provenance(task: Mapping[str, object], started: datetime) -> dict[str, obje
     }
 
 
-def _die_without_lease(progress: Any, attempt: str) -> None:
-    # From the lease's thread: the main thread may be deep in a library call, and must not write again.
-    progress.error(
-        "LeaseLost",
-        LeaseLost.exit_code,
-        f"Attempt {attempt} lost its lease to another attempt and stopped; no action is needed.",
-    )
-    sys.stdout.flush()
+def _die_without_lease(progress: Any, lease: Lease) -> None:
+    # The lease's thread ends the process. The main thread may be in a long library call, and must not write again.
+    with contextlib.suppress(OSError):  # the log may be on the same storage
+        progress.error("LeaseLost", LeaseLost.exit_code, lease.loss())
+        sys.stdout.flush()
     os._exit(LeaseLost.exit_code)
 
 
 def _versions() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
-    found = {"vasevqa": __version__, "python": sys.version.split()[0]}
+    versions = {"vasevqa": __version__, "python": sys.version.split()[0]}
     for package in (
         "torch",
         "torchvision",
@@ -119,8 +120,8 @@ def _versions() -> dict[str, str]:
         "scikit-learn",
     ):
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
     revision = os.environ.get("VASEVQA_REVISION")
-    return {**found, "revision": revision} if revision else found
+    return {**versions, "revision": revision} if revision else versions

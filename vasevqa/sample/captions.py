@@ -1,6 +1,6 @@
 """Captions for drawn photographs, in many different wordings.
 
-Each caption is put together from parts, so that a model learns no sentence by heart.
+Each caption is composed of random parts. A model therefore can't memorize whole sentences.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ WHOLE_ENDINGS = (
     ", sharp and well lit",
     ", showing {d}",
 )
-# Per kind of damage: sentences in which {x} is one of THINGS with its article, and {p} the same without.
+# Sentences for each kind of damage. {x} is one of THINGS with its article, and {p} is one without an article.
 DAMAGED: dict[str, tuple[str, ...]] = {
     "fragment": (
         "a broken fragment of {x}",
@@ -116,7 +116,7 @@ DAMAGED: dict[str, tuple[str, ...]] = {
 
 
 def caption(vase: Vase, damage: str | None, rng: random.Random) -> str:
-    """Return one of thousands of sentences that say what a photograph of `vase` with this damage shows."""
+    """Return a random description of a photograph of `vase` with this damage. There are thousands of descriptions."""
     decoration = str(vase.annotation["decoration"])
     words = {"s": vase.shape, "t": vase.technique, "f": vase.ware.fabric, "d": decoration}
     thing = rng.choice(THINGS).format(**words)
@@ -130,5 +130,5 @@ def caption(vase: Vase, damage: str | None, rng: random.Random) -> str:
 
 
 def with_article(words: str) -> str:
-    """Return the words with their article, as in 'a vase' or 'an amphora'."""
+    """Return the words with an indefinite article, such as 'a vase' or 'an amphora'."""
     return f"{'an' if words[0] in 'aeiouAEIOU' else 'a'} {words}"

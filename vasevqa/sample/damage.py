@@ -1,7 +1,7 @@
 """Damage to vases and to their photographs.
 
-There are sherds, cracks with missing pieces, and line drawings in place of photographs. Every function takes colours
-(n, n, 3) in 0..255 and coverage (n, n) in 0..1.
+The kinds of damage are sherds, cracks with missing pieces, and line drawings in place of photographs. Every function
+takes colours (n, n, 3) in 0..255 and coverage (n, n) in 0..1.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import random
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-BREAK = np.array([222, 172, 126], dtype=np.float32)  # fresh clay where the wall is broken
+BREAK = np.array([222, 172, 126], dtype=np.float32)  # colour of the clay where the wall is broken
 Point = tuple[float, float]
 
 
 def fragment(color: np.ndarray, cover: np.ndarray, rng: random.Random) -> tuple[np.ndarray, np.ndarray]:
-    """Return one to three sherds of the vase, each turned at random.
+    """Return one to three sherds of the vase, each rotated at random.
 
-    The pale thickness of the broken wall shows at one side.
+    On one side of each sherd the pale break of the wall is visible.
     """
     size = len(cover)
     canvas = Image.new("RGBA", (size, size))
@@ -76,7 +76,7 @@ def cracked(color: np.ndarray, cover: np.ndarray, rng: random.Random) -> tuple[n
 
 
 def drawing(color: np.ndarray, cover: np.ndarray, rng: random.Random) -> np.ndarray:
-    """Return the whole picture (n, n, 3) as ink lines on paper, as in excavation reports.
+    """Return the whole picture (n, n, 3) as a line drawing on paper, as in excavation reports.
 
     Sometimes the lines are white on a dark sheet.
     """
@@ -135,9 +135,9 @@ def _edge(part: np.ndarray, width: int) -> np.ndarray:
 
 
 def _largest(cover: np.ndarray) -> np.ndarray:
-    """Return the largest connected piece of `cover`, found on a coarse grid.
+    """Return the largest connected piece of `cover`, computed on a coarse grid.
 
-    Small crumbs that would hang in the air are removed.
+    Small separate pieces are removed.
     """
     cell = 8
     coarse = np.asarray(Image.fromarray((cover * 255).astype(np.uint8)).reduce(cell)) > 60
@@ -157,5 +157,5 @@ def _largest(cover: np.ndarray) -> np.ndarray:
     kept = np.pad(marks == names[counts.argmax()], 1, mode="edge")
     kept = np.logical_or.reduce(
         [kept[1:-1, 1:-1], kept[:-2, 1:-1], kept[2:, 1:-1], kept[1:-1, :-2], kept[1:-1, 2:]]
-    )  # its own rim lies in the next cells
+    )  # adds the neighbouring cells, which contain the rim of the piece
     return np.asarray(cover * kept.repeat(cell, 0).repeat(cell, 1)[: len(cover), : len(cover)], dtype=np.float32)

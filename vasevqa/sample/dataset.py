@@ -22,10 +22,10 @@ from vasevqa.errors import ConfigError
 from vasevqa.sample.catalogue import Vase, invent
 from vasevqa.sample.photographing import DAMAGE, Shot, photograph
 
-VERSION = 2  # raised when the same settings draw something else
+VERSION = 2  # raised when the code draws other pictures for the same settings
 COLLECTIONS = ("london", "berlin", "münchen, antike")
 VIEWS = ("front", "left", "back", "right", "top", "detail")
-# Dark photographs are rarer: brightness alone must not tell the classes apart.
+# Dark photographs are rarer, so that brightness alone doesn't separate the classes.
 WEIGHTS = {"fragment": 4, "cracks": 4, "blur": 3, "dark": 1, "drawing": 3, "crop": 3}
 MARKER, STAGING, LOCK = "sample.json", ".drawing", ".sample.lock"
 
@@ -37,8 +37,8 @@ class Settings:
     """The settings that decide a sample. The same settings draw the same bytes."""
 
     vases: int = 24
-    views: int = 4  # photographs a vase, 1 to 6
-    quality_vases: int = 100  # labelled vases a class
+    views: int = 4  # photographs per vase, 1 to 6
+    quality_vases: int = 100  # labelled vases per class
     seed: int = 0
     size: int = 288  # pixels, the side of every photograph
 
@@ -53,11 +53,11 @@ class Job:
 
 
 def draw_sample(folder: Path, settings: Settings, on_progress: OnProgress | None = None) -> bool:
-    """Draw a sample into `folder`, and return False if it was there already.
+    """Draw a sample into `folder`. Return False if the folder already holds this sample.
 
-    The sample consists of photos/, quality/0, quality/1, annotations.json and truth.json. `sample.json` is written
-    last, and says that everything is there. An interrupted call leaves its files in `.drawing/`, and they are drawn
-    again. A sample with the same settings from an older version of the drawing is replaced. Other files stay.
+    The sample consists of photos/, quality/0, quality/1, annotations.json and truth.json. `sample.json` is written last
+    and marks the sample as complete. An interrupted call leaves its files in `.drawing/`, and the next call draws them
+    again. A sample with the same settings from an older version of this module is replaced. Other files are kept.
 
     Raise ConfigError if the folder holds a sample with other settings, or anything else.
     """
@@ -68,7 +68,7 @@ def draw_sample(folder: Path, settings: Settings, on_progress: OnProgress | None
     _check(folder, wanted)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / LOCK):
-        if _settings(marker) == wanted:  # somebody else drew it meanwhile
+        if _settings(marker) == wanted:  # another process drew the sample meanwhile
             return False
         if _settings(staging / MARKER) != wanted:
             shutil.rmtree(staging, ignore_errors=True)
@@ -94,14 +94,14 @@ def _settings(marker: Path) -> dict[str, Any]:
 def _check(folder: Path, wanted: dict[str, Any]) -> None:
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file; choose another folder.")
-    found = _settings(folder / MARKER)
+    existing = _settings(folder / MARKER)
     for name, value in wanted.items():
-        if found and name != "version" and found.get(name) != value:
+        if existing and name != "version" and existing.get(name) != value:
             raise ConfigError(
-                f"{folder} holds a sample with {name} = {found.get(name)}, not {value}; remove it, or choose another"
+                f"{folder} holds a sample with {name} = {existing.get(name)}, not {value}; remove it, or choose another"
                 " folder."
             )
-    if found or (folder / STAGING).is_dir() or not folder.is_dir():
+    if existing or (folder / STAGING).is_dir() or not folder.is_dir():
         return
     foreign = sorted(entry.name for entry in folder.iterdir() if entry.name not in (LOCK, "models"))
     if foreign:
@@ -146,9 +146,9 @@ def _truth(job: Job) -> dict[str, Any]:
 
 
 def _publish(staging: Path, folder: Path) -> None:
-    """Move the drawn files into place, the marker last.
+    """Move the drawn files to their places. Move the marker last.
 
-    After a kill, call it again and it continues.
+    If a call is interrupted, the next call completes it.
     """
     if (folder / MARKER).exists():
         os.replace(folder / MARKER, staging / "replaced.json")
@@ -202,9 +202,10 @@ def _file_name(vase: Vase, view: int) -> str:
 
 
 def _broken_files(staging: Path, first: Job) -> list[str]:
-    """Write broken files such as real folders hold, and return their names.
+    """Write broken files like those in real folders, and return their names.
 
-    They are half a photograph, an empty file, and a text called .jpg. Reports must list them with their reasons.
+    The broken files are a truncated photograph, an empty file, and a text file with the suffix .jpg. Reports must list
+    these files with the reasons.
     """
     whole = (staging / first.name).read_bytes()
     broken = {

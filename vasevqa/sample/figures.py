@@ -1,6 +1,7 @@
-"""Figures in silhouette.
+"""Draw figures in silhouette.
 
-Lengths are in units of the figure's own height. x goes right from the middle, and y goes down from the top of the head.
+Lengths are in units of the height of the figure. x points right from the middle of the figure. y points down from the
+top of the head.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ Points = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Pen:
-    """Draws a figure of `height` pixels around the column `x`, with its head touching `top`.
+    """Draws a figure of `height` pixels around the column `x`. The top of the head is at `top`.
 
-    `stretch` is the number of columns that have the length of one row once the picture is wrapped around the vase.
-    `ink` fills the figure. `line` is the colour of the painter's incision (or relief line) inside the figure. `facing`
-    is 1 to the right and -1 to the left.
+    `stretch` corrects the width: this number of columns has the length of one row when the picture lies around the
+    vase. `ink` fills the figure. `line` is the colour of the painter's incision (or relief line) inside the figure.
+    `facing` is 1 to the right and -1 to the left.
     """
 
     draw: ImageDraw.ImageDraw
@@ -36,7 +37,7 @@ class Pen:
     facing: int = 1
 
     def at(self, x: float, y: float) -> tuple[float, float]:
-        """Return the pixel position of a point of the figure."""
+        """Convert a point from the figure's coordinates to a pixel position."""
         return self.x + self.facing * x * self.height * self.stretch, self.top + y * self.height
 
     def fill(self, points: Points, color: Color | None = None) -> None:
@@ -190,7 +191,7 @@ def rider(pen: Pen) -> None:
 
 
 def lion(pen: Pen) -> None:
-    """Draw a lion, as Corinthian painters drew them in files."""
+    """Draw a walking lion in the style of Corinthian painters."""
     pen.fill(
         [
             (-0.55, 0.44),
@@ -220,7 +221,7 @@ def lion(pen: Pen) -> None:
 
 
 def birds(pen: Pen) -> None:
-    """Draw three long-necked water birds in file."""
+    """Draw three long-necked water birds, one behind the other."""
     for index in (-1, 0, 1):
         x = 0.42 * index
         pen.fill([(x - 0.2, 0.46), (x - 0.06, 0.4), (x + 0.1, 0.46), (x + 0.12, 0.58), (x, 0.68), (x - 0.1, 0.64)])
@@ -230,7 +231,7 @@ def birds(pen: Pen) -> None:
 
 
 def palmette(pen: Pen) -> None:
-    """Draw a palmette on volutes, as under the handles."""
+    """Draw a palmette on volutes, as painters drew it under handles."""
     for petal in range(9):
         angle = math.pi * (petal + 0.5) / 9
         reach = 0.5 + 0.12 * math.sin(angle)

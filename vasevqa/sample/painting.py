@@ -15,7 +15,7 @@ from vasevqa.sample.catalogue import Color, Vase
 from vasevqa.sample.figures import FIGURES, WIDTHS, Pen, palmette
 from vasevqa.sample.shapes import SHAPES, Shape, Zone
 
-WIDTH, HEIGHT = 1080, 360  # once around by the height of the vase
+WIDTH, HEIGHT = 1080, 360  # pixels around the vase, pixels from rim to foot
 GLOSS, CREAM, BROWN = (34, 27, 26), (228, 217, 192), (104, 50, 30)
 
 
@@ -25,12 +25,12 @@ class Palette:
 
     clay: Color
     gloss: Color
-    ground: Color  # behind the figures
-    ink: Color  # of the figures
-    line: Color  # inside the figures
+    ground: Color  # colour behind the figures
+    ink: Color  # colour of the figures
+    line: Color  # colour of the lines inside the figures
 
 
-@lru_cache(maxsize=4)  # the views of one vase come one after another
+@lru_cache(maxsize=4)  # the views of one vase are drawn one after another
 def paint(vase: Vase) -> tuple[np.ndarray, Palette]:
     """Return the painted surface and its palette.
 
@@ -73,7 +73,7 @@ def _row(height: float) -> float:
 
 
 def _stretch(shape: Shape, height: float) -> float:
-    """Return how many columns have the length of one row on the vase at `height`."""
+    """Return the number of columns that have the length of one row on the vase at `height`."""
     radius = float(shape.radius(np.array(height)))
     return (WIDTH / (2 * math.pi * radius)) / (HEIGHT / (2 * shape.aspect))
 
@@ -95,7 +95,7 @@ def _figured(draw: ImageDraw.ImageDraw, vase: Vase, shape: Shape, palette: Palet
     wide = WIDTHS[vase.subject] * height * stretch
     count = max(1, min(2, int(WIDTH * 0.3 / wide)))
     top = _row(high) + (high - low) * HEIGHT * 0.1
-    for middle in (WIDTH / 2, 0, WIDTH):  # front, and the back on both sides of the seam
+    for middle in (WIDTH / 2, 0, WIDTH):  # the front, and the back on both sides of the seam
         for index in range(count):
             x = middle + (index - (count - 1) / 2) * wide
             facing = 1 if index < count / 2 else -1
@@ -128,7 +128,7 @@ def _geometric(draw: ImageDraw.ImageDraw, vase: Vase, shape: Shape, palette: Pal
 def _band(draw: ImageDraw.ImageDraw, kind: str, zone: Zone, shape: Shape, ink: Color) -> None:
     """Draw a band of ornament between two thin lines.
 
-    The ornament is repeated a whole number of times around the vase.
+    The number of repetitions around the vase is a whole number.
     """
     top, bottom = _row(zone[1]), _row(zone[0])
     height, proportion, ornament = bottom - top, *_ORNAMENTS[kind]

@@ -1,4 +1,4 @@
-"""Take photographs of painted vases in front of a museum's backgrounds, both good and bad ones."""
+"""Take good and bad photographs of painted vases in front of a museum's backgrounds."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from vasevqa.sample.rendering import View, render
 from vasevqa.sample.shapes import SHAPES
 
 DAMAGE = ("fragment", "cracks", "blur", "dark", "drawing", "crop")
-OVERSAMPLING = 1.4  # drawn larger and reduced, so that edges and ornaments are smooth
+OVERSAMPLING = 1.4  # pictures are drawn larger and then reduced, so that edges and ornaments are smooth
 
 
 @dataclass(frozen=True)
 class Shot:
-    """How one photograph is taken.
+    """The settings of one photograph.
 
-    It holds the camera's azimuth in degrees, the damage (None or one of DAMAGE), a seed for what is left to chance, and
-    the size in pixels.
+    They are the camera's azimuth in degrees, the damage (None or one of DAMAGE), the seed for random details, and the
+    size in pixels.
     """
 
     azimuth: float
@@ -35,7 +35,7 @@ class Shot:
 def photograph(vase: Vase, shot: Shot) -> bytes:
     """Return the photograph as a JPEG of shot.size x shot.size pixels.
 
-    The same vase and shot give the same bytes.
+    The result is the same for the same vase and shot.
     """
     rng, noise = random.Random(shot.seed), np.random.default_rng(shot.seed)
     canvas = round(shot.size * OVERSAMPLING)
@@ -50,7 +50,7 @@ def photograph(vase: Vase, shot: Shot) -> bytes:
         * exposure
         * np.array([rng.uniform(0.94, 1.06), 1.0, rng.uniform(0.94, 1.06)], dtype=np.float32)
     )
-    # The sensor's noise comes last and JPEG quality varies, so that blurred files weigh as much as sharp ones.
+    # The sensor's noise comes last and JPEG quality varies, so that blurred and sharp files have similar sizes.
     gain = rng.uniform(2.5, 7)
     pixels += noise.standard_normal((shot.size, shot.size, 1), dtype=np.float32) * gain
     pixels += noise.standard_normal(pixels.shape, dtype=np.float32) * (gain / 3)
@@ -83,7 +83,7 @@ def _view(vase: Vase, shot: Shot, canvas: int, rng: random.Random) -> View:
     across, tall = 2 * shape.reach, 2 * shape.aspect + 0.15
     radius = canvas * rng.uniform(0.74, 0.9) / max(across, tall)
     centre, middle = (canvas * (0.5 + rng.uniform(-0.03, 0.03)) for _ in range(2))
-    if shot.damage == "crop":  # too near, and beside it
+    if shot.damage == "crop":  # the camera is too near, and doesn't point at the middle of the vase
         radius *= rng.uniform(2.0, 2.6)
         centre += canvas * rng.choice((-1, 1)) * rng.uniform(0.35, 0.5)
         middle += canvas * rng.uniform(-0.35, 0.35)
@@ -102,9 +102,9 @@ def _view(vase: Vase, shot: Shot, canvas: int, rng: random.Random) -> View:
 
 
 def _background(size: int, rng: random.Random, noise: np.random.Generator) -> np.ndarray:
-    """Return a background like those that museums use, with the same choice for good and bad photographs.
+    """Return a typical background of a museum. Good and bad photographs have the same backgrounds.
 
-    It is black velvet, a grey sweep, or white or coloured paper. Sometimes the edge of a table shows.
+    The background is black velvet, a grey sweep, or white or coloured paper. Sometimes the edge of a table is visible.
     """
     level = rng.choices((rng.uniform(8, 30), rng.uniform(70, 150), rng.uniform(190, 240)), (0.3, 0.4, 0.3))[0]
     tint = np.array([rng.uniform(0.88, 1.08), rng.uniform(0.95, 1.05), rng.uniform(0.9, 1.12)], dtype=np.float32)

@@ -15,20 +15,20 @@ from vasevqa.sample.catalogue import Vase
 from vasevqa.sample.painting import Palette, paint
 from vasevqa.sample.shapes import SHAPES, Handle, Shape
 
-_HEIGHTS = np.linspace(0, 1, 721)  # finer than any picture's rows
+_HEIGHTS = np.linspace(0, 1, 721)  # more heights than the rows of any picture
 
 
 @dataclass(frozen=True)
 class View:
-    """Where the camera and the lamp stand.
+    """The positions of the camera, the vase and the lamp.
 
     Angles are in degrees. Lengths are in pixels of a picture of `size` x `size`.
     """
 
     size: int
-    azimuth: float  # of the camera around the vase; 0 is its front
-    elevation: float  # of the camera above the horizon
-    radius: float  # of the vase where it is widest
+    azimuth: float  # angle of the camera around the vase; 0 is the front
+    elevation: float  # angle of the camera above the horizon
+    radius: float  # greatest radius of the vase
     centre: float  # column of the axis
     base: float  # row of the middle of the foot
     lamp: float  # angle of the lamp to the camera's right
@@ -38,7 +38,8 @@ class View:
 def render(vase: Vase, view: View) -> tuple[np.ndarray, np.ndarray]:
     """Return the colours and the coverage of the picture, both float32.
 
-    The colours are (size, size, 3) in 0..255. The coverage (size, size) in 0..1 says how much of each pixel is vase.
+    The colours are (size, size, 3) in 0..255. The coverage is (size, size) in 0..1: the part of each pixel that shows
+    the vase.
     """
     shape = SHAPES[vase.shape]
     surface, palette = paint(vase)
@@ -83,7 +84,7 @@ def _body(shape: Shape, surface: np.ndarray, palette: Palette, view: View) -> tu
         (columns, reach, depth),
         view,
     )
-    # Into the mouth: an ellipse with the lip around it
+    # The view into the mouth is an ellipse. The lip surrounds it.
     for edge, tone in ((lip, 0.9), (lip - max(1.5, 0.045 * view.radius), 0.5)):
         vertical = np.sqrt(np.maximum(edge**2 - away**2, 0)) * sine
         upward = rows[:, None] - tall
@@ -97,11 +98,11 @@ def _body(shape: Shape, surface: np.ndarray, palette: Palette, view: View) -> tu
 
 
 def _heights(shape: Shape, view: View, columns: np.ndarray, rows: np.ndarray, tall: float) -> np.ndarray:
-    """Return the height of the vase (0..1) that each pixel shows, as (rows, columns).
+    """Return the height on the vase (0..1) that each pixel shows, as (rows, columns).
 
-    In one column the front of the surface projects to rows y(h) = h tall - sqrt(r(h)^2 - x^2) sin(elevation). Seen from
-    above, a higher point hides a lower one. The visible part is therefore where y is below all values that follow. That
-    part is monotone, and the function inverts it.
+    In one column the front of the surface projects to rows y(h) = h tall - sqrt(r(h)^2 - x^2) sin(elevation). The
+    camera looks from above, so a higher point hides a lower one. A height is visible if its y is below the y of all
+    greater heights. For visible heights y is monotone. The function inverts y by interpolation.
     """
     sine = math.sin(math.radians(view.elevation))
     radii = shape.radius(_HEIGHTS) * view.radius
@@ -109,7 +110,7 @@ def _heights(shape: Shape, view: View, columns: np.ndarray, rows: np.ndarray, ta
     known: dict[float, np.ndarray] = {}
     ascending = rows[::-1]
     for index, x in enumerate(np.abs(columns).tolist()):
-        if x not in known:  # left and right are alike
+        if x not in known:  # left and right are symmetrical
             y = _HEIGHTS * tall - np.sqrt(np.maximum(radii**2 - x**2, 0)) * sine
             known[x] = np.interp(ascending, np.minimum.accumulate(y[::-1])[::-1], _HEIGHTS)[::-1]
         result[:, index] = known[x]
@@ -119,7 +120,7 @@ def _heights(shape: Shape, view: View, columns: np.ndarray, rows: np.ndarray, ta
 def _sample(surface: np.ndarray, step: np.ndarray, columns: np.ndarray, depth: np.ndarray, view: View) -> np.ndarray:
     """Return the paint at each pixel.
 
-    The nearest texel is enough, because the picture is made larger than wanted and then reduced.
+    The nearest texel is exact enough, because the picture is rendered at a larger size and then reduced.
     """
     rows, width = surface.shape[:2]
     turn = np.arctan2(columns[None, :], depth) * (0.5 / math.pi) + (view.azimuth / 360 + 0.5) % 1
@@ -143,7 +144,7 @@ def _shade(
     norm = math.sqrt(2 + 2 * lamp[2])
     half = (lamp[0] / norm, lamp[1] / norm, (lamp[2] + 1) / norm)
     lambert, highlight = (np.maximum(sum(n * d for n, d in zip(normal, way, strict=True)), 0) for way in (lamp, half))
-    for _ in range(5):  # to the power of 32
+    for _ in range(5):  # five squarings give the power of 32
         highlight *= highlight
     dark = 1 - paint_.sum(-1) * (1 / 765)
     return np.asarray(
@@ -172,7 +173,7 @@ def _handles(
 
 
 def _curve(handle: Handle, shape: Shape, view: View) -> list[tuple[float, float, float]]:
-    """Return the middle line of a handle as points (column, row, depth towards the camera)."""
+    """Return the centre line of a handle as points (column, row, depth towards the camera)."""
     t = np.linspace(0, 1, 25)
     swell = np.sin(math.pi * t) ** 0.7
     if handle.kind == "strap":

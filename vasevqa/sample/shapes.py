@@ -1,6 +1,6 @@
 """Shapes of Greek vases.
 
-Each shape is the profile of a surface of revolution, with its handles and the zones that painters used.
+Each shape has the profile of a surface of revolution, the handles, and the zones that painters used.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ class Handle:
     """A handle of a vase.
 
     A `strap` stands upright between the heights `low` and `high`. A `loop` lies on the body at `low`. `azimuth` is in
-    degrees, and 0 is the front. `out` is how far the handle reaches from the axis, in greatest radii.
+    degrees, and 0 is the front. `out` is the distance from the axis to the outermost point of the handle. Its unit is
+    the greatest radius of the vase.
     """
 
     kind: str
@@ -39,12 +40,12 @@ class Shape:
     profile: tuple[tuple[float, float], ...]
     aspect: float
     handles: tuple[Handle, ...]
-    scene: Zone  # where the figures stand
-    borders: tuple[Zone, ...]  # bands of ornament around them
+    scene: Zone  # the zone of the figures
+    borders: tuple[Zone, ...]  # bands of ornament around the figures
     neck: Zone | None = None
 
     def radius(self, height: np.ndarray) -> np.ndarray:
-        """Return the radius at `height`, smoothed as by a potter's hand.
+        """Return the radius at `height` on a smooth profile.
 
         `height` is an array of any shape with values in 0..1.
         """
@@ -52,13 +53,13 @@ class Shape:
         return np.interp(height, grid, values)
 
     def slope(self, height: np.ndarray) -> np.ndarray:
-        """Return the change of radius per unit of height, both in greatest radii."""
+        """Return the change of radius per unit of height. The unit of both is the greatest radius."""
         grid, values = _smoothed(self.profile)
         return np.interp(height, grid, np.gradient(values, grid)) / (2 * self.aspect)
 
     @property
     def reach(self) -> float:
-        """The farthest distance of any part from the axis, in greatest radii."""
+        """The distance from the axis to the outermost part. Its unit is the greatest radius."""
         return max([1.0, *(handle.out for handle in self.handles if handle.azimuth not in (0, 180))])
 
 

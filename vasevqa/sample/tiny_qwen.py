@@ -1,28 +1,26 @@
-"""A tiny Qwen2.5-VL for trainings that run on a CPU in seconds.
+"""A tiny Qwen2.5-VL, which a CPU can train in seconds.
 
-It has the real architecture, random weights and a tokenizer of our own. Qwen's special tokens have their real ids, and
-the vocabulary has its real size, because ms-swift's template has these ids built in. The ordinary tokens are byte pairs
-learnt from sentences about invented vases. Nothing is downloaded.
+The model has the real architecture, random weights and its own tokenizer. ms-swift's template contains the ids of
+Qwen's special tokens. The special tokens therefore have their real ids, and the vocabulary has its real size. The
+ordinary tokens are byte pairs that were learnt from sentences about invented vases. Nothing is downloaded.
 """
 
 from __future__ import annotations
 
 import json
 import random
-import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 
-from vasevqa import files
-from vasevqa.errors import ConfigError
 from vasevqa.sample.captions import caption
 from vasevqa.sample.catalogue import invent
+from vasevqa.sample.making import make_once
 
-VERSION = 2  # raised when the same seed makes another model
+VERSION = 2  # raised when the code makes another model from the same seed
 MARKER = "tiny_qwen.json"
 VOCABULARY = 151936
 MERGED_TOKENS = 1536  # ordinary tokens: the 256 bytes and their commonest pairs
@@ -46,117 +44,120 @@ CHAT_TEMPLATE = (
     " endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 EMBEDDING_STD = 0.35
-HIDDEN, LAYERS, HEADS = 64, 2, 4
-VISION: dict[str, Any] = {
-    "depth": 2,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_heads": 2,
-    "out_hidden_size": HIDDEN,
-    "patch_size": 14,
-    "spatial_merge_size": 2,
-    "temporal_patch_size": 2,
-    "window_size": 112,
-    "fullatt_block_indexes": [1],
-}
+HIDDEN, HEADS = 64, 4
+PATCH, MERGED, FRAMES = 14, 2, 2  # pixels of a patch's side, patches of a token's side, frames of a patch
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes of a tiny model: layers of the text model, and depth, width and heads of the vision tower."""
+
+    layers: int
+    depth: int
+    width: int
+    heads: int
+
+
+SMALLEST = Sizes(layers=2, depth=2, width=32, heads=2)
 
 
 def make_tiny_qwen(folder: Path, seed: int = 0) -> bool:
-    """Write a complete Hugging Face model folder (40 MB), and return False if it was there already.
+    """Write a complete Hugging Face model folder (40 MB). Return False if the folder already holds this model.
 
     The same seed makes the same weights. Raise ConfigError if `folder` holds something else.
     """
-    wanted = {"version": VERSION, "seed": seed}
-    marker = folder / MARKER
-    if marker.is_file() and json.loads(marker.read_text(encoding="utf-8")) == wanted:
-        return False
-    if folder.exists() and not marker.is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{folder} holds something else than a tiny Qwen made here; choose another folder.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
-        if marker.is_file() and json.loads(marker.read_text(encoding="utf-8")) == wanted:
-            return False
-        partial = folder.with_name(f".{folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        _write(partial, seed)
-        files.write_json(partial / MARKER, wanted)
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
-    return True
+    return make_once(
+        folder, MARKER, {"version": VERSION, "seed": seed}, lambda partial: write_model(partial, new_model(seed))
+    )
 
 
-def _write(folder: Path, seed: int) -> None:
+def write_model(folder: Path, model: Any) -> None:
+    """Write the model and its processor as a Hugging Face folder."""
     from transformers import Qwen2_5_VLProcessor, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
 
-    tokenizer = _tokenizer()
     size = {"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 1280}
-    shared = {
-        "patch_size": VISION["patch_size"],
-        "merge_size": VISION["spatial_merge_size"],
-        "temporal_patch_size": VISION["temporal_patch_size"],
-    }
+    shared = {"patch_size": PATCH, "merge_size": MERGED, "temporal_patch_size": FRAMES}
     processor = Qwen2_5_VLProcessor(
         Qwen2VLImageProcessor(size=size, **shared),
-        tokenizer,
+        make_tokenizer(),
         Qwen2VLVideoProcessor(size=size, **shared),
         chat_template=CHAT_TEMPLATE,
     )
     processor.save_pretrained(folder)
-    _model(seed).save_pretrained(folder)
+    model.save_pretrained(folder)
 
 
-def _model(seed: int) -> Any:
+def new_model(seed: int, sizes: Sizes = SMALLEST) -> Any:
+    """Return a model with random weights. The same seed makes the same weights."""
     from transformers import GenerationConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     text = {
         "vocab_size": VOCABULARY,
         "hidden_size": HIDDEN,
         "intermediate_size": 4 * HIDDEN,
-        "num_hidden_layers": LAYERS,
+        "num_hidden_layers": sizes.layers,
         "num_attention_heads": HEADS,
         "num_key_value_heads": HEADS,
         "max_position_embeddings": 4096,
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]},
         "tie_word_embeddings": True,
-        "bos_token_id": _id("<|endoftext|>"),
-        "eos_token_id": _id("<|im_end|>"),
+        "bos_token_id": special_id("<|endoftext|>"),
+        "eos_token_id": special_id("<|im_end|>"),
+    }
+    vision = {
+        "depth": sizes.depth,
+        "hidden_size": sizes.width,
+        "intermediate_size": 2 * sizes.width,
+        "num_heads": sizes.heads,
+        "out_hidden_size": HIDDEN,
+        "patch_size": PATCH,
+        "spatial_merge_size": MERGED,
+        "temporal_patch_size": FRAMES,
+        "window_size": 112,
+        "fullatt_block_indexes": list(range(1, sizes.depth)),
     }
     config = Qwen2_5_VLConfig(
         text_config=text,
-        vision_config=VISION,
-        image_token_id=_id("<|image_pad|>"),
-        video_token_id=_id("<|video_pad|>"),
-        vision_start_token_id=_id("<|vision_start|>"),
-        vision_end_token_id=_id("<|vision_end|>"),
+        vision_config=vision,
+        image_token_id=special_id("<|image_pad|>"),
+        video_token_id=special_id("<|video_pad|>"),
+        vision_start_token_id=special_id("<|vision_start|>"),
+        vision_end_token_id=special_id("<|vision_end|>"),
         tie_word_embeddings=True,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen2_5_VLForConditionalGeneration(config).float()
         with torch.no_grad():
-            # With the usual 0.02 so narrow layers would hand their input on as it is, and an adapter would have nothing
-            # to turn.
+            # With the usual 0.02 such narrow layers would change their input very little, and an adapter would have no
+            # effect.
             for name, weight in model.named_parameters():
                 if weight.ndim == 2 and name.endswith(".weight") and "embed" not in name and "lm_head" not in name:
                     weight.normal_(std=weight.shape[1] ** -0.5)
             embedding = model.get_input_embeddings().weight
-            # Large enough that logits can tell tokens apart: with the usual 0.02 and so few dimensions they hardly
-            # could. Ids that the tokenizer never makes get no weight, so that they stay out of the way.
+            # The weights are large enough that logits differ between tokens. With the usual 0.02 and few dimensions the
+            # logits would hardly differ. Ids that the tokenizer never produces have zero weights and are never likely.
             embedding.zero_()
             embedding[:MERGED_TOKENS].normal_(std=EMBEDDING_STD)
             embedding[FIRST_SPECIAL : FIRST_SPECIAL + len(SPECIAL.split())].normal_(std=EMBEDDING_STD)
     model.generation_config = GenerationConfig(
-        eos_token_id=[_id("<|im_end|>"), _id("<|endoftext|>")], pad_token_id=_id("<|endoftext|>")
+        eos_token_id=[special_id("<|im_end|>"), special_id("<|endoftext|>")], pad_token_id=special_id("<|endoftext|>")
     )
     return model
 
 
-def _id(special: str) -> int:
+def special_id(special: str) -> int:
+    """Return the id of one of Qwen's special tokens."""
     return FIRST_SPECIAL + SPECIAL.split().index(special)
 
 
-def _tokenizer() -> Any:
+def used_ids() -> list[int]:
+    """Return the ids that the tokenizer produces. All other ids have zero embeddings."""
+    return [*range(MERGED_TOKENS), *(special_id(token) for token in SPECIAL.split())]
+
+
+def make_tokenizer() -> Any:
+    """Return the tokenizer. It is trained anew each time, which takes a second. The result is always the same."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import AddedToken, Qwen2Tokenizer
 
@@ -169,14 +170,14 @@ def _tokenizer() -> Any:
     learnt = json.loads(learner.to_str())["model"]
     special = SPECIAL.split()
     tokenizer = Qwen2Tokenizer(
-        vocab={**learnt["vocab"], **{token: _id(token) for token in special}},
+        vocab={**learnt["vocab"], **{token: special_id(token) for token in special}},
         merges=[tuple(pair) for pair in learnt["merges"]],
         extra_special_tokens=[AddedToken(token, special=True, normalized=False) for token in special],
         eos_token="<|im_end|>",  # noqa: S106 - a token of text, no secret
         model_max_length=4096,
     )
-    wrong = [token for token in special if tokenizer.convert_tokens_to_ids(token) != _id(token)]
-    assert not wrong, f"this version of tokenizers gives {wrong} other ids"
+    wrong = [token for token in special if tokenizer.convert_tokens_to_ids(token) != special_id(token)]
+    assert not wrong, f"this version of tokenizers gives other ids to {wrong}"
     return tokenizer
 
 

@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-import csv
+import struct
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from vasevqa import spec
+from vasevqa.curation import predictions
+from vasevqa.curation.predictions import Prediction
 from vasevqa.errors import DataError
 from vasevqa.journal import Journal
 
 if TYPE_CHECKING:
+    from vasevqa.artifacts.known import KnownPhotographs
     from vasevqa.curation.classifier import Classifier
     from vasevqa.curation.images import ImageFile
     from vasevqa.curation.loader import Loader
-    from vasevqa.curation.reports import QuarantinedFile
+    from vasevqa.curation.reports import PassedOverFiles, QuarantinedFile
 
 JOURNAL = "predictions.journal"
+_VALUE = struct.Struct("<d")  # a probability in the store of earlier runs
 
 
 class Params(spec.Params):
-    """What decides the classes."""
+    """The parameters that decide the classes."""
 
     confidence_threshold: float = Field(
-        0.5, ge=0, le=1, description="an image is of class 1 if its calibrated probability is at least this"
+        0.5, ge=0, le=1, description="minimum calibrated probability for class 1 (high quality)"
     )
     exact_decode: bool = Field(
         False, description="decode JPEGs in full instead of at the smallest scale that covers the model's input"
@@ -35,15 +40,21 @@ class Params(spec.Params):
 
 
 class Options(spec.Options):
-    """How it runs."""
+    """The options that don't change the classes."""
 
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N; a missing device is an error")
-    batch_size: int = Field(32, ge=1, description="images a batch")
-    workers: int = Field(0, ge=0, description="decoding threads; 0: as many as cores")
+    device: spec.Device = Field("auto", description="auto, cpu, cuda or cuda:N; a missing device is an error")
+    batch_size: int = Field(32, ge=1, description="images per batch")
+    workers: int = Field(0, ge=0, description="number of decoding threads; 0: one per core")
+
+
+@dataclass(frozen=True)
+class _Unread:
+    quarantined: list[QuarantinedFile]
+    passed_over: list[PassedOverFiles]
 
 
 class _Decisions:
-    """What was decided and placed before a kill: name -> (stamp of the file, probability)."""
+    """The decisions of an interrupted attempt: name -> (stamp of the file, probability)."""
 
     def __init__(self, output: spec.Output, made_for: str) -> None:
         output.check()
@@ -52,31 +63,40 @@ class _Decisions:
         self.rows: dict[str, tuple[str, float]] = {name: (stamp, value) for name, stamp, value in self._journal.rows}
 
     def add(self, rows: list[tuple[str, str, float]]) -> None:
-        """Append a batch."""
+        """Append a batch of decisions."""
         self._output.check()
         self._journal.append(rows)
         self.rows.update({name: (stamp, probability) for name, stamp, probability in rows})
 
 
 def run(call: spec.StageCall[Params, Options]) -> None:
-    """Decode, predict, place in 0/ or 1/; then predictions.csv, quarantined.json and classification_report.json."""
+    """Classify the images and place them in 0/ or 1/.
+
+    Write predictions.csv, quarantined.json and classification_report.json.
+    """
     from vasevqa.curation import images
     from vasevqa.curation.classifier import EvalTransform, load_classifier
     from vasevqa.curation.devices import resolve_device
     from vasevqa.curation.loader import Loader
-    from vasevqa.curation.reports import quarantined_files
+    from vasevqa.curation.reports import passed_over_files, quarantined_files
 
     classifier = load_classifier(call.inputs["model"], resolve_device(call.options.device))
-    found = list(images.find_images(call.inputs["images"]))
-    if not found:
-        raise DataError(
-            f"There is no image in {call.inputs['images']} ({', '.join(sorted(images.SUFFIXES))}); check --source-dir."
-        )
-    earlier = dict(_earlier(call.output.root / "predictions.csv"))
+    others = images.PassedOver()
+    photographs = list(images.find_images(call.inputs["images"], others=others))
+    if not photographs:
+        raise DataError(f"There is no image in {call.inputs['images']}{others.hint()}; check --source-dir.")
+    earlier = {one.name: one.label for one in predictions.read(call.output.root)}
     decisions = _Decisions(call.output, _made_for(call.params, call.inputs, classifier))
-    todo = [item for item in found if item.problem or not _decided(item, decisions, call.output, call.params)]
-    if len(todo) < len(found):
-        call.progress.note(f"{len(found) - len(todo)} images were classified before and are not classified again")
+    todo = [item for item in photographs if item.problem or not _decided(item, decisions, call.output, call.params)]
+    if len(todo) < len(photographs):
+        call.progress.note(f"{len(photographs) - len(todo)} images were already classified by an earlier attempt")
+    known = _known(classifier, photographs, call)
+    recalled = [item for item in todo if item.name in known.values]
+    if recalled:
+        call.progress.note(f"{len(recalled)} images are known from earlier runs, {len(todo) - len(recalled)} are new")
+        found = [(item.name, item.path, _VALUE.unpack(known.values[item.name])[0]) for item in recalled]
+        _place(found, decisions, earlier, call.params, call.output)
+        todo = [item for item in todo if item.name not in known.values]
     transform = EvalTransform(classifier.image_size)
     loader = Loader(
         todo,
@@ -88,23 +108,26 @@ def run(call: spec.StageCall[Params, Options]) -> None:
     call.progress.start("classifying", len(todo))
     seconds = _classify(loader, classifier, decisions, earlier, call.params, call.output, call.progress)
     unreadable = {item.name for item in loader.quarantined}
-    names = [item.name for item in found if item.name not in unreadable]
+    names = [item.name for item in photographs if item.name not in unreadable]
     if not names:
         raise DataError(
-            f"None of the {len(found)} images in {call.inputs['images']} can be read (first:"
+            f"None of the {len(photographs)} images in {call.inputs['images']} can be read (first:"
             f" {loader.quarantined[0].reason}); check the files."
         )
     probabilities = {name: decisions.rows[name][1] for name in names}
-    _write(probabilities, quarantined_files(loader.quarantined), earlier, call.params, classifier, call.output)
+    known.keep({name: _VALUE.pack(value) for name, value in probabilities.items()})
+    unread = _Unread(quarantined_files(loader.quarantined), passed_over_files(others))
+    _write(probabilities, unread, earlier, call.params, classifier, call.output)
     high = sum(_label(value, call.params) for value in probabilities.values())
     call.progress.speed({"decode": loader.seconds["wait"], **seconds}, len(todo))
     call.progress.summary(
         f"{high} of {len(names)} images are of high quality (probability >= {call.params.confidence_threshold:g}),"
-        f" {len(unreadable)} unreadable",
+        f" {len(unreadable)} unreadable{others.after()}",
         images=len(names),
         high=high,
         low=len(names) - high,
         quarantined=len(unreadable),
+        **({"known": len(recalled)} if recalled else {}),
     )
 
 
@@ -117,29 +140,43 @@ def _classify(
     output: spec.Output,
     progress: spec.Progress,
 ) -> dict[str, float]:
-    """Place every image that can be read; what an earlier call had decided otherwise is moved. Returns seconds."""
-    from vasevqa.curation.reports import remove_ours
-
+    """Place every readable image, and return the seconds by kind of work."""
     seconds = {"model": 0.0, "disk": 0.0}
     set_aside = 0
     for batch in loader:
         began = time.perf_counter()
         probabilities = classifier.probabilities(batch.pixels).tolist()
         placed = time.perf_counter()
-        rows = []
-        for name, path, probability in zip(batch.names, batch.paths, probabilities, strict=True):
-            stamp = _stamp(path)
-            label = _label(probability, params)
-            output.place(path, f"{label}/{name}")
-            if earlier.get(name, label) != label:
-                remove_ours(output, f"{earlier[name]}/{name}")
-            rows.append((name, stamp, probability))
-        decisions.add(rows)
+        _place(list(zip(batch.names, batch.paths, probabilities, strict=True)), decisions, earlier, params, output)
         seconds["model"] += placed - began
         seconds["disk"] += time.perf_counter() - placed
         progress.advance(len(batch.names) + len(loader.quarantined) - set_aside)
         set_aside = len(loader.quarantined)
     return seconds
+
+
+def _place(
+    found: Sequence[tuple[str, Path, float]],
+    decisions: _Decisions,
+    earlier: Mapping[str, int],
+    params: Params,
+    output: spec.Output,
+) -> None:
+    """Place images by their probabilities, given as (name, path, probability).
+
+    If an earlier call gave an image another class, the image is moved.
+    """
+    from vasevqa.curation.reports import remove_ours
+
+    rows = []
+    for name, path, probability in found:
+        stamp = _stamp(path)
+        label = _label(probability, params)
+        output.place(path, f"{label}/{name}")
+        if earlier.get(name, label) != label:
+            remove_ours(output, f"{earlier[name]}/{name}")
+        rows.append((name, stamp, probability))
+    decisions.add(rows)
 
 
 def _label(probability: float, params: Params) -> int:
@@ -151,10 +188,32 @@ def _stamp(path: Path) -> str:
 
     try:
         return stamp(path)
-    except FileNotFoundError:  # read, and then removed by its owner
+    except FileNotFoundError:  # another process removed the file after it was read
         raise DataError(
-            f"{path} was removed during the classification; do not change the folder while this runs, and start again."
+            f"{path} was removed during the classification; start again, and do not change the folder during the run."
         ) from None
+
+
+def made_for(model: str, precision: str, params: Params) -> dict[str, object]:
+    """Return everything that decides a probability besides the photograph. `model` is the digest of the model file."""
+    exact = params.exact_decode
+    return {"stage": STAGE.name, "version": STAGE.version, "model": model, "precision": precision, "exact": exact}
+
+
+def _known(
+    classifier: Classifier, photographs: Sequence[ImageFile], call: spec.StageCall[Params, Options]
+) -> KnownPhotographs:
+    """Return the probabilities that other runs on the volume computed."""
+    from vasevqa.artifacts.known import KnownPhotographs
+    from vasevqa.curation.classifier import model_file
+    from vasevqa.curation.clip import resolve_precision
+    from vasevqa.files import digest_file
+
+    names = [item.name for item in photographs if not item.problem]
+    volume = call.output.volume
+    model = digest_file(model_file(call.inputs["model"])) if volume else ""
+    precision = resolve_precision("auto", classifier.device)
+    return KnownPhotographs(volume, call.inputs["images"], names, made_for(model, precision, call.params))
 
 
 def _made_for(params: Params, inputs: Mapping[str, Path], classifier: Classifier) -> str:
@@ -167,7 +226,8 @@ def _made_for(params: Params, inputs: Mapping[str, Path], classifier: Classifier
             str(inputs["images"]),
             classifier.arch,
             classifier.image_size,
-            classifier.temperature,
+            classifier.calibration.temperature,
+            classifier.calibration.bias,
             weights,
         ]
     )
@@ -182,19 +242,9 @@ def _decided(item: ImageFile, decisions: _Decisions, output: spec.Output, params
     )
 
 
-def _earlier(path: Path) -> Iterator[tuple[str, int]]:
-    """What an earlier call placed where, by its predictions.csv."""
-    if not path.is_file():
-        return
-    with open(path, newline="", encoding="utf-8") as stream:
-        for row in csv.DictReader(stream):
-            if row.get("path") and row.get("class") in ("0", "1"):
-                yield row["path"], int(row["class"])
-
-
 def _write(
     probabilities: dict[str, float],
-    quarantined: list[QuarantinedFile],
+    unread: _Unread,
     earlier: dict[str, int],
     params: Params,
     classifier: Classifier,
@@ -203,38 +253,46 @@ def _write(
     from vasevqa.curation.reports import ClassificationReport, Histogram, Quarantine
 
     histogram = [0] * 20
-    with output.writing("predictions.csv", "w") as stream:
-        table = csv.writer(stream, lineterminator="\n")
-        table.writerow(["path", "probability", "class"])
-        for name, probability in probabilities.items():
-            table.writerow([name, f"{probability:.6f}", _label(probability, params)])
-            histogram[min(int(probability * 20), 19)] += 1
-        for name, label in earlier.items():  # of another folder, merged here before
-            if name not in probabilities and (output.root / str(label) / name).exists():
-                table.writerow([name, "", label])
-    Quarantine(quarantined=quarantined).write(output)
+    for probability in probabilities.values():
+        histogram[min(int(probability * 20), 19)] += 1
+    rows = [Prediction(name, _label(value, params), value) for name, value in probabilities.items()]
+    kept = [  # from another input folder, placed here by an earlier call
+        Prediction(name, label)
+        for name, label in earlier.items()
+        if name not in probabilities and (output.root / str(label) / name).exists()
+    ]
+    with output.writing(predictions.FILE, "w") as stream:
+        predictions.write(stream, [*rows, *kept])
+    Quarantine(quarantined=unread.quarantined).write(output)
     high = sum(_label(value, params) for value in probabilities.values())
     ClassificationReport(
         images=len(probabilities),
         high=high,
         low=len(probabilities) - high,
         confidence_threshold=params.confidence_threshold,
-        temperature=classifier.temperature,
+        temperature=classifier.calibration.temperature,
+        bias=classifier.calibration.bias,
         arch=classifier.arch,
         histogram=Histogram(bins=20, counts=histogram),
-        quarantined=quarantined,
+        quarantined=unread.quarantined,
+        passed_over=unread.passed_over,
     ).write(output)
     (output.root / JOURNAL).unlink(missing_ok=True)
 
 
 STAGE = spec.Stage(
     "classify",
-    1,
+    3,
     Params,
     Options,
     (
         spec.Input("images", "--source-dir", "the folder of photographs", aliases=("--input-dir",)),
-        spec.Input("model", "--model-path", "the classifier: a .pth file, or train-classifier's output"),
+        spec.Input(
+            "model",
+            "--model-path",
+            "the classifier: a .pth file, or train-classifier's output",
+            kind="file or folder",
+        ),
     ),
     "Sorts photographs into low (0/) and high (1/) quality.",
     spec.Resources(cpus=4, memory="8Gi", gpus=1, gpu_memory="8Gi"),
@@ -242,8 +300,12 @@ STAGE = spec.Stage(
     sources=(
         "vasevqa.journal",
         "vasevqa.curation.images",
+        "vasevqa.curation.decoding",
+        "vasevqa.curation.colours",
+        "vasevqa.folders",
         "vasevqa.curation.loader",
         "vasevqa.curation.classifier",
+        "vasevqa.curation.predictions",
         "vasevqa.curation.reports",
     ),
     run=run,

@@ -1,4 +1,4 @@
-"""The menu of `clip-filter --interactive` and the question of `--auto-select-device`."""
+"""The menu of `clip-filter --interactive`, and the question of `clip-filter --auto-select-device`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CHOICES = (
 
 
 def devices() -> list[str]:
-    """The devices of this machine by name, the CPU first."""
+    """Return the names of this machine's devices, the CPU first."""
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -28,7 +28,7 @@ def devices() -> list[str]:
 
 
 def choose_device() -> str:
-    """Ask for one of this machine's devices."""
+    """Ask the user for one of this machine's devices."""
     known = devices()
     for number, name in enumerate(known, 1):
         click.echo(f"  {number}. {name}")

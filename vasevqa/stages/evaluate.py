@@ -1,13 +1,13 @@
-"""evaluate: is the trained model better than the one it began with."""
+"""evaluate: compare the trained models with the base model on held-out vases."""
 
 from __future__ import annotations
 
-from vasevqa import spec
+from vasevqa import reward, spec
 from vasevqa.evaluation.params import EvaluateOptions, EvaluateParams
 
 
 def run(call: spec.StageCall[EvaluateParams, EvaluateOptions]) -> None:
-    """Generate answers, measure, and write evaluation.json, comparison.md and comparison.png."""
+    """Generate answers, compute metrics, and write evaluation.json, comparison.md and comparison.png."""
     from vasevqa.evaluation import evaluate
 
     evaluate.evaluate(call)
@@ -15,7 +15,7 @@ def run(call: spec.StageCall[EvaluateParams, EvaluateOptions]) -> None:
 
 STAGE = spec.Stage(
     "evaluate",
-    1,
+    3,
     EvaluateParams,
     EvaluateOptions,
     (
@@ -35,18 +35,31 @@ STAGE = spec.Stage(
         spec.Input(
             "sentence_model",
             "--sentence-model",
-            "an encoder in a Hugging Face folder, for semantic similarity and the Fréchet distance",
+            "a sentence encoder (Hugging Face folder), for semantic similarity and the Fréchet distance",
+            required=False,
+        ),
+        spec.Input(
+            "vocabulary",
+            "--vocabulary",
+            "a folder with your own words for the scores (shape.yaml, place.yaml, ...)",
             required=False,
         ),
         spec.Input(
             "captions",
             "--captions",
-            "instead of models: caption files in the original's format; a file, or a folder of files",
+            "caption files in the original's format, instead of models; a file, or a folder of files",
             required=False,
+            kind="file or folder",
         ),
-        spec.Input("reference", "--reference", "the true captions in the same format, for --captions", required=False),
+        spec.Input(
+            "reference",
+            "--reference",
+            "the true captions in the same format, for --captions",
+            required=False,
+            kind="file or folder",
+        ),
     ),
-    "Compares base, SFT and GRPO model on held-out vases.",
+    "Compares the base, SFT and GRPO models on held-out vases.",
     spec.Resources(cpus=4, memory="48Gi", gpus=1, gpu_memory="24G"),
     sources=(
         "vasevqa.journal",
@@ -54,8 +67,18 @@ STAGE = spec.Stage(
         "vasevqa.evaluation.params",
         "vasevqa.evaluation.evaluate",
         "vasevqa.evaluation.metrics",
+        "vasevqa.evaluation.baselines",
+        "vasevqa.evaluation.mistakes",
+        "vasevqa.evaluation.pairs",
+        "vasevqa.evaluation.original",
+        "vasevqa.evaluation.caption_metrics",
+        "vasevqa.evaluation.confidence",
+        "vasevqa.statistics",
+        *reward.SOURCES,
         "vasevqa.evaluation.captions",
         "vasevqa.evaluation.generation",
+        "vasevqa.curation.decoding",
+        "vasevqa.curation.colours",
         "vasevqa.evaluation.encoders",
         "vasevqa.evaluation.comparison",
     ),

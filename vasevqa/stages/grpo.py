@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
-from vasevqa import spec
+from collections.abc import Mapping
+from pathlib import Path
+
+from vasevqa import reward, spec
 from vasevqa.training.params import INPUTS, SOURCES, GrpoOptions, GrpoParams
 
 
 def run(call: spec.StageCall[GrpoParams, GrpoOptions]) -> None:
-    """Check what can be checked, train in a child process, keep checkpoints, reward curve and completions."""
+    """Check the inputs, train in a child process, and write checkpoints, reward curve and completions."""
     from vasevqa.training import trainer
 
+    check(call.inputs, call.params)
     trainer.train(call)
+
+
+def check(inputs: Mapping[str, Path], params: GrpoParams) -> None:
+    """Check the user's reward file, vocabulary and system prompt before the whole run starts.
+
+    Without this check, a run would find a mistake only after hours of fine-tuning. Raise ConfigError for a reward that
+    is missing or can't be called, for an invalid vocabulary, and for a prompt that isn't a text.
+    """
+    from vasevqa.reward import vocabulary
+    from vasevqa.training import reward_file
+    from vasevqa.training.swift.arguments import system_prompt
+
+    system_prompt(inputs.get("system"))
+
+    if "vocabulary" in inputs:
+        vocabulary.check(inputs["vocabulary"])
+    if "plugin" in inputs:
+        reward_file.check_file(inputs["plugin"], params.reward_funcs)
 
 
 STAGE = spec.Stage(
     "grpo",
-    1,
+    3,
     GrpoParams,
     GrpoOptions,
     (
@@ -23,12 +45,32 @@ STAGE = spec.Stage(
             "model", "--model", "the model to improve, such as the merged result of sft: a folder or a hub id", hub=True
         ),
         spec.Input("dataset", "--dataset-dir", INPUTS["dataset"] + " (grpo.jsonl)", aliases=("--dataset",)),
-        spec.Input("system", "--system", "a text file with the system prompt", required=False),
-        spec.Input("plugin", "--external-plugins", "a Python file with your own reward functions", required=False),
+        spec.Input("system", "--system", "a text file with the system prompt", required=False, kind="file"),
+        spec.Input(
+            "plugin",
+            "--external-plugins",
+            "a Python file with your own reward functions",
+            required=False,
+            kind="file",
+        ),
+        spec.Input(
+            "vocabulary",
+            "--vocabulary",
+            "a folder with your own words for the reward (shape.yaml, place.yaml, ...)",
+            required=False,
+        ),
         spec.Input("resume", "--resume-from-checkpoint", INPUTS["resume"], required=False),
     ),
     "Reinforcement (GRPO) with the vase reward, by ms-swift.",
     spec.Resources(cpus=8, memory="64Gi", gpus=1, gpu_memory="32G", shm="8Gi"),
-    sources=(*SOURCES, "vasevqa.reward.score", "vasevqa.training.swift.plugin"),
+    sources=(
+        *SOURCES,
+        *reward.SOURCES,
+        "vasevqa.training.reward_file",
+        "vasevqa.training.signatures",
+        "vasevqa.training.swift.plugin",
+        "vasevqa.training.swift.scoring",
+    ),
     run=run,
+    check=check,
 )

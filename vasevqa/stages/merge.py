@@ -1,4 +1,4 @@
-"""merge: an adapter into its base model, and proof that the merged model says the same."""
+"""merge: merge an adapter into its base model, and check that the merged model gives the same logits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from vasevqa.training.params import MergeOptions, MergeParams
 
 
 def run(call: spec.StageCall[MergeParams, MergeOptions]) -> None:
-    """Merge (a full model passes through), compare logits, and keep the figures; GateError over tolerance."""
+    """Merge the adapter, compare the logits, and write the differences. A full model without an adapter stays
+    unchanged.
+
+    Raise GateError if the logits differ by more than the tolerance.
+    """
     from vasevqa.training import merge
 
     merge.merge(call)
@@ -20,13 +24,15 @@ STAGE = spec.Stage(
     MergeOptions,
     (
         spec.Input("model", "--model", "the base model that was trained: a folder or a hub id", hub=True),
-        spec.Input("adapters", "--adapters", "what sft or grpo wrote, or one of its checkpoints"),
+        spec.Input("adapters", "--adapters", "the output of sft or grpo, or one of its checkpoints"),
     ),
-    "Merges the adapter into its base, with a parity gate.",
+    "Merges the adapter into its base model and checks that the outputs agree.",
     spec.Resources(cpus=4, memory="48Gi", gpus=0),
     sources=(
         "vasevqa.training.swift.arguments",
         "vasevqa.training.merge",
+        "vasevqa.training.merged",
+        "vasevqa.training.adapter",
         "vasevqa.training.params",
         "vasevqa.training.parity",
         "vasevqa.training.checkpoints",

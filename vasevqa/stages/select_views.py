@@ -1,20 +1,23 @@
-"""select-views: of every vase the one view that shows it best."""
+"""select-views: choose the best view of each vase."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from vasevqa import spec
+from vasevqa import files, spec
+from vasevqa.curation.file_names import DESCRIPTION, UNMATCHED_DESCRIPTION, NamePattern, check_patterns
 from vasevqa.errors import ConfigError, DataError
+from vasevqa.folders import PassedOver
 
 if TYPE_CHECKING:
     from vasevqa.curation.clip import ClipModel
+    from vasevqa.curation.file_names import Naming
     from vasevqa.curation.images import ImageFile
     from vasevqa.curation.reports import FilteringReport, LostVase, QuarantinedFile
     from vasevqa.curation.scoring import Prompts
@@ -22,62 +25,75 @@ if TYPE_CHECKING:
 
 
 class Params(spec.Params):
-    """What decides which view is best."""
+    """The parameters that decide which view is the best."""
 
-    name_pattern: str | None = Field(
-        None,
-        description=(
-            "regular expression for a file's stem with the groups vase and view; unset: <UUID>_<view>_ac<number>"
-        ),
-    )
-    exact_decode: bool = Field(False, description="where images must be scored here: decode JPEGs in full")
+    name_pattern: NamePattern = Field(None, description=DESCRIPTION)
+    unmatched: Literal["error", "own-vase"] = Field("error", description=UNMATCHED_DESCRIPTION)
+    exact_decode: bool = Field(False, description="decode JPEGs in full (if this stage must score images)")
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="where images must be scored here: auto is bf16 where the hardware computes in it"
+        "auto", description="precision (if this stage must score images); auto is bf16 if the hardware supports it"
     )
 
 
 class Options(spec.Options):
-    """How it runs."""
+    """The options that don't change the choice."""
 
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N; only used where images must be scored here")
-    batch_size: int = Field(32, ge=1, description="images a batch")
-    workers: int = Field(0, ge=0, description="decoding threads; 0: as many as cores")
+    device: spec.Device = Field(
+        "auto", description="auto, cpu, cuda or cuda:N; only used if this stage must score images"
+    )
+    batch_size: int = Field(32, ge=1, description="images per batch")
+    workers: int = Field(0, ge=0, description="number of decoding threads; 0: one per core")
     model_cache_dir: str | None = Field(None, description="cache folder for models from a hub")
 
 
 @dataclass(frozen=True)
 class _Scored:
-    """Every readable image as (name, path, similarity to the high prompts), and the source of the similarities."""
+    """Every readable image as (name, path, similarity to the high prompts), with the source of the similarities."""
 
     images: list[tuple[str, Path, float]]
     quarantined: list[QuarantinedFile]
     seconds: dict[str, float]
     reused: bool = False  # all from clip-filter's report
+    others: PassedOver = field(default_factory=PassedOver)
 
 
 def run(call: spec.StageCall[Params, Options]) -> None:
-    """Group by vase, pick, place in best_views/, and say what was lost."""
-    from vasevqa.curation import file_names, views
+    """Group the images by vase, place the best views in best_views/, and report the lost vases."""
+    from vasevqa.curation import naming, views
+    from vasevqa.curation.images import find_images
     from vasevqa.curation.reports import FilteringReport
 
-    pattern = file_names.name_pattern(call.params.name_pattern)
     base = call.inputs["images"]
     images = base / "accepted" if (base / "accepted").is_dir() else base
-    report_folder = images.parent if images.name == "accepted" else images
-    report = FilteringReport.read(report_folder)
-    scored = _similarities(images, report, call.params, call.options, call.inputs, call.progress)
-    vases = views.group_views(scored.images, pattern)
+    # A launcher's step reads nothing above the input, because the artifact's key covers only the input.
+    above = images == base and base.name == "accepted" and call.output.standalone
+    report = FilteringReport.read(base.parent if above else base)
+    others = PassedOver()
+    photographs = list(find_images(images, others=others))
+    if not photographs:
+        raise DataError(
+            f"There is no image in {images}{others.hint()}; check --input-dir, and whether an earlier step"
+            " rejected all images."
+        )
+    # The pattern also has to fit the rejected photographs. A rejection must not change how other names are read.
+    lost_names = [name for _, name, _ in views.losses(report, call.inputs.get("classified"))]
+    named = naming.naming_of(call.params.name_pattern, [*(item.name for item in photographs), *lost_names])
+    if call.params.unmatched == "error":
+        naming.refuse_unmatched(photographs, named)
+    scored = replace(_similarities(images, photographs, report, call), others=others)
+    vases = views.group_views(scored.images, named)
 
     began = time.perf_counter()
     _place(vases, call.output, call.progress)
-    lost = views.lost_vases(set(vases), report, call.inputs.get("classified"), pattern)
+    lost = views.lost_vases(set(vases), report, call.inputs.get("classified"), named)
     unmatched = sorted(view.name for group in vases.values() for view in group if not view.matched)
-    _write(vases, scored, lost, unmatched, call.output)
+    _write(vases, scored, lost, unmatched, named, call.output)
     call.progress.speed({**scored.seconds, "disk": time.perf_counter() - began}, len(scored.images))
     count = sum(len(group) for group in vases.values())
+    call.progress.note(naming.said(named, count - len(unmatched), len(vases) - len(unmatched)))
     call.progress.summary(
         f"best views of {len(vases)} vases out of {count} images; {len(lost)} vases lost all their views earlier,"
-        f" {len(unmatched)} names match no pattern",
+        f" {len(unmatched)} names match no pattern{scored.others.after()}",
         vases=len(vases),
         images=count,
         lost=len(lost),
@@ -87,28 +103,26 @@ def run(call: spec.StageCall[Params, Options]) -> None:
 
 def _similarities(
     images: Path,
+    photographs: Sequence[ImageFile],
     report: FilteringReport | None,
-    params: Params,
-    options: Options,
-    inputs: Mapping[str, Path],
-    progress: spec.Progress,
+    call: spec.StageCall[Params, Options],
 ) -> _Scored:
-    """Return the images' similarities: from clip-filter's report if it has all of them, else computed here."""
-    from vasevqa.curation.images import find_images
+    """Return the similarities of the images.
 
-    found = list(find_images(images))
-    if not found:
-        raise DataError(
-            f"There is no image in {images}; check --input-dir, or whether an earlier step rejected everything."
-        )
+    Similarities in clip-filter's report are used. Missing similarities are computed here.
+    """
+    params, options, inputs = call.params, call.options, call.inputs
     known = {row.name: row.high_similarity for row in (report.images if report else []) if row.accepted}
-    scored = [(item.name, item.path, known[item.name]) for item in found if item.name in known and not item.problem]
-    missing = [item for item in found if item.name not in known or item.problem]
+    scored = [
+        (item.name, item.path, known[item.name]) for item in photographs if item.name in known and not item.problem
+    ]
+    missing = [item for item in photographs if item.name not in known or item.problem]
     if not missing:
-        return _Scored(scored, [], {"decode": 0.0, "model": 0.0}, reused=True)
+        return _Scored(scored, [], {"decode": 0.0, "model": 0.0}, True)
     if "clip_model" not in inputs:
         raise ConfigError(
-            f"{len(missing)} images in {images} were not scored by clip-filter; give --clip-model to score them here."
+            f"{len(missing)} images in {images} were not scored by clip-filter; give clip-filter's whole output, or"
+            " --clip-model to score them here."
         )
     from vasevqa.curation import clip, scoring
     from vasevqa.curation.devices import resolve_device
@@ -120,10 +134,10 @@ def _similarities(
     )
     if known and report and report.model.digest != model.digest:
         raise ConfigError(
-            f"clip-filter scored {images} with another CLIP model than {inputs['clip_model']}; use the same one, or a"
-            " folder of images without its report."
+            f"clip-filter scored {images} with a CLIP model that differs from {inputs['clip_model']}; use the model"
+            " that clip-filter used, or a folder of images without a clip-filter report."
         )
-    fresh = _score(missing, model, prompts, params, options, progress)
+    fresh = _score(missing, model, prompts, params, options, call.progress)
     if not scored and not fresh.images:
         raise DataError(
             f"None of the images in {images} can be read (first: {fresh.quarantined[0].reason}); check the files."
@@ -149,7 +163,7 @@ def _score(
         model.preprocess,
         options.batch_size,
         options.workers,
-        None if params.exact_decode else model.preprocess.size,
+        None if params.exact_decode else model.preprocess.cover,
     )
     progress.start("scoring", len(missing))
     scored: list[tuple[str, Path, float]] = []
@@ -167,7 +181,7 @@ def _score(
 
 
 def _place(vases: dict[str, list[View]], output: spec.Output, progress: spec.Progress) -> None:
-    """Place the best view of every vase, and remove what an earlier call had chosen instead."""
+    """Place the best view of every vase, and remove the other views that an earlier call placed."""
     from vasevqa.curation.reports import BestViewsReport, remove_ours
 
     earlier = BestViewsReport.read(output.root)
@@ -179,7 +193,7 @@ def _place(vases: dict[str, list[View]], output: spec.Output, progress: spec.Pro
         progress.advance()
     chosen = {group[0].name for group in vases.values()}
     rivals = {view.name for group in vases.values() for view in group[1:]}
-    for name in before & rivals - chosen:  # an earlier call's choice of a vase that has a better view now
+    for name in before & rivals - chosen:  # an earlier call chose this view, but the vase has a better view now
         remove_ours(output, f"best_views/{name}")
 
 
@@ -188,30 +202,47 @@ def _write(
     scored: _Scored,
     lost: list[LostVase],
     unmatched: list[str],
+    named: Naming,
     output: spec.Output,
 ) -> None:
-    from vasevqa.curation.reports import BestViewsReport
+    from vasevqa.curation.reports import BestViewsReport, passed_over_files
     from vasevqa.curation.views import choose_view, view_statistics
 
     BestViewsReport(
         scores_from="clip-filter" if scored.reused else "this step",
+        named_by=named.names,
         vases=[choose_view(vase, vases[vase]) for vase in sorted(vases)],
         unmatched=unmatched,
         lost=lost,
         quarantined=scored.quarantined,
+        passed_over=passed_over_files(scored.others),
     ).write(output)
     view_statistics(vases, lost, unmatched).write(output)
-    rows = [f"{row.vase},{row.lost_at},{_quoted(row.best)},{row.score}\n" for row in lost]
-    output.write_text("lost_vases.csv", "".join(["vase,lost_at,best,score\n", *rows]))
+    with output.writing("lost_vases.csv", "w") as stream:
+        rows = [(row.vase, row.lost_at, row.best, row.score) for row in lost]
+        files.write_table(stream, ("vase", "lost_at", "best", "score"), rows)
 
 
-def _quoted(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\n') else text
+def check(inputs: Mapping[str, Path], params: Params) -> None:
+    """Raise ConfigError for an invalid name pattern. Raise DataError if no pattern fits the photographs.
+
+    If only some names don't fit, no error is raised here. An earlier step may still reject these photographs. They are
+    checked when the step runs.
+    """
+    from vasevqa.curation import naming
+    from vasevqa.curation.images import find_images
+
+    check_patterns(params.name_pattern)
+    if "images" in inputs and inputs["images"].is_dir():
+        found = list(find_images(inputs["images"]))
+        named = naming.naming_of(params.name_pattern, [item.name for item in found])
+        if found and not named.rules and params.unmatched == "error":
+            naming.refuse_unmatched(found, named)
 
 
 STAGE = spec.Stage(
     "select-views",
-    2,
+    4,
     Params,
     Options,
     (
@@ -219,23 +250,32 @@ STAGE = spec.Stage(
         spec.Input(
             "clip_model",
             "--clip-model",
-            "a CLIP model, needed where images weren't scored by clip-filter",
+            "a CLIP model, needed if clip-filter hasn't scored the images",
             required=False,
             hub=True,
         ),
         spec.Input(
-            "classified", "--classified-dir", "classify's output, to tell which vases were lost there", required=False
+            "classified",
+            "--classified-dir",
+            "classify's output, to list the vases that were lost there",
+            required=False,
         ),
     ),
     "Picks the best view of every vase.",
     spec.Resources(cpus=2, memory="4Gi"),
     sources=(
         "vasevqa.curation.images",
+        "vasevqa.curation.decoding",
+        "vasevqa.curation.colours",
+        "vasevqa.folders",
         "vasevqa.curation.file_names",
+        "vasevqa.curation.naming",
         "vasevqa.curation.clip",
         "vasevqa.curation.scoring",
+        "vasevqa.curation.predictions",
         "vasevqa.curation.reports",
         "vasevqa.curation.views",
     ),
     run=run,
+    check=check,
 )

@@ -7,7 +7,7 @@ from vasevqa.training.params import INPUTS, SOURCES, SftOptions, SftParams
 
 
 def run(call: spec.StageCall[SftParams, SftOptions]) -> None:
-    """Check what can be checked, train in a child process, keep checkpoints, learning curve and figures."""
+    """Check the inputs, train in a child process, and write checkpoints, learning curve and metrics."""
     from vasevqa.training import trainer
 
     trainer.train(call)
@@ -15,7 +15,7 @@ def run(call: spec.StageCall[SftParams, SftOptions]) -> None:
 
 STAGE = spec.Stage(
     "sft",
-    1,
+    3,
     SftParams,
     SftOptions,
     (

@@ -1,4 +1,4 @@
-"""to-megatron: the trained model as a Megatron checkpoint."""
+"""to-megatron: convert the trained model to a Megatron checkpoint."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from vasevqa.training.params import ConversionOptions, ConversionParams
 
 
 def run(call: spec.StageCall[ConversionParams, ConversionOptions]) -> None:
-    """Convert the model, compare both forms on a picture, and keep what was measured.
+    """Convert the model, compare both formats on a picture, and write the differences.
 
-    GateError if the difference exceeds the tolerance.
+    Raise GateError if the difference exceeds the tolerance.
     """
     from vasevqa.training import export
 
@@ -26,7 +26,7 @@ STAGE = spec.Stage(
         spec.Input(
             "mcore",
             "--to-hf",
-            "convert this Megatron checkpoint back; --model then gives configuration and tokenizer",
+            "convert this Megatron checkpoint back; --model then provides configuration and tokenizer",
             required=False,
         ),
     ),

@@ -1,7 +1,7 @@
-"""Checkpoints as ms-swift writes them.
+"""Read checkpoints of ms-swift.
 
-This module finds out which checkpoints are complete, which one is the newest or the best, and how large the weights of
-an adapter are.
+The module finds the complete checkpoints, the newest one and the best one. It also measures the size of an adapter's
+weights.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from vasevqa.errors import ConfigError, DataError
-from vasevqa.models import INDEX, safetensors_header
+from vasevqa.models import INDEX, safetensors_header, shards_of
+from vasevqa.storage import refuse_failed
 
 ADAPTER, STATE = "adapter_model.safetensors", "trainer_state.json"
 ASIDE = ".set-aside"
@@ -26,33 +27,45 @@ _NAME = re.compile(r"checkpoint-([0-9]+)")
 class Checkpoint:
     """A folder `checkpoint-<step>`.
 
-    `problem` says why a training can't continue from the checkpoint. It is None if the training can.
+    `problem` says why a training can't continue from the checkpoint. It is None if nothing is wrong with the
+    checkpoint. `usable` is True if the weights can be read.
     """
 
     path: Path
     step: int
     problem: str | None
+    usable: bool
 
 
-def _problem(path: Path) -> str | None:
-    weights = [path / ADAPTER] if (path / ADAPTER).is_file() else sorted(path.glob("model*.safetensors"))
-    if not weights:
+def _weights(path: Path) -> list[Path]:
+    return [path / ADAPTER] if (path / ADAPTER).is_file() else sorted(path.glob("model*.safetensors"))
+
+
+def _unreadable(path: Path) -> str | None:
+    """Return why the weights of a checkpoint can't be read, or None if they can."""
+    if not _weights(path):
         return "it holds no weights"
     try:
-        for shard in weights:
+        for shard in _weights(path):
             safetensors_header(shard)
+    except (DataError, OSError) as error:
+        refuse_failed(error, path)
+        return str(error)
+    return None
+
+
+def _unfinished(path: Path) -> str | None:
+    """Return why a training can't continue from a checkpoint with readable weights, or None if it can."""
+    try:
         if (path / INDEX).is_file():
-            missing = set(json.loads((path / INDEX).read_text(encoding="utf-8"))["weight_map"].values()) - {
-                shard.name for shard in weights
-            }
+            missing = set(shards_of(path)) - {shard.name for shard in _weights(path)}
             if missing:
                 return f"{min(missing)} is missing"
-        json.loads((path / STATE).read_text(encoding="utf-8"))
-    except DataError as error:
+        _state(path)
+    except (DataError, OSError) as error:
+        refuse_failed(error, path)
         return str(error)
-    except (OSError, ValueError, KeyError) as error:
-        return f"{type(error).__name__}: {error}"
-    if (path / "latest").is_file():  # DeepSpeed keeps the optimizer in a folder of its own, and writes this file last
+    if (path / "latest").is_file():  # DeepSpeed keeps the optimizer in a separate folder, and writes this file last
         return None
     needed = [
         path / "optimizer.pt",
@@ -62,6 +75,30 @@ def _problem(path: Path) -> str | None:
     return next((f"{file.name} is missing or cut short" for file in needed if not zipfile.is_zipfile(file)), None)
 
 
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """Return the trainer's state at this checkpoint, or {} if there is no state file.
+
+    Raise DataError if the file is damaged.
+    """
+    path = checkpoint / STATE
+    try:
+        state = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise DataError(
+            f"{path} is not valid JSON ({error}); copy the whole checkpoint, or choose last or a step."
+        ) from None
+    if not isinstance(state, dict):
+        raise DataError(f"{path} holds no JSON object; copy the whole checkpoint, or choose last or a step.")
+    return state
+
+
+def _state(checkpoint: Path) -> dict[str, Any]:
+    """Return the trainer's state as `read_state` does. Raise DataError if there is no state file."""
+    if not (checkpoint / STATE).is_file():
+        raise DataError(f"{checkpoint} holds no {STATE}; copy the whole checkpoint, or choose last or a step.")
+    return read_state(checkpoint)
+
+
 def checkpoints(folder: Path) -> list[Checkpoint]:
     """Return the checkpoints in a training's folder, the oldest first.
 
@@ -69,53 +106,56 @@ def checkpoints(folder: Path) -> list[Checkpoint]:
     """
     if not folder.is_dir():
         return []
-    found = [
+    folders = [
         (int(match[1]), entry)
         for entry in folder.iterdir()
         if entry.is_dir() and (match := _NAME.fullmatch(entry.name))
     ]
-    return [Checkpoint(entry, step, _problem(entry)) for step, entry in sorted(found)]
+    return [_checkpoint(entry, step) for step, entry in sorted(folders)]
+
+
+def _checkpoint(path: Path, step: int) -> Checkpoint:
+    unreadable = _unreadable(path)
+    return Checkpoint(path, step, unreadable or _unfinished(path), unreadable is None)
 
 
 def newest(folder: Path) -> tuple[Checkpoint | None, list[Checkpoint]]:
-    """Return the newest complete checkpoint, and all incomplete ones.
+    """Return the newest complete checkpoint, and all incomplete checkpoints.
 
-    The incomplete checkpoints are moved to a place where ms-swift doesn't find them.
+    The function moves the incomplete checkpoints to a folder in which ms-swift doesn't look for checkpoints.
     """
-    found = checkpoints(folder)
-    broken = [checkpoint for checkpoint in found if checkpoint.problem]
+    all_checkpoints = checkpoints(folder)
+    broken = [checkpoint for checkpoint in all_checkpoints if checkpoint.problem]
     for checkpoint in broken:
         aside = folder / ASIDE / checkpoint.path.name
         shutil.rmtree(aside, ignore_errors=True)
         aside.parent.mkdir(exist_ok=True)
         checkpoint.path.rename(aside)
-    whole = [checkpoint for checkpoint in found if not checkpoint.problem]
+    whole = [checkpoint for checkpoint in all_checkpoints if not checkpoint.problem]
     return (whole[-1] if whole else None), broken
 
 
 def choose(folder: Path, which: str) -> Path:
     """Return the checkpoint `which` (last, best, or a step) below `folder`.
 
-    `folder` may itself be a checkpoint or a model, and is then returned. The best checkpoint is the one that the
-    training noted as best by its validation loss or reward. Raise ConfigError if there is no such note, or no
-    checkpoint of that step. Raise DataError if the folder holds no checkpoint.
+    If `folder` itself is a checkpoint or a model, `folder` is returned. The best checkpoint is the one that the
+    training recorded as best, by validation loss or reward.
+
+    Raise ConfigError if there is no such record, or no checkpoint of that step. Raise DataError if the folder holds no
+    checkpoint.
     """
     if (folder / ADAPTER).is_file() or ((folder / "config.json").is_file() and any(folder.glob("model*.safetensors"))):
         return folder
-    found = checkpoints(folder / "training" if (folder / "training").is_dir() else folder)
-    usable = [
-        checkpoint
-        for checkpoint in found
-        if not (checkpoint.problem or "").startswith(("it holds no weights", str(checkpoint.path)))
-    ]
+    all_checkpoints = checkpoints(folder / "training" if (folder / "training").is_dir() else folder)
+    usable = [checkpoint for checkpoint in all_checkpoints if checkpoint.usable]
     if not usable:
         raise DataError(f"{folder} holds no checkpoint of a training; give the folder that sft or grpo wrote.")
     if which == "last":
         return usable[-1].path
     steps = ", ".join(str(checkpoint.step) for checkpoint in usable)
     if which == "best":
-        state = json.loads((usable[-1].path / STATE).read_text(encoding="utf-8"))
-        name = Path(state.get("best_model_checkpoint") or "").name
+        state = _state(usable[-1].path)
+        name = Path(str(state.get("best_model_checkpoint") or "")).name
         step = name.removeprefix("checkpoint-") or _best_logged(state)
         if step is None:
             raise ConfigError(
@@ -126,11 +166,13 @@ def choose(folder: Path, which: str) -> Path:
     for checkpoint in usable:
         if str(checkpoint.step) == which:
             return checkpoint.path
-    raise ConfigError(f"{folder} holds no checkpoint of step {which}; there are {steps}.")
+    raise ConfigError(f"{folder} holds no checkpoint of step {which}; choose one of {steps}.")
 
 
 def _best_logged(state: dict[str, Any]) -> str | None:
-    rewards = {row["step"]: row["reward"] for row in state.get("log_history", []) if "reward" in row and "step" in row}
+    history = state.get("log_history")
+    logged = [row for row in history if isinstance(row, dict)] if isinstance(history, list) else []
+    rewards = {row["step"]: row["reward"] for row in logged if "reward" in row and "step" in row}
     return str(max(rewards, key=lambda step: (rewards[step], step))) if rewards and len(rewards) > 1 else None
 
 
@@ -143,7 +185,7 @@ def adapter_norm(checkpoint: Path) -> float:
 
     total = 0.0
     with safe_open(checkpoint / ADAPTER, framework="pt") as tensors:
-        for name in tensors.keys():  # noqa: SIM118 - no mapping
+        for name in tensors.keys():  # noqa: SIM118 - not a mapping
             if "lora_B" in name:
                 total += float(tensors.get_tensor(name).float().pow(2).sum())
     return total**0.5
@@ -152,7 +194,7 @@ def adapter_norm(checkpoint: Path) -> float:
 def tidy(folder: Path) -> None:
     """Clean the folder after the training is complete.
 
-    Remove what was set aside, and ms-swift's links to checkpoints.
+    The function removes incomplete checkpoints, and the links to checkpoints that ms-swift made.
     """
     shutil.rmtree(folder / ASIDE, ignore_errors=True)
     for entry in folder.iterdir():
@@ -162,7 +204,7 @@ def tidy(folder: Path) -> None:
 
 
 def share(folder: Path, mode: int) -> None:
-    """Give every file below `folder` the mode that the user's umask gives.
+    """Set the permissions of every file below `folder` according to the user's umask.
 
     This is needed because safetensors writes files that only their owner can read.
     """

@@ -10,12 +10,15 @@ _BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
 
 def gpu_bytes(model: Model, params: TrainingParams, batch: int, checkpointing: bool) -> int:
-    """Return an estimate of one GPU's peak memory in bytes, without sharing between GPUs.
+    """Return an estimate of one GPU's peak memory in bytes. It assumes that each GPU holds a whole copy of everything.
 
-    The estimate counts the weights, and the gradients and Adam's two moments of the adapter or of all parameters. It
-    counts the activations that are kept. With checkpointing these are one hidden state for each layer, and one layer in
-    full. It also counts the logits with their gradient in float32, and 1.5 GB for CUDA itself. For GRPO it counts the
-    logits of the answer only, but adds a cache of keys and values for the generation.
+    The estimate is a sum of these parts:
+    - the weights
+    - the gradients and Adam's two moments, of the adapter or of all parameters
+    - the activations that are kept; with checkpointing, one hidden state for each layer and one layer in full
+    - the logits with their gradient in float32; for GRPO, the logits of the answer only
+    - for GRPO, a cache of keys and values for the generation
+    - 1.5 GB for CUDA itself
 
     The formulas follow Rajbhandari et al., "ZeRO", 2020, section 3, and Korthikanti et al., "Reducing Activation
     Recomputation", 2022, section 4.
@@ -39,7 +42,7 @@ def gpu_bytes(model: Model, params: TrainingParams, batch: int, checkpointing: b
 def checkpoint_bytes(model: Model, params: TrainingParams) -> int:
     """Return the size of one checkpoint in bytes.
 
-    A checkpoint holds the weights and Adam's moments of what is trained. For an adapter they are in float32.
+    A checkpoint holds the trained weights and Adam's moments of these weights. For an adapter both are in float32.
     """
     if params.tuner_type == "lora":
         return model.adapter_per_rank * params.lora_rank * 12 + 20_000_000

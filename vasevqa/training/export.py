@@ -18,7 +18,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vasevqa import models
-from vasevqa.errors import ConfigError, DataError, DeviceError, GateError, GpuMemoryError
+from vasevqa.errors import (
+    ConfigError,
+    DataError,
+    DeviceError,
+    GateError,
+    GpuMemoryError,
+    HostMemoryError,
+    Interrupted,
+    StorageError,
+)
 from vasevqa.training.params import ConversionOptions, ConversionParams
 from vasevqa.training.swift import arguments as swift
 from vasevqa.training.swift import environment
@@ -33,7 +42,7 @@ WORK = ".converting"
 PACKAGES = ("transformer_engine", "megatron", "mcore_bridge")
 
 
-Figures = dict[str, float]  # what was measured, by name
+Figures = dict[str, float]  # the measured figures by name
 
 
 def check_machine() -> None:
@@ -45,31 +54,32 @@ def check_machine() -> None:
 
     if not torch.cuda.is_available():
         raise DeviceError(
-            "Converting to Megatron needs CUDA and this machine has none; run it on a GPU node, or skip the step (skip:"
-            " [to-megatron])."
+            "The conversion to Megatron needs CUDA, but this machine has none; run the step on a GPU node, or"
+            " skip it (`skip: [to-megatron]`)."
         )
     for package in PACKAGES:
         if importlib.util.find_spec(package) is None:
             raise ConfigError(
-                f"Converting to Megatron needs the package {package}, which is not installed; use the to-megatron"
-                " image, or install it."
+                f"The conversion to Megatron needs the package {package}, which is not installed; use the"
+                " to-megatron image, or install the package."
             )
 
 
 def convert(call: StageCall[ConversionParams, ConversionOptions]) -> None:
-    """Write the converted model and conversion_report.json to `output`.
+    """Write the converted model and conversion_report.json to the output.
 
-    Raise GateError if the two forms of the model answer differently.
+    Raise GateError if the model gives different answers in the two formats.
     """
     check_machine()
     began = time.monotonic()
     model = models.local_model(call.inputs["model"], call.options.hub)
     models.check_model(model)
+    models.skeleton(model)
     back = "mcore" in call.inputs
     if back and not (call.inputs["mcore"] / "latest_checkpointed_iteration.txt").is_file():
         raise DataError(
-            f"{call.inputs['mcore']} is no Megatron checkpoint: latest_checkpointed_iteration.txt is missing; give the"
-            " folder that to-megatron wrote."
+            f"{call.inputs['mcore']} is not a Megatron checkpoint: latest_checkpointed_iteration.txt is missing; give"
+            " the folder that to-megatron wrote."
         )
     call.progress.start("to Hugging Face" if back else "to Megatron", None, "models")
     work = call.output.root / WORK
@@ -105,9 +115,9 @@ def convert(call: StageCall[ConversionParams, ConversionOptions]) -> None:
 
 @dataclass(frozen=True)
 class _Verdict:
-    """The verdict on a converted model.
+    """The result of the check of a converted model.
 
-    It says whether the model is the same, what was measured, and what to report if the model isn't the same.
+    It says whether the model is the same, gives the measured figures, and explains a difference.
     """
 
     passed: bool
@@ -119,7 +129,7 @@ def _same_tensors(figures: Figures, model: Path) -> _Verdict:
     missing, reshaped = figures["tensors_missing"], figures["tensors_of_another_shape"]
     return _Verdict(
         not missing and not reshaped,
-        f"{figures['tensors_identical']} of {figures['tensors']} tensors as in {model.name}",
+        f"{figures['tensors_identical']} of {figures['tensors']} tensors are equal to those of {model.name}",
         f"The converted model does not match {model}: {missing} tensors are missing, {reshaped} have another shape; "
         "give the model that was converted.",
     )
@@ -129,7 +139,7 @@ def _same_answers(figures: Figures, params: ConversionParams) -> _Verdict:
     mean = figures.get("mean_difference_of_answer", figures.get("mean_difference", math.nan))
     agreement, greatest = figures.get("agreement", math.nan), figures.get("max_difference", math.nan)
     return _Verdict(
-        # Over a large vocabulary a mean hides a lot: first choices must agree as well. No comparison holds for NaN.
+        # A mean over a large vocabulary hides large differences, so first choices must agree too. NaN fails both tests.
         bool(mean <= params.tolerance and agreement >= params.agreement),
         f"logits differ by {mean:.2g} on average, by at most {greatest:.2g}",
         f"The converted model answers differently: its logits differ by {mean:.3g} on average (at most"
@@ -139,7 +149,7 @@ def _same_answers(figures: Figures, params: ConversionParams) -> _Verdict:
 
 
 def _compared(converted: Path, model: Path) -> Figures:
-    """Compare the tensors of both folders, one at a time in bfloat16, and return the figures."""
+    """Compare the tensors of both folders in bfloat16, one tensor at a time, and return the figures."""
     import torch
     from safetensors import safe_open
 
@@ -147,23 +157,23 @@ def _compared(converted: Path, model: Path) -> Figures:
     places = {
         name: file for file in sorted(converted.glob("model*.safetensors")) for name in models.safetensors_header(file)
     }
-    found = {"tensors": 0, "tensors_identical": 0, "tensors_missing": 0, "tensors_of_another_shape": 0}
+    figures = {"tensors": 0, "tensors_identical": 0, "tensors_missing": 0, "tensors_of_another_shape": 0}
     greatest = 0.0
     for file in sorted(model.glob("model*.safetensors")):
         with safe_open(file, framework="pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118 - no mapping
-                found["tensors"] += 1
+            for name in tensors.keys():  # noqa: SIM118 - not a mapping
+                figures["tensors"] += 1
                 if name not in places:
-                    found["tensors_missing"] += 1
+                    figures["tensors_missing"] += 1
                     continue
                 with safe_open(places[name], framework="pt") as others:
                     one, other = tensors.get_tensor(name).to(torch.bfloat16), others.get_tensor(name).to(torch.bfloat16)
                 if one.shape != other.shape:
-                    found["tensors_of_another_shape"] += 1
+                    figures["tensors_of_another_shape"] += 1
                     continue
-                found["tensors_identical"] += bool(torch.equal(one, other))
+                figures["tensors_identical"] += bool(torch.equal(one, other))
                 greatest = max(greatest, float((one.float() - other.float()).abs().max()) if one.numel() else 0.0)
-    return {**found, "max_weight_difference": greatest}
+    return {**figures, "max_weight_difference": greatest}
 
 
 def _child(argv: list[str], options: ConversionOptions) -> Figures:
@@ -174,7 +184,7 @@ def _child(argv: list[str], options: ConversionOptions) -> Figures:
         picture().save(image)
         ConversionTask(argv, str(image)).write(spec)
         environ = environment.child(environment.ChildSettings(Path(folder), options.device, options.hub))
-        # Megatron wants to be one of a group of processes.
+        # Megatron runs only as a member of a process group.
         environ |= {
             "RANK": "0",
             "LOCAL_RANK": "0",
@@ -191,8 +201,11 @@ def _child(argv: list[str], options: ConversionOptions) -> Figures:
         raise ConfigError(told.message)
     if told.exit_code == GpuMemoryError.exit_code:
         raise GpuMemoryError(
-            f"The GPU's memory doesn't suffice to hold both forms of the model ({told.message}); take a larger GPU."
+            f"The GPU has too little memory for the model in both formats ({told.message}); use a larger GPU."
         )
+    for kind in (HostMemoryError, StorageError, Interrupted):
+        if told.exit_code == kind.exit_code:
+            raise kind(told.message)
     if told.exit_code:
         raise RuntimeError(f"ms-swift: {told.message}")
     return told.figures
@@ -201,6 +214,6 @@ def _child(argv: list[str], options: ConversionOptions) -> Figures:
 def _free_port() -> int:
     import socket
 
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

@@ -1,6 +1,6 @@
-"""Check the further ms-swift arguments that a user gives.
+"""Check the additional arguments for ms-swift that a user gives.
 
-The check finds out whether ms-swift knows the arguments, and whether the user may set them.
+Each argument must be known to ms-swift, and it must be one that users may set.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 NAMES = Path(__file__).with_name("swift") / "arguments.txt"
 COLOCATE = ("vllm_gpu_memory_utilization", "sleep_level", "offload_model", "offload_optimizer", "move_model_batches")
 
-# What a user can't set by extra_args, and where it comes from instead.
+# Arguments that extra_args can't set, each with the part of the step that sets it.
 SET_HERE = {
     "model": "the input `model`",
     "dataset": "the input `dataset`",
@@ -32,7 +32,6 @@ SET_HERE = {
     "ignore_args_error": "the step itself",
     "rlhf_type": "the step itself",
     "check_model": "the step itself",
-    "trust_remote_code": "nothing: code inside a model folder is never run",
     "callbacks": "the step itself",
     "load_args": "the step itself",
     "use_hf": "the option `hub`",
@@ -46,30 +45,34 @@ SET_HERE = {
     "bf16": "the parameter `torch_dtype`",
     "data_seed": "the parameter `seed`",
     "log_completions": "the step itself",
+    "strict": "the step itself",
     "vllm_mode": "the parameter `use_vllm`",
     **{name: f"the option `{name}`" for name in ("deepspeed", "dataloader_num_workers", "dataset_num_proc", *COLOCATE)},
-    "push_to_hub": "nothing: a step writes to the volume only",
     "hub_token": "the environment variable HF_TOKEN",
+}
+NEVER_SET = {
+    "trust_remote_code": "code inside a model folder is never run",
+    "push_to_hub": "a step writes only to the volume",
 }
 
 
 @lru_cache
 def known_arguments() -> Mapping[str, frozenset[str]]:
     """Return ms-swift's argument names for each command (sft, rlhf, export), from the committed list."""
-    found: dict[str, set[str]] = {"sft": set(), "rlhf": set(), "export": set()}
+    by_command: dict[str, set[str]] = {"sft": set(), "rlhf": set(), "export": set()}
     for line in NAMES.read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
             name, *commands = line.split()
             for command in commands:
-                found[command].add(name)
-    return {command: frozenset(names) for command, names in found.items()}
+                by_command[command].add(name)
+    return {command: frozenset(names) for command, names in by_command.items()}
 
 
 def check_extra(command: str, given: Any, own: Collection[str]) -> dict[str, object]:
-    """Return `given` as a mapping of ms-swift's argument names.
+    """Return `given` as a mapping from ms-swift's argument names to values.
 
-    `given` is a mapping, a list of words, or JSON of either. Raise ValueError with a whole sentence if it can't be
-    used. In particular, a name in `own` is refused.
+    `given` is a mapping, a list of words, or JSON of either. Raise ValueError with a complete sentence if `given` can't
+    be used. A name in `own` also raises ValueError.
     """
     if isinstance(given, str):
         try:
@@ -86,9 +89,11 @@ def check_extra(command: str, given: Any, own: Collection[str]) -> dict[str, obj
     for key, value in given.items():
         name = str(key).lstrip("-").replace("-", "_")
         if name in SET_HERE:
-            raise ValueError(f"extra_args can't set {name}: that comes from {SET_HERE[name]}")
+            raise ValueError(f"extra_args can't set {name}: {SET_HERE[name]} sets it")
+        if name in NEVER_SET:
+            raise ValueError(f"extra_args can't set {name}: {NEVER_SET[name]}")
         if name in own:
-            raise ValueError(f"extra_args can't set {name}: it is a parameter of its own")
+            raise ValueError(f"extra_args can't set {name}: set the parameter `{name}` of the step instead")
         if name not in known_arguments()[command]:
             near = get_close_matches(name, sorted(known_arguments()[command]), n=1, cutoff=0.6)
             raise ValueError(
@@ -106,14 +111,14 @@ def _from_words(words: Sequence[str]) -> dict[str, object]:
 
     For example, ['--a', '1', '2', '--b=3', '--c'] becomes {'a': ['1', '2'], 'b': '3', 'c': True}.
     """
-    found: dict[str, list[str]] = {}
+    arguments: dict[str, list[str]] = {}
     name = ""
     for word in words:
         if word.startswith("--"):
             name, equals, value = word.partition("=")
-            found[name] = [value] if equals else []
+            arguments[name] = [value] if equals else []
         elif not name:
             raise ValueError(f"extra_args: '{word}' comes before any --argument")
         else:
-            found[name].append(word)
-    return {name: values[0] if len(values) == 1 else values or True for name, values in found.items()}
+            arguments[name].append(word)
+    return {name: values[0] if len(values) == 1 else values or True for name, values in arguments.items()}

@@ -1,4 +1,4 @@
-"""The stage merge: merge the adapter into its base model with ms-swift, and prove that nothing else changed."""
+"""The stage merge: merge the adapter into its base model with ms-swift, and check that nothing else changed."""
 
 from __future__ import annotations
 
@@ -12,18 +12,22 @@ from typing import TYPE_CHECKING
 
 from vasevqa import models
 from vasevqa.errors import DataError, GateError
-from vasevqa.training import checkpoints
+from vasevqa.training import adapter, checkpoints, provenance
 from vasevqa.training.params import MergeOptions, MergeParams
 from vasevqa.training.swift import arguments as swift
 from vasevqa.training.swift import environment
+from vasevqa.training.swift.blame import blaming
 
 if TYPE_CHECKING:
     from vasevqa.spec import Output, Progress, StageCall
+    from vasevqa.training.adapter import Adapter
+    from vasevqa.training.merged import Weights
     from vasevqa.training.parity import Parity
 
 REPORT = "merge_report.json"
-WORK = ".merging"
-# What a checkpoint of a full training holds beside the model.
+WORK, TRANSLATED = ".merging", ".adapter"
+COMPLAINTS = 20  # maximum number in a report
+# Files in a checkpoint of a full training that are not part of the model.
 TRAINING_FILES = {
     "optimizer.pt",
     "scheduler.pt",
@@ -36,53 +40,117 @@ TRAINING_FILES = {
 
 
 def merge(call: StageCall[MergeParams, MergeOptions]) -> None:
-    """Write a whole model folder and merge_report.json to `output`.
+    """Write a whole model folder and merge_report.json to the output.
 
-    Raise GateError if the difference is over the tolerance. The figures then stay in the partial output.
+    Raise DataError or ConfigError if adapter and base model don't fit. Raise GateError if the merged weights are wrong,
+    or if the difference of the answers is over the tolerance. After a GateError the figures stay in the partial output.
     """
     began = time.monotonic()
     chosen = checkpoints.choose(call.inputs["adapters"], call.params.checkpoint)
     if not (chosen / checkpoints.ADAPTER).is_file():
         _pass_through(chosen, call.output, call.progress)
         return
+    if any(chosen.glob("model*.safetensors")):
+        raise DataError(
+            f"{chosen} holds an adapter and a whole model, so it isn't clear which one is meant; move one of them"
+            " elsewhere."
+        )
     models.safetensors_header(chosen / checkpoints.ADAPTER)
     base = models.local_model(call.inputs["model"], call.options.hub)
     models.check_model(base)
+    given = adapter.read(adapter.plain(chosen), base)
+    provenance.check(given, chosen, base)
+    work = call.output.root / TRANSLATED
+    try:
+        _merge(call, base, chosen.name, given, adapter.for_loaders(given, work))
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    call.progress.speed({"merge and compare": time.monotonic() - began}, 1, "models")
+
+
+def _merge(call: StageCall[MergeParams, MergeOptions], base: Path, name: str, given: Adapter, loaded: Path) -> None:
+    """Merge, compare weights and answers, and move the model to the output.
+
+    `name` is the name of the checkpoint. `loaded` is the adapter folder that peft and ms-swift load.
+    """
     dtype = _dtype(base) if call.params.torch_dtype == "auto" else call.params.torch_dtype
-    call.progress.start(f"merging {chosen.name}", None, "tensors")
+    _tell(given, call.progress)
+    call.progress.start(f"merging {name}", None, "tensors")
     merged = call.output.root / WORK
     shutil.rmtree(merged, ignore_errors=True)
-    export(base, chosen, merged, dtype)
-    call.progress.start("comparing", 2, "models")
-    parity = _compare(base, chosen, merged, dtype, call.options, call.progress)
-    complaint = _complaint(parity, dtype, call.params)
-    exact = dtype == "float32"
+    export(base, loaded, merged, dtype)
+    call.progress.start("comparing", 3, "comparisons")
+    weights = _compare_weights(given, base, merged, dtype)
+    call.progress.advance()
+    parity = _compare(base, loaded, merged, dtype, call.options, call.progress)
+    complaints = [told for told in (_first(weights), _complaint(parity, dtype, call.params)) if told]
     report = {
-        "checkpoint": chosen.name,
+        "checkpoint": name,
         "torch_dtype": dtype,
-        "adapter_norm": checkpoints.adapter_norm(chosen),
+        "adapter_norm": checkpoints.adapter_norm(given.folder),
         **asdict(parity),
-        "passed": not complaint,
-        "tolerance": call.params.tolerance if exact else None,
-        "least_agreement": None if exact else call.params.agreement,
+        "passed": not complaints,
+        "tolerance": call.params.tolerance if dtype == "float32" else None,
+        "least_agreement": None if dtype == "float32" else call.params.agreement,
+        "weights": {**asdict(weights), "complaints": weights.complaints[:COMPLAINTS]},
+        "translated_names": given.translated,
+        "frozen_modules": list(given.without),
     }
     call.output.write_json(REPORT, report)
-    if complaint:
+    if complaints:
         shutil.rmtree(merged, ignore_errors=True)
         raise GateError(
-            f"The merged model answers differently from base and adapter: {complaint}; is {base} the model that"
-            f" {chosen.name} was trained on?"
+            f"The merged model is not the sum of base and adapter: {'; '.join(complaints)}; see {REPORT}, and check"
+            f" that {base} is the model that {name} was trained on."
         )
-    (merged / "args.json").unlink(missing_ok=True)  # it names paths of this machine, and ms-swift would go by them
+    (merged / "args.json").unlink(missing_ok=True)  # it holds paths, which ms-swift would use
     checkpoints.share(merged, (call.output.root / REPORT).stat().st_mode & 0o777)
     for file in sorted(merged.iterdir()):
         call.output.check()
         os.replace(file, call.output.root / file.name)
     merged.rmdir()
-    call.progress.speed({"merge and compare": time.monotonic() - began}, 1, "models")
+    _summarize(call, name, weights, parity, report)
+
+
+def _tell(given: Adapter, progress: Progress) -> None:
+    if given.translated:
+        now, old = min(given.translated.items())
+        progress.note(
+            f"{len(given.translated)} tensors of {given.folder.name} have names from older versions of transformers;"
+            f" {old} was read as {now}"
+        )
+    if given.without:
+        progress.note(
+            f"{given.folder.name} holds no tensors for the {len(given.without)} modules of the vision tower in its"
+            " target_modules; the tower is treated as frozen"
+        )
+
+
+def _compare_weights(given: Adapter, base: Path, merged: Path, dtype: str) -> Weights:
+    from vasevqa.curation.devices import DTYPES
+    from vasevqa.training import merged as merged_weights
+
+    return merged_weights.compare(given, base, merged, DTYPES[dtype])
+
+
+def _first(weights: Weights) -> str:
+    more = len(weights.complaints) - 1
+    return weights.complaints[0] + (f" (and {more} more)" if more > 0 else "") if weights.complaints else ""
+
+
+def _summarize(
+    call: StageCall[MergeParams, MergeOptions], name: str, weights: Weights, parity: Parity, report: dict[str, object]
+) -> None:
+    if weights.zero == weights.targets and not weights.replaced:
+        told = f"{name} is a zero adapter: the merged model is its base"
+    else:
+        told = f"merged {name}: {weights.changed} of {weights.targets} target modules changed" + (
+            f" ({weights.zero} are zero in the adapter)" if weights.zero else ""
+        )
+    if given := report["translated_names"]:
+        told += f", {len(given)} older names translated"  # type: ignore[arg-type]
     call.progress.summary(
-        f"merged {chosen.name}: {parity.agreement:.1%} of first choices agree, logits differ by at most"
-        f" {parity.max_difference:.2g}",
+        f"{told}, {parity.agreement:.1%} of first choices agree, logits differ by at most {parity.max_difference:.2g}",
         **report,
     )
 
@@ -90,12 +158,12 @@ def merge(call: StageCall[MergeParams, MergeOptions]) -> None:
 def _complaint(parity: Parity, dtype: str, params: MergeParams) -> str:
     """Return what is wrong with the merged model, or an empty string if nothing is wrong.
 
-    In float32 the logits must be equal within the tolerance. In other types the rounding differs, so the tokens' first
-    choices are compared instead.
+    In float32 the logits must be equal within the tolerance. In other types the rounding differs. The most probable
+    tokens are compared instead.
     """
     if dtype == "float32":
         passed = parity.max_difference <= params.tolerance
-        measured = f"logits differ by {parity.max_difference:.2g} (at most {params.tolerance:g})"
+        measured = f"logits differ by {parity.max_difference:.2g} (allowed: at most {params.tolerance:g})"
     else:
         passed = parity.agreement >= params.agreement
         measured = f"{parity.agreement:.1%} agree (at least {params.agreement:.0%})"
@@ -116,7 +184,7 @@ def _compare(base: Path, adapter: Path, merged: Path, dtype: str, options: Merge
 
 def export(base: Path, adapter: Path, merged: Path, dtype: str) -> None:
     """Run ms-swift's merge in this process."""
-    os.environ |= {"USE_HF": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}  # read when swift is imported
+    os.environ |= {"USE_HF": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}  # swift reads them on import
     from swift import export_main
 
     environment.refuse_model_code()
@@ -125,7 +193,8 @@ def export(base: Path, adapter: Path, merged: Path, dtype: str) -> None:
         if (adapter / "args.json").is_file()
         else None
     )
-    export_main(swift.merge(base, adapter, merged, dtype, model_type))
+    with blaming(base):
+        export_main(swift.merge(base, adapter, merged, dtype, model_type))
     if not any(merged.glob("model*.safetensors")):
         raise DataError(f"ms-swift wrote no merged weights from {adapter}; see the log.")
 
@@ -140,6 +209,7 @@ def _dtype(base: Path) -> str:
 
 def _pass_through(model: Path, output: Output, progress: Progress) -> None:
     models.check_model(model)
+    models.skeleton(model)
     names = [
         file.name
         for file in sorted(model.iterdir())
@@ -148,4 +218,4 @@ def _pass_through(model: Path, output: Output, progress: Progress) -> None:
     for name in names:
         output.place(model / name, name)
     output.write_json(REPORT, {"passed_through": True, "checkpoint": model.name})
-    progress.summary(f"{model.name} is a whole model, not an adapter: passed through as it is", passed_through=True)
+    progress.summary(f"{model.name} is a whole model, not an adapter: passed through unchanged", passed_through=True)

@@ -10,24 +10,30 @@ from pydantic_core import PydanticCustomError
 from vasevqa import spec
 from vasevqa.training.extra_args import check_extra
 
-# Whose code decides the weights, beside the stage's own module.
+# The modules whose code decides the weights, in addition to the stage's own module.
 SOURCES = (
+    "vasevqa.curation.decoding",
+    "vasevqa.curation.colours",
+    "vasevqa.training.swift.pictures",
     "vasevqa.training.params",
     "vasevqa.training.extra_args",
     "vasevqa.training.swift.arguments",
     "vasevqa.training.trainer",
+    "vasevqa.training.trained_rows",
+    "vasevqa.dataset.row_checks",
+    "vasevqa.training.swift.lengths",
     "vasevqa.training.swift.worker",
     "vasevqa.training.swift.environment",
 )
 
 
 def refused(sentence: str) -> PydanticCustomError:
-    """A validation error that is shown as the sentence alone."""
+    """Return a validation error. Its message is `sentence` and nothing else."""
     return PydanticCustomError("refused", "{sentence}", {"sentence": sentence})
 
 
 class TrainingParams(spec.Params):
-    """Parameters of a training by ms-swift."""
+    """The parameters of a training by ms-swift."""
 
     command: ClassVar[str] = "sft"
 
@@ -56,21 +62,28 @@ class TrainingParams(spec.Params):
     )
     warmup_ratio: float = Field(0.05, ge=0, lt=1, description="fraction of the steps in which the learning rate rises")
     max_length: int = Field(4096, ge=16, description="tokens of a row, image tokens included")
+    on_long_rows: Literal["drop", "error"] = Field(
+        "drop",
+        description=(
+            "what to do with rows that are broken or longer than max_length. drop: leave them out, if they are at most"
+            " 5% of a file. error: stop at the first one"
+        ),
+    )
     max_pixels: int = Field(
         1003520, ge=784, description="larger images are scaled down to this many pixels (MAX_PIXELS)"
     )
     torch_dtype: Literal["bfloat16", "float16", "float32"] = Field(
         "bfloat16", description="precision of the weights in training"
     )
-    model_type: str | None = Field(None, description="ms-swift's model type, where the model folder does not tell it")
+    model_type: str | None = Field(None, description="ms-swift's model type, if the model folder does not name it")
     attn_impl: Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3"] | None = Field(
-        None, description="attention; unset: what transformers chooses"
+        None, description="attention implementation; unset: transformers' choice"
     )
     use_liger_kernel: bool = Field(False, description="fused kernels that save memory (needs the package liger-kernel)")
     logging_steps: int = Field(5, ge=1, description="steps between points of the learning curve")
     save_steps: int = Field(100, ge=1, description="steps between checkpoints")
     save_total_limit: int = Field(5, ge=1, description="checkpoints kept")
-    seed: int = Field(42, ge=0, description="order of the rows, dropout, initial adapter, sampling")
+    seed: int = Field(42, ge=0, description="seed for the order of the rows, dropout, initial adapter and sampling")
     extra_args: dict[str, Any] = Field(
         default_factory=dict,
         description=(
@@ -89,14 +102,14 @@ class TrainingParams(spec.Params):
 
 
 class TrainingOptions(spec.Options):
-    """How a training by ms-swift runs."""
+    """The options that say how a training by ms-swift runs."""
 
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N; a missing device is an error")
+    device: spec.Device = Field("auto", description="auto, cpu, cuda or cuda:N; a missing device is an error")
     nproc_per_node: int | None = Field(
         None, ge=1, description="processes, one per GPU (NPROC_PER_NODE); unset: one for each GPU of the step"
     )
     cuda_visible_devices: str | None = Field(
-        None, pattern=r"^[0-9A-Za-z-]+(,[0-9A-Za-z-]+)*$", description="which GPUs, such as 0,1; unset: the first ones"
+        None, pattern=r"^[0-9A-Za-z-]+(,[0-9A-Za-z-]+)*$", description="GPUs to use, such as 0,1; unset: the first GPUs"
     )
     deepspeed: Literal["zero0", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload"] | None = Field(
         None, description="share optimizer, gradients and weights between GPUs (needs the package deepspeed)"
@@ -113,17 +126,19 @@ class TrainingOptions(spec.Options):
         "huggingface", description="hub from which a model given by its id is downloaded"
     )
     memory_check: bool = Field(
-        True, description="stop before loading when the estimate says that the GPU's memory can't suffice"
+        True, description="stop before loading the model if the estimated need exceeds the GPU's memory"
     )
     stop_seconds: float = Field(
         25.0,
         gt=0,
-        description="after SIGTERM, seconds for finishing the step and saving it before the training is killed",
+        description=(
+            "seconds that the training gets after SIGTERM to finish the step and save a checkpoint; then it is killed"
+        ),
     )
 
 
 class SftParams(TrainingParams):
-    """What decides the fine-tuned weights."""
+    """The parameters of sft. They decide the fine-tuned weights."""
 
     packing: bool = Field(False, description="several rows in one sequence of max_length (needs flash attention)")
     eval_steps: int = Field(100, ge=1, description="steps between evaluations on the validation rows")
@@ -137,11 +152,11 @@ class SftParams(TrainingParams):
 
 
 class SftOptions(TrainingOptions):
-    """How the fine-tuning runs."""
+    """The options that say how sft runs."""
 
 
 class GrpoParams(TrainingParams):
-    """What decides the weights after reinforcement."""
+    """The parameters of grpo. They decide the weights after the reinforcement learning."""
 
     command: ClassVar[str] = "rlhf"
 
@@ -154,18 +169,18 @@ class GrpoParams(TrainingParams):
         1,
         ge=1,
         description=(
-            "answers per forward pass; batch_size times gradient_accumulation_steps is the global batch, for any number"
-            " of GPUs"
+            "answers per forward pass. The global batch is batch_size times gradient_accumulation_steps; the number of"
+            " GPUs does not change it"
         ),
     )
     num_generations: int = Field(4, ge=2, description="answers to each question, which are compared with one another")
     temperature: float = Field(1.0, gt=0, description="temperature of sampling")
-    beta: float = Field(0.001, ge=0, description="weight of the distance (KL) from the model before")
+    beta: float = Field(0.001, ge=0, description="weight of the distance (KL) from the model before GRPO")
     max_completion_length: int = Field(256, ge=1, description="maximum tokens of an answer")
     reward_funcs: list[str] = Field(
-        ["external_vase_acc", "external_vase_format"],
+        ["external_vase_acc"],
         min_length=1,
-        description="rewards by name: ours, ms-swift's, or those of --external-plugins",
+        description="names of rewards: of vasevqa, of ms-swift, or of --external-plugins",
     )
     reward_weights: list[float] | None = Field(None, description="a weight for each of reward_funcs; unset: 1 each")
     use_vllm: bool = Field(
@@ -183,6 +198,14 @@ class GrpoParams(TrainingParams):
             )
         return value
 
+    @field_validator("reward_funcs")
+    @classmethod
+    def _each_reward_once(cls, value: list[str]) -> list[str]:
+        twice = next((name for name in value if value.count(name) > 1), None)
+        if twice:
+            raise refused(f"reward_funcs names {twice} twice; name it once, and give it more weight by reward_weights")
+        return value
+
     @field_validator("reward_weights")
     @classmethod
     def _one_weight_each(cls, value: list[float] | None, info: ValidationInfo) -> list[float] | None:
@@ -193,11 +216,17 @@ class GrpoParams(TrainingParams):
 
 
 class GrpoOptions(TrainingOptions):
-    """How the reinforcement runs."""
+    """The options that say how grpo runs."""
 
     vllm_gpu_memory_utilization: float = Field(0.4, gt=0, le=1, description="part of the GPU's memory for vLLM")
     sleep_level: int = Field(
-        1, ge=0, le=2, description="what vLLM gives back between generations: 0 nothing, 1 its cache and weights, 2 all"
+        1,
+        ge=0,
+        le=2,
+        description=(
+            "GPU memory that vLLM frees between generations: 0 none, 1 cache and weights (moved to host memory),"
+            " 2 both without a copy"
+        ),
     )
     offload_model: bool = Field(False, description="move the trained model to host memory while vLLM generates")
     offload_optimizer: bool = Field(False, description="move the optimizer to host memory while vLLM generates")
@@ -205,7 +234,7 @@ class GrpoOptions(TrainingOptions):
 
 
 class MergeParams(spec.Params):
-    """What decides the merged model."""
+    """The parameters of merge. They decide the merged model."""
 
     checkpoint: str = Field(
         "last",
@@ -223,16 +252,16 @@ class MergeParams(spec.Params):
         ge=0,
         le=1,
         description=(
-            "bfloat16 and float16: minimum fraction of the tokens for which both predict the same most likely token"
+            "bfloat16 and float16: minimum fraction of the tokens for which both models predict the same token"
         ),
     )
 
 
 class MergeOptions(spec.Options):
-    """How the merge runs."""
+    """The options that say how merge runs."""
 
-    device: str = Field(
-        "auto", description="where the two are compared: auto, cpu, cuda or cuda:N; merging itself is done on the CPU"
+    device: spec.Device = Field(
+        "auto", description="device for the comparison: auto, cpu, cuda or cuda:N; the merge runs on the CPU"
     )
     hub: Literal["huggingface", "modelscope"] = Field(
         "huggingface", description="hub from which a model given by its id is downloaded"
@@ -240,12 +269,12 @@ class MergeOptions(spec.Options):
 
 
 class ConversionParams(spec.Params):
-    """What decides whether the conversion counts."""
+    """The parameters of to-megatron. They decide when the check of a conversion passes."""
 
     tolerance: float = Field(
         0.1,
         ge=0,
-        description="greatest mean difference of the logits of an answer between the two forms (ms-swift's own advice)",
+        description="greatest mean difference of an answer's logits between the two forms (ms-swift's recommendation)",
     )
     agreement: float = Field(
         0.99,
@@ -256,9 +285,9 @@ class ConversionParams(spec.Params):
 
 
 class ConversionOptions(spec.Options):
-    """How the conversion runs."""
+    """The options that say how to-megatron runs."""
 
-    device: str = Field("auto", description="auto or cuda:N")
+    device: spec.Device = Field("auto", description="auto or cuda:N")
     hub: Literal["huggingface", "modelscope"] = Field(
         "huggingface", description="hub from which a model given by its id is downloaded"
     )

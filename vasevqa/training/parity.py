@@ -14,15 +14,17 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from vasevqa.curation.devices import DTYPES
 from vasevqa.errors import DataError
+from vasevqa.storage import refuse_failed
 from vasevqa.text import first_line
+from vasevqa.training.checkpoints import ADAPTER
 
 PROMPTS = (
     "What is the shape of this vase?",
     "Which technique was used to decorate this vase, and when was it made?",
     "Describe the decoration of this vase in one sentence.",
 )
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def picture() -> Image.Image:
@@ -72,7 +74,9 @@ def logits(
             from peft import PeftModel
 
             model = PeftModel.from_pretrained(model, adapter)
+            _check_loaded(model, adapter)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
+        refuse_failed(error, adapter or model_folder)
         first = first_line(error)
         raise DataError(
             f"{adapter or model_folder} can't be loaded ({type(error).__name__}: {first}); copy or train it again."
@@ -89,9 +93,23 @@ def logits(
     return found
 
 
+def _check_loaded(model: Any, adapter: Path) -> None:
+    """Raise DataError if the model lacks a tensor of the adapter or has other values. peft only gives a warning."""
+    from peft import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    has = get_peft_model_state_dict(model, save_embedding_layers=False)
+    with safe_open(adapter / ADAPTER, framework="pt") as tensors:
+        for name in sorted(set(tensors.keys()) ^ set(has)):
+            raise DataError(f"peft can't load {name} of the adapter {adapter}; copy or train it again.")
+        for name in tensors.keys():  # noqa: SIM118 - not a mapping
+            if not torch.equal(tensors.get_tensor(name).to(has[name].dtype), has[name].cpu()):
+                raise DataError(f"peft loads {name} of the adapter {adapter} with other values; train it again.")
+
+
 @dataclass(frozen=True)
 class Parity:
-    """How far apart the logits of two models are, over all tokens of PROMPTS."""
+    """The differences between the logits of two models, over all tokens of PROMPTS."""
 
     max_difference: float
     mean_difference: float
@@ -101,7 +119,7 @@ class Parity:
 
 
 def compare(before: list[Tensor], after: list[Tensor]) -> Parity:
-    """Return the distance between two results of `logits`."""
+    """Return the differences between two results of `logits`."""
     differences = [(one - other).abs() for one, other in zip(before, after, strict=True)]
     same = [(one.argmax(-1) == other.argmax(-1)) for one, other in zip(before, after, strict=True)]
     return Parity(

@@ -1,15 +1,20 @@
-"""Check what can be checked before a model is loaded, because loading takes minutes.
+"""Run all checks that need no loaded model, because loading a model takes minutes.
 
-The questions are whether model and dataset are whole, and whether memory and disk space suffice.
+The module checks the model, the dataset and the given adapters, the signatures of the rewards, the GPU memory, and the
+disk space.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
-from vasevqa import files
-from vasevqa.errors import StorageError
+from vasevqa import files, models
+from vasevqa.errors import ConfigError, DataError, StorageError
 from vasevqa.models import Model
+from vasevqa.reward.truths import truths
+from vasevqa.training import adapter, checkpoints, reward_file
 from vasevqa.training.estimate import GB, checkpoint_bytes
 from vasevqa.training.params import TrainingParams
 
@@ -17,11 +22,104 @@ from vasevqa.training.params import TrainingParams
 def check_disk(folder: Path, model: Model, params: TrainingParams) -> None:
     """Raise StorageError if the checkpoints don't fit on the disk.
 
-    These are the checkpoints that are kept, and the one that is being written.
+    There must be space for the checkpoints that are kept, and for one more that is being written.
     """
     need, free = checkpoint_bytes(model, params) * (params.save_total_limit + 1), files.free_bytes(folder)
     if free < need:
         raise StorageError(
-            f"The disk of {folder} has {free / GB:.1f} GB free and {params.save_total_limit} checkpoints need"
+            f"The disk of {folder} has {free / GB:.1f} GB free, but {params.save_total_limit} checkpoints need"
             f" {need / GB:.1f} GB; free some space or lower save_total_limit."
         )
+
+
+def check_rewards(names: Sequence[str], plugin: Path | None, rows: Path) -> None:
+    """Check the rewards `names` in the user's file `plugin`, and check that our reward can read the solutions in
+    `rows`.
+
+    `rows` is a JSON-lines file that `check_rows` accepted. Raise ConfigError if a reward is missing or can't be called.
+    Raise DataError for the first line with a solution that our own reward can't compare with an answer.
+    """
+    columns: set[str] = set()
+    unreadable = ""
+    with rows.open(encoding="utf-8-sig", errors="replace") as stream:
+        for number, line in enumerate(stream, 1):
+            row = json.loads(line) if line.strip() else {}
+            columns |= row.keys()
+            try:
+                if row and not unreadable:
+                    truths(row.get("solution"), str(row.get("attribute") or ""))
+            except ValueError as error:
+                unreadable = f"{rows}, line {number}: the reward external_vase_acc can't read the solution ({error})"
+    if plugin is not None:
+        reward_file.check_file(plugin, names, columns)
+    else:
+        for name in names:
+            reward_file.check_known(name, f"reward_funcs names '{name}', but no file of rewards (plugin) is given")
+    if (
+        unreadable
+        and "external_vase_acc" in names
+        and not (plugin and reward_file.defines(plugin, "external_vase_acc"))
+    ):
+        raise DataError(f"{unreadable}; write it as a text, a number, a message or a list of alternatives.")
+
+
+def check_adapters(base: Path, params: TrainingParams, resume: Path | None) -> None:
+    """Check the adapters that a training starts from: `resume`, and the adapters that extra_args names.
+
+    ms-swift loads these adapters with the names, rank and alpha in their files. Raise DataError if they don't fit the
+    base model. Raise ConfigError if their rank or alpha differs from the parameters.
+    """
+    _check_extra(base, params)
+    given = [(name, params.extra_args.get(name)) for name in ("adapters", "ref_adapters")]
+    folders = [(name, Path(path)) for name, paths in given for path in _words(paths)]
+    if resume is not None:
+        folders.append(("resume", checkpoints.choose(resume, "last")))
+    for name, folder in folders:
+        if name == "resume":
+            checkpoints.read_state(folder)
+        if not (folder / checkpoints.ADAPTER).is_file():
+            if name == "resume":  # a checkpoint of a full training
+                models.skeleton(folder)
+                continue
+            raise ConfigError(
+                f"extra_args: {name} names {folder}, which holds no {checkpoints.ADAPTER}; give a checkpoint."
+            )
+        found = adapter.read(folder, base, any_start=True)
+        if found.translated or found.without:
+            raise DataError(
+                f"ms-swift would not load all of the adapter {folder}: its tensors have names of an older transformers,"
+                " or it has no tensors for some target_modules; merge the adapter first, and train from the merged"
+                " model."
+            )
+        if name == "ref_adapters":
+            continue
+        for key, has, asked in (
+            ("lora_rank", found.config.r, params.lora_rank),
+            ("lora_alpha", found.config.lora_alpha, params.lora_alpha),
+        ):
+            if has != asked:
+                raise ConfigError(f"The adapter in {folder} has {key} {has:g}, not {asked:g}; set {key} to {has:g}.")
+
+
+def _check_extra(base: Path, params: TrainingParams) -> None:
+    """Raise ConfigError for settings whose result can't be saved or merged.
+
+    peft doesn't save some biases. A merged model can't hold different values for two tied tensors.
+    """
+    if params.extra_args.get("lora_bias") == "lora_only":
+        raise ConfigError("extra_args: peft doesn't save the biases of lora_bias: lora_only; set it to all or none.")
+    saved = {name.replace("all-embedding", "embed_tokens") for name in _words(params.extra_args.get("modules_to_save"))}
+    if params.tuner_type != "lora" or not saved:
+        return
+    for one, other in models.skeleton(base).all_tied_weights_keys.items():
+        pair = [name.split(".")[-2] for name in (one, other)]
+        if len(saved & set(pair)) == 1:
+            raise ConfigError(
+                f"extra_args: modules_to_save names only one of {pair[0]} and {pair[1]}, which {base.name} ties to each"
+                " other; name both, or neither."
+            )
+
+
+def _words(given: object) -> list[str]:
+    """Return the words of an argument that ms-swift accepts as one word or as a list."""
+    return [str(item) for item in given] if isinstance(given, list | tuple) else [str(given)] if given else []

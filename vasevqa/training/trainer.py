@@ -1,7 +1,7 @@
 """Run one training inside a stage.
 
-The stage first checks what it can. It then trains in a child process, which can be killed and resumed. It reports the
-training curve as events. When the GPU's memory runs out, it tries the next batch plan of the OOM ladder.
+The stage first runs all checks. It then trains in a child process, which can be killed and resumed. It reports the
+training curve as events. When the GPU's memory runs out, the stage tries the next batch plan of the OOM ladder.
 """
 
 from __future__ import annotations
@@ -14,29 +14,33 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vasevqa import files, models
-from vasevqa.dataset import rows
+from vasevqa.dataset.row_checks import CheckedRows, check_rows
+from vasevqa.dataset.rows import image_root
 from vasevqa.errors import (
     ConfigError,
     DataError,
     DeviceError,
     GateError,
     GpuMemoryError,
+    HostMemoryError,
     Interrupted,
     StorageError,
     VaseError,
 )
-from vasevqa.training import checkpoints, estimate, preflight
+from vasevqa.training import checkpoints, estimate, preflight, provenance, trained_rows
 from vasevqa.training.params import GrpoOptions, GrpoParams, SftOptions, SftParams, TrainingOptions, TrainingParams
 from vasevqa.training.swift import arguments as swift
 from vasevqa.training.swift import environment
 from vasevqa.training.swift.arguments import BatchPlan, TrainingPaths
 from vasevqa.training.swift.log import LogRow, log_row, read_log
 from vasevqa.training.swift.messages import TrainingTask, WorkerResult, result_of
+from vasevqa.training.trained_rows import TrainedRows
 
 if TYPE_CHECKING:
     from vasevqa.spec import StageCall
@@ -44,10 +48,11 @@ if TYPE_CHECKING:
 CHILD = "vasevqa.training.swift.worker"
 FOLDER = "training"
 SUMMARY = "training_summary.json"
-SETTINGS = "training_settings.json"
+SETTINGS = provenance.SETTINGS
 PLUGIN = Path(__file__).with_name("swift") / "plugin.py"
 _ERRORS: dict[int, type[VaseError]] = {
-    error.exit_code: error for error in (ConfigError, DataError, DeviceError, GateError, StorageError, Interrupted)
+    error.exit_code: error
+    for error in (ConfigError, DataError, DeviceError, GateError, HostMemoryError, StorageError, Interrupted)
 }
 
 
@@ -55,8 +60,8 @@ def rungs(batch: int, accumulation: int, processes: int, checkpointing: bool) ->
     """Return the batch plans to try in turn when the GPU's memory runs out.
 
     Every plan uses the same number of rows for an optimizer step. A later plan recomputes activations or loads fewer
-    rows at once. `batch` x `accumulation` is the global batch, and each of `processes` GPUs takes an equal share. Raise
-    ConfigError if the GPUs can't share the global batch.
+    rows at once. `batch` x `accumulation` is the global batch, which the GPUs (`processes`) share equally. Raise
+    ConfigError if this is impossible.
     """
     if accumulation % processes == 0:
         accumulation //= processes
@@ -86,7 +91,8 @@ class Training:
         self.folder = call.output.root / FOLDER
         self.model = models.local_model(call.inputs["model"], options.hub)
         self.inputs = call.inputs
-        self.root = rows.image_root(call.inputs["dataset"], options.image_root)
+        self.wanted = "solution" if self.kind == "grpo" else None  # the column that the reward compares answers with
+        self.root = image_root(call.inputs["dataset"], options.image_root)
         self.processes = environment.processes(options)
         self.ladder = rungs(
             params.batch_size,
@@ -96,65 +102,90 @@ class Training:
         )
         self.walked: list[dict[str, Any]] = []
         self.seen = 0
+        self.unrewarded = 0  # answers to which no reward applied, since the last resume
 
     def check(self) -> dict[str, int]:
-        """Check everything that can be known before the model is loaded, and return the number of rows per split."""
+        """Check parameters, rows and models before the model is loaded, and return the number of rows per split."""
         from vasevqa.curation.devices import resolve_device
 
         if self.params.torch_dtype != "float32" and resolve_device(self.options.device).type == "cpu":
             raise ConfigError(
-                "Without a GPU ms-swift trains in float32 only; set torch_dtype to float32, or run where CUDA finds a"
-                " GPU."
+                "Without a GPU ms-swift trains in float32 only; set torch_dtype to float32, or run on a machine"
+                " with a GPU."
             )
         shape = models.check_model(self.model)
+        models.skeleton(self.model)
+        preflight.check_adapters(self.model, self.params, self.inputs.get("resume"))
         dataset = self.inputs["dataset"]
-        counts = {
-            "train": rows.check_rows(
-                dataset / f"{self.kind}.jsonl", self.root, "solution" if self.kind == "grpo" else None
-            )
-        }
+        checked = {"train": check_rows(dataset / f"{self.kind}.jsonl", self.root, self.wanted)}
+        if isinstance(self.params, GrpoParams):
+            preflight.check_rewards(self.params.reward_funcs, self.inputs.get("plugin"), dataset / "grpo.jsonl")
         validation = dataset / "val.jsonl"
         if self.kind == "sft" and validation.is_file() and validation.stat().st_size:
-            counts["validation"] = rows.check_rows(validation, self.root)
+            checked["validation"] = check_rows(validation, self.root)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._same_training()
         preflight.check_disk(self.folder, shape, self.params)
         last = self.ladder[-1]
         self.needed = estimate.gpu_bytes(shape, self.params, last.batch_size, last.gradient_checkpointing)
-        self.validation = validation if "validation" in counts else None
-        return counts
+        self.rows = self._trainable(checked)
+        return {name: part.count for name, part in self.rows.items()}
+
+    def _trainable(self, checked: Mapping[str, CheckedRows]) -> dict[str, TrainedRows]:
+        """Count the tokens of every row, and leave out the rows that can't be trained on."""
+        paths = TrainingPaths(self.model, checked["train"].path, self.folder, system=self.inputs.get("system"))
+        reading = trained_rows.Reading(
+            self.kind,
+            swift.reading(self.params, paths),
+            environment.child(self._child_settings()),
+            self.root,
+            self.model,
+        )
+        return trained_rows.trainable_rows(checked, reading, self.params, self.output, self.progress)
 
     def _same_training(self) -> None:
         """Raise ConfigError if the folder holds checkpoints of a training with other settings.
 
-        A training that continued from them would match neither the old settings nor the new ones.
+        If a training continued from them, it would match neither the old settings nor the new ones.
         """
         dataset = self.inputs["dataset"] / f"{self.kind}.jsonl"
-        now = {**self.params.model_dump(), "model": str(self.model), "rows": files.digest_file(dataset)[:16]}
+        now = {
+            **self.params.model_dump(),
+            "model": str(self.model),
+            "rows": files.digest_file(dataset)[:16],
+            provenance.WEIGHTS: models.fingerprint(self.model),
+        }
         now = json.loads(json.dumps(now))
         noted = self.output.root / SETTINGS
         before = json.loads(noted.read_text(encoding="utf-8")) if noted.is_file() else now
-        changed = sorted(name for name in now if before.get(name) != now[name])
+        # A parameter or a fingerprint that the folder's record lacks is not a change.
+        changed = sorted(name for name in now if name in before and before[name] != now[name])
         if changed and self.output.standalone and checkpoints.checkpoints(self.folder):
             raise ConfigError(
-                f"{self.output.root} holds a training with another {changed[0]} ({before.get(changed[0])}, not"
-                f" {now[changed[0]]}); choose another --output-dir, or give one of its checkpoints as"
-                " --resume-from-checkpoint."
+                f"{self.output.root} already holds a training with a different {changed[0]}"
+                f" ({before.get(changed[0])}, not {now[changed[0]]}); choose another --output-dir, or pass a checkpoint"
+                " of that training as --resume-from-checkpoint."
             )
         self.output.write_json(SETTINGS, now)
 
     def places(self, resume: Path | None) -> TrainingPaths:
         """Return the paths that this attempt reads and writes."""
-        dataset = self.inputs["dataset"] / f"{self.kind}.jsonl"
         plugins = (PLUGIN,) if self.kind == "grpo" else ()
+        validation = self.rows["validation"].path if "validation" in self.rows else None
         return TrainingPaths(
-            self.model, dataset, self.folder, self.validation, resume, self.inputs.get("system"), plugins
+            self.model,
+            self.rows["train"].path,
+            self.folder,
+            validation,
+            resume,
+            self.inputs.get("system"),
+            plugins,
         )
 
     def run(self) -> None:
         """Train to the end.
 
-        Start from the newest checkpoint. When the GPU's memory runs out, go on with the next plan of the ladder.
+        Start from the newest checkpoint. When the GPU's memory runs out, continue with the next plan of the ladder.
         """
         given = self.inputs.get("resume")
         for number, rung in enumerate(self.ladder):
@@ -163,7 +194,7 @@ class Training:
                 self.progress.note(f"{checkpoint.path.name} is incomplete ({checkpoint.problem}) and was set aside")
             resume = found.path if found else checkpoints.choose(given, "last") if given else None
             if resume is not None:
-                self.progress.note(f"going on from {resume.name}")
+                self.progress.note(f"resuming from {resume.name}")
             began = found.step if found else 0
             code, message = self._attempt(rung, resume)
             self.walked.append({**asdict(rung), "from_step": began, "outcome": "done" if code == 0 else message})
@@ -177,7 +208,7 @@ class Training:
                 after = self.ladder[number + 1]
                 self.progress.note(
                     f"The GPU's memory ran out with {rung.batch_size} rows at a time; continuing with"
-                    f" {after.batch_size}, {after.accumulation} times before each step"
+                    f" {after.batch_size} rows, {after.accumulation} times per step"
                     + (
                         ", activations recomputed"
                         if after.gradient_checkpointing and not rung.gradient_checkpointing
@@ -185,9 +216,9 @@ class Training:
                     )
                 )
         raise GpuMemoryError(
-            f"The GPU's memory doesn't suffice for {self.kind} even with one row at a time; take a larger GPU, or"
-            f" change the result: lower max_pixels ({self.params.max_pixels}), max_length ({self.params.max_length}) or"
-            " lora_rank."
+            f"The GPU's memory is too small for {self.kind}, even with one row at a time; take a larger GPU, or lower"
+            f" max_pixels ({self.params.max_pixels}), max_length ({self.params.max_length}) or lora_rank (this changes"
+            " the result)."
         )
 
     def _fail(self, code: int, message: str) -> None:
@@ -211,7 +242,7 @@ class Training:
         needed = self.needed if self.options.memory_check and not self.options.deepspeed else None
         with tempfile.TemporaryDirectory(prefix="vasevqa-") as folder:
             spec = Path(folder) / "spec.json"
-            TrainingTask(self.kind, argv, needed).write(spec)
+            TrainingTask(self.kind, argv, needed, *trained_rows.expected(self.rows, self.params)).write(spec)
             environ = environment.child(self._child_settings())
             words = [
                 sys.executable,
@@ -220,7 +251,7 @@ class Training:
                 *(["--processes", str(self.processes)] if self.processes > 1 else []),
                 str(spec),
             ]
-            # A session of its own: Ctrl-C reaches this process alone, which then lets the child save.
+            # The child has its own session, so Ctrl-C reaches only this process, which then lets the child save.
             child = subprocess.Popen(words, env=environ, start_new_session=True, stdin=subprocess.DEVNULL)
             try:
                 code = self._follow(child)
@@ -229,6 +260,7 @@ class Training:
                 raise
             result = result_of(spec)
             ended = WorkerResult.read(result) if result.is_file() else WorkerResult(code)
+        self.unrewarded += int(ended.figures.get("unrewarded", 0))
         return ended.exit_code, ended.message or f"the training process ended with {code}"
 
     def _arguments(self, paths: TrainingPaths, plan: BatchPlan) -> list[str]:
@@ -248,7 +280,9 @@ class Training:
             gpus=0 if self.options.device == "cpu" else self.processes,
             volume=self.output.volume,
             reward_plugin=self.inputs.get("plugin"),
+            vocabulary=self.inputs.get("vocabulary"),
             reward_funcs=tuple(self.params.reward_funcs) if isinstance(self.params, GrpoParams) else (),
+            reward_rows=self.inputs["dataset"] / f"{self.kind}.jsonl",
         )
 
     def _follow(self, child: subprocess.Popen[bytes]) -> int:
@@ -283,7 +317,7 @@ class Training:
         return at + len(whole)
 
     def _stop(self, child: subprocess.Popen[bytes]) -> None:
-        """Let the child finish its step and save, then end it and every process that it started."""
+        """Let the child finish its step and save a checkpoint. Then end the child and every process that it started."""
         child.send_signal(signal.SIGTERM)
         try:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -295,7 +329,7 @@ class Training:
 
 
 def metrics(row: LogRow, params: TrainingParams) -> dict[str, float]:
-    """Return a row of the log under our own names.
+    """Return a row of the log under this project's names.
 
     The names include step, loss, reward, learning_rate, tokens_per_second and seconds_left.
     """
@@ -331,6 +365,7 @@ def train(call: StageCall[TrainingParams, TrainingOptions]) -> None:
     rewards = [row["reward"] for row in history if "reward" in row]
     summary = {
         "rows": rows,
+        "dropped": {name: part.summary() for name, part in training.rows.items() if part.left_out},
         "steps": history[-1]["max_steps"] if history else None,
         "last_checkpoint": last.name,
         "first_loss": curve[0]["loss"] if curve else None,
@@ -339,6 +374,7 @@ def train(call: StageCall[TrainingParams, TrainingOptions]) -> None:
         "first_reward": rewards[0] if rewards else None,
         "last_reward": rewards[-1] if rewards else None,
         "reward_spread": max((row.get("reward_std", 0.0) for row in history), default=None) if rewards else None,
+        "unrewarded": training.unrewarded if rewards else None,
         "adapter_norm": checkpoints.adapter_norm(last) if (last / checkpoints.ADAPTER).is_file() else None,
         "attempts": training.walked,
         "processes": training.processes,
@@ -352,9 +388,12 @@ def train(call: StageCall[TrainingParams, TrainingOptions]) -> None:
         if curve
         else "no curve"
     )
+    left_out = f" ({trained_rows.said(training.rows['train'])} left out)" if training.rows["train"].left_out else ""
+    if training.unrewarded:
+        call.progress.note(f"every reward returned None for {training.unrewarded} answers; they were scored 0")
     if summary["adapter_norm"] == 0:
         call.progress.note("The adapter is still zero: the model learned nothing")
     call.progress.summary(
-        f"{summary['steps']} steps over {rows['train']} rows, {change}",
+        f"{summary['steps']} steps over {rows['train']} rows{left_out}, {change}",
         **{name: value for name, value in summary.items() if name != "rows"},
     )

@@ -1,4 +1,4 @@
-"""`python -m vasevqa.transfer ROOT` runs the far end of a transfer in a pod."""
+"""Run the far end of a transfer in a pod: `python -m vasevqa.transfer ROOT`."""
 
 import sys
 

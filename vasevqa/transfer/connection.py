@@ -1,4 +1,7 @@
-"""Connections to the far end of a transfer: a pod that mounts the volume; lost connections are made again."""
+"""Connect to the far end of a transfer, and connect again after a lost connection.
+
+The far end runs in a pod that mounts the volume.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,8 @@ if TYPE_CHECKING:
     from vasevqa.backends.kubernetes.process import Process
     from vasevqa.backends.kubernetes.session import Session
 
-IDLE_SECONDS = 1800  # without a request, after which the pod ends by itself
-SILENCE = 300.0  # seconds without an answer after which a connection counts as lost
+IDLE_SECONDS = 1800  # seconds without a request after which the pod ends by itself
+SILENCE = 300.0  # seconds without an answer after which a connection is considered lost
 TRIES = 6  # lost connections in a row without progress, after which a transfer fails
 
 
@@ -39,7 +42,7 @@ class Connection:
 
     def __init__(self, process: Process) -> None:
         self.process = process
-        self._buffer, self._at = b"", 0  # received bytes, and how many of them are read
+        self._buffer, self._at = b"", 0  # the received bytes, and the number of bytes that were read
         self._needs: dict[str, Any] | None = None  # an answer whose payload is not complete yet
 
     def ask(self, payload: bytes = b"", **request: Any) -> None:
@@ -47,10 +50,10 @@ class Connection:
         self.process.write(json.dumps(request).encode() + b"\n" + payload)
 
     def answers(self, wait: bool) -> Iterator[dict[str, Any]]:
-        """Yield the answers that have arrived; with `wait`, wait for at least one.
+        """Yield the answers that have arrived; with `wait`, wait for at least one answer.
 
-        ConnectionLost if none arrives in time. An error that the far end reports is raised as ConfigError, DataError
-        or ClusterError.
+        Raise ConnectionLost if no answer arrives in time. Raise ConfigError, DataError or ClusterError if the far end
+        reports an error.
         """
         end = time.monotonic() + SILENCE
         while True:
@@ -85,9 +88,10 @@ class Connection:
 
 
 def persistently(access: Session, work: Callable[[Connection], None]) -> None:
-    """Call `work` with a new connection until it returns normally.
+    """Call `work` with a new connection until `work` returns without an error.
 
-    ConnectionLost or ClusterUnreachable after TRIES lost connections in a row. Progress (`moved`) restarts the count.
+    Raise ConnectionLost or ClusterUnreachable after TRIES lost connections in a row. If data
+    was transferred before the loss (`moved` of the error is True), the count starts again.
     """
     losses = _Losses()
     again = Retrying(
@@ -133,7 +137,9 @@ class _Losses:
 
 
 def _runs(access: Session, pod: str) -> bool:
-    found = access.find("pods", pod)
+    answer = access.find("pods", pod)
     return (
-        found is not None and found["status"].get("phase") == "Running" and "deletionTimestamp" not in found["metadata"]
+        answer is not None
+        and answer["status"].get("phase") == "Running"
+        and "deletionTimestamp" not in answer["metadata"]
     )

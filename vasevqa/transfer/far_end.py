@@ -1,10 +1,10 @@
-"""Moves files to and from a volume over one connection.
+"""Move files to and from a volume over one connection.
 
 `python -m vasevqa.transfer ROOT` runs in a pod and serves one connection. Requests are JSON lines on stdin; bytes
 follow a `put` request. Answers are JSON lines on stdout; bytes follow an answer with `data`.
 
-A file is written under a temporary name that contains the digest of its content, so that a broken transfer can resume.
-It gets its final name once the digest is verified. Paths outside ROOT are refused.
+A file first has a temporary name with the digest of the content, so an interrupted transfer can resume. After the
+digest is verified, the file gets its final name. Paths outside ROOT are refused.
 """
 
 from __future__ import annotations
@@ -54,17 +54,17 @@ class _Far:
         top = inside(self.root, path)
         if not top.exists():
             raise ConfigError(f"There is no {path} on the volume.")
-        for name, found in walk(top.resolve()):
+        for name, file in walk(top.resolve()):
             alive()
-            if not found.resolve().is_relative_to(self.root.resolve()):  # a link out of the volume
+            if not file.resolve().is_relative_to(self.root.resolve()):  # a link out of the volume
                 continue
-            self.say(name=name, size=found.stat().st_size, sha256=files.digest_file(found))
+            self.say(name=name, size=file.stat().st_size, sha256=files.digest_file(file))
         self.say(listed=path)
 
     def do_get(self, path: str, name: str, offset: int, length: int) -> None:
-        found = inside(self.root, path).resolve()
-        found = found / name if name else found
-        with open(inside(self.root, found.relative_to(self.root.resolve()).as_posix()), "rb") as stream:
+        source = inside(self.root, path).resolve()
+        source = source / name if name else source
+        with open(inside(self.root, source.relative_to(self.root.resolve()).as_posix()), "rb") as stream:
             stream.seek(offset)
             block = stream.read(length)
         self.say(block, name=name, offset=offset, data=len(block))
@@ -80,26 +80,29 @@ class _Far:
 
 
 def alive() -> None:
-    """Record activity: restarts the idle time after which the pod ends."""
+    """Record activity. The idle time of the pod then starts again from zero."""
     ALIVE.touch()
 
 
 def wait(idle: float) -> None:
-    """Return after `idle` seconds without activity, so that an abandoned pod ends by itself."""
+    """Return after `idle` seconds without activity. A pod without a user then ends by itself."""
     alive()
     while time.time() - ALIVE.stat().st_mtime < idle:
         time.sleep(min(idle, 5.0))
 
 
 def main(arguments: list[str]) -> int:
-    """Run the far end: `ROOT` serves one connection, `--wait SECONDS` keeps the pod alive; returns the exit code."""
+    """Run the far end, and return its exit code.
+
+    With the argument ROOT, serve one connection. With `--wait SECONDS`, keep the pod running.
+    """
     if arguments[0] == "--wait":
         wait(float(arguments[1]))
         return 0
     far = _Far(Path(arguments[0]), sys.stdin.buffer, sys.stdout.buffer)
     try:
         far.serve()
-    except (EOFError, BrokenPipeError):  # the connection is gone; received data is kept
+    except (EOFError, BrokenPipeError):  # the connection is lost; received data is kept
         return 0
     except VaseError as error:
         far.say(error=str(error), code=error.exit_code)

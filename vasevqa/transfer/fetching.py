@@ -1,4 +1,7 @@
-"""Fetches files from the volume to this machine; requests several at a time and resumes after a lost connection."""
+"""Fetch files from the volume to this machine.
+
+Several requests are sent before the first answer arrives. After a lost connection, the transfer resumes.
+"""
 
 from __future__ import annotations
 
@@ -17,20 +20,21 @@ if TYPE_CHECKING:
     from vasevqa.backends.kubernetes.session import Session
 
 
-AHEAD = 4 << 20  # bytes that may be requested and not received yet
+AHEAD = 4 << 20  # maximum number of bytes that are requested and not received yet
 
 
 def fetch(access: Session, path: str, target: Path) -> str:
-    """Fetch a file or folder from the volume to `target`; returns a summary in words.
+    """Fetch a file or folder from the volume to `target`, and return a summary in words.
 
-    ConfigError if `path` leads out of the volume, DataError if it holds no file or a file changes meanwhile.
+    Raise ConfigError if `path` is outside the volume. Raise DataError if there is no file at `path`, or if a file
+    changes during the transfer.
     """
     paths.inside(Path(VOLUME), path)
     download = _Download(path, target)
     persistently(access, download.go)
     return (
-        f"{download.total} files, {download.got} fetched ({byte_size(download.bytes)}), {download.total - download.got}"
-        " were here"
+        f"{download.total} files, {download.got} fetched ({byte_size(download.bytes)}),"
+        f" {download.total - download.got} were here"
     )
 
 
@@ -60,7 +64,7 @@ class _Download:
                 break
         if not listed:
             raise DataError(
-                f"There is no file in {self.path}; links are not followed, so name a step's result as steps/NAME."
+                f"There is no file in {self.path}; links are not followed, so give a step's result as steps/NAME."
             )
         self.total = len(listed)
         offsets = {name: paths.standing(self._here(name), *known) for name, known in listed.items()}
@@ -89,7 +93,8 @@ class _Download:
             last = answer["offset"] + len(block) == size
             if len(block) != asked or not paths.write(self._here(name), answer["offset"], block, digest, last):
                 raise DataError(
-                    f"{self.path}/{name} changed on the volume during the download; try again when its step is done."
+                    f"{self.path}/{name} changed on the volume during the download; try again when the step that"
+                    " writes it has ended."
                 )
             self.bytes += len(block)
             if last:
@@ -102,7 +107,7 @@ class _Download:
 
 
 def _ranges(offset: int, size: int) -> Iterator[tuple[int, int]]:
-    """Yield (offset, length) of the blocks to request from `offset` on; an empty file is one empty block."""
+    """Yield (offset, length) of the blocks to request, starting at `offset`; an empty file has one empty block."""
     while True:
         length = min(paths.CHUNK, size - offset)
         yield offset, length

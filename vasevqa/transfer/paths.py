@@ -1,4 +1,4 @@
-"""Rules that both ends of a transfer share: which files move, where they may go, and how a file is completed."""
+"""Rules for both ends of a transfer: which files to transfer, where to write a file, and how to complete a file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ CHUNK = 1 << 20
 
 
 def inside(root: Path, name: str) -> Path:
-    """Return the path of `name` below `root`; ConfigError if it is absolute or leads out of `root` by dots or links."""
+    """Return the path of `name` below `root`.
+
+    Raise ConfigError if `name` is absolute, or if `..` or a link in `name` leads out of `root`.
+    """
     pure = PurePosixPath(name)
     path = root.joinpath(*pure.parts) if not pure.is_absolute() else root
     if pure.is_absolute() or ".." in pure.parts or not path.resolve().is_relative_to(root.resolve()):
@@ -22,9 +25,10 @@ def inside(root: Path, name: str) -> Path:
 
 
 def walk(top: Path) -> Iterator[tuple[str, Path]]:
-    """Yield each file below `top` with its name relative to `top`; the name is empty if `top` itself is a file.
+    """Yield the relative name and the path of each file below `top`. If `top` itself is a file, the name is empty.
 
-    Links to files count as files. Links to folders and unfinished files are skipped. OSError if a folder can't be read.
+    Links to files are treated as files. Links to folders and unfinished files are skipped. Raise OSError if a folder
+    can't be read.
     """
     if top.is_file():
         yield "", top
@@ -52,17 +56,17 @@ def _fail(error: OSError) -> None:
 
 
 def unfinished(name: str) -> bool:
-    """True if `name` is the temporary name of a file that is not complete yet."""
+    """Return True if `name` is the temporary name of a file that is not complete yet."""
     return name.startswith(".") and name.endswith((".part", ".tmp"))
 
 
 def part_of(path: Path, digest: str) -> Path:
-    """Return the temporary name of `path` until the content with this digest is complete."""
+    """Return the temporary path for `path`. It is used until the content with this digest is complete."""
     return path.parent / f".{path.name[:80]}.{digest[:16]}.part"
 
 
 def standing(path: Path, size: int, digest: str) -> int | None:
-    """Return how many bytes of the file arrived earlier; None if the whole file is here with the right digest."""
+    """Return how many bytes of the file arrived earlier; None if the file is complete and has this digest."""
     if path.is_file() and path.stat().st_size == size and files.digest_file(path) == digest:
         return None
     part = part_of(path, digest)
@@ -73,7 +77,7 @@ def standing(path: Path, size: int, digest: str) -> int | None:
 def write(path: Path, offset: int, block: bytes, digest: str, last: bool) -> bool:
     """Write one block of a file; after the last block, check the digest and give the file its final name.
 
-    Returns False if the digest is wrong; the file is then deleted. ConfigError if `path` is a folder.
+    Return False if the digest is wrong; the file is then deleted. Raise ConfigError if `path` is a folder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = part_of(path, digest)

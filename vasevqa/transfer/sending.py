@@ -1,4 +1,4 @@
-"""Sends files from this machine to the volume; skips files that are there already with the same digest."""
+"""Send files from this machine to the volume. Files that are already on the volume with the same digest are skipped."""
 
 from __future__ import annotations
 
@@ -22,29 +22,33 @@ if TYPE_CHECKING:
 
 
 def upload_inputs(access: Session, inputs: Mapping[str, str], base: Path) -> list[str]:
-    """Upload the recipe's inputs that are on this machine to inputs/NAME-DIGEST; returns NAME=PATH for each input.
+    """Upload the recipe's inputs to the volume; return NAME=PATH for each input.
 
-    DIGEST is the digest of the content. So an upload never changes files that another run reads, and the same content
-    is uploaded only once. Inputs that are not on this machine keep their value.
+    Each input that is on this machine is uploaded to inputs/NAME-DIGEST. DIGEST is the digest of the content. So an
+    upload never changes files that another run reads, and the same content is uploaded only once. Inputs that are not
+    on this machine keep their value.
     """
-    here = {name: base / Path(value).expanduser() for name, value in inputs.items()}
-    found = {name: path for name, path in here.items() if path.exists()}
+    here = {name: base / files.expanded(value) for name, value in inputs.items()}
+    local_paths = {name: path for name, path in here.items() if path.exists()}
     known: dict[Path, tuple[int, str]] = {}
     # A file keeps its name because reports show it.
     places = {
         name: f"inputs/{name}-{_content(path, known)}{f'/{path.name}' if path.is_file() else ''}"
-        for name, path in found.items()
+        for name, path in local_paths.items()
     }
-    if found:
+    if local_paths:
         click.echo(
             "The inputs are on the volume:"
-            f" {send(access, {places[name]: path for name, path in found.items()}, known)}."
+            f" {send(access, {places[name]: path for name, path in local_paths.items()}, known)}."
         )
     return [f"{name}={places.get(name, value)}" for name, value in inputs.items()]
 
 
 def _content(top: Path, known: dict[Path, tuple[int, str]]) -> str:
-    """Return a digest (10 hex digits) of all files below `top`; adds the size and digest of each file to `known`."""
+    """Return a digest (10 hexadecimal digits) of all files below `top`.
+
+    The function adds the size and digest of each file to `known`.
+    """
     whole = hashlib.sha256()
     for name, path in paths.walk(top):
         known[path] = (path.stat().st_size, files.digest_file(path))
@@ -53,10 +57,12 @@ def _content(top: Path, known: dict[Path, tuple[int, str]]) -> str:
 
 
 def send(access: Session, sources: Mapping[str, Path], known: Mapping[Path, tuple[int, str]] | None = None) -> str:
-    """Send files and folders to the volume; returns a summary in words.
+    """Send files and folders to the volume, and return a summary in words.
 
-    `sources` maps a path on the volume to a path on this machine. `known` holds sizes and digests that were computed
-    already. ConfigError if a path leads out of the volume, DataError if there is no file to send.
+    `sources` maps a path on the volume to a path on this machine. `known` holds the sizes and digests of files that
+    were read before.
+
+    Raise ConfigError if a path is outside the volume. Raise DataError if there is no file to send.
     """
     wanted = {}
     for place, source in sources.items():
@@ -94,7 +100,10 @@ class _Upload:
             raise
 
     def _round(self, connection: Connection) -> None:
-        """Check which files are there and send the others; requests are not delayed by a round trip per file."""
+        """Check which files are on the volume, and send the others.
+
+        A request is sent without waiting for the answers to earlier requests.
+        """
         have: dict[str, int | None] = {}
         asked = 0
         for name, path in self.left.items():
@@ -136,12 +145,12 @@ class _Upload:
                 del self.left[name]
                 self.sent += 1
                 if self.sent % 1000 == 0:
-                    click.echo(f"{self.sent} sent, {len(self.left)} to go", err=True)
+                    click.echo(f"{self.sent} sent, {len(self.left)} left", err=True)
                 continue
             self.bad[name] += 1
             del self.digests[name]
             if self.bad[name] >= TRIES:
                 raise DataError(
-                    f"{self.left[name]} arrives with a different digest each time, so it may still be written; try"
-                    " again when it is complete."
+                    f"{self.left[name]} arrives with a different digest each time, so another program may still"
+                    " be writing it; try again when the file is complete."
                 )

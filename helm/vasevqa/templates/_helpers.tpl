@@ -12,7 +12,7 @@ app.kubernetes.io/name: vasevqa
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
-{{/* No helm.sh/chart here: these labels are in pod templates too, and a Job's template can't change. */}}
+{{/* The label helm.sh/chart is left out: these labels are also in pod templates, and the template of a Job can't change. */}}
 {{- define "vasevqa.labels" -}}
 {{- with .Values.labels }}{{ toYaml . }}
 {{ end -}}
@@ -26,7 +26,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if .Values.serviceAccount.create -}}
 {{- default (include "vasevqa.fullname" .) .Values.serviceAccount.name -}}
 {{- else -}}
-{{- required "serviceAccount.name is needed with serviceAccount.create=false: the name of one that has the launcher's role." .Values.serviceAccount.name -}}
+{{- required "serviceAccount.create=false needs serviceAccount.name; give the name of a service account that has the launcher's role." .Values.serviceAccount.name -}}
 {{- end -}}
 {{- end -}}
 
@@ -38,14 +38,14 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- default .Chart.AppVersion .Values.tag -}}
 {{- end -}}
 
-{{/* The image of a stage: dict "root" $ "stage" "launcher". */}}
+{{/* The image of a stage. The argument is a dict, such as: dict "root" $ "stage" "launcher". */}}
 {{- define "vasevqa.image" -}}
 {{- $values := .root.Values -}}
 {{- $prefix := ternary (printf "%s/" (trimSuffix "/" $values.registry)) "" (ne $values.registry "") -}}
 {{- default (printf "%svasevqa/%s:%s" $prefix .stage (include "vasevqa.tag" .root)) (get $values.images .stage) -}}
 {{- end -}}
 
-{{/* The Cluster file: values as data for the one renderer, which is Python's. What is empty is left to its defaults. */}}
+{{/* The Cluster file: the values as data for the renderer, which is in Python. Empty values are left out; the renderer then uses its defaults. */}}
 {{- define "vasevqa.cluster" -}}
 {{- $v := .Values -}}
 {{- $all := dict "registry" $v.registry "tag" (include "vasevqa.tag" .) "images" $v.images "environment" $v.environment
@@ -72,7 +72,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- toYaml $words -}}
 {{- end -}}
 
-{{/* What Pod Security's "restricted" asks of a pod, and of a container. */}}
+{{/* The settings that the level "restricted" of Pod Security requires of a pod, and of a container. */}}
 {{- define "vasevqa.podSecurity" -}}
 runAsNonRoot: true
 runAsUser: {{ int64 .Values.user }}
@@ -88,7 +88,7 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end -}}
 
-{{/* Where pods of the chart may run, and with which credentials they are pulled. */}}
+{{/* The nodes on which the chart's pods may run, and the credentials for their images. */}}
 {{- define "vasevqa.placement" -}}
 {{- with .Values.pullSecrets }}
 imagePullSecrets:

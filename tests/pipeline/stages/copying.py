@@ -1,4 +1,4 @@
-"""A stage that copies words, and stops, fails or waits where a control folder says so: for tests of launchers."""
+"""A stage for tests of launchers. It copies words, and files in a control folder make it stop, fail or wait."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from vasevqa.errors import DataError, Interrupted
 
 
 class Params(spec.Params):
-    """What is added to each word."""
+    """The text that is added to each word."""
 
     ending: str = Field("", description="added to each file")
 
 
 class Options(spec.Options):
-    """Where the test leaves its wishes."""
+    """The folder of the test's control files."""
 
-    control: str = Field("", description="folder of the test's wishes")
+    control: str = Field("", description="folder of the test's control files")
 
 
 MODULES = {"copying": "tests.pipeline.stages.copying"}
 
 
 def _note(control: Path, step: str, what: str) -> None:
-    """One line in a log that all attempts of all steps append to."""
+    """Append one line to the common log of all attempts."""
     with open(control / "attempts.log", "a") as stream:
         stream.write(f"{step} {what} {os.getpid()}\n")
 
 
 def _fail(control: Path, step: str) -> None:
-    """The first wish in `<step>.fail`, once."""
+    """Remove the first entry of `<step>.fail`, and fail as this entry says."""
     path = control / f"{step}.fail"
     wishes = json.loads(path.read_text()) if path.exists() else []
     if not wishes:
@@ -53,7 +53,7 @@ def _fail(control: Path, step: str) -> None:
     if wish == "bus":
         os.kill(os.getpid(), signal.SIGBUS)
     if wish == "again":
-        raise Interrupted("The machine is wanted for something else.")
+        raise Interrupted("The machine is needed for other work.")
     if wish == "data":
         raise DataError("No word can be read.")
     if wish == "full":
@@ -65,7 +65,7 @@ def _fail(control: Path, step: str) -> None:
         os._exit(0)
     if wish == "memory":
         hog = [bytearray(os.urandom(1 << 20)) for _ in range(4096)]
-        raise AssertionError(f"{len(hog)} MiB were had")
+        raise AssertionError(f"{len(hog)} MiB were allocated")
     if wish == "scratch":
         Path("/tmp/scratch").write_bytes(os.urandom(64 << 20))
         signal.pause()
@@ -78,7 +78,7 @@ def _fail(control: Path, step: str) -> None:
 
 
 def _hold(control: Path, step: str, where: str) -> None:
-    """Wait while `<step>.<where>` exists; `<step>.<where>.reached` says that we are there."""
+    """Wait while the file `<step>.<where>` exists. The file `<step>.<where>.reached` shows that the stage waits."""
     path = control / f"{step}.{where}"
     if (control / f"{step}.stubborn").exists():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -88,7 +88,7 @@ def _hold(control: Path, step: str, where: str) -> None:
 
 
 def run(call: spec.StageCall[Params, Options]) -> None:
-    """Copy each file of the inputs, one after the other; what an earlier attempt copied stays."""
+    """Copy the files of the inputs one after the other. Files from an earlier attempt stay."""
     params, options, inputs, output, progress = call.params, call.options, call.inputs, call.output, call.progress
     control = Path(options.control) if options.control else None
     step = output.root.parent.name

@@ -1,8 +1,10 @@
-"""The docker backend: runs each stage as a container on this machine.
+"""The docker backend: run each stage as a container on this machine.
 
-A container survives its launcher; the next launcher finds it by its labels. The volume and a step's other inputs are
-mounted at the paths that the launcher uses, so no path is translated. Containers run as the caller, with a read-only
-root and without capabilities. They are removed once their outcome is known.
+A container continues when its launcher ends. The next launcher finds the container by its labels.
+
+The volume and a step's other inputs have the same paths in the container as on this machine. Containers run as the
+user who starts the launcher, with a read-only root and without capabilities. A container is removed once its outcome is
+known.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from vasevqa.faults import FaultPoint, fault
 from vasevqa.spec import quantity_bytes
 
 LABEL = "vasevqa"
-# All other states of a container count as running.
+# All other states of a container are treated as running.
 STATES = {
     "created": State.PENDING,
     "exited": State.FINISHED,
@@ -43,7 +45,7 @@ ENDING = 2.0  # seconds to wait for a container to end after its output has ende
 
 
 class DockerBackend:
-    """Runs stages as containers of the engine that DOCKER_HOST names, for the artifacts on `volume`."""
+    """Runs stages as containers of the engine at DOCKER_HOST; `volume` holds the artifacts."""
 
     enforces_limits = True
 
@@ -59,39 +61,39 @@ class DockerBackend:
     # Commands.
 
     def image(self, stage: str) -> str:
-        """Return the stage's image by digest, or by id if it came from no registry; pull it if it is missing.
+        """Return the stage's image by digest, or by id if the image has no digest.
 
-        ConfigError if the image is neither here nor in a registry.
+        A missing image is pulled. Raise ConfigError if the image is neither on this machine nor in a registry.
         """
         reference = self._cluster.image(stage)
         with translated(f"look for the image {reference}"):
             try:
-                found = self._client.images.get(reference)
+                image = self._client.images.get(reference)
             except ImageNotFound:
-                found = self._pull(reference)
+                image = self._pull(reference)
         repository = re.split(r"@|:[^/]*$", reference)[0]
-        digests = [digest for digest in found.attrs.get("RepoDigests") or [] if digest.split("@")[0] == repository]
-        return str(digests[0] if digests else found.id)
+        digests = [digest for digest in image.attrs.get("RepoDigests") or [] if digest.split("@")[0] == repository]
+        return str(digests[0] if digests else image.id)
 
     def _pull(self, reference: str) -> Any:
         if built_here(self._cluster, reference):
             raise ConfigError(
-                f"The image {reference} does not exist; `make image STAGE={stage_of(reference)}` builds it, or name a"
-                " registry in the Cluster file."
+                f"The image {reference} does not exist; build it with `make image STAGE={stage_of(reference)}`, or"
+                " set `registry` in the Cluster file."
             )
         try:
             self._client.images.pull(reference)
             return self._client.images.get(reference)
         except (APIError, ImageNotFound) as error:
             raise ConfigError(
-                f"The image {reference} can't be pulled ({said(error)}); check its name and `docker login`."
+                f"The image {reference} can't be pulled ({said(error)}); check its name, or log in with `docker login`."
             ) from None
 
     def submit(self, task: Task) -> None:
-        """Create and start the container; if one of that name exists, adopt it.
+        """Create and start the container; if a container with the task's name exists, adopt it.
 
-        ConfigError if the image is missing, DeviceError if the engine has no GPUs for it, ClusterUnreachable if the
-        engine doesn't answer, ClusterError if it refuses for another reason.
+        Raise ConfigError if the image is missing, and DeviceError if the engine has no GPUs for the container. Raise
+        ClusterUnreachable if the engine doesn't answer, and ClusterError if the engine refuses for another reason.
         """
         task.log.parent.mkdir(parents=True, exist_ok=True)
         task.log.touch()
@@ -100,14 +102,14 @@ class DockerBackend:
                 container = self._client.containers.create(**self.container(task))
             except ImageNotFound:
                 raise ConfigError(
-                    f"The image {task.image or self._cluster.image(task.stage)} no longer exists; build or fetch it"
+                    f"The image {task.image or self._cluster.image(task.stage)} no longer exists; build or pull it"
                     " again."
                 ) from None
             except APIError as error:
                 if error.status_code != 409:
                     raise
                 container = self._container(task.name)
-                # Another launcher used it and has removed it meanwhile. The caller will find the job gone.
+                # Another launcher used the container and has removed it since. The caller gets the state GONE.
                 if container is None:
                     return
                 if container.labels.get(f"{LABEL}.key") != task.key:
@@ -118,7 +120,7 @@ class DockerBackend:
             self._start(container, task.resources.gpus)
 
     def _start(self, container: Any, gpus: int = 0) -> None:
-        """Start the container if it was never started; a container that has ended must not run again."""
+        """Start the container if it was never started. A container that has ended is not started again."""
         container.reload()
         if container.status != "created":
             return
@@ -130,7 +132,7 @@ class DockerBackend:
             if gpus and re.search(r"device driver|nvidia|cdi|gpu", str(error), re.IGNORECASE):
                 raise DeviceError(
                     f"The Docker engine has no GPUs for {container.labels.get(f'{LABEL}.job')} ({said(error)});"
-                    " install the NVIDIA Container Toolkit, or set `device: cpu` to run without one."
+                    " install the NVIDIA Container Toolkit, or set `device: cpu` to run without a GPU."
                 ) from None
             raise
 
@@ -144,7 +146,7 @@ class DockerBackend:
             **secrets,
             **stage_environment(task),
         }
-        # Use the caches that the caller uses already: mount those that lie outside the volume.
+        # The container uses the caller's caches: mount the caches that lie outside the volume.
         caches = {
             Path(environment[name])
             for name in ("HF_HOME", "TORCH_HOME")
@@ -174,7 +176,7 @@ class DockerBackend:
             "user": f"{os.getuid()}:{os.getgid()}",
             "group_add": [str(group) for group in os.getgroups()],
             "read_only": True,
-            "tmpfs": {"/tmp": "exec,mode=1777"},  # noqa: S108 - the container's own; exec because kernels compiled there are loaded
+            "tmpfs": {"/tmp": "exec,mode=1777"},  # noqa: S108 - the container's own /tmp; "exec", because GPU kernels are compiled there and then loaded
             "cap_drop": ["ALL"],
             "security_opt": ["no-new-privileges"],
             "mem_limit": quantity_bytes(asked.memory),
@@ -206,30 +208,30 @@ class DockerBackend:
         )
 
     def state(self, name: str) -> State:
-        """Return the container's present state; GONE if there is none."""
-        with translated(f"look at {name}"):
+        """Return the container's present state; GONE if there is no container."""
+        with translated(f"inspect {name}"):
             container = self._container(name)
         return State.GONE if container is None else STATES.get(container.status, State.RUNNING)
 
     def owner(self, name: str) -> str | None:
-        """Return the run that submitted the job; None if there is no container."""
+        """Return the name of the run that submitted the job; None if there is no container."""
         return self._label(name, "run")
 
     def log(self, name: str) -> Path | None:
         """Return the file with the job's output; None if there is no container."""
-        found = self._label(name, "log")
-        return Path(found) if found else None
+        path = self._label(name, "log")
+        return Path(path) if path else None
 
     def _label(self, name: str, label: str) -> str | None:
-        with translated(f"look at {name}"):
+        with translated(f"inspect {name}"):
             container = self._container(name)
         return None if container is None else container.labels.get(f"{LABEL}.{label}")
 
     def watch(self, names: Collection[str], seconds: float) -> list[Update]:
-        """Wait up to `seconds` for news of these jobs; return as soon as there is any."""
+        """Wait up to `seconds` for updates on these jobs; return as soon as there is an update."""
         for name in names:
             if name not in self._followers:
-                with contextlib.suppress(ClusterUnreachable):  # the next watch looks again
+                with contextlib.suppress(ClusterUnreachable):  # the next call of `watch` tries again
                     self._follow(name)
         updates: list[Update] = []
 
@@ -246,8 +248,12 @@ class DockerBackend:
         return updates
 
     def _follow(self, name: str) -> None:
-        """Follow the container's output in a thread; start it first if a killed launcher did not."""
-        with translated(f"look at {name}"):
+        """Follow the container's output in a thread.
+
+        The container may not be started yet, because its launcher was killed. The method then starts the container
+        first.
+        """
+        with translated(f"inspect {name}"):
             container = self._container(name)
             if container is not None:
                 self._start(container)
@@ -257,9 +263,10 @@ class DockerBackend:
         follower.start()
 
     def _output(self, container: Any | None) -> Callable[[Follower], State]:
-        """Return the function that a follower runs: it passes on the container's output and returns the final state.
+        """Return the function that a follower runs.
 
-        It reads the output from its beginning, and again after each time the engine did not answer.
+        The function passes on the container's output and returns the container's final state. The function reads the
+        output from the beginning. If the engine does not answer, the function tries again and reads from the beginning.
         """
 
         def follow(follower: Follower) -> State:
@@ -272,21 +279,21 @@ class DockerBackend:
                         position += len(block)
                     if over:
                         return State.FINISHED
-                    # Then read once more: docker's client reports a broken connection as the end of the output.
+                    # Read again in any case: docker's client reports a broken connection as the end of the output.
                     over = self._ended(container)
                 except NotFound:
                     break
                 except AWAY as error:
-                    if isinstance(error, APIError) and error.status_code == 409:  # it is being removed
+                    if isinstance(error, APIError) and error.status_code == 409:  # the container is being removed
                         break
-                    follower.say("The Docker engine doesn't answer; the launcher keeps asking until it does.")
+                    follower.say("The Docker engine doesn't answer; the launcher asks again until it gets an answer.")
                     self._closing.wait(TRY_AGAIN)
             return State.GONE
 
         return follow
 
     def _ended(self, container: Any) -> bool:
-        """True if the container, whose output has ended, ends within ENDING seconds."""
+        """Wait up to ENDING seconds for the end of the container; return True if the container has ended."""
         end = time.monotonic() + ENDING
         while time.monotonic() < end:
             container.reload()
@@ -296,17 +303,20 @@ class DockerBackend:
         return False
 
     def outcome(self, name: str) -> Outcome:
-        """Return the exit code, and whether the kernel ended the container because memory ran out."""
-        with translated(f"look at {name}"):
+        """Return the exit code, and whether the kernel killed the container because memory ran out."""
+        with translated(f"inspect {name}"):
             container = self._container(name)
         if container is None:
-            return Outcome(None, message="its container is gone")
+            return Outcome(None, message="its container no longer exists")
         state: Mapping[str, Any] = container.attrs["State"]
         code = int(state["ExitCode"])
         return Outcome(code, oom=bool(state.get("OOMKilled")) and code != 0, message=str(state.get("Error") or ""))
 
     def cancel(self, name: str, grace: float) -> None:
-        """Stop the container by SIGTERM now and SIGKILL after `grace` seconds; remove it if it was never started."""
+        """Send SIGTERM to the container now, and SIGKILL `grace` seconds later.
+
+        A container that was never started is removed.
+        """
         with translated(f"stop {name}"):
             container = self._container(name)
             if container is None or STATES.get(container.status) is State.FINISHED:
@@ -319,8 +329,8 @@ class DockerBackend:
             with contextlib.suppress(*AWAY):
                 container.stop(timeout=int(grace))
 
-        # The engine counts the seconds, even if this process ends. Without grace the call is short, so the thread is no
-        # daemon and this process waits for it. With grace the caller watches for the end.
+        # The engine counts the seconds of `grace`, even if this process ends. If `grace` is 0, the call is short, and
+        # this process waits for the thread (not a daemon). Otherwise the caller waits for the end of the container.
         threading.Thread(target=stop, name=f"stop {name}", daemon=grace > 0).start()
 
     def remove(self, name: str) -> None:
@@ -342,7 +352,7 @@ class DockerBackend:
         """Do nothing: no objects are created for a run as a whole."""
 
     def gone(self, pod: str) -> bool:
-        """Return False: this backend knows no pods."""
+        """Return False: this backend has no pods."""
         return False
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Connects to the Docker engine and translates its errors."""
+"""Connect to the Docker engine, and translate its errors."""
 
 from __future__ import annotations
 
@@ -20,12 +20,15 @@ TIMEOUT = 60.0
 
 
 def built_here(cluster: Cluster, reference: str) -> bool:
-    """True if `reference` is one of our images and no registry is set, so that it can't be pulled."""
+    """Return True if `reference` is an image of this project without a registry. Such an image can't be pulled."""
     return not cluster.registry and reference.split("/", maxsplit=1)[0] == "vasevqa"
 
 
 def connect() -> Any:
-    """Return a client of the engine that DOCKER_HOST names; ClusterError if it doesn't answer or can't be used."""
+    """Return a client of the engine that DOCKER_HOST names.
+
+    Raise ClusterError if the engine doesn't answer or this user can't use it.
+    """
     where = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
     try:
         client = docker.from_env(timeout=int(TIMEOUT))
@@ -35,8 +38,8 @@ def connect() -> Any:
         text = repr(error)
         if "Permission" in text:
             raise ClusterError(
-                f"The Docker engine at {where} can't be used by this user; join its group (`sudo usermod -aG docker"
-                " $USER`, then log in)."
+                f"You may not use the Docker engine at {where}; join the group `docker` (`sudo usermod -aG docker"
+                " $USER`, then log in again)."
             ) from None
         raise ClusterError(
             f"No Docker engine answers at {where}; start it, set DOCKER_HOST, or use --backend local."
@@ -45,10 +48,13 @@ def connect() -> Any:
 
 @contextlib.contextmanager
 def translated(doing: str) -> Iterator[None]:
-    """Raise the engine's errors as ClusterError, or as ClusterUnreachable if a retry may help."""
+    """Translate an error of the engine in this block.
+
+    Raise ClusterUnreachable if a retry may help, and ClusterError otherwise.
+    """
     try:
         yield
-    except DockerException as error:  # from the engine or its client: a retry would change nothing
+    except DockerException as error:  # an error of the engine or its client: a retry would change nothing
         raise ClusterError(f"The Docker engine could not {doing}: {said(error)}.") from None
     except AWAY as error:
         if isinstance(error, OSError) and not isinstance(
@@ -56,7 +62,8 @@ def translated(doing: str) -> Iterator[None]:
         ):
             raise  # an error of the volume, not of the engine
         raise ClusterUnreachable(
-            f"The Docker engine could not {doing}: it doesn't answer ({type(error).__name__}); is it running?"
+            f"The Docker engine could not {doing}: the engine doesn't answer ({type(error).__name__}); check that"
+            " it is running."
         ) from None
 
 

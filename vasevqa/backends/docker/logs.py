@@ -1,4 +1,4 @@
-"""Follows a container's output in a thread: writes it to the log and keeps it for `watch`."""
+"""Follow a container's output in a thread: write the output to the log, and keep it for `watch`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from vasevqa.backends.base import State
 
 
 class Follower(threading.Thread):
-    """Runs `follow(self)`, which calls `write` and returns the state in which the container ended.
+    """Runs `follow(self)`, which calls `write` and returns the final state of the container.
 
-    The log is written at the offsets that the bytes have in the output. So several launchers that follow the same
-    container, at once or one after a crash of the other, write the same bytes to the same places, and nothing is lost
-    or duplicated.
+    Each byte of the output has the same offset in the log. Several launchers may follow the same container at the same
+    time. A launcher may also continue after the crash of another launcher. All launchers write the same bytes to the
+    same offsets, so nothing is lost or duplicated.
     """
 
     def __init__(self, log: Path | None, news: threading.Condition, follow: Callable[[Follower], State]) -> None:
@@ -41,12 +41,12 @@ class Follower(threading.Thread):
                 self._news.notify_all()
 
     def write(self, block: bytes, position: int) -> None:
-        """Add `block`, which begins at byte `position` of the output; bytes that were added before are skipped."""
+        """Add `block`, which begins at byte `position` of the output; skip bytes that were added before."""
         block = block[max(0, self._size - position) :]
         if not block:
             return
         if self._log is not None:
-            with contextlib.suppress(OSError):  # on a full disk the output must still reach `watch`
+            with contextlib.suppress(OSError):  # on a full disk, `watch` must still get the output
                 if self._descriptor is None:
                     self._descriptor = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
                 os.pwrite(self._descriptor, block, self._size)
@@ -57,13 +57,16 @@ class Follower(threading.Thread):
             self._news.notify_all()
 
     def say(self, note: str) -> None:
-        """Set the note that says what the container or its follower waits for."""
+        """Set the note that says what the container or its follower is waiting for."""
         with self._news:
             self._note = note
             self._news.notify_all()
 
     def news(self) -> tuple[State, str, str]:
-        """Return state, new complete lines (all text at the end) and note. The caller holds the condition."""
+        """Return the state, the new complete lines (all text once the container has ended) and the note.
+
+        The caller must hold the condition.
+        """
         cut = len(self._pending) if self._state.is_terminal else self._pending.rfind(b"\n") + 1
         text, self._pending = self._pending[:cut], self._pending[cut:]
         return self._state, text.decode("utf-8", "replace"), self._note

@@ -1,9 +1,9 @@
-"""Calls the API server of a cluster.
+"""Call the API server of a cluster.
 
-Objects are plain mappings, and errors say whether a new attempt can help.
+Objects are plain mappings. ClusterUnreachable means that a new attempt can help; ApiError means that it can't.
 
-The Kubernetes client finds the cluster and signs the requests. Its classes for each kind of object are not used,
-because the rest of the backend handles manifests and answers as plain mappings.
+The Kubernetes client finds the cluster and signs the requests. The client's classes for pods, Jobs and other objects
+are not used, because the rest of the backend handles plain mappings.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from vasevqa.backends.kubernetes.pod_template import Manifest
 from vasevqa.errors import ClusterError, ClusterUnreachable
 
 CONNECT, READ = 5.0, 30.0  # seconds
-SILENCE = 300.0  # seconds without output after which a log is asked for anew: the connection may be dead
-WATCHED = 240  # seconds after which the server ends a watch, which then goes on where it was
+SILENCE = 300.0  # seconds without output after which the log is requested again, because the connection may be dead
+WATCHED = 240  # seconds after which the server ends a watch; a new watch then continues from the same version
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _NETWORK = (urllib3.exceptions.HTTPError, OSError)
 
@@ -39,7 +39,9 @@ class ApiError(ClusterError):
 
 
 class Api:
-    """One namespace of a cluster: of the kubeconfig's context, or the namespace that this process runs in.
+    """One namespace of a cluster.
+
+    It is the namespace in the kubeconfig's context, or the namespace in which this process runs.
 
     Raise ClusterError if no cluster is configured.
     """
@@ -58,12 +60,12 @@ class Api:
                 own = chosen["context"].get("namespace", "default")
         except (config.ConfigException, OSError, KeyError) as error:
             raise ClusterError(
-                f"No cluster is known here ({str(error).rstrip('.')}); set KUBECONFIG, name a `context` in the Cluster"
+                f"No cluster is configured ({str(error).rstrip('.')}); set KUBECONFIG, name a `context` in the Cluster"
                 " file, or use another --backend."
             ) from None
         settings.proxy, settings.no_proxy = settings.proxy or given[0], settings.no_proxy or given[1]
-        settings.retries = False  # asking again is decided here
-        settings.keep_alive = True  # a watch on a dead connection ends
+        settings.retries = False  # this class decides about retries, not urllib3
+        settings.keep_alive = True  # ends a watch whose connection is dead
         settings.connection_pool_maxsize = 32
         self.namespace = namespace or own
         self.host = settings.host
@@ -74,7 +76,7 @@ class Api:
         self._client.close()
 
     def path(self, kind: str, name: str = "") -> str:
-        """Return the path of a collection of the namespace, or of one object in it."""
+        """Return the path of a collection in the namespace, or of one object in the collection."""
         group = "apis/batch/v1" if kind == "jobs" else "api/v1"
         return f"/{group}/namespaces/{self.namespace}/{kind}{f'/{name}' if name else ''}"
 
@@ -95,11 +97,9 @@ class Api:
         return self._answer("POST", self.path(kind), {}, manifest)
 
     def delete(self, kind: str, name: str) -> bool:
-        """Delete an object.
+        """Delete an object; return False if the object does not exist.
 
-        Return False if it did not exist.
-
-        The cluster itself then deletes all objects that it owns.
+        The cluster then also deletes all objects that this object owns.
         """
         try:
             self._answer("DELETE", self.path(kind, name), {}, {"propagationPolicy": "Background"})
@@ -110,7 +110,7 @@ class Api:
         return True
 
     def watch(self, path: str, version: str, **query: str) -> Iterator[Manifest]:
-        """Yield the events of a collection that follow `version`, until the server ends the watch.
+        """Yield the events of a collection after `version`, until the server ends the watch.
 
         Raise ClusterUnreachable if the connection breaks.
         """
@@ -126,12 +126,12 @@ class Api:
                 try:
                     yield json.loads(line)
                 except ValueError:
-                    raise ClusterUnreachable("The cluster's answer was cut short.") from None
+                    raise ClusterUnreachable("The cluster's answer is incomplete.") from None
 
     def log(self, pod: str, container: str, since: str = "") -> Iterator[list[bytes]]:
-        """Follow a container's output and yield its lines as they come, each with its time in front.
+        """Follow a container's output, and yield new lines as soon as they arrive. Each line begins with a timestamp.
 
-        `since` is the time to start from, in whole seconds; empty means from the beginning.
+        `since` is the time of the first line, in whole seconds. An empty `since` means the beginning of the output.
         """
         query = {
             "container": container,
@@ -147,7 +147,7 @@ class Api:
             answer: Manifest = json.loads(response.read())
         except (*_NETWORK, ValueError) as error:
             raise ClusterUnreachable(
-                f"The cluster at {self.host} cut its answer short ({type(error).__name__})."
+                f"The answer of the cluster at {self.host} is incomplete ({type(error).__name__})."
             ) from None
         finally:
             response.release_conn()
@@ -175,14 +175,14 @@ class Api:
             if response.status < 400:
                 return response
             text = response.read()
-        except (
-            client.ApiException
-        ) as error:  # TLS: a wrong certificate, or a handshake that a stopping server broke off
+        except client.ApiException as error:  # TLS: a wrong certificate, or a handshake with a server that stops
             if "CERTIFICATE" not in str(error.reason).upper():
-                raise ClusterUnreachable(f"The cluster at {self.host} doesn't answer (TLS).") from None
+                raise ClusterUnreachable(
+                    f"The cluster at {self.host} doesn't answer: the TLS connection failed."
+                ) from None
             raise ClusterError(
-                f"The cluster at {self.host} can't be trusted ({' '.join(str(error.reason).split())}); look at your"
-                " kubeconfig."
+                f"The cluster at {self.host} has no valid certificate ({' '.join(str(error.reason).split())});"
+                " check your kubeconfig."
             ) from None
         except _NETWORK as error:
             raise ClusterUnreachable(f"The cluster at {self.host} doesn't answer ({_why(error)}).") from None
@@ -190,7 +190,7 @@ class Api:
 
 
 def _lines(response: Any) -> Iterator[list[bytes]]:
-    """Yield the whole lines of each block of the answer, and at the end what follows the last line break."""
+    """Yield the complete lines of each block of the answer; at the end, yield the remaining text."""
     rest = b""
     try:
         for block in response.stream(1 << 16, decode_content=False):
@@ -198,7 +198,7 @@ def _lines(response: Any) -> Iterator[list[bytes]]:
             if lines:
                 yield [line + b"\n" for line in lines]
     except _NETWORK as error:
-        raise ClusterUnreachable(f"The cluster's answer was cut short ({type(error).__name__}).") from None
+        raise ClusterUnreachable(f"The cluster's answer is incomplete ({type(error).__name__}).") from None
     finally:
         response.close()
         response.release_conn()
@@ -217,10 +217,13 @@ def _refusal(status: int, text: bytes, host: str) -> ClusterError:
         message = str(json.loads(text).get("message", ""))
     except (ValueError, AttributeError):
         message = text.decode("utf-8", "replace")[:200].strip()
-    if status in (429, 500, 502, 503, 504):  # a server that starts, stops or is overrun
+    if status in (429, 500, 502, 503, 504):  # a server that starts, stops or has too much load
         return ClusterUnreachable(
             f"The cluster at {host} doesn't answer properly ({status}: {message or 'no message'})."
         )
     if status == 401:
-        return ApiError(f"The cluster at {host} doesn't know you (401); renew your login, then run again.", status)
+        return ApiError(
+            f"The cluster at {host} refuses your login (401); renew your login and run the same command again.",
+            status,
+        )
     return ApiError(message or f"HTTP {status}", status)

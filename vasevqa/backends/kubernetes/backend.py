@@ -1,10 +1,11 @@
-"""The Kubernetes backend: each attempt of a step is a Job, whose pod mounts the claim at the launcher's own path.
+"""The Kubernetes backend: each attempt of a step is a Job.
 
-Jobs, pods and warnings are watched, not polled. A thread follows the output of each pod. All of this survives a server
-that does not answer for minutes: until it answers again, the only news is that it does not answer.
+The pod of the Job mounts the claim at the same path as the launcher. Jobs, pods and warnings are watched, not polled. A
+thread follows the output of each pod. If the API server does not answer for some minutes, the backend reports this, and
+continues once the server answers again.
 
-Rights in the namespace are enough: create, get, list, watch and delete jobs and configmaps; get, list and watch pods,
-their logs, events and claims.
+The backend needs only rights in the namespace: create, get, list, watch and delete jobs and configmaps; get, list and
+watch pods, pod logs, events and claims.
 """
 
 from __future__ import annotations
@@ -37,20 +38,20 @@ from vasevqa.backends.kubernetes.watch import Informer
 from vasevqa.errors import ClusterError, ClusterUnreachable
 from vasevqa.faults import FaultPoint, fault
 
-AWAY_SECONDS = 2.0  # a server that is away for less isn't worth a word
+AWAY_SECONDS = 2.0  # seconds; a shorter failure of the server is not reported
 
 
 @dataclass
 class Known:
-    """What this launcher knows of a job and has reported about it.
+    """What this launcher knows about a job, and what it has already reported.
 
-    Deleted pods are kept too, because only they show how the job ended.
+    Deleted pods are kept too, because only such a pod may show how the job ended.
     """
 
     told: tuple[Any, ...] = ()
     image: str = ""
     log: Path | None = None
-    pods: dict[str, Manifest] = field(default_factory=dict)  # by UID, also those that are gone
+    pods: dict[str, Manifest] = field(default_factory=dict)  # by UID, including deleted pods
     alive: set[str] = field(default_factory=set)
     job: Manifest | None = None
     followers: dict[str, Follower] = field(default_factory=dict)  # by the pod's UID
@@ -61,7 +62,7 @@ class Known:
 class KubernetesBackend:
     """Runs stages as Jobs in one namespace.
 
-    The artifacts lie on the claim that `cluster` names.
+    `cluster` names the claim that holds the artifacts.
 
     Raise ClusterError if the cluster does not answer or does not grant the rights.
     """
@@ -73,7 +74,9 @@ class KubernetesBackend:
         self._api = Api(cluster.context, cluster.namespace)
         self._news = threading.Condition(threading.RLock())
         self._known: dict[str, Known] = {}
-        self._warnings: dict[str, dict[str, Manifest]] = {}  # by the UID of what they are about, then by their own
+        self._warnings: dict[
+            str, dict[str, Manifest]
+        ] = {}  # by the UID of the object that a warning is about, then by the warning's own UID
         self._closing = threading.Event()
         ours = {"labelSelector": f"{VOLUME}={volume_id(cluster)}"}
         try:
@@ -87,7 +90,7 @@ class KubernetesBackend:
                 f"Namespace {self._api.namespace} of {self._api.host} can't be used: {reasons.short(str(refusal))}; ask"
                 " for the rights that the README lists."
             ) from None
-        with contextlib.suppress(ApiError):  # without events some reasons remain unsaid
+        with contextlib.suppress(ApiError):  # without the right to read events, some reasons are not reported
             self._informers.append(
                 Informer(
                     self._api, self._api.path("events"), {"fieldSelector": "type=Warning"}, self._news, self._warned
@@ -99,7 +102,7 @@ class KubernetesBackend:
     def image(self, stage: str) -> str:
         """Return the image as the Cluster file names it.
 
-        Its digest is known only once a pod runs it.
+        The digest is known only after a pod has started with the image.
         """
         return self._cluster.image(stage)
 
@@ -118,7 +121,7 @@ class KubernetesBackend:
             self._news.notify_all()
         self._api.close()
 
-    # What the watches tell. Each is called with the condition held.
+    # The watches hold the condition when they call the following methods.
 
     def _job_changed(self, job: Manifest, alive: bool) -> None:
         known = self._known.setdefault(job["metadata"]["name"], Known())
@@ -127,7 +130,7 @@ class KubernetesBackend:
                 self._known[job["metadata"]["name"]] = known = Known(watched=known.watched)  # another Job of that name
             known.job = job
             if known.watched:
-                self._follow(job["metadata"]["name"], known)  # its pod may have been told of first
+                self._follow(job["metadata"]["name"], known)  # the watch may have reported the pod before its Job
         elif known.job is not None and known.job["metadata"]["uid"] == job["metadata"]["uid"]:
             known.job = None
             self._forget_if_nothing_is_left(job["metadata"]["name"])
@@ -154,7 +157,7 @@ class KubernetesBackend:
         else:
             about.pop(event["metadata"]["uid"], None)
 
-    # What a launcher asks.
+    # Queries.
 
     def existing(self, prefix: str) -> list[str]:
         """Return the names of this volume's Jobs that begin with `prefix`, sorted by attempt."""
@@ -163,7 +166,7 @@ class KubernetesBackend:
         return sorted((name for name in names if re.search(r"-[0-9]+$", name)), key=attempt_of)
 
     def state(self, name: str) -> State:
-        """Return the Job's state, as far as the watches have reported it."""
+        """Return the Job's state according to the watches."""
         with self._news:
             return reasons.state_of(self._seen(name))
 
@@ -174,9 +177,9 @@ class KubernetesBackend:
             return None if known is None or known.job is None else known.job["metadata"].get("labels", {}).get(RUN)
 
     def log(self, name: str) -> Path | None:
-        """Return the file of the job's output; None if the job is unknown.
+        """Return the file with the job's output; None if the job is unknown.
 
-        An annotation of the Job holds its path, relative to the volume.
+        An annotation of the Job holds the file's path, relative to the volume.
         """
         with self._news:
             known = self._known.get(name)
@@ -187,15 +190,15 @@ class KubernetesBackend:
             return known.log
 
     def _seen(self, name: str) -> reasons.Seen:
-        """Return the Job with its pods, oldest first, and its warnings.
+        """Return the Job with its pods (oldest first) and its warnings.
 
-        Call it with the condition held.
+        The caller must hold the condition.
         """
         known = self._known.get(name)
         if known is None:
             return reasons.Seen(None)
         pods = list(known.pods.values())
-        if known.job is not None:  # pods of an earlier Job of that name are not its own
+        if known.job is not None:  # pods of an earlier Job with the same name don't belong to this Job
             uid = known.job["metadata"]["uid"]
             pods = [
                 pod for pod in pods if any(owner["uid"] == uid for owner in pod["metadata"].get("ownerReferences", []))
@@ -211,7 +214,7 @@ class KubernetesBackend:
         )
 
     def watch(self, names: Collection[str], seconds: float) -> list[Update]:
-        """Return news of these jobs as soon as there is any, after `seconds` at the latest."""
+        """Wait up to `seconds` for updates on these jobs; return as soon as there is an update."""
         end = time.monotonic() + seconds
         with self._news:
             for name in names:
@@ -230,9 +233,9 @@ class KubernetesBackend:
                 self._news.wait(left)
 
     def _follow(self, name: str, known: Known) -> None:
-        """Follow the output of each living pod of the job that has any.
+        """Follow the output of each pod of the job, once the pod's container has started.
 
-        Call it with the condition held.
+        The caller must hold the condition.
         """
         log = self.log(name)
         if log is None:
@@ -251,15 +254,15 @@ class KubernetesBackend:
                 known.followers[uid].start()
 
     def _update(self, name: str) -> Update | None:
-        """Return the news of one job; None if there is none.
+        """Return the update on one job; None if nothing has changed.
 
-        Call it with the condition held.
+        The caller must hold the condition.
         """
         known = self._known[name]
         seen = self._seen(name)
         state = reasons.state_of(seen)
         if state.is_terminal and not all(follower.done for follower in known.followers.values()):
-            state = State.RUNNING  # all text comes before the end
+            state = State.RUNNING  # report all text before the end of the job
         text = "".join(follower.take() for follower in known.followers.values())
         note = self._away() or ("" if known.job is None else reasons.note_of(seen, self._asked(known)))
         image = image_id = ""
@@ -284,9 +287,9 @@ class KubernetesBackend:
         return ""
 
     def _look_at_nodes(self, names: Collection[str]) -> None:
-        """Note the nodes' GPUs once for each job that is not scheduled yet.
+        """For each job that is not scheduled yet, look up the nodes' free GPUs once.
 
-        This needs the right to read nodes, which a launcher may lack. Without it nothing is noted.
+        The job's note then mentions the free GPUs. Without the right to read nodes, nothing is added.
         """
         for name in names:
             with self._news:
@@ -306,33 +309,33 @@ class KubernetesBackend:
                 known.free = free_gpus(self._api, resource, self._cluster)
 
     def outcome(self, name: str) -> Outcome:
-        """Return how the Job ended, by its pods and its own verdict."""
+        """Return how the Job ended, according to its pods and its own conditions."""
         with self._news:
             return reasons.outcome_of(self._seen(name))
 
-    # What a launcher wants done.
+    # Actions for a launcher.
 
     def submit(self, task: Task) -> None:
-        """Create the Job, or adopt a Job of that name that makes the same artifact on the same volume.
+        """Create the Job; if a Job with the task's name makes the same artifact on the same volume, adopt that Job.
 
-        Raise ConfigError if the task reads something outside the volume, ClusterUnreachable if the cluster does not
-        answer, and ClusterError if it refuses.
+        Raise ConfigError if the task reads a file outside the volume. Raise ClusterUnreachable if the cluster does not
+        answer, and ClusterError if the cluster refuses the Job.
         """
         owner = submission.run_owner(self._api, self._cluster, self._volume, task.run)
         job = submission.create(self._api, self._cluster, task, owner, self._closing)
         fault(FaultPoint.IN_SUBMIT, task.step)
         with self._news:
-            if job["metadata"]["uid"] not in self._jobs.objects:  # the watch may have been faster, and know more
+            if job["metadata"]["uid"] not in self._jobs.objects:  # the watch may already have reported a newer state
                 self._jobs.add(job)
                 self._job_changed(job, True)
 
     def cancel(self, name: str, grace: float) -> None:
         """Delete the Job with its pods.
 
-        The pods keep their own grace period (stage_job.GRACE), so `grace` is not used: a shorter period would need the
-        right to delete pods.
+        `grace` is not used. The pods keep the grace period of their manifest (stage_job.GRACE), because another grace
+        period would need the right to delete pods.
 
-        If the cluster does not answer, a thread tries again until it does.
+        If the cluster does not answer, a thread tries again until the cluster answers.
         """
         if self.state(name).is_terminal:
             return
@@ -348,11 +351,10 @@ class KubernetesBackend:
                 return
 
     def remove(self, name: str) -> None:
-        """Delete a finished Job with its pods.
+        """Delete a finished Job with its pods; its log stays.
 
-        Its log stays.
-
-        If the cluster does not answer, the cluster deletes the Job itself some days later (stage_job.KEPT).
+        If the cluster does not answer, the finished Job stays until the cluster deletes it some days later
+        (stage_job.KEPT).
         """
         with contextlib.suppress(ClusterUnreachable):
             self._api.delete("jobs", name)
@@ -374,19 +376,19 @@ class KubernetesBackend:
         self._api.delete("configmaps", f"vase-run-{run}")
 
     def gone(self, pod: str) -> bool:
-        """True if the namespace has no pod with this UID any more, or if that pod has ended.
+        """Return True if the pod with this UID has ended or no longer exists in the namespace.
 
-        False if the cluster cannot be asked.
+        Return False if the cluster does not answer.
         """
         try:
-            found = self._api.get(self._api.path("pods"))["items"]
+            pods = self._api.get(self._api.path("pods"))["items"]
         except ClusterError:
             return False
-        return all(reasons.ended(entry) for entry in found if entry["metadata"]["uid"] == pod)
+        return all(reasons.ended(entry) for entry in pods if entry["metadata"]["uid"] == pod)
 
 
 def _vanished(pod: Manifest) -> Manifest:
-    """Return a deleted pod as it was last seen, marked as ended."""
+    """Return the last known state of a deleted pod, marked as ended."""
     if pod["status"].get("phase") in ("Succeeded", "Failed"):
         return pod
     metadata = {"deletionTimestamp": "1970-01-01T00:00:00Z", **pod["metadata"]}

@@ -1,6 +1,6 @@
-"""Checks whether a namespace is fit for a run.
+"""Check whether a recipe can run in a namespace.
 
-What this user may not look at counts as "not checked", never as wrong.
+If the user has no right to look something up, the finding is "not checked", never an error.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vasevqa.spec import Resources, quantity_bytes
 
 CODE = ClusterError.exit_code
 PULL_SECONDS = 90.0
-# (group, resource, verbs): what a launcher does, and nothing else.
+# (group, resource, verbs): exactly the rights that a launcher needs.
 LAUNCHER = (
     ("batch", "jobs", ("create", "get", "list", "watch", "delete")),
     ("", "configmaps", ("create", "get", "list", "watch", "delete")),
@@ -33,17 +33,17 @@ LAUNCHER = (
 USER = (
     ("", "pods", ("create", "delete")),
     ("", "pods/exec", ("get", "create")),
-)  # beyond that, of who doesn't see the volume: upload, download, this doctor
+)  # further rights of a user without the volume on this machine: upload, download, doctor
 CORDON: Manifest = {
     "key": "node.kubernetes.io/unschedulable",
     "effect": "NoSchedule",
-}  # tolerating it is how a pod gets on a cordoned node
+}  # a pod that tolerates this taint may run on a cordoned node
 
 
 def server(access: Session) -> Finding:
     """Return the API server's address and version.
 
-    Raise ClusterError if the server does not answer, or does not know who asks.
+    Raise ClusterError if the server does not answer, or if it refuses the user's login.
     """
     try:
         version = access.get("/version")["gitVersion"]
@@ -57,7 +57,8 @@ def server(access: Session) -> Finding:
 def rights(access: Session, remote: bool) -> Iterator[Finding]:
     """Check the rights that a launcher needs.
 
-    With `remote`, the volume is only in the cluster: from outside the cluster, the rights of a user are checked too.
+    `remote` means that the volume is not mounted on this machine. The user then needs more rights, which are checked
+    too.
     """
     inside = SERVICE_ACCOUNT.is_dir() and "KUBECONFIG" not in os.environ
     for group, resource, verbs in (*LAUNCHER, *(USER if remote and not inside else ())):
@@ -87,14 +88,14 @@ def account(access: Session) -> Finding:
         return Finding(
             "service account",
             BAD,
-            f"there is no {name}; install the chart, or name another one as `service_account`",
+            f"there is no {name}; install the chart, or set `service_account` to an existing account",
             CODE,
         )
     return Finding("service account", OK, name)
 
 
 def claim(access: Session) -> Iterator[Finding]:
-    """Check the claim, and whether its access mode fits the number of nodes."""
+    """Check the claim, and whether its access mode suits the number of nodes."""
     name = access.cluster.claim
     try:
         there = access.find("persistentvolumeclaims", name)
@@ -105,7 +106,7 @@ def claim(access: Session) -> Iterator[Finding]:
         yield Finding(
             "claim",
             BAD,
-            f"there is no claim {name}; install the chart, or name another one as `claim` in the Cluster file",
+            f"there is no claim {name}; install the chart, or set `claim` in the Cluster file to an existing claim",
             CODE,
         )
         return
@@ -114,13 +115,13 @@ def claim(access: Session) -> Iterator[Finding]:
         there["spec"]["resources"]["requests"]["storage"]
     )
     if phase == "Lost":
-        yield Finding("claim", BAD, f"the volume of {name} is gone; restore it or make another claim", CODE)
+        yield Finding("claim", BAD, f"the volume of {name} no longer exists; restore it, or create another claim", CODE)
     elif phase == "Pending":
         yield Finding(
             "claim",
             WARNING,
-            f"{name} has no volume yet: right if its class waits for the first pod, else `kubectl describe pvc {name}`"
-            " says why",
+            f"{name} has no volume yet; this is normal if its storage class waits for the first pod, otherwise see"
+            f" `kubectl describe pvc {name}`",
         )
     else:
         yield Finding("claim", OK, f"{name}, {size}")
@@ -132,26 +133,26 @@ def claim(access: Session) -> Iterator[Finding]:
         yield Finding(
             "access mode",
             UNKNOWN,
-            f"{', '.join(modes)}, and you have no permission to list the nodes; all steps will run on one of them",
+            f"{', '.join(modes)}, and you have no permission to list the nodes; all steps will run on one node",
         )
     elif len(nodes) > 1:
         yield Finding(
             "access mode",
             WARNING,
-            f"{', '.join(modes)} with {len(nodes)} nodes: all steps run on one, which needs the GPUs; ReadWriteMany is"
-            " better",
+            f"{', '.join(modes)} with {len(nodes)} nodes: all steps run on one node, which must have the GPUs; use"
+            " ReadWriteMany if you can",
         )
     else:
         yield Finding("access mode", OK, f"{', '.join(modes)}, and there is one node")
 
 
 def gpus(access: Session, steps: Mapping[str, Resources]) -> Iterator[Finding]:
-    """Check for each step whether some node has the GPUs that it asks for."""
+    """Check for each step whether a node has the GPUs that the step requests."""
     cluster = access.cluster
     asking = {step: resources for step, resources in steps.items() if resources.gpus}
     nodes = _nodes(access) if asking else []
     if nodes is None:
-        yield Finding("GPUs", UNKNOWN, f"you have no permission to read nodes; {len(asking)} steps ask for GPUs")
+        yield Finding("GPUs", UNKNOWN, f"you have no permission to read nodes; {len(asking)} steps request GPUs")
         return
     for step, resources in asking.items():
         name = resources.gpu_resource or cluster.gpu_resource
@@ -167,27 +168,28 @@ def gpus(access: Session, steps: Mapping[str, Resources]) -> Iterator[Finding]:
             yield Finding(
                 f"GPUs: {step}",
                 WARNING,
-                f"{text}; add it, unless the cluster does so for pods with GPUs (ExtendedResourceToleration)",
+                f"{text}; add the toleration, unless the cluster adds it to pods with GPUs"
+                " (ExtendedResourceToleration)",
             )
         else:
-            nearest = sorted(lacking, key=lambda found: found[1].startswith("has 0 "))  # nodes without GPUs say least
+            nearest = sorted(lacking, key=lambda lack: lack[1].startswith("has 0 "))  # nodes without GPUs come last
             why = "; ".join(f"{node} {why}" for node, why in nearest[:4]) or "there are no nodes"
             text = (
                 f"no node has {resources.gpus} GPUs{f' with {resources.gpu_memory}' if resources.gpu_memory else ''}"
-                f" for it: {why}"
+                f" for this step: {why}"
             )
             yield Finding(
                 f"GPUs: {step}",
                 BAD,
-                f"{text}; change the step's `resources` or the Cluster file, or ask the nodes' administrator",
+                f"{text}; change the step's `resources` or the Cluster file, or ask the cluster's administrator",
                 CODE,
             )
 
 
 def _lack(cluster: Cluster, node: Manifest, resources: Resources) -> str:
-    """Return what a node lacks for a step; empty if it lacks nothing.
+    """Return why a node can't run a step; empty if the node can run it.
 
-    A taint that only keeps pods without GPUs away does not count.
+    A taint that repels only pods without GPUs is ignored.
     """
     labels = node["metadata"].get("labels", {})
     name = resources.gpu_resource or cluster.gpu_resource
@@ -210,7 +212,7 @@ def _lack(cluster: Cluster, node: Manifest, resources: Resources) -> str:
 
 
 def _taints(cluster: Cluster, node: Manifest) -> list[Manifest]:
-    """Return the taints that keep a stage's pod from the node."""
+    """Return the taints of the node that a stage's pod does not tolerate."""
     taints = node.get("spec", {}).get("taints") or []
     return [
         taint for taint in taints if taint["effect"] in ("NoSchedule", "NoExecute") and not _tolerated(cluster, taint)
@@ -218,9 +220,9 @@ def _taints(cluster: Cluster, node: Manifest) -> list[Manifest]:
 
 
 def _tolerated(cluster: Cluster, taint: Manifest) -> bool:
-    """True if a toleration of the Cluster file covers the taint, by the scheduler's rules.
+    """Return True if a toleration of the Cluster file covers the taint, by the scheduler's rules.
 
-    A field that the toleration leaves out matches everything.
+    A field that is missing in the toleration matches everything.
     """
     return any(
         item.effect in (None, taint["effect"])
@@ -231,12 +233,15 @@ def _tolerated(cluster: Cluster, taint: Manifest) -> bool:
 
 
 def _of_gpus(taint: Manifest, resource: str) -> bool:
-    """True if the admission plugin ExtendedResourceToleration lets pods with this resource tolerate the taint."""
+    """Return True if the admission plugin ExtendedResourceToleration adds a toleration for this taint.
+
+    The plugin adds the toleration to pods that request `resource`.
+    """
     return bool(taint["key"] == resource and taint["effect"] == "NoSchedule")
 
 
 def _spelt(taint: Manifest) -> str:
-    """Return the taint as `kubectl taint` takes it."""
+    """Return the taint in the notation of `kubectl taint`."""
     value = f"={taint['value']}" if taint.get("value") else ""
     return f"{taint['key']}{value}:{taint['effect']}"
 
@@ -255,10 +260,13 @@ def secrets(access: Session) -> Iterator[Finding]:
         lacking = sorted(keys - set((there or {}).get("data") or {}))
         if there is None:
             yield Finding(
-                f"secret {name}", BAD, f"there is none; make it (`kubectl create secret generic {name} …`)", CODE
+                f"secret {name}",
+                BAD,
+                f"there is no such Secret; create it with `kubectl create secret generic {name} …`",
+                CODE,
             )
         elif lacking:
-            yield Finding(f"secret {name}", BAD, f"it has no key {', '.join(lacking)}", CODE)
+            yield Finding(f"secret {name}", BAD, f"the Secret has no key {', '.join(lacking)}; add it", CODE)
         else:
             yield Finding(f"secret {name}", OK, ", ".join(sorted(keys)) or "there")
 
@@ -275,8 +283,8 @@ def queue(access: Session) -> Iterator[Finding]:
             yield Finding(
                 "queue",
                 BAD,
-                f"there is no queue {name} in namespace {access.namespace} (or no Kueue); remove `queue`, or name"
-                " another one",
+                f"there is no queue {name} in namespace {access.namespace} (or no Kueue); remove `queue`, or name an"
+                " existing queue",
                 CODE,
             )
         else:
@@ -286,7 +294,7 @@ def queue(access: Session) -> Iterator[Finding]:
 
 
 def pulls(access: Session, images: Iterable[str]) -> Iterator[Finding]:
-    """Check whether each image can be pulled: start a small pod of it, and delete that pod in the end."""
+    """Check whether each image can be pulled: start a small pod with the image, then delete the pod."""
     names: dict[str, str] = {}
     try:
         for number, image in enumerate(dict.fromkeys(images)):
@@ -295,7 +303,7 @@ def pulls(access: Session, images: Iterable[str]) -> Iterator[Finding]:
             try:
                 access.create("pods", manifest)
             except ApiError as refusal:
-                yield Finding(f"image {image}", UNKNOWN, f"no pod can be created to test it ({refusal})")
+                yield Finding(f"image {image}", UNKNOWN, f"not checked: no test pod can be created ({refusal})")
                 continue
             names[image] = name
         end = time.monotonic() + PULL_SECONDS
@@ -318,14 +326,14 @@ def _pull_pod(access: Session, name: str, image: str) -> Manifest:
     container["image"] = image
     container["volumeMounts"] = [
         mount for mount in container["volumeMounts"] if mount["name"] != "volume"
-    ]  # an image is asked for, not the claim
+    ]  # the check needs the image only, not the claim
     manifest["spec"]["volumes"] = [volume for volume in manifest["spec"]["volumes"] if volume["name"] != "volume"]
     container["resources"] = {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"cpu": "1", "memory": "256Mi"}}
     return manifest
 
 
 def _pulled(image: str, pod: Manifest | None, late: bool) -> Finding | None:
-    """Return what a pod shows about its image; None while it shows nothing yet."""
+    """Return the finding about a pod's image; None if the pull has not succeeded or failed yet."""
     statuses = (pod or {}).get("status", {}).get("containerStatuses") or []
     state = (statuses[0].get("state") or {}) if statuses else {}
     waiting = state.get("waiting") or {}
@@ -335,13 +343,13 @@ def _pulled(image: str, pod: Manifest | None, late: bool) -> Finding | None:
         return Finding(
             f"image {image}",
             BAD,
-            f"can't be pulled ({why}); build and push it (`{make}`), or check registry, tag and pull_secrets",
+            f"can't be pulled ({why}); build and push it with `{make}`, or check `registry`, `tag` and `pull_secrets`",
             CODE,
         )
     if "running" in state or "terminated" in state:
         return Finding(f"image {image}", OK, "there")
     if late:
-        return Finding(f"image {image}", UNKNOWN, f"not there after {PULL_SECONDS:.0f} s; it may still come")
+        return Finding(f"image {image}", UNKNOWN, f"not pulled within {PULL_SECONDS:.0f} s; the pull may still succeed")
     return None
 
 

@@ -1,6 +1,6 @@
-"""Renders the launcher's Job and the pods for moving files, as plain mappings; `stage_job.py` renders stages.
+"""Render the Job of the launcher, and the pods that transfer files, as plain mappings.
 
-Helm's chart starts the same Job.
+The Helm chart starts the same Job. `stage_job.py` renders the Jobs of stages.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from vasevqa.backends.kubernetes.pod_template import (
     volumes,
 )
 
-VOLUME = "/data"  # where the launcher sees the volume, and with it every stage
+VOLUME = "/data"  # where the launcher and every stage mount the volume
 SETTINGS = "/etc/vasevqa"
 LAUNCH_LABEL = "vasevqa/launch"
-# How often the Job restarts a launcher that was killed. The new one adopts the running jobs. If its run has failed for
-# good, it only reports that again and starts nothing.
+# How often the Job restarts a launcher that was killed. The new launcher adopts the running jobs. If the run has failed
+# for good, the new launcher only reports the failure again.
 RESTARTS = 4
-# Small, and with limits, so that a namespace with a quota takes it. Digesting inputs is the launcher's hardest work.
+# The requests are small. The limits are set because a namespace with a quota may refuse pods without limits. The
+# launcher needs most of its resources when it computes the digests of inputs.
 LAUNCHER_RESOURCES = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"cpu": "2", "memory": "1Gi"}}
 
 
@@ -40,7 +41,8 @@ LAUNCHER_RESOURCES = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": 
 class Launch:
     """A recipe that is to run in the cluster.
 
-    Its name depends on recipe, options, images and settings: the same values again give the same launch.
+    The name of the launch contains a digest of recipe, options, images and settings. So the same values always give the
+    same name.
     """
 
     recipe: str  # its text
@@ -52,8 +54,8 @@ class Launch:
     def settings(self) -> str:
         """The Cluster file for the launcher.
 
-        It names no context and no namespace, because the launcher runs inside both. It fixes the tag that holds here,
-        whatever the launcher's environment says.
+        The file names no context and no namespace, because the launcher already runs in the right cluster and
+        namespace. The file names the image tag of this machine, so the launcher's environment can't change the tag.
         """
         kept = self.cluster.model_dump(
             mode="json", by_alias=True, exclude_defaults=True, exclude={"context", "namespace"}
@@ -62,31 +64,32 @@ class Launch:
 
     @property
     def name(self) -> str:
-        """The name of its ConfigMap and of its Job: vasevqa-<recipe>-<hash>."""
+        """The name of the launch's ConfigMap and Job: vasevqa-<recipe>-<hash>."""
         word = re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")[:30].strip("-") or "run"
         said = json.dumps([self.recipe, self.settings, self.arguments, self.cluster.image("launcher")])
         return f"vasevqa-{word}-{hashlib.sha256(said.encode()).hexdigest()[:10]}"
 
 
 def named(text: str, title: str) -> str:
-    """Return a recipe's text with `name: <title>` added, if it has no name and the name can be added.
+    """Return a recipe's text, with `name: <title>` added if the recipe has no name.
 
-    In the cluster each recipe file is called recipe.yaml, and without a name each run would get that name.
+    In the cluster each recipe file is called recipe.yaml. Without the added name, each run would be called `recipe`. If
+    the name can't be added, the text is returned unchanged.
     """
     try:
         tree = yaml.safe_load(text)
         added = f"{text.rstrip()}\nname: {json.dumps(title)}\n"
         if isinstance(tree, dict) and "name" not in tree and yaml.safe_load(added) == {**tree, "name": title}:
             return added
-    except yaml.YAMLError:  # in braces, or with an end mark: it goes as it is
+    except yaml.YAMLError:  # YAML in braces or with an end mark: return the text unchanged
         pass
     return text
 
 
 def render_settings(launch: Launch, owner: Manifest | None = None) -> Manifest:
-    """Return the ConfigMap that the launcher reads.
+    """Return the ConfigMap with the launcher's settings.
 
-    It is immutable, so a restart reads the same settings.
+    The ConfigMap is immutable, so a restarted launcher reads the same settings.
     """
     return {
         "apiVersion": "v1",
@@ -100,19 +103,19 @@ def render_settings(launch: Launch, owner: Manifest | None = None) -> Manifest:
 def render_launcher(launch: Launch, owner: Manifest) -> Manifest:
     """Return the Job of the launcher.
 
-    The ConfigMap of `render_settings` owns it.
+    The ConfigMap of `render_settings` owns the Job.
     """
     arguments = ["run", f"{SETTINGS}/recipe.yaml", "--backend", "kubernetes", "--cluster", f"{SETTINGS}/cluster.yaml"]
     arguments += ["--volume", VOLUME, "--inputs-from", VOLUME, "--detach", *launch.arguments]
     environment: list[dict[str, Any]] = [
         {"name": "VASEVQA_OWNER_CONFIGMAP", "value": launch.name},
         {"name": "VASEVQA_POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},
-        # The Job's own uid: with it a restarted launcher knows what became of the same launch.
+        # The Job's uid names the launch. With the uid, a restarted launcher finds out how the launch ended before.
         {"name": "VASEVQA_LAUNCH", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['controller-uid']"}}},
     ]
     container = {**_container(launch.cluster, "launcher", arguments, environment), "resources": LAUNCHER_RESOURCES}
     container["volumeMounts"].append({"name": "settings", "mountPath": SETTINGS, "readOnly": True})
-    # A restart in the same pod finds the lease of the one before and takes it over at once.
+    # A launcher that restarts in the same pod takes over the lease of the previous launcher at once.
     spec = _pod(launch.cluster, container, "OnFailure")
     spec |= {"serviceAccountName": launch.cluster.service_account or "vasevqa", "automountServiceAccountToken": True}
     spec["volumes"].append({"name": "settings", "configMap": {"name": launch.name}})
@@ -132,7 +135,10 @@ def render_launcher(launch: Launch, owner: Manifest) -> Manifest:
 def render_pod(
     name: str, component: str, cluster: Cluster, arguments: Sequence[str], command: Sequence[str] = ()
 ) -> Manifest:
-    """Return a bare pod of the launcher's image with the volume and no rights, for moving files and checks."""
+    """Return a pod of the launcher's image that mounts the volume and has no rights in the cluster.
+
+    File transfers and checks use such pods.
+    """
     container = {**_container(cluster, component, arguments, []), "resources": LAUNCHER_RESOURCES}
     if command:
         container["command"] = list(command)

@@ -1,4 +1,4 @@
-"""Starts launchers in the cluster, finds them again and follows what they print."""
+"""Start launchers in the cluster, find running launchers, and print their output."""
 
 from __future__ import annotations
 
@@ -24,25 +24,24 @@ from vasevqa.text import nearest
 
 LOOK_SECONDS = 1.0
 REMOVAL_SECONDS = 120.0
-LAUNCH_SECONDS = 120.0  # in which the chart's Job starts a launcher
-REFUSED_SECONDS = 60.0  # for which an API server that has just started may not know anybody's rights
-# With these the launcher has said its last word: the restarts that the Job still allows would only repeat it.
+LAUNCH_SECONDS = 120.0  # seconds that the chart's Job has to start a launcher
+REFUSED_SECONDS = 60.0  # seconds in which an API server that has just started may not know the users' rights
+# After these exit codes the result of the launch is final. A further restart by the Job would only repeat it.
 SETTLED = (1, 2, 3, 4, 5, 6, 130)
 
 
 def start(access: Session, launch: Launch, owner: str | None = None) -> bool:
-    """Start the launch.
+    """Start the launch; return False if the launch runs already.
 
-    Return False if it runs already.
+    `owner` names the ConfigMap that owns the launch. When that ConfigMap is deleted, the cluster deletes the launch
+    too.
 
-    `owner` names the ConfigMap that owns the launch: deleting that ConfigMap deletes the launch too.
-
-    Raise ClusterError if somebody else starts the same launch at this moment, or if the cluster refuses.
+    Raise ClusterError if somebody else starts the same launch at the same time, or if the cluster refuses the launch.
     """
     above = None
     if owner is not None:
-        found = access.ask(f"read the ConfigMap {owner}", access.get, access.path("configmaps", owner))
-        above = {"name": owner, "uid": found["metadata"]["uid"]}
+        config_map = access.ask(f"read the ConfigMap {owner}", access.get, access.path("configmaps", owner))
+        above = {"name": owner, "uid": config_map["metadata"]["uid"]}
     uid = _settings(access, launch, above)
     job = render_launcher(launch, {"name": launch.name, "uid": uid})
     if _create(access, "start the launcher", "jobs", job) is not None:
@@ -54,7 +53,7 @@ def start(access: Session, launch: Launch, owner: str | None = None) -> bool:
     _gone(access, "jobs", launch.name)
     if _create(access, "start the launcher", "jobs", job) is None:
         raise ClusterError(
-            f"Somebody else is starting {launch.name} right now; `vasevqa attach {launch.name}` follows it."
+            f"Another user is starting {launch.name} at this moment; follow it with `vasevqa attach {launch.name}`."
         )
     return True
 
@@ -62,7 +61,7 @@ def start(access: Session, launch: Launch, owner: str | None = None) -> bool:
 def _settings(access: Session, launch: Launch, above: Manifest | None) -> str:
     """Return the UID of the launch's ConfigMap; create the ConfigMap if it does not exist."""
     while True:
-        made = _create(access, "hand over the recipe", "configmaps", render_settings(launch, above))
+        made = _create(access, "store the recipe", "configmaps", render_settings(launch, above))
         if made is None:
             made = access.ask("read the recipe", access.find, "configmaps", launch.name)
         if made is not None and "deletionTimestamp" not in made["metadata"]:
@@ -71,7 +70,7 @@ def _settings(access: Session, launch: Launch, above: Manifest | None) -> str:
 
 
 def _create(access: Session, doing: str, kind: str, manifest: Manifest) -> Manifest | None:
-    """Create an object and return it; return None if an object of that name exists."""
+    """Create an object and return it; return None if an object with that name exists."""
     try:
         made: Manifest = access.ask(doing, access.create, kind, manifest)
     except ApiError as refusal:
@@ -82,19 +81,19 @@ def _create(access: Session, doing: str, kind: str, manifest: Manifest) -> Manif
 
 
 def _gone(access: Session, kind: str, name: str) -> None:
-    """Wait until an object that is being removed is gone.
+    """Wait until an object no longer exists; its removal has begun already.
 
     Raise ClusterError if this takes longer than REMOVAL_SECONDS.
     """
     end = time.monotonic() + REMOVAL_SECONDS
-    while access.ask("see what is left of an earlier launch", access.find, kind, name) is not None:
+    while access.ask("look for objects of an earlier launch", access.find, kind, name) is not None:
         if time.monotonic() > end:
             raise ClusterError(f"{name} of an earlier launch is still being removed; try again in a minute.")
         time.sleep(LOOK_SECONDS)
 
 
 def verdict(job: Manifest) -> str:
-    """Return 'Complete' or 'Failed'; '' for a Job that has not ended."""
+    """Return 'Complete' or 'Failed'; '' for a Job that is not finished."""
     conditions = job.get("status", {}).get("conditions") or []
     return next(
         (item["type"] for item in conditions if item["type"] in ("Complete", "Failed") and item["status"] == "True"), ""
@@ -102,23 +101,24 @@ def verdict(job: Manifest) -> str:
 
 
 def find(access: Session, name: str | None) -> str:
-    """Return the name of a launch; without `name`, of the newest one.
+    """Return the full name of a launch.
 
-    `name` is the full name of a launch, a run that a launch made, or the beginning of only one launch's name. Without
-    `name`, first wait until the chart's own Job has started a launcher.
+    `name` is the full name of a launch, the beginning of the name of exactly one launch, or the name of a run that a
+    launch made. Without `name`, the function waits until the chart's Job has started a launcher, and then returns the
+    newest launch.
 
-    Raise ConfigError if there is no such launch, or if several names begin so. Raise ClusterError if the chart's Job
-    started none.
+    Raise ConfigError if there is no such launch, or if several names begin with `name`. Raise ClusterError if the
+    chart's Job started no launcher.
     """
     if name is None:
         _await_launch(access)
-    found = access.ask("list launches", access.all, "configmaps", labelSelector=LAUNCH_LABEL)
-    launches = [item["metadata"]["name"] for item in found]
+    config_maps = access.ask("list launches", access.all, "configmaps", labelSelector=LAUNCH_LABEL)
+    launches = [item["metadata"]["name"] for item in config_maps]
     if not launches:
         raise ConfigError(
-            f"There is no launch in namespace {access.namespace}; start one with `vasevqa submit RECIPE`."
+            f"There is no launch in namespace {access.namespace}; start a launch with `vasevqa submit RECIPE`."
         )
-    if name is None:  # by their Jobs: a launch that is made again has the ConfigMap that it had
+    if name is None:  # sorted by the time of their Jobs, because a launch that is started again keeps its ConfigMap
         jobs = [
             job["metadata"]["name"]
             for job in access.ask("list launchers", access.all, "jobs", labelSelector=LAUNCH_LABEL)
@@ -134,46 +134,46 @@ def find(access: Session, name: str | None) -> str:
     if len(near) == 1:
         return str(near[0])
     raise ConfigError(
-        f"There {'are several launches' if near else 'is no launch or run'} '{name}' in namespace"
+        f"There {'are several launches that begin with' if near else 'is no launch or run'} '{name}' in namespace"
         f" {access.namespace}.{nearest(name, launches)}"
     )
 
 
 def _await_launch(access: Session) -> None:
-    """Wait while the chart's own Job is about to start a launcher.
+    """Wait until the chart's Job has started a launcher; return at once if there is no such Job.
 
-    Raise ClusterError if that Job failed, or if it starts none within LAUNCH_SECONDS.
+    Raise ClusterError if the Job failed, or if the Job started no launcher within LAUNCH_SECONDS.
     """
     end = time.monotonic() + LAUNCH_SECONDS
     while True:
-        found = access.ask(
+        jobs = access.ask(
             "look for a launch", access.all, "jobs", labelSelector="app.kubernetes.io/component in (launch,launcher)"
         )
-        newest = found[-1] if found else {"metadata": {"labels": {LAUNCH_LABEL: ""}}}
+        newest = jobs[-1] if jobs else {"metadata": {"labels": {LAUNCH_LABEL: ""}}}
         if LAUNCH_LABEL in newest["metadata"].get("labels", {}) or verdict(newest) == "Complete":
             return
         name = newest["metadata"]["name"]
         if verdict(newest) or time.monotonic() > end:
             raise ClusterError(
-                f"The Job {name} of the chart has started no launcher; `kubectl -n {access.namespace} logs job/{name}`"
-                " says why."
+                f"The Job {name} of the chart has started no launcher; look for the reason in `kubectl -n"
+                f" {access.namespace} logs job/{name}`."
             )
         time.sleep(LOOK_SECONDS)
 
 
 def release(access: Session) -> str | None:
-    """Return the ConfigMap of the one Helm release that uses this claim; None if there is not exactly one.
+    """Return the ConfigMap of the Helm release that uses this claim.
 
-    Also return None without the right to read ConfigMaps. A launch that this ConfigMap owns is deleted together with
-    the release.
+    Return None if several releases or no release use the claim, or if the right to read ConfigMaps is missing. A launch
+    that this ConfigMap owns is deleted together with the release.
     """
     with contextlib.suppress(ApiError, yaml.YAMLError):
-        found = access.all(
+        config_maps = access.all(
             "configmaps", labelSelector="app.kubernetes.io/managed-by=Helm,app.kubernetes.io/name=vasevqa"
         )
         settings = {
             item["metadata"]["name"]: yaml.safe_load((item.get("data") or {}).get("cluster.yaml", "")) or {}
-            for item in found
+            for item in config_maps
         }
         ours = [name for name, said in settings.items() if said.get("claim") == access.cluster.claim]
         return ours[0] if len(ours) == 1 else None
@@ -181,22 +181,22 @@ def release(access: Session) -> str | None:
 
 
 def newest_pod(access: Session, launch: str) -> Manifest | None:
-    """Return the launcher's newest pod; None if it has none."""
-    found = access.ask("look for the launcher's pod", access.all, "pods", labelSelector=f"job-name={launch}")
-    return found[-1] if found else None
+    """Return the launcher's newest pod; None if the launcher has no pod."""
+    pods = access.ask("look for the launcher's pod", access.all, "pods", labelSelector=f"job-name={launch}")
+    return pods[-1] if pods else None
 
 
 def follow(access: Session, launch: str, say: Callable[[str], None], where: str = "") -> int:
-    """Pass on what the launcher prints until it has ended, and return its exit code.
+    """Print the launcher's output until the launcher ends, and return its exit code.
 
-    If the cluster does not answer, this is reported once and the cluster is asked again.
+    If the cluster does not answer, the function reports this once and continues to ask.
 
-    `where` holds the command-line options that lead to this cluster and namespace; a message repeats them.
+    `where` holds the command-line options that select this cluster and namespace. Messages repeat these options.
 
     Raise ClusterError if the launcher was removed.
     """
     log, told, code, ends = _Log(access, say), "", 0, float("inf")
-    allowed: float | None = None  # when the cluster last answered
+    allowed: float | None = None  # time of the cluster's last answer
     while True:
         whole = True
         try:
@@ -232,7 +232,10 @@ def follow(access: Session, launch: str, say: Callable[[str], None], where: str 
 
 
 def _waits(access: Session, launch: str, pod: Manifest | None) -> str:
-    """Return what keeps the launcher from running, by its pod, or by the Job's events if it has no pod."""
+    """Return the reason why the launcher does not run.
+
+    The reason comes from the launcher's pod, or from the Job's events if there is no pod.
+    """
     if pod is not None:
         return trouble(pod) if pod["status"].get("phase") == "Pending" else ""
     with contextlib.suppress(ApiError):
@@ -245,9 +248,9 @@ def _waits(access: Session, launch: str, pod: Manifest | None) -> str:
 
 
 def _began(pod: Manifest) -> bool:
-    """True if there is a log.
+    """Return True if the container has a log.
 
-    Between two starts the container waits, and the log is that of its last process.
+    Between two starts, a container waits. Its log is then the log of the last process.
     """
     for status in pod["status"].get("containerStatuses") or []:
         state, last = status.get("state") or {}, status.get("lastState") or {}
@@ -257,9 +260,9 @@ def _began(pod: Manifest) -> bool:
 
 
 def _code(pod: Manifest) -> int:
-    """Return the exit code of the launcher's last process; 0 if none has ended.
+    """Return the exit code of the launcher's last process.
 
-    Also return 0 if the next process runs already, because that process reports its own result.
+    Return 0 if no process has ended yet, or if the next process runs already. That process then reports the result.
     """
     for status in pod["status"].get("containerStatuses") or []:
         for when in () if (status.get("state") or {}).get("running") else ("state", "lastState"):
@@ -270,7 +273,7 @@ def _code(pod: Manifest) -> int:
 
 
 class _Log:
-    """Passes on the logs of a launcher's pods, each line once, even when the connection breaks."""
+    """Prints the logs of a launcher's pods. After a lost connection, no line is printed twice."""
 
     def __init__(self, access: Session, say: Callable[[str], None]) -> None:
         self.access, self.say = access, say
@@ -279,9 +282,10 @@ class _Log:
     def read(self, pod: str) -> bool:
         """Read the log until the container's present process ends.
 
-        Return False if the connection broke before that. The next call continues at that line.
+        Return False if the connection broke before the process ended. The next call continues after the last line that
+        was read.
         """
-        if pod != self.pod:  # its node's clock may be another's
+        if pod != self.pod:  # the node's clock may differ
             self.pod, self.unseen = pod, Unseen()
         try:
             for lines in self.access.log(pod, "launcher", self.unseen.reconnected()):
@@ -291,5 +295,5 @@ class _Log:
         except ClusterUnreachable:
             return False
         except ApiError:
-            return True  # between two starts of the container, or gone: what follows says it
+            return True  # the container is between two starts, or it no longer exists; the next loop finds out
         return True

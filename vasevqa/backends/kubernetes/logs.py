@@ -1,4 +1,4 @@
-"""Follows a pod's output: passes each byte on once, and writes it to its place in the job's log."""
+"""Follow a pod's output: pass on each byte once, and write each byte to the right offset of the job's log."""
 
 from __future__ import annotations
 
@@ -16,18 +16,16 @@ from vasevqa.backends.kubernetes.stage_job import CONTAINER
 from vasevqa.errors import ClusterError, ClusterUnreachable
 
 STAMP = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)) ")
-PIECE = (
-    16384  # bytes: longer lines are kept by the container runtime in pieces of this size, each with a time of its own
-)
-PATIENCE = 15.0  # seconds in which the output of a pod that ended must be had
+PIECE = 16384  # bytes: the container runtime splits longer lines into pieces of this size, each with its own timestamp
+PATIENCE = 15.0  # seconds to get the rest of the output after a pod has ended
 PAUSE = 1.0
-PENDING = 4 << 20  # bytes kept for a log that can't be written just now
+PENDING = 4 << 20  # bytes that are kept while the log can't be written
 
 
 def unstamped(line: bytes) -> tuple[bytes, bytes]:
-    """Return the time in front of a line, and the line without it.
+    """Split a line into its timestamp and its text.
 
-    The kubelet may also put times in front of the further pieces of a long line. They are removed too.
+    The kubelet splits a long line into pieces, and may add a timestamp to each piece. These timestamps are removed too.
     """
     first = STAMP.match(line)
     if first is None:
@@ -45,33 +43,35 @@ def unstamped(line: bytes) -> tuple[bytes, bytes]:
 
 
 class Unseen:
-    """Leaves out the lines that came before the connection broke.
+    """Removes the lines that were already received before the connection broke.
 
-    These are the lines older than the last time seen, and as many lines of that time as were seen.
+    Lines that are older than the last timestamp are removed. Several lines may have exactly the last timestamp. Of
+    these lines, as many are removed as were received before.
     """
 
     def __init__(self) -> None:
         self.last = b""
-        self._count = 0  # lines with that time so far
-        self._again = 0  # of them, since the connection was made anew
+        self._count = 0  # number of received lines with the timestamp `last`
+        self._again = 0  # number of lines with this timestamp that the present connection has sent
 
     def reconnected(self) -> str:
-        """Start again on a new connection, and return the time to ask from; empty before the first line.
+        """Prepare for a new connection, and return the time of the first line to request.
 
-        The time is in whole seconds, because the server understands nothing finer.
+        The time is in whole seconds, because the server accepts only whole seconds. The time is empty if no line was
+        received yet.
         """
         self._again = 0
         return re.sub(r"\.\d+", "", self.last.decode())
 
     def fresh(self, lines: Iterable[bytes]) -> list[bytes]:
-        """Return the lines not seen yet, without the times in front of them.
+        """Return the new lines, without their timestamps.
 
-        A line without a time comes from the kubelet and is about a log that it lost. Such a line is left out.
+        A line without a timestamp is a message of the kubelet about a lost log. Such a line is removed.
         """
         return [text for stamp, text in map(unstamped, lines) if stamp and self.new(stamp)]
 
     def new(self, stamp: bytes) -> bool:
-        """Count a line of that time, and return True if the line was not seen yet."""
+        """Count a line with this timestamp, and return True if the line is new."""
         if self.last and _order(stamp) < _order(self.last):
             return False
         if stamp == self.last:
@@ -91,11 +91,12 @@ def _order(stamp: bytes) -> tuple[bytes, bytes]:
 class Tee:
     """Writes one pod's output into the job's log, at fixed offsets.
 
-    Another launcher may follow the same pod, at the same time or after a crash. It writes the same bytes at the same
-    offsets.
+    Another launcher may follow the same pod, at the same time or after a crash. Both launchers write the same bytes at
+    the same offsets.
 
-    The class looks in the file for the place where the output begins. This is the start of the file, a later place if
-    the kubelet deleted the beginning, or the end of the file if another pod of the same Job wrote before.
+    The class searches the file for the place where the output begins. Usually the output begins at the start of the
+    file. If the kubelet has deleted the first lines, the output begins later. If another pod of the same Job has
+    already written to the file, the output begins at the end of the file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -107,8 +108,8 @@ class Tee:
     def write(self, block: bytes) -> None:
         """Write whole lines.
 
-        A full disk must not stop the reading: what cannot be written now waits for the next call. More than PENDING
-        waiting bytes are dropped.
+        A full disk is no error. Bytes that can't be written wait for the next call. If more than PENDING bytes wait,
+        all waiting bytes are dropped.
         """
         self._pending += block
         with contextlib.suppress(OSError):
@@ -118,7 +119,7 @@ class Tee:
             if self._place is None:
                 fcntl.flock(
                     self._descriptor, fcntl.LOCK_EX
-                )  # another pod's end must be found by one launcher after the other
+                )  # only one launcher at a time may look for the end of another pod's output
                 try:
                     self._place = self._begin(self._pending)
                     self._flush()
@@ -130,7 +131,11 @@ class Tee:
             self._place = None
 
     def _begin(self, block: bytes) -> int:
-        """Return the offset in the file at which `block`, the beginning of the output, lies or has to go."""
+        """Return the file offset of `block`, the beginning of the output.
+
+        The file may contain the block, or the first part of the block, already. If so, return the offset of that text.
+        Otherwise return the end of the file.
+        """
         assert self._descriptor is not None
         size = os.fstat(self._descriptor).st_size
         content = os.pread(self._descriptor, size, 0)
@@ -159,10 +164,10 @@ class Tee:
 
 
 class Follower(threading.Thread):
-    """Reads the output of `pod` to its end, and connects again when the connection breaks.
+    """Reads the output of `pod` to the end, and connects again when the connection breaks.
 
-    `take` returns the text that nobody took yet. `done` is True once the reading has ended: all output came, or the
-    rest did not come within PATIENCE seconds after the pod's end, or `close` was called.
+    `take` returns the text since the last call. `done` is True once the reading has ended. The reading ends when all
+    output has arrived or when `close` is called, but at the latest PATIENCE seconds after the pod's end.
     """
 
     def __init__(self, api: Api, pod: str, log: Path, news: threading.Condition, over: Callable[[], bool]) -> None:
@@ -181,7 +186,7 @@ class Follower(threading.Thread):
     def take(self) -> str:
         """Return the text since the last call.
 
-        Call it with the condition held.
+        The caller must hold the condition.
         """
         text, self._text = b"".join(self._text), []
         return text.decode("utf-8", "replace")
@@ -199,12 +204,14 @@ class Follower(threading.Thread):
     def _follow(self) -> None:
         ended: float | None = None
         while not self._closing.is_set():
-            over = self._over()  # before the reading: then nothing can come after it
+            over = self._over()  # checked before the read: if the pod has ended, the read gets all its output
             try:
                 whole = self._read()
             except ClusterUnreachable:
                 whole = False
-            except ClusterError as error:  # rights, a login, a certificate: they may come back while the stage goes on
+            except (
+                ClusterError
+            ) as error:  # missing rights, an expired login or a certificate may be repaired while the stage runs
                 if over or getattr(error, "status", None) == 404:
                     return
                 whole = False
@@ -217,17 +224,15 @@ class Follower(threading.Thread):
             self._wait()
 
     def _wait(self) -> None:
-        """Wait until there may be more output, for PAUSE seconds at most.
+        """Wait for more output, at most PAUSE seconds.
 
-        The wait is short, because the stream ends at a log rotation just as it does at the end of the output.
+        The wait is short, because a stream may end at a log rotation although the output continues.
         """
         with self._news:
             self._news.wait_for(lambda: self._closing.is_set() or self._over(), PAUSE)
 
     def _read(self) -> bool:
-        """Read until the stream ends.
-
-        Return False if `close` was called before.
+        """Read until the stream ends; return False if `close` was called before the end.
 
         Raise ClusterUnreachable if the connection breaks.
         """

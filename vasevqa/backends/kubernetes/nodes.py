@@ -1,6 +1,7 @@
-"""Finds the node that holds the claim, and the GPUs of the nodes.
+"""Find the node that mounts the claim, and the GPUs of the nodes.
 
-The GPUs explain a long wait to whoever may read nodes.
+The number of free GPUs may explain why a pod waits for a long time. Only a user with the right to read nodes sees this
+number.
 """
 
 from __future__ import annotations
@@ -10,16 +11,16 @@ from vasevqa.backends.kubernetes.api import Api
 from vasevqa.backends.kubernetes.pod_template import Manifest
 from vasevqa.errors import ClusterError
 
-MOST = 4  # nodes named in a sentence
+MOST = 4  # maximum number of nodes in one sentence
 
 
 def one_node_only(claim: Manifest) -> bool:
-    """True if the access modes of the claim let only one node at a time write to it."""
+    """Return True if only one node at a time can write to the claim, according to its access modes."""
     return "ReadWriteMany" not in claim["spec"].get("accessModes", [])
 
 
 def node_of_claim(api: Api, claim: str) -> str | None:
-    """Return the node on which a running pod of the namespace uses the claim; None if no pod does."""
+    """Return the node of a running pod that uses the claim; None if no such pod is in the namespace."""
     for pod in api.get(api.path("pods"), fieldSelector="status.phase=Running")["items"]:
         used = [volume.get("persistentVolumeClaim", {}).get("claimName") for volume in pod["spec"].get("volumes", [])]
         if claim in used and pod["spec"].get("nodeName"):
@@ -28,10 +29,10 @@ def node_of_claim(api: Api, claim: str) -> str | None:
 
 
 def free_gpus(api: Api, resource: str, cluster: Cluster) -> str:
-    """Return the nodes' GPUs and how many are free, such as "vase-node 4 (1 free, NVIDIA-H200)".
+    """Return the nodes' GPUs and the number of free GPUs, such as "vase-node 4 (1 free, NVIDIA-H200)".
 
-    Without the right to read the pods of all namespaces, the text says how many GPUs are used in this namespace
-    instead. Return an empty text if nodes or pods cannot be read.
+    Without the right to read the pods of all namespaces, the text gives the number of GPUs that this namespace uses.
+    Return an empty text if nodes or pods cannot be read.
     """
     try:
         nodes = api.get("/api/v1/nodes")["items"]
@@ -41,7 +42,7 @@ def free_gpus(api: Api, resource: str, cluster: Cluster) -> str:
         running = "status.phase!=Succeeded,status.phase!=Failed"
         try:
             pods, everywhere = api.get("/api/v1/pods", fieldSelector=running)["items"], True
-        except ClusterError:  # then those that we may see
+        except ClusterError:  # count only the pods of this namespace
             pods, everywhere = api.get(api.path("pods"), fieldSelector=running)["items"], False
     except ClusterError:
         return ""

@@ -1,6 +1,7 @@
-"""What the pods of stages, launchers and transfers share: labels, owner, security, mounts and placement.
+"""The common parts of all pods: labels, owner, security, mounts and placement.
 
-All of it is plain mappings. Every pod satisfies the "restricted" level of Pod Security.
+Pods of stages, launchers and transfers use these parts. All parts are plain mappings. Every pod satisfies the
+"restricted" level of Pod Security.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from vasevqa import __version__
 from vasevqa.backends.cluster import Cluster
 
 Manifest = dict[str, Any]
-TMP = "/tmp"  # noqa: S108 - the pod's own
+TMP = "/tmp"  # noqa: S108 - the pod's own /tmp
 
 
 def standard_labels(cluster: Cluster, component: str) -> dict[str, str]:
-    """Return the labels of everything that this project creates.
+    """Return the labels of all objects that this project creates.
 
-    The site's labels come first, so they replace none of ours.
+    The site's labels can't replace the project's own labels.
     """
     return {
         **cluster.labels,
@@ -32,9 +33,9 @@ def standard_labels(cluster: Cluster, component: str) -> dict[str, str]:
 
 
 def owned_by(owner: Mapping[str, str] | None) -> Manifest:
-    """Return metadata that makes the ConfigMap with this `name` and `uid` the owner of an object; empty without one.
+    """Return the metadata of an object that a ConfigMap owns; `owner` holds the ConfigMap's name and uid.
 
-    When the ConfigMap is deleted, the cluster deletes the object too.
+    When the ConfigMap is deleted, the cluster deletes the object too. Without an owner, the metadata is empty.
     """
     if not owner:
         return {}
@@ -43,7 +44,7 @@ def owned_by(owner: Mapping[str, str] | None) -> Manifest:
 
 
 def claim_folder(cluster: Cluster) -> str:
-    """Return the folder in the claim that is the volume's root; empty for the claim's own root."""
+    """Return the folder in the claim that is the volume's root; empty if the volume is the whole claim."""
     return str(Path(cluster.claim_path)) if cluster.claim_path.strip("/.") else ""
 
 
@@ -62,24 +63,24 @@ def volumes(cluster: Cluster) -> list[Manifest]:
 
 
 def container_security() -> Manifest:
-    """Return a security context without privileges, in which only mounts can be written to."""
+    """Return a container's security context: no privileges, and only mounts are writable."""
     return {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": True}
 
 
 def pod_security(cluster: Cluster) -> Manifest:
-    """Return a pod's security context with the site's user and group, never root."""
+    """Return a pod's security context, with the site's user and group. The user is never root."""
     return {
         "runAsNonRoot": True,
         "runAsUser": cluster.user,
         "runAsGroup": cluster.group,
         "fsGroup": cluster.group,
-        "fsGroupChangePolicy": "OnRootMismatch",  # a volume of a million images isn't walked through at each start
+        "fsGroupChangePolicy": "OnRootMismatch",  # avoid changing the owner of a million images at each start
         "seccompProfile": {"type": "RuntimeDefault"},
     }
 
 
 def site_settings(cluster: Cluster) -> Manifest:
-    """Return the site's settings for every pod: where it may run, and how its images are pulled.
+    """Return the site's settings for every pod: on which nodes a pod may run, and how images are pulled.
 
     Settings without a value are left out.
     """

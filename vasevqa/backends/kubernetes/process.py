@@ -1,4 +1,4 @@
-"""A process in a pod and its streams: what it prints, what it is sent, and how it ended."""
+"""A process in a pod, with its input, its output and its exit code."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Process:
 
     def __init__(self, pod: str, socket: Any) -> None:
         self.pod, self._socket = pod, socket
-        socket._all = _Forgotten()  # the client would keep a copy of all that ever came
+        socket._all = _Forgotten()  # otherwise the client would keep a copy of all received data
 
     @property
     def over(self) -> bool:
-        """True once the connection has ended and everything that arrived was taken."""
+        """True once the connection has ended and all received data was read."""
         return not self._socket.is_open()
 
     def write(self, block: bytes) -> None:
@@ -36,17 +36,17 @@ class Process:
             self._socket.write_stdin(block)
 
     def read(self, seconds: float) -> None:
-        """Wait up to `seconds` for something to arrive."""
+        """Wait up to `seconds` for data to arrive."""
         with self._watched():
             self._socket.update(timeout=seconds)
 
     def taken(self) -> bytes:
-        """Return what has arrived on stdout since the last call."""
+        """Return the data that has arrived on stdout since the last call."""
         with self._watched():
             return bytes(self._socket.read_stdout(timeout=0))
 
     def errors(self) -> bytes:
-        """Return what has arrived on stderr since the last call."""
+        """Return the data that has arrived on stderr since the last call."""
         with self._watched():
             return bytes(self._socket.read_stderr(timeout=0))
 
@@ -61,7 +61,7 @@ class Process:
             raise ConnectionLost(f"The connection to pod {self.pod} was lost; try again.") from None
 
     def close(self) -> None:
-        """End the connection, and with it the process' input."""
+        """Close the connection; this also closes the input of the process."""
         with contextlib.suppress(Exception):
             self._socket.close(timeout=1)
 

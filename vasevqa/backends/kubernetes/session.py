@@ -1,4 +1,4 @@
-"""A namespace as a user or a pod may use it: checks rights, explains refusals and runs commands in pods."""
+"""Use a namespace from outside or inside the cluster: check rights, explain refusals and run commands in pods."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from vasevqa.text import first_line
 
 
 class Session(Api):
-    """The namespace that `cluster` names, with the calls for submitting, moving files and looking."""
+    """A session in the namespace of `cluster`, with the calls for launches, file transfers and checks."""
 
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster.context, cluster.namespace)
         self.cluster = cluster
 
     def ask(self, doing: str, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """Call `call`, a method of this class, and return its answer.
+        """Call `call`, a method of this class, and return the result.
 
-        Raise ApiError if the cluster refuses; its message says what was being done (`doing`).
+        Raise ApiError if the cluster refuses. `doing` names the action in the error message.
         """
         try:
             return call(*arguments, **options)
@@ -45,7 +45,7 @@ class Session(Api):
             raise ApiError(said, refusal.status) from None
 
     def find(self, kind: str, name: str) -> Manifest | None:
-        """Return an object of the namespace; None if there is none of that name."""
+        """Return an object of the namespace; None if there is no object with that name."""
         try:
             return self.get(self.path(kind, name))
         except ApiError as refusal:
@@ -60,7 +60,7 @@ class Session(Api):
         )
 
     def require_claim(self) -> None:
-        """Raise ClusterError if the claim does not exist: a pod would wait for it forever.
+        """Raise ClusterError if the claim does not exist. Without a claim, a pod would wait forever.
 
         Without the right to read claims, nothing is checked.
         """
@@ -68,18 +68,19 @@ class Session(Api):
         try:
             claim = self.find("persistentvolumeclaims", name)
         except ApiError:
-            return  # it may not look; the launcher's pod will say
+            return  # this user may not read claims; the launcher's pod will report a missing claim
         if claim is None:
             raise ClusterError(
-                f"There is no claim {name} in namespace {self.namespace}; `helm install vasevqa helm/vasevqa` or "
-                "`kubectl apply -k k8s` makes it, or name yours as `claim` in the Cluster file."
+                f"There is no claim {name} in namespace {self.namespace}; create it with `helm install vasevqa"
+                " helm/vasevqa` or `kubectl apply -k k8s`. If you have another claim, set `claim` in the Cluster file"
+                " to its name."
             )
 
     def beside_the_claim(self, manifest: Manifest) -> Manifest:
-        """Return the pod, bound to the claim's node if only one node at a time can mount the claim.
+        """Bind the pod to the claim's node if only one node at a time can mount the claim; return the pod.
 
-        The claim's node is the one on which a running pod uses it. The pod is returned without a binding if there is no
-        such pod, or if we have no right to look.
+        The claim's node is the node where a running pod uses the claim. If there is no such pod, or if the right to
+        read pods is missing, the pod is returned unchanged.
         """
         changed = {**manifest, "spec": dict(manifest["spec"])}
         with contextlib.suppress(ApiError):
@@ -123,7 +124,7 @@ class Session(Api):
         """
         api = client.CoreV1Api(
             client.ApiClient(self._client.configuration)
-        )  # its own client: a stream takes the client's transport over
+        )  # a separate client, because a stream replaces the client's transport
         options = {
             "stderr": True,
             "stdin": True,
@@ -145,7 +146,7 @@ class Session(Api):
     def run_in(
         self, pod: str, command: Sequence[str], out: Callable[[bytes], None], err: Callable[[bytes], None]
     ) -> int:
-        """Run `command` in `pod`, pass on what it prints and return its exit code.
+        """Run `command` in `pod`, print its output and return its exit code.
 
         Raise ConnectionLost if the connection breaks.
         """
@@ -163,9 +164,9 @@ class Session(Api):
 
     @contextlib.contextmanager
     def pod(self, manifest: Manifest, seconds: float = 300) -> Iterator[str]:
-        """Create a pod for the time of the block, and yield its name once it runs.
+        """Create a pod, and yield the pod's name once the pod runs. The pod is removed at the end of the block.
 
-        Raise ClusterError with the reason if it does not run within `seconds`. The pod is removed in any case.
+        Raise ClusterError with the reason if the pod does not run within `seconds`. The pod is then removed too.
         """
         name = manifest["metadata"]["name"]
         self.ask("create a pod", self.create, "pods", self.beside_the_claim(manifest))
@@ -176,9 +177,9 @@ class Session(Api):
             self._drop(name)
 
     def run_pod(self, manifest: Manifest, out: Callable[[bytes], None], seconds: float = 300) -> int:
-        """Run a pod to its end, pass on what it prints and return its exit code.
+        """Run a pod to its end, print its output and return its exit code.
 
-        Raise ClusterError with the reason if it does not start within `seconds`. The pod is removed in any case.
+        Raise ClusterError with the reason if the pod does not start within `seconds`. The pod is always removed.
         """
         name, unseen = manifest["metadata"]["name"], Unseen()
         self.ask("create a pod", self.create, "pods", self.beside_the_claim(manifest))
@@ -186,10 +187,10 @@ class Session(Api):
             self._await(name, seconds, ("Running", "Succeeded", "Failed"))
             ends = float("inf")
             while True:
-                found = self.ask(
+                pod = self.ask(
                     "read a pod", self.get, self.path("pods", name)
-                )  # before the reading: then nothing can come after it
-                over, whole = found["status"].get("phase") in ("Succeeded", "Failed"), True
+                )  # checked before the read: if the pod has ended, the read gets all its output
+                over, whole = pod["status"].get("phase") in ("Succeeded", "Failed"), True
                 try:
                     for lines in self.log(name, manifest["spec"]["containers"][0]["name"], unseen.reconnected()):
                         for text in unseen.fresh(lines):
@@ -201,7 +202,7 @@ class Session(Api):
                     if whole or time.monotonic() > ends:
                         ended = [
                             (status.get("state") or {}).get("terminated")
-                            for status in found["status"].get("containerStatuses") or []
+                            for status in pod["status"].get("containerStatuses") or []
                         ]
                         return int(ended[0]["exitCode"]) if ended and ended[0] else ClusterError.exit_code
                 time.sleep(0.5)
@@ -215,19 +216,21 @@ class Session(Api):
     def _await(self, name: str, seconds: float, phases: Sequence[str] = ("Running",)) -> None:
         end = time.monotonic() + seconds
         while True:
-            found = self.ask("read a pod", self.get, self.path("pods", name))
-            phase = found["status"].get("phase")
+            pod = self.ask("read a pod", self.get, self.path("pods", name))
+            phase = pod["status"].get("phase")
             if phase in phases:
                 return
-            why = trouble(found)
+            why = trouble(pod)
             if phase in ("Failed", "Succeeded"):
                 raise ClusterError(
-                    f"The pod {name} ended at once ({why or 'without a word'}); `kubectl logs {name}` may say why."
+                    f"The pod {name} ended at once ({why or 'without a message'}); look for the reason in `kubectl"
+                    f" logs {name}`."
                 )
-            if why and (hopeless(found) or time.monotonic() > end):
+            if why and (hopeless(pod) or time.monotonic() > end):
                 raise ClusterError(f"The pod {name} can't start: {why}.")
             if time.monotonic() > end:
                 raise ClusterError(
-                    f"The pod {name} didn't start within {seconds:.0f} s; `kubectl describe pod {name}` may say why."
+                    f"The pod {name} didn't start within {seconds:.0f} s; look for the reason in `kubectl describe"
+                    f" pod {name}`."
                 )
             time.sleep(0.5)

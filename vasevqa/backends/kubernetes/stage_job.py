@@ -1,9 +1,9 @@
-"""Renders the Kubernetes objects of a run: a Job for each attempt of a step, and a ConfigMap that owns the Jobs.
+"""Render the Kubernetes objects of a run: a Job for each attempt of a step, and a ConfigMap that owns the Jobs.
 
-The objects are plain mappings, and rendering is pure: the same task, settings and placement give the same manifest.
+The objects are plain mappings. The same task, settings and placement always give the same manifest.
 
-Only fields of batch/v1 and v1 that every server since 1.20 knows are used. An older server drops a field that it does
-not know without a message.
+The objects use only fields of batch/v1 and v1 that every server since 1.20 knows. An older server ignores an unknown
+field without a message.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ from vasevqa.backends.kubernetes.pod_template import (
 from vasevqa.errors import ConfigError
 from vasevqa.spec import Resources, quantity_bytes
 
-PREFIX = "vasevqa/"  # of our own labels and annotations
+PREFIX = "vasevqa/"  # prefix of the project's labels and annotations
 VOLUME, RUN, STEP, KEY, ATTEMPT, JOB = (
     f"{PREFIX}{word}" for word in ("volume", "run", "step", "key", "attempt", "job")
 )
 HASH, LOG = f"{PREFIX}artifact", f"{PREFIX}log"  # annotations
 CONTAINER = "stage"
-GRACE = 60  # seconds from SIGTERM to SIGKILL: time for a checkpoint, and more than any launcher waits
-KEPT = 7 * 86400  # seconds that a finished Job stays if no launcher ever comes back for it
-SHM = "/dev/shm"  # noqa: S108 - what data loaders share
+GRACE = 60  # seconds from SIGTERM to SIGKILL: enough for a checkpoint, and longer than any launcher waits
+KEPT = 7 * 86400  # seconds that a finished Job stays if no launcher removes it
+SHM = "/dev/shm"  # noqa: S108 - the shared memory of data loaders
 
 
 @dataclass(frozen=True)
 class Placement:
-    """What only the cluster at hand can tell: who owns the Job, and which node holds the claim.
+    """Facts that must be read from the cluster: the owner of the Job, and the node that mounts the claim.
 
-    `together` puts all pods of the volume on one node, for a claim that only one node at a time can mount. `node` names
-    that node once a pod there uses the claim; else it is None.
+    Only one node at a time can mount some claims. `together` then puts all pods of the volume on one node. `node` is
+    the name of that node; None if no running pod uses the claim yet.
 
-    `environ` is the launcher's environment. Its proxies and hub settings are passed on.
+    `environ` is the launcher's environment. Its proxies and hub settings are passed to the stage.
     """
 
     owner: Mapping[str, str] | None = None  # name and uid of the run's ConfigMap
@@ -60,9 +60,9 @@ class Placement:
 
 
 def volume_id(cluster: Cluster) -> str:
-    """Return the label value of everything that belongs to one volume: 16 hexadecimal digits.
+    """Return the label value of all objects that belong to one volume: 16 hexadecimal digits.
 
-    It is a digest of the claim and of the folder in it.
+    The value is a digest of the claim and of the folder in the claim.
     """
     return files.digest_json([cluster.claim, claim_folder(cluster)])[:16]
 
@@ -70,9 +70,9 @@ def volume_id(cluster: Cluster) -> str:
 def artifact_hash(task: Task, cluster: Cluster) -> str:
     """Return a digest of the artifact and its volume: 32 hexadecimal digits.
 
-    Two Jobs of one name with the same digest make the same artifact on the same volume, whichever run submitted them.
-    The digest does not cover the whole spec, because two runs share a Job even if their log folders, deadlines and
-    resources differ.
+    Two Jobs with the same name and the same digest make the same artifact on the same volume, even if different runs
+    submitted the Jobs. The digest does not cover log folders, deadlines and resources, because two runs share a Job
+    even if these values differ.
     """
     return files.digest_json(
         {
@@ -86,7 +86,7 @@ def artifact_hash(task: Task, cluster: Cluster) -> str:
 
 
 def _labels(cluster: Cluster, component: str) -> dict[str, str]:
-    """Return the labels that everything of a volume has."""
+    """Return the labels of all objects that belong to a volume."""
     return {**standard_labels(cluster, component), VOLUME: volume_id(cluster)}
 
 
@@ -95,7 +95,7 @@ def render_run(
 ) -> Manifest:
     """Return the ConfigMap that owns a run's Jobs.
 
-    When it is deleted, the cluster deletes the Jobs too.
+    When the ConfigMap is deleted, the cluster deletes the Jobs too.
     """
     return {
         "apiVersion": "v1",
@@ -112,12 +112,12 @@ def render_run(
 def render_job(task: Task, cluster: Cluster, placement: Placement | None = None) -> Manifest:
     """Return the Job of one attempt.
 
-    Raise ConfigError if the task reads something that no pod can see.
+    Raise ConfigError if the task reads a file that no pod can read.
     """
     if task.reads:
         raise ConfigError(
-            f"The input {task.reads[0]} lies outside the volume {task.volume}, where pods can't read it; copy it to the"
-            " volume (`vasevqa upload`)."
+            f"The input {task.reads[0]} lies outside the volume {task.volume}, where pods can't read it; copy it"
+            " to the volume with `vasevqa upload`."
         )
     placement = placement or Placement()
     labels = {
@@ -131,7 +131,7 @@ def render_job(task: Task, cluster: Cluster, placement: Placement | None = None)
     log = str(task.log.relative_to(task.volume)) if task.log.is_relative_to(task.volume) else str(task.log)
     asked = task.resources
     spec: Manifest = {
-        "backoffLimit": 0,  # one Job is one attempt: the remedy for a failure often changes the Job
+        "backoffLimit": 0,  # one Job is one attempt, because the remedy for a failure often changes the Job
         "ttlSecondsAfterFinished": KEPT,
         "template": {
             "metadata": {"labels": labels, "annotations": dict(cluster.annotations)},
@@ -139,8 +139,8 @@ def render_job(task: Task, cluster: Cluster, placement: Placement | None = None)
         },
     }
     if asked.run_deadline is not None:
-        # The launcher minds the deadline. This is for one that never comes back: a stage that hangs mustn't keep its
-        # GPUs.
+        # The launcher enforces the deadlines. This limit works even if the launcher never returns: a stage that hangs
+        # must not keep its GPUs.
         spec["activeDeadlineSeconds"] = asked.queue_deadline + asked.start_deadline + asked.run_deadline
     queue = {"kueue.x-k8s.io/queue-name": cluster.queue} if cluster.queue else {}
     return {
@@ -176,7 +176,7 @@ def _pod(task: Task, cluster: Cluster, placement: Placement) -> Manifest:
         "containers": [container],
         "volumes": [
             *volumes(cluster),
-            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": task.resources.shm}},  # 64 MiB without it
+            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": task.resources.shm}},  # the default is 64 MiB
         ],
         **site_settings(cluster),
     }
@@ -187,8 +187,8 @@ def _pod(task: Task, cluster: Cluster, placement: Placement) -> Manifest:
 def _resources(asked: Resources, cluster: Cluster) -> Manifest:
     """Return the container's requests and limits.
 
-    Memory, GPUs and ephemeral storage have equal requests and limits, so what the step asks for is available to it.
-    CPUs have only a request, which the step may exceed.
+    Memory, GPUs and ephemeral storage have equal requests and limits, so the node reserves the full amount for the
+    step. CPUs have only a request, and the step may use more.
     """
     both: dict[str, str] = {"memory": asked.memory}
     if asked.gpus:
@@ -217,7 +217,7 @@ def _affinity(asked: Resources, cluster: Cluster, placement: Placement) -> Manif
     if term:
         affinity["nodeAffinity"] = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
     if placement.together:
-        # The first pod may go anywhere, for a pod that matches its own rule needs no other.
+        # The first pod may run on any node: a pod that matches its own rule needs no other pod.
         affinity["podAffinity"] = {
             "requiredDuringSchedulingIgnoredDuringExecution": [
                 {
@@ -232,21 +232,23 @@ def _affinity(asked: Resources, cluster: Cluster, placement: Placement) -> Manif
 def _variables(task: Task, cluster: Cluster, environ: Mapping[str, str]) -> list[Manifest]:
     """Return the container's environment.
 
-    Secrets are references, so no manifest, event or log ever holds a value.
+    A secret is a reference to a Secret, so no manifest, event or log ever contains its value.
     """
-    caches = ("HF_HOME", "TORCH_HOME")  # only the volume is there in a pod
+    caches = ("HF_HOME", "TORCH_HOME")  # a pod mounts only the volume
     passed = {
         name: value for name, value in environ.items() if name not in caches or Path(value).is_relative_to(task.volume)
     }
     plain = {
         "HOME": TMP,
-        "USER": "vasevqa",  # for libraries that ask who we are: the uid has no entry in the image's passwd
+        "USER": "vasevqa",  # for libraries that ask for the user's name: the uid has no entry in the image's passwd
         "LOGNAME": "vasevqa",
         **cluster.over(container_environment(task, math.ceil(task.resources.cpus), passed)),
         **stage_environment(task),
     }
     if not task.resources.gpus:
-        plain["NVIDIA_VISIBLE_DEVICES"] = "void"  # an image that says `all` would see GPUs it has no claim to
+        plain["NVIDIA_VISIBLE_DEVICES"] = (
+            "void"  # an image with the value `all` would use GPUs that the pod did not request
+        )
     secret = set(SECRETS) | set(cluster.secrets)
     references = [
         {"name": name, "valueFrom": {"secretKeyRef": {"name": where.secret, "key": where.key, "optional": False}}}

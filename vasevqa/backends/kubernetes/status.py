@@ -1,6 +1,6 @@
-"""Explains what the cluster's objects show about a job: its state, what it waits for and how it ended.
+"""Explain a job's state, what the job waits for, and how the job ended.
 
-Everything here is pure: it takes mappings and returns states and sentences.
+All functions are pure: they take objects of the cluster as mappings, and return states and sentences.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from vasevqa.backends.base import Outcome, State
 from vasevqa.backends.kubernetes.pod_template import Manifest
 from vasevqa.backends.kubernetes.stage_job import CONTAINER
 
-LOST_SECONDS = 60.0  # past its grace period a pod that is still being deleted has lost its node
-# Ways in which a place is taken from a pod, as the kubelet or a controller calls them.
+LOST_SECONDS = 60.0  # a pod that exists this long after its grace period has lost its node
+# Reasons that the kubelet or a controller gives for the removal of a pod from its node.
 TAKEN = {
     "Evicted": "evicted",
     "Preempted": "preempted",
@@ -24,13 +24,13 @@ TAKEN = {
     "Shutdown": "its node shut down",
     "NodeShutdown": "its node shut down",
     "NodeLost": "its node was lost",
-    "NodeAffinity": "its node refused it",
-    "UnexpectedAdmissionError": "its node refused it",
+    "NodeAffinity": "the node rejected the pod",
+    "UnexpectedAdmissionError": "the node rejected the pod",
     "PreemptionByScheduler": "preempted",
     "DeletionByTaintManager": "its node was drained or was lost",
     "EvictionByEvictionAPI": "evicted",
     "DeletionByPodGC": "its node was lost",
-    "TerminationByKubelet": "its node ended it",
+    "TerminationByKubelet": "the node stopped the pod",
 }
 IMAGE = {
     "ErrImagePull",
@@ -43,14 +43,17 @@ IMAGE = {
 }
 STARTING = ("ContainerCreating", "PodInitializing")
 CANT_START = {*IMAGE, "CreateContainerConfigError"}
-PASSING = ("No API token found",)  # right after a namespace was made; mends itself
+PASSING = ("No API token found",)  # right after a namespace was created; Kubernetes repairs this itself
 MOUNTS = {"FailedMount", "FailedAttachVolume"}
-LONGEST = 400  # characters of a message that isn't ours
+LONGEST = 400  # maximum length in characters of a message of the cluster
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A job as the cluster shows it: the Job (None: deleted), its pods, oldest first, and warnings about both."""
+    """A job as the cluster shows it.
+
+    The fields are the Job (None if it was deleted), its pods (oldest first), and the warnings about both.
+    """
 
     job: Manifest | None
     pods: Sequence[Manifest] = ()
@@ -59,18 +62,18 @@ class Seen:
 
 @dataclass(frozen=True)
 class Asked:
-    """The details of a job that sentences about it name: its image, its requests, and where it was to run."""
+    """The details of a job for messages: the job's image, requests and placement."""
 
     image: str
     requests: Mapping[str, str] = field(default_factory=dict)
     namespace: str = ""
     claim: str = ""
     queue: str = ""
-    free: str = ""  # what the nodes have, if that may be seen
+    free: str = ""  # the GPUs of the nodes, if this launcher may read nodes
 
 
 def asked_of(job: Manifest, namespace: str) -> Asked:
-    """Return what `job` asks for, from its own spec."""
+    """Return the details of `job`, from its own spec."""
     pod = job["spec"]["template"]["spec"]
     container = pod["containers"][0]
     labels = job["metadata"].get("labels", {})
@@ -93,7 +96,7 @@ def status_of(pod: Manifest) -> Manifest:
 
 
 def began(pod: Manifest) -> bool:
-    """True once the container runs or has run, so that it has a log."""
+    """Return True if the container runs or has run. Only such a container has a log."""
     state = status_of(pod).get("state", {})
     return "running" in state or bool(
         state.get("terminated", {}).get("containerID") or state.get("terminated", {}).get("startedAt")
@@ -101,39 +104,40 @@ def began(pod: Manifest) -> bool:
 
 
 def ended(pod: Manifest, now: datetime | None = None) -> bool:
-    """True if nothing of the pod runs any more, or if it counts as lost.
+    """Return True if no container of the pod runs any more, or if the pod is considered lost.
 
-    A pod that is being deleted has ended if its container can never start. It counts as lost if it still exists
-    LOST_SECONDS after its grace period, because its node no longer answers.
+    A pod that is being deleted has ended if its container can't start. If a pod still exists LOST_SECONDS after its
+    grace period, its node no longer answers, and the pod is considered lost.
     """
     if pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
         return True
     gone_by = pod["metadata"].get("deletionTimestamp")
     if gone_by is not None and status_of(pod).get("state", {}).get("waiting", {}).get("reason") in CANT_START:
-        return True  # and never will: the kubelet only takes its time to say so
+        return True  # the container never starts; the kubelet reports this late
     return gone_by is not None and ((now or datetime.now(UTC)) - moment(gone_by)).total_seconds() > LOST_SECONDS
 
 
 def moment(stamp: str) -> datetime:
-    """Return the time of an object's stamp (RFC 3339, with a fraction of any length), in UTC."""
+    """Return the time in a Kubernetes timestamp (RFC 3339, with a fraction of any length), in UTC."""
     whole, _, fraction = stamp.rstrip("Z").partition(".")
     return datetime.strptime(f"{whole}.{(fraction or '0')[:6]}", "%Y-%m-%dT%H:%M:%S.%f").replace(tzinfo=UTC)
 
 
 def condition(thing: Manifest, kind: str) -> Manifest:
-    """Return the condition `kind` of a Job or pod if its status is True; else an empty mapping."""
-    found = (
+    """Return the condition `kind` of a Job or pod; an empty mapping unless the condition's status is True."""
+    matching = (
         entry
         for entry in thing.get("status", {}).get("conditions") or []
         if entry["type"] == kind and entry["status"] == "True"
     )
-    return next(found, {})
+    return next(matching, {})
 
 
 def state_of(seen: Seen, now: datetime | None = None) -> State:
     """Return the job's state.
 
-    The Job's own verdict counts only after all its pods have ended. Once a pod has succeeded, no verdict is needed.
+    The Job's condition (Complete or Failed) is used only after all pods of the Job have ended. If a pod has succeeded,
+    the condition is not needed.
     """
     alive = [pod for pod in seen.pods if not ended(pod, now)]
     if seen.job is None:
@@ -143,9 +147,9 @@ def state_of(seen: Seen, now: datetime | None = None) -> State:
             return State.FINISHED
         if condition(seen.job, "Complete") or condition(seen.job, "Failed"):
             return State.FINISHED
-        if seen.job["spec"].get("suspend"):  # a queue took its place, and may give it another
+        if seen.job["spec"].get("suspend"):  # a queue has suspended the Job, and may admit it again
             return State.PENDING
-    # Between a pod's failure and the verdict nothing new is told: there may be another pod.
+    # Between the failure of a pod and the Job's condition, the state does not change: another pod may follow.
     newest = alive[-1] if alive else (seen.pods[-1] if seen.pods else None)
     if newest is None:
         return State.PENDING
@@ -155,7 +159,7 @@ def state_of(seen: Seen, now: datetime | None = None) -> State:
 
 
 def note_of(seen: Seen, asked: Asked) -> str:
-    """Return what the job waits for and what to do about it, in sentences; empty if there is nothing to say."""
+    """Return what the job waits for and what to do about it, in sentences; empty if there is nothing to report."""
     if seen.job is None:
         return ""
     newest = next((pod for pod in reversed(seen.pods) if not ended(pod)), None)
@@ -171,7 +175,7 @@ def note_of(seen: Seen, asked: Asked) -> str:
 def _no_pod(seen: Seen, asked: Asked) -> str:
     assert seen.job is not None
     if seen.job["spec"].get("suspend"):
-        return f"It waits in the queue {asked.queue or 'of the cluster'} to be admitted."
+        return f"The Job waits in the queue {asked.queue or 'of the cluster'} to be admitted."
     messages = [str(event.get("message", "")) for event in seen.warnings if event.get("reason") == "FailedCreate"]
     message = next((text for text in reversed(messages) if not any(word in text for word in PASSING)), "")
     if not message:
@@ -179,8 +183,8 @@ def _no_pod(seen: Seen, asked: Asked) -> str:
     why = short(re.sub(r'^Error creating: (pods "[^"]*" is forbidden: )?', "", message))
     if "exceeded quota" in message:
         return (
-            f"No pod was created: the quota of namespace {asked.namespace} is exhausted ({why}); free some of it,"
-            " request less, or have it raised."
+            f"No pod was created: the quota of namespace {asked.namespace} is exhausted ({why}); free part of the"
+            " quota, request less, or ask for a larger quota."
         )
     if "maximum" in message or "minimum" in message:
         return (
@@ -201,19 +205,19 @@ def _no_place(pod: Manifest, asked: Asked) -> str:
         return ""
     message = short(str(scheduled.get("message", "")))
     if scheduled.get("reason") == "SchedulingGated":
-        return f"It waits in the queue {asked.queue or 'of the cluster'} to be admitted."
+        return f"The Job waits in the queue {asked.queue or 'of the cluster'} to be admitted."
     if "persistentvolumeclaim" in message.lower() and ("not found" in message or "being deleted" in message):
         return (
             f"There is no claim {asked.claim} in namespace {asked.namespace}; create it, or name another `claim` in the"
             " Cluster file."
         )
     if "unbound immediate PersistentVolumeClaims" in message:
-        return f"The claim {asked.claim} has no volume yet ({message}); look at `kubectl describe pvc {asked.claim}`."
+        return f"The claim {asked.claim} has no volume yet ({message}); see `kubectl describe pvc {asked.claim}`."
     wants = ", ".join(f"{amount} {name}" for name, amount in sorted(asked.requests.items()))
     free = f" The nodes have: {asked.free}." if asked.free else ""
     return (
-        f"It is not scheduled yet: {message}. It asks for {wants}.{free} It waits until there is room; ask for less in"
-        " the recipe's resources otherwise."
+        f"The pod is not scheduled yet: {message}. It requests {wants}.{free} It starts once a node has enough free"
+        " resources; to start it sooner, request less in the recipe's resources."
     )
 
 
@@ -241,7 +245,7 @@ def _no_start(pod: Manifest, seen: Seen, asked: Asked) -> str:
     ]
     if mounts:
         return (
-            f"Its volumes can't be mounted ({short(str(mounts[-1].get('message', '')))}); look at the claim"
+            f"Its volumes can't be mounted ({short(str(mounts[-1].get('message', '')))}); check the claim"
             f" {asked.claim} and its volume."
         )
     sandbox = [event for event in seen.warnings if event.get("reason") == "FailedCreatePodSandBox"]
@@ -251,9 +255,9 @@ def _no_start(pod: Manifest, seen: Seen, asked: Asked) -> str:
 
 
 def trouble(pod: Manifest) -> str:
-    """Return why a pod does not run, in the cluster's words; empty if nothing is wrong with it.
+    """Return the cluster's reason why a pod does not run; empty if nothing is wrong with the pod.
 
-    If an image cannot be pulled, the text also says what to check.
+    If an image can't be pulled, the text also says what to check.
     """
     status = pod.get("status", {})
     for container in status.get("containerStatuses") or []:
@@ -272,7 +276,7 @@ def trouble(pod: Manifest) -> str:
 
 
 def hopeless(pod: Manifest) -> bool:
-    """True if waiting cannot help: an image cannot be pulled, or a setting is missing."""
+    """Return True if the pod can never start, because an image can't be pulled or a setting is missing."""
     for container in pod.get("status", {}).get("containerStatuses") or []:
         waiting = ((container.get("state") or {}).get("waiting") or {}).get("reason", "")
         if waiting in CANT_START:
@@ -281,16 +285,16 @@ def hopeless(pod: Manifest) -> bool:
 
 
 def short(message: str) -> str:
-    """Return a message of the cluster as part of a sentence: on one line, without a full stop at its end.
+    """Return a message of the cluster as part of a sentence: on one line, without a final full stop.
 
-    It has at most LONGEST characters.
+    The result has at most LONGEST characters.
     """
     line = " ".join(message.split()).rstrip(".")
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
 
 
 def outcome_of(seen: Seen) -> Outcome:
-    """Return how a job ended, by its pods and the Job's own verdict."""
+    """Return how a job ended, according to the Job's pods and conditions."""
     failed = condition(seen.job or {}, "Failed")
     if any(pod["status"].get("phase") == "Succeeded" for pod in seen.pods):
         return Outcome(0)
@@ -305,7 +309,7 @@ def outcome_of(seen: Seen) -> Outcome:
     if end.get("reason") == "OOMKilled":
         return Outcome(code, oom=True)
     how = _taken(pod)
-    # A stage that had ended by itself before it was to go has said why.
+    # A stage that ended before its pod was removed has reported the reason.
     if how and code in (None, 137, 143):
         return Outcome(code, message=f"{how}{f': {message}' if message else ''}", transient=True)
     if code is None:
@@ -316,20 +320,20 @@ def outcome_of(seen: Seen) -> Outcome:
 
 
 def _taken(pod: Manifest) -> str:
-    """Return how the pod lost its place on its node; empty if it did not lose it."""
+    """Return the reason why the pod was removed from its node; empty if the pod was not removed."""
     reason = str(pod["status"].get("reason") or "")
     if reason in TAKEN or reason.startswith("OutOf"):
         return TAKEN.get(reason, "its node had too few free resources")
     disrupted = condition(pod, "DisruptionTarget")
     if disrupted:
         return TAKEN.get(str(disrupted.get("reason")), str(disrupted.get("reason")))
-    return "its pod was deleted, by a drain or by hand" if pod["metadata"].get("deletionTimestamp") else ""
+    return "its pod was deleted by a drain or by a user" if pod["metadata"].get("deletionTimestamp") else ""
 
 
 def image_of(pod: Manifest, asked: str) -> tuple[str, str]:
-    """Return the image that the pod runs: a reference by digest, and the id that the node gives it.
+    """Return the image that the pod runs: a reference by digest, and the id of the image on the node.
 
-    The reference is empty if the image is not of the repository in `asked`, or has no digest.
+    The reference is empty if the image is not from the repository in `asked`, or if it has no digest.
     """
     known = str(status_of(pod).get("imageID", "")).removeprefix("docker-pullable://")
     repository, _, digest = known.partition("@")
@@ -337,7 +341,7 @@ def image_of(pod: Manifest, asked: str) -> tuple[str, str]:
 
 
 def full_name(repository: str) -> str:
-    """Return a repository with its registry, which the short form leaves out."""
+    """Return the full name of a repository, including the registry that a short name omits."""
     first, slash, _ = repository.partition("/")
     if slash and ("." in first or ":" in first or first == "localhost"):
         return repository

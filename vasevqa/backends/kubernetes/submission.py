@@ -1,4 +1,4 @@
-"""Creates the Job of one attempt, and the ConfigMap that owns the Jobs of its run."""
+"""Create the Job of one attempt, and the ConfigMap that owns the Jobs of its run."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from vasevqa.backends.kubernetes.stage_job import HASH, Placement, artifact_hash
 from vasevqa.backends.kubernetes.status import short
 from vasevqa.errors import ClusterError, ConfigError
 
-DELETED_SECONDS = 15.0  # how long a Job of the same name may take to go
-RECIPE_BYTES = 500_000  # of a recipe kept in a ConfigMap
+DELETED_SECONDS = 15.0  # seconds to wait for the removal of a Job with the same name
+RECIPE_BYTES = 500_000  # maximum size in bytes of a recipe in a ConfigMap
 
 
 def create(api: Api, cluster: Cluster, task: Task, owner: dict[str, str], closing: threading.Event) -> Manifest:
-    """Return the Job of `task`: a new one, or the Job of its name that makes the same artifact on the same volume.
+    """Create the Job of `task` and return it. Return an existing Job of the same name, artifact and volume instead.
 
-    Raise ConfigError if the task reads something outside the volume, ClusterUnreachable if the cluster does not answer,
-    and ClusterError if it refuses or if the Job of that name makes another artifact.
+    Raise ConfigError if the task reads a file outside the volume. Raise ClusterUnreachable if the cluster does not
+    answer. Raise ClusterError if the cluster refuses, or if the existing Job makes another artifact.
     """
     manifest = render_job(task, cluster, _placement(api, cluster, owner))
     task.log.parent.mkdir(parents=True, exist_ok=True)
@@ -37,7 +37,7 @@ def create(api: Api, cluster: Cluster, task: Task, owner: dict[str, str], closin
                 raise ClusterError(f"The cluster refuses the Job {task.name}: {short(str(refusal))}.") from None
         try:
             job = api.get(api.path("jobs", task.name))
-        except ApiError:  # it went meanwhile
+        except ApiError:  # it was removed in the meantime
             continue
         if "deletionTimestamp" not in job["metadata"] or time.monotonic() > end:
             _check_same(api, cluster, job, task)
@@ -59,15 +59,16 @@ def _placement(api: Api, cluster: Cluster, owner: dict[str, str]) -> Placement:
         together = one_node_only(api.get(api.path("persistentvolumeclaims", cluster.claim)))
         node = node_of_claim(api, cluster.claim) if together else None
     except ApiError as refusal:
-        if refusal.status not in (403, 404):  # without the claim the pod will wait, and say so
+        if refusal.status not in (403, 404):  # without the claim the pod waits, and its events name the missing claim
             raise
     return Placement(owner, together, node, dict(os.environ))
 
 
 def run_owner(api: Api, cluster: Cluster, volume: Path, run: str) -> dict[str, str]:
-    """Return name and uid of the ConfigMap that owns the run's Jobs; create it if it does not exist.
+    """Return name and uid of the ConfigMap that owns the run's Jobs; create the ConfigMap if it does not exist.
 
-    This is asked anew for each Job: the cluster would delete a Job at once if its owner were gone.
+    The function runs once for each Job, because somebody may have deleted the ConfigMap. The cluster would delete a Job
+    without an owner at once.
     """
     try:
         recipe = (volume / "runs" / run / "recipe.yaml").read_text(encoding="utf-8")[:RECIPE_BYTES]
@@ -84,20 +85,20 @@ def run_owner(api: Api, cluster: Cluster, volume: Path, run: str) -> dict[str, s
 
 
 def _release_owner(api: Api) -> dict[str, str] | None:
-    """Return name and uid of the ConfigMap that owns the run's ConfigMap; None if none is named.
+    """Return name and uid of the ConfigMap that owns the run's ConfigMap; None if no owner is set.
 
-    The environment variable VASEVQA_OWNER_CONFIGMAP names it. When that ConfigMap is deleted, for example with the Helm
-    release, the cluster deletes everything of the run too.
+    The environment variable VASEVQA_OWNER_CONFIGMAP names the owner. When the owner is deleted, for example with the
+    Helm release, the cluster also deletes all objects of the run.
 
-    Raise ConfigError if it cannot be read.
+    Raise ConfigError if the owner can't be read.
     """
     name = os.environ.get("VASEVQA_OWNER_CONFIGMAP")
     if not name:
         return None
     try:
-        found = api.get(api.path("configmaps", name))
+        config_map = api.get(api.path("configmaps", name))
     except ApiError as refusal:
         raise ConfigError(
             f"VASEVQA_OWNER_CONFIGMAP: the ConfigMap {name} can't be read ({short(str(refusal))})."
         ) from None
-    return {"name": name, "uid": found["metadata"]["uid"]}
+    return {"name": name, "uid": config_map["metadata"]["uid"]}

@@ -1,4 +1,4 @@
-"""Keeps a collection of the cluster in memory: lists it once, then follows each change with one watch."""
+"""Keep a collection of the cluster in memory: list the objects once, then follow each change with a watch."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from vasevqa.backends.kubernetes.api import Api
 from vasevqa.backends.kubernetes.pod_template import Manifest
 from vasevqa.errors import ClusterError
 
-LONGEST_PAUSE = 5.0  # seconds between two attempts to reach a server that went away
+LONGEST_PAUSE = 5.0  # seconds between two attempts to reach a server that does not answer
 SHORTEST = 1.0  # seconds from one list to the next
 
 
 class Informer(threading.Thread):
     """The objects at `path` that `query` selects, by UID.
 
-    It calls `changed(object, alive)` with `news` held. Whoever reads the objects must hold `news` too.
+    The class calls `changed(object, alive)` with the condition `news` held. Hold `news` while you read the objects.
 
-    The constructor lists once. It raises ClusterError if the list is refused or the cluster does not answer.
+    The constructor lists the objects once. It raises ClusterError if the server refuses the list or does not answer.
 
-    `start` then watches from the version of that list. When the server ends the watch as planned, a new watch continues
-    at the last version. When a watch ends in any other way, all objects are listed anew.
+    `start` then watches from the version of that list. A server regularly ends a watch; a new watch then continues at
+    the last version. If a watch ends for another reason, all objects are listed again.
     """
 
     def __init__(
@@ -45,8 +45,8 @@ class Informer(threading.Thread):
     ) -> None:
         super().__init__(name=f"watch {path.rsplit('/', 1)[-1]}", daemon=True)
         self.objects: dict[str, Manifest] = {}
-        self.away = ""  # why the server can't be asked, while that is so
-        self.since = 0.0  # on the monotonic clock: since when
+        self.away = ""  # why the server doesn't answer; empty while it answers
+        self.since = 0.0  # start of the failure, on the monotonic clock
         self._api, self._path, self._query, self._news, self._changed = api, path, query, news, changed
         self._closing = threading.Event()
         self._version = ""
@@ -59,7 +59,7 @@ class Informer(threading.Thread):
     def add(self, thing: Manifest) -> None:
         """Add an object before the watch reports it.
 
-        Call it with `news` held.
+        The caller must hold the condition `news`.
         """
         known = self.objects.get(thing["metadata"]["uid"])
         if known is None:
@@ -68,7 +68,7 @@ class Informer(threading.Thread):
     def drop(self, uid: str) -> None:
         """Forget a deleted object before the watch reports the deletion.
 
-        Call it with `news` held.
+        The caller must hold the condition `news`.
         """
         self.objects.pop(uid, None)
 
@@ -103,29 +103,29 @@ class Informer(threading.Thread):
         began = time.monotonic()
         listed = self._api.get(self._path, **self._query)
         with self._news:
-            found = {thing["metadata"]["uid"]: thing for thing in listed["items"]}
-            # What was added after the question was asked need not be in the answer.
+            things = {thing["metadata"]["uid"]: thing for thing in listed["items"]}
+            # An object that was added after the request may be missing in the answer.
             gone = [
-                thing for uid, thing in self.objects.items() if uid not in found and thing.get("added", 0.0) < began
+                thing for uid, thing in self.objects.items() if uid not in things and thing.get("added", 0.0) < began
             ]
             for thing in gone:
                 self._tell(thing, False)
-            for thing in found.values():
+            for thing in things.values():
                 self._tell(thing, True)
             self._version = listed["metadata"]["resourceVersion"]
         self._reached()
 
     def _watch(self) -> None:
-        """Follow changes until something breaks.
+        """Follow changes until the watch breaks.
 
-        The caller then lists everything anew, which also shows whether the server answers.
+        The caller then lists all objects again. The list also shows whether the server answers.
         """
         while not self._closing.is_set():
             began = time.monotonic()
             try:
                 for event in self._api.watch(self._path, self._version, **self._query):
                     self._reached()
-                    if event["type"] == "ERROR":  # 410: too long away; anything else is as good a reason to list anew
+                    if event["type"] == "ERROR":  # 410: the version is too old; any other error also needs a new list
                         break
                     thing: Any = event["object"]
                     with self._news:

@@ -1,18 +1,19 @@
-"""The local backend: runs each stage as a process in its own session, which survives its launcher.
+"""The local backend: run each stage as a process. The process continues when its launcher ends.
 
-A job is a folder `<volume>/.jobs/<name>/`:
-- spec.json: what to run; the folder appears together with it
+A job is a folder `<volume>/.jobs/<name>/` with these files:
+- spec.json: what to run; created together with the folder
 - claim.json: the supervisor that runs the job; created once
 - exit: how the job ended
 - cancel: a request to stop the job
 
-Any launcher may start a supervisor for a job that has none, because only the supervisor that gets the claim continues.
-So if a launcher is killed during `submit`, the next launcher can finish it.
+Any launcher may start a supervisor for a job without a supervisor. Only the supervisor that creates the claim
+continues. So if a launcher is killed during `submit`, the next launcher can finish the submission.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -31,18 +32,19 @@ from vasevqa.artifacts.lease import Holder, lease_ttl
 from vasevqa.backends.base import Outcome, State, Task, Update, attempt_of
 from vasevqa.backends.environment import stage_defaults, stage_environment
 from vasevqa.backends.local import supervisor as supervise
-from vasevqa.errors import StorageError, VaseError
+from vasevqa.errors import TRANSIENT_ERRNOS, StorageError, TransientStorageError, VaseError, storage_error
 from vasevqa.faults import FaultPoint, fault
+from vasevqa.storage import patiently
 
 POLL = 0.05
 CLAIM_SECONDS = 30.0
-FULL = 64 * 1024  # bytes; with less free space not even a job's small files fit
+FULL = 64 * 1024  # bytes; with less free space, even a job's small files don't fit
 
 
 class LocalBackend:
     """Runs stages as processes of this machine.
 
-    `modules` maps a stage to the module that runs it, if that is not jobs.<stage>.
+    `modules` maps a stage to the module that runs the stage. The default module is jobs.<stage>.
     """
 
     enforces_limits = False
@@ -63,14 +65,17 @@ class LocalBackend:
         """Do nothing: no objects are created for a run as a whole."""
 
     def gone(self, pod: str) -> bool:
-        """Return False: this backend knows no pods."""
+        """Return False: this backend has no pods."""
         return False
 
     def close(self) -> None:
         """Do nothing: there are no connections or threads. Supervisors keep running."""
 
     def submit(self, task: Task) -> None:
-        """Start the stage's process; if a job of that name exists, adopt it. VaseError if it can't be started."""
+        """Start the stage's process; if a job with the task's name exists, adopt it.
+
+        Raise VaseError if the process can't be started.
+        """
         module = self._modules.get(task.stage, f"jobs.{task.stage.replace('-', '_')}")
         spec = {
             "run": task.run,
@@ -93,7 +98,7 @@ class LocalBackend:
         self._ensure_started(task.name)
 
     def _environment(self, task: Task) -> dict[str, str]:
-        """Return the variables that a stage gets in addition to this process's environment."""
+        """Return the variables that a stage gets in addition to the environment of this process."""
         defaults = stage_defaults(task, len(os.sched_getaffinity(0)))
         return {
             **{name: value for name, value in defaults.items() if name not in os.environ},
@@ -101,7 +106,7 @@ class LocalBackend:
         }
 
     def _ensure_started(self, name: str) -> None:
-        """Start a supervisor unless the job has one, and wait until the supervisor has the claim."""
+        """Start a supervisor if the job has none, and wait until the supervisor has the claim."""
         job = self._jobs / name
         end = time.monotonic() + CLAIM_SECONDS
         while not (job / "claim.json").exists() and job.is_dir():
@@ -112,9 +117,12 @@ class LocalBackend:
                 del self._supervisors[name]
                 if files.free_bytes(job) < FULL:
                     raise StorageError(
-                        f"{name} can't be started: the volume is full; free some space (`vasevqa clean` lists what can"
-                        " go)."
+                        f"{name} can't be started: the volume is full; free some space (`vasevqa clean` lists what"
+                        " can be removed)."
                     )
+                failed = OSError(supervisor.returncode, os.strerror(supervisor.returncode), str(job))
+                if failed.errno != errno.EPERM and (known := storage_error(failed, "start the job in")) is not None:
+                    raise known
                 raise VaseError(f"{name} can't be started (exit code {supervisor.returncode}); see {self.log(name)}.")
             if time.monotonic() > end:
                 raise VaseError(f"{name} didn't start within {CLAIM_SECONDS:.0f} seconds; see {self.log(name)}.")
@@ -132,17 +140,17 @@ class LocalBackend:
                 )
         except BlockingIOError:
             raise VaseError(
-                f"{job.name} can't be started: the limit of processes is reached; close some, or raise `ulimit -u`."
+                f"{job.name} can't be started: too many processes are running; end some, or raise `ulimit -u`."
             ) from None
 
     def existing(self, prefix: str) -> list[str]:
         """Return the jobs whose names begin with `prefix`, sorted by attempt."""
-        found = (
+        names = (
             [entry.name for entry in self._jobs.iterdir() if entry.name.startswith(prefix)]
             if self._jobs.is_dir()
             else []
         )
-        return sorted((name for name in found if re.search(r"-[0-9]+$", name)), key=attempt_of)
+        return sorted((name for name in names if re.search(r"-[0-9]+$", name)), key=attempt_of)
 
     def state(self, name: str) -> State:
         """Return the job's present state."""
@@ -156,7 +164,7 @@ class LocalBackend:
             state = State.FINISHED if claim.dead() else State.RUNNING
         else:
             state = State.GONE if self._silent(job) else State.RUNNING
-        # The job may have ended after the first look.
+        # The job may have ended after the first check.
         return State.FINISHED if self._record(job) else state
 
     @staticmethod
@@ -165,19 +173,22 @@ class LocalBackend:
             return Holder(**json.loads((job / "claim.json").read_text()))
         except FileNotFoundError:
             return None
-        # The claim is being written, or its writer died. In that case it expires like the claim of a silent machine.
+        # The claim is incomplete: its writer is still writing or has died. The claim of a dead writer expires.
         except (ValueError, TypeError):
             return Holder("unknown", "", 0, "", "", "", "")
 
     def _is_here(self, claim: Holder) -> bool:
-        """True if the supervisor is or was a process on this machine, in this process namespace."""
+        """Return True if the claim's supervisor belongs to this machine and process namespace."""
         return (claim.boot, claim.namespace, claim.host) == (self._me.boot, self._me.namespace, self._me.host)
 
     def _silent(self, job: Path) -> bool:
-        """True if a supervisor on another machine has not touched its claim for longer than a lease lasts."""
+        """Return True if the claim was not touched for lease_ttl() seconds.
+
+        The supervisor of the claim is on another machine, so its process can't be checked.
+        """
         clock = self._jobs / ".clock"
         try:
-            clock.touch()  # so that both times come from the file server's clock
+            clock.touch()  # both times must come from the file server's clock
             return clock.stat().st_mtime - (job / "claim.json").stat().st_mtime > lease_ttl()
         except FileNotFoundError:
             return True
@@ -185,28 +196,28 @@ class LocalBackend:
     @staticmethod
     def _record(job: Path) -> dict[str, Any]:
         try:
-            text = (job / "exit").read_text().strip()
+            text = patiently((job / "exit").read_text, job / "exit").strip()
             record: dict[str, Any] = json.loads(text) if text else {}
-        except (OSError, ValueError):
+        except (FileNotFoundError, ValueError):
             return {}
         return record
 
     def owner(self, name: str) -> str | None:
-        """Return the run that submitted the job; None if there is no such job."""
+        """Return the name of the run that submitted the job; None if there is no such job."""
         try:
             return str(json.loads((self._jobs / name / "spec.json").read_text(encoding="utf-8"))["run"])
-        except OSError:
+        except FileNotFoundError:
             return None
 
     def watch(self, names: Collection[str], seconds: float) -> list[Update]:
-        """Wait up to `seconds` for news of these jobs; return as soon as there is any."""
+        """Wait up to `seconds` for updates on these jobs; return as soon as there is an update."""
         end = time.monotonic() + seconds
         while True:
             updates = []
             for name in names:
                 if (supervisor := self._supervisors.get(name)) is not None:
-                    supervisor.poll()  # leave no zombie
-                state = self.state(name)  # before the text, so that the text of a finished job is complete
+                    supervisor.poll()  # reap the process if it has ended
+                state = self.state(name)  # read before the text, so that the text of a finished job is complete
                 if state is State.PENDING:
                     self._ensure_started(name)
                 text = self._new_text(name, final=state.is_terminal)
@@ -222,9 +233,7 @@ class LocalBackend:
         if log is None:
             return ""
         try:
-            with open(log, "rb") as stream:
-                stream.seek(self._offsets.get(name, 0))
-                block = stream.read()
+            block = patiently(lambda: _bytes_from(log, self._offsets.get(name, 0)), log)
         except FileNotFoundError:
             return ""
         if not final:
@@ -233,20 +242,23 @@ class LocalBackend:
         return block.decode("utf-8", "replace")
 
     def outcome(self, name: str) -> Outcome:
-        """Return the exit code or signal; SIGKILL if the supervisor was killed together with the stage."""
+        """Return how the stage ended. If supervisor and stage were both killed, the outcome is SIGKILL."""
         record = self._record(self._jobs / name)
         if not record:
             return Outcome(None, signal.SIGKILL, message="its process vanished")
+        if record.get("errno") in TRANSIENT_ERRNOS:
+            return Outcome(TransientStorageError.exit_code, message=record["message"])
         return Outcome(record["exit_code"], record["signal"], bool(record.get("oom")), record.get("message", ""))
 
     def log(self, name: str) -> Path | None:
         """Return the file with the job's output; None if there is no such job."""
-        with contextlib.suppress(OSError):
-            return Path(json.loads((self._jobs / name / "spec.json").read_text(encoding="utf-8"))["log"])
+        spec = self._jobs / name / "spec.json"
+        with contextlib.suppress(FileNotFoundError):
+            return Path(json.loads(patiently(lambda: spec.read_text(encoding="utf-8"), spec))["log"])
         return None
 
     def cancel(self, name: str, grace: float) -> None:
-        """Write a request to stop into the job's folder, and wake the supervisor if it runs here.
+        """Write a request to stop into the job's folder, and wake the supervisor if it runs on this machine.
 
         A supervisor on another machine looks for the request every second.
         """
@@ -256,9 +268,11 @@ class LocalBackend:
         number = signal.SIGUSR1
         try:
             files.write_text(job / "cancel", str(grace))
-        except OSError:  # on a full disk the job must stop too
+        except OSError:  # the job must also stop on a full disk
             number = signal.SIGTERM if grace else signal.SIGKILL
-        self._ensure_started(name)  # if a killed launcher started none: the supervisor records the end
+        self._ensure_started(
+            name
+        )  # a killed launcher may have started no supervisor, and only a supervisor records the end
         claim = self._claim(job)
         if claim is not None and self._is_here(claim):
             _send(claim, number)
@@ -275,8 +289,17 @@ class LocalBackend:
         self._states.pop(name, None)
 
 
+def _bytes_from(log: Path, offset: int) -> bytes:
+    with open(log, "rb") as stream:
+        stream.seek(offset)
+        return stream.read()
+
+
 def _send(claim: Holder, number: signal.Signals) -> None:
-    """Send a signal to the process of the claim; uses a descriptor, because a process id can be reused."""
+    """Send a signal to the process of the claim.
+
+    The function uses a file descriptor of the process, because a process id can be reused.
+    """
     try:
         descriptor = os.pidfd_open(claim.pid)
     except OSError:

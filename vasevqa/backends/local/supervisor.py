@@ -1,9 +1,9 @@
-"""Runs one stage as a child process and records how it ended, also for launchers that are not its parent.
+"""Run one stage as a child process, and record how the stage ended; any launcher can read the record.
 
-Called as `python -I -S supervisor.py JOB IDENTITY`. It imports only the standard library, so that it starts in
-milliseconds. JOB is a folder with spec.json. The supervisor that creates JOB/claim.json runs the job; any other one
-ends. If JOB/cancel appears, the stage gets SIGTERM at once, and its process group gets SIGKILL after the number of
-seconds in that file.
+A launcher calls `python -I -S supervisor.py JOB IDENTITY`. The module imports only the standard library, so the
+supervisor starts in milliseconds. JOB is a folder with spec.json. The supervisor that creates JOB/claim.json runs the
+job; any other supervisor ends. If JOB/cancel appears, the stage gets SIGTERM at once. JOB/cancel contains a number of
+seconds. After these seconds the process group of the stage gets SIGKILL.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 RECORD_BYTES = 256
-POLL = 1.0  # seconds between looks at JOB/cancel; a signal causes a look at once
+POLL = 1.0  # seconds between two checks for JOB/cancel; a signal causes a check at once
 WAKE = (signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1)
 GRACE = 30.0
 PR_SET_PDEATHSIG = 1
@@ -26,7 +26,7 @@ NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # file s
 
 
 def claim(job: Path, identity: "dict[str, object]") -> bool:
-    """Claim the job for this process; False if another supervisor has claimed it."""
+    """Claim the job for this process; return False if another supervisor has claimed it."""
     started = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
     text = json.dumps({**identity, "pid": os.getpid(), "started": started})
     fresh = job / f"claim.{os.getpid()}.{os.urandom(3).hex()}"
@@ -39,7 +39,7 @@ def claim(job: Path, identity: "dict[str, object]") -> bool:
         if error.errno not in NO_LINKS:
             raise
         try:
-            with open(job / "claim.json", "x") as stream:  # exclusive too, but not atomic
+            with open(job / "claim.json", "x") as stream:  # also exclusive, but not atomic
                 stream.write(text)
         except FileExistsError:
             return False
@@ -49,7 +49,7 @@ def claim(job: Path, identity: "dict[str, object]") -> bool:
 
 
 def die_with_supervisor() -> None:
-    """Prepare the child: unblock signals, and let it get SIGKILL when the supervisor dies."""
+    """Prepare the child: unblock signals, and let the kernel kill the child when the supervisor dies."""
     parent = os.getppid()
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -58,7 +58,7 @@ def die_with_supervisor() -> None:
 
 
 def oom_kills() -> int:
-    """Return how many processes the kernel's out-of-memory killer has ended since boot."""
+    """Return how many processes the kernel's out-of-memory killer has killed since boot."""
     try:
         lines = Path("/proc/vmstat").read_text().splitlines()
     except OSError:
@@ -67,19 +67,19 @@ def oom_kills() -> int:
 
 
 def asked_to_stop(job: Path) -> float | None:
-    """Return the grace in seconds if JOB/cancel exists, else None."""
+    """Return the grace period in seconds if JOB/cancel exists, else None."""
     try:
         return float((job / "cancel").read_text())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError):
+    except ValueError:
         return GRACE
+    except OSError:  # there is no such file, or the storage fails for a moment, which is no request
+        return None
 
 
 def attend(child: "subprocess.Popen[bytes]", job: Path, beat: float) -> None:
-    """Wait until `child` has ended; stop it when asked to, and touch the claim every `beat` seconds.
+    """Wait until `child` has ended; stop it on request, and touch the claim every `beat` seconds.
 
-    The child is not reaped, so that the id of its process group can't be reused.
+    The child is not reaped here, so the id of its process group can't be reused.
     """
     kill_at: float | None = None
     beaten = time.monotonic()
@@ -95,14 +95,17 @@ def attend(child: "subprocess.Popen[bytes]", job: Path, beat: float) -> None:
                 os.killpg(child.pid, signal.SIGKILL)
         elif kill_at is not None and now >= kill_at:
             os.killpg(child.pid, signal.SIGKILL)
-        if now - beaten >= beat:  # a sign of life for launchers on other machines
+        if now - beaten >= beat:  # shows launchers on other machines that this supervisor runs
             beaten = now
             with contextlib.suppress(OSError):
                 os.utime(job / "claim.json")
 
 
 def run(spec: "dict[str, object]", job: Path) -> "dict[str, object]":
-    """Run the job's command; return its exit code or signal, and whether the kernel ended it for lack of memory."""
+    """Run the job's command.
+
+    Return the command's exit code or signal, and whether the kernel killed the command because memory ran out.
+    """
     before = oom_kills()
     try:
         with open(str(spec["log"]), "ab") as output:
@@ -115,17 +118,20 @@ def run(spec: "dict[str, object]", job: Path) -> "dict[str, object]":
                 preexec_fn=die_with_supervisor,  # noqa: PLW1509 - there are no threads here
             )
     except OSError as error:
-        return {"exit_code": 126, "signal": None, "message": f"it can't be started: {error.strerror}"}
+        message = f"it can't be started: {error.strerror}"
+        return {"exit_code": 126, "signal": None, "message": message, "errno": error.errno}
     attend(child, job, float(str(spec["beat"])))
     with contextlib.suppress(OSError):
-        os.killpg(child.pid, signal.SIGKILL)  # processes that the stage left running; a container's end does the same
+        os.killpg(
+            child.pid, signal.SIGKILL
+        )  # kill the processes that the stage left running, as the end of a container does
     code = child.wait()
     oom = code == -signal.SIGKILL and oom_kills() > before
     return {"exit_code": code if code >= 0 else None, "signal": -code if code < 0 else None, "oom": oom}
 
 
 def main(job: Path, identity: "dict[str, object]") -> None:
-    """Claim and run the job; write its output to the log and its outcome to JOB/exit."""
+    """Claim and run the job; write the output to the log and the outcome to JOB/exit."""
     signal.pthread_sigmask(signal.SIG_BLOCK, WAKE)
     spec = json.loads((job / "spec.json").read_text())
     if not claim(job, identity):
@@ -135,7 +141,7 @@ def main(job: Path, identity: "dict[str, object]") -> None:
         stream.write(b" " * RECORD_BYTES)
     stopped = {"exit_code": None, "signal": signal.SIGTERM, "message": "it was stopped before it began"}
     record = json.dumps(run(spec, job) if asked_to_stop(job) is None else stopped)
-    # The file is missing if a launcher took the job for gone and removed it.
+    # The file is missing if a launcher found the job dead and removed the job's folder.
     with contextlib.suppress(FileNotFoundError), open(job / "exit", "r+b") as stream:
         stream.write(record.encode().ljust(RECORD_BYTES))
         stream.flush()
@@ -143,4 +149,8 @@ def main(job: Path, identity: "dict[str, object]") -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), json.loads(sys.argv[2]))
+    try:
+        main(Path(sys.argv[1]), json.loads(sys.argv[2]))
+    except OSError as problem:
+        print(f"The job {sys.argv[1]} could not be supervised: {problem}.", file=sys.stderr)
+        sys.exit(problem.errno or 1)  # for the launcher, which knows what may pass

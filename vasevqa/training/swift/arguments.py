@@ -1,7 +1,7 @@
-"""Turn our parameters into argument lists of `swift sft`, `swift rlhf` and `swift export`.
+"""Convert parameters to argument lists of `swift sft`, `swift rlhf` and `swift export`.
 
-This is the only file that knows ms-swift's flags. The flags were checked against ms-swift 4.6. The file imports nothing
-heavy, because recipes are checked with it before anything runs.
+This is the only module that knows ms-swift's flags. The flags were checked against ms-swift 4.6. The module imports no
+large package, because recipes are checked with it before anything runs.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from vasevqa.errors import ConfigError
 from vasevqa.training.extra_args import COLOCATE, known_arguments
 from vasevqa.training.params import GrpoOptions, GrpoParams, SftOptions, SftParams, TrainingOptions, TrainingParams
 
-CALLBACK = "vasevqa"  # what the child process registers ours as (vasevqa/training/swift/worker.py)
+CALLBACK = "vasevqa"  # the name under which the child process registers our callback (vasevqa/training/swift/worker.py)
 
-# Parameters and options whose name isn't ms-swift's, or which it must not get as they are.
+# Parameters and options that ms-swift gets under another name or with another value.
 NOT_PASSED = {
     "batch_size",
     "gradient_accumulation_steps",
@@ -25,8 +26,8 @@ NOT_PASSED = {
     "learning_rate",
     "extra_args",
 }
-# What ms-swift calls a Hugging Face model type, and its template: by itself it goes by the folder's name, which here is
-# a key.
+# ms-swift's model type and template for each Hugging Face model type. ms-swift itself would read them from the folder's
+# name, but an artifact's folder is named by a key.
 KINDS = {"qwen2_vl": "qwen2_vl", "qwen2_5_vl": "qwen2_5_vl", "qwen3_vl": "qwen3_vl"}
 LORA = ("lora_rank", "lora_alpha", "lora_dropout", "target_modules")
 
@@ -46,9 +47,9 @@ class TrainingPaths:
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """How many rows each GPU processes at once.
+    """The number of rows that each GPU processes at once.
 
-    `batch_size` times `accumulation` rows are the share of one process in an optimizer step.
+    In an optimizer step, one process handles `batch_size` times `accumulation` rows.
     """
 
     batch_size: int
@@ -59,7 +60,7 @@ class BatchPlan:
 def words(arguments: Mapping[str, object]) -> list[str]:
     """Return `arguments` as an argument list.
 
-    Booleans become true and false. Lists become several words. Mappings become JSON. An argument that is None is left
+    Booleans become true and false. Lists become several words. Mappings become JSON. Arguments that are None are left
     out.
     """
     line: list[str] = []
@@ -94,8 +95,7 @@ def grpo(params: GrpoParams, options: GrpoOptions, paths: TrainingPaths, plan: B
     arguments = {
         "rlhf_type": "grpo",
         **_common(params, options, paths, plan),
-        # The text itself: ms-swift takes only a path that ends in .txt for a file.
-        "system": paths.system.read_text(encoding="utf-8").strip() if paths.system else None,
+        "system": system_prompt(paths.system),
         "external_plugins": list(paths.plugins),
         "log_completions": True,
         "eval_strategy": "no",
@@ -105,14 +105,36 @@ def grpo(params: GrpoParams, options: GrpoOptions, paths: TrainingPaths, plan: B
     return words(arguments | params.extra_args)
 
 
+def reading(params: TrainingParams, paths: TrainingPaths) -> list[str]:
+    """Return the arguments that decide how ms-swift reads a row: the model, its template, and the system turn."""
+    arguments = {
+        "model": paths.model,
+        **kind(paths.model, params.model_type),
+        "system": system_prompt(paths.system),
+        "load_args": False,
+    }
+    return words(arguments | params.extra_args)
+
+
+def system_prompt(path: Path | None) -> str | None:
+    """Return the text of the file with the system prompt. Raise ConfigError if it isn't in UTF-8.
+
+    ms-swift gets the text itself, because it reads only paths that end in .txt as files.
+    """
+    try:
+        return path.read_text(encoding="utf-8").strip() if path else None
+    except UnicodeDecodeError:
+        raise ConfigError(f"The system prompt {path} is not a text in UTF-8; save it in UTF-8.") from None
+
+
 def kind(model: Path, model_type: str | None) -> dict[str, str | None]:
     """Return ms-swift's model_type and template.
 
     They come from the model's config.json, unless `model_type` names another type.
     """
     path = model / "config.json"
-    found = str(json.loads(path.read_text(encoding="utf-8")).get("model_type")) if path.is_file() else ""
-    chosen = model_type or (found if found in KINDS else None)
+    configured = str(json.loads(path.read_text(encoding="utf-8")).get("model_type")) if path.is_file() else ""
+    chosen = model_type or (configured if configured in KINDS else None)
     return {"model_type": chosen, "template": KINDS.get(chosen or "")}
 
 
@@ -130,7 +152,7 @@ def merge(model: Path, adapter: Path, output: Path, torch_dtype: str, model_type
             "output_dir": output,
             "torch_dtype": torch_dtype,
             "device_map": "cpu",
-            # args.json in the checkpoint holds paths of the machine and the time it was trained on
+            # args.json in the checkpoint holds paths that were valid on the machine and at the time of the training
             "load_args": False,
         }
     )
@@ -139,7 +161,7 @@ def merge(model: Path, adapter: Path, output: Path, torch_dtype: str, model_type
 def to_mcore(model: Path, output: Path) -> list[str]:
     """Return the arguments of `swift export` that convert `model` to Megatron.
 
-    The conversion uses bfloat16, because float32 silently becomes float16 there.
+    The conversion uses bfloat16. A conversion in float32 would silently write float16.
     """
     return words(
         {
@@ -157,8 +179,8 @@ def to_mcore(model: Path, output: Path) -> list[str]:
 def to_hf(model: Path, mcore: Path, output: Path) -> list[str]:
     """Return the arguments of `swift export` that convert the Megatron checkpoint `mcore` back.
 
-    `model` gives the configuration. The arguments leave out ms-swift's precision check. That check loads a second model
-    under mcore-bridge's patches, and fails there with transformers 5.
+    `model` gives the configuration. The arguments turn off ms-swift's precision check. That check loads a second model
+    under mcore-bridge's patches, and this fails with transformers 5.
     """
     given = {"model": model, **kind(model, None), "mcore_model": mcore, "to_hf": True}
     return words({**given, "output_dir": output, "torch_dtype": "bfloat16", "load_args": False})
@@ -187,13 +209,14 @@ def _common(
         "gradient_accumulation_steps": plan.accumulation,
         "gradient_checkpointing": plan.gradient_checkpointing,
         "vit_gradient_checkpointing": plan.gradient_checkpointing,
-        # Said outright: for float32 weights ms-swift would turn fp16 autocast on.
+        # Set explicitly, because ms-swift would turn on fp16 autocast for float32 weights.
         "bf16": params.torch_dtype == "bfloat16",
         "fp16": params.torch_dtype == "float16",
         "data_seed": params.seed,
+        "strict": True,  # otherwise ms-swift silently replaces a row that it can't encode by a random row
         "callbacks": [CALLBACK],
-        "disable_tqdm": True,  # the log is no terminal
-        # Without it processes on a machine without GPUs would each train alone.
+        "disable_tqdm": True,  # the log is not a terminal
+        # Without this argument, each process on a machine without GPUs would train alone.
         **(
             {"use_cpu": True, "ddp_backend": "gloo"}
             if options.device == "cpu" and (options.nproc_per_node or 1) > 1
@@ -202,6 +225,6 @@ def _common(
         "save_strategy": "steps",
         "add_version": False,
         "report_to": ["tensorboard"],
-        "check_model": False,  # would ask a hub
+        "check_model": False,  # the check would ask a hub
         "load_args": False,
     }

@@ -1,6 +1,7 @@
-"""Set what a training process gets from its surroundings.
+"""Set the environment of a process that runs ms-swift.
 
-It gets the GPUs, the caches, the image limits and the place of the model, and nothing else.
+The environment says which GPUs and caches the process uses, how large images may be, and that nothing is downloaded.
+Other variables that would change the training are removed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 from vasevqa.errors import ConfigError, DeviceError
 from vasevqa.training.params import TrainingOptions
 
-# They would change what ms-swift's templates make of an image: parameters decide that, never a stray variable.
+# These variables change how ms-swift's templates process an image. Only parameters may decide this.
 STRAY = {
     "MAX_PIXELS",
     "MIN_PIXELS",
@@ -43,6 +44,8 @@ STRAY = {
     "USE_HF",
     "VASEVQA_REWARD_PLUGIN",
     "VASEVQA_REWARD_FUNCS",
+    "VASEVQA_VOCABULARY",
+    "VASEVQA_REWARD_ROWS",
 }
 
 
@@ -50,15 +53,17 @@ STRAY = {
 class ChildSettings:
     """The settings that decide the environment of a process that runs ms-swift."""
 
-    image_root: Path  # the rows' image paths are relative to it
+    image_root: Path  # the rows' image paths are relative to this folder
     device: str = "auto"
     hub: str = "huggingface"
     max_pixels: int = 1003520
     cuda_visible_devices: str | None = None
-    gpus: int = 0  # how many it sees; 0: as many as there are
+    gpus: int = 0  # how many GPUs the process sees; 0: all
     volume: Path | None = None
     reward_plugin: Path | None = None
     reward_funcs: tuple[str, ...] = ()
+    vocabulary: Path | None = None
+    reward_rows: Path | None = None  # the file of rows, in which a reward's error is looked up
 
 
 def child(settings: ChildSettings) -> dict[str, str]:
@@ -68,10 +73,10 @@ def child(settings: ChildSettings) -> dict[str, str]:
     """
     environ = {name: value for name, value in os.environ.items() if name not in STRAY}
     environ |= {
-        "MAX_PIXELS": str(settings.max_pixels),  # by which ms-swift's Qwen templates limit an image's size
+        "MAX_PIXELS": str(settings.max_pixels),  # ms-swift's Qwen templates limit an image's size by this variable
         "ROOT_IMAGE_DIR": str(settings.image_root),
         "USE_HF": "1" if settings.hub == "huggingface" else "0",
-        "HF_HUB_OFFLINE": "1",  # the model is on disk by now
+        "HF_HUB_OFFLINE": "1",  # the model is already on disk
         "TRANSFORMERS_OFFLINE": "1",
         "HF_DATASETS_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -93,16 +98,19 @@ def child(settings: ChildSettings) -> dict[str, str]:
         environ["CUDA_VISIBLE_DEVICES"] = ",".join(
             named.split(",")[: settings.gpus] if named else map(str, range(settings.gpus))
         )
-    if settings.reward_plugin is not None:
+    if settings.vocabulary is not None:
+        environ["VASEVQA_VOCABULARY"] = str(settings.vocabulary)
+    if settings.reward_funcs:
         environ |= {
-            "VASEVQA_REWARD_PLUGIN": str(settings.reward_plugin),
+            "VASEVQA_REWARD_PLUGIN": str(settings.reward_plugin or ""),
             "VASEVQA_REWARD_FUNCS": json.dumps(settings.reward_funcs),
+            "VASEVQA_REWARD_ROWS": str(settings.reward_rows or ""),
         }
     return environ
 
 
 def refuse_model_code() -> None:
-    """Refuse, in this process, to run code that comes with a model.
+    """Make this process refuse to run code that is part of a model.
 
     By default ms-swift loads models with trust_remote_code.
     """
@@ -111,8 +119,8 @@ def refuse_model_code() -> None:
 
     def refuse(class_name: str, module_path: object, *args: object, **kwargs: object) -> Any:
         raise ConfigError(
-            f"The model brings code of its own ({class_name} in {Path(str(module_path)).name}), which is never run;"
-            " give a model that transformers knows."
+            f"The model contains code ({class_name} in {Path(str(module_path)).name}), and code of a model is"
+            " never run; give a model that transformers supports."
         )
 
     ModelLoader.default_trust_remote_code = False
@@ -120,9 +128,9 @@ def refuse_model_code() -> None:
 
 
 def processes(options: TrainingOptions) -> int:
-    """Return how many processes train, one for each GPU.
+    """Return the number of processes that train. There is one process for each GPU.
 
-    Raise DeviceError if there are fewer GPUs.
+    Raise DeviceError if the machine has fewer GPUs.
     """
     from vasevqa.curation.devices import resolve_device
 
@@ -138,11 +146,11 @@ def processes(options: TrainingOptions) -> int:
         there = 1
     if named and torch.cuda.device_count() < there:
         raise DeviceError(
-            f"cuda_visible_devices names {there} GPUs and there are {torch.cuda.device_count()}; name those that are"
-            " there."
+            f"cuda_visible_devices names {there} GPUs, but this machine has {torch.cuda.device_count()}; name only"
+            " GPUs that exist."
         )
     asked = int(os.environ.get("VASEVQA_GPUS") or 0)  # the step's GPUs, which may be fewer than the machine's
     if (wanted or asked) > there:
         what = f"nproc_per_node is {wanted}" if wanted else f"The step asks for {asked} GPUs"
-        raise DeviceError(f"{what} and there are {there}; ask for more GPUs or lower it.")
+        raise DeviceError(f"{what}, but there are {there}; request more GPUs for the step, or lower this number.")
     return wanted or asked or there

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-LogRow = dict[str, float]  # `step` and `max_steps` (whole numbers), and whatever ms-swift measured
+LogRow = dict[str, float]  # `step` and `max_steps` (whole numbers), and ms-swift's measurements
 
 
 def read_log(path: Path) -> list[LogRow]:
@@ -26,12 +26,12 @@ def read_log(path: Path) -> list[LogRow]:
 def log_row(line: str) -> LogRow | None:
     """Return one line of logging.jsonl as a row.
 
-    Return None for the last line, which is a summary, and for a line that is only half written.
+    Return None for the last line, which is a summary. Also return None for a line that was not written completely.
     """
     try:
         row = json.loads(line)
         done, _, total = str(row["global_step/max_steps"]).partition("/")
-        if "train_runtime" in row:  # the whole training's averages
+        if "train_runtime" in row:  # averages over the whole training
             return None
         numbers = {name: value for name, value in row.items() if isinstance(value, int | float)}
         return {"step": int(done), "max_steps": int(total), **numbers}

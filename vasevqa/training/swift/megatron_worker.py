@@ -1,7 +1,9 @@
 """The process that converts between Hugging Face and Megatron with ms-swift.
 
-It also measures what the conversion changed. Run it as `python -m vasevqa.training.swift.megatron_worker SPEC.json`. It
-is a process of its own, because Megatron sets up global state.
+Run it as `python -m vasevqa.training.swift.megatron_worker SPEC.json`.
+
+The process also measures the differences after the conversion. The conversion needs a separate process, because
+Megatron sets up global state.
 """
 
 from __future__ import annotations
@@ -14,10 +16,12 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from vasevqa.errors import GpuMemoryError, VaseError, out_of_gpu_memory
+from vasevqa.errors import VaseError
+from vasevqa.training.swift.blame import blame
 from vasevqa.training.swift.environment import refuse_model_code
 from vasevqa.training.swift.messages import ConversionTask, WorkerResult, result_of
-from vasevqa.training.swift.worker import die_with_parent, failure_of
+from vasevqa.training.swift.pictures import use_our_decoder
+from vasevqa.training.swift.worker import die_with_parent
 
 _FIGURES = re.compile(r"mean_diff: ([0-9.eE+-]+|nan|inf), max_diff: ([0-9.eE+-]+|nan|inf)")
 _WITH_LOSS = re.compile(
@@ -28,7 +32,9 @@ _ANSWERED = re.compile(r"hf_tokens: \[([0-9, ]*)\]")
 
 
 class _Tee(io.TextIOBase):
-    """A stream that writes what ms-swift prints to the log, and keeps it so that its figures can be read."""
+    """A stream that writes ms-swift's output to the log. It also stores the output, so that figures can be read from
+    it.
+    """
 
     def __init__(self, out: Any) -> None:
         self._out, self.text = out, io.StringIO()
@@ -42,9 +48,9 @@ class _Tee(io.TextIOBase):
 
 
 def _local_image(image: str) -> None:
-    """Make ms-swift's precision check ask about the picture `image` on disk.
+    """Make ms-swift's precision check use the file `image`.
 
-    Without this, the check asks about a picture on the internet.
+    By default the check downloads a picture from the internet.
     """
     from swift.megatron.utils import convert_utils
 
@@ -62,12 +68,13 @@ def _local_image(image: str) -> None:
 def work(task: ConversionTask) -> WorkerResult:
     """Convert as `task` says, and return the result.
 
-    The figures of the precision check are read from what ms-swift prints.
+    The figures of the precision check are read from ms-swift's output.
     """
     die_with_parent()
     tee = _Tee(sys.stdout)
     try:
         refuse_model_code()
+        use_our_decoder()
         from swift import export_main
 
         _local_image(task.image)
@@ -77,18 +84,17 @@ def work(task: ConversionTask) -> WorkerResult:
         return WorkerResult(error.exit_code, str(error))
     except Exception as error:
         traceback.print_exc()
-        code = GpuMemoryError.exit_code if out_of_gpu_memory(error) else 1
-        return WorkerResult(code, failure_of(error))
+        return blame(error, task.argv[task.argv.index("--model") + 1] if "--model" in task.argv else "")
     said = tee.text.getvalue()
     figures: dict[str, float] = {}
-    if (found := _FIGURES.search(said)) is not None:
-        figures |= {"mean_difference": float(found[1]), "max_difference": float(found[2])}
-    if (found := _WITH_LOSS.search(said)) is not None:
-        figures |= {"mean_difference_of_answer": float(found[1]), "max_difference_of_answer": float(found[2])}
-    if (found := _TOKENS.search(said)) is not None:
-        figures["tokens_that_differ"] = int(found[1])
+    if (match := _FIGURES.search(said)) is not None:
+        figures |= {"mean_difference": float(match[1]), "max_difference": float(match[2])}
+    if (match := _WITH_LOSS.search(said)) is not None:
+        figures |= {"mean_difference_of_answer": float(match[1]), "max_difference_of_answer": float(match[2])}
+    if (match := _TOKENS.search(said)) is not None:
+        figures["tokens_that_differ"] = int(match[1])
         if (listed := _ANSWERED.search(said)) is not None:
-            figures["agreement"] = 1 - int(found[1]) / max(1, len(listed[1].split(",")))
+            figures["agreement"] = 1 - int(match[1]) / max(1, len(listed[1].split(",")))
     return WorkerResult(0, figures=figures)
 
 

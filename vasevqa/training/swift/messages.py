@@ -1,6 +1,6 @@
 """The two small JSON files that a stage and the process that runs ms-swift exchange.
 
-The stage hands over a task, and gets a result back.
+The stage writes a task, and the process writes a result.
 """
 
 from __future__ import annotations
@@ -26,18 +26,36 @@ class _Message:
 
 @dataclass(frozen=True)
 class TrainingTask(_Message):
-    """A training to run: `kind` is sft or grpo, and `argv` holds ms-swift's arguments."""
+    """A training to run. `kind` is sft or grpo, and `argv` holds ms-swift's arguments."""
 
     kind: str
     argv: list[str]
-    gpu_bytes: int | None = None  # what it needs by the estimate; None: not checked
+    gpu_bytes: int | None = None  # estimated need of memory; None: not checked
+    rows: int | None = None  # expected number of rows; None: not checked
+    validation_rows: int | None = None
+
+
+@dataclass(frozen=True)
+class LengthsTask(_Message):
+    """A task to count the tokens of rows, for a training of this kind with these arguments of ms-swift.
+
+    `files` maps each file to its number of rows. `images` holds every picture that the rows name, relative to
+    `image_root`.
+    """
+
+    kind: str
+    argv: list[str]
+    files: dict[str, int]
+    images: list[str]
+    image_root: str
+    model: str
 
 
 @dataclass(frozen=True)
 class ConversionTask(_Message):
     """A conversion to Megatron or back.
 
-    `image` is the picture that the precision check asks about.
+    `image` is the picture for the question of the precision check.
     """
 
     argv: list[str]
@@ -46,7 +64,7 @@ class ConversionTask(_Message):
 
 @dataclass(frozen=True)
 class WorkerResult(_Message):
-    """How the process ended: an exit code (see errors.py), a sentence, and what was measured."""
+    """The result of the process: an exit code (see errors.py), a sentence, and the measured figures."""
 
     exit_code: int
     message: str = ""
@@ -54,5 +72,5 @@ class WorkerResult(_Message):
 
 
 def result_of(task_file: Path) -> Path:
-    """Return the path where the process writes its WorkerResult, which is beside its task."""
+    """Return the path where the process writes its WorkerResult, next to the task's file."""
     return task_file.with_suffix(".result")

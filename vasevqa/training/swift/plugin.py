@@ -1,8 +1,7 @@
 """The module that ms-swift loads by --external_plugins.
 
-It registers our rewards, and a user's rewards in either of two forms. A user's file can hold ms-swift's ORM classes, or
-register them itself. It can also hold plain functions `def NAME(responses, references): return scores`, as in the
-original's README.
+The module registers our rewards and a user's rewards. A user's reward may be a function, an async function, one of
+ms-swift's ORM classes, another class, or a callable object. Each reward is called by its signature.
 """
 
 from __future__ import annotations
@@ -10,17 +9,23 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import json
-import math
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from swift.rewards import ORM, orms
+from swift.rewards import ORM, AsyncORM, orms
 
-from vasevqa.errors import ConfigError, DataError
+from vasevqa.errors import ConfigError
 from vasevqa.reward import score as reward
+from vasevqa.reward import vocabulary
 from vasevqa.text import first_line, nearest
+from vasevqa.training.signatures import bind
+from vasevqa.training.swift.scoring import UserReward, raised_in
+
+MODULE = "vasevqa_user_rewards"
 
 
 def _question(messages: Any) -> str:
@@ -33,7 +38,7 @@ def _question(messages: Any) -> str:
 class VaseAccuracy(ORM):
     """The reward `external_vase_acc`: how right each completion is."""
 
-    def __call__(self, completions: Sequence[str], solution: Sequence[str], **kwargs: Any) -> list[float]:
+    def __call__(self, completions: Sequence[str], solution: Sequence[Any], **kwargs: Any) -> list[float]:
         """Return a reward for each completion."""
         messages = kwargs.get("messages") or [None] * len(completions)
         return reward.external_vase_acc(
@@ -49,84 +54,164 @@ class VaseFormat(ORM):
         return [reward.vase_format(completion) for completion in completions]
 
 
-def _checked(name: str, scores: Any, count: int) -> list[float]:
+class VasePaper(ORM):
+    """The reward `external_vase_paper`: the paper's combination of scores, for captions.
+
+    A solution is a mapping from attribute to value (or JSON of one), or the value of the row's attribute.
+    """
+
+    def __call__(self, completions: Sequence[str], solution: Sequence[Any], **kwargs: Any) -> list[float]:
+        """Return a reward for each completion."""
+        kinds = kwargs.get("attribute") or [None] * len(completions)
+        known = [reward.paper_truth(given, kind) for given, kind in zip(solution, kinds, strict=True)]
+        return [
+            reward.paper_score(completion, truth).value for completion, truth in zip(completions, known, strict=True)
+        ]
+
+
+def _imported(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(MODULE, path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{path} is not a Python file; give a .py file with reward functions.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[MODULE] = module  # dataclasses and pickle find their module there
     try:
-        found = [float(score) for score in scores]
-    except (TypeError, ValueError):
-        raise DataError(
-            f"The reward {name} returned {type(scores).__name__} {str(scores)[:60]!r}; it must return a number for each"
-            " response."
+        spec.loader.exec_module(module)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{path} can't be imported ({error}); install that package in the image of grpo, or copy the code that the"
+            " file needs into that file."
         ) from None
-    if len(found) != count:
-        raise DataError(
-            f"The reward {name} returned {len(found)} scores for {count} responses; it must return one for each."
-        )
-    if not all(math.isfinite(score) for score in found):
-        raise DataError(
-            f"The reward {name} returned {next(score for score in found if not math.isfinite(score))}; scores must be"
-            " finite numbers."
-        )
+    except (Exception, SystemExit) as error:
+        raise ConfigError(
+            f"{path} can't be imported ({type(error).__name__}: {first_line(error, 160)}); correct the file."
+        ) from None
+    return module
+
+
+def _ready(name: str, given: Any, args: Any) -> Callable[..., Any]:
+    """Return the callable that scores. It is `given` itself, or an instance if `given` is a class."""
+    if not inspect.isclass(given):
+        found: Callable[..., Any] = given
+        return found
+    kind: Any = given
+    try:
+        made: Callable[..., Any] = kind(**_init_arguments(name, kind, args))
+    except Exception as error:
+        raise ConfigError(
+            f"The reward {name} can't be created: {raised_in(error)}; correct its __init__, or install what it needs."
+        ) from None
+    return made
+
+
+def _init_arguments(name: str, kind: Any, args: Any) -> dict[str, object]:
+    """Return the arguments for the constructor of a reward's class: ms-swift's `args`, if the class accepts them.
+
+    Raise ConfigError if the constructor needs other arguments.
+    """
+    accepted = inspect.signature(kind)
+    variable = any(known.kind is inspect.Parameter.VAR_KEYWORD for known in accepted.parameters.values())
+    given: dict[str, object] = {"args": args} if "args" in accepted.parameters or variable else {}
+    try:
+        accepted.bind(**given)
+    except TypeError as error:
+        raise ConfigError(
+            f"The reward {name} can't be created: its __init__{accepted} gets `args` and nothing else ({error}); give"
+            " its other parameters defaults."
+        ) from None
+    return given
+
+
+def _signature(name: str, given: Any) -> inspect.Signature:
+    called = given.__call__ if inspect.isclass(given) else given
+    try:
+        found = inspect.signature(called)
+    except (TypeError, ValueError):
+        raise ConfigError(f"The reward {name} has no signature that can be read; write it as a function.") from None
+    if inspect.isclass(given):
+        return found.replace(parameters=list(found.parameters.values())[1:])
     return found
 
 
-def _wrapped(name: str, function: Callable[..., Any]) -> type[ORM]:
-    class UserReward(ORM):
-        def __call__(self, completions: Sequence[str], solution: Sequence[str], **kwargs: Any) -> list[float]:
-            return _checked(name, function(list(completions), list(solution)), len(completions))
+def _registrable(name: str, given: Any, title: str) -> type:
+    """Return a class that ms-swift can create and call. Its name is `title`, which ms-swift's logs show."""
+    bind(name, _signature(name, given))
+    if inspect.isclass(given):
+        _init_arguments(name, given, None)
+    called = given.__call__ if inspect.isclass(given) or not inspect.isroutine(given) else given
 
-    UserReward.__name__ = UserReward.__qualname__ = name
-    return UserReward
+    class Waiting(AsyncORM):
+        def __init__(self, args: Any = None, **kwargs: Any) -> None:
+            super().__init__(args)
+            self.reward = UserReward(name, _ready(name, given, args))
 
+        async def __call__(self, completions: Sequence[str], **kwargs: Any) -> list[float | None]:
+            return await self.reward.wait(completions, kwargs)
 
-def _checking(name: str, kind: type[ORM]) -> type[ORM]:
-    class Checked(kind):  # type: ignore[valid-type, misc]
-        def __call__(self, completions: Sequence[str], *args: Any, **kwargs: Any) -> list[float]:
-            return _checked(name, super().__call__(completions, *args, **kwargs), len(completions))
+    class Direct(ORM):
+        def __init__(self, args: Any = None, **kwargs: Any) -> None:
+            super().__init__(args)
+            self.reward = UserReward(name, _ready(name, given, args))
 
-    Checked.__name__ = Checked.__qualname__ = kind.__name__
-    return Checked
+        def __call__(self, completions: Sequence[str], **kwargs: Any) -> list[float | None]:
+            return self.reward.score(completions, kwargs)
+
+    waits = inspect.iscoroutinefunction(given) or inspect.iscoroutinefunction(called)
+    made: type = Waiting if waits else Direct
+    made.__name__ = made.__qualname__ = title
+    return made
 
 
 def register_user_plugin(path: Path, names: Sequence[str]) -> None:
     """Register the rewards of a user's file under `names`.
 
-    The user's definition replaces ours of the same name. Raise ConfigError if the file can't be imported, or if a name
-    is neither in the file nor known to ms-swift.
+    The user's definition replaces our reward of the same name. Raise ConfigError if the file can't be imported, if a
+    reward can't be called by its signature, or if neither the file nor ms-swift has a reward of a given name.
     """
     before = dict(orms)
-    spec = importlib.util.spec_from_file_location("vasevqa_user_rewards", path)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"{path} is not a Python file; give a .py file with reward functions.")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        first = first_line(error, 160)
-        raise ConfigError(f"{path} can't be imported ({type(error).__name__}: {first}); correct the file.") from None
-    registered = {name for name, kind in orms.items() if before.get(name) is not kind}
-    defined = {
-        name: value for name, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__
-    }
-    classes = {name: value for name, value in defined.items() if inspect.isclass(value) and issubclass(value, ORM)}
+    module = _imported(path)
+    found: dict[str, Any] = {}
     for name in names:
-        if name in registered:
-            if inspect.isclass(orms[name]):
-                orms[name] = _checking(name, orms[name])
-        elif name in classes:
-            orms[name] = _checking(name, classes[name])
-        elif inspect.isfunction(defined.get(name)):
-            orms[name] = _wrapped(name, defined[name])
+        if before.get(name) is not orms.get(name):
+            found[name] = orms[name]  # the file registered it
+        elif callable(vars(module).get(name)):
+            found[name] = vars(module)[name]
         elif name not in orms:
-            functions = [known for known, value in defined.items() if inspect.isfunction(value)]
+            known = [other for other, value in vars(module).items() if callable(value) and not other.startswith("_")]
             raise ConfigError(
-                f"{path} defines no reward '{name}', and ms-swift knows"
-                f" none.{nearest(name, [*functions, *classes, *orms])}"
+                f"{path} defines no reward '{name}', and ms-swift knows none.{nearest(name, [*known, *orms])}"
             )
+    titles = {name: given.__name__ if inspect.isclass(given) else name for name, given in found.items()}
+    for name, given in found.items():
+        # ms-swift logs by the class's name, which several rewards may share.
+        shared = list(titles.values()).count(titles[name]) > 1
+        orms[name] = _registrable(name, given, name if shared else titles[name])
+
+
+def check_swifts_own(names: Sequence[str]) -> None:
+    """Check the rewards of ms-swift in `names` before a model is loaded.
+
+    Raise ConfigError if a reward needs a package that is not installed.
+    """
+    for name in names:
+        if getattr(orms.get(name), "__module__", "") == ORM.__module__:
+            try:
+                orms[name](args=None)
+            except (AssertionError, ImportError) as error:
+                raise ConfigError(
+                    f"The reward {name} of ms-swift lacks a package ({first_line(error)}); install it in the image of"
+                    " grpo, or remove the reward from reward_funcs."
+                ) from None
+            except Exception as error:  # the reward needs the training's arguments, which don't exist yet
+                print(f"{name} is created later: {first_line(error)}")
 
 
 orms["external_vase_acc"] = VaseAccuracy
 orms["external_vase_format"] = VaseFormat
+orms["external_vase_paper"] = VasePaper
+if os.environ.get("VASEVQA_VOCABULARY"):
+    vocabulary.use(Path(os.environ["VASEVQA_VOCABULARY"]))
+asked = json.loads(os.environ.get("VASEVQA_REWARD_FUNCS") or "[]")
 if os.environ.get("VASEVQA_REWARD_PLUGIN"):
-    register_user_plugin(
-        Path(os.environ["VASEVQA_REWARD_PLUGIN"]), json.loads(os.environ.get("VASEVQA_REWARD_FUNCS") or "[]")
-    )
+    register_user_plugin(Path(os.environ["VASEVQA_REWARD_PLUGIN"]), asked)
+check_swifts_own(asked)

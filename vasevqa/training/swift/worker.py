@@ -1,12 +1,13 @@
 """The process that trains with ms-swift.
 
-It adds a callback of our own to ms-swift. With the callback, a stop saves a checkpoint first. The process also tells
-running out of GPU memory apart from other errors.
+The process adds a callback of this project to ms-swift. If the training is stopped, the callback first saves a
+checkpoint. The process also distinguishes a full GPU memory from other errors.
 
 Run it as `python -m vasevqa.training.swift.worker SPEC.json`. With `--processes N`, torch's launcher starts one process
 for each GPU.
 
-The process that holds the lease never trains itself. A training that is killed therefore ends no process but its own.
+The process that holds the lease never trains itself. If the training is killed, the process with the lease therefore
+continues.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from vasevqa.errors import ConfigError, GpuMemoryError, Interrupted, VaseError, out_of_gpu_memory
-from vasevqa.text import first_line
+from vasevqa.errors import ConfigError, GateError, GpuMemoryError, Interrupted, VaseError
+from vasevqa.training.swift.blame import blame, failure_of, is_ours
 from vasevqa.training.swift.environment import refuse_model_code
 from vasevqa.training.swift.messages import TrainingTask, WorkerResult, result_of
+from vasevqa.training.swift.pictures import use_our_decoder
 
 PR_SET_PDEATHSIG = 1
 
@@ -34,6 +36,8 @@ class _State:
     training = False
     stepping = False  # inside the optimizer's step: weights may be half updated
     trainer: Any = None
+    answers = unrewarded = 0  # of GRPO: all answers, and answers without any reward
+    rows: tuple[int | None, int | None] = (None, None)  # expected rows of training and validation
 
 
 STATE = _State()
@@ -42,7 +46,7 @@ STATE = _State()
 def die_with_parent() -> None:
     """On Linux, make the system kill this process when its parent ends.
 
-    Without the parent, nothing protects the output from a second writer.
+    The parent holds the lease. Without the parent, a second process could write to the same output.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -58,9 +62,9 @@ def _register_callback() -> None:
     from swift.callbacks import TrainerCallback, callbacks_map
 
     class Callback(TrainerCallback):
-        """The callback that saves and stops at the end of a step after SIGTERM.
+        """The callback for SIGTERM: it saves a checkpoint at the end of the step, and then stops the training.
 
-        It also keeps the trainer, and notes whether the optimizer is in the middle of a step.
+        The callback also stores the trainer, and notes whether the optimizer is in the middle of a step.
         """
 
         def __init__(self, args: Any, trainer: Any) -> None:
@@ -69,6 +73,7 @@ def _register_callback() -> None:
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             STATE.training = True
+            check_counts(STATE.trainer.train_dataset, STATE.trainer.eval_dataset, STATE.rows)
 
         def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             STATE.stepping = True
@@ -79,6 +84,43 @@ def _register_callback() -> None:
                 control.should_save = control.should_training_stop = True
 
     callbacks_map["vasevqa"] = Callback
+
+
+def _count_unrewarded() -> None:
+    """Count the answers for which every reward returned None. ms-swift and TRL give such an answer 0 and continue."""
+    from swift.rlhf_trainers.grpo_trainer import GRPOTrainer
+
+    real = GRPOTrainer._compute_rewards_per_func
+
+    def counted(trainer: Any, samples: Any) -> Any:
+        rewards = real(trainer, samples)  # (answers of all processes, rewards)
+        STATE.answers += len(rewards)
+        STATE.unrewarded += int(rewards.isnan().all(dim=1).sum())
+        return rewards
+
+    GRPOTrainer._compute_rewards_per_func = counted
+
+
+def check_counts(train: Any, validation: Any, expected: tuple[int | None, int | None]) -> None:
+    """Raise GateError if the number of rows that ms-swift reads differs from the number that was counted before.
+
+    For a packed dataset, the rows inside the packs are counted. Raise GateError as well if ms-swift would replace rows
+    that it can't encode.
+    """
+    for name, found, wanted in zip(("training", "validation"), (train, validation), expected, strict=True):
+        if wanted is None:
+            continue
+        inside = found
+        while hasattr(inside, "packed_idx"):
+            inside = inside.dataset
+        count = 0 if inside is None else len(inside)
+        if count != wanted:
+            raise GateError(
+                f"ms-swift reads {count} {name} rows, but {wanted} were counted before; see the log for the rows"
+                " that it left out."
+            )
+        if getattr(inside, "n_try_fetch", 1) != 1:
+            raise GateError(f"ms-swift would replace {name} rows that it can't encode; leave `strict` as it is.")
 
 
 def _pipeline(kind: str, argv: list[str]) -> Any:
@@ -99,8 +141,11 @@ def _pipeline(kind: str, argv: list[str]) -> Any:
     except VaseError:
         raise
     except SystemExit:
-        raise ConfigError("ms-swift can't read its arguments (the log says which); correct extra_args.") from None
+        raise ConfigError("ms-swift can't read its arguments (see the log); correct extra_args.") from None
     except (ValueError, TypeError, AssertionError, ImportError, ModuleNotFoundError) as error:
+        # While ms-swift reads the arguments, it also imports the rewards and reads the model's folder.
+        if is_ours(error) or blame(error, "").exit_code != 1:
+            raise
         traceback.print_exc()
         raise ConfigError(
             f"ms-swift refuses its arguments ({failure_of(error)}); correct the parameter or extra_args."
@@ -118,13 +163,13 @@ def _check_memory(need: int | None) -> None:
     free, total = torch.cuda.mem_get_info(int(os.environ.get("LOCAL_RANK", "0")))
     if free < need:
         raise GpuMemoryError(
-            f"This training needs about {need / 1e9:.0f} GB of GPU memory, and {free / 1e9:.0f} of {total / 1e9:.0f} GB"
+            f"This training needs about {need / 1e9:.0f} GB of GPU memory, but {free / 1e9:.0f} of {total / 1e9:.0f} GB"
             " are free; take a larger GPU, lower max_length or max_pixels, or set memory_check to false to try anyway."
         )
 
 
 def _save_after_oom() -> None:
-    """Save a checkpoint of the last whole step, so that the next plan of the ladder can continue from it.
+    """Save a checkpoint of the last complete step. The next batch plan of the OOM ladder can continue from it.
 
     With several processes nothing is saved, because one process alone can't save.
     """
@@ -140,43 +185,53 @@ def _save_after_oom() -> None:
         if not (Path(trainer.args.output_dir) / f"checkpoint-{trainer.state.global_step}").exists():
             trainer._save_checkpoint(trainer.model, trial=None)
     except Exception:
-        traceback.print_exc()  # the checkpoint before that one will do
+        traceback.print_exc()  # the previous checkpoint is used instead
 
 
-def failure_of(error: BaseException) -> str:
-    """Return the kind and the first line of a foreign error, as a part of a sentence."""
-    kind, said = type(error).__name__, first_line(error)
-    return kind if said == kind else f"{kind}: {said}"
+def _given(argv: list[str], name: str) -> str:
+    return argv[argv.index(name) + 1] if name in argv else ""
+
+
+def sentence_of(error: VaseError) -> str:
+    """Return the error's sentence without a traceback.
+
+    If the error was raised in a process that loads data, torch puts this process's traceback before the sentence.
+    """
+    return str(error).rpartition(f"{type(error).__qualname__}: ")[2].strip()
 
 
 def work(task: TrainingTask) -> WorkerResult:
     """Train as `task` says, and return how the training ended."""
     die_with_parent()
     signal.signal(signal.SIGTERM, _on_sigterm)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the stage decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the stage, not Ctrl-C, stops this process
+    STATE.rows = task.rows, task.validation_rows
     try:
         _check_memory(task.gpu_bytes)
         refuse_model_code()
+        use_our_decoder()
         _register_callback()
+        if task.kind == "grpo":
+            _count_unrewarded()
         _pipeline(task.kind, task.argv).main()
     except VaseError as error:
-        return WorkerResult(error.exit_code, str(error))
+        return WorkerResult(error.exit_code, sentence_of(error))
     except Exception as error:
         traceback.print_exc()
-        if out_of_gpu_memory(error):
-            error.__traceback__ = None  # its frames hold the activations
+        result = blame(error, _given(task.argv, "--model"), _given(task.argv, "--dataset"))
+        if result.exit_code == GpuMemoryError.exit_code:
+            error.__traceback__ = None  # the traceback's frames keep the activations in memory
             _save_after_oom()
-            return WorkerResult(GpuMemoryError.exit_code, failure_of(error))
-        return WorkerResult(1, failure_of(error))
+        return result
     if STATE.stop and STATE.trainer.state.global_step < STATE.trainer.state.max_steps:
         return WorkerResult(Interrupted.exit_code, "stopped and saved")
-    return WorkerResult(0)
+    return WorkerResult(0, figures={"answers": STATE.answers, "unrewarded": STATE.unrewarded})
 
 
 def main() -> None:
     """Read the spec, train, write the result beside the spec, and exit with the result's exit code."""
     if sys.argv[1] == "--processes":
-        die_with_parent()  # kept through exec
+        die_with_parent()  # the setting stays after exec
         processes, spec_file = sys.argv[2:]
         launcher = [
             "-m",
@@ -192,7 +247,7 @@ def main() -> None:
     spec_file = sys.argv[1]
     ended = work(TrainingTask.read(Path(spec_file)))
     result, code = result_of(Path(spec_file)), ended.exit_code
-    # Of several processes the one whose memory ran out tells why; the others only lost it.
+    # The process that ran out of memory reports the cause. The other processes only lost their connection to it.
     if code == GpuMemoryError.exit_code or (not result.exists() and (code or os.environ.get("RANK", "0") == "0")):
         ended.write(result)
     sys.stdout.flush()

@@ -1,7 +1,7 @@
-"""A stand-in for transformer-engine, in plain PyTorch on a CPU: the layers that a conversion and its precision check
-use, no more.
+"""A stand-in for transformer-engine, in plain PyTorch on a CPU. It has only the layers that a conversion and its
+precision check use.
 
-It is no substitute: nothing here says that the real package, on CUDA, gives the same numbers.
+Tests with the stand-in don't prove that the real package, on CUDA, gives the same numbers.
 """
 
 from . import common, pytorch  # noqa: F401

@@ -1,2 +1,2 @@
 class Float8Tensor:
-    """Nothing is one."""
+    """The stand-in has no tensors of this type."""

@@ -1,2 +1,2 @@
 class QuantizedTensor:
-    """Nothing is one."""
+    """The stand-in has no tensors of this type."""

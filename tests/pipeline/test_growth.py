@@ -1,0 +1,41 @@
+"""The plan says how many photographs are known from earlier runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests import pictures
+from vasevqa.artifacts import digests
+from vasevqa.artifacts.known import KnownPhotographs
+from vasevqa.artifacts.volume import Volume
+from vasevqa.model_formats import folder_digest
+from vasevqa.pipeline.catalog import PIPELINE
+from vasevqa.pipeline.growth import growth
+from vasevqa.pipeline.plan import make_plan
+from vasevqa.pipeline.recipe import load_recipe
+from vasevqa.stages import clip_filter
+
+
+def test_the_plan_counts_known_and_new_photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(digests, "RACY", 0)  # the files are new, and their digests are cached nevertheless
+    photos, volume = tmp_path / "photos", Volume(tmp_path / "volume")
+    pictures.vases(photos, 3, 2)
+    (tmp_path / "clip").mkdir()
+    (tmp_path / "clip/config.json").write_text("{}")
+    (tmp_path / "r.yaml").write_text(
+        "inputs: {images: photos, clip_model: clip}\nskip: [train-classifier, classify]\nto: select-views\n"
+    )
+
+    def said() -> dict[str, str]:
+        planned = make_plan(load_recipe(tmp_path / "r.yaml", PIPELINE), PIPELINE, volume)
+        return {name: grown.said() for name, grown in growth(planned).items()}
+
+    assert said() == {}
+    names = sorted(path.name for path in photos.iterdir())
+    made_for = clip_filter.made_for(folder_digest(tmp_path / "clip"), "fp32", clip_filter.Params())
+    KnownPhotographs(volume.root, photos, names, made_for).keep(dict.fromkeys(names[:4], b"1234"))
+    assert said() == {"clip-filter": "4 known, 2 new"}
+    (tmp_path / "clip/config.json").write_text('{"other": 1}')
+    assert said() == {}

@@ -1,0 +1,125 @@
+"""The content of inputs is checked before anything runs. A wrong input ends with exit code 2 or 3."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests import pictures
+from vasevqa.errors import ConfigError, DataError, VaseError
+from vasevqa.pipeline.catalog import PIPELINE
+from vasevqa.pipeline.doctor import VolumeQuestion, volume_findings
+from vasevqa.pipeline.inspection import inside_of, look_inside
+from vasevqa.pipeline.recipe import load_recipe
+from vasevqa.pipeline.requirements import StageCheck, requirements_of
+from vasevqa.pipeline.selection import Selection
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for vase in range(4):
+        for view in range(3):
+            pictures.save(tmp_path / f"photos/Vase {vase}/IMG_{view}.jpg", 10 * vase + view)
+    (tmp_path / "photos/notes.txt").touch()
+    rows = [f"Vase {vase};amphora" for vase in range(3)]
+    (tmp_path / "table.csv").write_text("\n".join(["Gefäß;Form", *rows]))
+    (tmp_path / "clip").mkdir()
+    (tmp_path / "clip/config.json").write_text('{"model_type": "clip"}')
+    return tmp_path
+
+
+def look(folder: Path, inputs: str = "", text: str = "", last: str = "build-dataset") -> dict[str, str]:
+    given = {"images": "photos", "annotations": "table.csv", "clip_model": "clip"}
+    given |= dict(pair.split("=") for pair in inputs.split())
+    skip = "" if "train-classifier" in given else "skip: [train-classifier, classify]\n"
+    (folder / "recipe.yaml").write_text(f"inputs: {json.dumps(given)}\n{skip}{text}")
+    recipe = load_recipe(folder / "recipe.yaml", PIPELINE)
+    return dict(look_inside(recipe, inside_of(recipe, requirements_of(recipe, PIPELINE, Selection(last=last)))))
+
+
+def test_the_content_of_the_inputs_is_shown(folder: Path) -> None:
+    found = look(folder)
+    assert list(found) == ["clip_model", "images", "annotations"]
+    assert found["images"] == "12 photographs (1 other file: 1 .txt), 4 vases, 3 views each"
+    assert found["annotations"] == "3 of 4 vases annotated, by 3 rows"
+    assert found["clip_model"].endswith("clip is a CLIP model")
+    (folder / "photos/Vase 1/IMG_0.jpg").unlink()
+    assert look(folder)["images"].endswith("4 vases, 2 to 3 views each")
+    assert list(look(folder, last="clip-filter")) == ["clip_model", "images"]
+
+
+def qwen(folder: Path) -> None:
+    (folder / "clip/config.json").write_text('{"model_type": "qwen2_5_vl"}')
+    (folder / "clip/model.safetensors").write_bytes(b"x" * 2000)
+
+
+def no_photographs(folder: Path) -> None:
+    for path in (folder / "photos").rglob("*.jpg"):
+        path.rename(path.with_suffix(".raw"))
+
+
+def zipped(folder: Path) -> None:
+    with zipfile.ZipFile(folder / "photos.zip", "w") as archive:
+        archive.writestr("a.jpg", "a")
+
+
+def one_row(folder: Path) -> None:
+    (folder / "table.csv").write_text("Gefäß;Form\nVase 1;kylix\n")
+
+
+def unknown_headings(folder: Path) -> None:
+    (folder / "table.csv").write_text("A;B\n1;2\n")
+
+
+@pytest.mark.parametrize(
+    ("prepare", "inputs", "text", "kind", "says"),
+    [
+        (qwen, "", "", ConfigError, "holds a model of type 'qwen2_5_vl', not clip"),
+        (no_photographs, "", "", DataError, "There is no photograph in .*12 .raw"),
+        (zipped, "images=photos.zip", "", ConfigError, "photos.zip is a file"),
+        (one_row, "", "", DataError, "needs at least 3 vases with annotations, and there is 1"),
+        (unknown_headings, "", "", DataError, "table.csv: .* names no column"),
+        (None, "train-classifier=table.csv", "", DataError, "table.csv is no checkpoint of PyTorch"),
+        (None, "", "columns: {shape: Farm}", ConfigError, "no table has the column 'Farm'"),
+        (None, "", "name_pattern: '('", ConfigError, r"^`name_pattern` is not a regular expression"),
+        (None, "", "name_pattern: '(?P<vase>X)(?P<view>Y)'", ConfigError, "matches none of 12 names"),
+    ],
+)
+def test_a_wrong_input_is_reported(
+    folder: Path, prepare: object, inputs: str, text: str, kind: type[VaseError], says: str
+) -> None:
+    if callable(prepare):
+        prepare(folder)
+    with pytest.raises(kind, match=says) as error:
+        look(folder, inputs, text)
+    assert "--" not in str(error.value)
+
+
+def test_device_cpu_is_refused_for_a_step_that_needs_cuda(folder: Path) -> None:
+    recipe = folder / "recipe.yaml"
+    recipe.write_text("inputs: {merge-grpo: clip}\ndevice: cpu\n")
+    with pytest.raises(ConfigError, match=r"write `skip: \[to-megatron\]`"):
+        loaded = load_recipe(recipe, PIPELINE)
+        inside_of(loaded, requirements_of(loaded, PIPELINE, Selection(only=("to-megatron",))))
+
+
+def test_doctor_reports_the_same_for_a_volume(folder: Path) -> None:
+    checks = {"build-dataset": StageCheck({"seed": 1}, {"images": "images"})}
+    question = VolumeQuestion(
+        {"images": "photos", "annotations": "table.csv", "clip_model": "clip"},
+        ("clip_model",),
+        {"images": 1},
+        checks=checks,
+    )
+    assert VolumeQuestion.from_json(question.to_json()).inputs == question.inputs
+    assert VolumeQuestion.from_json(question.to_json()).checks == checks
+    found = {one.what: one for one in volume_findings(PIPELINE, folder, question)}
+    assert found["input images"].text == "12 photographs (1 other file: 1 .txt), 4 vases, 3 views each"
+    assert found["input annotations"].text == "3 of 4 vases annotated, by 3 rows"
+    no_photographs(folder)
+    qwen(folder)
+    found = {one.what: one for one in volume_findings(PIPELINE, folder, question)}
+    assert (found["input images"].code, found["input clip_model"].code) == (3, 2)

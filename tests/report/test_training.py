@@ -1,0 +1,201 @@
+"""The report shows how models were trained, and how they answer."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.report.kit import NASTY, curated, section, seen
+from vasevqa.artifacts.volume import Volume
+from vasevqa.pipeline.events import EventLog
+from vasevqa.report.charts import ticks
+from vasevqa.report.html import write_report
+
+GROUPS = {"frac_reward_zero_std": 0.25, "completions/clipped_ratio": 0.5, "rewards/external_vase_acc/mean": 0.4}
+
+
+def test_the_report_shows_curves_merges_and_answers(volume_root: Path) -> None:
+    run = volume_root / "runs/20260101-000000-demo-abcd"
+    (run / "steps").mkdir(parents=True)
+    log = EventLog(run / "events.jsonl")
+    log.append("run-started", steps=["sft", "merge-sft", "grpo", "evaluate"], skipped={})
+    for step, rows in (
+        ("sft", [{"loss": 8.5}, {"loss": 3.25}, {"eval_loss": 3.5}]),
+        ("grpo", [{**GROUPS, "reward": 0.125, "reward_std": 0.1}, {**GROUPS, "reward": 0.75, "reward_std": 0.2}]),
+    ):
+        training = volume_root / f"artifacts/{step}/k/training"
+        training.mkdir(parents=True)
+        lines = [json.dumps({**row, "global_step/max_steps": f"{number}/9"}) for number, row in enumerate(rows, 1)]
+        (training / "logging.jsonl").write_text("\n".join([*lines, json.dumps({**rows[-1], "loss": 99}), "{half"]))
+        (run / "steps" / step).symlink_to(training.parent)
+    answers = {
+        "step": ["1", "1"],
+        "prompt": ["<|im_start|>user\n<image>Which shape?<|im_end|>"] * 2,
+        "completion": ["krater", NASTY],
+        "solution": ["krater"] * 2,
+        "VaseAccuracy": [1.0, 0.0],
+    }
+    (volume_root / "artifacts/grpo/k/training/completions.jsonl").write_text(json.dumps(answers) + "\n{half")
+    merge = volume_root / "artifacts/merge-sft/k"
+    merge.mkdir(parents=True)
+    (merge / "merge_report.json").write_text(
+        '{"agreement": 0.995, "max_difference": 0.0001, "checkpoint": "checkpoint-9", "torch_dtype": "bfloat16"}'
+    )
+    (run / "steps/merge-sft").symlink_to(merge)
+    evaluation = volume_root / "artifacts/evaluate/k"
+    evaluation.mkdir(parents=True)
+    measured = {
+        "rewards": {"value": 0.4567, "interval": [0.4, 0.5]},
+        "attributes": {},
+        "captions": {"overall": {"value": None, "reason": "needs a model"}},
+    }
+    (evaluation / "evaluation.json").write_text(
+        json.dumps({"samples": 7, "models": {"sft": measured}, "same": {"grpo": "sft"}})
+    )
+    (run / "steps/evaluate").symlink_to(evaluation)
+    html = write_report(run, Volume(volume_root)).read_text()
+    assert html.count("<polyline") == 5
+    assert "mean reward (external_vase_acc): 0.125" in html
+    assert "share of groups without a signal (all answers have the same reward): 0.25" in html
+    assert "share of answers cut at max_completion_length: 0.5" in html
+    cells = [f'<td class="num">{cell}</td>' for cell in ("2", "1.000", "0.000")]
+    assert f"<tr><td>shape</td>{''.join(cells)}</tr>" in html
+    for text in ("0.457 [0.400, 0.500]", "not available: needs a model", "grpo is the same model as sft"):
+        assert text in html
+    for text in ("8.5 → 3.25", "0.125 → 0.75", "99.50%", "Which shape?", "VaseAccuracy 1.00", "&lt;script&gt;"):
+        assert text in html
+    assert NASTY not in html
+
+
+def test_charts_have_axes_units_and_marks_where_the_training_resumed(volume_root: Path) -> None:
+    run = curated(volume_root, {"sft/training_summary.json": {"attempts": [{"from_step": 0}, {"from_step": 40}]}})
+    log = [
+        {"loss": 10 - step / 20, "global_step/max_steps": f"{step}/100", **({"eval_loss": 6.5} if step == 90 else {})}
+        for step in range(10, 101, 10)
+    ]
+    (volume_root / "artifacts/sft/k/training").mkdir()
+    (volume_root / "artifacts/sft/k/training/logging.jsonl").write_text(
+        "\n".join([*map(json.dumps, log), '{"loss": NaN, "global_step/max_steps": "95/100"}'])
+    )
+    shown = section(write_report(run, Volume(volume_root)).read_text(), "training")
+    assert seen(shown, "h4") == ["Loss (nats per token)"]
+    assert seen(shown, "text") == ["4", "6", "8", "10", "10", "25", "50", "75", "100", "training step"]
+    assert seen(shown, "title") == ["resumed from step 40"]
+    assert shown.count("<polyline") == 1
+    assert shown.count("<circle") == 1  # the only validation
+    assert seen(shown, "figcaption") == [
+        "training loss: 9.5 → 5 (between 5 and 9.5) validation loss: 6.5 resumed from step 40"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0, 1, [0, 0.25, 0.5, 0.75, 1]), (3, 3, [3, 4]), (0, 0, [0, 0.25]), (-0.3, 14.2, [-5, 0, 5, 10, 15])],
+)
+def test_ticks_are_round_and_enclose_the_values(low: float, high: float, expected: list[float]) -> None:
+    assert ticks(low, high) == pytest.approx(expected)
+
+
+def test_the_rewards_of_grpo_are_shown_apart_by_function_and_by_attribute(volume_root: Path) -> None:
+    run = curated(volume_root, {"grpo/training/summary.json": {}})
+    rewards = {"rewards/accuracy/mean": 0.5, "rewards/format/mean": 0.25, "kl": 0.01}
+    log = [{"reward": 0.75, **rewards, "global_step/max_steps": f"{step}/2"} for step in (1, 2)]
+    training = volume_root / "artifacts/grpo/k/training"
+    (training / "logging.jsonl").write_text("\n".join(map(json.dumps, log)))
+    batches = [
+        {
+            "step": [step, step],
+            "prompt": [f"<|im_start|>user\n{asked}<|im_end|>" for asked in ("Which shape?", "Which technique?")],
+            "completion": ["a", "b"],
+            "accuracy": [step / 4, 1.0],
+        }
+        for step in (1, 2)
+    ]
+    (training / "completions.jsonl").write_text("\n".join(map(json.dumps, batches)))
+    shown = section(write_report(run, Volume(volume_root)).read_text(), "training")
+    assert seen(shown, "h4") == [
+        "Reward (points)",
+        "Rewards apart (points)",
+        "Reward by attribute (points)",
+        "Distance from the model before GRPO (nats)",
+    ]
+    captions = seen(shown, "figcaption")
+    assert captions[0].startswith("mean reward (sum of accuracy and format): 0.75")
+    assert "format: 0.25 → 0.25" in captions[1]
+    assert "shape: 0.25 → 0.5" in captions[2]
+
+
+def test_the_evaluation_shows_intervals_baselines_and_the_sentences_beside_them(volume_root: Path) -> None:
+    def model(value: float) -> dict[str, object]:
+        metric = {"value": value, "interval": [value - 0.1, value + 0.1], "samples": 90, "vases": 30}
+        exact = {**metric, "value": 0.125, "chance": 0.2}
+        return {"rewards": metric, "attributes": {"shape": {"exact": exact, "reward": {**metric, "chance": 0.2}}}}
+
+    def pair(model: str, other: str, attribute: str, shown: bool) -> dict[str, object]:
+        prefix = f"{attribute}: " if attribute else ""
+        return {
+            "model": model,
+            "other": other,
+            "attribute": attribute,
+            "shown": shown,
+            "sentence": f"{prefix}{model} > {other}",
+        }
+
+    evaluation = {
+        "samples": 90,
+        "vases": 30,
+        "models": {"base": model(0.2), "<sft>": model(0.8)},
+        "baselines": {"majority": model(0.3), "<sft> without picture": model(0.95)},
+        "pairs": [
+            pair("<sft>", "base", "", False),
+            pair("<sft>", "base", "shape", True),
+            pair("<sft>", "<sft> without picture", "shape", False),
+        ],
+    }
+    run = curated(volume_root, {"evaluate/evaluation.json": evaluation})
+    shown = section(write_report(run, Volume(volume_root)).read_text(), "evaluation")
+    plots = re.findall(r'<figure class="plot">(.*?)</figure>', shown, flags=re.DOTALL)
+    assert [seen(plot, "h3") for plot in plots] == [
+        ["mean reward 90 rows of 30 vases"],
+        ["shape: mean reward 90 rows of 30 vases"],
+    ]
+    assert seen(plots[0], "li")[:4] == [
+        "base 0.200 [0.100, 0.300]",
+        "<sft> 0.800 [0.700, 0.900]",
+        "majority 0.300 [0.200, 0.400]",
+        "<sft> without picture 0.950 [0.850, 1.050]",
+    ]
+    assert 'class="range" style="left: 70.0%; width: 20.0%"' in plots[0]
+    assert 'class="range" style="left: 85.0%; width: 15.0%"' in plots[0]  # the axis ends at 1
+    assert seen(plots[0], "li")[-1] == "<sft> > base."
+    assert seen(plots[1], "li")[-1] == "<sft> > base."
+    assert plots[0].count("chance") == 0
+    assert 'class="chance" style="left: 20.0%"' in plots[1]
+    assert "Differences by attribute that are not significant: 1." in shown
+    assert "0.125 [0.100, 0.300]" in seen(shown, "td")
+
+
+def test_the_mistakes_of_the_last_model_show_what_is_taken_for_what_and_the_worst_answers(volume_root: Path) -> None:
+    found = {
+        "confusion": {"shape": {"amphora": {"amphora": 6, "hydria": 4}, "<kylix>": {"(nothing known)": 1}}},
+        "classes": {"shape": {"amphora": {"exact": 0.6, "interval": [0.31, 0.83], "rows": 10, "vases": 9}}},
+        "worst": [{"vase": "v1", "attribute": "", "truth": "a", "answer": NASTY, "reward": 0.25}],
+    }
+    rewards = {"rewards": {"value": 0.5}}
+    models = {"base": {**rewards, "mistakes": found}, "sft": {**rewards, "mistakes": found}, "grpo": rewards}
+    run = curated(volume_root, {"evaluate/evaluation.json": {"samples": 1, "models": models}})
+    shown = section(write_report(run, Volume(volume_root)).read_text(), "evaluation")
+    assert "Mistakes of sft" in seen(shown, "h3")
+    table = shown.split('class="confusion"')[1].split("</table>")[0]
+    assert seen(table, "th") == [
+        *("Truth", "Right", "Vases", "amphora", "<kylix>", "(nothing known)", "hydria"),
+        *("amphora", "<kylix>"),
+    ]
+    assert seen(table, "td") == [*("0.60 [0.31, 0.83]", "9", "6", "", "", "4"), *("", "", "", "", "1", "")]
+    assert seen(shown, "td")[-5:] == ["v1", "a conversation", "a", NASTY, "0.25"]
+    damaged = {"samples": 1, "models": {"sft": {**rewards, "mistakes": {"confusion": 7}}}}
+    (volume_root / "artifacts/evaluate/k/evaluation.json").write_text(json.dumps(damaged))
+    assert "Mistakes of" not in write_report(run, Volume(volume_root)).read_text()

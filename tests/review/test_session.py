@@ -1,0 +1,160 @@
+"""A reviewer's session: order, undo, restarts, photographs that can't be read, what the labels are good for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.review import kit
+from vasevqa.review.choosing import Scores
+from vasevqa.review.labels import FILE, LabelFile
+from vasevqa.review.questions import INTACT, QUALITY
+from vasevqa.review.session import NotShown, Session, State
+
+
+def session(tmp_path: Path, who: str = "anna", scores: Scores | None = None, seed: int = 0) -> Session:
+    folder = tmp_path / "photos"
+    if not folder.exists():
+        kit.per_vase(folder, 9, 2)
+    return Session(kit.record(folder, tmp_path / "quality"), who, scores, seed)
+
+
+def labelled(session: Session, count: int, label: str = "high") -> list[str]:
+    """The names of the photographs that are shown and labelled."""
+    names = []
+    for _ in range(count):
+        state = session.state()
+        assert state.picture is not None
+        names.append(state.name)
+        session.label(state.picture, label, 100)
+    return names
+
+
+def test_all_photographs_are_shown_once(tmp_path: Path) -> None:
+    now = session(tmp_path)
+    names = labelled(now, 18)
+    assert sorted(names) == sorted(one.name for one in now.record.photographs)
+    state = now.state()
+    assert (state.picture, state.after, state.done, state.total) == (None, None, 18, 18)
+
+
+def test_the_order_goes_on_after_a_restart_and_is_the_same_for_two_reviewers(tmp_path: Path) -> None:
+    whole = labelled(session(tmp_path), 10)
+    assert labelled(session(tmp_path, "ben"), 4) == whole[:4]
+    assert labelled(session(tmp_path, "ben"), 6) == whole[4:]
+    assert labelled(session(tmp_path, "eva", seed=7), 10) != whole
+
+
+def test_the_next_one_is_announced_so_that_it_can_be_loaded(tmp_path: Path) -> None:
+    now = session(tmp_path)
+    for _ in range(6):
+        state = now.state()
+        assert state.picture is not None
+        assert now.label(state.picture, "low", None).picture == state.after
+
+
+def test_all_views_of_the_vase_stand_beside_with_their_labels(tmp_path: Path) -> None:
+    now = session(tmp_path)
+    labelled(now, 12, "low")
+    state = now.state()
+    assert state.picture in [view.picture for view in state.views]
+    assert {view.name.split("/")[0].lower() for view in state.views} == {state.vase}
+    assert {view.label for view in state.views if view.picture != state.picture} <= {"low", None}
+
+
+def test_undo_shows_the_photograph_again_with_its_first_probability(tmp_path: Path) -> None:
+    now = session(tmp_path)
+    [first, second] = labelled(now, 2)
+    state = now.undo()
+    assert (state.name, state.done, state.undo) == (second, 1, first)
+    assert state.picture is not None
+    now.label(state.picture, "low", 5)
+    lines = LabelFile(tmp_path / "quality" / FILE, QUALITY).lines
+    assert [line.label for line in lines] == ["high", "high", None, "low"]
+    assert len({(line.why, line.probability) for line in lines[1:]}) == 1
+    assert kit.placed(tmp_path / "quality") == [f"0/{second}", f"1/{first}"]
+    again = session(tmp_path)
+    assert again.undo().name == second
+    assert again.undo().name == first
+    assert again.undo().name == first  # nothing is left
+    assert again.state().done == 0
+
+
+def test_a_late_label_of_another_tab_replaces_the_first(tmp_path: Path) -> None:
+    now = session(tmp_path)
+    state = now.state()
+    assert state.picture is not None
+    after = now.label(state.picture, "high", 1)
+    same = now.label(state.picture, "low", 1)
+    assert (same.picture, same.done, same.counts) == (after.picture, 1, {"low": 1})
+
+
+def test_only_photographs_that_were_shown_can_be_labelled(tmp_path: Path) -> None:
+    now = session(tmp_path)
+    state = now.state()
+    hidden = next(index for index in range(18) if index != state.picture)
+    for index, label in ((hidden, "high"), (10_000, "high"), (state.picture, "intact")):
+        assert index is not None
+        with pytest.raises(NotShown):
+            now.label(index, label, None)
+    assert not (tmp_path / "quality").exists()
+
+
+def test_a_photograph_that_can_t_be_read_is_set_aside(tmp_path: Path) -> None:
+    folder = kit.per_vase(tmp_path / "photos", 3, 2)
+    for name in ("V1/IMG_0000.png", "V2/IMG_0001.png"):
+        (folder / name).write_bytes(b"no picture")
+    now = session(tmp_path)
+    names = labelled(now, 4)
+    assert not {"V1/IMG_0000.png", "V2/IMG_0001.png"} & set(names)
+    state = now.state()
+    assert (state.picture, state.unreadable, state.total) == (None, 2, 4)
+
+
+def test_a_photograph_that_was_removed_while_it_was_shown_is_set_aside(tmp_path: Path) -> None:
+    now = session(tmp_path)
+    state = now.state()
+    assert state.picture is not None
+    (tmp_path / "photos" / state.name).unlink()
+    after = now.label(state.picture, "high", 1)
+    assert (after.done, after.unreadable, after.total) == (0, 1, 17)
+    assert after.picture != state.picture
+
+
+def test_photographs_near_the_threshold_come_first(tmp_path: Path) -> None:
+    values = {f"V{vase}/IMG_{view:04}.png": 0.5 if vase in (3, 8) else 40.0 for vase in range(1, 10) for view in (0, 1)}
+    names = labelled(session(tmp_path, scores=Scores(values, 0.5, "classify")), 4)
+    assert sum(name.startswith(("V3", "V8")) for name in names) >= 3
+    reasons = {line.why for line in LabelFile(tmp_path / "quality" / FILE, QUALITY).lines}
+    assert "near the threshold of classify" in reasons
+
+
+def test_it_says_what_the_labels_are_good_for(tmp_path: Path) -> None:
+    now = session(tmp_path)
+    assert now.state().gains == [
+        "train-classifier needs photographs of 3 vases with each label: high has 0 and low has 0",
+        "labels of 0 vases: 8 vases are needed before a share, such as an accuracy, gets an interval",
+    ]
+
+    def word(state: State) -> str:
+        return "high" if state.vase in ("v1", "v2", "v3") else "low"
+
+    while (state := now.state()).picture is not None:
+        now.label(state.picture, word(state), 1)
+    assert state.gains == [
+        "train-classifier can run with these labels",
+        "labels of 9 vases tell a share, such as an accuracy, to ±27 points; 18 vases: ±21",
+    ]
+
+
+def test_the_other_question_speaks_of_no_classifier(tmp_path: Path) -> None:
+    record = kit.record(kit.per_vase(tmp_path / "photos"), tmp_path / "intact", INTACT)
+    now = Session(record, "anna")
+    state = now.state()
+    assert (state.yes, state.no, state.question) == (
+        "intact",
+        "damaged",
+        "Does the photograph show a complete, undamaged vase?",
+    )
+    assert len(state.gains) == 1

@@ -1,0 +1,93 @@
+"""Errors of the storage that may pass: tried again, told in one sentence, never blamed on the content."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from vasevqa.errors import STORAGE_ERRNOS, TRANSIENT_ERRNOS, StorageError, TransientStorageError, storage_error
+from vasevqa.storage import PAUSES, patiently, refuse_failed
+
+
+class Ill:
+    """A file that fails a number of times."""
+
+    def __init__(self, number: int, times: int) -> None:
+        self.number, self.times, self.calls = number, times, 0
+
+    def __call__(self) -> str:
+        self.calls += 1
+        if self.calls <= self.times:
+            raise OSError(self.number, "it failed", "/x/y.jpg")
+        return "content"
+
+
+@pytest.mark.parametrize("number", TRANSIENT_ERRNOS, ids=errno.errorcode.get)
+def test_what_may_pass_is_tried_for_about_two_seconds(number: int) -> None:
+    slept: list[float] = []
+    ill = Ill(number, len(PAUSES))
+    assert patiently(ill, "/x/y.jpg", sleep=slept.append) == "content"
+    assert slept == list(PAUSES)
+    assert 1 < sum(slept) < 2.5
+    with pytest.raises(TransientStorageError, match=r"^Could not read /x/y\.jpg: [^:]*\(E[A-Z]+\); another") as told:
+        patiently(Ill(number, 99), "/x/y.jpg", sleep=slept.append)
+    assert errno.errorcode[number] in str(told.value)
+    assert (told.value.exit_code, told.value.retry) == (75, True)
+
+
+@pytest.mark.parametrize("number", STORAGE_ERRNOS, ids=errno.errorcode.get)
+def test_what_a_restart_can_not_mend_is_told_at_once(number: int) -> None:
+    ill = Ill(number, 99)
+    with pytest.raises(StorageError, match=r"^Could not read /x/y\.jpg: ") as told:
+        patiently(ill, "/x/y.jpg")
+    assert (told.value.exit_code, ill.calls) == (74, 1)
+
+
+def test_other_errors_stay_as_they_are() -> None:
+    with pytest.raises(FileNotFoundError):
+        patiently(Ill(errno.ENOENT, 99), "/x/y.jpg")
+    assert storage_error(ValueError("no image"), "read") is None
+    assert storage_error(OSError("image file is truncated (5 bytes not processed)"), "read") is None
+
+
+def test_a_wrapped_error_is_found() -> None:
+    def raised(error: Exception, cause: Exception | None = None, hidden: Exception | None = None) -> Exception:
+        try:
+            try:
+                raise hidden or KeyError("x")
+            except Exception:
+                raise error from cause
+        except Exception as found:
+            return found
+
+    low = OSError(errno.ESTALE, "Stale file handle", "/x/model.safetensors")
+    for error in (
+        raised(ValueError("damaged"), cause=low),
+        raised(ValueError("damaged"), hidden=low),
+        raised(ValueError("I/O error: Stale file handle (os error 116)")),
+        raised(OSError("[Errno 116] Error reading bytes from file")),
+    ):
+        assert "(ESTALE)" in str(storage_error(error, "read", "/x"))
+
+
+def test_a_hub_that_is_slow_is_no_storage() -> None:
+    away = RuntimeError("the hub did not answer")
+    away.__cause__ = TimeoutError(errno.ETIMEDOUT, "Connection timed out")
+    assert storage_error(away, "read") is None
+    away.__cause__ = TimeoutError(errno.ETIMEDOUT, "Connection timed out", "/x")
+    assert storage_error(away, "read") is not None
+
+
+def test_a_library_that_hides_the_cause_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"x")
+    refuse_failed(ValueError("damaged"), tmp_path)
+    refuse_failed(ValueError("damaged"), tmp_path / "missing")
+
+    def ill(path: Path, *given: object) -> None:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr(Path, "open", ill)
+    with pytest.raises(TransientStorageError, match=r"model\.safetensors: "):
+        refuse_failed(ValueError("damaged"), tmp_path)

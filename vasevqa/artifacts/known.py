@@ -1,0 +1,147 @@
+"""Values that a stage computed for photographs, found again by the photographs' content.
+
+The values lie on the volume, in `.cache/known`: one SQLite file for each stage, model and way of decoding. A later run
+with more photographs computes only the values of new photographs. The store is only a cache. If it is damaged, or if
+the disk is full, the stage computes the values again. At most KEPT files are kept, and none larger than LARGEST.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vasevqa import files
+from vasevqa.artifacts.contents import RECORD
+from vasevqa.artifacts.digests import DigestCache, mark_of
+
+FOLDER = ".cache/known"
+KEPT = 12  # files; the file that was used longest ago is removed first
+LARGEST = 1 << 30  # bytes: the CLIP embeddings of about 300,000 photographs
+SECONDS = 10.0  # how long a stage waits for another stage that writes the same file
+
+
+def content_digests(volume: Path, folder: Path, names: Sequence[str], reading: bool = True) -> dict[str, str]:
+    """Return the SHA-256 of files by name (relative to `folder`). A file that can't be read is left out.
+
+    An artifact's record holds the digests of its files. The digests of other files are cached on the volume. With
+    `reading=False` no file is read: a digest that is not known yet is left out.
+    """
+    artifact = files.immutable_root(folder / RECORD)
+    if artifact is None:
+        return DigestCache(volume / ".cache", volume).of_files(folder, names, reading)
+    try:
+        listed: dict[str, Any] = json.loads((artifact / RECORD).read_text(encoding="utf-8"))["files"]
+        inside = folder.resolve().relative_to(artifact)
+        paths = {name: (inside / name).as_posix() for name in names}
+        return {name: listed[path]["sha256"] for name, path in paths.items() if path in listed}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+class KnownValues:
+    """Values by the content digest of a photograph. `made_for` holds everything else that decides a value.
+
+    `made_for` has the key `stage`.
+    """
+
+    def __init__(self, volume: Path, made_for: Mapping[str, object]) -> None:
+        self._made_for = files.digest_json(made_for)
+        self._path = volume / FOLDER / f"{made_for['stage']}-{self._made_for[:16]}.sqlite"
+
+    def find(self, digests: Iterable[str]) -> dict[str, bytes]:
+        """Return the stored values by digest. A value that isn't stored, or that is damaged, is left out."""
+        found: dict[str, bytes] = {}
+        with self._tolerant():
+            if not self._path.is_file():
+                return found
+            with contextlib.suppress(OSError):  # a read-only volume
+                os.utime(self._path)
+            with contextlib.closing(sqlite3.connect(self._path, timeout=SECONDS)) as connection:
+                rows = connection.execute(
+                    "SELECT digest, sum, value FROM known WHERE digest IN (SELECT value FROM json_each(?))",
+                    [json.dumps(list(digests))],
+                )
+                for digest, check, value in rows:
+                    if check == self._check(digest, value):
+                        found[digest] = value
+        return found
+
+    def add(self, values: Mapping[str, bytes]) -> None:
+        """Store values by digest, all or none."""
+        with self._tolerant():
+            self._make_room()
+            with contextlib.closing(sqlite3.connect(self._path, timeout=SECONDS)) as connection, connection:
+                connection.execute(
+                    "CREATE TABLE IF NOT EXISTS known (digest TEXT PRIMARY KEY, sum INTEGER, value BLOB) WITHOUT ROWID"
+                )
+                connection.executemany(
+                    "INSERT OR REPLACE INTO known VALUES (?, ?, ?)",
+                    [(digest, self._check(digest, value), value) for digest, value in values.items()],
+                )
+
+    def _check(self, digest: str, value: object) -> int | None:
+        """Return a checksum, by which damaged values and another model's values are recognized."""
+        return zlib.crc32(f"{self._made_for}{digest}".encode() + value) if isinstance(value, bytes) else None
+
+    def _make_room(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        if self._path.is_file() and self._path.stat().st_size > LARGEST:
+            _remove(self._path)
+        others = [path for path in self._path.parent.glob("*.sqlite") if path != self._path]
+        for path in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)[KEPT - 1 :]:
+            _remove(path)
+
+    @contextlib.contextmanager
+    def _tolerant(self) -> Iterator[None]:
+        """Suppress all errors of the store: they cost the cache and not the stage. Remove a damaged file."""
+        try:
+            yield
+        except (sqlite3.OperationalError, OSError):  # a full disk, a read-only volume, or a lock of another stage
+            return
+        except sqlite3.DatabaseError:
+            with contextlib.suppress(OSError):
+                _remove(self._path)
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.with_name(f"{path.name}-journal").unlink(missing_ok=True)  # SQLite would apply it to a new file
+
+
+class KnownPhotographs:
+    """The stored values of a folder's photographs, by name. Without a volume, no value is stored or found."""
+
+    def __init__(self, volume: Path | None, folder: Path, names: Sequence[str], made_for: Mapping[str, object]) -> None:
+        self._folder = folder
+        self.values: dict[str, bytes] = {}
+        self._marks: dict[str, str] = {}
+        self._digests: dict[str, str] = {}
+        self._store = None if volume is None else KnownValues(volume, made_for)
+        if volume is None or self._store is None:
+            return
+        self._marks = {name: self._mark(name) for name in names}
+        self._digests = content_digests(volume, folder, names)
+        found = self._store.find(set(self._digests.values()))
+        self.values = {name: found[digest] for name, digest in self._digests.items() if digest in found}
+
+    def _mark(self, name: str) -> str:
+        try:
+            return mark_of((self._folder / name).stat())
+        except OSError:
+            return ""
+
+    def keep(self, values: Mapping[str, bytes]) -> None:
+        """Store the new values of photographs by name. A photograph that changed since the start is left out."""
+        fresh = {
+            self._digests[name]: value
+            for name, value in values.items()
+            if name in self._digests and name not in self.values and self._mark(name) == self._marks[name]
+        }
+        if self._store is not None and fresh:
+            self._store.add(fresh)

@@ -1,0 +1,145 @@
+"""Check the names and values in a Cluster file.
+
+Registries and Kubernetes refuse some names. The file must not contain passwords, because all values in the file are
+written to the volume.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import TYPE_CHECKING
+
+from vasevqa.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vasevqa.yaml_files import Lines
+
+# These words mark a secret only at the end of a name: HF_TOKEN_PATH, for example, is not a secret.
+CONFIDENTIAL = re.compile(
+    r"(TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|API_?KEY|(^|_)(PASS|PAT|PWD|PW|KEY|AUTH))$", re.IGNORECASE
+)
+# Tokens with a known prefix: GitHub, GitLab, Hugging Face, OpenAI, AWS, Slack, and private keys in PEM.
+TOKEN = re.compile(
+    r"(gh[pousr]_|github_pat_|glpat-|hf_|sk-)[A-Za-z0-9_-]{16,}|AKIA[0-9A-Z]{16}|xox[abprs]-[\w-]{10,}"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----"
+)
+# https://github.com/distribution/reference: host[:port]/path, a tag, a digest
+HOST = r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)(:[0-9]{1,5})?"
+PATH = r"[a-z0-9]+((\.|_{1,2}|-+)[a-z0-9]+)*"
+TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
+REGISTRY = re.compile(rf"{HOST}(/{PATH})*/*")
+IMAGE = re.compile(rf"({HOST}/)?{PATH}(/{PATH})*(:{TAG})?(@[a-z0-9]+([.+_-][a-z0-9]+)*:[0-9a-fA-F]+)?")
+# https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/
+LABEL_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+LABEL_PREFIX = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
+def has_password(name: str, value: str) -> bool:
+    """Return True if the variable's value is a URL that contains a user name or password."""
+    return "@" in value if name.upper().endswith("_PROXY") else re.search(r"://[^/?#\s]*@", value) is not None
+
+
+def is_confidential(name: str, value: str) -> bool:
+    """Return True if the variable looks like a password, token or key, by its name or its value."""
+    return CONFIDENTIAL.search(name) is not None or TOKEN.search(value) is not None or has_password(name, value)
+
+
+def check_confidential(setting: str, variables: Mapping[str, str], lines: Lines) -> None:
+    """Raise ConfigError for a variable that holds a password.
+
+    Variables are written to the volume and to the manifests, and everybody in the namespace can read both.
+    """
+    for name, value in variables.items():
+        if is_confidential(name, value):
+            raise ConfigError(
+                f"{lines.at(setting, name)}: the value of {name} is confidential and must not be written here; put it"
+                " into a Secret, and name the Secret under `secrets`."
+            )
+
+
+def check_registry(registry: str, where: str) -> None:
+    """Raise ConfigError unless `registry` is empty or has the form HOST/PATH.
+
+    A scheme (https://) and a password are errors.
+    """
+    _check_no_password("registry", registry, where)
+    scheme, slashes, rest = registry.partition("://")
+    if slashes:
+        raise ConfigError(
+            f"{where}: registry: '{registry}' begins with {scheme}://, which is not part of an image's name; write"
+            f" {rest.rstrip('/')}."
+        )
+    if registry and not REGISTRY.fullmatch(registry):
+        lower = registry.lower()
+        write = f"write {lower}" if REGISTRY.fullmatch(lower) else "write host/project, such as ghcr.io/my-group"
+        raise ConfigError(f"{where}: registry: '{registry}' is not the name of a registry; {write}.")
+
+
+def check_tag(tag: str, where: str) -> None:
+    """Raise ConfigError unless `tag` can be the tag of an image."""
+    if not re.fullmatch(TAG, tag):
+        raise ConfigError(
+            f"{where}: tag: '{tag}' is not a tag; write letters, digits, '_', '.' and '-', at most 128, beginning with"
+            " a letter or digit."
+        )
+
+
+def check_image(setting: str, image: str, where: str) -> None:
+    """Raise ConfigError unless `image` can be the name of an image."""
+    _check_no_password(setting, image, where)
+    if not IMAGE.fullmatch(image):
+        raise ConfigError(
+            f"{where}: {setting}: '{image}' is not the name of an image; write host/project/name:tag, without https://."
+        )
+
+
+def _check_no_password(setting: str, value: str, where: str) -> None:
+    before, at, _ = value.partition("@")
+    if (at and ("/" not in before or "://" in before)) or TOKEN.search(value):
+        raise ConfigError(
+            f"{where}: {setting} contains a user name or password, which must not be written here; write it without"
+            " them, and name a Secret with the registry's credentials under `pull_secrets`."
+        )
+
+
+def check_namespace(namespace: str | None, where: str) -> None:
+    """Raise ConfigError unless Kubernetes allows the name of the namespace."""
+    if namespace is not None and not NAMESPACE.fullmatch(namespace):
+        raise ConfigError(
+            f"{where}: namespace: '{namespace}' is not the name of a namespace; write lower-case letters, digits and"
+            " '-', at most 63."
+        )
+
+
+def check_labels(setting: str, given: Mapping[str, str], lines: Lines, values: bool = True) -> None:
+    """Raise ConfigError for a key that Kubernetes does not allow; with `values`, also for such a value."""
+    for key, value in given.items():
+        prefix, slash, name = key.rpartition("/")
+        if not LABEL_NAME.fullmatch(name) or (slash and not LABEL_PREFIX.fullmatch(prefix)):
+            raise ConfigError(
+                f"{lines.at(setting, key)}: {setting}: Kubernetes does not allow the key '{key}'; write letters,"
+                f" digits, '-', '_' and '.', such as '{_allowed(name) or 'team'}'."
+            )
+        if TOKEN.search(value):
+            check_confidential(setting, {key: value}, lines)
+        if values:
+            check_label_value(f"{setting}.{key}", value, lines.at(setting, key))
+
+
+def check_label_value(setting: str, value: str, where: str) -> None:
+    """Raise ConfigError unless Kubernetes allows `value` as the value of a label."""
+    if value and not LABEL_NAME.fullmatch(value):
+        raise ConfigError(
+            f"{where}: {setting}: Kubernetes does not allow the value '{value}'; write at most 63 letters, digits, '-',"
+            f" '_' and '.', such as '{_allowed(value) or 'vases'}'."
+        )
+
+
+def _allowed(text: str) -> str:
+    """Return the most similar text that Kubernetes allows in a label; empty if there is none."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", plain)[:63].strip("-_.")

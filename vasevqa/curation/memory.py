@@ -1,0 +1,70 @@
+"""Decode a photograph alone if the memory doesn't suffice for several at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
+
+LONGEST_WAIT = 60.0  # seconds until the other threads' photographs are no longer waited for
+
+
+class Turns:
+    """Lets many threads decode at the same time, or one thread alone."""
+
+    def __init__(self) -> None:
+        self._reset()
+        os.register_at_fork(after_in_child=self._reset)  # a child has none of the other threads
+
+    def _reset(self) -> None:
+        self._changed = threading.Condition()
+        self._decoding = 0
+        self._alone = False
+
+    @contextlib.contextmanager
+    def shared(self) -> Iterator[None]:
+        """Wait until no thread decodes alone, and let others decode meanwhile."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._alone)
+            self._decoding += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._decoding -= 1
+                self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Wait until no other thread decodes, and let no other thread begin."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._alone)
+            self._alone = True
+            self._changed.wait_for(lambda: not self._decoding, LONGEST_WAIT)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._alone = False
+                self._changed.notify_all()
+
+
+_TURNS = Turns()
+
+
+def sparing(decode: Callable[[], T]) -> T:
+    """Return `decode()`. If the memory doesn't suffice, decode once more while no other photograph is in memory.
+
+    Raise MemoryError if the memory doesn't suffice for this photograph alone.
+    """
+    try:
+        with _TURNS.shared():
+            return decode()
+    except MemoryError:
+        pass  # the frames of the failed call, which hold pixels, are gone at the end of this clause
+    with _TURNS.alone():
+        return decode()

@@ -1,0 +1,101 @@
+"""splits.csv: the side of each vase (its part of the split). build-dataset writes this file and can read it again."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import IO
+
+from vasevqa import files
+from vasevqa.curation.file_names import plain
+from vasevqa.errors import ConfigError, DataError
+from vasevqa.storage import refuse_failed
+
+FILE = "splits.csv"
+HEADER = ("vase", "side")
+SIDES = ("train", "val", "eval")
+
+
+def write(stream: IO[str], sides: Mapping[str, str]) -> None:
+    """Write the side of each vase, sorted by vase."""
+    files.write_table(stream, HEADER, sorted(sides.items()))
+
+
+def read(path: Path) -> dict[str, str]:
+    """Return the side of each vase from a file that `write` wrote, or from a user's file in the same format.
+
+    Raise ConfigError or DataError, which names the invalid line.
+    """
+    sides: dict[str, str] = {}
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            table = csv.reader(stream)
+            header = [cell.strip().lower() for cell in next(table, [])]
+            if header[:2] != list(HEADER):
+                raise DataError(f"{path}, line 1: the header is {','.join(header)[:60]}; write {','.join(HEADER)}.")
+            for cells in table:
+                if not any(cell.strip() for cell in cells):
+                    continue
+                where = f"{path}, line {table.line_num}"
+                if len(cells) < 2:
+                    raise DataError(f"{where} has no side; write vase,side.")
+                vase, side = plain(cells[0]), cells[1].strip().lower()
+                if side not in SIDES:
+                    raise DataError(f"{where}: there is no side '{side}'; write {', '.join(SIDES)}.")
+                if sides.setdefault(vase, side) != side:
+                    raise DataError(f"{where}: {vase} is on two sides ({sides[vase]} and {side}); keep one.")
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} is not a CSV file in UTF-8 ({error}); save the file as CSV in UTF-8.") from None
+    except OSError as error:
+        refuse_failed(error, path)
+        raise ConfigError(
+            f"{path} can't be read ({error.strerror}); give a CSV file with the columns vase,side."
+        ) from None
+    if not sides:
+        raise DataError(f"{path} names no vase; write a line vase,side for each vase.")
+    return sides
+
+
+def refuse_too_few(vases: int, groups: int, val_fraction: float, eval_fraction: float, why: str = "") -> None:
+    """Raise DataError if there are fewer groups of vases than sides of the split, so that a side would be empty.
+
+    `why` says which rows or pictures are left out.
+    """
+    wanted = ["train", *(["val"] if val_fraction else []), *(["eval"] if eval_fraction else [])]
+    if groups >= len(wanted):
+        return
+    joined = f", {groups} after near-duplicates and shared rows are joined" if groups < vases else ""
+    raise DataError(
+        f"The split into {', '.join(wanted)} needs at least {len(wanted)} vases with annotations, and there"
+        f" {'is' if vases == 1 else 'are'} {vases}{joined}{why}; add vases, or set val_fraction or eval_fraction to 0."
+    )
+
+
+def without_picture(given: Mapping[str, str], vases: Collection[str]) -> list[str]:
+    """Return the vases in the file that no picture shows, sorted. Raise DataError if no picture shows any of them."""
+    absent = sorted(set(given) - set(vases))
+    if given and len(absent) == len(given):
+        raise DataError(
+            f"None of the {len(given)} vases in the splits has a photograph here (first: {absent[0]}; the photographs"
+            f" show {', '.join(sorted(vases)[:3])}); give the sides of the photographed vases."
+        )
+    return absent
+
+
+def side_of(vases: set[str], given: Mapping[str, str]) -> str | None:
+    """Return the side that the file gives to a group of vases. Return None if the file names none of these vases.
+
+    The pictures of a group are views of one vase or near-duplicates. Raise DataError if the file gives the vases of one
+    group different sides.
+    """
+    sides = {vase: given[vase] for vase in sorted(vases) if vase in given}
+    if len(set(sides.values())) > 1:
+        (one, first), (other, second) = next(
+            (pair, another) for pair in sides.items() for another in sides.items() if pair[1] != another[1]
+        )
+        raise DataError(
+            f"The splits put {one} on the side {first} and {other} on the side {second}, but their photographs are"
+            " near-duplicates or in one row; put both on one side, or set group_duplicates to false."
+        )
+    return next(iter(sides.values()), None)

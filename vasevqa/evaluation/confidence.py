@@ -1,0 +1,82 @@
+"""Compare a model's confidence with how often the model is right.
+
+The confidence in an answer is either the probability that the model gives to the answer, or the agreement: the share of
+sampled answers that say the same. The expected calibration error follows Naeini et al., "Obtaining Well
+Calibrated Probabilities Using Bayesian Binning", 2015, with ten bins of equal width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from vasevqa.evaluation.figures import Bin, Confidence, Reliability
+from vasevqa.evaluation.metrics import TOO_FEW, Answered
+from vasevqa.reward.score import exact
+from vasevqa.reward.words import normalize
+from vasevqa.statistics import paired
+
+BINS = 10
+ALL = "all"
+
+
+def agreement(answer: str, samples: Sequence[str], attribute: str) -> float | None:
+    """Return the share of samples that say the same as the answer. Return None without samples."""
+    if not samples:
+        return None
+    return sum(_same(sample, answer, attribute) for sample in samples) / len(samples)
+
+
+def _same(sample: str, answer: str, attribute: str) -> bool:
+    return normalize(sample) == normalize(answer) or (bool(answer.strip()) and exact(sample, answer, attribute))
+
+
+def confidence_of(answered: Sequence[Answered]) -> Confidence:
+    """Return how well confidence and right answers agree, over all short answers and by attribute."""
+    short = [one for one in answered if one.attribute not in ("", "caption")]
+    found: Confidence = {}
+    for name in sorted({one.attribute for one in short}):
+        _add(found, name, [one for one in short if one.attribute == name])
+    _add(found, ALL, short)
+    return found
+
+
+def _add(found: Confidence, name: str, answered: Sequence[Answered]) -> None:
+    sure = [one for one in answered if one.probability is not None]
+    if sure:
+        found.setdefault("probability", {})[name] = reliability(sure, [one.probability or 0.0 for one in sure])
+    sampled = [one for one in answered if one.agreement is not None]
+    if sampled:
+        found.setdefault("agreement", {})[name] = reliability(sampled, [one.agreement or 0.0 for one in sampled])
+
+
+def reliability(answered: Sequence[Answered], confidences: Sequence[float]) -> Reliability:
+    """Return the mean confidence, the share of right answers, their difference, and the figures of each bin."""
+    rights = [one.exact for one in answered]
+    difference = paired(confidences, rights, [one.vase for one in answered])
+    bins = list(_bins(confidences, rights))
+    return {
+        "confidence": sum(confidences) / len(confidences),
+        "right": sum(rights) / len(rights),
+        "difference": {
+            "value": difference.value,
+            "interval": list(difference.interval) if difference.interval else None,
+            "samples": difference.rows,
+            "vases": difference.vases,
+            **({} if difference.interval else {"no_interval": TOO_FEW}),
+        },
+        "ece": sum(one["rows"] * abs(one["confidence"] - one["right"]) for one in bins) / len(rights),
+        "bins": bins,
+    }
+
+
+def _bins(confidences: Sequence[float], rights: Sequence[float]) -> Iterator[Bin]:
+    for number in range(BINS):
+        inside = [at for at, one in enumerate(confidences) if min(BINS - 1, int(one * BINS)) == number]
+        if inside:
+            yield {
+                "low": number / BINS,
+                "high": (number + 1) / BINS,
+                "confidence": sum(confidences[at] for at in inside) / len(inside),
+                "right": sum(rights[at] for at in inside) / len(inside),
+                "rows": len(inside),
+            }

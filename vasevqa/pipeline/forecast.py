@@ -1,0 +1,106 @@
+"""Estimate the time of steps from earlier runs of the same steps on this machine, or from a short measurement."""
+
+from __future__ import annotations
+
+import importlib.util
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vasevqa.artifacts.volume import Artifact, Volume
+from vasevqa.errors import DataError
+from vasevqa.pipeline.plan import Plan
+from vasevqa.text import duration
+
+if TYPE_CHECKING:
+    from vasevqa.curation.images import ImageFile
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The estimated seconds of each step, and the steps without an estimate."""
+
+    seconds: Mapping[str, float]
+    unknown: tuple[str, ...]
+
+    def said(self) -> str:
+        """Return a line such as `about 12 min on this machine for clip-filter; unknown for sft`."""
+        known = f"about {duration(sum(self.seconds.values()))} on this machine for {', '.join(self.seconds)}"
+        parts = [
+            *([known] if self.seconds else []),
+            *([f"unknown for {', '.join(self.unknown)}"] if self.unknown else []),
+        ]
+        return "time: " + ("; ".join(parts) or "nothing is missing")
+
+
+def forecast(planned: Plan, photographs: int | None, measured: Mapping[str, float] | None = None) -> Forecast:
+    """Return the forecast for the steps that will run.
+
+    The forecast uses the time per photograph of the step's newest artifact from this machine. Without such an artifact,
+    it uses `measured` (seconds per photograph by step). Without `photographs`, there is no estimate.
+    """
+    missing = [step.name for step in planned.steps if not step.hit]
+    return _forecast(missing, photographs, {**(measured or {}), **_paces(planned.volume, missing)})
+
+
+def first_forecast(steps: Sequence[str], photographs: int, measured: Mapping[str, float]) -> Forecast:
+    """Return the forecast for steps that never ran."""
+    return _forecast(steps, photographs, measured)
+
+
+def measure(planned: Plan, photographs: Sequence[ImageFile]) -> dict[str, float]:
+    """Measure for some seconds how many seconds the CLIP step of the plan needs per photograph.
+
+    Return nothing if the step won't run, if it ran on this machine before, if CLIP comes from a hub, or if torch isn't
+    installed. Raise ConfigError or DataError if the model can't be used.
+    """
+    step = next((step for step in planned.steps if step.stage.name == "clip-filter" and not step.hit), None)
+    if step is None or _paces(planned.volume, [step.name]):
+        return {}
+    model = step.inputs["clip_model"].path
+    options = step.options.model_dump()
+    if model is None:
+        return {}
+    seconds = measure_clip(model, photographs, options["device"], options["batch_size"])
+    return {} if seconds is None else {step.name: seconds}
+
+
+def measure_clip(model: Path, photographs: Sequence[ImageFile], device: str, batch_size: int) -> float | None:
+    """Return how many seconds CLIP needs per photograph, or None without torch or without a readable photograph."""
+    if importlib.util.find_spec("torch") is None:
+        return None
+    from vasevqa.curation.pace import seconds_per_photograph
+
+    return seconds_per_photograph(model, photographs, device, batch_size)
+
+
+def _forecast(steps: Sequence[str], photographs: int | None, paces: Mapping[str, float]) -> Forecast:
+    seconds = {name: paces[name] * photographs for name in steps if name in paces and photographs}
+    return Forecast(seconds, tuple(name for name in steps if name not in seconds))
+
+
+def _paces(volume: Volume, steps: Sequence[str]) -> dict[str, float]:
+    known = {name: _seconds_each(volume, name) for name in steps}
+    return {name: seconds for name, seconds in known.items() if seconds is not None}
+
+
+def _seconds_each(volume: Volume, step: str) -> float | None:
+    """Return the step's seconds per photograph, or None if no artifact of this machine records them."""
+    rates = (_rate(artifact) for artifact in reversed(volume.complete(step)))
+    return next((rate for rate in rates if rate is not None), None)
+
+
+def _rate(artifact: Artifact) -> float | None:
+    try:
+        record = artifact.record()
+        figures = record["figures"]
+        # Images that an earlier run had computed cost no time.
+        images = figures.get("images") - figures.get("known", 0) if isinstance(figures, dict) else None
+        began, ended = (datetime.fromisoformat(str(record[name])) for name in ("started", "finished"))
+    except (DataError, KeyError, TypeError, ValueError):
+        return None
+    here = record.get("host") == socket.gethostname()
+    return (ended - began).total_seconds() / images if here and isinstance(images, int) and images > 0 else None

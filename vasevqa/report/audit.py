@@ -1,0 +1,192 @@
+"""Whether a filter removes some kinds of vases more than others: acceptance by class, with intervals by vase."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from vasevqa.curation import predictions
+from vasevqa.curation.file_names import plain, vase_group
+from vasevqa.curation.images import ImageFile
+from vasevqa.curation.naming import naming_of
+from vasevqa.curation.reports import FilteringReport
+from vasevqa.dataset.annotations import read_annotations
+from vasevqa.dataset.columns import Columns
+from vasevqa.dataset.join import Picture, join
+from vasevqa.dataset.reading import Reading
+from vasevqa.errors import DataError, VaseError
+from vasevqa.pipeline.catalog import PIPELINE
+from vasevqa.pipeline.inspection import reading_of
+from vasevqa.pipeline.recipe import load_recipe
+from vasevqa.reward.dates import parse_dates
+from vasevqa.spec import Report
+from vasevqa.statistics import Estimate, by_vase
+
+COLLECTION = "collection"  # the top folder of a photograph
+WORDS = ("fabric", "technique", "shape")  # attributes whose texts are classes
+
+
+class ClassAcceptance(BaseModel):
+    """The share of a class's photographs that a step accepted, with its 95% interval by vase.
+
+    `warned` is true if the step removed most of the class, and more of it than of all photographs.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    step: str
+    attribute: str
+    name: str
+    photographs: int
+    vases: int
+    accepted: float
+    low: float
+    high: float
+    warned: bool
+
+    def said(self) -> str:
+        """Return the warning, without a full stop."""
+        return (
+            f"{self.step} removed {1 - self.accepted:.0%} of the photographs of {self.attribute} '{self.name}'"
+            f" [{1 - self.high:.0%}, {1 - self.low:.0%}]"
+        )
+
+
+class Acceptance(Report):
+    """The acceptance of each step by class. Classes of fewer than FEWEST vases have no interval and are left out.
+
+    `overall` holds the share of all photographs that each step accepted, and `annotated` the number of photographs with
+    an annotation.
+    """
+
+    FILE: ClassVar[str] = "acceptance.json"
+
+    overall: dict[str, float] = Field(default_factory=dict)
+    photographs: dict[str, int] = Field(default_factory=dict)
+    annotated: dict[str, int] = Field(default_factory=dict)
+    small: dict[str, int] = Field(default_factory=dict)  # step -> number of classes that were left out
+    classes: list[ClassAcceptance] = Field(default_factory=list)
+
+
+def acceptance(artifacts: Mapping[str, Path], recipe: Path) -> Acceptance:
+    """Return the acceptance of clip-filter and classify, as far as the run has their results.
+
+    The classes come from the annotations of the run's recipe. Without readable annotations, only top folders are
+    classes.
+    """
+    reading, table = _told(recipe)
+    found = Acceptance()
+    for step, decided in _decisions(artifacts).items():
+        pictures = _pictures(decided, reading, table)
+        classes, small = _classes(step, pictures, decided)
+        found.overall[step] = sum(decided.values()) / len(decided)
+        found.photographs[step] = len(decided)
+        found.annotated[step] = sum(bool(picture.records) for picture in pictures)
+        found.small[step] = small
+        found.classes.extend(classes)
+    return found
+
+
+def century(text: str) -> str | None:
+    """Return the century in which the middle of a date lies, or None if the text tells no date."""
+    spans = parse_dates(text)
+    if not spans:
+        return None
+    middle = (spans[0][0] + spans[0][1]) / 2
+    number = int(abs(middle) // 100) + 1
+    return f"century {number} {'BC' if middle < 0 else 'AD'}"
+
+
+def _decisions(artifacts: Mapping[str, Path]) -> dict[str, dict[str, bool]]:
+    """Return what each step decided about each photograph."""
+    decided: dict[str, dict[str, bool]] = {}
+    if "clip-filter" in artifacts:
+        report = FilteringReport.read(artifacts["clip-filter"]) or FilteringReport()
+        decided["clip-filter"] = {row.name: row.accepted for row in report.images}
+    if "classify" in artifacts:
+        with contextlib.suppress(DataError):  # a damaged file; a report is written all the same
+            rows = list(predictions.read(artifacts["classify"]))
+            decided["classify"] = {one.name: one.label == 1 for one in rows if one.probability is not None}
+    return {step: given for step, given in decided.items() if given}
+
+
+def _told(recipe: Path) -> tuple[Reading, Path | None]:
+    """Return how the recipe reads names and tables, and its annotations if they are there."""
+    try:
+        loaded = load_recipe(recipe, PIPELINE, here=False)
+    except (VaseError, OSError):
+        return Reading(), None
+    given = loaded.inputs.get("annotations")
+    table = None if given is None else Path(given)
+    return reading_of(loaded), table if table is not None and table.exists() else None
+
+
+def _pictures(names: Sequence[str] | Mapping[str, bool], reading: Reading, table: Path | None) -> list[Picture]:
+    """Return the photographs with their vases and records. No photograph is opened."""
+    try:
+        naming = naming_of(reading.name_pattern, names)
+    except VaseError:  # the pattern fits none of the photographs that this step saw
+        naming = naming_of(None, names)
+
+    def vase(name: str) -> str:
+        group = vase_group(name, naming)
+        return plain(name) if group == name else group
+
+    pictures = [Picture(ImageFile(Path(name), name), vase(name)) for name in names]
+    if table is not None:
+        try:
+            told = read_annotations(table, Columns(reading.columns), reading.records)
+        except (VaseError, ModuleNotFoundError):
+            return pictures
+        join(pictures, told.records, [table if table.is_dir() else table.parent], [], vase)
+    return pictures
+
+
+def _classes(step: str, pictures: Sequence[Picture], decided: Mapping[str, bool]) -> tuple[list[ClassAcceptance], int]:
+    """Return the classes with an interval, and the number of classes of too few vases."""
+    rows: dict[tuple[str, str], list[Picture]] = defaultdict(list)
+    for picture in pictures:
+        for attribute, name in _belongs(picture).items():
+            rows[attribute, name].append(picture)
+    everyone = sum(decided.values()) / len(decided)
+    found = []
+    for (attribute, name), members in sorted(rows.items()):
+        estimate = by_vase([float(decided[one.file.name]) for one in members], [one.vase for one in members])
+        if estimate.interval is not None:
+            found.append(_class(step, attribute, name, estimate, estimate.interval, everyone))
+    return found, len(rows) - len(found)
+
+
+def _class(
+    step: str, attribute: str, name: str, estimate: Estimate, interval: tuple[float, float], everyone: float
+) -> ClassAcceptance:
+    low, high = interval
+    return ClassAcceptance(
+        step=step,
+        attribute=attribute,
+        name=name,
+        photographs=estimate.rows,
+        vases=estimate.vases,
+        accepted=estimate.value,
+        low=low,
+        high=high,
+        warned=estimate.value < 0.5 and high < everyone,
+    )
+
+
+def _belongs(picture: Picture) -> dict[str, str]:
+    """Return the classes of a photograph by attribute. The first record that tells an attribute counts."""
+    told: dict[str, str] = {}
+    for record in reversed(picture.records):
+        told.update(record.attributes)
+    classes = {word: told[word].strip().lower() for word in WORDS if told.get(word, "").strip()}
+    when = century(told.get("date", ""))
+    if when is not None:
+        classes["date"] = when
+    folders = PurePosixPath(picture.file.name).parts[:-1]
+    return {**classes, COLLECTION: folders[0]} if folders else classes

@@ -1,0 +1,131 @@
+"""Report on the evaluation: a dot plot with intervals, what the comparisons show, and a table of all metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from vasevqa.evaluation.comparison import columns_of
+from vasevqa.evaluation.figures import Evaluation, Metric, Pair
+from vasevqa.report.quality import read_json
+
+SHOWN = ("mean reward", "mean reward on common rows", "captions: overall")  # besides the reward of each attribute
+REWARD = ": reward"
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A model's value of a metric, with its 95% interval. Positions are in percent of the axis from 0 to 1."""
+
+    name: str
+    kind: str  # model, baseline
+    at: float
+    left: float
+    width: float | None  # None without an interval
+    text: str
+
+
+@dataclass(frozen=True)
+class Plot:
+    """The dots of one metric, and the sentences about the differences between models."""
+
+    title: str
+    dots: tuple[Dot, ...]
+    chance: float | None  # in percent
+    sentences: tuple[str, ...]
+    counts: str
+
+
+@dataclass(frozen=True)
+class EvaluationTable:
+    """The metrics of all models and baselines.
+
+    `plots` shows the most important metrics. Each row of the table holds a metric and one cell for each model and
+    baseline. `missing` holds each metric that was not available, with the reason. `same` holds each model that is equal
+    to another model. `hidden` is the number of differences by attribute that are not significant.
+    """
+
+    models: list[str]
+    plots: list[Plot]
+    rows: list[tuple[str, list[str]]]
+    missing: list[tuple[str, str]]
+    same: list[tuple[str, str]]
+    samples: int | None
+    vases: int | None
+    baselines: list[tuple[str, str]]
+    hidden: int
+
+
+def evaluation_of(artifacts: Mapping[str, Path]) -> Evaluation:
+    """Return the content of evaluation.json, or an empty one without an evaluation."""
+    return cast(Evaluation, read_json(artifacts["evaluate"] / "evaluation.json") if "evaluate" in artifacts else {})
+
+
+def evaluated(evaluation: Evaluation) -> EvaluationTable:
+    """Return what the report shows of an evaluation; the table is empty without an evaluation."""
+    tables = columns_of(evaluation)
+    names = list(dict.fromkeys(metric for flat in tables.values() for metric in flat))
+    missing = {
+        metric: flat[metric].get("reason", "")
+        for metric in names
+        for flat in tables.values()
+        if metric in flat and flat[metric].get("value") is None
+    }
+    known = [metric for metric in names if metric not in missing]
+    pairs = evaluation.get("pairs", [])
+    return EvaluationTable(
+        models=list(tables),
+        plots=[_plot(metric, evaluation) for metric in known if metric in SHOWN or metric.endswith(REWARD)],
+        rows=[(metric, [_measured(flat.get(metric)) for flat in tables.values()]) for metric in known],
+        missing=sorted(missing.items()),
+        same=sorted(evaluation.get("same", {}).items()),
+        samples=evaluation.get("samples"),
+        vases=evaluation.get("vases"),
+        baselines=sorted(evaluation.get("about_baselines", {}).items()),
+        hidden=sum(bool(pair["attribute"]) and not pair["shown"] for pair in pairs),
+    )
+
+
+def _plot(metric: str, evaluation: Evaluation) -> Plot:
+    baselines = evaluation.get("baselines", {})
+    found = {name: flat[metric] for name, flat in columns_of(evaluation).items() if metric in flat}
+    some = next(iter(found.values()))
+    chance = some.get("chance")
+    attribute = metric.removesuffix(REWARD) if metric.endswith(REWARD) else ""
+    counts = [f"{some['samples']} rows"] if "samples" in some else []
+    counts += [f"{some['vases']} vases"] if "vases" in some else []
+    return Plot(
+        title=f"{attribute}: mean reward" if attribute else metric,
+        dots=tuple(_dot(name, "baseline" if name in baselines else "model", one) for name, one in found.items()),
+        chance=None if chance is None else _percent(chance),
+        sentences=_sentences(attribute, metric, evaluation.get("pairs", [])),
+        counts=" of ".join(counts),
+    )
+
+
+def _sentences(attribute: str, metric: str, pairs: list[Pair]) -> tuple[str, ...]:
+    """Return the sentences that belong beside a plot: all about all rows, and those shown about an attribute."""
+    if metric.startswith("captions"):
+        return ()
+    ours = [pair for pair in pairs if pair["attribute"] == attribute and (pair["shown"] or not attribute)]
+    return tuple(pair["sentence"].removeprefix(f"{attribute}: ") for pair in ours)
+
+
+def _dot(name: str, kind: str, metric: Metric) -> Dot:
+    low_high = metric.get("interval")
+    left, right = (_percent(low_high[0]), _percent(low_high[1])) if low_high else (0.0, 0.0)
+    at = _percent(metric["value"] or 0.0)
+    return Dot(name, kind, at, left, round(right - left, 2) if low_high else None, _measured(metric))
+
+
+def _percent(value: float) -> float:
+    return round(100 * min(1.0, max(0.0, value)), 2)
+
+
+def _measured(metric: Metric | None) -> str:
+    if metric is None:
+        return ""
+    low_high = metric.get("interval")
+    return f"{metric['value']:.3f}" + (f" [{low_high[0]:.3f}, {low_high[1]:.3f}]" if low_high else "")

@@ -1,0 +1,89 @@
+"""Say where each artifact of a run comes from: its key, run, host, image, seed and package versions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from vasevqa.artifacts.contents import RECORD
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the artifact of a step comes from. A text is empty if the artifact doesn't record it."""
+
+    step: str
+    stage: str  # with its version
+    key: str
+    run: str
+    host: str
+    seed: str
+    image: str
+
+
+@dataclass(frozen=True)
+class Packages:
+    """The package versions that some steps share."""
+
+    steps: str
+    versions: str
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """The origins of all artifacts, and the package versions."""
+
+    origins: tuple[Origin, ...]
+    packages: tuple[Packages, ...]
+
+
+class _Record(BaseModel):
+    """The part of an artifact.json that the report shows."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    key: str
+    stage: str = ""
+    stage_version: int | None = None
+    run: str = ""
+    host: str = ""
+    seed: int | None = None
+    image: str | None = None
+    versions: dict[str, str] = Field(default_factory=dict)
+
+
+def provenance(artifacts: Mapping[str, Path]) -> Provenance:
+    """Return the provenance of the artifacts that have a readable record."""
+    records = {step: record for step, folder in artifacts.items() if (record := _read(folder / RECORD)) is not None}
+    by_versions: dict[str, list[str]] = {}
+    for step, record in records.items():
+        if record.versions:
+            text = ", ".join(f"{name} {version}" for name, version in record.versions.items())
+            by_versions.setdefault(text, []).append(step)
+    return Provenance(
+        tuple(_origin(step, record) for step, record in records.items()),
+        tuple(Packages(", ".join(steps), text) for text, steps in by_versions.items()),
+    )
+
+
+def _read(path: Path) -> _Record | None:
+    try:
+        return _Record.model_validate_json(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def _origin(step: str, record: _Record) -> Origin:
+    version = "" if record.stage_version is None else str(record.stage_version)
+    return Origin(
+        step=step,
+        stage=f"{record.stage} {version}".strip(),
+        key=record.key,
+        run=record.run,
+        host=record.host,
+        seed="" if record.seed is None else str(record.seed),
+        image=record.image or "",
+    )

@@ -1,0 +1,156 @@
+"""Show when each step waited, ran, failed and ran again. Pauses in which no step was active are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vasevqa.pipeline.events import Event
+from vasevqa.pipeline.history import StepHistory
+from vasevqa.report.costs import costs
+from vasevqa.report.quality import read_json
+from vasevqa.text import duration
+
+LABELS = {"waiting": "not reached"}  # states whose names differ in the report and in `status`
+WAITING, STARTING, RUNNING, FAILED = "waiting", "starting", "running", "failed attempt"
+KINDS = (WAITING, STARTING, RUNNING, FAILED)
+ENDS = ("step-done", "step-failed", "step-cancelled")
+LONG = 60.0  # seconds; shorter pauses are not mentioned
+
+
+@dataclass
+class Span:
+    """A part of a step's time, in seconds since the epoch."""
+
+    kind: str
+    begin: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A span on the timeline. `left` and `width` are in percent of the run's active time."""
+
+    kind: str
+    left: float
+    width: float
+    text: str
+
+
+@dataclass(frozen=True)
+class StepRow:
+    """One step: its state, its bars, its result, and what its attempts came to."""
+
+    name: str
+    state: str
+    label: str
+    took: str
+    bars: tuple[Bar, ...]
+    text: str
+    speed: str
+    cost: str
+    troubles: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """All steps on one axis. `kinds` are the kinds of bars that occur, and `pauses` says what is left out."""
+
+    rows: tuple[StepRow, ...]
+    ticks: tuple[tuple[float, str], ...]  # percent, label
+    kinds: tuple[str, ...]
+    pauses: str
+
+
+def timeline(events: Sequence[Event], history: Mapping[str, StepHistory], artifacts: Mapping[str, Path]) -> Timeline:
+    """Return the timeline of a run. A step without any time has no bars."""
+    spans = {name: spans_of([event for event in events if event.get("step") == name]) for name in history}
+    active = _union(span for found in spans.values() for span in found)
+    total = sum(end - begin for begin, end in active)
+    spent = costs(history)
+    rows = []
+    for name, step in history.items():
+        record = read_json(artifacts[name] / "artifact.json") if name in artifacts else {}
+        took = step.ended - step.began if step.began is not None and step.ended is not None else None
+        attempts = f" ({step.attempt} attempts)" if step.attempt > 1 else ""
+        rows.append(
+            StepRow(
+                name=name,
+                state="hit" if step.state == "up to date" else step.state,
+                label=LABELS.get(step.state, step.state) + attempts,
+                took="" if took is None else duration(took),
+                bars=tuple(_bar(span, active, total) for span in spans[name]),
+                text=step.text or record.get("summary", ""),
+                speed=step.speed,
+                cost=spent[name].text() if name in spent else "",
+                troubles=_troubles(events, name),
+            )
+        )
+    kinds = {span.kind for found in spans.values() for span in found}
+    left_out = active[-1][1] - active[0][0] - total if active else 0.0
+    return Timeline(
+        tuple(rows),
+        tuple((25.0 * quarter, duration(total * quarter / 4)) for quarter in range(5)) if total else (),
+        tuple(kind for kind in KINDS if kind in kinds),
+        f"Pauses of {duration(left_out)}, in which no step was active, are left out." if left_out > LONG else "",
+    )
+
+
+def spans_of(events: Iterable[Event]) -> list[Span]:
+    """Return the spans of one step from its events.
+
+    A step starts until it runs. If it reported a reason to wait, this time counts as waiting. The last span of a step
+    that did not end lasts until its last event.
+    """
+    spans: list[Span] = []
+    current: Span | None = None
+    for event in events:
+        kind, time = event["event"], float(event["time"])
+        if kind == "step-started":  # after a launcher's end, the earlier attempt ended at an unknown time
+            current = None
+        if current is not None:
+            current.end = time
+        if kind in ("step-started", "step-requeued"):
+            current = Span(STARTING if kind == "step-started" else WAITING, time, time)
+            spans.append(current)
+        elif kind == "step-waiting" and current is not None and current.kind == STARTING:
+            current.kind = WAITING
+        elif kind in ("step-running", "step-adopted") and (current is None or current.kind != RUNNING):
+            current = Span(RUNNING, time, time)
+            spans.append(current)
+        elif kind == "attempt-failed":
+            if current is not None:
+                current.kind = FAILED
+            current = None
+        elif kind in ENDS:
+            if current is not None and kind == "step-failed":
+                current.kind = FAILED
+            current = None
+    return [span for span in spans if span.end > span.begin]
+
+
+def _union(spans: Iterable[Span]) -> list[tuple[float, float]]:
+    """Return the intervals in which at least one step was active, in the order of time."""
+    joined: list[tuple[float, float]] = []
+    for span in sorted(spans, key=lambda span: span.begin):
+        if joined and span.begin <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(joined[-1][1], span.end))
+        else:
+            joined.append((span.begin, span.end))
+    return joined
+
+
+def _bar(span: Span, active: Sequence[tuple[float, float]], total: float) -> Bar:
+    before = sum(max(0.0, min(end, span.begin) - begin) for begin, end in active)
+    text = f"{span.kind}: {duration(span.end - span.begin)}"
+    return Bar(span.kind, round(100 * before / total, 2), round(100 * (span.end - span.begin) / total, 2), text)
+
+
+def _troubles(events: Iterable[Event], step: str) -> tuple[str, ...]:
+    """Return a sentence for each failed attempt of the step that was tried again."""
+    return tuple(
+        f"Attempt {event.get('attempt', '')} failed and was tried again: {event.get('message', '')}"
+        for event in events
+        if event["event"] == "attempt-failed" and event.get("step") == step and event.get("retry")
+    )

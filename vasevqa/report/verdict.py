@@ -1,0 +1,203 @@
+"""Say in a few sentences what a run came to, why it failed, and which commands come next."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path, PurePath
+
+from vasevqa.evaluation.figures import Evaluation
+from vasevqa.pipeline.events import Event, parse
+from vasevqa.pipeline.history import StepHistory
+from vasevqa.pipeline.runs import Run
+from vasevqa.text import duration
+
+TAIL_LINES = 40
+TAIL_BYTES = 64 << 10  # of a log's end
+ENDS = ("run-started", "run-finished", "run-failed", "run-cancelled")
+DONE = ("done", "up to date")
+MODELS = ("merge-grpo", "merge-sft")  # the steps whose artifact is a model, the last one first
+AGAIN = "Then run it again: finished steps are not repeated."
+REMEDIES = {
+    1: "This is a bug in a stage. Report it with the log; the partial output is kept.",
+    2: f"Correct the flag or the recipe's line that the message names. {AGAIN}",
+    3: f"Correct the file or folder that the message names. {AGAIN}",
+    4: f"Use a larger GPU, or lower max_pixels or max_length. {AGAIN}",
+    5: "Set `device: cpu` to run without a GPU, or choose a machine that has the device.",
+    6: "Compare the measured values in the message with the gate. For a merge, check that the adapter was trained on"
+    " this base.",
+    69: f"Do what the message says about Docker or the cluster. {AGAIN}",
+    74: f"Free space with `vasevqa clean`, or check the mount. Finished artifacts are intact. {AGAIN}",
+    135: f"Raise the step's `shm`, or lower its workers. {AGAIN}",
+    137: f"Lower the step's batch size or workers, or raise its `memory_limit`. {AGAIN}",
+}
+RESUME = "Run it again: it resumes, and finished steps are not repeated."
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command to copy, and its purpose."""
+
+    purpose: str
+    words: str
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why a run failed: the step, its message, the remedy, and the last lines of its log."""
+
+    step: str
+    message: str
+    remedy: str
+    log: str
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a run came to. `trouble` is None unless the run failed."""
+
+    state: str
+    headline: str
+    when: str
+    sentences: tuple[str, ...]
+    trouble: Trouble | None
+    commands: tuple[Command, ...]
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results that the verdict names. A figure is None if its step has no artifact."""
+
+    photographs: int | None
+    accepted: int | None
+    vases: int | None
+    lost: int | None
+    evaluation: Evaluation
+
+
+def verdict(run: Run, events: Sequence[Event], history: Mapping[str, StepHistory], results: Results) -> Verdict:
+    """Return the verdict on `run`, whatever its state."""
+    times = [event["time"] for event in events]
+    state = run.state if any(event["event"] in ENDS for event in events) else "not started"
+    trouble = _trouble(run, events) if state == "failed" else None
+    headline = {
+        "failed": f"The run failed at {trouble.step}" if trouble else "The run failed",
+        "finished": "The run is done",
+        "not started": "The run has not started",
+    }.get(state, f"The run is {state}" if state == "running" else f"The run was {state}")
+    took = f", {duration(times[-1] - times[0])}" if times else ""
+    return Verdict(
+        state=state,
+        headline=headline,
+        when=f"{datetime.fromtimestamp(times[0], UTC):%Y-%m-%d %H:%M} UTC{took}" if times else "",
+        sentences=tuple(filter(None, (_steps_done(history), _photographs(results), _models(results, history)))),
+        trouble=trouble,
+        commands=_commands(run, state, trouble, history),
+    )
+
+
+def _steps_done(history: Mapping[str, StepHistory]) -> str:
+    planned = [step for step in history.values() if step.state != "skipped"]
+    if not planned:
+        return "No step has begun."
+    done = [step for step in planned if step.state in DONE]
+    kept = sum(step.state == "up to date" for step in done)
+    share = f"All {len(done)} steps are" if len(done) == len(planned) else f"{len(done)} of {len(planned)} steps are"
+    return f"{share} done{f'; {kept} of them {_were(kept)} up to date' if kept else ''}."
+
+
+def _were(count: int) -> str:
+    return "was" if count == 1 else "were"
+
+
+def _photographs(results: Results) -> str:
+    if results.photographs is None or results.accepted is None:
+        return ""
+    told = f"Of {results.photographs:,} photographs, {results.accepted:,} {_were(results.accepted)} accepted"
+    if results.vases is None:
+        return told + "."
+    shown = f"{told}; they show {results.vases:,} vase{'s' if results.vases != 1 else ''}"
+    return shown + (f", and {results.lost:,} {_were(results.lost)} lost." if results.lost else ", and none was lost.")
+
+
+def _models(results: Results, history: Mapping[str, StepHistory]) -> str:
+    names = list(results.evaluation.get("models", {}))
+    pairs = [pair for pair in results.evaluation.get("pairs", []) if not pair["attribute"]]
+    chosen = [pair for pair in pairs if pair["model"] == names[-1] and pair["other"] == names[0]] or pairs[:1]
+    if chosen:
+        return f"Reward on held-out rows: {chosen[0]['sentence']}."
+    if names:
+        return "No two models were compared on the same held-out rows."
+    return "The models are not evaluated yet." if "evaluate" in history else "The recipe evaluates no model."
+
+
+def _trouble(run: Run, events: Sequence[Event]) -> Trouble | None:
+    ends = [event for event in events if event["event"] in ("run-failed", "step-failed")]
+    if not ends:
+        return None
+    step = str(ends[-1].get("step", ""))
+    said = [event for event in ends if event.get("step") == step]
+    known = {name: value for event in said for name, value in event.items() if value not in ("", None)}
+    code = known.get("exit_code")
+    log = PurePath(str(known.get("log", ""))).name  # the launcher may have seen the volume under another path
+    return Trouble(
+        step=step,
+        message=str(known.get("message", "The log says why.")),
+        remedy=REMEDIES.get(code, RESUME) if isinstance(code, int) else RESUME,
+        log=log,
+        lines=log_tail(run.path / "logs" / log) if log else (),
+    )
+
+
+def log_tail(path: Path) -> tuple[str, ...]:
+    """Return the last lines of a log without the stage's JSON events; nothing if it can't be read."""
+    try:
+        with path.open("rb") as stream:
+            stream.seek(max(0, path.stat().st_size - TAIL_BYTES))
+            text = stream.read().decode("utf-8", errors="replace")
+    except OSError:
+        return ()
+    lines = [line.rstrip() for line in text.splitlines() if line.strip() and not list(parse([line]))]
+    return tuple(lines[-TAIL_LINES:])
+
+
+def _commands(run: Run, state: str, trouble: Trouble | None, history: Mapping[str, StepHistory]) -> tuple[Command, ...]:
+    place = str(run.backend_settings.get("backend", "local"))
+    in_cluster = place == "kubernetes"
+    where = "--cluster cluster.yaml" if in_cluster else f"--volume {shlex.quote(str(run.volume.root))}"
+    again = (
+        f"vasevqa submit recipe.yaml {where}"
+        if in_cluster
+        else f"vasevqa run {shlex.quote(str(run.recipe))} {where}{f' --backend {place}' if place != 'local' else ''}"
+    )
+    name = shlex.quote(run.name)
+    if state == "running":
+        return (
+            Command("Follow the run", f"vasevqa logs -f {name} {where}"),
+            Command("See its steps", f"vasevqa status {name} {where}"),
+        )
+    resume = Command("Resume", again)
+    if trouble:
+        return (Command("Read the whole log", f"vasevqa logs {name} {shlex.quote(trouble.step)} {where}"), resume)
+    if state != "finished":
+        return (resume,)
+    return tuple(_next(run, history, again, f"vasevqa download {name}" if in_cluster else ""))
+
+
+def _next(run: Run, history: Mapping[str, StepHistory], again: str, download: str) -> Iterator[Command]:
+    """Yield the commands after a finished run. `download` is empty if the volume is on this machine."""
+    done = [step for step in MODELS if step in history and history[step].state in DONE]
+    if done and download:
+        yield Command("Take the model", f"{download} steps/{done[0]} model --cluster cluster.yaml")
+    elif done:
+        yield Command("Take the model", f"cp -rL {shlex.quote(str(run.path / 'steps' / done[0]))} model")
+    if done:
+        yield Command("See how far the result depends on chance", f"{again} --set sft.seed=1")
+    elif not download:
+        volume = shlex.quote(str(run.volume.root))
+        yield Command("Label photographs by eye", f"vasevqa review {shlex.quote(run.name)} --volume {volume}")
+    if "clip-filter" in history and not done:
+        yield Command("Try another threshold", f"{again} --set clip-filter.threshold=0.2")

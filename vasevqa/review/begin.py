@@ -1,0 +1,125 @@
+"""Open a review: find the photographs, their vases and what is known of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vasevqa.artifacts.volume import Volume
+from vasevqa.curation import predictions
+from vasevqa.curation.reports import ClassificationReport, FilteringReport
+from vasevqa.dataset.collection import Collection, look_at, look_at_table
+from vasevqa.dataset.reading import Reading
+from vasevqa.errors import ConfigError, DataError
+from vasevqa.pipeline.inspection import reading_of
+from vasevqa.pipeline.recipe import load_recipe
+from vasevqa.pipeline.runs import Run, find_run
+from vasevqa.review.choosing import FOR_THRESHOLD, UNIFORM, Scores
+from vasevqa.review.photographs import photographs_of
+from vasevqa.review.questions import QUALITY, Question
+from vasevqa.review.record import Record
+from vasevqa.spec import Pipeline
+
+
+@dataclass(frozen=True)
+class Source:
+    """The photographs' folder, how names and tables are read, and the table and scores if there are any."""
+
+    folder: Path
+    reading: Reading = field(default_factory=Reading)
+    table: Path | None = None
+    scores: Scores | None = None
+
+
+@dataclass(frozen=True)
+class Review:
+    """An open review. `said` holds sentences for the user."""
+
+    record: Record
+    scores: Scores | None
+    said: Sequence[str]
+
+
+def source_of(name: str, volume: Path, question: Question, pipeline: Pipeline) -> Source:
+    """Return the folder `name`, or the photographs and scores of the run `name` on the volume.
+
+    Raise ConfigError if there is neither.
+    """
+    folder = Path(name)
+    if folder.exists():
+        return Source(folder)
+    if not (volume / "runs").is_dir():
+        raise ConfigError(
+            f"There is no folder {name}, and no run on the volume {volume}; give the folder of the photographs, or"
+            " --volume."
+        )
+    run = find_run(Volume(volume.absolute()), name)
+    recipe = load_recipe(run.recipe, pipeline, here=False)
+    images, table = recipe.inputs.get("images"), recipe.inputs.get("annotations")
+    if images is None or not Path(images).is_dir():
+        raise DataError(f"The photographs of {run.name} are not on this machine ({images}); give their folder.")
+    return Source(Path(images), reading_of(recipe), None if table is None else Path(table), scores_of(run, question))
+
+
+def decides(question: Question) -> str:
+    """Return the name of the step that answers a question."""
+    return "classify" if question is QUALITY else "clip-filter"
+
+
+def scores_of(run: Run, question: Question) -> Scores | None:
+    """Return the scores of the step that answers the question, or None if the run has none."""
+    step = decides(question)
+    folder = run.artifacts().get(step)
+    if folder is None:
+        return None
+    if question is QUALITY:
+        values = {one.name: one.probability for one in predictions.read(folder) if one.probability is not None}
+        report = ClassificationReport.read(folder)
+        threshold = report.confidence_threshold if report else None
+    else:
+        filtered = FilteringReport.read(folder) or FilteringReport()
+        values = {row.name: row.score for row in filtered.images}
+        threshold = filtered.threshold
+    if not values or threshold is None:
+        return None
+    return Scores(values, threshold, step, UNIFORM if question is QUALITY else FOR_THRESHOLD)
+
+
+def open_review(source: Source, question: Question, into: Path) -> Review:
+    """List the photographs, and read and follow the labels in `into`.
+
+    Raise ConfigError or DataError if the folder, the table or `into` can't be used.
+    """
+    collection = look_at(source.folder, source.reading)
+    if into.resolve().is_relative_to(source.folder.resolve()):
+        raise ConfigError(f"{into} lies in the folder of the photographs; give a folder outside of it as --into.")
+    vases, said = _vases(source, collection)
+    photographs = photographs_of(collection, vases)
+    if not photographs:
+        raise DataError(f"No photograph in {source.folder} may be opened ({collection.files[0].problem}).")
+    record = Record(into, question, photographs)
+    if source.scores is not None:
+        said.append(f"shown first: photographs near the threshold {source.scores.threshold:g} of {source.scores.step}")
+    if record.elsewhere():
+        said.append(f"{record.elsewhere()} labels in {into} are of other photographs")
+    if record.file.torn:
+        said.append(f"{record.file.torn} lines of {record.file.path} were cut by a kill and are left out")
+    return Review(record, source.scores, said)
+
+
+def _vases(source: Source, collection: Collection) -> tuple[dict[str, str], list[str]]:
+    """Return the vases that the table tells of photographs whose names tell none, and what is said about vases."""
+    said = [collection.said()]
+    if collection.vases:
+        said.append(f"vases told apart by {collection.naming}")
+    if source.table is None or not collection.unmatched:
+        return {}, said
+    try:
+        told = look_at_table(source.table, collection, source.reading).vase_of
+    except ModuleNotFoundError as missing:
+        raise ConfigError(
+            f"{source.table} needs {missing.name}, which isn't installed here; save it as CSV UTF-8."
+        ) from None
+    by_table = {name: vase for name, vase in told.items() if name in set(collection.unmatched)}
+    return by_table, [*said, f"{source.table} tells the vases of {len(by_table)} of the other photographs"]

@@ -1,0 +1,270 @@
+"""Choose a step's threshold from labels: precision and recall at each candidate, with intervals by vase."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pydantic import BaseModel
+
+from vasevqa.errors import DataError
+from vasevqa.review.choosing import Scores
+from vasevqa.review.photographs import Photograph
+from vasevqa.review.weights import Sample
+from vasevqa.statistics import FEWEST, Estimate, by_vase
+
+STEPS = 20  # candidates are the scores below which 0/20, 1/20, ... of the photographs lie
+DIGITS = 4  # of a candidate
+PARAMETERS = {"classify": "confidence_threshold", "clip-filter": "threshold"}
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A labelled photograph: its score, its vase, whether the answer is yes, and the weight of the label."""
+
+    score: float
+    vase: str
+    good: bool
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Scored:
+    """All photographs that a step scored, with vases by name, and the step's present threshold."""
+
+    step: str
+    threshold: float
+    values: Mapping[str, float]
+    vases: Mapping[str, str]
+
+    def candidates(self) -> list[float]:
+        """Return the thresholds to look at, lowest first. They follow from the scores alone, not from the labels."""
+        ordered = sorted(self.values.values())
+        quantiles = {ordered[number * len(ordered) // STEPS] for number in range(STEPS)}
+        return sorted({*(math.floor(value * 10**DIGITS) / 10**DIGITS for value in quantiles), self.threshold})
+
+    def lost(self, threshold: float) -> tuple[int, int]:
+        """Return the number of photographs below a threshold, and of vases of which all views are below it."""
+        kept = {self.vases[name] for name, value in self.values.items() if value >= threshold}
+        below = sum(value < threshold for value in self.values.values())
+        return below, len({self.vases[name] for name in self.values} - kept)
+
+
+class Share(BaseModel):
+    """An estimated share, and its 95% interval if there are labels of enough vases."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+    def said(self) -> str:
+        """Return the share in words."""
+        if self.low is None or self.high is None:
+            return f"{self.value:.2f}"
+        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+class Candidate(BaseModel):
+    """What a threshold does.
+
+    `labels` and `vases` count the labelled photographs that it accepts, from which `precision` is estimated. The losses
+    are of all scored photographs.
+    """
+
+    threshold: float
+    precision: Share | None
+    recall: Share | None
+    labels: int
+    vases: int
+    lost_photographs: int
+    lost_vases: int
+
+
+class Calibration(BaseModel):
+    """The candidates, and the lowest threshold that is shown to reach the aim (None if none is)."""
+
+    question: str
+    step: str
+    aim: float
+    present: float
+    photographs: int
+    vases: int
+    labels: int
+    labelled_vases: int
+    unsure: int
+    undrawn: int
+    candidates: list[Candidate]
+    chosen: float | None
+    says: str
+    recipe: str | None
+
+
+def scored_of(photographs: Sequence[Photograph], scores: Scores) -> Scored:
+    """Return the scores of the photographs that are here. Raise DataError if there is none."""
+    vases = {one.name: one.vase for one in photographs if one.name in scores.values}
+    if not vases:
+        raise DataError(
+            f"The scores of {scores.step} are of other photographs than those that are here; give another run."
+        )
+    return Scored(scores.step, scores.threshold, {name: scores.values[name] for name in vases}, vases)
+
+
+def calibration_of(sample: Sample, question: str, scored: Scored, aim: float) -> Calibration:
+    """Return what the labels of `sample` say about thresholds.
+
+    Raise DataError if no label is of a scored photograph.
+    """
+    rows = [
+        Labelled(scored.values[name], scored.vases[name], good, weight)
+        for name, (good, weight) in sorted(sample.answers.items())
+        if name in scored.values
+    ]
+    if not rows:
+        raise DataError(
+            f"No label with a clear answer is of a photograph that {scored.step} scored and that a draw chose"
+            f" ({len(sample.answers)} other answers, {sample.unsure} unsure, {sample.undrawn} not drawn); label"
+            " photographs of this run first, with the same command without --calibrate."
+        )
+    candidates, chosen = calibrate(rows, scored, aim)
+    return Calibration(
+        question=question,
+        step=scored.step,
+        aim=aim,
+        present=scored.threshold,
+        photographs=len(scored.values),
+        vases=len(set(scored.vases.values())),
+        labels=len(rows),
+        labelled_vases=len({row.vase for row in rows}),
+        unsure=sample.unsure,
+        undrawn=sample.undrawn,
+        candidates=candidates,
+        chosen=chosen.threshold if chosen else None,
+        says=said(candidates, chosen, scored, len(rows), aim),
+        recipe=f"{scored.step}: {{{PARAMETERS[scored.step]}: {chosen.threshold:g}}}" if chosen else None,
+    )
+
+
+def calibrate(rows: Sequence[Labelled], scored: Scored, aim: float) -> tuple[list[Candidate], Candidate | None]:
+    """Return all candidates, and the lowest whose precision has an interval above or at `aim`."""
+    candidates = [_candidate(rows, scored, threshold) for threshold in scored.candidates()]
+    return candidates, next((one for one in candidates if _low(one) >= aim), None)
+
+
+def rates(rows: Sequence[Labelled], threshold: float) -> tuple[Estimate | None, Estimate | None]:
+    """Return precision and recall of a threshold, None without a photograph that they are about."""
+    accepted = [row for row in rows if row.score >= threshold]
+    good = [row for row in rows if row.good]
+    return (
+        _share((row, row.good) for row in accepted),
+        _share((row, row.score >= threshold) for row in good),
+    )
+
+
+def said(candidates: Sequence[Candidate], chosen: Candidate | None, scored: Scored, labels: int, aim: float) -> str:
+    """Return the sentence that says what the labels show."""
+    if chosen is not None and chosen.precision is not None:
+        recall = f", with a recall of {chosen.recall.said()}" if chosen.recall else ""
+        return (
+            f"A threshold of {chosen.threshold:g} reaches a precision of {aim:g}: {chosen.precision.said()} from"
+            f" {chosen.labels} accepted labels of {chosen.vases} vases{recall}; {_losses(chosen, scored)}."
+        )
+    best = max(candidates, key=_low)
+    if best.precision is None or best.precision.low is None:
+        most = max(one.vases for one in candidates)
+        return (
+            f"There are too few labels to show a precision of {aim:g}: an interval needs labels of {FEWEST} accepted"
+            f" vases, and there are {most}; label more photographs."
+        )
+    shown = (
+        f"No threshold is shown to reach a precision of {aim:g}; what is shown is at least {best.precision.low:.2f} at"
+        f" {best.threshold:g} ({best.precision.said()}, {_losses(best, scored)})"
+    )
+    missing = min((more(one.precision, labels, aim) for one in candidates if one.precision), default=math.inf)
+    if missing == math.inf:
+        return f"{shown}, and more labels alone won't show it, because no estimate with an interval is above {aim:g}."
+    left = len(scored.values) - labels
+    short = f", more than the {left} photographs that are left" if missing > left else ""
+    return f"{shown}; about {missing:g} labels more would show it if they say the same{short}."
+
+
+def more(precision: Share, labels: int, aim: float) -> float:
+    """Return about how many labels more would lift the interval of `precision` to `aim`, infinity if none would.
+
+    Wilson's lower limit `low` needs quantile^2 * low * (1 - low) / (value - low)^2 observations.
+    """
+    low = precision.low
+    if low is None or low <= 0 or precision.value <= aim:
+        return math.inf
+    needed = aim * (1 - aim) / (precision.value - aim) ** 2
+    there = low * (1 - low) / (precision.value - low) ** 2
+    count = labels * max(0.0, needed / there - 1)
+    unit = 10.0 ** max(0, math.floor(math.log10(max(1.0, count))) - 1)
+    return max(1, math.ceil(count / unit) * unit)
+
+
+def lines(calibration: Calibration) -> list[str]:
+    """Return what a terminal shows: the table, the sentence, and the line for the recipe."""
+    more = [(calibration.unsure, "without a clear answer"), (calibration.undrawn, "that no draw chose")]
+    aside = [f"{count} {what}" for count, what in more if count]
+    head = (
+        f"{calibration.labels} labels of {calibration.labelled_vases} vases stand for {calibration.photographs}"
+        f" photographs of {calibration.vases} vases that {calibration.step} scored"
+    )
+    shown = [f"{head}; left out: {', '.join(aside)}" if aside else head, *_table(calibration), calibration.says]
+    if calibration.step == "classify":
+        shown.append("Labels from which this classifier learned make it look better than it is.")
+    return shown if calibration.recipe is None else [*shown, "In the recipe, below steps:", f"  {calibration.recipe}"]
+
+
+def _table(calibration: Calibration) -> list[str]:
+    rows = [["threshold", "precision", "recall", "labels", "vases", "photographs lost", "vases lost"]]
+    for one in calibration.candidates:
+        now = " (now)" if one.threshold == calibration.present else ""
+        shares = [share.said() if share else "-" for share in (one.precision, one.recall)]
+        counts = [str(count) for count in (one.labels, one.vases, one.lost_photographs, one.lost_vases)]
+        rows.append([f"{one.threshold:g}{now}", *shares, *counts])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _candidate(rows: Sequence[Labelled], scored: Scored, threshold: float) -> Candidate:
+    precision, recall = rates(rows, threshold)
+    photographs, vases = scored.lost(threshold)
+    return Candidate(
+        threshold=threshold,
+        precision=_shown(precision),
+        recall=_shown(recall),
+        labels=precision.rows if precision else 0,
+        vases=precision.vases if precision else 0,
+        lost_photographs=photographs,
+        lost_vases=vases,
+    )
+
+
+def _share(pairs: Iterable[tuple[Labelled, bool]]) -> Estimate | None:
+    given = list(pairs)
+    if not given:
+        return None
+    values, rows = [float(value) for _, value in given], [row for row, _ in given]
+    return by_vase(values, [row.vase for row in rows], [row.weight for row in rows])
+
+
+def _shown(estimate: Estimate | None) -> Share | None:
+    if estimate is None:
+        return None
+    low, high = estimate.interval or (None, None)
+    return Share(value=estimate.value, low=low, high=high)
+
+
+def _low(candidate: Candidate) -> float:
+    """The lower end of the precision's interval, and -1 without an interval."""
+    low = candidate.precision.low if candidate.precision else None
+    return -1.0 if low is None else low
+
+
+def _losses(candidate: Candidate, scored: Scored) -> str:
+    return (
+        f"{candidate.lost_photographs} of {len(scored.values)} photographs and {candidate.lost_vases} of"
+        f" {len({scored.vases[name] for name in scored.values})} vases are lost"
+    )

@@ -1,0 +1,178 @@
+"""labels.jsonl: the labels that people gave, one JSON object per line. Lines are only appended, never changed."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from vasevqa.errors import ConfigError, DataError
+from vasevqa.review.questions import Question
+from vasevqa.text import first_line
+
+FILE = "labels.jsonl"
+_BEGIN = b'{"digest":"'  # of each line, by which a line that a kill cut is recognised
+
+
+class Line(BaseModel):
+    """A label that a reviewer gave to a photograph, or took back (`label` is None).
+
+    `digest` is the SHA-256 of the photograph's file, and `name` its path in the reviewed folder. `why` says why the
+    photograph was shown. `probability` is the probability with which it was drawn among the photographs that were left;
+    None if no draw chose it. `stamp` holds size and time of the file, so that an unchanged file isn't read again.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    digest: str = Field(pattern="^[0-9a-f]{64}$")
+    name: str
+    vase: str
+    question: str
+    label: str | None
+    who: str
+    when: AwareDatetime
+    milliseconds: int | None = Field(None, ge=0)
+    why: str = ""
+    probability: float | None = Field(None, gt=0, le=1)
+    stamp: str = ""
+
+
+class LabelFile:
+    """The file `path` with the labels of one question. Several processes may append to it at the same time.
+
+    Each append is on the disk when it returns. `torn` counts lines that a kill cut; they hold no label. Raise
+    ConfigError if the file holds labels of another question, and DataError if it is no such file.
+    """
+
+    def __init__(self, path: Path, question: Question) -> None:
+        self.path, self.question = path, question
+        self.lines: list[Line] = []
+        self.torn = 0
+        self._read = self._number = 0
+        if path.exists():
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Read the lines that this and other processes appended. A last line that is still cut is left for later."""
+        with self.path.open("rb") as stream:
+            stream.seek(self._read)
+            new = stream.read()
+        whole, newline, last = new.rpartition(b"\n")
+        if not _is_torn(last):
+            whole, newline, last = new, b"", b""
+        self._read += len(whole) + len(newline)
+        for text in whole.split(b"\n") if whole else ():
+            self._number += 1
+            line = self._parsed(text) if text.strip() else None
+            if line is not None:
+                self.lines.append(line)
+
+    def append(self, lines: Iterable[Line]) -> None:
+        """Append lines, and write them to the disk."""
+        text = "".join(line.model_dump_json() + "\n" for line in lines)
+        with self._locked() as file:
+            _end_last_line(file)
+            os.write(file, text.encode())
+            os.fsync(file)
+        self.refresh()
+
+    def moment(self) -> datetime:
+        """Return the present time. It is later than all lines, even if the clock was set back."""
+        latest = max((line.when for line in self.lines), default=datetime.min.replace(tzinfo=UTC))
+        return max(datetime.now(UTC), latest + timedelta(milliseconds=1))
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[int]:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        new = not self.path.exists()
+        file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            with contextlib.suppress(OSError):  # some network file systems have no locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield file
+            if new:
+                _sync_folder(self.path.parent)
+        finally:
+            os.close(file)
+
+    def _parsed(self, text: bytes) -> Line | None:
+        where = f"{self.path}, line {self._number}"
+        if _is_torn(text):
+            self.torn += 1
+            return None
+        try:
+            line = Line.model_validate_json(text)
+        except ValidationError as error:
+            raise DataError(
+                f"{where} is no label ({first_line(error.errors()[0]['msg'])}); move the file away, or give another"
+                " folder as --into."
+            ) from None
+        self._refuse_other(line, where)
+        return line
+
+    def _refuse_other(self, line: Line, where: str) -> None:
+        if line.question != self.question.name:
+            raise ConfigError(
+                f"{where} answers the question '{line.question}', and you asked '{self.question.name}'; give another"
+                f" folder as --into, or --question {line.question}."
+            )
+        if line.label is not None and line.label not in self.question.labels:
+            raise DataError(f"{where}: there is no label '{line.label}'; use {', '.join(self.question.labels)}.")
+
+
+def standing(lines: Iterable[Line]) -> dict[tuple[str, str, str], Line]:
+    """Return the labels that stand, by reviewer, digest and name: the latest that the reviewer didn't take back.
+
+    A line that occurs twice, because two files were put together, counts once.
+    """
+    given: dict[tuple[str, str, str], list[Line]] = defaultdict(list)
+    for line in sorted(dict.fromkeys(lines), key=lambda line: line.when):
+        stack = given[line.who, line.digest, line.name]
+        if line.label is not None:
+            stack.append(line)
+        elif stack:
+            stack.pop()
+    return {key: stack[-1] for key, stack in given.items() if stack}
+
+
+def by_picture(stand: Mapping[tuple[str, str, str], Line]) -> dict[str, dict[str, Line]]:
+    """Return the latest label of each reviewer by the photograph's digest. Copies of one file count once."""
+    found: dict[str, dict[str, Line]] = defaultdict(dict)
+    for (who, digest, _), line in sorted(stand.items(), key=lambda item: item[1].when):
+        found[digest][who] = line
+    return dict(found)
+
+
+def _end_last_line(file: int) -> None:
+    """End a line that a kill cut, so that the next label begins a line of its own."""
+    size = os.fstat(file).st_size
+    if size and os.pread(file, 1, size - 1) != b"\n":
+        os.write(file, b"\n")
+
+
+def _is_torn(text: bytes) -> bool:
+    """Return whether a text is the beginning of a line. A file system that lost power may leave null bytes."""
+    bare = text.strip(b"\0")
+    if not (bare.startswith(_BEGIN) or _BEGIN.startswith(bare)):
+        return False
+    try:
+        json.loads(bare)
+    except ValueError:
+        return True
+    return False
+
+
+def _sync_folder(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # some file systems can't sync a folder
+        file = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)

@@ -1,0 +1,55 @@
+"""The photographs that are reviewed, with their vases. No picture is decoded or digested to list them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from vasevqa import files
+from vasevqa.curation.file_names import plain
+from vasevqa.dataset.collection import Collection
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A photograph, its path relative to the reviewed folder, and its vase. A vase that isn't known is the name itself.
+
+    `place` is the path below 0/ or 1/. train-classifier reads the vase from it.
+    """
+
+    path: Path
+    name: str
+    vase: str
+    place: str
+
+    @property
+    def stamp(self) -> str:
+        """The file's size and time of modification."""
+        status = self.path.stat()
+        return f"{status.st_size}:{status.st_mtime_ns}"
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the file."""
+        return files.digest_file(self.path)
+
+
+def photographs_of(collection: Collection, by_table: Mapping[str, str] | None = None) -> list[Photograph]:
+    """Return the photographs of a folder that may be opened, in the order of their names.
+
+    `by_table` holds the vases that a table tells of photographs whose names tell none.
+    """
+    by_name = {name: vase for vase, names in collection.vases.items() for name in names}
+    found = []
+    for item in collection.files:
+        if not item.problem:
+            told = by_name.get(item.name) or (by_table or {}).get(item.name)
+            place = item.name if item.name in by_name or told is None else _below_vase(told, item.name)
+            found.append(Photograph(item.path, item.name, told or plain(item.name), place))
+    return found
+
+
+def _below_vase(vase: str, name: str) -> str:
+    """Return a path whose folder tells the vase. Names stay different where photographs had the same file name."""
+    folder = vase.replace("/", "_").lstrip(".") or "_"
+    return str(PurePosixPath(folder, name.replace("/", "_")))

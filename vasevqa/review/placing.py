@@ -1,0 +1,63 @@
+"""Copy labelled photographs to 0/ (low) and 1/ (high), the folders that train-classifier reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from vasevqa import files
+from vasevqa.curation.images import find_images
+from vasevqa.errors import ConfigError
+from vasevqa.review.labels import FILE
+from vasevqa.review.photographs import Photograph
+
+SIDES = ("0", "1")
+
+
+def refuse_foreign(into: Path) -> None:
+    """Raise ConfigError if `into` is no folder, or if it holds labelled photographs that no review wrote."""
+    if into.exists() and not into.is_dir():
+        raise ConfigError(f"{into} is a file; give a folder as --into.")
+    if (into / FILE).exists():
+        return
+    for side in SIDES:
+        if (into / side).is_dir() and next(find_images(into / side), None) is not None:
+            raise ConfigError(
+                f"{into / side} holds photographs that no review placed there; give another folder as --into."
+            )
+
+
+def settle(into: Path, photograph: Photograph, digest: str, answer: bool | None) -> None:
+    """Place a photograph on the side of its answer, by reflink or copy, and remove it from the other side.
+
+    Without an answer it is on neither side. Another picture of the same name stays, and this one gets a folder of its
+    own.
+    """
+    wanted = None if answer is None else SIDES[answer]
+    placed = False
+    for side in SIDES:
+        for known in _targets(into / side, photograph, digest):
+            if known.is_file() and _is_same(known, photograph, digest):
+                if side == wanted:
+                    placed = True
+                else:
+                    known.unlink()
+    if wanted is not None and not placed:
+        free = (target for target in _targets(into / wanted, photograph, digest) if not target.exists())
+        target = next(free, None)
+        if target is None:
+            raise ConfigError(f"{into / wanted} holds other pictures called {photograph.place}; move them elsewhere.")
+        files.copy(photograph.path, target)
+
+
+def _targets(folder: Path, photograph: Photograph, digest: str) -> Iterator[Path]:
+    yield folder / photograph.place
+    yield folder / digest[:8] / photograph.place
+
+
+def _is_same(target: Path, photograph: Photograph, digest: str) -> bool:
+    """Return whether a file holds the photograph. A copy with its size and time isn't read again."""
+    status = target.stat()
+    if f"{status.st_size}:{status.st_mtime_ns}" == photograph.stamp:
+        return True
+    return files.digest_file(target) == digest

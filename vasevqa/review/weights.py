@@ -1,0 +1,60 @@
+"""Labels as a sample of all photographs: how many photographs each label stands for."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vasevqa.review.agreement import answer
+from vasevqa.review.record import Record
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The answers of a question by the photograph's name, each with its weight.
+
+    `unsure` counts the drawn photographs without a clear answer. `undrawn` counts labels that no draw chose, such as
+    those of Label Studio: nothing says which photographs they stand for.
+    """
+
+    answers: dict[str, tuple[bool, float]]
+    unsure: int
+    undrawn: int
+
+
+def sample_of(record: Record) -> Sample:
+    """Return the labels of all reviewers as one sample. The weights of a photograph that several drew are added."""
+    weights: dict[str, float] = defaultdict(float)
+    given = record.given()
+    digests: dict[str, str] = {}
+    undrawn = 0
+    for who in record.reviewers():
+        mine = record.mine(who)
+        drawn = {name: line.probability for name, line in mine.items() if line.probability is not None}
+        undrawn += len(mine) - len(drawn)
+        left = max(len(drawn), len(record.photographs) - (len(mine) - len(drawn)))
+        for name, weight in zip(drawn, draw_weights(list(drawn.values()), left), strict=True):
+            weights[name] += weight
+            digests[name] = mine[name].digest
+    said = {name: answer(given[digests[name]], record.question) for name in weights}
+    answers = {name: (one, weights[name]) for name, one in said.items() if one is not None}
+    return Sample(answers, len(said) - len(answers), undrawn)
+
+
+def draw_weights(probabilities: Sequence[float], photographs: int) -> list[float]:
+    """Return the weights of drawn photographs, in the order of the draws.
+
+    Each probability is the one among the photographs that were left of `photographs`. While few are drawn, the weight
+    is 1 / (left * probability); if all are drawn, each weight is 1. The weights are those of Farquhar, Gal and
+    Rainforth, "On Statistical Bias in Active Learning", 2021.
+    """
+    drawn = len(probabilities)
+    if drawn >= photographs:
+        return [1.0] * drawn
+    weights = []
+    for number, probability in enumerate(probabilities):
+        left = photographs - number
+        share = (photographs - drawn) / (left - 1)
+        weights.append(1 - share + share / (left * probability))
+    return weights

@@ -1,0 +1,67 @@
+"""Read files from a storage that may fail for a moment, and tell its errors from errors of the content."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from vasevqa.errors import TransientStorageError, storage_error
+
+T = TypeVar("T")
+
+PAUSES = (0.1, 0.4, 1.2)  # seconds between the tries of one call
+_HEAD = 1 << 20  # bytes at a file's start that are read to see whether the storage works
+_FILES = 100  # of a folder, at most so many files are looked at
+
+
+def patiently(
+    work: Callable[[], T], path: Path | str | None, doing: str = "read", sleep: Callable[[float], None] | None = None
+) -> T:
+    """Return `work()`. After a transient error of the storage, try again within about two seconds.
+
+    Raise TransientStorageError if the storage still fails. Raise StorageError if the storage refuses (full, read-only,
+    not permitted). Other errors stay as they are.
+    """
+    pause = sleep or time.sleep
+    for seconds in PAUSES:
+        try:
+            return work()
+        except Exception as error:
+            known = storage_error(error, doing, path)
+            if known is None:
+                raise
+            if not isinstance(known, TransientStorageError):
+                raise known from error
+        pause(seconds)
+    try:
+        return work()
+    except Exception as error:
+        raise storage_error(error, doing, path) or error from error
+
+
+def refuse_failed(error: BaseException, path: Path) -> None:
+    """Raise the storage's error if it caused the `error` of a library that read the file or folder `path`.
+
+    Libraries often hide the cause, so the starts of the files are read again. Return if the content caused `error`.
+    """
+    known = storage_error(error, "read", path)
+    if known is not None:
+        raise known from error
+    try:
+        for file in islice(_files(path), _FILES):
+            with file.open("rb") as stream:
+                stream.read(_HEAD)
+    except OSError as again:
+        known = storage_error(again, "read")
+        if known is not None:
+            raise known from error
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if path.is_file():
+        yield path
+    elif path.is_dir():
+        yield from (file for file in sorted(path.iterdir()) if file.is_file())

@@ -1,0 +1,116 @@
+"""Find out from a reward's signature how to call the reward. No model needs to be loaded for this.
+
+The parameter names come from TRL (https://huggingface.co/docs/trl/grpo_trainer), from ms-swift, and from the original's
+README.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from vasevqa.errors import ConfigError
+
+COMPLETIONS = {
+    "completions", "completion", "responses", "response", "generations", "predictions", "preds", "y_pred", "outputs"
+}  # fmt: skip
+SOLUTIONS = {
+    "solution", "solutions", "references", "reference", "answer", "gold", "ground_truth", "ground_truths", "truth",
+    "truths", "targets", "labels", "y_true"
+}  # fmt: skip
+PASSED = {  # by ms-swift, and by this project under TRL's names
+    "prompts", "completion_ids", "messages", "images", "prompt_id", "request_id", "finish_reason", "is_truncated",
+    "rollout_infos", "response_token_ids", "trainer_state"
+}  # fmt: skip
+EXPECTED = (
+    "`def NAME(completions, solution, **kwargs)` or `def NAME(responses, references)`, which get a list each and return"
+    " a number or None for each completion"
+)
+
+
+@dataclass(frozen=True)
+class Binding:
+    """The arguments for the parameters of a reward.
+
+    `positional` and `keywords` name a source for each parameter: `completions`, `solution` or a column of the rows. If
+    `rest` is true, the reward also gets every other column.
+    """
+
+    positional: tuple[str, ...]
+    keywords: dict[str, str]
+    rest: bool
+
+    @property
+    def sources(self) -> set[str]:
+        """The columns that the reward requires."""
+        return {*self.positional, *self.keywords.values()}
+
+
+def bind(name: str, signature: inspect.Signature, columns: Collection[str] | None = None) -> Binding:
+    """Return how the reward `name` with this signature is called.
+
+    The name of a parameter decides its argument. If no parameter has a known name for the completions, the first
+    unknown parameter gets the completions, and the second one gets the solutions. `columns` holds the names of the
+    rows' columns. If `columns` is given, each other parameter must be a column or have a default.
+
+    Raise ConfigError with the expected signature if the reward can't be called in this way.
+    """
+    takes = _Parameters(list(signature.parameters.values()))
+    free = [source for source in ("completions", "solution") if source not in map(_source_in(columns), takes.named)]
+    unnamed = "completions" in free  # otherwise a misspelt column would get the solutions
+    positional: list[str] = []
+    keywords: dict[str, str] = {}
+    if takes.anything and not takes.named:  # def f(*args), perhaps with **kwargs
+        return Binding(tuple(free[:1] if takes.rest else free), {}, takes.rest)
+    for parameter in takes.named.values():
+        source = _source_in(columns)(parameter.name)
+        if source is None and parameter.default is inspect.Parameter.empty:
+            if free and unnamed and parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+                source = free.pop(0)
+            elif columns is None:
+                source = parameter.name  # this may be a column, which only the rows can show
+            else:
+                known = ", ".join(sorted({*columns} - PASSED))
+                raise _refused(name, signature, f"nothing is passed for '{parameter.name}' (the rows hold {known})")
+        if source is None:
+            continue
+        if source == "completions" and parameter.annotation in (str, "str"):
+            raise _refused(name, signature, f"'{parameter.name}' takes one text, but a reward gets a list of texts")
+        if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
+            positional.append(source)
+        else:
+            keywords[parameter.name] = source
+    if "completions" not in {*positional, *keywords.values()}:
+        if not takes.rest:
+            raise _refused(name, signature, "no parameter takes the completions")
+        keywords["completions"] = "completions"
+    return Binding(tuple(positional), keywords, takes.rest)
+
+
+class _Parameters:
+    """The named parameters of a signature, and whether the signature accepts more (`*args`, `**kwargs`)."""
+
+    def __init__(self, parameters: list[inspect.Parameter]) -> None:
+        kinds = {parameter.kind for parameter in parameters}
+        self.anything = inspect.Parameter.VAR_POSITIONAL in kinds
+        self.rest = inspect.Parameter.VAR_KEYWORD in kinds
+        more = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        self.named = {parameter.name: parameter for parameter in parameters if parameter.kind not in more}
+
+
+def _source_in(columns: Collection[str] | None) -> Callable[[str], str | None]:
+    """Return a function that maps a parameter's name to the source of its argument, or to None for an unknown name."""
+
+    def source(name: str) -> str | None:
+        if name in COMPLETIONS:
+            return "completions"
+        if name in PASSED or (columns is not None and name in columns):
+            return name
+        return "solution" if name in SOLUTIONS else None
+
+    return source
+
+
+def _refused(name: str, signature: inspect.Signature, why: str) -> ConfigError:
+    return ConfigError(f"The reward {name}{signature} can't be called: {why}; write {EXPECTED}.")

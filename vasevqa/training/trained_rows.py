@@ -1,0 +1,259 @@
+"""Count the tokens of a training's rows before the model is loaded, and leave out rows that can't be trained on.
+
+A separate process counts the tokens with ms-swift's own template (vasevqa/training/swift/lengths.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vasevqa import files
+from vasevqa.dataset.row_checks import CheckedRows
+from vasevqa.errors import (
+    ConfigError,
+    DataError,
+    DeviceError,
+    GpuMemoryError,
+    HostMemoryError,
+    Interrupted,
+    StorageError,
+)
+from vasevqa.training.params import TrainingParams
+from vasevqa.training.swift.messages import LengthsTask, WorkerResult, result_of
+
+if TYPE_CHECKING:
+    from vasevqa.spec import Output, Progress
+
+CHILD = "vasevqa.training.swift.lengths"
+DROPPED = "dropped_rows.csv"
+LEFT_OUT_AT_MOST = 0.05  # of a file's rows; a larger part means a wrong setting or a broken dataset
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A row that the training leaves out: its file and line, and the reason.
+
+    `length` is in tokens. It is None for a broken row.
+    """
+
+    file: str
+    line: int
+    why: str
+    length: int | None
+
+
+@dataclass(frozen=True)
+class TrainedRows:
+    """The rows that ms-swift gets: the file, the number of its rows, and the rows of the dataset that were left out."""
+
+    path: Path
+    count: int
+    left_out: tuple[LeftOut, ...] = ()
+
+    def summary(self) -> dict[str, int]:
+        """Return the number of rows that were left out, by reason. The mapping is empty if no row was left out."""
+        long = sum(one.length is not None for one in self.left_out)
+        counted = {"too_long": long, "broken": len(self.left_out) - long}
+        return {why: number for why, number in counted.items() if number}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How ms-swift reads the rows: the kind of training, ms-swift's arguments, and the environment of the process."""
+
+    kind: str
+    argv: list[str]
+    environ: Mapping[str, str]
+    root: Path
+    model: Path
+
+
+def trainable_rows(
+    checked: Mapping[str, CheckedRows], reading: Reading, params: TrainingParams, output: Output, progress: Progress
+) -> dict[str, TrainedRows]:
+    """Count the tokens of every row, leave out the rows that can't be trained on, and report these rows.
+
+    Raise DataError if too many rows would be left out, or if ms-swift can't read the files.
+    """
+    began = time.monotonic()
+    measured = lengths(list(checked.values()), reading, cache_folder(output), output.check)
+    found = {}
+    for name, part in checked.items():
+        rows = trainable(part, measured[part.path], params, output.root / "training")
+        found[name] = rows
+        progress.event(
+            "rows", file=part.path.name, rows=rows.count, seconds=round(time.monotonic() - began, 1), **rows.summary()
+        )
+        if rows.left_out:
+            progress.note(
+                f"{part.path.name}: {len(rows.left_out)} of {len(part.lines)} rows left out ({said(rows)}); {DROPPED}"
+                " lists them"
+            )
+    write_left_out(output, found.values())
+    return found
+
+
+def cache_folder(output: Output) -> Path:
+    """Return the folder in which lengths are stored.
+
+    It lies on the volume if there is one, so that other trainings can use the lengths. Otherwise it lies in the
+    training's own folder.
+    """
+    return output.volume / ".cache/row-lengths" if output.volume else output.root / "training/rows"
+
+
+def lengths(
+    checked: Sequence[CheckedRows], reading: Reading, cache: Path, alive: Callable[[], None]
+) -> dict[Path, list[tuple[int | None, str]]]:
+    """Return the length of every row in tokens, in the order of the rows. For a broken row, return None and the reason.
+
+    A separate process counts the tokens with ms-swift's own template. The result is stored in the folder `cache`. It is
+    used again if rows, pictures, model and arguments are the same. `alive` is called while the process works, and may
+    raise an error.
+    """
+    kept = cache / f"row-lengths-{_key(checked, reading)}.json"
+    try:
+        found: dict[str, list[tuple[int | None, str]]] = json.loads(kept.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = _count(checked, reading, alive)
+        with contextlib.suppress(OSError):  # a full or read-only volume stores no lengths
+            cache.mkdir(parents=True, exist_ok=True)
+            files.write_json(kept, found, indent=None)
+    return {rows.path: found[rows.path.name] for rows in checked}
+
+
+def _key(checked: Sequence[CheckedRows], reading: Reading) -> str:
+    """Return a digest of everything that decides the lengths."""
+    pictures = []
+    for name in sorted({image for rows in checked for image in rows.images}):
+        status = (reading.root / name).stat()
+        pictures.append((name, status.st_size, status.st_mtime_ns))
+    texts = sorted(path for path in reading.model.iterdir() if path.suffix in (".json", ".txt", ".jinja"))
+    facts = {
+        "counting": 1,
+        "kind": reading.kind,
+        "argv": [word for word in reading.argv if word != str(reading.model)],
+        "max_pixels": reading.environ.get("MAX_PIXELS"),
+        "rows": {rows.path.name: files.digest_file(rows.path) for rows in checked},
+        "pictures": pictures,
+        "model": {path.name: files.digest_file(path) for path in texts},
+        "ms-swift": version("ms-swift"),
+    }
+    return files.digest_json(facts)[:16]
+
+
+def _count(
+    checked: Sequence[CheckedRows], reading: Reading, alive: Callable[[], None]
+) -> dict[str, list[tuple[int | None, str]]]:
+    with tempfile.TemporaryDirectory(prefix="vasevqa-") as folder:
+        spec = Path(folder) / "spec.json"
+        images = sorted({image for rows in checked for image in rows.images})
+        counts = {str(rows.path): len(rows.lines) for rows in checked}
+        LengthsTask(reading.kind, reading.argv, counts, images, str(reading.root), str(reading.model)).write(spec)
+        child = subprocess.Popen(
+            [sys.executable, "-m", CHILD, str(spec)],
+            env=reading.environ,
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+        )
+        try:
+            while child.poll() is None:
+                alive()
+                time.sleep(0.1)
+        finally:
+            if child.poll() is None:
+                child.kill()
+                child.wait()
+        result = result_of(spec)
+        ended = WorkerResult.read(result) if result.is_file() else WorkerResult(child.returncode or 1)
+    if ended.exit_code < 0:
+        raise Interrupted("The process that counts the tokens of the rows was killed; run the same command again.")
+    for kind in (ConfigError, DataError, DeviceError, GpuMemoryError, HostMemoryError, StorageError, Interrupted):
+        if ended.exit_code == kind.exit_code:
+            raise kind(ended.message)
+    if ended.exit_code:
+        raise RuntimeError(
+            f"Counting the tokens of the rows failed: {ended.message or f'the process ended with {ended.exit_code}'}"
+        )
+    return {Path(path).name: rows for path, rows in ended.figures["lengths"].items()}
+
+
+def trainable(
+    checked: CheckedRows, measured: Sequence[tuple[int | None, str]], params: TrainingParams, folder: Path
+) -> TrainedRows:
+    """Leave out the rows that are broken or longer than max_length. Raise DataError if there are too many of them.
+
+    The remaining rows are written below `folder`. If the user's truncation_strategy cuts long rows, no row is too long.
+    """
+    cut = params.extra_args.get("truncation_strategy") in ("left", "right", "split")
+    left_out = []
+    for line, (length, problem) in zip(checked.lines, measured, strict=True):
+        if length is None:
+            left_out.append(LeftOut(checked.path.name, line, problem, None))
+        elif length > params.max_length and not cut:
+            why = f"{length} tokens, more than max_length ({params.max_length})"
+            left_out.append(LeftOut(checked.path.name, line, why, length))
+    rows = TrainedRows(checked.path, len(checked.lines) - len(left_out), tuple(left_out))
+    if not left_out:
+        return rows
+    if params.on_long_rows == "error" or len(left_out) > LEFT_OUT_AT_MOST * len(checked.lines):
+        raise DataError(_refusal(checked, rows, params))
+    gone = {one.line for one in left_out}
+    kept = folder / "rows" / checked.path.name
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with files.writing(kept, "wb") as target, checked.path.open("rb") as source:
+        target.writelines(line for number, line in enumerate(source, 1) if number not in gone)
+    return replace(rows, path=kept)
+
+
+def _refusal(checked: CheckedRows, rows: TrainedRows, params: TrainingParams) -> str:
+    first, counted = rows.left_out[0], rows.summary()
+    remedies = []
+    if "too_long" in counted:
+        longest = max(one.length for one in rows.left_out if one.length is not None)
+        remedies.append(
+            f"raise max_length ({params.max_length}; the longest row has {longest} tokens), lower max_pixels"
+            f" ({params.max_pixels}) or shorten the rows"
+        )
+    if "broken" in counted:
+        remedies.append("correct or remove the broken rows")
+    limit = "none" if params.on_long_rows == "error" else f"at most {LEFT_OUT_AT_MOST:.0%}"
+    return (
+        f"{checked.path}: {len(rows.left_out)} of {len(checked.lines)} rows ({said(rows)}) can't be trained on,"
+        f" and on_long_rows ({params.on_long_rows}) leaves out {limit}; the first such row is"
+        f" line {first.line} ({first.why}); {' and '.join(remedies)}."
+    )
+
+
+def expected(parts: Mapping[str, TrainedRows], params: TrainingParams) -> tuple[int | None, int | None]:
+    """Return the numbers of rows that ms-swift must read for training and validation.
+
+    A number is None if the user's arguments change how many rows ms-swift reads.
+    """
+    if {"split_dataset_ratio", "truncation_strategy", "streaming"} & set(params.extra_args):
+        return None, None
+    return parts["train"].count, parts["validation"].count if "validation" in parts else None
+
+
+def said(rows: TrainedRows) -> str:
+    """Return a short summary of the rows that were left out, such as '3 too long, 1 broken'."""
+    return ", ".join(f"{number} {why.replace('_', ' ')}" for why, number in rows.summary().items())
+
+
+def write_left_out(output: Output, parts: Iterable[TrainedRows]) -> None:
+    """Write the table of the rows that were left out. Write nothing if no row was left out."""
+    left_out = [one for rows in parts for one in rows.left_out]
+    if left_out:
+        with output.writing(DROPPED, "w") as stream:
+            cells = ((one.file, one.line, one.why, one.length) for one in left_out)
+            files.write_table(stream, ("file", "line", "why", "length"), cells)
