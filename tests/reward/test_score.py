@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vasevqa.cli import cli
+from vasevqa.evaluation.metrics import Answered
+from vasevqa.evaluation.mistakes import mistakes_of
 from vasevqa.reward.score import PAPER_WEIGHTS, exact, external_vase_acc, paper_score, score, vase_format
 from vasevqa.reward.vocabulary import ATTRIBUTES, load
 
@@ -185,6 +187,18 @@ def test_format(response: str, least: float, most: float) -> None:
         ("Berlin Painter, after Beazley", "BERLIN P by BEAZLEY", 1),
         ("I would attribute this amphora to the Amasis Painter.", "BERLIN P by BEAZLEY", 0),
         ("the Kleophrades Painter, a contemporary of the Berlin Painter", "BERLIN P by BEAZLEY", 0),
+        ("The Berlin Painter was active in Athens.", "BERLIN P by BEAZLEY", 1),
+        ("The vase shows Herakles. It was painted by the Berlin Painter.", "BERLIN P by BEAZLEY", 1),
+        ("Its style is typical of that time, so it is the Berlin Painter.", "BERLIN P by BEAZLEY", 1),
+        ("Therefore, it is the Berlin Painter.", "BERLIN P by BEAZLEY", 1),
+        ("Berlin Painter. He was a pupil of the Pan Painter.", "BERLIN P by BEAZLEY", 1),
+        ("Pan Painter. He was a pupil of the Berlin Painter.", "BERLIN P by BEAZLEY", 0),
+        ("Pan Painter. The Berlin Painter was his teacher.", "BERLIN P by BEAZLEY", 0),
+        ("This vase is near the Berlin Painter.", "BERLIN P by BEAZLEY", 0.5),
+        ("The krater was signed by Euphronios. The potter was Euxitheos.", "EUPHRONIOS (signed)", 1),
+        ("Euphronios signed it.", "EUPHRONIOS (signed)", 1),
+        ("Group E. It was a workshop of the mid 6th century.", "GROUP E by BEAZLEY", 1),
+        ("The vase comes from the Leagros Group.", "LEAGROS GROUP by KUNZE-GOTTE", 1),
     ],
 )
 def test_an_attribution_in_a_sentence(answer: str, truth: str, value: float) -> None:
@@ -203,6 +217,10 @@ def test_an_attribution_in_a_sentence(answer: str, truth: str, value: float) -> 
         ("Amphora Typ B", "AMPHORA B", "shape", 1),
         ("a kylix (a type of cup)", "CUP", "shape", 1),
         ("It has one high handle and a deep bowl, so it is a kyathos.", "KYATHOS", "shape", 1),
+        ("The lip is that of a cup, so it is a kyathos.", "KYATHOS", "shape", 1),
+        ("Kylix, skyphos, amphora, so it is a kyathos.", "KYATHOS", "shape", 0.33),
+        ("Kyathos, hence the high handle", "KYATHOS", "shape", 1),
+        ("Herakles and the lion, hence the skin", "HERAKLES AND LION", "decoration", 1),
         ("It's a plain black-glazed vase.", "BLACK GLAZE", "technique", 1),
         ("cratere a campana attico", "CAMPANIAN", "fabric", 0),
         ("schwarzfigurig auf weißem Grund", "BLACK-FIGURE, WHITE GROUND", "technique", 1),
@@ -273,3 +291,22 @@ def test_denying_something_else_is_no_contradiction() -> None:
 )
 def test_only_a_copy_of_the_whole_question_is_detected(question: str, answer: str, value: float) -> None:
     assert score(answer, "kylix", "shape", question).value == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "truth"),
+    [
+        ("Pelike (a type of amphora)", "pelike"),
+        ("The lip is that of a cup, so it is a kyathos.", "KYATHOS"),
+        ("pelike (storage jar)", "PELIKE"),
+        ("a kylix, not a skyphos", "KYLIX"),
+    ],
+)
+def test_reward_exact_match_and_mistakes_read_an_answer_alike(answer: str, truth: str) -> None:
+    value = score(answer, truth, "shape").value
+    assert value == 1
+    assert exact(answer, truth, "shape")
+    # The mistakes read the answer too; a right answer isn't one of several names.
+    found = mistakes_of([Answered("vase", "shape", "", truth, answer, 1.0, value)])
+    said = [answered for by_truth in found["confusion_fine"]["shape"].values() for answered in by_truth]
+    assert said == list(found["confusion_fine"]["shape"])

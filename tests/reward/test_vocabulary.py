@@ -278,3 +278,12 @@ def test_places_are_known_in_six_languages(said: str, chain: list[str]) -> None:
 )
 def test_scenes_are_read_in_six_languages(said: str, record: str) -> None:
     assert score(said, record, "decoration").value >= 0.9
+
+
+def test_only_adjectives_of_fabrics_and_techniques_are_inflected(tmp_path: Path) -> None:
+    (tmp_path / "fabric.yaml").write_text("samian: {en: [Samo], it: [samio], de: [samisch]}\n")
+    (tmp_path / "shape.yaml").write_text("bucket: {it: [secchio]}\n")
+    vocabulary.use(tmp_path)
+    fabrics, shapes = vocabulary.load("fabric"), vocabulary.load("shape")
+    assert [fabrics.find(text) for text in ("ceramica samia", "samischer Krater")] == [["samian"], ["samian"]]
+    assert [fabrics.find("sama"), shapes.find("secchia")] == [[], []]  # an English label, and another vessel

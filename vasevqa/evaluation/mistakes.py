@@ -12,8 +12,8 @@ from typing import IO, TypedDict
 from vasevqa import files
 from vasevqa.evaluation.metrics import Answered
 from vasevqa.reward.answers import read_answer
-from vasevqa.reward.claims import claims, is_refusal
-from vasevqa.reward.named import parts_of
+from vasevqa.reward.claims import claims, is_refusal, without_gloss
+from vasevqa.reward.named import named_in, parts_of
 from vasevqa.reward.score import NAMED
 from vasevqa.reward.vocabulary import Terms, load
 from vasevqa.reward.words import normalize, words
@@ -64,7 +64,8 @@ def mistakes_of(answered: Sequence[Answered]) -> Mistakes:
         if one.attribute not in NAMED:
             continue
         terms = load(one.attribute)
-        true, said = _name(one.truth, terms), _name(claims(read_answer(one.answer, one.attribute)).asserted, terms)
+        true = _name(parts_of(without_gloss(one.truth), terms), terms)
+        said = _name(named_in(read_answer(one.answer, one.attribute), terms)[1], terms)
         if true in (NOTHING, SEVERAL):
             continue
         fine[one.attribute][true][said] += 1
@@ -97,7 +98,7 @@ def kind_of(one: Answered) -> str:
     if one.attribute not in NAMED:
         return HEDGED if _HEDGE.search(normalize(answer)) else CLASS
     terms = load(one.attribute)
-    true, said = parts_of(one.truth, terms), parts_of(claims(answer).asserted, terms)
+    true, said = parts_of(without_gloss(one.truth), terms), named_in(answer, terms)[1]
     if not said:
         return MALFORMED
     if len(said) > len(true):
@@ -128,8 +129,7 @@ def _concept(one: Answered) -> tuple[str, str]:
     return "|".join(names), "|".join(terms.concepts[name].uri for name in names if terms.concepts[name].uri)
 
 
-def _name(text: str, terms: Terms) -> str:
-    parts = parts_of(text, terms)
+def _name(parts: Sequence[str], terms: Terms) -> str:
     main = [name for name in parts if not terms.concepts[name].extra] or parts
     return main[0] if len(main) == 1 else SEVERAL if main else NOTHING
 

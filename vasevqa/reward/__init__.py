@@ -11,6 +11,7 @@ SOURCES = tuple(
         "dates",
         "decoration",
         "named",
+        "phrases",
         "places",
         "truths",
         "vocabulary",

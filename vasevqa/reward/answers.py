@@ -6,17 +6,10 @@ import json
 import re
 from typing import Any
 
-from vasevqa.reward.words import words
-
 MAX_CHARACTERS = 4000
 _ANSWER = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.IGNORECASE | re.DOTALL)
 _FENCE = re.compile(r"\A```(?:json)?\s*(.*?)\s*```\Z", re.DOTALL)
 THINK = re.compile(r"<think>.*?(?:</think>|\Z)", re.IGNORECASE | re.DOTALL)
-_THEREFORE = re.compile(
-    r"\b(?:therefore|thus|hence|consequently|so (?:it|this|that|the \w+) (?:is|was|must be|would be|should be)"
-    r"|(?:making|which makes) (?:it|this)|also ist es|donc c'est|quindi è)\b,?",
-    re.IGNORECASE,
-)
 _LEAD = re.compile(r"\A(?:answer|the answer is|it is|this is|the \w+ (?:of this vase )?is)\s*:?\s+", re.IGNORECASE)
 
 
@@ -64,9 +57,3 @@ def _ends(value: Any) -> tuple[int, int] | None:
     if isinstance(value, list) and len(value) == 2 and all(type(item) is int for item in value):
         return value[0], value[1]
     return None
-
-
-def conclusion(text: str) -> str:
-    """Return what follows the last "so it is" of a text, or the whole text without such words."""
-    after = _THEREFORE.split(text)[-1]
-    return after if words(after) else text

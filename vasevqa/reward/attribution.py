@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from vasevqa.reward.claims import claims
+from vasevqa.reward.phrases import attributing
 from vasevqa.reward.words import likeness, normalize, words
 
 RELATION, KIND = 0.5, 0.5  # scores of the right name with another relation, or with another kind
@@ -47,10 +48,12 @@ _LEAD = re.compile(
     r"|^.*\bbelongs? to\b|^.*\b(?:work|hand|name|style) of\b(?= the\b)|^.*\b(?:known|called|named) (?:as )?(?=the\b)"
     rf"|^.*\b(?:suggests?|indicates?|points to)\b|^.*\b(?:the )?(?:{_ARTIST}) is\b|^(?:wird|wurde|ist|wohl)\b"
     r"|^(?:it|this(?: \w+)?|the \w+) (?:comes|came|is|originates|derives|stems) (?=from\b)"
+    r"|^(?:it|this(?: \w+)?|the (?:vase|pot|piece|work)) (?:is|was|seems|appears|must be|should be)(?: to be)? "
     r"|^(?:an? )?(?:painter|artist|member) (?:of|from|in)\b(?= the .*\b(?:group|class)\b)"
 )
 _TAIL = re.compile(
-    r"\b(?:zugeschrieben|zuzuschreiben|zuzuweisen|painted this|made this|himself|herself)\b.*$"
+    r"\b(?:zugeschrieben|zuzuschreiben|zuzuweisen|as painter|himself|herself"
+    r"|(?:painted|made|signed|decorated|drew) (?:it|this|the \w+))\b.*$"
     r"|,\s*(?:an?|one of|who|whose|which|active|working)\b.*$"
     r"|\b(?:around|about|circa|ca?\.|in|um|vers)\s+(?:the\s+)?(?:\d|early|late|mid\b|\w+ (?:century|quarter|half)).*$"
 )
@@ -72,6 +75,7 @@ _SMALL = {
     "a",
     "an",
     "to",
+    "from",
     "in",
     "des",
     "der",
@@ -106,7 +110,7 @@ def score_attribution(text: str, truth: str) -> tuple[float, str]:
     if not known:
         same = normalize(text).strip(" .") == normalize(truth).strip(" .")
         return (1.0, "the same words") if same else (0.0, "the truth names no painter, group or class")
-    said = [hand for part in _alternatives(claims(text).asserted) if (hand := read_hand(part)).name]
+    said = [hand for part in _alternatives(attributing(claims(text).asserted)) if (hand := read_hand(part)).name]
     if not said:
         return 0.0, "the answer names no painter, group or class"
     values = [max(alike(hand, other) for other in known) for hand in said]

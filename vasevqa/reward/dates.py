@@ -34,6 +34,7 @@ _PARTS: dict[str, tuple[float, float]] = {
     "last half": (1 / 2, 1),
     "first third": (0, 1 / 3),
     "second third": (1 / 3, 2 / 3),
+    "middle third": (1 / 3, 2 / 3),
     "last third": (2 / 3, 1),
     "third third": (2 / 3, 1),
     "first quarter": (0, 1 / 4),
@@ -148,6 +149,14 @@ _SPELLINGS: tuple[tuple[str, str], ...] = (
         " century ",
     ),
     (r"(?<=\d)ου\b|(?<=\d)ος\b", " "),
+    *(  # the numeral sign after a letter has become a space
+        (
+            rf"\b{letter}(?:[ʹʼ’']|(?=\s))\s*(?=(?:-\s*(?:στ|[α-θ\d])\b[ʹʼ’']?\s*)?(?:century|μισο|τεταρτο|τριτο)\b)",
+            f"{nth} ",
+        )
+        for nth, letter in enumerate(("α", "β", "γ", "δ", "ε", "στ", "ζ", "η"), 1)
+    ),
+    (r"\bcentury\s+([ivx]{1,5}\s*-\s*[ivx]{1,5})\b", r"\1 century"),
     (r"\bc(?=\d{1,2}(?:st|nd|rd|th)\b)", " century "),  # "C5th" is the 5th century
     (r"\bcentury\s+([ivx]{1,5}|\d{1,2}(?:st|nd|rd|th))\b", r"\1 century"),
     (r"\b(\d{1,2})\.\s*(?=(?:-|bis|und|century|halfte|viertel|drittel))", r"\1 "),
@@ -176,9 +185,11 @@ _SPELLINGS: tuple[tuple[str, str], ...] = (
     (r"\b(?:fruhe[sn]?|friihes)\b", "early"),
     (r"\b(?:spate[sn]?)\b", "late"),
     (r"\bτου\b", " "),
-    (r"\b(?:until|till|bis|jusqu'en|jusqu'a|fino al?|al)\b", " to "),
-    (r"\b(?:il|lo|la|le|les|den|die|l')\s*(?=\d{2,4}\b)", " "),
-    (r"\b(?:und|et|e)\b(?= *-?\d)", " and "),
+    (r"\b(?:until|till|bis|jusqu'en|jusqu'a|fino al?|al|hasta|εως|ως|μεχρι)\b", " to "),
+    (r"\b(?:il|lo|la|le|les|el|den|die|το|l')\s*(?=\d{2,4}\b)", " "),
+    (r"(?<=[\dcd])\s+a\s+(?=\d)", " to "),  # de 500 à 450, 500 a.C. a 450 a.C.
+    (r"\b(?:und|et|e|y|και)\b(?= *-?\d)", " and "),
+    (r"\bmittlere[sn]?\b", "middle"),
     (r"\b(?:des|der|du|del|dem)\b", " "),
     (r"(\d{1,4}\s*(?:bc|ad)?)\s*\(\s*(?:circa|ca?\.?|about|approx\.?)\s*\)", r"~ \1"),
     (r"\(\s*(?:circa|ca?\.?|about|approx\.?)\s*\)", " "),

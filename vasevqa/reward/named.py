@@ -17,6 +17,11 @@ SIBLING = 0.15  # score of another shape with the same use
 MAIN = 0.8  # weight of the main techniques, if the truth adds other techniques
 SPANS = 16  # maximum number of places in an answer where a misspelt label is searched
 SPELT = 0.82  # minimum similarity of another spelling
+_THEREFORE = re.compile(
+    r"\b(?:therefore|thus|hence|consequently|so (?:it|this|that|the \w+) (?:is|was|must be|would be|should be)"
+    r"|(?:making|which makes) (?:it|this)|also ist es|donc c'est|quindi è)\b,?",
+    re.IGNORECASE,
+)
 
 
 def named(kind: str, text: str, truth: str) -> tuple[float, str] | None:
@@ -28,8 +33,7 @@ def named(kind: str, text: str, truth: str) -> tuple[float, str] | None:
     known = parts_of(without_gloss(truth), terms)
     if not known:
         return None
-    claim = claims(_main_part(without_gloss(text), terms))
-    said = parts_of(claim.asserted, terms)
+    claim, said = named_in(text, terms)
     if not said:
         return _spelt(claim.asserted, known, terms)
     against = f"{', '.join(said[:4])} against {', '.join(known)}"
@@ -40,6 +44,27 @@ def named(kind: str, text: str, truth: str) -> tuple[float, str] | None:
         return 0.0, f"the answer denies {', '.join(known)}"
     right = sum(max(alike(one, other, terms) for other in known) for one in said) / len(said)
     return right * _covered(said, known, terms) * len(kept) / len(known), against
+
+
+def named_in(text: str, terms: Terms) -> tuple[Claims, list[str]]:
+    """Return the claims of an answer, and the concepts that the answer asserts.
+
+    Explanations and premises don't count: "Pelike (a type of amphora)" and "The lip is that of a cup, so it is a
+    kyathos" name one shape each. Reward, exact match and mistakes read answers by this function.
+    """
+    claim = claims(_main_part(without_gloss(concluded(text, terms)), terms))
+    return claim, parts_of(claim.asserted, terms)
+
+
+def concluded(text: str, terms: Terms) -> str:
+    """Return what follows the last "so it is" of a text, or the whole text without such words.
+
+    A conclusion must name a concept, and its premise at most one: a list of names isn't the premise of a conclusion.
+    """
+    *before, after = _THEREFORE.split(text)
+    if not before or not parts_of(claims(after).asserted, terms):
+        return text
+    return after if len(parts_of(claims(" ".join(before)).asserted, terms)) <= 1 else text
 
 
 def denies(claim: Claims, names: Iterable[str], terms: Terms) -> bool:

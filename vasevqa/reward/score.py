@@ -20,12 +20,12 @@ from typing import Any
 
 from rapidfuzz.distance import LCSseq
 
-from vasevqa.reward.answers import THINK, conclusion, read_answer
+from vasevqa.reward.answers import THINK, read_answer
 from vasevqa.reward.attribution import score_attribution
 from vasevqa.reward.claims import claims, is_refusal, without_gloss
 from vasevqa.reward.dates import nearness, parse_dates, single_years, years_nearness
 from vasevqa.reward.decoration import score_decoration, share_of_scene
-from vasevqa.reward.named import denies, named, parts_of
+from vasevqa.reward.named import concluded, denies, named, named_in, parts_of
 from vasevqa.reward.places import score_place
 from vasevqa.reward.truths import truths
 from vasevqa.reward.vocabulary import ATTRIBUTES, load
@@ -86,7 +86,8 @@ def score(answer: str, truth: str, attribute: str | None = None, question: str =
     if not words(text):
         return Score(0.0, {}, "the answer is empty")
     text, copied = _without_question(text, question)
-    text = conclusion(text)
+    if kind in NAMED:
+        text = concluded(text, load(kind))
     if not words(text):
         return Score(0.0, {"copied question": 0.0}, "the answer repeats the question")
     read = text[: max(READ, READ_PER_LETTER * len(truth))]
@@ -113,19 +114,19 @@ def exact(answer: str, truth: str, attribute: str) -> bool:
 
     The answer is read in the same way as for the reward. Denied words don't count.
     """
-    text = conclusion(read_answer(answer, attribute))
+    text = read_answer(answer, attribute)
     if normalize(text).strip(" .") == normalize(truth).strip(" ."):
         return True
-    whole = claims(without_gloss(text))
-    if whole.contradictory:
+    if claims(text).contradictory:
         return False
-    claim = whole.asserted
-    if attribute == "date":
-        return bool(parse_dates(truth)) and parse_dates(claim) == parse_dates(truth)
     if attribute in NAMED:
         terms = load(attribute)
-        known = set(parts_of(truth, terms))
-        return bool(known) and set(parts_of(claim, terms)) == known and not denies(whole, known, terms)
+        known = set(parts_of(without_gloss(truth), terms))
+        whole, said = named_in(text, terms)
+        return bool(known) and set(said) == known and not denies(whole, known, terms)
+    claim = claims(without_gloss(text)).asserted
+    if attribute == "date":
+        return bool(parse_dates(truth)) and parse_dates(claim) == parse_dates(truth)
     if attribute in ("attribution", "provenance"):
         return score(answer, truth, attribute).value >= 1.0
     return bool(words(claim)) and words(claim) == words(truth)

@@ -34,6 +34,8 @@ _ENDINGS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("e", ("er", "es", "en")),  # rote, roter
     ("o", ("a", "i", "e", "he", "hi", "as")),  # Italian and Spanish: attico, attica, attiche
 )
+_INFLECTED = ("technique", "fabric")  # kinds whose labels are adjectives in the languages below
+_LANGUAGES = ("de", "fr", "it", "es")
 _OTHER_WORDS = frozenset({"campana", "campane"})  # Italian for bell: a "cratere a campana" is not Campanian
 _OTHER = ("use", "extra", "parts", "common", "uri")
 
@@ -52,6 +54,7 @@ class Concept:
     parts: tuple[str, ...] = ()  # the concepts that this one consists of
     common: bool = False  # says little about one vase
     uri: str = ""  # the concept's address, if the user's vocabulary gives one
+    inflected: tuple[str, ...] = ()  # the labels that are adjectives with endings
 
 
 @dataclass(frozen=True)
@@ -166,14 +169,15 @@ def read(path: Path) -> dict[str, Concept]:
     tree = parse(read_text(path, FILE), lines, aliases=True, as_written=True)
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} is not a mapping; write concept: {{en: [label, ...]}}.")
-    return {name: _concept(name, given, lines) for name, given in tree.items()}
+    return {name: _concept(name, given, lines, path.stem in _INFLECTED) for name, given in tree.items()}
 
 
-def _concept(name: str, given: object, lines: Lines) -> Concept:
+def _concept(name: str, given: object, lines: Lines, inflected: bool) -> Concept:
     at = lines.at
     if not isinstance(given, dict):
         raise ConfigError(f"{at(name)}: '{name}' is not a mapping; write {name}: {{en: [label, ...]}}.")
     labels: list[str] = []
+    adjectives: list[str] = []
     for key, value in given.items():
         if key in (*_ABOVE, *_OTHER):
             continue
@@ -188,6 +192,7 @@ def _concept(name: str, given: object, lines: Lines) -> Concept:
                 f"{at(name, key)}: the labels of '{name}' are not a list of texts; write a list such as [{name}]."
             )
         labels += several
+        adjectives += several if inflected and key.partition("-")[0] in _LANGUAGES else []
     parts = given.get("parts") or []
     if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
         raise ConfigError(f"{at(name, 'parts')}: parts is not a list of concepts; write [concept, ...].")
@@ -201,6 +206,7 @@ def _concept(name: str, given: object, lines: Lines) -> Concept:
         parts=tuple(parts),
         common=_flag(name, given, "common", lines),
         uri=_text(name, given, "uri", lines),
+        inflected=tuple(dict.fromkeys(" ".join(words(label)) for label in adjectives)),
     )
 
 
@@ -231,12 +237,12 @@ def terms_of(concepts: Mapping[str, Concept]) -> Terms:
         for label in concept.labels:
             # "hydria, loutrophoros" lists two shapes; it is not the loutrophoros-hydria inverted.
             several = " " in label and all(word in by_label for word in label.split())
-            for made in () if several else _forms(label):
+            for made in () if several else _forms(label, label in concept.inflected):
                 by_label.setdefault(made, concept.name)
     return Terms(concepts, by_label, max((label.count(" ") + 1 for label in by_label), default=1))
 
 
-def _forms(label: str) -> Iterator[str]:
+def _forms(label: str, inflected: bool) -> Iterator[str]:
     """Yield the forms of a label that a file needn't list.
 
     These are the plural, the endings of German, French, Italian and Spanish adjectives, the words for "type" between a
@@ -244,7 +250,7 @@ def _forms(label: str) -> Iterator[str]:
     """
     parts = label.split()
     yield f"{label}s"
-    for ending, others in _ENDINGS:
+    for ending, others in _ENDINGS if inflected else ():
         if label.endswith(ending) and len(parts[-1]) > SHORTEST_INFLECTED:
             forms = (label.removesuffix(ending) + other for other in others)
             yield from (form for form in forms if form not in _OTHER_WORDS)
