@@ -42,7 +42,8 @@ _BY = re.compile(r"(?:\bby|,? (?:after|according to|following|selon|secondo|nach
 _ARTIST = r"artist|painter|hand|attribution|master"
 _MADE = r"painted|decorated|signed|made|produced|executed|drawn|created"
 _LEAD = re.compile(
-    r"^.*\b(?:i would|i'd|i should|one could|one would) (?:call|name|identify|recogni[sz]e)\b(?: (?:it|him|this|here))?(?: as)?"
+    r"^.*\b(?:i would|i'd|i should|one could|one would) (?:call|name|identify|recogni[sz]e)\b"
+    r"(?: (?:it|him|this|here))?(?: as)?"
     rf"|^.*\b(?:{_MADE}|work) by\b|^(?:it |this |the vase |the \w+ )?(?:is |was |has been )?"
     r"(?:(?:most |very )?(?:probably|perhaps|possibly|likely) )*by\b(?: the hand of\b)?"
     r"|^.*\b(?:attribu\w*|assign\w*|ascrib\w*|connect\w*)\b(?: [\w-]+){0,4}? (?:to|al?|au|aux|all')(?=\W)"
