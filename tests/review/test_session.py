@@ -158,3 +158,23 @@ def test_the_other_question_speaks_of_no_classifier(tmp_path: Path) -> None:
         "Does the photograph show a complete, undamaged vase?",
     )
     assert len(state.gains) == 1
+
+
+def test_with_scores_the_page_says_what_the_labels_show_of_the_threshold(tmp_path: Path) -> None:
+    values = {f"V{vase}/IMG_{view:04}.png": vase / 10 for vase in range(1, 10) for view in (0, 1)}
+    now = session(tmp_path, scores=Scores(values, 0.5, "classify"))
+    assert not any("precision" in line for line in now.state().gains)
+    labelled(now, 2)
+    assert any(line.startswith("There are too few labels to show a precision of 0.95") for line in now.state().gains)
+    labelled(now, 16)
+    assert any("a precision of 0.95" in line and "2 of 2" not in line for line in now.state().gains)
+
+
+def test_a_typical_photograph_of_each_group_is_shown_first(tmp_path: Path) -> None:
+    groups = {f"V{vase}/IMG_{view:04}.png": (vase % 3, vase) for vase in range(1, 10) for view in (0, 1)}
+    record = session(tmp_path).record
+    now = Session(record, "anna", groups=groups)
+    names = labelled(now, 4)
+    whys = [line.why for line in LabelFile(tmp_path / "quality" / FILE, QUALITY).lines]
+    typical = [name for name, why in zip(names, whys, strict=True) if why.startswith("typical")]
+    assert len({groups[name][0] for name in typical}) == len(typical) >= 2

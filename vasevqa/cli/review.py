@@ -19,7 +19,7 @@ from vasevqa.cli.context import Context, pass_context
 from vasevqa.dataset.reading import Reading
 from vasevqa.errors import ConfigError, DataError
 from vasevqa.review.begin import Review, Source, decides, open_review, source_of
-from vasevqa.review.calibration import calibration_of, lines, scored_of
+from vasevqa.review.calibration import AIM, calibration_of, lines, scored_of
 from vasevqa.review.gain import gains
 from vasevqa.review.label_studio import read_tasks
 from vasevqa.review.questions import QUALITY, QUESTIONS
@@ -99,17 +99,18 @@ class Request:
 @click.option(
     "--precision",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    default=0.95,
+    default=AIM,
     show_default=True,
-    help="with --calibrate: share of the accepted photographs that should be good",
+    help="the aim of a threshold: share of the accepted photographs that should be good",
 )
 @click.option("--json", "as_json", is_flag=True, help="with --calibrate: print JSON")
 @pass_context
 def review(context: Context, **given: Any) -> None:
     """Label the photographs of FOLDER, or of RUN, by keys on a page that only this machine sees.
 
-    Each label is saved at once; Ctrl-C ends the review, and the same command resumes it. With RUN, photographs that the
-    run's model is least sure of are shown first. Labels of quality are what train-classifier learns from. With
+    Each label is saved at once; Ctrl-C ends the review, and the same command resumes it. With RUN, typical
+    photographs are shown first, then those that the run's model is least sure of, and those where labels and model
+    disagree. Labels of quality are what train-classifier learns from. With
     --calibrate, labels of quality choose the threshold of classify, and labels of intact that of clip-filter.
 
     \b
@@ -134,7 +135,7 @@ def review(context: Context, **given: Any) -> None:
         _calibrate(opened, request)
         return
     record.prepare()
-    _serve(Session(record, request.who.strip(), opened.scores, request.seed), request)
+    _serve(Session(record, request.who.strip(), opened.scores, request.seed, opened.groups, request.precision), request)
     if request.label_studio is not None:
         tasks = read_tasks(request.label_studio) if request.label_studio.exists() else []
         record.give_out(request.label_studio, tasks)

@@ -11,11 +11,13 @@ from pydantic import BaseModel
 from vasevqa.errors import DataError
 from vasevqa.review.choosing import Scores
 from vasevqa.review.photographs import Photograph
-from vasevqa.review.weights import Sample
+from vasevqa.review.record import Record
+from vasevqa.review.weights import Sample, sample_of
 from vasevqa.statistics import FEWEST, Estimate, by_vase
 
 STEPS = 20  # candidates are the scores below which 0/20, 1/20, ... of the photographs lie
 DIGITS = 4  # of a candidate
+AIM = 0.95  # share of the accepted photographs that should be good
 PARAMETERS = {"classify": "confidence_threshold", "clip-filter": "threshold"}
 
 
@@ -143,6 +145,16 @@ def calibration_of(sample: Sample, question: str, scored: Scored, aim: float) ->
         says=said(candidates, chosen, scored, len(rows), aim),
         recipe=f"{scored.step}: {{{PARAMETERS[scored.step]}: {chosen.threshold:g}}}" if chosen else None,
     )
+
+
+def aim_of(record: Record, scores: Scores, aim: float) -> str | None:
+    """Return the sentence about the threshold that the labels show to reach `aim`. None if no label can show it yet."""
+    scored = {one.name for one in record.photographs if one.name in scores.values}
+    sample = sample_of(record)
+    if not scored & set(sample.answers):
+        return None
+    found = calibration_of(sample, record.question.name, scored_of(record.photographs, scores), aim)
+    return found.says.removesuffix(".")
 
 
 def calibrate(rows: Sequence[Labelled], scored: Scored, aim: float) -> tuple[list[Candidate], Candidate | None]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import secrets
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from pydantic import BaseModel
 
 from vasevqa.curation.images import Unreadable
 from vasevqa.errors import VaseError
+from vasevqa.review.calibration import AIM, aim_of
 from vasevqa.review.choosing import Pool, Scores, draw, number_of
 from vasevqa.review.gain import gains
 from vasevqa.review.labels import Line
@@ -62,10 +63,20 @@ class Session:
     restart, and for each reviewer with the same seed.
     """
 
-    def __init__(self, record: Record, who: str, scores: Scores | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        record: Record,
+        who: str,
+        scores: Scores | None = None,
+        seed: int = 0,
+        groups: Mapping[str, tuple[int, int]] | None = None,
+        aim: float = AIM,
+    ) -> None:
         self.record, self.who, self.scores, self.seed = record, who, scores, seed
+        self.groups, self.aim = groups or {}, aim
         self.pictures = Pictures(record.photographs)
         self.unreadable: dict[int, str] = {}
+        self._clear = (record.question.yes, record.question.no)
         self._name = secrets.token_hex(4)
         self._lock = threading.RLock()
         self._shown: dict[int, Shown] = {}
@@ -92,10 +103,15 @@ class Session:
                 total=len(self.record.photographs) - len(self.unreadable),
                 counts=dict(Counter(line.label or "" for line in mine.values())),
                 undo=next(reversed(mine), None),
-                gains=[*gains(self.record), *(one.said() for one in self.record.agreements())],
+                gains=[*self._gains(), *(one.said() for one in self.record.agreements())],
                 unreadable=len(self.unreadable),
             )
             return state if self._current is None else self._with_picture(state, self._current, mine)
+
+    def _gains(self) -> list[str]:
+        """Return what the labels buy: with scores, what they show of the step's threshold."""
+        shown = aim_of(self.record, self.scores, self.aim) if self.scores is not None else None
+        return [*gains(self.record), *([shown] if shown else [])]
 
     def label(self, index: int, label: str, milliseconds: int | None) -> State:
         """Label a photograph that was shown. Another tab may have labelled it too; the later label counts."""
@@ -122,7 +138,8 @@ class Session:
 
     def _next(self, mine: Mapping[str, Line]) -> int | None:
         """Draw a photograph that can be decoded. Those that can't be decoded are set aside."""
-        while (index := self._drawn(mine, keep=True)) is not None:
+        labels = {name: line.label for name, line in mine.items()}
+        while (index := self._drawn(labels, keep=True)) is not None:
             try:
                 self.pictures.large(index)
             except Unreadable as error:
@@ -131,8 +148,11 @@ class Session:
                 return index
         return None
 
-    def _drawn(self, mine: Collection[str], keep: bool) -> int | None:
-        """Draw one of the photographs that are left after the labels `mine`. `keep` says that it will be shown."""
+    def _drawn(self, mine: Mapping[str, str | None], keep: bool) -> int | None:
+        """Draw one of the photographs that are left after the labels `mine`. `keep` says that it will be shown.
+
+        The label None is one that isn't given yet.
+        """
         photographs = self.record.photographs
         left = [
             index
@@ -145,6 +165,9 @@ class Session:
             [photographs[index].name for index in left],
             [photographs[index].vase for index in left],
             Counter(photographs[self._numbers[name]].vase for name in mine),
+            {name: label == self.record.question.yes for name, label in mine.items() if label in self._clear},
+            self.groups,
+            frozenset(self.groups[name][0] for name in mine if name in self.groups),
         )
         drawn = draw(pool, self.scores, number_of(self.seed, self.record.question.name, len(mine)))
         if keep:
@@ -163,5 +186,6 @@ class Session:
             for one in self._views[photograph.vase]
             if one not in self.unreadable
         ]
-        beside = {"views": views[:MOST_VIEWS], "after": self._drawn({*mine, photograph.name}, keep=False)}
+        labels = {name: line.label for name, line in mine.items()} | {photograph.name: None}
+        beside = {"views": views[:MOST_VIEWS], "after": self._drawn(labels, keep=False)}
         return state.model_copy(update={"picture": index, "name": photograph.name, "vase": photograph.vase, **beside})
