@@ -108,7 +108,15 @@ class Terminated(KeyboardInterrupt):
 
 
 class LeaseLost(Interrupted):
-    """Another attempt now holds the lease of this artifact. The current attempt must stop writing."""
+    """This attempt no longer holds the lease of its artifact, and must stop writing.
+
+    `taken_over` is True if another attempt holds the lease now. It is False if the storage failed for so long that
+    another attempt may take the lease over.
+    """
+
+    def __init__(self, message: str, taken_over: bool = True) -> None:
+        super().__init__(message)
+        self.taken_over = taken_over
 
 
 # Errors that a restart can't mend.

@@ -90,7 +90,7 @@ class Launcher:
         If `detach` is set, raise Detached after Ctrl-C and SIGTERM.
         """
         self._lease = Lease.acquire(self.run.lease, self._me)
-        self._lease.keep(on_lost=lambda: None)
+        self._lease.keep(on_lost=lambda loss: None)
         try:
             with self._signals:
                 fault(FaultPoint.RUN_OPENED)
@@ -107,7 +107,7 @@ class Launcher:
         event = {"event": kind, "time": round(time.time(), 3), **fields}
         if keep and self._trouble is None:
             assert self._lease is not None
-            if not self._lease.held():
+            if self._lease.loss() is not None:
                 raise Interrupted(
                     f"Another launcher has taken over run {self.run.name}; follow it with `vasevqa logs -f"
                     f" {self.run.name}`."

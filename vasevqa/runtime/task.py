@@ -14,7 +14,7 @@ from typing import Any
 
 from vasevqa import __version__
 from vasevqa.artifacts.keys import artifact_key
-from vasevqa.artifacts.lease import Lease, LeaseHeld, lease_ttl
+from vasevqa.artifacts.lease import Lease, LeaseHeld, Loss, lease_ttl
 from vasevqa.artifacts.output import StageOutput
 from vasevqa.artifacts.volume import Volume
 from vasevqa.errors import ConfigError, Interrupted, LeaseLost
@@ -59,7 +59,7 @@ def run_task(
         if artifact.complete or artifact.sealed:
             progress.event("sealed", already=True)
             return
-        lease.keep(on_lost=lambda: _die_without_lease(progress, lease))
+        lease.keep(on_lost=lambda loss: _die_without_lease(progress, loss))
         output = StageOutput(artifact.partial, lease)
         stage.run(StageCall(params, options, inputs, output, progress))
         output.seal(
@@ -95,10 +95,10 @@ def _provenance(task: Mapping[str, object], started: datetime) -> dict[str, obje
     }
 
 
-def _die_without_lease(progress: Any, lease: Lease) -> None:
+def _die_without_lease(progress: Any, loss: Loss) -> None:
     # The lease's thread ends the process. The main thread may be in a long library call, and must not write again.
     with contextlib.suppress(OSError):  # the log may be on the same storage
-        progress.error("LeaseLost", LeaseLost.exit_code, lease.loss())
+        progress.error("LeaseLost", LeaseLost.exit_code, str(loss))
         sys.stdout.flush()
     os._exit(LeaseLost.exit_code)
 
