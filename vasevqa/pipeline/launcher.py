@@ -84,7 +84,7 @@ class Launcher:
 
         Raise StepFailed if a step failed for good. Raise StorageError if the run's folder can't be written to. Raise
         LeaseHeld if another launcher works on this run. Raise Interrupted if this launcher was suspended and another
-        launcher took over the run.
+        launcher took over the run, or if the storage failed for so long that another launcher may take it over.
 
         Raise Cancelled if the run's cancel file exists, KeyboardInterrupt after Ctrl-C, and Terminated after SIGTERM.
         If `detach` is set, raise Detached after Ctrl-C and SIGTERM.
@@ -107,11 +107,14 @@ class Launcher:
         event = {"event": kind, "time": round(time.time(), 3), **fields}
         if keep and self._trouble is None:
             assert self._lease is not None
-            if self._lease.loss() is not None:
+            loss = self._lease.loss()
+            if loss is not None and loss.taken_over:
                 raise Interrupted(
                     f"Another launcher has taken over run {self.run.name}; follow it with `vasevqa logs -f"
                     f" {self.run.name}`."
                 )
+            if loss is not None:  # another launcher may take the run over now
+                raise Interrupted(str(loss))
             try:
                 event = patiently(lambda: self.run.events.append(kind, **fields), self.run.path, "write")
             except (StorageError, TransientStorageError) as error:
