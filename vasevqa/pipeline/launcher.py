@@ -10,12 +10,12 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
 from vasevqa.artifacts.lease import Lease, LeaseHeld, holder
-from vasevqa.backends.base import Backend
+from vasevqa.backends.base import Backend, Update
 from vasevqa.errors import (
     ClusterUnreachable,
     Interrupted,
@@ -178,11 +178,11 @@ class Launcher:
             ending = self._handle_stop_requests() or self._trouble is not None or bool(self._in(StepStatus.FAILED))
             if not ending:
                 self._start_ready()
-            running = {step_run.job: step_run for step_run in self._in(StepStatus.RUNNING)}
-            elsewhere = self._in(StepStatus.ELSEWHERE)
+            running, elsewhere = self._in(StepStatus.RUNNING), self._in(StepStatus.ELSEWHERE)
+            watched = {step_run.job: step_run for step_run in running if step_run.not_before <= time.monotonic()}
             retries = [
                 step_run.not_before - time.monotonic()
-                for step_run in self._in(StepStatus.WAITING)
+                for step_run in (*self._in(StepStatus.WAITING), *running)
                 if step_run.not_before
             ]
             if not running and (ending or not (elsewhere or retries)):
@@ -190,19 +190,29 @@ class Launcher:
                     return
                 continue
             # A retry that is due waits for another step to end (--parallel), so it doesn't shorten the timeout.
-            for update in self.backend.watch(
-                list(running), min([WATCH_SECONDS, *(pause for pause in retries if pause > 0)])
-            ):
-                step_run = running[update.name]
+            for update in self._watch(watched, min([WATCH_SECONDS, *(pause for pause in retries if pause > 0)])):
+                step_run = watched[update.name]
                 self._guarded(step_run, partial(self._executor.notice, step_run, update))
                 if update.state.is_terminal and step_run.status is StepStatus.RUNNING:
                     self._guarded(
                         step_run, partial(self._executor.finish, step_run, update.state, self._stops_handled > 0)
                     )
-            for step_run in self._in(StepStatus.RUNNING):
-                self._check_deadline(step_run)
+            for step_run in watched.values():
+                if step_run.status is StepStatus.RUNNING:
+                    self._check_deadline(step_run)
             for step_run in elsewhere:
                 self._guarded(step_run, partial(self._executor.look_elsewhere, step_run))
+
+    def _watch(self, watched: Mapping[str, StepRun], seconds: float) -> list[Update]:
+        try:
+            return self.backend.watch(list(watched), seconds)
+        except (TransientStorageError, OSError) as error:
+            known = storage_error(error, "watch the jobs in")
+            if not isinstance(known, TransientStorageError):
+                raise
+            for step_run in watched.values():
+                self._postpone(step_run, known)
+            return []
 
     def _in(self, status: StepStatus) -> list[StepRun]:
         return [step_run for step_run in self._step_runs.values() if step_run.status is status]
@@ -218,14 +228,17 @@ class Launcher:
         except Interrupted as error:
             if not isinstance(error, LeaseLost):
                 raise
-            step_run.status = StepStatus.ELSEWHERE
+            if error.taken_over:
+                step_run.status = StepStatus.ELSEWHERE
+            else:
+                self._postpone(step_run, error)
         except ClusterUnreachable as error:  # nothing has changed yet: repeat it later
             if step_run.status is StepStatus.RUNNING:
                 time.sleep(WATCH_SECONDS)  # `watch` returns at once for a finished job, so wait here
             else:
                 self._wait_for_cluster(step_run, str(error))
         except VaseError as error:
-            self._executor.give_up(step_run, Failure(Kind.PERMANENT, str(error), error.exit_code))
+            self._give_up(step_run, Failure(Kind.PERMANENT, str(error), error.exit_code))
         except OSError as error:
             known = storage_error(error, "write", error.filename)
             if known is None:
@@ -233,13 +246,26 @@ class Launcher:
             if isinstance(known, TransientStorageError):
                 self._postpone(step_run, known)
                 return
-            self._executor.give_up(step_run, Failure(Kind.VOLUME, str(known), known.exit_code))
+            self._give_up(step_run, Failure(Kind.VOLUME, str(known), known.exit_code))
 
-    def _postpone(self, step_run: StepRun, error: TransientStorageError) -> None:
-        watched = step_run.status is StepStatus.RUNNING and bool(self._signals.numbers or self._stops_handled)
-        self._executor.postpone(step_run, str(error), watched)
-        if watched:
-            time.sleep(WATCH_SECONDS)  # `watch` returns at once for a finished job, so wait here
+    def _postpone(self, step_run: StepRun, error: VaseError) -> None:
+        hurried = bool(self._signals.numbers or self._stops_handled or self._trouble)
+        running = step_run.status is StepStatus.RUNNING
+        self._executor.postpone(step_run, str(error), WATCH_SECONDS if hurried else None)
+        if running and step_run.status is StepStatus.FAILED:
+            self._abandon(step_run)
+
+    def _give_up(self, step_run: StepRun, failure: Failure) -> None:
+        running = step_run.status is StepStatus.RUNNING
+        self._executor.give_up(step_run, failure)
+        if running:
+            self._abandon(step_run)
+
+    def _abandon(self, step_run: StepRun) -> None:
+        """Stop the job of a failed step, because no launcher would watch it any more."""
+        with contextlib.suppress(OSError, VaseError):  # the same error may have caused the failure
+            if self._ours(step_run):
+                self.backend.cancel(step_run.job, self.grace)
 
     def _wait_for_cluster(self, step_run: StepRun, why: str) -> None:
         if step_run.name not in self._unanswered:
@@ -267,7 +293,9 @@ class Launcher:
                 self._tell(
                     "step-cancelled", {"step": step_run.name, "job": step_run.job, "key": step_run.planned.artifact.key}
                 )
-            if asked > step_run.asked:
+            if asked > self._stops_handled:
+                step_run.not_before = 0.0  # a new request doesn't wait until the storage is tried again
+            if asked > step_run.asked and step_run.not_before <= time.monotonic():
                 self._guarded(step_run, partial(self._stop, step_run, asked))
         self._stops_handled = max(self._stops_handled, asked)
         return asked > 0
