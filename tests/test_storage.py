@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import errno
+import socket
+import ssl
+import urllib.error
+from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
+import requests
 
 from vasevqa.errors import STORAGE_ERRNOS, TRANSIENT_ERRNOS, StorageError, TransientStorageError, storage_error
 from vasevqa.storage import PAUSES, patiently, refuse_failed
@@ -78,6 +84,54 @@ def test_a_hub_that_is_slow_is_no_storage() -> None:
     assert storage_error(away, "read") is None
     away.__cause__ = TimeoutError(errno.ETIMEDOUT, "Connection timed out", "/x")
     assert storage_error(away, "read") is not None
+
+
+def _connected() -> None:
+    socket.socket().makefile("rb").read(1)  # the socket is not connected
+
+
+def _certified() -> None:
+    raise ssl.SSLCertVerificationError(errno.EPERM, "certificate verify failed")
+
+
+def _broken_off() -> None:
+    raise ssl.SSLError(errno.EIO, "A failure in the SSL library occurred")
+
+
+def _opened() -> None:
+    raise urllib.error.URLError(TimeoutError(errno.ETIMEDOUT, "Connection timed out"))
+
+
+def _requested() -> None:
+    try:
+        raise TimeoutError(errno.ETIMEDOUT, "Connection timed out")
+    except TimeoutError as low:
+        raise requests.ConnectionError("Failed to establish a new connection: [Errno 110] timed out") from low
+
+
+def _downloaded() -> None:
+    try:
+        try:
+            raise TimeoutError(errno.ETIMEDOUT, "Connection timed out")
+        except TimeoutError as low:
+            raise httpx.ConnectTimeout("timed out") from low
+    except httpx.ConnectTimeout as cause:
+        raise OSError("We couldn't connect to 'https://huggingface.co' to load the files") from cause
+
+
+@pytest.mark.parametrize("fails", [_connected, _certified, _broken_off, _opened, _requested, _downloaded])
+@pytest.mark.parametrize("path", [None, Path("openai/clip-vit-base-patch32")])
+def test_an_error_of_a_connection_is_no_error_of_the_storage(fails: Callable[[], None], path: Path | None) -> None:
+    with pytest.raises(OSError) as raised:
+        fails()
+    assert storage_error(raised.value, "read or write", path) is None
+
+
+def test_a_file_that_fails_during_a_download_is_an_error_of_the_storage() -> None:
+    for low in (OSError(errno.ETIMEDOUT, "Connection timed out", "/cache/model"), OSError(errno.EIO, "I/O error")):
+        wrapped = httpx.ReadError("the download failed")
+        wrapped.__cause__ = low
+        assert isinstance(storage_error(wrapped, "read or write"), TransientStorageError)
 
 
 def test_a_library_that_hides_the_cause_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,7 +141,10 @@ TRANSIENT_ERRNOS = {
     errno.ENFILE: ("this machine has too many open files (ENFILE)", "raise the machine's limit of open files"),
     errno.ENOMEM: ("the system had no memory for it (ENOMEM)", "check the machine's memory"),
 }
-_OF_CONNECTIONS = (errno.ETIMEDOUT, errno.ENOTCONN)  # as a cause of another error, mostly of a connection
+_OF_BOTH = (errno.ETIMEDOUT, errno.ENOTCONN)  # a mounted folder and a network connection give these errors
+# Packages whose errors are of network connections, and the packages of these whose frames call sockets and no files.
+_SOCKETS = {"anyio", "asyncio", "http", "httpcore", "socket", "ssl", "urllib3", "websocket"}
+_NETWORK = _SOCKETS | {"aiohttp", "hf_xet", "httpx", "huggingface_hub", "modelscope", "requests", "urllib"}
 _TOLD = re.compile(r"(?:\(os error |\[Errno )([0-9]+)[)\]]")  # as Rust's and Arrow's readers tell an errno
 
 
@@ -150,23 +153,39 @@ def storage_error(
 ) -> StorageError | TransientStorageError | None:
     """Return a StorageError or a TransientStorageError for an `error` that occurred while `doing` something.
 
-    Return None if `error` is of another kind. Libraries wrap errors of the storage in their own: a transient error is
-    also found among the causes of `error`.
+    Return None if `error` is of another kind, such as an error of a network connection. Libraries wrap errors of the
+    storage in their own: a transient error is also found among the causes of `error`.
     """
-    if isinstance(error, OSError) and error.errno in STORAGE_ERRNOS:
+    if isinstance(error, OSError) and error.errno in STORAGE_ERRNOS and not _of_network(error):
         where = path or error.filename or "the volume"
         return StorageError(f"Could not {doing} {where}: {STORAGE_ERRNOS[error.errno]}.")
-    for link in _links(error):
+    links = list(_links(error))
+    network = any(_of_network(link) for link in links)
+    for link in links:
         if isinstance(link, TransientStorageError):
             return link
-        number, name = _errno(link), path or getattr(link, "filename", None)
-        if number in TRANSIENT_ERRNOS and (link is error or name or number not in _OF_CONNECTIONS):
+        number, file = _errno(link), getattr(link, "filename", None)
+        told = file or (not network and (path or link is error))
+        if number in TRANSIENT_ERRNOS and not _of_network(link) and (told or number not in _OF_BOTH):
             what, check = TRANSIENT_ERRNOS[number]
             return TransientStorageError(
-                f"Could not {doing} {name or 'a file of the volume'}: {what}; another attempt may succeed, and if it"
-                f" persists {check}."
+                f"Could not {doing} {path or file or 'a file of the volume'}: {what}; another attempt may succeed, and"
+                f" if it persists {check}."
             )
     return None
+
+
+def _of_network(error: BaseException) -> bool:
+    """Return whether `error` is of a network connection: by its class, or by the function that raised it.
+
+    The numbers of such errors mislead: an SSLError with errno 1 has nothing to do with EPERM.
+    """
+    if isinstance(error, ConnectionError) or type(error).__module__.partition(".")[0] in _NETWORK:
+        return True
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).partition(".")[0] in _SOCKETS
 
 
 def _links(error: BaseException) -> Iterator[BaseException]:
