@@ -13,7 +13,16 @@ import httpx
 import pytest
 import requests
 
-from vasevqa.errors import STORAGE_ERRNOS, TRANSIENT_ERRNOS, StorageError, TransientStorageError, storage_error
+from vasevqa.errors import (
+    STORAGE_ERRNOS,
+    TRANSIENT_ERRNOS,
+    GpuMemoryError,
+    HostMemoryError,
+    StorageError,
+    TransientStorageError,
+    VaseError,
+    storage_error,
+)
 from vasevqa.storage import PAUSES, patiently, refuse_failed
 
 
@@ -49,6 +58,15 @@ def test_what_a_restart_can_not_mend_is_told_at_once(number: int) -> None:
     with pytest.raises(StorageError, match=r"^Could not read /x/y\.jpg: ") as told:
         patiently(ill, "/x/y.jpg")
     assert (told.value.exit_code, ill.calls) == (74, 1)
+
+
+def test_a_call_without_memory_is_tried_again_and_then_told_as_memory() -> None:
+    slept: list[float] = []
+    assert patiently(Ill(errno.ENOMEM, 2), "/x/y.jpg", sleep=slept.append) == "content"
+    with pytest.raises(HostMemoryError, match=r"^Could not read /x/y\.jpg: .*\(ENOMEM\); lower the batch size") as told:
+        patiently(Ill(errno.ENOMEM, 99), "/x/y.jpg", sleep=slept.append)
+    assert told.value.exit_code == 71
+    assert slept == [*PAUSES[:2], *PAUSES]
 
 
 def test_other_errors_stay_as_they_are() -> None:
@@ -145,3 +163,29 @@ def test_a_library_that_hides_the_cause_is_asked_again(tmp_path: Path, monkeypat
     monkeypatch.setattr(Path, "open", ill)
     with pytest.raises(TransientStorageError, match=r"model\.safetensors: "):
         refuse_failed(ValueError("damaged"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "advice"),
+    [
+        (MemoryError(), HostMemoryError, "lower the batch size or the workers, or raise the step's memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), HostMemoryError, "raise the step's memory"),
+        (
+            RuntimeError("unable to mmap 9 bytes: Cannot allocate memory (12)"),
+            HostMemoryError,
+            "raise the step's memory",
+        ),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), HostMemoryError, "raise the step's memory"),
+        (ValueError("I/O error: Cannot allocate memory (os error 12)"), HostMemoryError, "raise the step's memory"),
+        (RuntimeError("CUDA error: out of memory"), GpuMemoryError, "lower the batch size, or use a larger GPU"),
+    ],
+)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_memory_that_runs_out_is_not_blamed_on_the_content(
+    tmp_path: Path, error: Exception, kind: type[VaseError], advice: str, wrapped: bool
+) -> None:
+    raised = ValueError("the model can't be read") if wrapped else error
+    raised.__cause__ = error if wrapped else None
+    with pytest.raises(kind, match=f"{tmp_path}[^\\n]*; [^\\n]*{advice}[^.]*\\.$") as told:
+        refuse_failed(raised, tmp_path)
+    assert type(told.value) is kind

@@ -139,8 +139,8 @@ TRANSIENT_ERRNOS = {
     errno.EREMOTEIO: ("the storage's server gave an input/output error (EREMOTEIO)", _SERVER),
     errno.EMFILE: ("this process has too many open files (EMFILE)", "raise the limit of open files (ulimit -n)"),
     errno.ENFILE: ("this machine has too many open files (ENFILE)", "raise the machine's limit of open files"),
-    errno.ENOMEM: ("the system had no memory for it (ENOMEM)", "check the machine's memory"),
 }
+_LESS_MEMORY = "lower the batch size or the workers, or raise the step's memory in the recipe"
 _OF_BOTH = (errno.ETIMEDOUT, errno.ENOTCONN)  # a mounted folder and a network connection give these errors
 # Packages whose errors are of network connections, and the packages of these whose frames call sockets and no files.
 _SOCKETS = {"anyio", "asyncio", "http", "httpcore", "socket", "ssl", "urllib3", "websocket"}
@@ -150,9 +150,10 @@ _TOLD = re.compile(r"(?:\(os error |\[Errno )([0-9]+)[)\]]")  # as Rust's and Ar
 
 def storage_error(
     error: BaseException, doing: str, path: Path | str | None = None
-) -> StorageError | TransientStorageError | None:
+) -> StorageError | TransientStorageError | HostMemoryError | None:
     """Return a StorageError or a TransientStorageError for an `error` that occurred while `doing` something.
 
+    Return a HostMemoryError if the system had no memory for a call (ENOMEM).
     Return None if `error` is of another kind, such as an error of a network connection. Libraries wrap errors of the
     storage in their own: a transient error is also found among the causes of `error`.
     """
@@ -166,6 +167,11 @@ def storage_error(
             return link
         number, file = _errno(link), getattr(link, "filename", None)
         told = file or (not network and (path or link is error))
+        if number == errno.ENOMEM and not _of_network(link):
+            return HostMemoryError(
+                f"Could not {doing} {path or file or 'a file of the volume'}: the system had no memory for it (ENOMEM);"
+                f" {_LESS_MEMORY}."
+            )
         if number in TRANSIENT_ERRNOS and not _of_network(link) and (told or number not in _OF_BOTH):
             what, check = TRANSIENT_ERRNOS[number]
             return TransientStorageError(
@@ -220,11 +226,36 @@ def out_of_gpu_memory(error: BaseException) -> bool:
     )
 
 
+# Messages of torch when an allocation or a mapping of a file fails on the host.
+_NO_HOST_MEMORY = re.compile(r"DefaultCPUAllocator: can't allocate memory|Cannot allocate memory")
+
+
 def out_of_host_memory(error: BaseException) -> bool:
     """Return whether `error` says that the machine's memory doesn't suffice. torch is not imported."""
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
+        isinstance(error, RuntimeError) and _NO_HOST_MEMORY.search(str(error)) is not None
     )
+
+
+def machine_error(error: BaseException, doing: str, path: Path | str | None = None) -> VaseError | None:
+    """Return the error of the storage, the host's memory or the GPU's memory that occurred while `doing` something.
+
+    Return None if `error` is of another kind. The causes of `error` count too.
+    """
+    known = storage_error(error, doing, path)
+    if known is not None:
+        return known
+    what = f"{doing} {path}" if path else doing
+    for link in _links(error):
+        if isinstance(link, (HostMemoryError, GpuMemoryError)):
+            return link
+        if out_of_gpu_memory(link):
+            return GpuMemoryError(
+                f"The GPU's memory does not suffice to {what}; lower the batch size, or use a larger GPU."
+            )
+        if out_of_host_memory(link):
+            return HostMemoryError(f"The machine's memory does not suffice to {what}; {_LESS_MEMORY}.")
+    return None
 
 
 def invalid_yaml(where: object, error: Exception, hint: str = "correct it") -> ConfigError:

@@ -270,6 +270,17 @@ def test_output_that_was_read_is_not_lost_if_another_job_can_not_be_read(stages:
     assert finish(stages.backend, second.name) == "hello\n"
 
 
+@pytest.mark.parametrize(("number", "code"), [(errno.EIO, 75), (errno.ENOMEM, 71), (errno.ENOENT, 126)])
+def test_a_command_that_can_not_be_started_has_the_exit_code_of_its_reason(
+    stages: Stages, number: int, code: int
+) -> None:
+    job = stages.root / "volume/.jobs/vase-step-0123456789-1"
+    job.mkdir(parents=True)
+    record = {"exit_code": 126, "signal": None, "message": "it can't be started", "errno": number}
+    (job / "exit").write_text(json.dumps(record))
+    assert stages.backend.outcome(job.name).exit_code == code
+
+
 def test_the_next_launcher_starts_a_job_that_a_killed_launcher_did_not_start(stages: Stages) -> None:
     task = stages.task("print('hello')")
     program = (

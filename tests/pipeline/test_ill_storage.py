@@ -77,16 +77,18 @@ def test_a_deadline_that_passed_is_not_forgotten(kit: Kit, monkeypatch: pytest.M
     assert len(submitted) == len(backend.cancelled) == 1
 
 
-def test_a_job_is_stopped_when_the_launcher_gives_up(kit: Kit) -> None:
+@pytest.mark.parametrize(("number", "code"), [(errno.EIO, 74), (errno.ENOMEM, 71)])
+def test_a_job_is_stopped_when_the_launcher_gives_up(kit: Kit, number: int, code: int) -> None:
     kit.hold("first")
     made = kit.launcher(selection=FIRST)
     background = Background(made)
     kit.wait_until_held("first")
-    made.backend.watch = failing(made.backend.watch, 1000)  # type: ignore[method-assign]
+    ill = OSError(number, "it failed", "/volume/x")
+    made.backend.watch = failing(made.backend.watch, 1000, ill)  # type: ignore[method-assign]
     error = background.join()
     assert isinstance(error, StepFailed)
-    assert error.code == 74
-    assert "(EIO)" in str(error)
+    assert error.code == code
+    assert f"({errno.errorcode[number]})" in str(error)
     [job] = kit.backend.existing("vase-first-")
     wait_for(lambda: kit.backend.state(job) is State.FINISHED, "the job to end")
     assert kit.backend.outcome(job).exit_code != 0

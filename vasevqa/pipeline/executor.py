@@ -15,7 +15,7 @@ from vasevqa.artifacts.contents import RECORD
 from vasevqa.artifacts.digests import fingerprint
 from vasevqa.artifacts.lease import holder, revoke
 from vasevqa.backends.base import Backend, State, Update, attempt_of
-from vasevqa.errors import ClusterError, ClusterUnreachable, DataError, Interrupted
+from vasevqa.errors import ClusterError, ClusterUnreachable, DataError, Interrupted, VaseError
 from vasevqa.faults import FaultPoint, fault
 from vasevqa.pipeline.events import parse
 from vasevqa.pipeline.failures import RETRIES, Failure, Kind, classify, final, pause, remedy
@@ -275,18 +275,18 @@ class StepExecutor:
         # The retry calls `start` again, because another launcher may be writing the artifact by now.
         step_run.status, step_run.not_before = StepStatus.WAITING, time.monotonic() + pause(failure.kind, tries)
 
-    def postpone(self, step_run: StepRun, why: str, seconds: float | None = None) -> None:
+    def postpone(self, step_run: StepRun, error: VaseError, seconds: float | None = None) -> None:
         """Do again, after a pause, what the storage did not let the launcher do. Give up after the last retry.
 
-        A job stays watched: its attempt goes on, and keeps its message and its deadlines. The pause grows, unless it is
-        given in `seconds`.
+        The same holds if the launcher's machine has no memory for a call. A job stays watched: its attempt goes on, and
+        keeps its message and its deadlines. The pause grows, unless it is given in `seconds`.
         """
         tries = step_run.tries[Kind.STORAGE]
         if tries >= RETRIES[Kind.STORAGE]:
-            self.give_up(step_run, final(Failure(Kind.STORAGE, why, Interrupted.exit_code)))
+            self.give_up(step_run, final(Failure(Kind.STORAGE, str(error), error.exit_code)))
             return
         step_run.tries[Kind.STORAGE] += 1
-        self._tell("step-waiting", {"step": step_run.name, "job": step_run.job, "message": why})
+        self._tell("step-waiting", {"step": step_run.name, "job": step_run.job, "message": str(error)})
         if step_run.status is not StepStatus.RUNNING:
             step_run.status = StepStatus.WAITING
         step_run.not_before = time.monotonic() + (pause(Kind.STORAGE, tries) if seconds is None else seconds)

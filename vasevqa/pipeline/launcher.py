@@ -18,6 +18,7 @@ from vasevqa.artifacts.lease import Lease, LeaseHeld, holder
 from vasevqa.backends.base import Backend, Update
 from vasevqa.errors import (
     ClusterUnreachable,
+    HostMemoryError,
     Interrupted,
     LeaseLost,
     StorageError,
@@ -117,7 +118,7 @@ class Launcher:
                 raise Interrupted(str(loss))
             try:
                 event = patiently(lambda: self.run.events.append(kind, **fields), self.run.path, "write")
-            except (StorageError, TransientStorageError) as error:
+            except (StorageError, TransientStorageError, HostMemoryError) as error:
                 self._trouble = error
             except OSError as error:
                 self._trouble = StorageError(f"Could not write {self.run.path}: {error.strerror}.")
@@ -206,9 +207,9 @@ class Launcher:
     def _watch(self, watched: Mapping[str, StepRun], seconds: float) -> list[Update]:
         try:
             return self.backend.watch(list(watched), seconds)
-        except (TransientStorageError, OSError) as error:
+        except (TransientStorageError, HostMemoryError, OSError) as error:
             known = storage_error(error, "watch the jobs in")
-            if not isinstance(known, TransientStorageError):
+            if not isinstance(known, (TransientStorageError, HostMemoryError)):
                 raise
             for step_run in watched.values():
                 self._postpone(step_run, known)
@@ -223,7 +224,7 @@ class Launcher:
             act()
         except LeaseHeld:
             step_run.status = StepStatus.ELSEWHERE
-        except TransientStorageError as error:
+        except (TransientStorageError, HostMemoryError) as error:  # of this process, not of the step's
             self._postpone(step_run, error)
         except Interrupted as error:
             if not isinstance(error, LeaseLost):
@@ -243,7 +244,7 @@ class Launcher:
             known = storage_error(error, "write", error.filename)
             if known is None:
                 raise
-            if isinstance(known, TransientStorageError):
+            if isinstance(known, (TransientStorageError, HostMemoryError)):
                 self._postpone(step_run, known)
                 return
             self._give_up(step_run, Failure(Kind.VOLUME, str(known), known.exit_code))
@@ -251,7 +252,7 @@ class Launcher:
     def _postpone(self, step_run: StepRun, error: VaseError) -> None:
         hurried = bool(self._signals.numbers or self._stops_handled or self._trouble)
         running = step_run.status is StepStatus.RUNNING
-        self._executor.postpone(step_run, str(error), WATCH_SECONDS if hurried else None)
+        self._executor.postpone(step_run, error, WATCH_SECONDS if hurried else None)
         if running and step_run.status is StepStatus.FAILED:
             self._abandon(step_run)
 

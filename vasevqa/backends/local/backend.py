@@ -32,7 +32,14 @@ from vasevqa.artifacts.lease import Holder, lease_ttl
 from vasevqa.backends.base import Outcome, State, Task, Update, attempt_of
 from vasevqa.backends.environment import stage_defaults, stage_environment
 from vasevqa.backends.local import supervisor as supervise
-from vasevqa.errors import TRANSIENT_ERRNOS, StorageError, TransientStorageError, VaseError, storage_error
+from vasevqa.errors import (
+    TRANSIENT_ERRNOS,
+    HostMemoryError,
+    StorageError,
+    TransientStorageError,
+    VaseError,
+    storage_error,
+)
 from vasevqa.faults import FaultPoint, fault
 from vasevqa.storage import patiently
 
@@ -217,7 +224,7 @@ class LocalBackend:
             for name in names:
                 try:
                     update = self._update(name)
-                except (OSError, TransientStorageError):
+                except (OSError, TransientStorageError, HostMemoryError):
                     if not updates:
                         raise
                     break  # the text of the other jobs was read, and must not get lost
@@ -257,6 +264,8 @@ class LocalBackend:
         record = self._record(self._jobs / name)
         if not record:
             return Outcome(None, signal.SIGKILL, message="its process vanished")
+        if record.get("errno") == errno.ENOMEM:
+            return Outcome(HostMemoryError.exit_code, message=record["message"])
         if record.get("errno") in TRANSIENT_ERRNOS:
             return Outcome(TransientStorageError.exit_code, message=record["message"])
         return Outcome(record["exit_code"], record["signal"], bool(record.get("oom")), record.get("message", ""))

@@ -151,8 +151,9 @@ def is_ours(error: BaseException) -> bool:
 
 
 def full(error: BaseException) -> bool:
-    """Return True if `error` says that the GPU's memory or the disk is full."""
-    return out_of_gpu_memory(error) or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT))
+    """Return True if `error` says that the GPU's memory, the machine's memory or the disk is full."""
+    full_disk = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM)
+    return full_disk or out_of_gpu_memory(error) or out_of_host_memory(error)
 
 
 def _by_frames(error: BaseException, failure: str, model: Path | str, rows: Path | str | None) -> WorkerResult:
