@@ -201,15 +201,15 @@ def _collections(labelled: Sequence[Labelled], names: Sequence[str]) -> list[str
     return [below[name].split("/")[0] if "/" in below[name] else "" for name in names]
 
 
-def check(inputs: Mapping[str, Path], params: Params) -> None:
+def check(inputs: Mapping[str, Path | None], params: Params) -> None:
     """Raise ConfigError or DataError if the name pattern, the weights, the labels or the names are invalid."""
     from vasevqa.curation import labels
 
     check_patterns(params.name_pattern)
     if params.weights == "file" and "weights_file" not in inputs:
         raise ConfigError("train-classifier: weights is file, but no file is given; add the input classifier_weights.")
-    if "data" in inputs:
-        _named(labels.labelled_images(inputs["data"], PassedOver())[0], params)
+    if (data := inputs.get("data")) is not None:
+        _named(labels.labelled_images(data, PassedOver())[0], params)
 
 
 def _settings(params: Params) -> Settings:
