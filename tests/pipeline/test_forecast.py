@@ -6,16 +6,22 @@ import socket
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from tests import pictures
+from vasevqa.artifacts import digests
+from vasevqa.artifacts.known import KnownPhotographs
 from vasevqa.artifacts.output import StageOutput
 from vasevqa.artifacts.volume import Volume
+from vasevqa.cli import cli
 from vasevqa.curation.images import ImageFile, find_images
 from vasevqa.curation.pace import seconds_per_photograph
+from vasevqa.model_formats import folder_digest
 from vasevqa.pipeline.catalog import PIPELINE
 from vasevqa.pipeline.forecast import forecast, measure, measure_clip
 from vasevqa.pipeline.plan import Plan, make_plan
 from vasevqa.pipeline.recipe import load_recipe
+from vasevqa.stages import clip_filter
 
 
 @pytest.fixture
@@ -32,7 +38,7 @@ def planned(world: Path, *overrides: str) -> Plan:
     return make_plan(load_recipe(world / "r.yaml", PIPELINE, overrides), PIPELINE, Volume(world / "volume"))
 
 
-def made(world: Path, seconds: int, images: object, host: str, threshold: float) -> None:
+def made(world: Path, seconds: int, images: object, host: str, threshold: float, **figures: int) -> None:
     """Write an artifact of clip-filter like that of a run."""
     step = planned(world, f"clip-filter.threshold={threshold}").steps[0]
     output = StageOutput(step.artifact.partial)
@@ -40,7 +46,7 @@ def made(world: Path, seconds: int, images: object, host: str, threshold: float)
     times = {"started": "2026-05-01T10:00:00+00:00", "finished": f"2026-05-01T10:00:{seconds:02}+00:00"}
     inputs = {name: {"key": given.key, "path": given.value} for name, given in step.inputs.items()}
     record = {"step": step.name, "stage": step.stage.name, "stage_version": step.stage.version, "inputs": inputs}
-    output.seal({**record, "params": {}, "host": host, "figures": {"images": images}, **times})
+    output.seal({**record, "params": {}, "host": host, "figures": {"images": images, **figures}, **times})
     step.artifact.commit("test")
 
 
@@ -55,6 +61,27 @@ def test_the_estimate_comes_from_earlier_runs(world: Path) -> None:
     )
     assert forecast(planned(world), None).seconds == {}
     assert forecast(planned(world, "clip-filter.threshold=0.1"), 100).unknown == ("select-views",)
+
+
+def test_only_computed_photographs_take_time(world: Path) -> None:
+    made(world, 10, 20, socket.gethostname(), 0.1, known=15)
+    assert forecast(planned(world), 100).seconds == {"clip-filter": 200}
+    assert forecast(planned(world), 100, new={"clip-filter": 3}).seconds == {"clip-filter": 6}
+    assert forecast(planned(world), 100, new={"clip-filter": 0}).seconds == {"clip-filter": 0}
+    made(world, 10, 20, socket.gethostname(), 0.2, known=20)  # tells no pace
+    assert forecast(planned(world), 100).seconds == {"clip-filter": 200}
+
+
+def test_the_plan_estimates_the_new_photographs(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(digests, "RACY", 0)  # the files are new, and their digests are cached nevertheless
+    (world / "clip/config.json").write_text('{"model_type": "clip"}')
+    made(world, 10, 5, socket.gethostname(), 0.1)
+    names = sorted(path.name for path in (world / "photos").iterdir())
+    made_for = clip_filter.made_for(folder_digest(world / "clip"), "fp32", clip_filter.Params())
+    KnownPhotographs(world / "volume", world / "photos", names, made_for).keep(dict.fromkeys(names[:3], b"1234"))
+    said = CliRunner().invoke(cli, ["plan", str(world / "r.yaml"), "--volume", str(world / "volume")]).output
+    assert "3 known, 1 new" in said
+    assert "time: about 2 s on this machine for clip-filter" in said
 
 
 @pytest.mark.parametrize(("images", "host"), [(20, "another-machine"), (0, ""), ("many", ""), (None, "")])

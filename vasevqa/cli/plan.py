@@ -74,7 +74,8 @@ def plan(
     if "images" in inside.paths:
         photographs = inside.collection.files
         paces = measure(planned, photographs) if measured else {}
-        click.echo(forecast(planned, len(photographs), paces).said())
+        new = {name: step.new for name, step in grown.items()}
+        click.echo(forecast(planned, len(photographs), paces, new).said())
 
 
 def plan_of(context: Context, recipe: Recipe, volume: Path, selection: Selection) -> Plan:

@@ -127,7 +127,7 @@ def run(call: spec.StageCall[Params, Options]) -> None:
         high=high,
         low=len(names) - high,
         quarantined=len(unreadable),
-        **({"known": len(recalled)} if recalled else {}),
+        **({"known": before} if (before := len(photographs) - len(todo)) else {}),
     )
 
 

@@ -87,7 +87,7 @@ class _Result:
     model: ScoringModel
     seconds: dict[str, float]
     embedded: EmbeddingStore
-    known: int  # images whose embeddings another run computed
+    known: int  # images whose embeddings another run or an earlier attempt computed
 
 
 def run(call: spec.StageCall[Params, Options]) -> None:
@@ -203,7 +203,7 @@ def _embed(call: spec.StageCall[Params, Options]) -> _Result:
         ScoringModel(name=model.name, digest=model.digest, precision=model.precision),
         {"decode": loader.seconds["wait"], "model": seconds},
         embedded,
-        len(missing) - len(new),
+        len(photographs) - len(new),
     )
 
 
