@@ -12,6 +12,7 @@ from vasevqa import spec
 from vasevqa.curation.file_names import DESCRIPTION, UNMATCHED_DESCRIPTION, NamePattern, check_patterns
 from vasevqa.errors import ConfigError
 from vasevqa.folders import PassedOver
+from vasevqa.model_formats import CLASSIFIER_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -107,7 +108,7 @@ def run(call: spec.StageCall[Params, Options]) -> None:
         "bias": fitted.bias,
         "classes": ["low", "high"],
     }
-    _save(call.output, classifier.MODEL_FILE, saved)
+    _save(call.output, CLASSIFIER_FILE, saved)
     _write(call, trainer, metrics, fitted, doubled)
     _tensorboard(call.output, trainer)
     for leftover in (CHECKPOINT, "pixels.tmp"):
