@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from PIL.Image import Image
+from torch import Tensor
 
 from tests import pictures
 from vasevqa.artifacts import digests
@@ -14,14 +17,19 @@ from vasevqa.artifacts.known import KnownPhotographs
 from vasevqa.artifacts.output import StageOutput
 from vasevqa.artifacts.volume import Volume
 from vasevqa.cli import cli
+from vasevqa.curation import clip, loader
 from vasevqa.curation.images import ImageFile, find_images
-from vasevqa.curation.pace import seconds_per_photograph
+from vasevqa.curation.loader import Batch, Loader
+from vasevqa.curation.pace import Settings, seconds_per_photograph
+from vasevqa.errors import ConfigError
 from vasevqa.model_formats import folder_digest
 from vasevqa.pipeline.catalog import PIPELINE
 from vasevqa.pipeline.forecast import forecast, measure, measure_clip
 from vasevqa.pipeline.plan import Plan, make_plan
 from vasevqa.pipeline.recipe import load_recipe
 from vasevqa.stages import clip_filter
+
+ON_CPU = clip_filter.Options(device="cpu", batch_size=8)
 
 
 @pytest.fixture
@@ -109,13 +117,75 @@ def test_clip_is_measured_on_the_users_photographs(world: Path, tiny_clip: Path)
     measured = measure(planned(world, "clip-filter.device=cpu"), find(world))
     assert set(measured) == {"clip-filter"}
     assert 0 < measured["clip-filter"] < 60
-    assert measure_clip(tiny_clip, find(world)[-1:], "cpu", 8) is None
+    assert measure_clip(tiny_clip, find(world)[-1:], clip_filter.Params(), ON_CPU) is None
 
 
-def test_the_measurement_ends_after_its_seconds(world: Path, tiny_clip: Path) -> None:
-    ticks = iter(range(0, 100, 2))
-    # Read at the start, before each batch of one photograph, and at the end: 0, 2, 4, 6, 8 seconds.
-    assert seconds_per_photograph(tiny_clip, find(world), "cpu", 1, lambda: float(next(ticks))) == 8 / 2
+def test_the_measurement_ends_after_its_seconds(world: Path, tiny_clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = Seen(monkeypatch)  # time passes with batches only: two seconds for each
+    assert seconds_per_photograph(tiny_clip, find(world), Settings("cpu", 1), lambda: 2.0 * seen.batches) == 2
+    assert (seen.batches, seen.loaders) == (3, 1)
+
+
+def test_unreadable_photographs_take_no_longer(world: Path, tiny_clip: Path) -> None:
+    """They make no batch after which the time could be looked at."""
+    for path in (world / "photos").iterdir():
+        path.write_bytes(b"no picture")
+    ticks = iter(range(6))
+    assert seconds_per_photograph(tiny_clip, find(world) * 100, Settings("cpu", 1), lambda: float(next(ticks))) is None
+
+
+@pytest.mark.parametrize(("precision", "exact"), [("fp32", False), ("bf16", True)])
+def test_the_measurement_decodes_and_computes_as_the_recipe_says(
+    world: Path, tiny_clip: Path, monkeypatch: pytest.MonkeyPatch, precision: str, exact: bool
+) -> None:
+    recipe = world / "r.yaml"
+    recipe.write_text(recipe.read_text().replace("clip_model: clip", f"clip_model: {tiny_clip}"))
+    seen = Seen(monkeypatch)
+    words = [f"clip-filter.precision={precision}", f"clip-filter.exact_decode={str(exact).lower()}"]
+    assert measure(planned(world, *words, "clip-filter.device=cpu", "clip-filter.workers=1"), find(world))
+    assert seen.precisions == {precision}
+    assert {cover is None for cover in seen.covers} == {exact}
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--measure", "-n", "vases"], "--measure runs CLIP on this machine, but the plan is for the cluster"),
+        (["--inputs-from", ".", "-n", "vases"], "--inputs-from . is a folder of this machine"),
+        (["--measure", "--json"], "which --json doesn't print"),
+    ],
+)
+def test_no_option_of_plan_is_dropped(world: Path, words: list[str], says: str) -> None:
+    refused = CliRunner().invoke(cli, ["plan", str(world / "r.yaml"), "--volume", str(world / "volume"), *words])
+    assert isinstance(refused.exception, ConfigError)
+    assert says in str(refused.exception)
+
+
+class Seen:
+    """What the measurement did: the batches, the loaders, the precisions, and the sizes at which JPEGs were decoded."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.batches = self.loaders = 0
+        self.precisions: set[str] = set()
+        self.covers: set[int | None] = set()
+        encode, start, decode = clip.ClipModel.encode_images, Loader.__iter__, loader.open_image
+
+        def encoded(model: clip.ClipModel, pixels: Tensor) -> Tensor:
+            self.batches += 1
+            self.precisions.add(model.precision)
+            return encode(model, pixels)
+
+        def started(one: Loader) -> Generator[Batch, None, None]:
+            self.loaders += 1
+            return start(one)
+
+        def decoded(path: Path, cover: int | None = None) -> Image:
+            self.covers.add(cover)
+            return decode(path, cover)
+
+        monkeypatch.setattr(clip.ClipModel, "encode_images", encoded)
+        monkeypatch.setattr(Loader, "__iter__", started)
+        monkeypatch.setattr(loader, "open_image", decoded)
 
 
 def find(world: Path) -> list[ImageFile]:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from vasevqa.artifacts.volume import Artifact, Volume
 from vasevqa.errors import DataError
 from vasevqa.pipeline.plan import Plan
+from vasevqa.spec import Options, Params
+from vasevqa.stages import clip_filter
 from vasevqa.text import duration
 
 if TYPE_CHECKING:
@@ -68,20 +70,27 @@ def measure(planned: Plan, photographs: Sequence[ImageFile]) -> dict[str, float]
     if step is None or _paces(planned.volume, [step.name]):
         return {}
     model = step.inputs["clip_model"].path
-    options = step.options.model_dump()
     if model is None:
         return {}
-    seconds = measure_clip(model, photographs, options["device"], options["batch_size"])
+    seconds = measure_clip(model, photographs, step.params, step.options)
     return {} if seconds is None else {step.name: seconds}
 
 
-def measure_clip(model: Path, photographs: Sequence[ImageFile], device: str, batch_size: int) -> float | None:
-    """Return how many seconds CLIP needs per photograph, or None without torch or without a readable photograph."""
+def measure_clip(model: Path, photographs: Sequence[ImageFile], params: Params, options: Options) -> float | None:
+    """Return how many seconds `clip-filter` needs per photograph with its parameters and options.
+
+    Return None without torch, or without a readable photograph.
+    """
+    assert isinstance(params, clip_filter.Params)
+    assert isinstance(options, clip_filter.Options)
     if importlib.util.find_spec("torch") is None:
         return None
-    from vasevqa.curation.pace import seconds_per_photograph
+    from vasevqa.curation.pace import Settings, seconds_per_photograph
 
-    return seconds_per_photograph(model, photographs, device, batch_size)
+    settings = Settings(
+        options.device, options.batch_size, options.workers, params.precision, exact_decode=params.exact_decode
+    )
+    return seconds_per_photograph(model, photographs, settings)
 
 
 def _forecast(counts: Mapping[str, int | None], paces: Mapping[str, float]) -> Forecast:
