@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -78,6 +79,47 @@ def test_a_line_that_was_cut_is_left_out_and_the_next_label_is_whole(tmp_path: P
     assert list(once_more.mine("anna")) == ["V1/IMG_0000.png", "V1/IMG_0002.png"]
     assert once_more.file.torn == 1
     assert (into / FILE).read_bytes().startswith(first + second[:cut])
+
+
+def test_a_disk_that_takes_a_few_bytes_at_a_time_gets_the_whole_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = kit.record(kit.per_vase(tmp_path / "photos"), tmp_path / "quality")
+    with monkeypatch.context() as patched:
+        write = os.write
+        patched.setattr(os, "write", lambda file, content: write(file, content[:7]))
+        kit.say(record, "V1/IMG_0000.png", "high")
+    kit.say(record, "V1/IMG_0001.png", "low")
+    again = kit.record(tmp_path / "photos", tmp_path / "quality")
+    assert {name: line.label for name, line in again.mine("anna").items()} == {
+        "V1/IMG_0000.png": "high",
+        "V1/IMG_0001.png": "low",
+    }
+    assert again.file.torn == 0
+
+
+@pytest.mark.parametrize("fails", ["write", "fsync"])
+def test_a_label_that_the_disk_does_not_take_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    record = kit.record(kit.per_vase(tmp_path / "photos"), tmp_path / "quality")
+    kit.say(record, "V1/IMG_0000.png", "high")
+    before = record.file.path.read_bytes()
+    with monkeypatch.context() as patched:
+        write, calls = os.write, []
+
+        def full(file: int, content: bytes = b"") -> int:
+            calls.append(content)
+            if len(calls) > 1 or fails == "fsync":
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return write(file, content[:7])
+
+        patched.setattr(os, fails, full)
+        with pytest.raises(OSError, match="No space left"):
+            record.file.append(record.file.lines)
+    assert record.file.path.read_bytes() == before
+    kit.say(record, "V1/IMG_0001.png", "high")
+    assert LabelFile(record.file.path, QUALITY).torn == 0
 
 
 def test_null_bytes_of_a_power_cut_are_a_cut_line(tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ class LabelFile:
     def refresh(self) -> None:
         """Read the lines that this and other processes appended. A last line that is still cut is left for later."""
         with self.path.open("rb") as stream:
+            _lock(stream.fileno(), fcntl.LOCK_SH)  # what a failing append still takes back isn't read
             stream.seek(self._read)
             new = stream.read()
         whole, newline, last = new.rpartition(b"\n")
@@ -75,12 +76,18 @@ class LabelFile:
                 self.lines.append(line)
 
     def append(self, lines: Iterable[Line]) -> None:
-        """Append lines, and write them to the disk."""
-        text = "".join(line.model_dump_json() + "\n" for line in lines)
-        with self._locked() as file:
-            _end_last_line(file)
-            os.write(file, text.encode())
-            os.fsync(file)
+        """Append lines, and write them to the disk. If that raises OSError, the file keeps no part of them."""
+        text = "".join(line.model_dump_json() + "\n" for line in lines).encode()
+        with self._locked() as (file, alone):
+            size = os.fstat(file).st_size
+            try:
+                _write_all(file, _end_of_last_line(file, size) + text)
+                os.fsync(file)
+            except BaseException:
+                if alone:  # otherwise another process may have appended its own lines meanwhile
+                    with contextlib.suppress(OSError):
+                        os.ftruncate(file, size)
+                raise
         self.refresh()
 
     def moment(self) -> datetime:
@@ -89,14 +96,13 @@ class LabelFile:
         return max(datetime.now(UTC), latest + timedelta(milliseconds=1))
 
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[int]:
+    def _locked(self) -> Iterator[tuple[int, bool]]:
+        """Open the file for appending, and yield it. The flag says whether the file is locked."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         new = not self.path.exists()
         file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         try:
-            with contextlib.suppress(OSError):  # some network file systems have no locks
-                fcntl.flock(file, fcntl.LOCK_EX)
-            yield file
+            yield file, _lock(file, fcntl.LOCK_EX)
             if new:
                 _sync_folder(self.path.parent)
         finally:
@@ -150,11 +156,24 @@ def by_picture(stand: Mapping[tuple[str, str, str], Line]) -> dict[str, dict[str
     return dict(found)
 
 
-def _end_last_line(file: int) -> None:
-    """End a line that a kill cut, so that the next label begins a line of its own."""
-    size = os.fstat(file).st_size
-    if size and os.pread(file, 1, size - 1) != b"\n":
-        os.write(file, b"\n")
+def _lock(file: int, how: int) -> bool:
+    """Wait for the lock of an open file. Return False without locks, as on some network file systems."""
+    try:
+        fcntl.flock(file, how)
+    except OSError:
+        return False
+    return True
+
+
+def _end_of_last_line(file: int, size: int) -> bytes:
+    """Return what ends a line that a kill cut, so that the next label begins a line of its own."""
+    return b"\n" if size and os.pread(file, 1, size - 1) != b"\n" else b""
+
+
+def _write_all(file: int, content: bytes) -> None:
+    """Write the whole content. One call may write only a part of it."""
+    while content:
+        content = content[os.write(file, content) :]
 
 
 def _is_torn(text: bytes) -> bool:
