@@ -14,7 +14,7 @@ import pytest
 
 from tests.review import kit
 from vasevqa.errors import ConfigError, DataError
-from vasevqa.review.labels import FILE, LabelFile, by_picture, standing
+from vasevqa.review.labels import FILE, LabelFile, NotSaved, by_picture, standing
 from vasevqa.review.questions import INTACT, QUALITY
 
 ENDLESS = """
@@ -115,7 +115,7 @@ def test_a_label_that_the_disk_does_not_take_leaves_nothing(
             return write(file, content[:7])
 
         patched.setattr(os, fails, full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(NotSaved, match=r"^The label was not saved: could not write .* the disk is full; free some"):
             record.file.append(record.file.lines)
     assert record.file.path.read_bytes() == before
     kit.say(record, "V1/IMG_0001.png", "high")
@@ -151,6 +151,20 @@ def test_another_file_of_that_name_is_refused_with_its_line(tmp_path: Path, text
     with pytest.raises(DataError, match=r"labels.jsonl, line 1 is no label"):
         LabelFile(tmp_path / FILE, QUALITY)
     assert (tmp_path / FILE).read_text() == text
+
+
+def test_a_refused_line_is_refused_again_and_hides_no_label_behind_it(tmp_path: Path) -> None:
+    folder, into = kit.per_vase(tmp_path / "photos"), tmp_path / "quality"
+    record, other = kit.record(folder, into), kit.record(folder, into)
+    kit.say(other, "V1/IMG_0000.png", "high", "ben")
+    good = (into / FILE).read_text()
+    (into / FILE).write_text(f"not a label\n{good}")
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"line 1 is no label"):
+            record.follow()
+    (into / FILE).write_text(good)
+    record.follow()
+    assert list(record.mine("ben")) == ["V1/IMG_0000.png"]
 
 
 def test_labels_of_the_other_question_and_unknown_labels_are_refused(tmp_path: Path) -> None:

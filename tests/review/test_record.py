@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.review import kit
+from vasevqa import files
 from vasevqa.curation.labels import labelled_images
 from vasevqa.curation.naming import naming_of
 from vasevqa.dataset.collection import look_at, look_at_table
@@ -40,6 +44,85 @@ def test_a_changed_mind_moves_the_photograph(tmp_path: Path) -> None:
     for label, there in (("low", ["0/V1/IMG_0000.png"]), ("high", ["1/V1/IMG_0000.png"]), ("unsure", [])):
         kit.say(record, "V1/IMG_0000.png", label)
         assert kit.placed(record.into) == there
+
+
+def test_a_copy_that_fails_is_made_later_and_keeps_no_other_from_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = kit.record(kit.per_vase(tmp_path / "photos"), tmp_path / "quality")
+    other = kit.record(tmp_path / "photos", tmp_path / "quality")
+    for number in range(3):
+        kit.say(other, f"V1/IMG_000{number}.png", "high", "ben")
+    for path in (tmp_path / "quality/1").rglob("*.png"):
+        path.unlink()
+    full = [f"V1/IMG_000{number}.png" for number in range(2)]
+    copy = files.copy
+
+    def failing(source: Path, target: Path) -> str:
+        if source.relative_to(tmp_path / "photos").as_posix() in full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return copy(source, target)
+
+    monkeypatch.setattr(files, "copy", failing)
+    record.follow()
+    assert kit.placed(record.into) == ["1/V1/IMG_0002.png"]
+    assert len(record.mine("ben")) == 3
+    [told] = record.problems()
+    assert told.startswith(f"2 labelled photographs are not in 0/ or 1/ of {record.into} yet: could not copy ")
+    assert "the disk is full; free some space" in told
+    kit.say(record, "V2/IMG_0000.png", "low")  # is saved, and placed beside those that wait
+    assert kit.placed(record.into) == ["0/V2/IMG_0000.png", "1/V1/IMG_0002.png"]
+    full.clear()
+    record.follow()
+    assert len(kit.placed(record.into)) == 4
+    assert record.problems() == []
+
+
+def test_a_few_copies_are_tried_at_once_and_all_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = kit.record(kit.per_vase(tmp_path / "photos"), tmp_path / "quality")
+    other = kit.record(tmp_path / "photos", tmp_path / "quality")
+    for one in other.photographs[:7]:
+        kit.say(other, one.name, "high", "ben")
+    shutil.rmtree(tmp_path / "quality/1")
+    copy, tried = files.copy, []
+
+    def failing(source: Path, target: Path) -> str:
+        tried.append(source)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "copy", failing)
+        for _ in range(3):
+            record.follow()
+    assert len(tried) == 9
+    assert len(set(tried)) == 7
+    assert files.copy is copy
+    record.follow()
+    assert len(kit.placed(record.into)) == 7
+
+
+def test_a_photograph_that_can_t_be_read_now_is_followed_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = kit.per_vase(tmp_path / "photos")
+    other = kit.record(folder, tmp_path / "quality")
+    kit.say(other, "V1/IMG_0000.png", "high", "ben")
+    kit.say(other, "V1/IMG_0001.png", "low", "ben")
+    os.utime(folder / "V1/IMG_0000.png", ns=(1, 1))  # it has to be read again
+    digest = files.digest_file
+
+    def failing(path: Path) -> str:
+        if path.name == "IMG_0000.png":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return digest(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "digest_file", failing)
+        record = kit.record(folder, tmp_path / "quality")
+        assert list(record.mine("ben")) == ["V1/IMG_0001.png"]
+        [told] = record.problems()
+        assert told.startswith("1 saved label is left out for now: could not read ")
+    record.follow()
+    assert len(record.mine("ben")) == 2
+    assert record.problems() == []
 
 
 def test_intact_places_nothing(tmp_path: Path) -> None:

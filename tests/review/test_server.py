@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import io
 import json
+import os
 import re
 import socket
 import threading
@@ -16,8 +18,9 @@ import pytest
 from PIL import Image
 
 from tests.review import kit
+from vasevqa import files
 from vasevqa.errors import ConfigError
-from vasevqa.review.labels import FILE
+from vasevqa.review.labels import FILE, LabelFile
 from vasevqa.review.server import Server
 from vasevqa.review.session import Session
 
@@ -168,6 +171,40 @@ def test_a_disk_that_takes_no_label_is_said(browser: Browser, tmp_path: Path) ->
     assert status == 500
     assert json.loads(answer)["error"].startswith("The label was not saved: ")
     assert current(browser) == picture
+
+
+def test_labels_that_can_t_be_read_are_not_called_unsaved(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current(browser)
+    with monkeypatch.context() as patched:
+
+        def failing(file: LabelFile) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        (tmp_path / "quality").mkdir()
+        (tmp_path / "quality" / FILE).touch()
+        patched.setattr(LabelFile, "refresh", failing)
+        status, answer = browser.ask("GET", "/state")
+    assert status == 500
+    assert json.loads(answer)["error"].startswith("The labels can't be shown now: could not read ")
+    assert current(browser) is not None
+
+
+def test_a_copy_that_fails_is_said_beside_the_next_photograph(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = current(browser)
+
+    def failing(source: Path, target: Path) -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files, "copy", failing)
+    status, answer = browser.ask("POST", "/label", {"picture": picture, "label": "high"})
+    state = json.loads(answer)
+    assert (status, state["done"]) == (200, 1)
+    assert state["picture"] not in (picture, None)
+    assert "The labels are saved" in state["problems"][0]
 
 
 def test_the_page_may_do_nothing_but_its_own_work(browser: Browser) -> None:

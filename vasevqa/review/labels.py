@@ -13,12 +13,20 @@ from pathlib import Path
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from vasevqa.errors import ConfigError, DataError
+from vasevqa.errors import ConfigError, DataError, StorageError, VaseError, storage_error
 from vasevqa.review.questions import Question
 from vasevqa.text import first_line
 
 FILE = "labels.jsonl"
 _BEGIN = b'{"digest":"'  # of each line, by which a line that a kill cut is recognised
+
+
+class NotSaved(StorageError):
+    """Labels that the disk didn't take, with the disk's error."""
+
+    def __init__(self, error: OSError, path: Path) -> None:
+        super().__init__(f"The label was not saved: {reason(error, 'write', path)}.")
+        self.error = error
 
 
 class Line(BaseModel):
@@ -60,7 +68,10 @@ class LabelFile:
             self.refresh()
 
     def refresh(self) -> None:
-        """Read the lines that this and other processes appended. A last line that is still cut is left for later."""
+        """Read the lines that this and other processes appended. A last line that is still cut is left for later.
+
+        If a line is refused, none of the new lines counts as read.
+        """
         with self.path.open("rb") as stream:
             _lock(stream.fileno(), fcntl.LOCK_SH)  # what a failing append still takes back isn't read
             stream.seek(self._read)
@@ -68,15 +79,21 @@ class LabelFile:
         whole, newline, last = new.rpartition(b"\n")
         if not _is_torn(last):
             whole, newline, last = new, b"", b""
+        texts = whole.split(b"\n") if whole else []
+        lines = [self._parsed(text, self._number + place) for place, text in enumerate(texts, 1) if text.strip()]
         self._read += len(whole) + len(newline)
-        for text in whole.split(b"\n") if whole else ():
-            self._number += 1
-            line = self._parsed(text) if text.strip() else None
-            if line is not None:
-                self.lines.append(line)
+        self._number += len(texts)
+        self.torn += lines.count(None)
+        self.lines += [line for line in lines if line is not None]
 
     def append(self, lines: Iterable[Line]) -> None:
-        """Append lines, and write them to the disk. If that raises OSError, the file keeps no part of them."""
+        """Append lines, and write them to the disk. If that fails, raise NotSaved; the file keeps no part of them."""
+        try:
+            self._append(lines)
+        except OSError as error:
+            raise NotSaved(error, self.path) from error
+
+    def _append(self, lines: Iterable[Line]) -> None:
         text = "".join(line.model_dump_json() + "\n" for line in lines).encode()
         with self._locked() as (file, alone):
             size = os.fstat(file).st_size
@@ -88,7 +105,6 @@ class LabelFile:
                     with contextlib.suppress(OSError):
                         os.ftruncate(file, size)
                 raise
-        self.refresh()
 
     def moment(self) -> datetime:
         """Return the present time. It is later than all lines, even if the clock was set back."""
@@ -108,10 +124,10 @@ class LabelFile:
         finally:
             os.close(file)
 
-    def _parsed(self, text: bytes) -> Line | None:
-        where = f"{self.path}, line {self._number}"
+    def _parsed(self, text: bytes, number: int) -> Line | None:
+        """Return the label in a line, or None if a kill cut the line."""
+        where = f"{self.path}, line {number}"
         if _is_torn(text):
-            self.torn += 1
             return None
         try:
             line = Line.model_validate_json(text)
@@ -131,6 +147,15 @@ class LabelFile:
             )
         if line.label is not None and line.label not in self.question.labels:
             raise DataError(f"{where}: there is no label '{line.label}'; use {', '.join(self.question.labels)}.")
+
+
+def reason(error: OSError | VaseError, doing: str, what: object) -> str:
+    """Return why `doing` something failed, as words that can end a sentence."""
+    if isinstance(error, VaseError):
+        text = str(error)
+    else:
+        text = str(storage_error(error, doing, str(what)) or f"could not {doing} {what} ({error.strerror or error})")
+    return text[:1].lower() + text[1:].rstrip(".")
 
 
 def standing(lines: Iterable[Line]) -> dict[tuple[str, str, str], Line]:

@@ -53,6 +53,7 @@ class State(BaseModel):
     undo: str | None  # the name of the photograph whose label would be taken back
     gains: list[str]
     unreadable: int
+    problems: list[str]
 
 
 class Session:
@@ -94,6 +95,7 @@ class Session:
                 undo=next(reversed(mine), None),
                 gains=[*gains(self.record), *(one.said() for one in self.record.agreements())],
                 unreadable=len(self.unreadable),
+                problems=self.record.problems(),
             )
             return state if self._current is None else self._with_picture(state, self._current, mine)
 
