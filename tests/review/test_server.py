@@ -18,7 +18,8 @@ import pytest
 from PIL import Image
 
 from tests.review import kit
-from vasevqa import files
+from vasevqa import files, storage
+from vasevqa.curation import decoding
 from vasevqa.errors import ConfigError
 from vasevqa.review.labels import FILE, LabelFile
 from vasevqa.review.server import Server
@@ -205,6 +206,29 @@ def test_a_copy_that_fails_is_said_beside_the_next_photograph(
     assert (status, state["done"]) == (200, 1)
     assert state["picture"] not in (picture, None)
     assert "The labels are saved" in state["problems"][0]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.EOVERFLOW])
+def test_a_photograph_that_the_storage_refuses_is_one_answer_and_not_the_end(
+    browser: Browser, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], number: int
+) -> None:
+    monkeypatch.setattr(storage, "PAUSES", (0.0,))
+    first = current(browser)
+    decode = decoding._from_file
+    ill = browser.server.session.record.photographs[first].path
+
+    def failing(path: Path, cover: int | None) -> Image.Image:
+        if path == ill:
+            raise OSError(number, os.strerror(number))
+        return decode(path, cover)
+
+    monkeypatch.setattr(decoding, "_from_file", failing)
+    status, content = browser.ask("GET", f"/small/{first}")
+    assert status == 503
+    assert content.startswith(b"could not read")
+    assert current(browser) != first
+    assert browser.ask("POST", "/label", {"picture": current(browser), "label": "high"})[0] == 200
+    assert capfd.readouterr().err == ""
 
 
 def test_the_page_may_do_nothing_but_its_own_work(browser: Browser) -> None:

@@ -94,6 +94,10 @@ class Record:
         """Append a label of a photograph, or take the reviewer's latest label of it back (`label` is None)."""
         self._append([self._line(photograph, label, who, shown, milliseconds, self.file.moment())])
 
+    def take_back(self, line: Line) -> None:
+        """Append that a label is taken back. The photograph isn't read, so that it may be gone."""
+        self._append([line.model_copy(update={"label": None, "when": self.file.moment(), "milliseconds": None})])
+
     def mine(self, who: str) -> dict[str, Line]:
         """Return the labels of a reviewer that stand, by the photograph's name, in the order in which they were given.
 
@@ -229,7 +233,7 @@ class Record:
         try:
             stamp = photograph.stamp
         except (FileNotFoundError, NotADirectoryError):
-            return False
+            return (line.name, line.digest) in self._here  # a label that is taken back, of a photograph that is gone
         if line.stamp == stamp:  # an unchanged file isn't read again
             self._digests.setdefault((line.name, stamp), line.digest)
         if self._digest(photograph, stamp) != line.digest:

@@ -202,9 +202,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(HTTPStatus.NOT_FOUND, b"")
             return
         try:
-            content = session.pictures.large(index) if size == "large" else session.pictures.small(index)
-        except Unreadable:
-            self._answer(HTTPStatus.UNPROCESSABLE_ENTITY, b"")
+            content = session.picture(size, index)
+        except Unreadable as error:
+            self._answer(HTTPStatus.UNPROCESSABLE_ENTITY, error.reason.encode())
+            return
+        except (VaseError, OSError) as error:
+            self._answer(HTTPStatus.SERVICE_UNAVAILABLE, reason(error, "read", "the photograph").encode())
             return
         # The page asks with the session's name, so that another session's pictures are never taken for these.
         self._answer(HTTPStatus.OK, content, {"Cache-Control": "private, max-age=3600"}, "image/jpeg")
