@@ -190,7 +190,7 @@ def _stamp(path: Path) -> str:
         return stamp(path)
     except FileNotFoundError:  # another process removed the file after it was read
         raise DataError(
-            f"{path} was removed during the classification; start again, and do not change the folder during the run."
+            f"{path} was removed while the step read it; start again, and don't change the folder during the run."
         ) from None
 
 
