@@ -120,6 +120,50 @@ def test_the_size_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert store.find(["d1", "d3"]) == {"d3": b"three"}
 
 
+def test_a_full_store_loses_what_was_used_longest_ago(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    value = b"x" * 100
+    monkeypatch.setattr(known, "LARGEST", 3 * (len(value) + known.ROW))
+    store = KnownValues(tmp_path, MADE_FOR)
+    for name in ("a", "b", "c"):
+        store.add({name: value})
+    store.add({"d": value}, used=["a"])
+    assert sorted(store.find("abcd")) == ["a", "c", "d"]
+    store.add(dict.fromkeys(("e", "f"), value), used=["d"])
+    assert sorted(store.find("abcdef")) == ["d", "e", "f"]
+    store.add({str(number): value for number in range(10)})  # more than fits
+    assert len(store.find([*"abcdef", *map(str, range(10))])) == 3
+    monkeypatch.setattr(known, "LARGEST", 1 << 20)
+    store.add({"g": value})
+    assert len(store.find([*"abcdefg", *map(str, range(10))])) == 4
+
+
+def test_values_without_a_time_of_use_are_the_oldest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a file comes from an earlier version."""
+    store = KnownValues(tmp_path, MADE_FOR)
+    store.add({"a": b"x", "b": b"x"})
+    with sqlite3.connect(only(tmp_path)) as connection:
+        connection.execute("DROP TABLE uses")
+    store.add({}, used=["b"])
+    monkeypatch.setattr(known, "LARGEST", 2 * (1 + known.ROW))
+    store.add({"c": b"x"})
+    assert sorted(store.find("abc")) == ["b", "c"]
+
+
+def test_what_a_run_found_again_counts_as_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_text(name)
+    KnownPhotographs(tmp_path, tmp_path, ["a"], MADE_FOR).keep({"a": b"1"})
+    KnownPhotographs(tmp_path, tmp_path, ["b"], MADE_FOR).keep({"b": b"2"})
+    again = KnownPhotographs(tmp_path, tmp_path, ["a"], MADE_FOR)
+    assert again.lacking(["a", "b"]) == []
+    again.keep({})
+    monkeypatch.setattr(known, "LARGEST", 2 * (1 + known.ROW))
+    photographs = KnownPhotographs(tmp_path, tmp_path, ["c"], MADE_FOR)
+    assert photographs.lacking(["a", "c"]) == ["c"]
+    photographs.keep({"c": b"3"})
+    assert KnownPhotographs(tmp_path, tmp_path, ["a", "b", "c"], MADE_FOR).values == {"a": b"1", "c": b"3"}
+
+
 def test_a_photograph_that_changed_meanwhile_is_not_kept(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).write_text(name)

@@ -115,7 +115,7 @@ def run(call: spec.StageCall[Params, Options]) -> None:
             f" {loader.quarantined[0].reason}); check the files."
         )
     probabilities = {name: decisions.rows[name][1] for name in names}
-    known.keep({name: _VALUE.pack(value) for name, value in probabilities.items()})
+    known.keep({name: _VALUE.pack(probabilities[name]) for name in known.lacking(names)})
     unread = _Unread(quarantined_files(loader.quarantined), passed_over_files(others))
     _write(probabilities, unread, earlier, call.params, classifier, call.output)
     high = sum(_label(value, call.params) for value in probabilities.values())

@@ -189,7 +189,7 @@ def _embed(call: spec.StageCall[Params, Options]) -> _Result:
             f"None of the {len(photographs)} images in {call.inputs['images']} can be read (first:"
             f" {loader.quarantined[0].reason}); check the files."
         )
-    known.keep(embedded.as_bytes(names))
+    known.keep(embedded.as_bytes(known.lacking(names)))
     scores = scoring.score(
         embedded.gather(names), model.encode_texts(list(prompts.high)), model.encode_texts(list(prompts.low))
     )
