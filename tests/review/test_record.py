@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
 
 import pytest
 
@@ -280,6 +281,62 @@ def test_labels_go_to_label_studio_and_what_was_there_stays(tmp_path: Path) -> N
     kit.say(record, "V2/IMG_0000.png", None, "anna")
     record.give_out(path, read_tasks(path))
     assert json.loads(path.read_text())[2]["annotations"] == []
+
+
+NAMES = (
+    "V1/a b.png",
+    "V1/a+b.png",
+    "V1/a%20b.png",
+    "V1/50% #1.png",
+    "V1/what?&d=x.png",
+    "Gefäß 7/Ansicht ü;v.png",
+    "Αμφορέας/όψη.png",
+    "V1/1a2b3c4d-c.png",
+)
+
+
+def test_names_with_any_characters_come_back_from_label_studio(tmp_path: Path) -> None:
+    for number, name in enumerate(NAMES):
+        kit.photo(tmp_path / "photos" / name, number)
+    record = kit.record(tmp_path / "photos", tmp_path / "quality")
+    for number, name in enumerate(NAMES):
+        kit.say(record, name, ("high", "low")[number % 2])
+    path = tmp_path / "tasks.json"
+    record.give_out(path, [])
+    written = {one["data"]["image"] for one in json.loads(path.read_text())}
+    assert "/data/local-files/?d=V1/50%25%20%231.png" in written
+    # What a server and its browser make of the addresses:
+    assert {unquote(urlsplit(one).query.removeprefix("d=")) for one in written} == set(NAMES)
+    assert all(one.isascii() and " " not in one for one in written)
+    fresh = kit.record(tmp_path / "photos", tmp_path / "fresh")
+    assert fresh.take_in(read_tasks(path)) == (len(NAMES), 0)
+    assert {name: line.label for name, line in fresh.mine("anna").items()} == {
+        name: ("high", "low")[number % 2] for number, name in enumerate(NAMES)
+    }
+    record.give_out(path, read_tasks(path))
+    assert len(json.loads(path.read_text())) == len(NAMES)  # no task twice
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "address",
+    ["/data/local-files/?d=photos/{raw}", "https://example.org/photos/{quoted}?signed=1", "s3://bucket/{raw}", "{raw}"],
+)
+def test_addresses_of_other_programs_are_read(tmp_path: Path, address: str, name: str) -> None:
+    """Addresses of buckets aren't encoded, and neither were those of earlier versions, nor those that people write."""
+    kit.photo(tmp_path / "photos" / name, 1)
+    kit.photo(tmp_path / "photos/V1/other.png", 2)
+    record = kit.record(tmp_path / "photos", tmp_path / "quality")
+    image = address.format(raw=name, quoted=quote(name))
+    (tmp_path / "export.json").write_text(json.dumps([task(image, "high", 4)]))
+    assert record.take_in(read_tasks(tmp_path / "export.json")) == (1, 0)
+    assert list(record.mine("4")) == [name]
+
+
+def test_an_address_that_is_none_is_no_photograph(tmp_path: Path) -> None:
+    record = kit.record(kit.per_vase(tmp_path / "photos"), tmp_path / "quality")
+    (tmp_path / "export.json").write_text(json.dumps([task("http://[", "high", 4), task("", "high", 4)]))
+    assert record.take_in(read_tasks(tmp_path / "export.json")) == (0, 2)
 
 
 def test_both_questions_share_a_file_and_a_control_keeps_its_name(tmp_path: Path) -> None:
