@@ -159,7 +159,7 @@ def ended(record: Record, who: str) -> list[str]:
     mine = len(record.mine(who))
     lines = [f"{mine} label{'s' if mine != 1 else ''} of {who}; photographs of all reviewers: {counts or 'none'}"]
     lines += [agreement.said() for agreement in record.agreements()]
-    lines += gains(record)
+    lines += [*gains(record), *record.problems()]
     if record.question is QUALITY and all(record.answered().values()):
         lines.append(
             f"Next: python -m jobs.train_classifier --data-dir {shlex.quote(str(record.into))} --output-dir models"

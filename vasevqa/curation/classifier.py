@@ -21,10 +21,10 @@ from torchvision.transforms.v2 import functional
 
 from vasevqa.curation.calibration import Calibration
 from vasevqa.errors import ConfigError, DataError, machine_error
+from vasevqa.model_formats import CLASSIFIER_FILE
 from vasevqa.storage import refuse_failed
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels
-MODEL_FILE = "best_image_quality_model.pth"
 ARCHITECTURES: dict[str, tuple[Callable[..., nn.Module], int]] = {
     "resnet50": (models.resnet50, 2048),
     "resnet18": (models.resnet18, 512),
@@ -166,7 +166,7 @@ def predict_logits(model: nn.Module, pixels: Tensor, device: torch.device) -> Te
 
 def model_file(where: Path) -> Path:
     """Return the model's file: `where` itself, or the file in train-classifier's output."""
-    return where / MODEL_FILE if where.is_dir() else where
+    return where / CLASSIFIER_FILE if where.is_dir() else where
 
 
 def load_classifier(where: Path, device: torch.device) -> Classifier:

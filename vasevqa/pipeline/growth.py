@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from vasevqa.artifacts.known import KnownValues, content_digests
 from vasevqa.artifacts.volume import Volume
 from vasevqa.curation.images import find_images
-from vasevqa.model_formats import folder_digest
+from vasevqa.model_formats import CLASSIFIER_FILE, folder_digest
 from vasevqa.pipeline.plan import Plan, PlannedInput, PlannedStep
 from vasevqa.stages import classify, clip_filter
-
-CLASSIFIER = "best_image_quality_model.pth"
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ def _digest(model: PlannedInput, volume: Volume) -> str | None:
         return model.key
     names = [path.name for path in model.path.iterdir() if path.is_file()]
     known = content_digests(volume.root, model.path, names, reading=False)
-    return folder_digest(model.path, known) if model.name == "clip_model" else known.get(CLASSIFIER)
+    return folder_digest(model.path, known) if model.name == "clip_model" else known.get(CLASSIFIER_FILE)
 
 
 def _made_for(step: PlannedStep, model: str, precision: str) -> dict[str, object]:

@@ -114,7 +114,7 @@ def open_review(source: Source, question: Question, into: Path) -> Review:
         said.append(f"{record.elsewhere()} labels in {into} are of other photographs")
     if record.file.torn:
         said.append(f"{record.file.torn} lines of {record.file.path} were cut by a kill and are left out")
-    return Review(record, source.scores, said, source.groups)
+    return Review(record, source.scores, [*said, *record.problems()], source.groups)
 
 
 def _vases(source: Source, collection: Collection) -> tuple[dict[str, str], list[str]]:

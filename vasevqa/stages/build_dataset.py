@@ -17,7 +17,7 @@ def run(call: spec.StageCall[BuildParams, BuildOptions]) -> None:
     build.build(call)
 
 
-def check(inputs: Mapping[str, Path], params: BuildParams) -> None:
+def check(inputs: Mapping[str, Path | None], params: BuildParams) -> None:
     """Raise ConfigError for an invalid name pattern."""
     check_patterns(params.name_pattern)
 
