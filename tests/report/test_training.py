@@ -199,3 +199,32 @@ def test_the_mistakes_of_the_last_model_show_what_is_taken_for_what_and_the_wors
     damaged = {"samples": 1, "models": {"sft": {**rewards, "mistakes": {"confusion": 7}}}}
     (volume_root / "artifacts/evaluate/k/evaluation.json").write_text(json.dumps(damaged))
     assert "Mistakes of" not in write_report(run, Volume(volume_root)).read_text()
+
+
+def test_a_difference_is_told_beside_the_metric_that_it_compares_and_never_vanishes(volume_root: Path) -> None:
+    def model(value: float) -> dict[str, object]:
+        metric = {"value": value, "samples": 9, "vases": 9}
+        return {"rewards": metric, "common_rewards": metric, "captions": {"overall": metric}}
+
+    told = {"model": "sft", "other": "base", "attribute": "", "shown": True, "sentence": "sft - base = +0.600"}
+    models = {"base": model(0.2), "sft": model(0.8)}
+    evaluation = {"samples": 10, "models": models, "pairs": [told]}
+    run = curated(volume_root, {"evaluate/evaluation.json": evaluation})
+    shown = section(write_report(run, Volume(volume_root)).read_text(), "evaluation")
+    plots = re.findall(r'<figure class="plot">(.*?)</figure>', shown, flags=re.DOTALL)
+    assert [(seen(plot, "h3")[0], seen(plot, "li")[3:]) for plot in plots] == [
+        ("mean reward 9 rows of 9 vases", ["sft - base = +0.600."]),
+        (
+            "mean reward on common rows 9 rows of 9 vases",
+            ["Differences between models are tested on all rows, not on these."],
+        ),
+        (
+            "captions: overall 9 rows of 9 vases",
+            ["Differences between models in this metric are not tested."],
+        ),
+    ]
+    for figures in models.values():
+        del figures["rewards"]
+    (volume_root / "artifacts/evaluate/k/evaluation.json").write_text(json.dumps(evaluation))
+    shown = section(write_report(run, Volume(volume_root)).read_text(), "evaluation")
+    assert seen(shown, "li")[0] == "sft - base = +0.600."

@@ -11,8 +11,13 @@ from vasevqa.evaluation.comparison import columns_of
 from vasevqa.evaluation.figures import Evaluation, Metric, Pair
 from vasevqa.report.quality import read_json
 
-SHOWN = ("mean reward", "mean reward on common rows", "captions: overall")  # besides the reward of each attribute
+OVERALL, COMMON, CAPTIONS = "mean reward", "mean reward on common rows", "captions: overall"
+SHOWN = (OVERALL, COMMON, CAPTIONS)  # besides the reward of each attribute
 REWARD = ": reward"
+UNTESTED = {  # what is said beside a plot whose differences evaluate doesn't test
+    COMMON: "Differences between models are tested on all rows, not on these",
+    CAPTIONS: "Differences between models in this metric are not tested",
+}
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,8 @@ class EvaluationTable:
 
     `plots` shows the most important metrics. Each row of the table holds a metric and one cell for each model and
     baseline. `missing` holds each metric that was not available, with the reason. `same` holds each model that is equal
-    to another model. `hidden` is the number of differences by attribute that are not significant.
+    to another model. `hidden` is the number of differences by attribute that are not significant. `overall` holds the
+    sentences about all rows if no plot can show them.
     """
 
     models: list[str]
@@ -56,6 +62,7 @@ class EvaluationTable:
     vases: int | None
     baselines: list[tuple[str, str]]
     hidden: int
+    overall: tuple[str, ...]
 
 
 def evaluation_of(artifacts: Mapping[str, Path]) -> Evaluation:
@@ -85,6 +92,7 @@ def evaluated(evaluation: Evaluation) -> EvaluationTable:
         vases=evaluation.get("vases"),
         baselines=sorted(evaluation.get("about_baselines", {}).items()),
         hidden=sum(bool(pair["attribute"]) and not pair["shown"] for pair in pairs),
+        overall=() if OVERALL in known else _sentences("", OVERALL, pairs, len(evaluation.get("models", {}))),
     )
 
 
@@ -100,15 +108,20 @@ def _plot(metric: str, evaluation: Evaluation) -> Plot:
         title=f"{attribute}: mean reward" if attribute else metric,
         dots=tuple(_dot(name, "baseline" if name in baselines else "model", one) for name, one in found.items()),
         chance=None if chance is None else _percent(chance),
-        sentences=_sentences(attribute, metric, evaluation.get("pairs", [])),
+        sentences=_sentences(attribute, metric, evaluation.get("pairs", []), len(found.keys() - baselines.keys())),
         counts=" of ".join(counts),
     )
 
 
-def _sentences(attribute: str, metric: str, pairs: list[Pair]) -> tuple[str, ...]:
-    """Return the sentences that belong beside a plot: all about all rows, and those shown about an attribute."""
-    if metric.startswith("captions"):
-        return ()
+def _sentences(attribute: str, metric: str, pairs: list[Pair], models: int) -> tuple[str, ...]:
+    """Return the sentences that belong beside a plot of `models` models: all about all rows, or those shown about an
+    attribute.
+
+    A sentence holds for the rows of its difference alone. So a plot of other rows or of another metric says where the
+    differences are tested.
+    """
+    if metric in UNTESTED:
+        return (UNTESTED[metric],) if models > 1 else ()
     ours = [pair for pair in pairs if pair["attribute"] == attribute and (pair["shown"] or not attribute)]
     return tuple(pair["sentence"].removeprefix(f"{attribute}: ") for pair in ours)
 
