@@ -228,3 +228,32 @@ def test_a_difference_is_told_beside_the_metric_that_it_compares_and_never_vanis
     (volume_root / "artifacts/evaluate/k/evaluation.json").write_text(json.dumps(evaluation))
     shown = section(write_report(run, Volume(volume_root)).read_text(), "evaluation")
     assert seen(shown, "li")[0] == "sft - base = +0.600."
+
+
+def test_a_metric_that_one_model_lacks_is_shown_for_the_others_with_their_own_counts(volume_root: Path) -> None:
+    lacking = {"value": None, "reason": "no <samples>", "samples": 0, "vases": 0}
+    models = {
+        "base": {"rewards": lacking, "captions": {"overall": lacking, "bleu": lacking}},
+        "sft": {
+            "rewards": {"value": 0.5, "samples": 9000, "vases": 30},
+            "captions": {"overall": {"value": 0.25, "samples": 3, "vases": 2}, "bleu": lacking},
+        },
+        "grpo": {"rewards": {"value": 0.75, "samples": 9000, "vases": 30}},
+        "other": {"captions": {"overall": {"value": 0.5, "samples": 4, "vases": 2}}},
+    }
+    run = curated(volume_root, {"evaluate/evaluation.json": {"samples": 9, "models": models}})
+    shown = section(write_report(run, Volume(volume_root)).read_text(), "evaluation")
+    assert seen(shown, "td") == [
+        *("mean reward", "- (no <samples>)", "0.500", "0.750", "-"),
+        *("captions: overall", "- (no <samples>)", "0.250", "-", "0.500"),
+        *("captions: bleu", "not available: no <samples>"),
+    ]
+    assert seen(shown, "h3") == [
+        "mean reward 9,000 rows of 30 vases",
+        "captions: overall sft: 3 rows of 2 vases; other: 4 rows of 2 vases",
+    ]
+    (volume_root / "artifacts/evaluate/k/evaluation.json").write_text(
+        json.dumps({"samples": 9, "models": {"base": {"rewards": lacking}}})
+    )
+    shown = section(write_report(run, Volume(volume_root)).read_text(), "evaluation")
+    assert seen(shown, "td") == ["mean reward", "not available: no <samples>"]
