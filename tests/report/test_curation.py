@@ -169,3 +169,36 @@ def test_the_dataset_shows_sides_attributes_unused_columns_and_rights(volume_roo
     ]
     assert seen(shown, "td") == ["sft", "6", "shape 4, fabric 2", "eval", "2,000", ""]
     assert seen(shown, "li") == ["a <note>", "CC BY <4>: 3 pictures"]
+
+
+def test_a_problem_that_leaves_nothing_out_is_a_remark_and_no_loss(volume_root: Path) -> None:
+    problems = {"empty answer": 5000, "encoding guessed": 1, "no JSON value": 2, "line before the headings": 3}
+    report = {
+        "rows": {"sft": 6},
+        "problems": {**problems, "broken row": 4},
+        "problem_list": {"encoding guessed": [{"where": "a.csv", "what": "not <UTF-8>"}]},
+        "quarantined": [{"name": "cut.jpg", "reason": "cut off"}],
+        "unused_columns": {"inventory": 12},
+        "notes": ["a note"],
+    }
+    views = {"vases": [{"vase": "a", "best": "a.jpg", "views": [{"name": "a.jpg", "view": "", "similarity": 0.5}]}]}
+    run = curated(
+        volume_root, {"select-views/best_views_report.json": views, "build-dataset/dataset_report.json": report}
+    )
+    html = write_report(run, Volume(volume_root)).read_text()
+    assert funnel_of(html) == [
+        "1 photograph",
+        "1 vase",
+        "1 photograph that can't be read",
+        "4 left out of the dataset: broken row",
+        "6 rows",
+    ]
+    shown = section(html, "dataset")
+    assert seen(shown, "summary") == [
+        "In the annotations: empty answer (5,000)",
+        "In the annotations: encoding guessed (1)",
+        "In the annotations: no JSON value (2)",
+        "In the annotations: line before the headings (3)",
+    ]
+    assert seen(shown, "li")[-1] == "a.csv : not <UTF-8>"
+    assert "Without an answer, the question is not asked. 0 of 5,000 are shown." in seen(shown, "p")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vasevqa.curation import predictions
@@ -18,6 +18,7 @@ from vasevqa.curation.reports import (
     ScoredImage,
     ViewScore,
 )
+from vasevqa.dataset.problems import NOTHING_LOST
 from vasevqa.dataset.report import DatasetReport
 from vasevqa.errors import DataError
 from vasevqa.report.pictures import Picture, chosen, thumbnail
@@ -145,7 +146,7 @@ def _rows(sources: Sources, levels: list[tuple[int, str, list[Loss]]]) -> None:
     dataset = sources.dataset
     if dataset is None or not levels:
         return
-    levels[-1][2].extend(_problems(dataset))
+    levels[-1][2].extend([_undecoded(dataset.quarantined), *_problems(dataset)])
     kept = {name: count for name, count in dataset.rows.items() if name != "grpo"}  # GRPO asks the rows of sft again
     levels.append((sum(kept.values()), "rows", []))
 
@@ -153,6 +154,12 @@ def _rows(sources: Sources, levels: list[tuple[int, str, list[Loss]]]) -> None:
 def _unreadable(files: Sequence[QuarantinedFile]) -> Loss:
     names = tuple((file.name, file.reason) for file in files[:LISTED])
     return Loss(len(files), "can't be read", "A file that can't be read is not scored.", names=names)
+
+
+def _undecoded(files: Sequence[QuarantinedFile]) -> Loss:
+    title = f"photograph{'s' if len(files) != 1 else ''} that can't be read"
+    reason = "A photograph that build-dataset can't read has no rows."
+    return replace(_unreadable(files), title=title, reason=reason, subtracted=False)
 
 
 def _low(sources: Sources, classified: ClassificationReport) -> Loss:
@@ -222,15 +229,22 @@ def _lost(sources: Sources, lost: Sequence[LostVase]) -> Loss:
 
 
 def _problems(dataset: DatasetReport) -> Iterable[Loss]:
-    for kind, count in dataset.problems.items():
-        listed = dataset.problem_list.get(kind, [])[:LISTED]
-        yield Loss(
-            count,
-            f"left out of the dataset: {kind}",
-            "build-dataset lists each place.",
-            names=tuple((problem.where, problem.what) for problem in listed),
-            subtracted=False,
-        )
+    for kind in dataset.problems:
+        if kind not in NOTHING_LOST:
+            yield _problem(dataset, kind, f"left out of the dataset: {kind}", "build-dataset lists each place.")
+
+
+def remarks(dataset: DatasetReport | None) -> list[Loss]:
+    """Return the problems in the annotations that leave nothing out of the dataset."""
+    if dataset is None:
+        return []
+    return [_problem(dataset, kind, kind, NOTHING_LOST[kind]) for kind in dataset.problems if kind in NOTHING_LOST]
+
+
+def _problem(dataset: DatasetReport, kind: str, title: str, reason: str) -> Loss:
+    listed = dataset.problem_list.get(kind, [])[:LISTED]
+    names = tuple((problem.where, problem.what) for problem in listed)
+    return Loss(dataset.problems[kind], title, reason, names=names, subtracted=False)
 
 
 def _number(value: float | None) -> str:

@@ -20,7 +20,7 @@ from vasevqa.pipeline.runs import Run
 from vasevqa.report import audit, quality, training
 from vasevqa.report.costs import Cost, costs
 from vasevqa.report.evaluation import evaluated, evaluation_of
-from vasevqa.report.funnel import Level, Sources, funnel
+from vasevqa.report.funnel import Level, Sources, funnel, remarks
 from vasevqa.report.mistakes import mistakes
 from vasevqa.report.provenance import provenance
 from vasevqa.report.timeline import timeline
@@ -75,6 +75,7 @@ def content(run: Run) -> dict[str, object]:
         "funnel": levels,
         "views": best_views(sources),
         "dataset": sources.dataset,
+        "remarks": remarks(sources.dataset),
         "provenance": provenance(ordered),
         "totals": _totals(costs(history)),
         "timeline": timeline(events, history, artifacts),
