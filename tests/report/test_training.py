@@ -88,6 +88,7 @@ def test_charts_have_axes_units_and_marks_where_the_training_resumed(volume_root
     assert shown.count("<circle") == 1  # the only validation
     assert seen(shown, "figcaption") == [
         "training loss: 9.5 → 5 (between 5 and 9.5) validation loss: 6.5 resumed from step 40"
+        " training loss: 1 of 11 values is not finite and not drawn (step 95)"
     ]
 
 
