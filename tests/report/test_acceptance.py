@@ -5,9 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.report.kit import RUN
 from vasevqa.artifacts.volume import Volume
 from vasevqa.pipeline.events import EventLog
-from vasevqa.report.audit import Acceptance, acceptance, century
+from vasevqa.pipeline.runs import Run
+from vasevqa.report.audit import Acceptance, acceptance, century, named_class
 from vasevqa.report.html import write_report
 
 
@@ -81,12 +87,62 @@ def test_classify_is_audited_too_and_a_damaged_table_of_it_doesn_t_stop_the_repo
     assert acceptance({"classify": volume_root}, volume_root / "recipe.yaml") == Acceptance()
 
 
-def test_centuries() -> None:
-    told = ("-500 to -451", "5th century BC", "550 BC", "AD 120", "unknown")
-    assert [century(text) for text in told] == [
-        "century 5 BC",
-        "century 5 BC",
-        "century 6 BC",
-        "century 2 AD",
-        None,
-    ]
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("-500 to -451", "century 5 BC"),
+        ("5th century BC", "century 5 BC"),
+        ("550 BC", "century 6 BC"),
+        ("501 BC", "century 6 BC"),
+        ("500 BC", "century 5 BC"),
+        ("-500", "century 5 BC"),
+        ("401 BC", "century 5 BC"),
+        ("400 BC", "century 4 BC"),
+        ("-600 to -401", "century 5 BC"),  # both centuries in equal parts: the later one
+        ("1st century BC", "century 1 BC"),
+        ("100 BC", "century 1 BC"),
+        ("50 BC to AD 50", "century 1 AD"),
+        ("1st century AD", "century 1 AD"),
+        ("AD 100", "century 1 AD"),
+        ("AD 101", "century 2 AD"),
+        ("AD 120", "century 2 AD"),
+        ("unknown", None),
+    ],
+)
+def test_centuries(text: str, expected: str | None) -> None:
+    assert century(text) == expected
+
+
+@given(st.integers(1, 12), st.sampled_from([("st", "BC"), ("th", "AD")]))
+def test_a_century_in_words_is_that_century(number: int, told: tuple[str, str]) -> None:
+    assert century(f"{number}{told[0]} century {told[1]}") == f"century {number} {told[1]}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "texts", "expected"),
+    [
+        ("shape", ("Kylix", "drinking cup", "Trinkschale", "κύλιξ", "coppa"), "kylix"),
+        ("technique", ("red-figure", "Red figured", "rotfigurig", "figures rouges"), "red-figure"),
+        ("technique", ("bilingual", "black-figure and red-figure", "Rotfigurig, schwarzfigurig"),
+         "black-figure + red-figure"),
+        ("fabric", ("Attic", "attisch", "Athens", " ATTICO "), "attic"),
+        ("fabric", ("Some  Place", "some place"), "some place"),
+    ],
+)  # fmt: skip
+def test_synonyms_and_languages_fall_in_one_class(kind: str, texts: tuple[str, ...], expected: str) -> None:
+    assert {named_class(kind, text) for text in texts} == {expected}
+
+
+def test_the_recipe_s_own_vocabulary_decides_about_classes(volume_root: Path, tmp_path: Path) -> None:
+    table = tmp_path / "vases.csv"
+    lines = [f"V{vase},{'Brontium' if vase % 2 else 'Bronze'}" for vase in range(30)]
+    table.write_text("\n".join(["vase_id,fabric", *lines]))
+    (tmp_path / "words").mkdir()
+    (tmp_path / "words/fabric.yaml").write_text("metal: {en: [bronze, brontium]}\n")
+    inputs = f"inputs: {{images: photos, annotations: {table}, vocabulary: {tmp_path / 'words'}}}\n"
+    pattern = "name_pattern: '(?P<vase>V\\d+)_(?P<view>\\d)'\n"
+    _, found = audited(volume_root, inputs + pattern)
+    assert [(row.name, row.vases) for row in found.classes if row.attribute == "fabric"] == [("metal", 30)]
+    (tmp_path / "words/fabric.yaml").write_text("metal: 7\n")
+    found = acceptance(Run(Volume(volume_root), RUN).artifacts(), volume_root / "runs" / RUN / "recipe.yaml")
+    assert {row.name for row in found.classes if row.attribute == "fabric"} == {"bronze", "brontium"}
