@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -12,19 +11,18 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from vasevqa.curation import predictions
 from vasevqa.curation.file_names import plain, vase_group
 from vasevqa.curation.images import ImageFile
 from vasevqa.curation.naming import naming_of
-from vasevqa.curation.reports import FilteringReport
 from vasevqa.dataset.annotations import read_annotations
 from vasevqa.dataset.columns import Columns
 from vasevqa.dataset.join import Picture, join
 from vasevqa.dataset.reading import Reading
-from vasevqa.errors import DataError, VaseError
+from vasevqa.errors import VaseError
 from vasevqa.pipeline.catalog import PIPELINE
 from vasevqa.pipeline.inspection import reading_of
 from vasevqa.pipeline.recipe import load_recipe
+from vasevqa.report.sources import Sources
 from vasevqa.reward import vocabulary
 from vasevqa.reward.dates import parse_dates
 from vasevqa.reward.named import parts_of
@@ -78,7 +76,7 @@ class Acceptance(Report):
     classes: list[ClassAcceptance] = Field(default_factory=list)
 
 
-def acceptance(artifacts: Mapping[str, Path], recipe: Path) -> Acceptance:
+def acceptance(sources: Sources, recipe: Path) -> Acceptance:
     """Return the acceptance of clip-filter and classify, as far as the run has their results.
 
     The classes come from the annotations of the run's recipe. Without readable annotations, only top folders are
@@ -86,7 +84,7 @@ def acceptance(artifacts: Mapping[str, Path], recipe: Path) -> Acceptance:
     """
     told = _told(recipe)
     found = Acceptance()
-    for step, decided in _decisions(artifacts).items():
+    for step, decided in _decisions(sources).items():
         pictures = _pictures(decided, told)
         classes, small = _classes(step, pictures, decided, told.vocabulary)
         found.overall[step] = sum(decided.values()) / len(decided)
@@ -121,16 +119,11 @@ def named_class(kind: str, text: str, own: Path | None = None) -> str:
     return " + ".join(sorted(main)) or " ".join(text.lower().split())
 
 
-def _decisions(artifacts: Mapping[str, Path]) -> dict[str, dict[str, bool]]:
+def _decisions(sources: Sources) -> dict[str, dict[str, bool]]:
     """Return what each step decided about each photograph."""
-    decided: dict[str, dict[str, bool]] = {}
-    if "clip-filter" in artifacts:
-        report = FilteringReport.read(artifacts["clip-filter"]) or FilteringReport()
-        decided["clip-filter"] = {row.name: row.accepted for row in report.images}
-    if "classify" in artifacts:
-        with contextlib.suppress(DataError):  # a damaged file; a report is written all the same
-            rows = list(predictions.read(artifacts["classify"]))
-            decided["classify"] = {one.name: one.label == 1 for one in rows if one.probability is not None}
+    filtered = sources.filtered.images if sources.filtered else []
+    classified = {one.name: one.label == 1 for one in sources.predictions if one.probability is not None}
+    decided = {"clip-filter": {row.name: row.accepted for row in filtered}, "classify": classified}
     return {step: given for step, given in decided.items() if given}
 
 

@@ -15,14 +15,16 @@ from vasevqa import files
 from vasevqa.artifacts.volume import Volume
 from vasevqa.curation.reports import FilteringReport
 from vasevqa.evaluation.figures import Evaluation
-from vasevqa.pipeline.history import read_history
+from vasevqa.pipeline.events import Event
+from vasevqa.pipeline.history import StepHistory, read_history
 from vasevqa.pipeline.runs import Run
 from vasevqa.report import audit, quality, training
 from vasevqa.report.costs import Cost, costs
 from vasevqa.report.evaluation import evaluated, evaluation_of
-from vasevqa.report.funnel import Level, Sources, funnel, remarks
+from vasevqa.report.funnel import Level, funnel, remarks
 from vasevqa.report.mistakes import mistakes
-from vasevqa.report.provenance import provenance
+from vasevqa.report.provenance import provenance, read_records
+from vasevqa.report.sources import Sources
 from vasevqa.report.timeline import timeline
 from vasevqa.report.verdict import Results, verdict
 from vasevqa.report.views import best_views
@@ -40,9 +42,16 @@ def write_report(folder: Path, volume: Volume) -> Path:
     )
     script = environment.get_template("script.js").render()
     run = Run(volume, folder.name)
-    accepted = audit.acceptance(run.artifacts(), run.recipe)
+    events = list(run.events.read())
+    history = read_history(events)
+    artifacts = run.artifacts()
+    sources = Sources({name: artifacts[name] for name in history if name in artifacts})
+    accepted = audit.acceptance(sources, run.recipe)
     page = environment.get_template("report.html.j2").render(
-        content(run), acceptance=accepted, script=script, script_digest=script_digest(script)
+        content(run, events, history, sources),
+        acceptance=accepted,
+        script=script,
+        script_digest=script_digest(script),
     )
     target = folder / "report.html"
     if accepted.overall:
@@ -56,18 +65,17 @@ def script_digest(script: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
-def content(run: Run) -> dict[str, object]:
+def content(
+    run: Run, events: Sequence[Event], history: Mapping[str, StepHistory], sources: Sources
+) -> dict[str, object]:
     """Return the values for the template, from the event log and from the artifacts of the run."""
-    events = list(run.events.read())
-    artifacts = run.artifacts()
-    history = read_history(events)
-    ordered = {name: artifacts[name] for name in history if name in artifacts}
-    sources = Sources.read(ordered)
+    artifacts = sources.artifacts
+    records = read_records(artifacts)
     levels = funnel(sources)
     filtered = sources.filtered or FilteringReport()
     rows, threshold = filtered.images, filtered.threshold
-    answers = training.completions(ordered)
-    evaluation = evaluation_of(ordered)
+    answers = training.completions(artifacts)
+    evaluation = evaluation_of(artifacts)
     return {
         "run": run.name,
         "name": "-".join(run.name.split("-")[2:-1]) or run.name,
@@ -76,22 +84,21 @@ def content(run: Run) -> dict[str, object]:
         "views": best_views(sources),
         "dataset": sources.dataset,
         "remarks": remarks(sources.dataset),
-        "provenance": provenance(ordered),
+        "provenance": provenance(records),
         "totals": _totals(costs(history)),
-        "timeline": timeline(events, history, artifacts),
+        "timeline": timeline(events, history, records),
         "histogram": quality.histogram(rows, threshold, filtered.recommendations) if threshold is not None else None,
         "choices": quality.choices(filtered),
         "threshold_source": filtered.threshold_source,
-        "sheets": quality.contact_sheets(ordered["clip-filter"], rows, threshold)
+        "sheets": quality.contact_sheets(artifacts["clip-filter"], rows, threshold)
         if rows and threshold is not None
         else [],
-        "lost": sources.views.lost if sources.views else [],
-        "quarantined": quality.quarantined(ordered),
-        "curves": training.curves(ordered, answers),
-        "left_out": training.left_out(ordered),
+        "quarantined": quality.quarantined(sources),
+        "curves": training.curves(artifacts, answers),
+        "left_out": training.left_out(artifacts),
         "completions": training.some(answers),
         "attribute_rewards": training.by_attribute(answers),
-        "merges": training.merges(ordered),
+        "merges": training.merges(artifacts),
         "evaluation": evaluated(evaluation),
         "mistakes": mistakes(evaluation),
         "recipe": run.recipe.read_text(encoding="utf-8") if run.recipe.is_file() else "",

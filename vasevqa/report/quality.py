@@ -10,6 +10,7 @@ from typing import Any
 
 from vasevqa.curation.reports import FilteringReport, Recommendation, ScoredImage
 from vasevqa.report.pictures import Picture, thumbnail
+from vasevqa.report.sources import Sources
 
 SHEET = 12  # pictures per contact sheet
 BINS = 40
@@ -154,20 +155,16 @@ def contact_sheets(folder: Path, rows: list[ScoredImage], threshold: float) -> l
     return [sheet for sheet in sheets if sheet.pictures]
 
 
-def quarantined(artifacts: dict[str, Path]) -> list[dict[str, str]]:
-    """Return every file that a step could not read, with the reason; each file appears once per step."""
-    files: dict[str, dict[str, str]] = {}
-    reports = (
-        "training_results.json",
-        "quarantined.json",
-        "filtering_report.json",
-        "best_views_report.json",
-        "dataset_report.json",
-    )
-    for step, folder in artifacts.items():
-        for report in reports:
-            content = read_json(folder / report)
-            listed = content.get("quarantined", content.get("items", []) if report == "quarantined.json" else [])
-            for row in listed if isinstance(listed, list) else []:
-                files.setdefault(f"{step}:{row['name']}", {"name": row["name"], "reason": row["reason"], "step": step})
-    return list(files.values())
+@dataclass(frozen=True)
+class Unread:
+    """A file that a step could not read, with the reason."""
+
+    name: str
+    reason: str
+    step: str
+
+
+def quarantined(sources: Sources) -> list[Unread]:
+    """Return every file that a step could not read; each file appears once per step."""
+    unread = ((step, file) for step, files in sources.unread.items() for file in files)
+    return list({(step, file.name): Unread(file.name, file.reason, step) for step, file in unread}.values())

@@ -19,7 +19,7 @@ from vasevqa.training.trained_rows import DROPPED
 
 SAMPLES = 12
 MAX_BYTES = 64 << 20  # larger files of completions are not read
-
+OTHER = "other questions"  # in place of an attribute
 
 LOG = "training/logging.jsonl"
 SUMMARY = "training_summary.json"
@@ -102,12 +102,10 @@ def _rewards(log: Sequence[LogRow]) -> str:
 
 def _attributes(answers: Sequence[Completion]) -> dict[str, Measured]:
     """Return the mean reward of each attribute at each training step that asked about it."""
-    ask = load_questions(None).ask
     found: dict[str, dict[int, list[float]]] = {}
     for one in answers:
         if str(one.step).isdecimal():
-            name = attribute_of(one.question, ask) or "other questions"
-            found.setdefault(name, {}).setdefault(int(one.step), []).append(one.reward)
+            found.setdefault(one.attribute, {}).setdefault(int(one.step), []).append(one.reward)
     return {
         name: [(step, sum(rewards) / len(rewards)) for step, rewards in sorted(by_step.items())]
         for name, by_step in sorted(found.items())
@@ -153,6 +151,7 @@ class Completion:
     answer: str
     rewards: str
     reward: float = 0.0
+    attribute: str = OTHER
 
 
 def some(answers: list[Completion]) -> list[Completion]:
@@ -172,11 +171,9 @@ class AttributeReward:
 
 def by_attribute(answers: Sequence[Completion]) -> list[AttributeReward]:
     """Return the mean rewards of each attribute that has answers in both halves of GRPO."""
-    ask = load_questions(None).ask
     halves: dict[str, tuple[list[float], list[float]]] = {}
     for number, one in enumerate(answers):
-        name = attribute_of(one.question, ask) or "other questions"
-        halves.setdefault(name, ([], []))[2 * number >= len(answers)].append(one.reward)
+        halves.setdefault(one.attribute, ([], []))[2 * number >= len(answers)].append(one.reward)
     return [
         AttributeReward(name, len(first) + len(second), sum(first) / len(first), sum(second) / len(second))
         for name, (first, second) in sorted(halves.items())
@@ -189,6 +186,7 @@ def completions(artifacts: Mapping[str, Path]) -> list[Completion]:
     path = artifacts["grpo"] / "training/completions.jsonl" if "grpo" in artifacts else None
     if path is None or not path.is_file() or path.stat().st_size > MAX_BYTES:
         return []
+    ask = load_questions(None).ask
     samples = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
@@ -206,10 +204,12 @@ def completions(artifacts: Mapping[str, Path]) -> list[Completion]:
             if name not in ("advantages", "step") and all(isinstance(value, int | float) for value in values)
         ]
         for number, answer in enumerate(columns["completion"]):
+            question = _question(str(columns["prompt"][number])) if "prompt" in columns else ""
             samples.append(
                 Completion(
                     step=columns["step"][number] if "step" in columns else "",
-                    question=_question(str(columns["prompt"][number])) if "prompt" in columns else "",
+                    question=question,
+                    attribute=attribute_of(question, ask) or OTHER,
                     truth=columns["solution"][number] if "solution" in columns else "",
                     answer=str(answer)[:400],
                     rewards=", ".join(f"{name} {columns[name][number]:.2f}" for name in rewards),

@@ -11,12 +11,11 @@ from pathlib import Path, PurePath
 from vasevqa.evaluation.figures import Evaluation
 from vasevqa.pipeline.events import Event, parse
 from vasevqa.pipeline.history import StepHistory
-from vasevqa.pipeline.runs import Run
+from vasevqa.pipeline.runs import ENDS, Run
 from vasevqa.text import duration
 
 TAIL_LINES = 40
 TAIL_BYTES = 64 << 10  # of a log's end
-ENDS = ("run-started", "run-finished", "run-failed", "run-cancelled")
 DONE = ("done", "up to date")
 MODELS = ("merge-grpo", "merge-sft")  # the steps whose artifact is a model, the last one first
 AGAIN = "Then run it again: finished steps are not repeated."
@@ -81,7 +80,8 @@ class Results:
 def verdict(run: Run, events: Sequence[Event], history: Mapping[str, StepHistory], results: Results) -> Verdict:
     """Return the verdict on `run`, whatever its state."""
     times = [event["time"] for event in events]
-    state = run.state if any(event["event"] in ENDS for event in events) else "not started"
+    last = next((event for event in reversed(events) if event["event"] in ENDS), None)
+    state = run.state_after(last) if last else "not started"
     trouble = _trouble(run, events) if state == "failed" else None
     headline = {
         "failed": f"The run failed at {trouble.step}" if trouble else "The run failed",
