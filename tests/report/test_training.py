@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -58,7 +59,8 @@ def test_the_report_shows_curves_merges_and_answers(volume_root: Path) -> None:
     (run / "steps/evaluate").symlink_to(evaluation)
     html = write_report(run, Volume(volume_root)).read_text()
     assert html.count("<polyline") == 5
-    assert "mean reward (external_vase_acc): 0.125" in html
+    assert "Reward: external_vase_acc <small" in html
+    assert "mean reward: 0.125" in html
     assert "share of groups without a signal (all answers have the same reward): 0.25" in html
     assert "share of answers cut at max_completion_length: 0.5" in html
     cells = [f'<td class="num">{cell}</td>' for cell in ("2", "1.000", "0.000")]
@@ -118,13 +120,13 @@ def test_the_rewards_of_grpo_are_shown_apart_by_function_and_by_attribute(volume
     (training / "completions.jsonl").write_text("\n".join(map(json.dumps, batches)))
     shown = section(write_report(run, Volume(volume_root)).read_text(), "training")
     assert seen(shown, "h4") == [
-        "Reward (points)",
-        "Rewards apart (points)",
+        "Reward: sum of accuracy and format; the weights are not recorded (points)",
+        "Rewards apart, without weights (points)",
         "Reward by attribute (points)",
         "Distance from the model before GRPO (nats)",
     ]
     captions = seen(shown, "figcaption")
-    assert captions[0].startswith("mean reward (sum of accuracy and format): 0.75")
+    assert captions[0].startswith("mean reward: 0.75")
     assert "format: 0.25 → 0.25" in captions[1]
     assert "shape: 0.25 → 0.5" in captions[2]
 
@@ -258,3 +260,36 @@ def test_a_metric_that_one_model_lacks_is_shown_for_the_others_with_their_own_co
     )
     shown = section(write_report(run, Volume(volume_root)).read_text(), "evaluation")
     assert seen(shown, "td") == ["mean reward", "not available: no <samples>"]
+
+
+def test_the_reward_chart_and_the_rewards_by_attribute_are_weighted_as_in_the_training(volume_root: Path) -> None:
+    params = {"reward_funcs": ["external_vase_acc", "format"], "reward_weights": [0.75, 0.25]}
+    run = curated(volume_root, {"grpo/artifact.json": {"key": "k", "params": params}})
+    training = volume_root / "artifacts/grpo/k/training"
+    training.mkdir()
+    means = {"rewards/VaseAccuracy/mean": 0.5, "rewards/Format/mean": 1.0}
+    log = [{"reward": 0.625, **means, "global_step/max_steps": f"{step}/2"} for step in (1, 2)]
+    (training / "logging.jsonl").write_text("\n".join(map(json.dumps, log)))
+    batch = {
+        "prompt": ["<|im_start|>user\nWhich shape?<|im_end|>"] * 2,
+        "completion": ["a", "b\u2028c"],
+        "VaseAccuracy": [0.5, 0.5],
+        "Format": [1.0, math.nan],  # the second reward doesn't apply to the second answer
+        "advantages": [0.1, -0.1],
+        "entropy": [9.0, 9.0],
+        "solution": [450, 450],
+        "num_turns": [1, 1],
+    }
+    lines = [json.dumps({"step": [step] * 2, **batch}, ensure_ascii=False) for step in ("1", "2")]
+    (training / "completions.jsonl").write_text("\n".join(lines))
+    shown = section(write_report(run, Volume(volume_root)).read_text(), "training")
+    formula = "0.75 × VaseAccuracy + 0.25 × Format"
+    assert seen(shown, "h4")[:2] == [f"Reward: {formula} (points)", "Rewards apart, without weights (points)"]
+    assert f"Mean reward of the answers that the training sampled ({formula})." in seen(shown, "p")[0]
+    assert seen(shown, "td")[:4] == ["shape", "4", "0.500", "0.500"]  # the mean of 0.625 and 0.375
+    assert "VaseAccuracy 0.50, Format -" in seen(shown, "td")
+    (volume_root / "artifacts/grpo/k/artifact.json").write_text(
+        json.dumps({"key": "k", "params": {**params, "reward_weights": None}})
+    )
+    shown = section(write_report(run, Volume(volume_root)).read_text(), "training")
+    assert seen(shown, "h4")[0] == "Reward: VaseAccuracy + Format, each with weight 1 (points)"

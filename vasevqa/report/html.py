@@ -18,7 +18,7 @@ from vasevqa.evaluation.figures import Evaluation
 from vasevqa.pipeline.events import Event
 from vasevqa.pipeline.history import StepHistory, read_history
 from vasevqa.pipeline.runs import Run
-from vasevqa.report import audit, quality, training
+from vasevqa.report import audit, quality, rewards, training
 from vasevqa.report.costs import Cost, costs
 from vasevqa.report.evaluation import evaluated, evaluation_of
 from vasevqa.report.funnel import Level, funnel, remarks
@@ -74,7 +74,9 @@ def content(
     levels = funnel(sources)
     filtered = sources.filtered or FilteringReport()
     rows, threshold = filtered.images, filtered.threshold
-    answers = training.completions(artifacts)
+    logged = training.logs(artifacts)
+    combined = rewards.combined(logged.get("grpo", []), records.get("grpo"))
+    answers = rewards.completions(artifacts, combined)
     evaluation = evaluation_of(artifacts)
     return {
         "run": run.name,
@@ -94,10 +96,11 @@ def content(
         if rows and threshold is not None
         else [],
         "quarantined": quality.quarantined(sources),
-        "curves": training.curves(artifacts, answers),
+        "curves": training.curves(artifacts, logged, answers, combined),
+        "reward": combined.formula,
         "left_out": training.left_out(artifacts),
-        "completions": training.some(answers),
-        "attribute_rewards": training.by_attribute(answers),
+        "completions": rewards.some(answers),
+        "attribute_rewards": rewards.by_attribute(answers),
         "merges": training.merges(artifacts),
         "evaluation": evaluated(evaluation),
         "mistakes": mistakes(evaluation),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -47,6 +48,7 @@ class Record(BaseModel):
 
     key: str = ""
     summary: str = ""
+    params: dict[str, Any] = Field(default_factory=dict)
     stage: str = ""
     stage_version: int | None = None
     run: str = ""
