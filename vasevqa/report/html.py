@@ -116,6 +116,7 @@ def _results(levels: Sequence[Level], sources: Sources, evaluation: Evaluation) 
         vases=len(views.vases) if views else None,
         lost=len(views.lost) if views else None,
         evaluation=evaluation,
+        threshold=quality.other_threshold(filtered) if filtered else None,
     )
 
 

@@ -111,13 +111,28 @@ class Choice:
 
 def choices(filtered: FilteringReport) -> list[Choice]:
     """Return the recommended thresholds with what they keep; [] without scores."""
-    accepted = sum(row.accepted for row in filtered.images)
-    found = []
-    for one in filtered.recommendations:
-        kept = sum(row.score >= one.threshold for row in filtered.images)
-        setting = f"--set clip-filter.threshold={one.threshold:.4f}"
-        found.append(Choice(one.name.replace("_", " "), one.threshold, kept, kept - accepted, setting))
-    return found if filtered.images else []
+    if not filtered.images:
+        return []
+    return [_choice(filtered, one.name.replace("_", " "), one.threshold) for one in filtered.recommendations]
+
+
+def other_threshold(filtered: FilteringReport) -> Choice | None:
+    """Return the threshold that is worth a try after the run's own; None if the scores show none.
+
+    It is the one between two groups of scores. Without two groups it is the recommended one that keeps nearest to half
+    of the photographs. A threshold that changes nothing is no other threshold.
+    """
+    between = [] if filtered.between is None else [_choice(filtered, "between the two groups", filtered.between)]
+    half = len(filtered.images) / 2
+    by_half = sorted(choices(filtered), key=lambda choice: abs(choice.kept - half))
+    return next((choice for choice in [*between, *by_half] if choice.more and choice.kept), None)
+
+
+def _choice(filtered: FilteringReport, name: str, threshold: float) -> Choice:
+    written = f"{threshold:.4f}"
+    kept = sum(row.score >= float(written) for row in filtered.images)  # what the setting keeps, as it is written
+    more = kept - sum(row.accepted for row in filtered.images)
+    return Choice(name, float(written), kept, more, f"--set clip-filter.threshold={written}")
 
 
 def _sheet(title: str, note: str, folder: Path, rows: list[ScoredImage]) -> Sheet:

@@ -12,6 +12,7 @@ from vasevqa.evaluation.figures import Evaluation
 from vasevqa.pipeline.events import Event, parse
 from vasevqa.pipeline.history import StepHistory
 from vasevqa.pipeline.runs import ENDS, Run
+from vasevqa.report.quality import Choice
 from vasevqa.text import duration
 
 TAIL_LINES = 40
@@ -75,6 +76,7 @@ class Results:
     vases: int | None
     lost: int | None
     evaluation: Evaluation
+    threshold: Choice | None  # another one for clip-filter
 
 
 def verdict(run: Run, events: Sequence[Event], history: Mapping[str, StepHistory], results: Results) -> Verdict:
@@ -95,7 +97,7 @@ def verdict(run: Run, events: Sequence[Event], history: Mapping[str, StepHistory
         when=f"{datetime.fromtimestamp(times[0], UTC):%Y-%m-%d %H:%M} UTC{took}" if times else "",
         sentences=tuple(filter(None, (_steps_done(history), _photographs(results), _models(results, history)))),
         trouble=trouble,
-        commands=_commands(run, state, trouble, history),
+        commands=_commands(run, state, trouble, history, results),
     )
 
 
@@ -164,7 +166,9 @@ def log_tail(path: Path) -> tuple[str, ...]:
     return tuple(lines[-TAIL_LINES:])
 
 
-def _commands(run: Run, state: str, trouble: Trouble | None, history: Mapping[str, StepHistory]) -> tuple[Command, ...]:
+def _commands(
+    run: Run, state: str, trouble: Trouble | None, history: Mapping[str, StepHistory], results: Results
+) -> tuple[Command, ...]:
     place = str(run.backend_settings.get("backend", "local"))
     in_cluster = place == "kubernetes"
     where = "--cluster cluster.yaml" if in_cluster else f"--volume {shlex.quote(str(run.volume.root))}"
@@ -184,10 +188,12 @@ def _commands(run: Run, state: str, trouble: Trouble | None, history: Mapping[st
         return (Command("Read the whole log", f"vasevqa logs {name} {shlex.quote(trouble.step)} {where}"), resume)
     if state != "finished":
         return (resume,)
-    return tuple(_next(run, history, again, f"vasevqa download {name}" if in_cluster else ""))
+    return tuple(_next(run, history, results, again, f"vasevqa download {name}" if in_cluster else ""))
 
 
-def _next(run: Run, history: Mapping[str, StepHistory], again: str, download: str) -> Iterator[Command]:
+def _next(
+    run: Run, history: Mapping[str, StepHistory], results: Results, again: str, download: str
+) -> Iterator[Command]:
     """Yield the commands after a finished run. `download` is empty if the volume is on this machine."""
     done = [step for step in MODELS if step in history and history[step].state in DONE]
     if done and download:
@@ -199,5 +205,7 @@ def _next(run: Run, history: Mapping[str, StepHistory], again: str, download: st
     elif not download:
         volume = shlex.quote(str(run.volume.root))
         yield Command("Label photographs by eye", f"vasevqa review {shlex.quote(run.name)} --volume {volume}")
-    if "clip-filter" in history and not done:
-        yield Command("Try another threshold", f"{again} --set clip-filter.threshold=0.2")
+    other = results.threshold
+    if other is not None and not done:
+        kept = f"which keeps {other.kept:,} photographs instead of {other.kept - other.more:,}"
+        yield Command(f"Try another threshold ({other.name}), {kept}", f"{again} {other.setting}")
