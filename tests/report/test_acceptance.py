@@ -13,7 +13,7 @@ from tests.report.kit import RUN
 from vasevqa.artifacts.volume import Volume
 from vasevqa.pipeline.events import EventLog
 from vasevqa.pipeline.runs import Run
-from vasevqa.report.audit import Acceptance, acceptance, century, named_class
+from vasevqa.report.audit import Acceptance, ClassAcceptance, acceptance, century, named_class
 from vasevqa.report.html import write_report
 from vasevqa.report.sources import Sources
 
@@ -141,3 +141,11 @@ def test_the_recipe_s_own_vocabulary_decides_about_classes(volume_root: Path, tm
     (tmp_path / "words/fabric.yaml").write_text("metal: 7\n")
     found = acceptance(Sources(Run(Volume(volume_root), RUN).artifacts()), volume_root / "runs" / RUN / "recipe.yaml")
     assert {row.name for row in found.classes if row.attribute == "fabric"} == {"bronze", "brontium"}
+
+
+def test_a_class_of_which_few_are_left_is_not_said_to_be_gone() -> None:
+    row = ClassAcceptance(
+        step="classify", attribute="shape", name="kylix", photographs=999, vases=99, accepted=0.003, low=0.0005,
+        high=0.02, warned=True,
+    )  # fmt: skip
+    assert row.said() == "classify removed >99% of the photographs of shape 'kylix' [98%, >99%]"

@@ -94,3 +94,17 @@ def test_the_timeline_shows_waiting_running_failed_attempts_and_retries(volume_r
 def test_a_step_that_failed_is_marked_on_the_timeline_and_one_never_reached_has_no_bar(volume_root: Path) -> None:
     bars = steps_of(volume_root, [{**BEGUN, "steps": ["sft", "grpo"]}, *SFT])
     assert bars == {"sft": [("failed-attempt", 0, 100)], "grpo": []}
+
+
+def test_many_hours_are_written_out(volume_root: Path) -> None:
+    asked = {"gpus": 8, "cpus": 4, "memory": "1Gi"}
+    events = [
+        {**BEGUN, "steps": ["sft"]},
+        {"event": "step-started", "time": 0, "step": "sft", "attempt": 1, "resources": asked},
+        {"event": "step-running", "time": 0, "step": "sft"},
+        {"event": "step-done", "time": 3600 * 200, "step": "sft", "hit": False, "key": "k"},
+    ]
+    steps_of(volume_root, events)
+    html = (volume_root / "runs" / RUN / "report.html").read_text()
+    assert "used 1,600 GPU-hours (8 GPUs), 800 core-hours, 200 GiB-hours" in html
+    assert "<b>1,600</b><span>GPU-hours used</span>" in html

@@ -29,6 +29,7 @@ from vasevqa.reward.named import parts_of
 from vasevqa.reward.vocabulary import load
 from vasevqa.spec import Report
 from vasevqa.statistics import Estimate, by_vase
+from vasevqa.text import percent
 
 COLLECTION = "collection"  # the top folder of a photograph
 WORDS = ("fabric", "technique", "shape")  # attributes whose texts are classes
@@ -55,8 +56,8 @@ class ClassAcceptance(BaseModel):
     def said(self) -> str:
         """Return the warning, without a full stop."""
         return (
-            f"{self.step} removed {1 - self.accepted:.0%} of the photographs of {self.attribute} '{self.name}'"
-            f" [{1 - self.high:.0%}, {1 - self.low:.0%}]"
+            f"{self.step} removed {percent(1 - self.accepted)} of the photographs of {self.attribute} '{self.name}'"
+            f" [{percent(1 - self.high)}, {percent(1 - self.low)}]"
         )
 
 

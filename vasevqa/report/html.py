@@ -28,6 +28,7 @@ from vasevqa.report.sources import Sources
 from vasevqa.report.timeline import timeline
 from vasevqa.report.verdict import Results, verdict
 from vasevqa.report.views import best_views
+from vasevqa.text import amount, percent
 
 
 def write_report(folder: Path, volume: Volume) -> Path:
@@ -40,6 +41,7 @@ def write_report(folder: Path, volume: Volume) -> Path:
     environment = Environment(
         loader=PackageLoader("vasevqa.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    environment.filters["percent"] = percent
     script = environment.get_template("script.js").render()
     run = Run(volume, folder.name)
     events = list(run.events.read())
@@ -134,4 +136,4 @@ def _totals(spent: Mapping[str, Cost]) -> list[Total]:
         (sum(cost.core_hours for cost in spent.values()), "core-hours used"),
         (sum(cost.memory_hours for cost in spent.values()), "GiB-hours of memory used"),
     )
-    return [Total(f"{hours:.2g}", label) for hours, label in used if hours]
+    return [Total(amount(hours), label) for hours, label in used if hours]

@@ -143,6 +143,6 @@ def merges(artifacts: Mapping[str, Path]) -> list[MergeRow]:
     for step in ("merge-sft", "merge-grpo"):
         report = read_json(artifacts[step] / "merge_report.json") if step in artifacts else {}
         if "agreement" in report:
-            names = ("checkpoint", "torch_dtype", "agreement", "max_difference")
-            rows.append(MergeRow(step, *(report[name] for name in names)))
+            told = {name: str(report.get(name, "")) for name in ("checkpoint", "torch_dtype")}
+            rows.append(MergeRow(step, **told, agreement=report["agreement"], max_difference=report["max_difference"]))
     return rows
