@@ -143,7 +143,7 @@ def test_recommended_thresholds_are_marked_with_what_they_keep_and_the_setting_t
     report = {"threshold": 0.4, "images": images, "recommendations": recommended}
     run = curated(volume_root, {"clip-filter/filtering_report.json": report})
     shown = section(write_report(run, Volume(volume_root)).read_text(), "threshold")
-    assert [name for name in seen(shown, "title") if "images from" not in name] == ["very strict"]
+    assert [name for name in seen(shown, "title") if " from " not in name] == ["very strict"]
     assert seen(shown, "td") == [
         *("very strict", "0.8500", "1", "-5", "--set clip-filter.threshold=0.8500"),
         *("<all>", "-3.0000", "10", "+4", "--set clip-filter.threshold=-3.0000"),
@@ -202,3 +202,26 @@ def test_a_problem_that_leaves_nothing_out_is_a_remark_and_no_loss(volume_root: 
     ]
     assert seen(shown, "li")[-1] == "a.csv : not <UTF-8>"
     assert "Without an answer, the question is not asked. 0 of 5,000 are shown." in seen(shown, "p")
+
+
+def test_a_sheet_spans_all_scores_and_counts_the_pictures_that_it_shows(volume_root: Path) -> None:
+    images = [{"name": f"{number:02}.jpg", "score": number / 100, "accepted": number >= 10} for number in range(33)]
+    run = curated(volume_root, {"clip-filter/filtering_report.json": {"threshold": 0.1, "images": images}})
+    folder = volume_root / "artifacts/clip-filter/k"
+    for image in images[:9] + images[10:]:  # one rejected picture is gone
+        pictures.save(folder / ("accepted" if image["accepted"] else "rejected") / str(image["name"]), 1)
+    shown = section(write_report(run, Volume(volume_root)).read_text(), "threshold")
+    accepted = shown.split("<h3>Accepted")[1].split("<h3>")[0]
+    assert re.findall(r'alt="(\d+).jpg"', accepted) == [
+        f"{number:02}" for number in (32, 30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10)
+    ]
+    assert seen(accepted, "p") == ["12 of 23, from the highest score down to the lowest"]
+    assert seen(shown.split("<h3>Rejected")[1], "p") == ["9 of 10, the lowest scores first"]
+
+
+def test_a_single_image_beside_thousands_has_a_visible_bar(volume_root: Path) -> None:
+    images = [{"name": f"{number}.jpg", "score": float(number == 0), "accepted": True} for number in range(5000)]
+    run = curated(volume_root, {"clip-filter/filtering_report.json": {"threshold": 0.0, "images": images}})
+    shown = section(write_report(run, Volume(volume_root)).read_text(), "threshold")
+    heights = re.findall(r'height="([\d.]+)"><title>(\S+ images?) from', shown)
+    assert [pair for pair in heights if pair[1] != "0 images"] == [("180.0", "4,999 images"), ("1.0", "1 image")]
