@@ -41,7 +41,7 @@ def costs(history: Mapping[str, StepHistory]) -> dict[str, Cost]:
     """
     by_step: dict[str, Cost] = {}
     for name, step in history.items():
-        for held in step.held:
+        for held in step.used:
             _add(by_step.setdefault(name, Cost()), held.resources, held.seconds / 3600)
     return by_step
 

@@ -39,7 +39,10 @@ class Bar:
 
 @dataclass(frozen=True)
 class StepRow:
-    """One step: its state, its bars, its result, and what its attempts came to."""
+    """One step: its state, its bars, its result, and what its attempts came to.
+
+    `took` is the sum of the bars, so that it leaves out the same pauses.
+    """
 
     name: str
     state: str
@@ -71,14 +74,14 @@ def timeline(events: Sequence[Event], history: Mapping[str, StepHistory], record
     rows = []
     for name, step in history.items():
         record = records.get(name, Record())
-        took = step.ended - step.began if step.began is not None and step.ended is not None else None
+        took = sum(span.end - span.begin for span in spans[name])
         attempts = f" ({step.attempt} attempts)" if step.attempt > 1 else ""
         rows.append(
             StepRow(
                 name=name,
                 state="hit" if step.state == "up to date" else step.state,
                 label=LABELS.get(step.state, step.state) + attempts,
-                took="" if took is None else duration(took),
+                took=duration(took) if took or (step.ended is not None and step.began is not None) else "",
                 bars=tuple(_bar(span, active, total) for span in spans[name]),
                 text=step.text or record.summary,
                 speed=step.speed,
