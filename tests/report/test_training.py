@@ -293,3 +293,21 @@ def test_the_reward_chart_and_the_rewards_by_attribute_are_weighted_as_in_the_tr
     )
     shown = section(write_report(run, Volume(volume_root)).read_text(), "training")
     assert seen(shown, "h4")[0] == "Reward: VaseAccuracy + Format, each with weight 1 (points)"
+
+
+def test_a_figure_and_a_difference_of_too_few_vases_say_so(volume_root: Path) -> None:
+    few = {"value": 0.5, "interval": None, "no_interval": "too few vases", "samples": 1234, "vases": 3}
+    pairs = [
+        {"model": "b", "other": "a", "attribute": attribute, "shown": False, "interval": interval, "sentence": "x"}
+        for attribute, interval in (("shape", None), ("date", None), ("fabric", [-0.1, 0.1]))
+    ]
+    evaluation = {"samples": 1234, "vases": 3, "models": {"a": {"rewards": few}}, "pairs": pairs}
+    run = curated(volume_root, {"evaluate/evaluation.json": evaluation})
+    shown = section(write_report(run, Volume(volume_root)).read_text(), "evaluation")
+    assert seen(shown, "li")[0] == "a 0.500 (too few)"
+    assert seen(shown, "p") == [
+        "1,234 held-out rows of 3 vases. A dot is a mean, and its line is the 95% interval by vase."
+        " Too few: with fewer than 8 vases there is no interval.",
+        "Differences by attribute that are not significant: 1.",
+        "Differences by attribute with too few vases for a test: 2.",
+    ]

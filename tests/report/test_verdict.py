@@ -125,3 +125,9 @@ def test_a_recommended_threshold_keeps_what_its_setting_keeps() -> None:
     advice = [{"name": "x", "percentile": 50, "threshold": 0.12346, "keeps": 0.5}]
     report = FilteringReport.model_validate({"images": images, "recommendations": advice})
     assert [(one.setting, one.kept) for one in choices(report)] == [("--set clip-filter.threshold=0.1235", 0)]
+
+
+def test_a_skipped_evaluation_is_not_promised(volume_root: Path) -> None:
+    begun = {**BEGUN, "steps": ["clip-filter"], "skipped": {"evaluate": "skip"}}
+    assert "The recipe evaluates no model." in verdict_of(volume_root, [begun, FILTERED])
+    assert "The models are not evaluated yet." in verdict_of(volume_root, [{**BEGUN, "steps": ["evaluate"]}])

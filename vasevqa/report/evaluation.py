@@ -49,7 +49,8 @@ class EvaluationTable:
 
     `plots` shows the most important metrics. Each row of the table holds a metric and one cell for each model and
     baseline. `missing` holds each metric that no model and no baseline has, with the reason. `same` holds each model
-    that is equal to another model. `hidden` is the number of differences by attribute that are not significant.
+    that is equal to another model. `hidden` is the number of differences by attribute that are not significant, and
+    `untested` is the number of those with too few vases. `few` is true if a metric has too few vases for an interval.
     `overall` holds the sentences about all rows if no plot can show them.
     """
 
@@ -62,6 +63,8 @@ class EvaluationTable:
     vases: int | None
     baselines: list[tuple[str, str]]
     hidden: int
+    untested: int
+    few: bool
     overall: tuple[str, ...]
 
 
@@ -87,7 +90,9 @@ def evaluated(evaluation: Evaluation) -> EvaluationTable:
         samples=evaluation.get("samples"),
         vases=evaluation.get("vases"),
         baselines=sorted(evaluation.get("about_baselines", {}).items()),
-        hidden=sum(bool(pair["attribute"]) and not pair["shown"] for pair in pairs),
+        hidden=sum(not pair["shown"] and not _untested(pair) for pair in pairs if pair["attribute"]),
+        untested=sum(_untested(pair) for pair in pairs if pair["attribute"]),
+        few=any("no_interval" in metric for flat in tables.values() for metric in flat.values()),
         overall=() if OVERALL in known else _sentences("", OVERALL, pairs, len(evaluation.get("models", {}))),
     )
 
@@ -131,6 +136,10 @@ def _sentences(attribute: str, metric: str, pairs: list[Pair], models: int) -> t
     return tuple(pair["sentence"].removeprefix(f"{attribute}: ") for pair in ours)
 
 
+def _untested(pair: Pair) -> bool:
+    return pair.get("interval", ()) is None
+
+
 def _dot(name: str, kind: str, metric: Metric) -> Dot:
     low_high = metric.get("interval")
     left, right = (_percent(low_high[0]), _percent(low_high[1])) if low_high else (0.0, 0.0)
@@ -152,4 +161,6 @@ def _measured(metric: Metric | None) -> str:
     if metric.get("value") is None:
         return f"- ({metric['reason']})" if metric.get("reason") else "-"
     low_high = metric.get("interval")
-    return f"{metric['value']:.3f}" + (f" [{low_high[0]:.3f}, {low_high[1]:.3f}]" if low_high else "")
+    if low_high:
+        return f"{metric['value']:.3f} [{low_high[0]:.3f}, {low_high[1]:.3f}]"
+    return f"{metric['value']:.3f}" + (" (too few)" if "no_interval" in metric else "")

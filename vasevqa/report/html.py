@@ -28,6 +28,7 @@ from vasevqa.report.sources import Sources
 from vasevqa.report.timeline import timeline
 from vasevqa.report.verdict import Results, verdict
 from vasevqa.report.views import best_views
+from vasevqa.statistics import FEWEST
 from vasevqa.text import amount, percent
 
 
@@ -52,6 +53,7 @@ def write_report(folder: Path, volume: Volume) -> Path:
     page = environment.get_template("report.html.j2").render(
         content(run, events, history, sources),
         acceptance=accepted,
+        fewest=FEWEST,
         script=script,
         script_digest=script_digest(script),
     )

@@ -133,7 +133,8 @@ def _models(results: Results, history: Mapping[str, StepHistory]) -> str:
         return f"Reward on held-out rows: {chosen[0]['sentence']}."
     if names:
         return "No two models were compared on the same held-out rows."
-    return "The models are not evaluated yet." if "evaluate" in history else "The recipe evaluates no model."
+    planned = "evaluate" in history and history["evaluate"].state != "skipped"
+    return "The models are not evaluated yet." if planned else "The recipe evaluates no model."
 
 
 def _trouble(run: Run, events: Sequence[Event]) -> Trouble | None:
