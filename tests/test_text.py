@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vasevqa.text import amount, percent
+from vasevqa.text import amount, cut, percent
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,8 @@ def test_a_share_of_some_is_neither_none_nor_all(share: float, digits: int, expe
 )
 def test_an_amount_has_no_exponent(value: float, expected: str) -> None:
     assert amount(value) == expected
+
+
+def test_a_text_that_is_cut_says_so() -> None:
+    assert cut("abcd", 4) == "abcd"
+    assert cut("abc de", 5) == "abc…"

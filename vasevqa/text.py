@@ -65,6 +65,11 @@ def amount(value: float) -> str:
     return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
+def cut(text: str, most: int) -> str:
+    """Return `text`. If it is longer than `most` characters, its end is replaced by an ellipsis."""
+    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
+
+
 def first_line(error: object, most: int = 200) -> str:
     """Return the first line of an error's text, cut to `most` characters. If the text is empty, return the error's
     type.

@@ -185,6 +185,7 @@ def test_the_mistakes_of_the_last_model_show_what_is_taken_for_what_and_the_wors
     found = {
         "confusion": {"shape": {"amphora": {"amphora": 6, "hydria": 4}, "<kylix>": {"(nothing known)": 1}}},
         "classes": {"shape": {"amphora": {"exact": 0.6, "interval": [0.31, 0.83], "rows": 10, "vases": 9}}},
+        "kinds": {"shape": {"right": 6, "wrong class": 5, "hedged": 3}},
         "worst": [{"vase": "v1", "attribute": "", "truth": "a", "answer": NASTY, "reward": 0.25}],
     }
     rewards = {"rewards": {"value": 0.5}}
@@ -197,6 +198,11 @@ def test_the_mistakes_of_the_last_model_show_what_is_taken_for_what_and_the_wors
         *("Truth", "Right", "Vases", "amphora", "<kylix>", "(nothing known)", "hydria"),
         *("amphora", "<kylix>"),
     ]
+    assert "shape: what is taken for what (11 rows)" in seen(shown, "summary")
+    assert (
+        "Each cell counts rows. Right is the share of right answers, with its 95% interval by vase."
+        " Rows that are left out, because their truth names no known class or several: 3."
+    ) in seen(shown, "p")
     assert seen(table, "td") == [*("0.60 [0.31, 0.83]", "9", "6", "", "", "4"), *("", "", "", "", "1", "")]
     assert seen(shown, "td")[-5:] == ["v1", "a conversation", "a", NASTY, "0.25"]
     damaged = {"samples": 1, "models": {"sft": {**rewards, "mistakes": {"confusion": 7}}}}
@@ -311,3 +317,21 @@ def test_a_figure_and_a_difference_of_too_few_vases_say_so(volume_root: Path) ->
         "Differences by attribute that are not significant: 1.",
         "Differences by attribute with too few vases for a test: 2.",
     ]
+
+
+def test_rows_left_out_of_a_training_stand_beside_all_rows_and_long_answers_end_in_an_ellipsis(
+    volume_root: Path,
+) -> None:
+    report = {"rows": {"sft": 6000, "val": 9}}
+    run = curated(volume_root, {"build-dataset/dataset_report.json": report, "sft/x.json": {}, "grpo/x.json": {}})
+    table = "file,line,why,length\nsft.jsonl,7,too long,5000\nother.jsonl,1,broken,\n"
+    (volume_root / "artifacts/sft/k/dropped_rows.csv").write_text(table)
+    long = {"step": ["1"], "prompt": ["<|im_start|>user\n" + "Which shape? " * 40], "completion": ["a" * 500]}
+    (volume_root / "artifacts/grpo/k/training").mkdir()
+    (volume_root / "artifacts/grpo/k/training/completions.jsonl").write_text(json.dumps({**long, "acc": [1.0]}))
+    shown = section(write_report(run, Volume(volume_root)).read_text(), "training")
+    cells = seen(shown, "td")
+    assert cells[:6] == ["sft", "sft.jsonl", "6,000", "1", "0", "line 7: too long"]
+    assert cells[6:9] == ["sft", "other.jsonl", ""]
+    assert "a" * 399 + "…" in cells
+    assert any(cell.startswith("Which shape?") and cell.endswith("…") and len(cell) <= 200 for cell in cells)

@@ -102,7 +102,7 @@ def content(
         "quarantined": quality.quarantined(sources),
         "curves": training.curves(artifacts, logged, answers, combined),
         "reward": combined.formula,
-        "left_out": training.left_out(artifacts),
+        "left_out": training.left_out(artifacts, sources.dataset),
         "completions": rewards.some(answers),
         "attribute_rewards": rewards.by_attribute(answers),
         "merges": training.merges(artifacts),

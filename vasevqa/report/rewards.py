@@ -13,10 +13,11 @@ from typing import Any
 from vasevqa.dataset.asked import attribute_of
 from vasevqa.dataset.questions import load_questions
 from vasevqa.report.provenance import Record
-from vasevqa.text import IMAGE_TAG
+from vasevqa.text import IMAGE_TAG, cut
 from vasevqa.training.swift.log import LogRow
 
 SAMPLES = 12
+MOST_QUESTION, MOST_ANSWER = 200, 400  # characters that are shown
 MAX_BYTES = 64 << 20  # larger files of completions are not read
 OTHER = "other questions"  # in place of an attribute
 NO_REWARDS = ("step", "advantages", "entropy", "num_turns", "solution")  # columns of numbers beside the rewards
@@ -146,16 +147,16 @@ def _completion(
     question = _question(str(columns["prompt"][number])) if "prompt" in columns else ""
     return Completion(
         step=columns["step"][number] if "step" in columns else "",
-        question=question,
+        question=cut(question, MOST_QUESTION),
         attribute=attribute_of(question, ask) or OTHER,
         truth=columns["solution"][number] if "solution" in columns else "",
-        answer=str(columns["completion"][number])[:400],
+        answer=cut(str(columns["completion"][number]), MOST_ANSWER),
         rewards=", ".join(f"{name} {'-' if math.isnan(value) else f'{value:.2f}'}" for name, value in values.items()),
         reward=rewards.total(values),
     )
 
 
 def _question(prompt: str) -> str:
-    """Return the last user turn of a prompt in Qwen's chat markup, without image tags; at most 200 characters."""
+    """Return the last user turn of a prompt in Qwen's chat markup, without image tags."""
     turn = prompt.rpartition("<|im_start|>user\n")[2].partition("<|im_end|>")[0]
-    return turn.replace(IMAGE_TAG, "").strip()[:200]
+    return turn.replace(IMAGE_TAG, "").strip()

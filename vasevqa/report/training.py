@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vasevqa import files
+from vasevqa.dataset.report import DatasetReport
 from vasevqa.report.charts import Chart, Measured, chart
 from vasevqa.report.quality import read_json
 from vasevqa.report.rewards import Combined, Completion
@@ -102,17 +103,22 @@ def _attributes(answers: Sequence[Completion]) -> dict[str, Measured]:
 
 @dataclass(frozen=True)
 class LeftOutRows:
-    """The number of rows of a file that a training left out. The rows were too long or broken."""
+    """The number of rows of a file that a training left out. The rows were too long or broken.
+
+    `rows` is the number of all rows of the file; None if it is not known.
+    """
 
     step: str
     file: str
+    rows: int | None
     count: int
     too_long: int
     example: str  # the first of these rows: its line number and the reason
 
 
-def left_out(artifacts: Mapping[str, Path]) -> list[LeftOutRows]:
-    """Return the rows that the trainings left out, counted by file; [] if no row was left out."""
+def left_out(artifacts: Mapping[str, Path], dataset: DatasetReport | None = None) -> list[LeftOutRows]:
+    """Return the rows that the trainings left out of `dataset`, counted by file; [] if no row was left out."""
+    every = dataset.rows if dataset is not None else {}
     found = []
     for step in ("sft", "grpo"):
         path = artifacts[step] / DROPPED if step in artifacts else None
@@ -122,7 +128,8 @@ def left_out(artifacts: Mapping[str, Path]) -> list[LeftOutRows]:
         for file in dict.fromkeys(row["file"] for row in table):
             rows = [row for row in table if row["file"] == file]
             too_long = sum(bool(row["length"]) for row in rows)
-            found.append(LeftOutRows(step, file, len(rows), too_long, f"line {rows[0]['line']}: {rows[0]['why']}"))
+            example = f"line {rows[0]['line']}: {rows[0]['why']}"
+            found.append(LeftOutRows(step, file, every.get(Path(file).stem), len(rows), too_long, example))
     return found
 
 
