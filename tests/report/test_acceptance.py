@@ -15,6 +15,7 @@ from vasevqa.pipeline.events import EventLog
 from vasevqa.pipeline.runs import Run
 from vasevqa.report.audit import Acceptance, ClassAcceptance, acceptance, century, named_class
 from vasevqa.report.html import write_report
+from vasevqa.report.recipes import Told
 from vasevqa.report.sources import Sources
 
 
@@ -75,11 +76,11 @@ def test_without_annotations_only_folders_are_classes_and_few_vases_are_none(vol
 def test_classify_is_audited_too_and_a_damaged_table_of_it_doesn_t_stop_the_report(volume_root: Path) -> None:
     lines = [f"rome/V{vase}.jpg,0.{vase},{int(vase > 4)}" for vase in range(1, 10)]
     (volume_root / "predictions.csv").write_text("\n".join(["path,probability,class", *lines]))
-    found = acceptance(Sources({"classify": volume_root}), volume_root / "recipe.yaml")
+    found = acceptance(Sources({"classify": volume_root}), Told.by(volume_root / "recipe.yaml"))
     assert found.overall == {"classify": 5 / 9}
     assert [(row.name, row.vases, row.accepted) for row in found.classes] == [("rome", 9, 5 / 9)]
     (volume_root / "predictions.csv").write_text("path,probability,class\nx,0.5,7\n")
-    assert acceptance(Sources({"classify": volume_root}), volume_root / "recipe.yaml") == Acceptance()
+    assert acceptance(Sources({"classify": volume_root}), Told.by(volume_root / "recipe.yaml")) == Acceptance()
 
 
 @pytest.mark.parametrize(
@@ -139,7 +140,9 @@ def test_the_recipe_s_own_vocabulary_decides_about_classes(volume_root: Path, tm
     _, found = audited(volume_root, inputs + pattern)
     assert [(row.name, row.vases) for row in found.classes if row.attribute == "fabric"] == [("metal", 30)]
     (tmp_path / "words/fabric.yaml").write_text("metal: 7\n")
-    found = acceptance(Sources(Run(Volume(volume_root), RUN).artifacts()), volume_root / "runs" / RUN / "recipe.yaml")
+    found = acceptance(
+        Sources(Run(Volume(volume_root), RUN).artifacts()), Told.by(volume_root / "runs" / RUN / "recipe.yaml")
+    )
     assert {row.name for row in found.classes if row.attribute == "fabric"} == {"bronze", "brontium"}
 
 

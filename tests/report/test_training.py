@@ -335,3 +335,28 @@ def test_rows_left_out_of_a_training_stand_beside_all_rows_and_long_answers_end_
     assert cells[6:9] == ["sft", "other.jsonl", ""]
     assert "a" * 399 + "…" in cells
     assert any(cell.startswith("Which shape?") and cell.endswith("…") and len(cell) <= 200 for cell in cells)
+
+
+def test_each_attribute_has_a_line_of_its_own_style_and_own_questions_are_recognized(volume_root: Path) -> None:
+    run = curated(volume_root, {"grpo/artifact.json": {"key": "k"}})
+    (volume_root / "questions.yaml").write_text('fabric: ["Whose clay?"]\nshape: ["What pot?"]\n')
+    (run / "recipe.yaml").write_text(f"inputs: {{questions: {volume_root / 'questions.yaml'}}}\n")
+    asked = ("Whose clay?", "What pot?", "Hello?", "Which technique?", "Which date?", "Where was it found?")
+    batches = [
+        {
+            "step": [step] * len(asked),
+            "prompt": [f"<|im_start|>user\n{question}<|im_end|>" for question in asked],
+            "completion": ["a"] * len(asked),
+            "acc": [0.5] * len(asked),
+        }
+        for step in ("1", "2")
+    ]
+    training = volume_root / "artifacts/grpo/k/training"
+    training.mkdir()
+    (training / "completions.jsonl").write_text("\n".join(map(json.dumps, batches)))
+    shown = section(write_report(run, Volume(volume_root)).read_text(), "training")
+    names = ["date", "fabric", "other questions", "provenance", "shape", "technique"]
+    assert [cell for cell in seen(shown, "td") if cell in names] == names
+    styles = re.findall(r'<polyline class="curve (s\d)"', shown)
+    assert styles == re.findall(r'<span class="key (s\d)">', shown)
+    assert len(set(styles)) == len(names)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
@@ -17,13 +16,9 @@ from vasevqa.curation.naming import naming_of
 from vasevqa.dataset.annotations import read_annotations
 from vasevqa.dataset.columns import Columns
 from vasevqa.dataset.join import Picture, join
-from vasevqa.dataset.reading import Reading
 from vasevqa.errors import VaseError
-from vasevqa.pipeline.catalog import PIPELINE
-from vasevqa.pipeline.inspection import reading_of
-from vasevqa.pipeline.recipe import load_recipe
+from vasevqa.report.recipes import Told
 from vasevqa.report.sources import Sources
-from vasevqa.reward import vocabulary
 from vasevqa.reward.dates import parse_dates
 from vasevqa.reward.named import parts_of
 from vasevqa.reward.vocabulary import load
@@ -77,13 +72,12 @@ class Acceptance(Report):
     classes: list[ClassAcceptance] = Field(default_factory=list)
 
 
-def acceptance(sources: Sources, recipe: Path) -> Acceptance:
+def acceptance(sources: Sources, told: Told) -> Acceptance:
     """Return the acceptance of clip-filter and classify, as far as the run has their results.
 
-    The classes come from the annotations of the run's recipe. Without readable annotations, only top folders are
-    classes.
+    The classes come from the annotations of the run's recipe, `told`. Without readable annotations, only top folders
+    are classes.
     """
-    told = _told(recipe)
     found = Acceptance()
     for step, decided in _decisions(sources).items():
         pictures = _pictures(decided, told)
@@ -128,30 +122,7 @@ def _decisions(sources: Sources) -> dict[str, dict[str, bool]]:
     return {step: given for step, given in decided.items() if given}
 
 
-@dataclass(frozen=True)
-class _Told:
-    """How a recipe reads names and tables, and its annotations and its vocabulary, if they are there."""
-
-    reading: Reading
-    table: Path | None = None
-    vocabulary: Path | None = None
-
-
-def _told(recipe: Path) -> _Told:
-    try:
-        loaded = load_recipe(recipe, PIPELINE, here=False)
-    except (VaseError, OSError):
-        return _Told(Reading())
-    table, words = (Path(given) if given else None for given in map(loaded.inputs.get, ("annotations", "vocabulary")))
-    if words is not None:
-        try:
-            vocabulary.check(words)
-        except (VaseError, OSError):  # a report is written all the same
-            words = None
-    return _Told(reading_of(loaded), table if table is not None and table.exists() else None, words)
-
-
-def _pictures(names: Mapping[str, bool], told: _Told) -> list[Picture]:
+def _pictures(names: Mapping[str, bool], told: Told) -> list[Picture]:
     """Return the photographs with their vases and records. No photograph is opened."""
     try:
         naming = naming_of(told.reading.name_pattern, names)

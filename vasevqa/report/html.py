@@ -24,6 +24,7 @@ from vasevqa.report.evaluation import evaluated, evaluation_of
 from vasevqa.report.funnel import Level, funnel, remarks
 from vasevqa.report.mistakes import mistakes
 from vasevqa.report.provenance import provenance, read_records
+from vasevqa.report.recipes import Told
 from vasevqa.report.sources import Sources
 from vasevqa.report.timeline import timeline
 from vasevqa.report.verdict import Results, verdict
@@ -49,9 +50,10 @@ def write_report(folder: Path, volume: Volume) -> Path:
     history = read_history(events)
     artifacts = run.artifacts()
     sources = Sources({name: artifacts[name] for name in history if name in artifacts})
-    accepted = audit.acceptance(sources, run.recipe)
+    told = Told.by(run.recipe)
+    accepted = audit.acceptance(sources, told)
     page = environment.get_template("report.html.j2").render(
-        content(run, events, history, sources),
+        content(run, events, history, sources, told),
         acceptance=accepted,
         fewest=FEWEST,
         script=script,
@@ -70,7 +72,7 @@ def script_digest(script: str) -> str:
 
 
 def content(
-    run: Run, events: Sequence[Event], history: Mapping[str, StepHistory], sources: Sources
+    run: Run, events: Sequence[Event], history: Mapping[str, StepHistory], sources: Sources, told: Told
 ) -> dict[str, object]:
     """Return the values for the template, from the event log and from the artifacts of the run."""
     artifacts = sources.artifacts
@@ -80,7 +82,7 @@ def content(
     rows, threshold = filtered.images, filtered.threshold
     logged = training.logs(artifacts)
     combined = rewards.combined(logged.get("grpo", []), records.get("grpo"))
-    answers = rewards.completions(artifacts, combined)
+    answers = rewards.completions(artifacts, combined, told.questions)
     evaluation = evaluation_of(artifacts)
     return {
         "run": run.name,

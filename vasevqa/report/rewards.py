@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vasevqa.dataset.asked import attribute_of
-from vasevqa.dataset.questions import load_questions
+from vasevqa.dataset.questions import Questions
 from vasevqa.report.provenance import Record
 from vasevqa.text import IMAGE_TAG, cut
 from vasevqa.training.swift.log import LogRow
@@ -104,12 +104,14 @@ def by_attribute(answers: Sequence[Completion]) -> list[AttributeReward]:
     ]
 
 
-def completions(artifacts: Mapping[str, Path], rewards: Combined) -> list[Completion]:
-    """Return the answers of GRPO with their rewards, in the order of the training."""
+def completions(artifacts: Mapping[str, Path], rewards: Combined, questions: Questions) -> list[Completion]:
+    """Return the answers of GRPO with their rewards, in the order of the training.
+
+    `questions` are those of the dataset, by which the attribute of an answer is known.
+    """
     path = artifacts["grpo"] / "training/completions.jsonl" if "grpo" in artifacts else None
     if path is None or not path.is_file() or path.stat().st_size > MAX_BYTES:
         return []
-    ask = load_questions(None).ask
     found = []
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
@@ -122,7 +124,9 @@ def completions(artifacts: Mapping[str, Path], rewards: Combined) -> list[Comple
         except (ValueError, KeyError, TypeError):
             continue
         names = _rewards(columns, rewards)
-        found += [_completion(columns, number, names, rewards, ask) for number in range(len(columns["completion"]))]
+        found += [
+            _completion(columns, number, names, rewards, questions.ask) for number in range(len(columns["completion"]))
+        ]
     return found
 
 
