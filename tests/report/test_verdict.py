@@ -131,3 +131,18 @@ def test_a_skipped_evaluation_is_not_promised(volume_root: Path) -> None:
     begun = {**BEGUN, "steps": ["clip-filter"], "skipped": {"evaluate": "skip"}}
     assert "The recipe evaluates no model." in verdict_of(volume_root, [begun, FILTERED])
     assert "The models are not evaluated yet." in verdict_of(volume_root, [{**BEGUN, "steps": ["evaluate"]}])
+
+
+@pytest.mark.parametrize(
+    ("trainings", "seed", "expected"),
+    [(("sft", "grpo"), 42, "sft.seed=1"), (("sft",), 1, "sft.seed=2"), (("grpo",), 1, "grpo.seed=2"), ((), 0, None)],
+)
+def test_another_seed_is_one_that_the_run_did_not_use(
+    trainings: tuple[str, ...], seed: int, expected: str | None, volume_root: Path
+) -> None:
+    record = {"key": "k", "seed": seed}
+    run = curated(volume_root, {f"{step}/artifact.json": record for step in (*trainings, "merge-sft")})
+    with (run / "events.jsonl").open("a") as stream:
+        stream.write(json.dumps({"event": "run-finished", "time": 9}) + "\n")
+    html = write_report(run, Volume(volume_root)).read_text()
+    assert re.findall(r"--set (\S+seed=\d+)", html) == ([expected] if expected else [])

@@ -23,7 +23,7 @@ from vasevqa.report.costs import Cost, costs
 from vasevqa.report.evaluation import evaluated, evaluation_of
 from vasevqa.report.funnel import Level, funnel, remarks
 from vasevqa.report.mistakes import mistakes
-from vasevqa.report.provenance import provenance, read_records
+from vasevqa.report.provenance import Record, provenance, read_records
 from vasevqa.report.recipes import Told
 from vasevqa.report.sources import Sources
 from vasevqa.report.timeline import timeline
@@ -87,7 +87,7 @@ def content(
     return {
         "run": run.name,
         "name": "-".join(run.name.split("-")[2:-1]) or run.name,
-        "verdict": verdict(run, events, history, _results(levels, sources, evaluation)),
+        "verdict": verdict(run, events, history, _results(levels, sources, evaluation, records)),
         "funnel": levels,
         "views": best_views(sources),
         "dataset": sources.dataset,
@@ -114,7 +114,9 @@ def content(
     }
 
 
-def _results(levels: Sequence[Level], sources: Sources, evaluation: Evaluation) -> Results:
+def _results(
+    levels: Sequence[Level], sources: Sources, evaluation: Evaluation, records: Mapping[str, Record]
+) -> Results:
     filtered, views = sources.filtered, sources.views
     return Results(
         photographs=levels[0].count if levels else None,
@@ -123,6 +125,7 @@ def _results(levels: Sequence[Level], sources: Sources, evaluation: Evaluation) 
         lost=len(views.lost) if views else None,
         evaluation=evaluation,
         threshold=quality.other_threshold(filtered) if filtered else None,
+        seeds={step: record.seed for step, record in records.items() if record.seed is not None},
     )
 
 

@@ -19,6 +19,7 @@ TAIL_LINES = 40
 TAIL_BYTES = 64 << 10  # of a log's end
 DONE = ("done", "up to date")
 MODELS = ("merge-grpo", "merge-sft")  # the steps whose artifact is a model, the last one first
+TRAININGS = ("sft", "grpo")
 AGAIN = "Then run it again: finished steps are not repeated."
 REMEDIES = {
     1: "This is a bug in a stage. Report it with the log; the partial output is kept.",
@@ -77,6 +78,7 @@ class Results:
     lost: int | None
     evaluation: Evaluation
     threshold: Choice | None  # another one for clip-filter
+    seeds: Mapping[str, int]  # of the steps whose records name one
 
 
 def verdict(run: Run, events: Sequence[Event], history: Mapping[str, StepHistory], results: Results) -> Verdict:
@@ -201,9 +203,11 @@ def _next(
         yield Command("Take the model", f"{download} steps/{done[0]} model --cluster cluster.yaml")
     elif done:
         yield Command("Take the model", f"cp -rL {shlex.quote(str(run.path / 'steps' / done[0]))} model")
-    if done:
-        yield Command("See how far the result depends on chance", f"{again} --set sft.seed=1")
-    elif not download:
+    trained = [step for step in TRAININGS if step in history and history[step].state in DONE]
+    if done and trained:
+        seed = 2 if results.seeds.get(trained[0]) == 1 else 1
+        yield Command("See how far the result depends on chance", f"{again} --set {trained[0]}.seed={seed}")
+    elif not done and not download:
         volume = shlex.quote(str(run.volume.root))
         yield Command("Label photographs by eye", f"vasevqa review {shlex.quote(run.name)} --volume {volume}")
     other = results.threshold
