@@ -174,3 +174,18 @@ def test_each_lost_vase_is_listed_once_with_or_without_its_picture(volume_root: 
     html = write_report(curated(volume_root, {"select-views/best_views_report.json": views}), Volume(volume_root))
     names = re.findall(r"\bv\d{3}\b", html.read_text())
     assert sorted(names) == [f"v{number:03}" for number in range(100)]
+
+
+def test_files_that_were_not_read_are_listed_with_the_reason_and_the_step(volume_root: Path) -> None:
+    passed = [{"reason": "hidden", "count": 1200, "names": [".a", ".b", ".c", ".d"]}]
+    classified = {"images": 7, "quarantined": [{"name": "cut.jpg", "reason": "cut <off>"}]}
+    run = curated(
+        volume_root,
+        {
+            "classify/classification_report.json": classified,
+            "clip-filter/filtering_report.json": {"passed_over": passed},
+        },
+    )
+    shown = section(write_report(run, Volume(volume_root)).read_text(), "files")
+    assert seen(shown, "td") == ["cut.jpg", "cut <off>", "classify", "hidden", "1,200", ".a, .b, .c", "clip-filter"]
+    assert seen(shown, "p")[0].startswith("Files: 1. ")

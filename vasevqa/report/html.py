@@ -102,6 +102,7 @@ def content(
         if rows and threshold is not None
         else [],
         "quarantined": quality.quarantined(sources),
+        "passed_over": sources.passed_over,
         "curves": training.curves(artifacts, logged, answers, combined),
         "reward": combined.formula,
         "left_out": training.left_out(artifacts, sources.dataset),

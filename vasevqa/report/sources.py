@@ -14,6 +14,7 @@ from vasevqa.curation.reports import (
     BestViewsReport,
     ClassificationReport,
     FilteringReport,
+    PassedOverFiles,
     Quarantine,
     QuarantinedFile,
     TrainingResults,
@@ -30,6 +31,7 @@ PARTS = {  # where photographs lie: by the step that rejected them, accepted one
     "select-views": "select-views/best_views",
 }
 ReportT = TypeVar("ReportT", bound=Report)
+_OfPhotographs = TrainingResults | ClassificationReport | FilteringReport | BestViewsReport | DatasetReport
 
 
 @dataclass(frozen=True)
@@ -71,17 +73,27 @@ class Sources:
         """The report of build-dataset."""
         return self._read("build-dataset", DatasetReport)
 
-    @cached_property
-    def unread(self) -> Mapping[str, Sequence[QuarantinedFile]]:
-        """The files that each step could not read, in the order of the steps."""
-        reports = {
+    @property
+    def _of_photographs(self) -> Mapping[str, _OfPhotographs | None]:
+        """The reports of the steps that read photographs."""
+        return {
             "train-classifier": self.trained,
             "classify": self.classified,
             "clip-filter": self.filtered,
             "select-views": self.views,
             "build-dataset": self.dataset,
         }
-        found = {step: report.quarantined if report else [] for step, report in reports.items()}
+
+    @cached_property
+    def passed_over(self) -> Mapping[str, Sequence[PassedOverFiles]]:
+        """The files that each step did not try to read, in the order of the steps."""
+        found = {step: report.passed_over if report else [] for step, report in self._of_photographs.items()}
+        return {step: found[step] for step in self.artifacts if found.get(step)}
+
+    @cached_property
+    def unread(self) -> Mapping[str, Sequence[QuarantinedFile]]:
+        """The files that each step could not read, in the order of the steps."""
+        found = {step: report.quarantined if report else [] for step, report in self._of_photographs.items()}
         if not found["classify"]:
             quarantine = self._read("classify", Quarantine)
             found["classify"] = quarantine.quarantined if quarantine else []
