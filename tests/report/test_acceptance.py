@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.report.kit import RUN
+from tests.report.kit import RUN, curated, section, seen
 from vasevqa.artifacts.volume import Volume
 from vasevqa.pipeline.events import EventLog
 from vasevqa.pipeline.runs import Run
@@ -152,3 +152,14 @@ def test_a_class_of_which_few_are_left_is_not_said_to_be_gone() -> None:
         high=0.02, warned=True,
     )  # fmt: skip
     assert row.said() == "classify removed >99% of the photographs of shape 'kylix' [98%, >99%]"
+
+
+def test_classes_of_too_few_vases_are_counted_even_if_there_are_no_others(volume_root: Path) -> None:
+    images = [{"name": f"rome/V{number}_1.jpg", "score": 0.5, "accepted": True} for number in range(3)]
+    run = curated(volume_root, {"clip-filter/filtering_report.json": {"images": images}})
+    shown = section(write_report(run, Volume(volume_root)).read_text(), "acceptance")
+    assert seen(shown, "p") == [
+        "clip-filter accepted 100% of 3 photographs, of which 0 have an annotation. Classes of fewer than 8 vases,"
+        " which are left out: 1."
+    ]
+    assert "<table" not in shown
