@@ -23,6 +23,7 @@ from vasevqa.dataset.columns import Columns
 from vasevqa.dataset.duplicates import Sketch, clip_features, registered_pairs, sketch
 from vasevqa.dataset.join import Conversation, Joined, Picture, join
 from vasevqa.dataset.params import BuildOptions, BuildParams
+from vasevqa.dataset.problems import NOTHING_LOST
 from vasevqa.dataset.questions import load_questions
 from vasevqa.dataset.report import DatasetReport, ListedProblem
 from vasevqa.dataset.rows import FILES, Row, make_rows
@@ -131,8 +132,12 @@ def _check_matched(pictures: int, joined: Joined, unused: int, problems: Sequenc
 
 
 def _most_often(problems: Sequence[Problem]) -> str:
-    """Return a part of a sentence: the most common kind of problem, its count, and the first place where it occurs."""
-    kinds = Counter(problem.kind for problem in problems)
+    """Return a part of a sentence: the most common kind of problem, its count, and the first place where it occurs.
+
+    A kind that leaves nothing out is named only if there is no other.
+    """
+    kinds = Counter(problem.kind for problem in problems if problem.kind not in NOTHING_LOST)
+    kinds = kinds or Counter(problem.kind for problem in problems)
     if len(kinds) > 1:
         del kinds["image without a row"]  # a consequence of the other problems
     most, times = kinds.most_common(1)[0] if kinds else ("no annotations", 0)
