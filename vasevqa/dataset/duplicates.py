@@ -47,14 +47,27 @@ class Sketch:
     mirrored: np.ndarray
     detail: np.ndarray
 
+    @classmethod
+    def of(cls, hashed: np.ndarray, detail: np.ndarray) -> Sketch:
+        """Return the sketch with this hash and these details. The thumbnails follow from the details."""
+        grey = Image.fromarray(detail)
+        return cls(hashed, _thumbnail(grey), _thumbnail(ImageOps.mirror(grey)), detail)
+
+    def as_bytes(self) -> bytes:
+        """Return the sketch as bytes, from which `from_bytes` makes the same sketch."""
+        return self.hash.tobytes() + self.detail.tobytes()
+
+    @classmethod
+    def from_bytes(cls, value: bytes) -> Sketch:
+        """Return the sketch that `as_bytes` wrote."""
+        numbers = np.frombuffer(value, dtype=np.uint8)
+        return cls.of(numbers[: -DETAIL * DETAIL], numbers[-DETAIL * DETAIL :].reshape(DETAIL, DETAIL))
+
 
 def sketch(image: Image.Image) -> Sketch:
     """Return the sketch of a picture (RGB)."""
     grey = _without_plain_margin(image.convert("L")).resize((DETAIL, DETAIL), Image.Resampling.BOX)
-    thumbnail = _thumbnail(grey)
-    return Sketch(
-        difference_hash(image), thumbnail, _thumbnail(ImageOps.mirror(grey)), np.asarray(grey, dtype=np.uint8)
-    )
+    return Sketch.of(difference_hash(image), np.asarray(grey, dtype=np.uint8))
 
 
 def clip_features(path: Path, names: Sequence[str]) -> np.ndarray | None:
