@@ -20,7 +20,7 @@ from vasevqa.curation.reports import (
 )
 from vasevqa.dataset.report import DatasetReport
 from vasevqa.errors import DataError
-from vasevqa.report.pictures import Picture, chosen, thumbnail
+from vasevqa.report.pictures import Picture, Thumbnails, chosen
 
 HALF = 0.5  # classify's threshold in reports that don't record it
 PARTS = {  # where photographs lie: by the step that rejected them, accepted ones, and best views
@@ -72,9 +72,10 @@ class Sources:
     filtered: FilteringReport | None
     views: BestViewsReport | None
     dataset: DatasetReport | None
+    thumbnails: Thumbnails
 
     @classmethod
-    def read(cls, artifacts: Mapping[str, Path]) -> Sources:
+    def read(cls, artifacts: Mapping[str, Path], thumbnails: Thumbnails) -> Sources:
         """Read the reports of a run's artifacts."""
         folder = artifacts.get
         return cls(
@@ -83,6 +84,7 @@ class Sources:
             FilteringReport.read(artifacts["clip-filter"]) if folder("clip-filter") else None,
             BestViewsReport.read(artifacts["select-views"]) if folder("select-views") else None,
             DatasetReport.read(artifacts["build-dataset"]) if folder("build-dataset") else None,
+            thumbnails,
         )
 
     def picture(self, place: str, name: str) -> str | None:
@@ -90,7 +92,7 @@ class Sources:
         folder, _, part = PARTS.get(place, "").partition("/")
         if folder not in self.artifacts or Path(name).is_absolute() or ".." in Path(name).parts:
             return None
-        return thumbnail(self.artifacts[folder] / part / name)
+        return self.thumbnails.of(self.artifacts[folder] / part / name)
 
 
 def funnel(sources: Sources) -> list[Level]:

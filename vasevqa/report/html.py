@@ -22,6 +22,7 @@ from vasevqa.report.costs import Cost, costs
 from vasevqa.report.evaluation import evaluated, evaluation_of
 from vasevqa.report.funnel import Level, Sources, funnel
 from vasevqa.report.mistakes import mistakes
+from vasevqa.report.pictures import Thumbnails
 from vasevqa.report.provenance import provenance
 from vasevqa.report.timeline import timeline
 from vasevqa.report.verdict import Results, verdict
@@ -40,10 +41,12 @@ def write_report(folder: Path, volume: Volume) -> Path:
     )
     script = environment.get_template("script.js").render()
     run = Run(volume, folder.name)
+    thumbnails = Thumbnails(volume.root)
     accepted = audit.acceptance(run.artifacts(), run.recipe)
     page = environment.get_template("report.html.j2").render(
-        content(run), acceptance=accepted, script=script, script_digest=script_digest(script)
+        content(run, thumbnails), acceptance=accepted, script=script, script_digest=script_digest(script)
     )
+    thumbnails.keep()
     target = folder / "report.html"
     if accepted.overall:
         files.write_json(folder / accepted.FILE, accepted.model_dump(mode="json", by_alias=True))
@@ -56,13 +59,13 @@ def script_digest(script: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
-def content(run: Run) -> dict[str, object]:
+def content(run: Run, thumbnails: Thumbnails) -> dict[str, object]:
     """Return the values for the template, from the event log and from the artifacts of the run."""
     events = list(run.events.read())
     artifacts = run.artifacts()
     history = read_history(events)
     ordered = {name: artifacts[name] for name in history if name in artifacts}
-    sources = Sources.read(ordered)
+    sources = Sources.read(ordered, thumbnails)
     levels = funnel(sources)
     filtered = sources.filtered or FilteringReport()
     rows, threshold = filtered.images, filtered.threshold
@@ -81,9 +84,7 @@ def content(run: Run) -> dict[str, object]:
         "histogram": quality.histogram(rows, threshold, filtered.recommendations) if threshold is not None else None,
         "choices": quality.choices(filtered),
         "threshold_source": filtered.threshold_source,
-        "sheets": quality.contact_sheets(ordered["clip-filter"], rows, threshold)
-        if rows and threshold is not None
-        else [],
+        "sheets": quality.contact_sheets(sources, rows, threshold) if rows and threshold is not None else [],
         "lost": sources.views.lost if sources.views else [],
         "quarantined": quality.quarantined(ordered),
         "curves": training.curves(ordered, answers),

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from vasevqa.curation.reports import FilteringReport, Recommendation, ScoredImage
-from vasevqa.report.pictures import Picture, thumbnail
+from vasevqa.report.funnel import Sources
+from vasevqa.report.pictures import Picture
 
 SHEET = 12  # pictures per contact sheet
 BINS = 40
@@ -119,17 +120,16 @@ def choices(filtered: FilteringReport) -> list[Choice]:
     return found if filtered.images else []
 
 
-def _sheet(title: str, note: str, folder: Path, rows: list[ScoredImage]) -> Sheet:
+def _sheet(title: str, note: str, sources: Sources, rows: list[ScoredImage]) -> Sheet:
     pictures = []
     for row in rows:
-        where = folder / ("accepted" if row.accepted else "rejected") / row.name
-        uri = thumbnail(where)
+        uri = sources.picture("accepted" if row.accepted else "clip-filter", row.name)
         if uri is not None:
             pictures.append(Picture(row.name, f"{row.score:+.4f}", uri, row.accepted))
     return Sheet(title, note, tuple(pictures))
 
 
-def contact_sheets(folder: Path, rows: list[ScoredImage], threshold: float) -> list[Sheet]:
+def contact_sheets(sources: Sources, rows: list[ScoredImage], threshold: float) -> list[Sheet]:
     """Return the contact sheets of clip-filter: accepted, borderline and rejected images.
 
     The accepted images are chosen evenly over the range of scores. The borderline images are those nearest to the
@@ -142,12 +142,12 @@ def contact_sheets(folder: Path, rows: list[ScoredImage], threshold: float) -> l
     borderline = sorted(rows, key=lambda row: (abs(row.score - threshold), row.name))[:SHEET]
     borderline.sort(key=lambda row: -row.score)
     sheets = [
-        _sheet("Accepted", f"{len(spread)} of {len(accepted)}, from the highest score down", folder, spread),
-        _sheet("Borderline", "nearest to the threshold, on both sides", folder, borderline),
+        _sheet("Accepted", f"{len(spread)} of {len(accepted)}, from the highest score down", sources, spread),
+        _sheet("Borderline", "nearest to the threshold, on both sides", sources, borderline),
         _sheet(
             "Rejected",
             f"{min(SHEET, len(rejected))} of {len(rejected)}, the lowest scores first",
-            folder,
+            sources,
             rejected[:SHEET],
         ),
     ]
