@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vasevqa.curation import metadata, naming
+from vasevqa.curation import metadata, naming, neighbours
 from vasevqa.curation.images import ImageFile, find_images
 from vasevqa.curation.reports import QuarantinedFile, passed_over_files
 from vasevqa.dataset import assignment, splits
@@ -34,7 +34,6 @@ from vasevqa.folders import PassedOver
 if TYPE_CHECKING:
     from vasevqa.spec import Output, StageCall
 
-CLIP_FILE = "embeddings.safetensors"  # in the output of clip-filter
 LISTED = 1000  # maximum number of listed problems of each kind; all problems are counted
 
 
@@ -236,7 +235,7 @@ def _near_duplicates(
     by_hash = set(splits.near_duplicates(np.stack([one.hash for one in sketches]), call.params.hash_distance))
     features = None
     if "accepted" in call.inputs:
-        features = clip_features(call.inputs["accepted"] / CLIP_FILE, [picture.file.name for picture in pictures])
+        features = clip_features(call.inputs["accepted"] / neighbours.FILE, [picture.file.name for picture in pictures])
     return sorted(by_hash.union(registered_pairs(sketches, by_hash, features)))
 
 

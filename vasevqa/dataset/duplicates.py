@@ -10,9 +10,7 @@ different vases with the same shape and technique, the correlation is at most 0.
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,8 +21,8 @@ import numpy as np
 from PIL import Image, ImageOps
 from scipy.ndimage import gaussian_filter
 
+from vasevqa.curation.neighbours import stored_features
 from vasevqa.dataset.splits import difference_hash
-from vasevqa.storage import refuse_failed
 
 THUMBNAIL, DETAIL = 16, 64  # pixels per side
 ALIKE, SAME = 0.95, 0.962  # minimum correlation of thumbnails, and of details after registration
@@ -75,21 +73,14 @@ def clip_features(path: Path, names: Sequence[str]) -> np.ndarray | None:
 
     A picture that the file does not name gets zeros. Return None if there is no such file, or if it is damaged.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(os.fspath(path), "np") as stored:
-            rows = {name: row for row, name in enumerate(json.loads((stored.metadata() or {})["names"]))}
-            features = np.asarray(stored.get_tensor("features"), dtype=np.float32)
-        found = np.zeros((len(names), features.shape[1]), dtype=np.float32)
-        for number, name in enumerate(names):
-            if name in rows:
-                found[number] = features[rows[name]]
-    except FileNotFoundError:
+    stored = stored_features(path)
+    if stored is None:
         return None
-    except (OSError, SafetensorError, KeyError, ValueError, IndexError) as error:
-        refuse_failed(error, path)
-        return None
+    rows, features = {name: row for row, name in enumerate(stored[0])}, stored[1]
+    found = np.zeros((len(names), features.shape[1]), dtype=np.float32)
+    for number, name in enumerate(names):
+        if name in rows:
+            found[number] = features[rows[name]]
     return np.asarray(found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-6))
 
 

@@ -62,6 +62,7 @@ STAGE = spec.Stage(
         "vasevqa.curation.file_names",
         "vasevqa.curation.metadata",
         "vasevqa.curation.naming",
+        "vasevqa.curation.neighbours",
         "vasevqa.dataset.params",
         "vasevqa.dataset.annotations",
         "vasevqa.dataset.asked",
