@@ -13,7 +13,8 @@ from vasevqa.cli.options import volume_option
 from vasevqa.pipeline.runs import find_run
 
 if TYPE_CHECKING:
-    from vasevqa.report.why import Filtered, Near, Why
+    from vasevqa.report.decisions import Filtered, Near
+    from vasevqa.report.why import Why
 
 WIDTH = 13  # of the steps' names
 

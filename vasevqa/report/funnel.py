@@ -20,6 +20,7 @@ from vasevqa.curation.reports import (
 )
 from vasevqa.dataset.report import DatasetReport
 from vasevqa.errors import DataError
+from vasevqa.report.cards import Cards
 from vasevqa.report.pictures import Picture, Thumbnails, chosen
 
 HALF = 0.5  # classify's threshold in reports that don't record it
@@ -182,17 +183,21 @@ def _rejected(sources: Sources, filtered: FilteringReport) -> Loss:
     def distance(row: ScoredImage) -> float:
         return -row.score if threshold is None else threshold - row.score
 
+    shown = chosen(rejected, distance)
+    cards = Cards(filtered, sources.artifacts["clip-filter"], sources.picture) if shown else None
     pictures = tuple(
         Picture(
             row.name,
             f"{row.score:+.4f}" + (f", {row.decided_by}" if row.decided_by else ""),
             sources.picture("clip-filter", row.name),
             accepted=False,
+            card=cards.of(row) if cards else None,
         )
-        for row in chosen(rejected, distance)
+        for row in shown
     )
     below = "The score is too low" if threshold is None else f"The score is below the threshold {threshold:.4f}"
     reason = f"{below}. It stands under each picture, with the most similar description."
+    reason += f" {cards.note}" if cards and cards.note else ""
     return Loss(len(rejected), "rejected by CLIP", reason, pictures)
 
 

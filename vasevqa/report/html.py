@@ -21,6 +21,7 @@ from vasevqa.report import audit, quality, training
 from vasevqa.report.costs import Cost, costs
 from vasevqa.report.evaluation import evaluated, evaluation_of
 from vasevqa.report.funnel import Level, Sources, funnel
+from vasevqa.report.lost import lost_vases
 from vasevqa.report.mistakes import mistakes
 from vasevqa.report.pictures import Thumbnails
 from vasevqa.report.provenance import provenance
@@ -85,7 +86,7 @@ def content(run: Run, thumbnails: Thumbnails) -> dict[str, object]:
         "choices": quality.choices(filtered),
         "threshold_source": filtered.threshold_source,
         "sheets": quality.contact_sheets(sources, rows, threshold) if rows and threshold is not None else [],
-        "lost": sources.views.lost if sources.views else [],
+        "lost": lost_vases(sources),
         "quarantined": quality.quarantined(ordered),
         "curves": training.curves(ordered, answers),
         "left_out": training.left_out(ordered),

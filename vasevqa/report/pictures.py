@@ -29,6 +29,15 @@ class Picture:
     caption: str
     uri: str | None
     accepted: bool = True
+    card: Card | None = None
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a reader may open below a picture: sentences, and the pictures that are most similar to it."""
+
+    lines: tuple[str, ...]
+    nearest: tuple[Picture, ...] = ()
 
 
 class Thumbnails:

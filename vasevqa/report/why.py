@@ -14,100 +14,25 @@ from vasevqa.curation.neighbours import Neighbourhood
 from vasevqa.curation.reports import (
     BestViewsReport,
     ClassificationReport,
-    FilteringReport,
     PassedOverFiles,
-    PromptLists,
     ScoredImage,
 )
 from vasevqa.errors import ConfigError, DataError
 from vasevqa.pipeline.runs import Run
+from vasevqa.report.decisions import Classified, Filtered, Near, SetAside, Viewed, filtered_of, near_of
 from vasevqa.report.funnel import HALF, Sources
 from vasevqa.report.pictures import Thumbnails
 from vasevqa.report.quality import quarantined
 from vasevqa.text import nearest
 
 NEAREST = 3  # photographs on each side
-LISTED = 10  # names in a message
 NO_NUMPY = (
     "The nearest photographs are left out, because numpy or safetensors is not installed here;"
     ' `pip install "vasevqa[curation]"` installs both.'
 )
+LISTED = 10  # names in a message
 UNKNOWN = "clip-filter did not score this photograph, so its nearest photographs are not known."
 NO_EMBEDDINGS = "clip-filter's embeddings are missing or damaged, so the nearest photographs are not known."
-
-
-class SetAside(BaseModel):
-    """A step that did not look at the photograph, and its reason."""
-
-    step: str
-    reason: str
-
-
-class Classified(BaseModel):
-    """The decision of classify. `probability` is that of high quality; None if an earlier call decided."""
-
-    high: bool
-    probability: float | None
-    threshold: float
-
-    def said(self) -> str:
-        """Return the decision in words."""
-        side = "high" if self.high else "low"
-        if self.probability is None:
-            return f"{side} quality, by an earlier call"
-        place = "at or above" if self.high else "below"
-        return f"{side} quality: the probability {self.probability:.4f} is {place} the threshold {self.threshold:g}"
-
-
-class Filtered(BaseModel):
-    """The decision of clip-filter. `decided_by` is the most similar description on the deciding side."""
-
-    accepted: bool
-    score: float
-    threshold: float | None
-    threshold_source: str
-    high_similarity: float
-    low_similarity: float
-    decided_by: str
-    prompts: PromptLists | None
-
-    def said(self) -> str:
-        """Return the decision in words."""
-        side = "accepted" if self.accepted else "rejected"
-        if self.threshold is None:
-            return f"{side}: the score is {self.score:+.4f}"
-        place = "at or above" if self.accepted else "below"
-        return f"{side}: the score {self.score:+.4f} is {place} the threshold {self.threshold:.4f}"
-
-
-class Viewed(BaseModel):
-    """The decision of select-views about the photograph's vase. `best` is the chosen view, or None for a lost vase."""
-
-    vase: str
-    chosen: bool
-    best: str | None
-    similarity: float | None = None
-    best_similarity: float | None = None
-    lost_at: str | None = None
-
-    def said(self) -> str:
-        """Return the decision in words."""
-        if self.best is None:
-            return f"vase {self.vase} lost every view; the last were lost at {self.lost_at}"
-        if self.chosen:
-            return f"the best view of vase {self.vase}"
-        if self.similarity is None or self.best_similarity is None:
-            return f"another view of vase {self.vase} was chosen: {self.best}"
-        ahead = self.best_similarity - self.similarity
-        return f"another view of vase {self.vase} was chosen, which is {ahead:.4f} ahead: {self.best}"
-
-
-class Near(BaseModel):
-    """A similar photograph, with clip-filter's score and the cosine similarity of the embeddings."""
-
-    name: str
-    score: float
-    similarity: float
 
 
 class Why(BaseModel):
@@ -148,20 +73,6 @@ def why(run: Run, text: str) -> Why:
     )
     found = {"state": _state(decided), **_nearest(name, scored, sources.artifacts.get("clip-filter"))}
     return decided.model_copy(update=found)
-
-
-def filtered_of(row: ScoredImage, report: FilteringReport) -> Filtered:
-    """Return clip-filter's decision about a photograph."""
-    return Filtered(
-        accepted=row.accepted,
-        score=row.score,
-        threshold=report.threshold,
-        threshold_source=report.threshold_source,
-        high_similarity=row.high_similarity,
-        low_similarity=row.low_similarity,
-        decided_by=row.decided_by,
-        prompts=report.prompts,
-    )
 
 
 def _found(names: Iterable[str], text: str, run: Run) -> str:
@@ -268,11 +179,7 @@ def _nearest(name: str, scored: Mapping[str, ScoredImage], folder: Path | None) 
         return {"note": NO_NUMPY}
     if around is None or name not in around:
         return {"note": NO_EMBEDDINGS}
-    sides = {"nearest_accepted": True, "nearest_rejected": False}
     return {
-        key: [
-            Near(name=one.name, score=scored[one.name].score, similarity=one.similarity)
-            for one in around.nearest(name, side, NEAREST)
-        ]
-        for key, side in sides.items()
+        "nearest_accepted": near_of(around, name, True, NEAREST, scored),
+        "nearest_rejected": near_of(around, name, False, NEAREST, scored),
     }
