@@ -39,11 +39,20 @@ def content_digests(volume: Path, folder: Path, names: Sequence[str], reading: b
     if artifact is None:
         return DigestCache(volume / ".cache", volume).of_files(folder, names, reading)
     try:
-        listed: dict[str, Any] = json.loads((artifact / RECORD).read_text(encoding="utf-8"))["files"]
+        listed = recorded_digests(artifact)
         inside = folder.resolve().relative_to(artifact)
         paths = {name: (inside / name).as_posix() for name in names}
-        return {name: listed[path]["sha256"] for name, path in paths.items() if path in listed}
-    except (OSError, ValueError, KeyError, TypeError):
+        return {name: listed[path] for name, path in paths.items() if path in listed}
+    except (OSError, ValueError):
+        return {}
+
+
+def recorded_digests(artifact: Path) -> dict[str, str]:
+    """Return the SHA-256 of an artifact's files by name, from its record. Return {} if the record is damaged."""
+    try:
+        listed: dict[str, Any] = json.loads((artifact / RECORD).read_text(encoding="utf-8"))["files"]
+        return {name: row["sha256"] for name, row in listed.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 

@@ -16,10 +16,11 @@ from vasevqa.curation.reports import (
 )
 from vasevqa.dataset.problems import NOTHING_LOST
 from vasevqa.dataset.report import DatasetReport
-from vasevqa.report.pictures import Picture, chosen
+from vasevqa.report.cards import Cards
+from vasevqa.report.lost import HALF, reasons_of
+from vasevqa.report.pictures import Card, Picture, chosen
 from vasevqa.report.sources import Sources
 
-HALF = 0.5  # classify's threshold in reports that don't record it
 LISTED = 200  # names without a picture
 
 
@@ -140,17 +141,21 @@ def _rejected(sources: Sources, filtered: FilteringReport) -> Loss:
     def distance(row: ScoredImage) -> float:
         return -row.score if threshold is None else threshold - row.score
 
+    shown = chosen(rejected, distance)
+    cards = Cards(filtered, sources.artifacts["clip-filter"], sources.picture) if shown else None
     pictures = tuple(
         Picture(
             row.name,
             f"{row.score:+.4f}" + (f", {row.decided_by}" if row.decided_by else ""),
             sources.picture("clip-filter", row.name),
             accepted=False,
+            card=cards.of(row) if cards else None,
         )
-        for row in chosen(rejected, distance)
+        for row in shown
     )
     below = "The score is too low" if threshold is None else f"The score is below the threshold {threshold:.4f}"
     reason = f"{below}. It stands under each picture, with the most similar description."
+    reason += f" {cards.note}" if cards and cards.note else ""
     return Loss(len(rejected), "rejected by CLIP", reason, pictures)
 
 
@@ -173,15 +178,22 @@ def _lost(sources: Sources, lost: Sequence[LostVase]) -> Loss:
         return vase.lost_at + ("" if vase.score is None else f" {_number(vase.score)}")
 
     shown = chosen(lost, lambda vase: -(vase.score or 0.0))
+    reasons = reasons_of(lost, sources)
     pictures = tuple(
-        Picture(vase.best, f"{vase.vase}, {place(vase)}", sources.picture(vase.lost_at, vase.best), accepted=False)
+        Picture(
+            vase.best,
+            f"{vase.vase}, {place(vase)}",
+            sources.picture(vase.lost_at, vase.best),
+            accepted=False,
+            card=Card((_sentence(reasons[vase.vase]),)) if vase.vase in reasons else None,
+        )
         for vase in shown
     )
     reason = "No photograph of these vases was accepted. The best one is shown, with the step that rejected it."
     title = f"vase{'s' if len(lost) != 1 else ''} lost at an earlier step"
     pictured = {vase.vase for vase in shown}
     others = [vase for vase in lost if vase.vase not in pictured][:LISTED]
-    names = tuple((vase.vase, f"{place(vase)}, {vase.best}") for vase in others)
+    names = tuple((vase.vase, f"{reasons.get(vase.vase) or place(vase)}, {vase.best}") for vase in others)
     return Loss(len(lost), title, reason, pictures, names, subtracted=False)
 
 
@@ -202,6 +214,10 @@ def _problem(dataset: DatasetReport, kind: str, title: str, reason: str) -> Loss
     listed = dataset.problem_list.get(kind, [])[:LISTED]
     names = tuple((problem.where, problem.what) for problem in listed)
     return Loss(dataset.problems[kind], title, reason, names=names, subtracted=False)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _number(value: float | None) -> str:

@@ -23,6 +23,7 @@ from vasevqa.report.costs import Cost, costs
 from vasevqa.report.evaluation import evaluated, evaluation_of
 from vasevqa.report.funnel import Level, funnel, remarks
 from vasevqa.report.mistakes import mistakes
+from vasevqa.report.pictures import Thumbnails
 from vasevqa.report.provenance import Record, provenance, read_records
 from vasevqa.report.recipes import Told
 from vasevqa.report.sources import Sources
@@ -49,7 +50,8 @@ def write_report(folder: Path, volume: Volume) -> Path:
     events = list(run.events.read())
     history = read_history(events)
     artifacts = run.artifacts()
-    sources = Sources({name: artifacts[name] for name in history if name in artifacts})
+    thumbnails = Thumbnails(volume.root)
+    sources = Sources({name: artifacts[name] for name in history if name in artifacts}, thumbnails)
     told = Told.by(run.recipe)
     accepted = audit.acceptance(sources, told)
     page = environment.get_template("report.html.j2").render(
@@ -59,6 +61,7 @@ def write_report(folder: Path, volume: Volume) -> Path:
         script=script,
         script_digest=script_digest(script),
     )
+    thumbnails.keep()
     target = folder / "report.html"
     if accepted.overall:
         files.write_json(folder / accepted.FILE, accepted.model_dump(mode="json", by_alias=True))
@@ -98,9 +101,7 @@ def content(
         "histogram": quality.histogram(rows, threshold, filtered.recommendations) if threshold is not None else None,
         "choices": quality.choices(filtered),
         "threshold_source": filtered.threshold_source,
-        "sheets": quality.contact_sheets(artifacts["clip-filter"], rows, threshold)
-        if rows and threshold is not None
-        else [],
+        "sheets": quality.contact_sheets(sources, rows, threshold) if rows and threshold is not None else [],
         "quarantined": quality.quarantined(sources),
         "passed_over": sources.passed_over,
         "curves": training.curves(artifacts, logged, answers, combined),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vasevqa.curation.reports import FilteringReport, Recommendation, ScoredImage
-from vasevqa.report.pictures import Picture, thumbnail
+from vasevqa.report.pictures import Picture
 from vasevqa.report.sources import Sources
 
 SHEET = 12  # pictures per contact sheet
@@ -138,12 +138,11 @@ def _choice(filtered: FilteringReport, name: str, threshold: float) -> Choice:
     return Choice(name, float(written), kept, more, f"--set clip-filter.threshold={written}")
 
 
-def _sheet(title: str, note: str, folder: Path, rows: Sequence[ScoredImage], every: int | None = None) -> Sheet:
+def _sheet(title: str, note: str, sources: Sources, rows: Sequence[ScoredImage], every: int | None = None) -> Sheet:
     """Return a sheet with the pictures that can be read. With `every`, the note says how many of how many they are."""
     pictures = []
     for row in rows:
-        where = folder / ("accepted" if row.accepted else "rejected") / row.name
-        uri = thumbnail(where)
+        uri = sources.picture("accepted" if row.accepted else "clip-filter", row.name)
         if uri is not None:
             pictures.append(Picture(row.name, f"{row.score:+.4f}", uri, row.accepted))
     counts = "" if every is None else f"{len(pictures):,} of {every:,}, "
@@ -157,7 +156,7 @@ def _evenly(rows: Sequence[ScoredImage], most: int) -> list[ScoredImage]:
     return [rows[round(number * (len(rows) - 1) / (most - 1))] for number in range(most)]
 
 
-def contact_sheets(folder: Path, rows: list[ScoredImage], threshold: float) -> list[Sheet]:
+def contact_sheets(sources: Sources, rows: list[ScoredImage], threshold: float) -> list[Sheet]:
     """Return the contact sheets of clip-filter: accepted, borderline and rejected images.
 
     The accepted images are chosen evenly over the range of scores. The borderline images are those nearest to the
@@ -170,10 +169,10 @@ def contact_sheets(folder: Path, rows: list[ScoredImage], threshold: float) -> l
     borderline.sort(key=lambda row: -row.score)
     sheets = [
         _sheet(
-            "Accepted", "from the highest score down to the lowest", folder, _evenly(accepted, SHEET), len(accepted)
+            "Accepted", "from the highest score down to the lowest", sources, _evenly(accepted, SHEET), len(accepted)
         ),
-        _sheet("Borderline", "nearest to the threshold, on both sides", folder, borderline),
-        _sheet("Rejected", "the lowest scores first", folder, rejected[:SHEET], len(rejected)),
+        _sheet("Borderline", "nearest to the threshold, on both sides", sources, borderline),
+        _sheet("Rejected", "the lowest scores first", sources, rejected[:SHEET], len(rejected)),
     ]
     return [sheet for sheet in sheets if sheet.pictures]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -21,7 +21,7 @@ from vasevqa.curation.reports import (
 )
 from vasevqa.dataset.report import DatasetReport
 from vasevqa.errors import DataError
-from vasevqa.report.pictures import thumbnail
+from vasevqa.report.pictures import Thumbnails
 from vasevqa.spec import Report
 
 PARTS = {  # where photographs lie: by the step that rejected them, accepted ones, and best views
@@ -39,6 +39,7 @@ class Sources:
     """The reports of a run's artifacts; None for a step without a report. `artifacts` maps steps to folders."""
 
     artifacts: Mapping[str, Path]
+    thumbnails: Thumbnails = field(default_factory=Thumbnails)
 
     @cached_property
     def trained(self) -> TrainingResults | None:
@@ -104,7 +105,7 @@ class Sources:
         folder, _, part = PARTS.get(place, "").partition("/")
         if folder not in self.artifacts or Path(name).is_absolute() or ".." in Path(name).parts:
             return None
-        return thumbnail(self.artifacts[folder] / part / name)
+        return self.thumbnails.of(self.artifacts[folder] / part / name)
 
     def _read(self, step: str, kind: type[ReportT]) -> ReportT | None:
         return kind.read(self.artifacts[step]) if step in self.artifacts else None
