@@ -16,7 +16,7 @@ from vasevqa import files, storage
 from vasevqa.artifacts import known
 from vasevqa.artifacts.digests import DigestCache
 from vasevqa.artifacts.known import KnownPhotographs, KnownValues, content_digests
-from vasevqa.errors import TransientStorageError
+from vasevqa.errors import DataError, TransientStorageError
 
 MADE_FOR = {"stage": "classify", "model": "abc"}
 VALUES = {"d1": b"one", "d2": b"two"}
@@ -235,6 +235,22 @@ def test_the_digest_of_a_folder_names_the_file_that_can_t_be_read_and_keeps_the_
     cache.digest(folder)
     with pytest.raises(TransientStorageError, match="EIO"):
         cache.digest(folder / "08.jpg")
+
+
+def test_a_file_that_vanishes_while_a_folder_is_digested_is_one_sentence(
+    tmp_path: Path, ill: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "photographs"
+    read = files.digest_file
+
+    def vanishing(path: Path) -> str:
+        if path.name == "07.jpg":
+            path.unlink()
+        return read(path)
+
+    monkeypatch.setattr(files, "digest_file", vanishing)
+    with pytest.raises(DataError, match=rf"^{folder / '07.jpg'} was removed while its content was read; start again"):
+        DigestCache(tmp_path / ".cache", tmp_path).digest(folder)
 
 
 def test_a_storage_that_fails_everywhere_is_not_asked_for_every_file(tmp_path: Path, ill: set[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel
 
@@ -94,8 +94,8 @@ class Session:
         for index, photograph in enumerate(record.photographs):
             self._views[photograph.vase].append(index)
 
-    def state(self, problem: str = "") -> State:
-        """Return what the page shows now, with a `problem` of the request."""
+    def state(self, problems: Sequence[str] = ()) -> State:
+        """Return what the page shows now, with the `problems` of the request."""
         with self._lock:
             self.record.follow()
             mine = self.record.mine(self.who)
@@ -103,7 +103,8 @@ class Session:
                 self._current = self._next(mine)
             waiting = [why for index, why in self.waiting.items() if self.record.photographs[index].name not in mine]
             if self._current is None and waiting:
-                problem = f"No photograph can be read now: {waiting[-1]}. Load the page again later; no label is lost."
+                none = f"No photograph can be read now: {waiting[-1]}. Load the page again later; no label is lost."
+                problems = [*problems, none]
             state = State(
                 session=self._name,
                 question=self.record.question.asks,
@@ -117,7 +118,7 @@ class Session:
                 gains=[*self._gains(), *(one.said() for one in self.record.agreements())],
                 unreadable=len(self.unreadable),
                 waiting=len(waiting),
-                problems=[*filter(None, [problem]), *self.record.problems()],
+                problems=[*problems, *self.record.problems()],
             )
             return state if self._current is None else self._with_picture(state, self._current, mine)
 
@@ -144,17 +145,18 @@ class Session:
         with self._lock:
             if index not in self._shown or label not in self.record.question.labels:
                 raise NotShown("The photograph was not shown, or the word is no label; load the page again.")
-            problem = ""
+            problems = []
             try:
                 self.record.say(self.record.photographs[index], label, self.who, self._shown[index], milliseconds)
             except FileNotFoundError:  # removed after it was shown
                 self._set_aside(index, Unreadable("the file vanished"))
             except OSError as error:
                 self._set_aside(index, error)
-                problem = f"The label was not saved, and the photograph comes again later: {self.waiting[index]}."
+                why = self.waiting[index]
+                problems.append(f"The label was not saved, and the photograph comes again later: {why}.")
             if index == self._current:
                 self._current = None
-            return self.state(problem)
+            return self.state(problems)
 
     def undo(self) -> State:
         """Take the reviewer's latest label back, and show the photograph again if it can be read."""
