@@ -176,7 +176,8 @@ def test_the_evaluation_shows_intervals_baselines_and_the_sentences_beside_them(
     assert seen(plots[0], "li")[-1] == "<sft> > base."
     assert seen(plots[1], "li")[-1] == "<sft> > base."
     assert plots[0].count("chance") == 0
-    assert 'class="chance" style="left: 20.0%"' in plots[1]
+    assert 'class="chance" style="left: 20.0%" title="random guesses: 0.200"' in plots[1]
+    assert "A vertical mark is the expected value of random guesses." in seen(shown, "p")[0]
     assert "Differences by attribute that are not significant: 1." in shown
     assert "0.125 [0.100, 0.300]" in seen(shown, "td")
 
