@@ -361,3 +361,16 @@ def test_each_attribute_has_a_line_of_its_own_style_and_own_questions_are_recogn
     styles = re.findall(r'<polyline class="curve (s\d)"', shown)
     assert styles == re.findall(r'<span class="key (s\d)">', shown)
     assert len(set(styles)) == len(names)
+
+
+def test_a_file_of_answers_that_is_too_large_is_not_passed_over_in_silence(volume_root: Path) -> None:
+    run = curated(volume_root, {"grpo/artifact.json": {"key": "k"}})
+    training = volume_root / "artifacts/grpo/k/training"
+    training.mkdir()
+    with (training / "completions.jsonl").open("wb") as stream:
+        stream.truncate(80 << 20)
+    shown = section(write_report(run, Volume(volume_root)).read_text(), "training")
+    assert seen(shown, "p") == [
+        "No answers of GRPO are shown: completions.jsonl in the step's training/ has 80 MiB, and a report reads at most"
+        " 64 MiB."
+    ]
