@@ -161,7 +161,7 @@ def contact_sheets(folder: Path, rows: list[ScoredImage], threshold: float) -> l
     """Return the contact sheets of clip-filter: accepted, borderline and rejected images.
 
     The accepted images are chosen evenly over the range of scores. The borderline images are those nearest to the
-    threshold. The rejected images are those with the lowest scores.
+    threshold, on whichever side. The rejected images are those with the lowest scores.
     """
     by_score = sorted(rows, key=lambda row: (row.score, row.name))
     accepted = [row for row in by_score if row.accepted][::-1]
@@ -172,7 +172,7 @@ def contact_sheets(folder: Path, rows: list[ScoredImage], threshold: float) -> l
         _sheet(
             "Accepted", "from the highest score down to the lowest", folder, _evenly(accepted, SHEET), len(accepted)
         ),
-        _sheet("Borderline", "nearest to the threshold, on both sides", folder, borderline),
+        _sheet("Borderline", "the nearest to the threshold", folder, borderline, len(rows)),
         _sheet("Rejected", "the lowest scores first", folder, rejected[:SHEET], len(rejected)),
     ]
     return [sheet for sheet in sheets if sheet.pictures]
