@@ -248,14 +248,15 @@ def test_a_metric_that_one_model_lacks_is_shown_for_the_others_with_their_own_co
             "rewards": {"value": 0.5, "samples": 9000, "vases": 30},
             "captions": {"overall": {"value": 0.25, "samples": 3, "vases": 2}, "bleu": lacking},
         },
-        "grpo": {"rewards": {"value": 0.75, "samples": 9000, "vases": 30}},
+        "grpo": {"rewards": {"value": 0.75, "samples": 9000, "vases": 30, "chance": 0.125}},
         "other": {"captions": {"overall": {"value": 0.5, "samples": 4, "vases": 2}}},
     }
     run = curated(volume_root, {"evaluate/evaluation.json": {"samples": 9, "models": models}})
     shown = section(write_report(run, Volume(volume_root)).read_text(), "evaluation")
     assert seen(shown, "td") == [
-        *("mean reward", "- (no <samples>)", "0.500", "0.750", "-"),
+        *("mean reward", "- (no <samples>)", "0.500", "0.750", "-", "9,000 rows of 30 vases", "0.125"),
         *("captions: overall", "- (no <samples>)", "0.250", "-", "0.500"),
+        *("sft: 3 rows of 2 vases; other: 4 rows of 2 vases", ""),
         *("captions: bleu", "not available: no <samples>"),
     ]
     assert seen(shown, "h3") == [
