@@ -121,6 +121,7 @@ def test_best_views_stand_beside_their_runner_up_the_closest_decision_first(volu
     assert seen(shown, "h3") == ["vase 1", "vase 2", "vase 3", "<one>"]
     assert shown.split("<h3>")[1].count("<img") == 2
     assert seen(shown, "figcaption")[:2] == ["best: 0.5000", "second: 0.2500"]
+    assert seen(shown, "p")[0].startswith("The number under a picture is its similarity to")
     assert seen(shown, "p")[0].endswith("Photographs whose names tell no vase: 1. Each of them counts as a vase.")
     assert "0.0100 above the second of 2 views." in seen(shown, "p")
     assert seen(shown, "p")[-1] == "The only view."
@@ -216,6 +217,7 @@ def test_a_sheet_spans_all_scores_and_counts_the_pictures_that_it_shows(volume_r
         f"{number:02}" for number in (32, 30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10)
     ]
     assert seen(accepted, "p") == ["12 of 23, from the highest score down to the lowest"]
+    assert seen(shown.split("<h3>Borderline")[1], "p")[0] == "11 of 33, the nearest to the threshold"
     assert seen(shown.split("<h3>Rejected")[1], "p") == ["9 of 10, the lowest scores first"]
 
 

@@ -176,7 +176,8 @@ def test_the_evaluation_shows_intervals_baselines_and_the_sentences_beside_them(
     assert seen(plots[0], "li")[-1] == "<sft> > base."
     assert seen(plots[1], "li")[-1] == "<sft> > base."
     assert plots[0].count("chance") == 0
-    assert 'class="chance" style="left: 20.0%"' in plots[1]
+    assert 'class="chance" style="left: 20.0%" title="random guesses: 0.200"' in plots[1]
+    assert "A vertical mark is the expected value of random guesses." in seen(shown, "p")[0]
     assert "Differences by attribute that are not significant: 1." in shown
     assert "0.125 [0.100, 0.300]" in seen(shown, "td")
 
@@ -247,14 +248,15 @@ def test_a_metric_that_one_model_lacks_is_shown_for_the_others_with_their_own_co
             "rewards": {"value": 0.5, "samples": 9000, "vases": 30},
             "captions": {"overall": {"value": 0.25, "samples": 3, "vases": 2}, "bleu": lacking},
         },
-        "grpo": {"rewards": {"value": 0.75, "samples": 9000, "vases": 30}},
+        "grpo": {"rewards": {"value": 0.75, "samples": 9000, "vases": 30, "chance": 0.125}},
         "other": {"captions": {"overall": {"value": 0.5, "samples": 4, "vases": 2}}},
     }
     run = curated(volume_root, {"evaluate/evaluation.json": {"samples": 9, "models": models}})
     shown = section(write_report(run, Volume(volume_root)).read_text(), "evaluation")
     assert seen(shown, "td") == [
-        *("mean reward", "- (no <samples>)", "0.500", "0.750", "-"),
+        *("mean reward", "- (no <samples>)", "0.500", "0.750", "-", "9,000 rows of 30 vases", "0.125"),
         *("captions: overall", "- (no <samples>)", "0.250", "-", "0.500"),
+        *("sft: 3 rows of 2 vases; other: 4 rows of 2 vases", ""),
         *("captions: bleu", "not available: no <samples>"),
     ]
     assert seen(shown, "h3") == [
@@ -360,3 +362,16 @@ def test_each_attribute_has_a_line_of_its_own_style_and_own_questions_are_recogn
     styles = re.findall(r'<polyline class="curve (s\d)"', shown)
     assert styles == re.findall(r'<span class="key (s\d)">', shown)
     assert len(set(styles)) == len(names)
+
+
+def test_a_file_of_answers_that_is_too_large_is_not_passed_over_in_silence(volume_root: Path) -> None:
+    run = curated(volume_root, {"grpo/artifact.json": {"key": "k"}})
+    training = volume_root / "artifacts/grpo/k/training"
+    training.mkdir()
+    with (training / "completions.jsonl").open("wb") as stream:
+        stream.truncate(80 << 20)
+    shown = section(write_report(run, Volume(volume_root)).read_text(), "training")
+    assert seen(shown, "p") == [
+        "No answers of GRPO are shown: completions.jsonl in the step's training/ has 80 MiB, and a report reads at most"
+        " 64 MiB."
+    ]

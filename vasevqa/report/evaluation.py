@@ -44,19 +44,29 @@ class Plot:
 
 
 @dataclass(frozen=True)
+class MetricRow:
+    """A metric with one cell for each model and baseline, the numbers of rows and vases, and the value by chance."""
+
+    name: str
+    cells: tuple[str, ...]
+    counts: str
+    chance: str
+
+
+@dataclass(frozen=True)
 class EvaluationTable:
     """The metrics of all models and baselines.
 
-    `plots` shows the most important metrics. Each row of the table holds a metric and one cell for each model and
-    baseline. `missing` holds each metric that no model and no baseline has, with the reason. `same` holds each model
-    that is equal to another model. `hidden` is the number of differences by attribute that are not significant, and
-    `untested` is the number of those with too few vases. `few` is true if a metric has too few vases for an interval.
-    `overall` holds the sentences about all rows if no plot can show them.
+    `plots` shows the most important metrics, and `rows` all that a model or a baseline has. `missing` holds each metric
+    that no model and no baseline has, with the reason. `same` holds each model that is equal to another model. `hidden`
+    is the number of differences by attribute that are not significant, and `untested` is the number of those with too
+    few vases. `few` is true if a metric has too few vases for an interval. `overall` holds the sentences about all rows
+    if no plot can show them.
     """
 
     models: list[str]
     plots: list[Plot]
-    rows: list[tuple[str, list[str]]]
+    rows: list[MetricRow]
     missing: list[tuple[str, str]]
     same: list[tuple[str, str]]
     samples: int | None
@@ -84,7 +94,7 @@ def evaluated(evaluation: Evaluation) -> EvaluationTable:
     return EvaluationTable(
         models=list(tables),
         plots=[_plot(metric, evaluation) for metric in known if metric in SHOWN or metric.endswith(REWARD)],
-        rows=[(metric, [_measured(flat.get(metric)) for flat in tables.values()]) for metric in known],
+        rows=[_row(metric, tables) for metric in known],
         missing=sorted(missing.items()),
         same=sorted(evaluation.get("same", {}).items()),
         samples=evaluation.get("samples"),
@@ -97,10 +107,25 @@ def evaluated(evaluation: Evaluation) -> EvaluationTable:
     )
 
 
+def _row(metric: str, tables: Mapping[str, Mapping[str, Metric]]) -> MetricRow:
+    found = _found(metric, tables)
+    chance = _chance(found)
+    cells = tuple(_measured(flat.get(metric)) for flat in tables.values())
+    return MetricRow(metric, cells, _counts(found), "" if chance is None else f"{chance:.3f}")
+
+
+def _found(metric: str, tables: Mapping[str, Mapping[str, Metric]]) -> dict[str, Metric]:
+    return {name: flat[metric] for name, flat in tables.items() if _known(flat.get(metric))}
+
+
+def _chance(found: Mapping[str, Metric]) -> float | None:
+    return next((one["chance"] for one in found.values() if one.get("chance") is not None), None)
+
+
 def _plot(metric: str, evaluation: Evaluation) -> Plot:
     baselines = evaluation.get("baselines", {})
-    found = {name: flat[metric] for name, flat in columns_of(evaluation).items() if _known(flat.get(metric))}
-    chance = next((one["chance"] for one in found.values() if one.get("chance") is not None), None)
+    found = _found(metric, columns_of(evaluation))
+    chance = _chance(found)
     attribute = metric.removesuffix(REWARD) if metric.endswith(REWARD) else ""
     return Plot(
         title=f"{attribute}: mean reward" if attribute else metric,

@@ -108,6 +108,7 @@ def content(
         "reward": combined.formula,
         "left_out": training.left_out(artifacts, sources.dataset),
         "completions": rewards.some(answers),
+        "too_large": rewards.too_large(artifacts),
         "attribute_rewards": rewards.by_attribute(answers),
         "merges": training.merges(artifacts),
         "evaluation": evaluated(evaluation),

@@ -160,7 +160,7 @@ def contact_sheets(sources: Sources, rows: list[ScoredImage], threshold: float) 
     """Return the contact sheets of clip-filter: accepted, borderline and rejected images.
 
     The accepted images are chosen evenly over the range of scores. The borderline images are those nearest to the
-    threshold. The rejected images are those with the lowest scores.
+    threshold, on whichever side. The rejected images are those with the lowest scores.
     """
     by_score = sorted(rows, key=lambda row: (row.score, row.name))
     accepted = [row for row in by_score if row.accepted][::-1]
@@ -171,7 +171,7 @@ def contact_sheets(sources: Sources, rows: list[ScoredImage], threshold: float) 
         _sheet(
             "Accepted", "from the highest score down to the lowest", sources, _evenly(accepted, SHEET), len(accepted)
         ),
-        _sheet("Borderline", "nearest to the threshold, on both sides", sources, borderline),
+        _sheet("Borderline", "the nearest to the threshold", sources, borderline, len(rows)),
         _sheet("Rejected", "the lowest scores first", sources, rejected[:SHEET], len(rejected)),
     ]
     return [sheet for sheet in sheets if sheet.pictures]

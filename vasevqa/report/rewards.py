@@ -13,7 +13,7 @@ from typing import Any
 from vasevqa.dataset.asked import attribute_of
 from vasevqa.dataset.questions import Questions
 from vasevqa.report.provenance import Record
-from vasevqa.text import IMAGE_TAG, cut
+from vasevqa.text import IMAGE_TAG, byte_size, cut
 from vasevqa.training.swift.log import LogRow
 
 SAMPLES = 12
@@ -109,8 +109,8 @@ def completions(artifacts: Mapping[str, Path], rewards: Combined, questions: Que
 
     `questions` are those of the dataset, by which the attribute of an answer is known.
     """
-    path = artifacts["grpo"] / "training/completions.jsonl" if "grpo" in artifacts else None
-    if path is None or not path.is_file() or path.stat().st_size > MAX_BYTES:
+    path = _file(artifacts)
+    if path is None or path.stat().st_size > MAX_BYTES:
         return []
     found = []
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
@@ -128,6 +128,22 @@ def completions(artifacts: Mapping[str, Path], rewards: Combined, questions: Que
             _completion(columns, number, names, rewards, questions.ask) for number in range(len(columns["completion"]))
         ]
     return found
+
+
+def too_large(artifacts: Mapping[str, Path]) -> str:
+    """Return a sentence if the file of the answers is too large for a report, or else ''."""
+    path = _file(artifacts)
+    if path is None or path.stat().st_size <= MAX_BYTES:
+        return ""
+    return (
+        f"No answers of GRPO are shown: {path.name} in the step's training/ has {byte_size(path.stat().st_size)}, and a"
+        f" report reads at most {byte_size(MAX_BYTES)}."
+    )
+
+
+def _file(artifacts: Mapping[str, Path]) -> Path | None:
+    path = artifacts["grpo"] / "training/completions.jsonl" if "grpo" in artifacts else None
+    return path if path is not None and path.is_file() else None
 
 
 def _rewards(columns: Mapping[str, list[Any]], rewards: Combined) -> list[str]:
