@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -24,17 +24,22 @@ class Shown:
 
 
 WHY = Shown("Label Studio")
+Settle = Callable[[Path, Photograph, str, bool | None], None]
 
 
 class Record:
     """The labels of `photographs` in the folder `into`.
 
-    Labels of quality also place the photographs in 0/ and 1/. Raise ConfigError if `into` holds labels of another
-    question or photographs of somebody else, and DataError for a damaged file of labels.
+    Labels of quality also place the photographs in 0/ and 1/; `settle` does this for one photograph. Raise ConfigError
+    if `into` holds labels of another question or photographs of somebody else, and DataError for a damaged file of
+    labels.
     """
 
-    def __init__(self, into: Path, question: Question, photographs: Sequence[Photograph]) -> None:
+    def __init__(
+        self, into: Path, question: Question, photographs: Sequence[Photograph], settle: Settle = placing.settle
+    ) -> None:
         placing.refuse_foreign(into)
+        self._settle = settle
         self.into, self.question, self.photographs = into, question, photographs
         self.file = LabelFile(into / FILE, question)
         self._by_name = {photograph.name: photograph for photograph in photographs}
@@ -68,7 +73,7 @@ class Record:
         if self.question is QUALITY:
             for digest in sorted(changed):
                 said = answer(self._given.get(digest, {}), self.question)
-                placing.settle(self.into, self._first[digest], digest, said)
+                self._settle(self.into, self._first[digest], digest, said)
 
     def say(self, photograph: Photograph, label: str | None, who: str, shown: Shown, milliseconds: int | None) -> None:
         """Append a label of a photograph, or take the reviewer's latest label of it back (`label` is None)."""
@@ -176,7 +181,7 @@ class Record:
     def _find(self, line: Line) -> bool:
         """Look for a line's photograph, and return whether it has the content that was labelled."""
         photograph = self._by_name.get(line.name)
-        if photograph is None or not photograph.path.is_file():
+        if photograph is None or not photograph.is_there:
             return False
         stamp = photograph.stamp
         if line.stamp == stamp:  # an unchanged file isn't read again

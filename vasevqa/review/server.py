@@ -205,6 +205,9 @@ class _Handler(BaseHTTPRequestHandler):
         except Unreadable:
             self._answer(HTTPStatus.UNPROCESSABLE_ENTITY, b"")
             return
+        except VaseError as error:  # a picture of a cluster that doesn't answer
+            self._answer(HTTPStatus.SERVICE_UNAVAILABLE, str(error).encode())
+            return
         # The page asks with the session's name, so that another session's pictures are never taken for these.
         self._answer(HTTPStatus.OK, content, {"Cache-Control": "private, max-age=3600"}, "image/jpeg")
 
