@@ -91,6 +91,18 @@ class Connection:
                     f"The connection to pod {self.process.pod} was lost{why}; run the same command again to resume."
                 )
 
+    def one(self) -> dict[str, Any]:
+        """Wait for one answer and return it. Signs of life (`busy`) are passed over."""
+        while True:
+            for answer in self.answers(True):
+                if "busy" not in answer:
+                    return answer
+
+    def listed(self) -> Iterator[dict[str, Any]]:
+        """Yield the answers before the one that says `end`. Signs of life are passed over."""
+        while "end" not in (answer := self.one()):
+            yield answer
+
     def _next(self) -> dict[str, Any] | None:
         if self._needs is None:
             end = self._buffer.find(b"\n", self._at)
