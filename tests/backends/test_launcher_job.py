@@ -112,3 +112,13 @@ def test_a_pod_for_transfers_has_no_rights() -> None:
     assert_restricted("move", manifest["spec"])
     assert manifest["spec"]["automountServiceAccountToken"] is False
     assert "serviceAccountName" not in manifest["spec"]
+
+
+def test_a_pod_of_a_stage_s_image_has_no_rights_either() -> None:
+    resources = {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "4Gi"}}
+    manifest = render_pod("x", "review", LAUNCH.cluster, [], ["tini"], image="select-views", resources=resources)
+    kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
+    assert_restricted("review", manifest["spec"])
+    [container] = manifest["spec"]["containers"]
+    assert (container["image"], container["resources"]) == ("vasevqa/select-views:1", resources)
+    assert manifest["spec"]["automountServiceAccountToken"] is False

@@ -5,62 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import re
-import select
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.far import Pipe
 from vasevqa import files
-from vasevqa.errors import ConfigError, ConnectionLost, DataError
+from vasevqa.errors import ClusterError, ConfigError, ConnectionLost, DataError
 from vasevqa.transfer import far_end, paths, sending
 from vasevqa.transfer.connection import Connection
 from vasevqa.transfer.fetching import _Download
 from vasevqa.transfer.sending import _Upload
-
-
-class Pipe:
-    """A far end on this machine, with the interface of `Process`. The connection breaks after `limit` bytes in each
-    direction.
-    """
-
-    pod = "pod"
-
-    def __init__(self, root: Path, limit: int = 1 << 40) -> None:
-        self.left = limit
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "vasevqa.transfer", str(root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.stdin, self.stdout = self.process.stdin, self.process.stdout
-        os.set_blocking(self.stdout.fileno(), False)
-        self.came = b""
-
-    @property
-    def over(self) -> bool:
-        return self.process.poll() is not None and not self.came
-
-    def write(self, block: bytes) -> None:
-        self.stdin.write(self._carried(block))
-        self.stdin.flush()
-
-    def read(self, seconds: float) -> None:
-        if select.select([self.stdout], [], [], seconds)[0]:
-            self.came += self._carried(self.stdout.read() or b"")
-
-    def _carried(self, block: bytes) -> bytes:
-        self.left -= len(block)
-        if self.left < 0:
-            self.process.kill()
-            raise ConnectionLost("cut")
-        return block
-
-    def taken(self) -> bytes:
-        block, self.came = self.came, b""
-        return block
 
 
 @pytest.fixture
@@ -68,18 +24,17 @@ def far(tmp_path: Path) -> Iterator[Path]:
     root = tmp_path / "far"
     root.mkdir()
     yield root
-    for process in _started:
-        process.kill()
-        process.communicate()
+    for pipe in _started:
+        pipe.close()
     _started.clear()
 
 
-_started: list[subprocess.Popen[bytes]] = []
+_started: list[Pipe] = []
 
 
 def connect(root: Path, limit: int = 1 << 40) -> Connection:
     pipe = Pipe(root, limit)
-    _started.append(pipe.process)
+    _started.append(pipe)
     return Connection(pipe)  # type: ignore[arg-type]
 
 
@@ -246,3 +201,31 @@ def test_links_to_folders_are_reported_and_unreadable_folders_are_refused(
     monkeypatch.setattr(os, "walk", closed)  # root reads every folder
     with pytest.raises(PermissionError, match="photos/a"):
         dict(paths.walk(tmp_path / "photos"))
+
+
+def test_an_answer_can_not_fill_this_machine_s_memory(tmp_path: Path) -> None:
+    """Whatever runs in the pod, its answers have a limit."""
+
+    class Said:
+        pod = "pod"
+        over = False
+
+        def __init__(self, block: bytes) -> None:
+            self.block = block
+
+        def read(self, seconds: float) -> None:
+            pass
+
+        def taken(self) -> bytes:
+            return self.block
+
+    for block in (b'{"data": 99999999999}\n', b'{"data": -1}\n', b"no answer\n", b"[1]\n", b"x" * (1 << 24)):
+        with pytest.raises(ClusterError, match="image has this version of vasevqa"):
+            next(Connection(Said(block)).answers(True))  # type: ignore[arg-type]
+
+
+def test_a_far_end_that_fails_tells_why(far: Path) -> None:
+    pipe = Pipe(far, module="vasevqa.no_such_module")
+    _started.append(pipe)
+    with pytest.raises(ConnectionLost, match=r"No module named vasevqa\.no_such_module"):
+        next(Connection(pipe).answers(True))  # type: ignore[arg-type]

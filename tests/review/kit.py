@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from PIL import Image
 
+from vasevqa.artifacts.volume import Volume
+from vasevqa.curation.reports import FilteringReport, ScoredImage
 from vasevqa.dataset.collection import look_at
+from vasevqa.files import write_json
+from vasevqa.pipeline.runs import Run, new_run
 from vasevqa.review.photographs import Photograph, photographs_of
 from vasevqa.review.questions import QUALITY, Question
 from vasevqa.review.record import Record, Shown
@@ -46,3 +51,16 @@ def placed(into: Path) -> list[str]:
     return sorted(
         path.relative_to(into).as_posix() for side in "01" for path in (into / side).rglob("*") if path.is_file()
     )
+
+
+def filtered_run(root: Path, images: Path, scores: Mapping[str, float]) -> Run:
+    """A run of photographs on the volume `root`, whose clip-filter gave these scores."""
+    volume = Volume(root)
+    made = new_run(volume, "vases", f"name: vases\ninputs: {{images: {images}}}\nname_pattern: 'folder/view'\n", [])
+    artifact = volume.artifact("clip-filter", "0" * 64)
+    artifact.path.mkdir(parents=True, exist_ok=True)
+    rows = [ScoredImage(name=name, score=value, accepted=value >= 0.1) for name, value in scores.items()]
+    report = FilteringReport(threshold=0.1, images=rows)
+    write_json(artifact.path / report.FILE, report.model_dump(mode="json", by_alias=True))
+    made.link(artifact)
+    return made

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import shlex
 import sys
 import webbrowser
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
+from vasevqa.backends.cluster import cluster_of
 from vasevqa.cli import options
 from vasevqa.cli.context import Context, pass_context
-from vasevqa.dataset.reading import Reading
-from vasevqa.errors import ConfigError, DataError
-from vasevqa.review.begin import Review, Source, decides, open_review, source_of
+from vasevqa.errors import ClusterError, ConfigError, DataError, VaseError
+from vasevqa.review.begin import decides, open_review, source_of, with_options
 from vasevqa.review.calibration import AIM, calibration_of, lines, scored_of
+from vasevqa.review.choosing import Scores
+from vasevqa.review.distant import POD, DistantReview, DistantSession, open_distant
 from vasevqa.review.gain import gains
 from vasevqa.review.label_studio import read_tasks
-from vasevqa.review.questions import QUALITY, QUESTIONS
+from vasevqa.review.messages import Asked
+from vasevqa.review.questions import QUALITY, QUESTIONS, Question
 from vasevqa.review.record import Record
 from vasevqa.review.server import Server
 from vasevqa.review.session import Session
+from vasevqa.review.store import Store, default_folder
 from vasevqa.review.weights import sample_of
+from vasevqa.text import first_line, printable
+from vasevqa.transfer.connection import PodFar
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -44,6 +51,8 @@ class Request:
 
     source: str
     volume: Path
+    cluster: Path | None
+    namespace: str | None
     into: Path | None
     question: str
     who: str
@@ -58,6 +67,34 @@ class Request:
     calibrate: bool
     precision: float
     as_json: bool
+    sync: bool
+    pictures: Path | None
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the run is in a cluster."""
+        here = self.namespace is None and Path(self.source).exists()
+        return not here and options.is_remote(self.volume, self.cluster, self.namespace)
+
+    def asked(self, question: Question) -> Asked:
+        """Return what is asked of the cluster."""
+        more = {
+            "name_pattern": list(self.name_pattern),
+            "vase_column": self.vase_column,
+            "annotations": None if self.annotations is None else str(self.annotations),
+        }
+        return Asked.of(self.source, question.name, self.into or Path(question.name), **more)
+
+    def command(self) -> str:
+        """Return the command that takes the labels to the volume."""
+        given = (
+            ("-n", self.namespace),
+            ("--cluster", self.cluster),
+            ("--question", self.question),
+            ("--into", self.into or Path(self.question)),
+        )
+        words = [str(word) for option, value in given if value is not None for word in (option, value)]
+        return shlex.join(["vasevqa", "review", self.source, *words, "--sync"])
 
 
 @click.command()
@@ -76,6 +113,7 @@ class Request:
 )
 @click.option("--who", default=_user, help="name of the reviewer; unset: the user of this machine")
 @options.volume_option
+@options.cluster_options
 @click.option("--name-pattern", multiple=True, help="how names tell vases, as in select-views (may be repeated)")
 @click.option("--annotations", type=FILE, help="table that tells the vases of photographs whose names tell none")
 @click.option("--vase-column", help="heading of the table's column that names the vase")
@@ -104,6 +142,12 @@ class Request:
     help="the aim of a threshold: share of the accepted photographs that should be good",
 )
 @click.option("--json", "as_json", is_flag=True, help="with --calibrate: print JSON")
+@click.option("--sync", is_flag=True, help="with -n: open no page, only take the labels to the volume and back")
+@click.option(
+    "--pictures",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="with -n: folder that keeps the pictures for the next review; unset: ~/.cache/vasevqa/review",
+)
 @pass_context
 def review(context: Context, **given: Any) -> None:
     """Label the photographs of FOLDER, or of RUN, by keys on a page that only this machine sees.
@@ -113,10 +157,15 @@ def review(context: Context, **given: Any) -> None:
     disagree. Labels of quality are what train-classifier learns from. With
     --calibrate, labels of quality choose the threshold of classify, and labels of intact that of clip-filter.
 
+    With -n, RUN is a run of the cluster. A pod sends its photographs as pictures of at most 1,600 pixels, while you
+    label, and the labels are taken to the volume at the end. There they lie in labels/NAME, where NAME is that of
+    --into, with the labels of the other reviewers.
+
     \b
     Examples:
       vasevqa review photos --into quality
       vasevqa review RUN --question intact --calibrate --precision 0.9
+      vasevqa review RUN -n my-namespace --into quality
     """
     request = Request(**given)
     question = QUESTIONS[request.question]
@@ -126,29 +175,88 @@ def review(context: Context, **given: Any) -> None:
         raise ConfigError("--json is for --calibrate; add --calibrate, or leave it out.")
     if request.calibrate and Path(request.source).exists():
         raise ConfigError(f"{request.source} is a folder without scores; give --calibrate the name of a run.")
+    if request.sync and not request.is_remote:
+        raise ConfigError("--sync is for a run of a cluster; add -n NAMESPACE.")
+    if request.is_remote:
+        _review_in_cluster(request, question)
+        return
     source = source_of(request.source, request.volume, question, context.pipeline)
-    opened = open_review(_with_options(source, request), question, request.into or Path(question.name))
+    source = with_options(source, request.name_pattern, request.vase_column, request.annotations)
+    opened = open_review(source, question, request.into or Path(question.name))
     record = opened.record
     for line in [*opened.said, *_taken_in(record, request)]:
         click.echo(line, err=request.calibrate)
     if request.calibrate:
-        _calibrate(opened, request)
+        _calibrate(record, opened.scores, request)
         return
     record.prepare()
     _serve(Session(record, request.who.strip(), opened.scores, request.seed, opened.groups, request.precision), request)
+    _give_out(record, request)
+    click.echo("\n".join([*ended(record, request.who.strip()), *_next_step(record)]))
+
+
+def _review_in_cluster(request: Request, question: Question) -> None:
+    """Review the photographs of a run on the volume of a cluster, or only say what the labels of it show."""
+    from vasevqa.backends.kubernetes.session import Session as Access
+
+    access = Access(cluster_of(request.cluster, request.namespace))
+    asked, who, quiet = request.asked(question), request.who.strip(), request.calibrate
+    click.echo(f"Starting a pod in namespace {access.namespace}, and listing the photographs.", err=True)
+    with contextlib.closing(PodFar(access, POD)) as far:
+        opened = open_distant(far, asked)
+        place = f"{access.namespace}/{access.cluster.claim}/{opened.head.folder}"
+        store = Store(request.pictures or default_folder(), f"{access.cluster.context or ''}/{place}")
+        distant = DistantReview(far, asked, question, request.into or Path(question.name), store, opened)
+        record = distant.record
+        distant.take()
+        there = f"{len(distant.new)} new labels from {asked.folder} on the volume"
+        for line in [opened.head.run, *map(printable, opened.head.said), there, *_taken_in(record, request)]:
+            click.echo(line, err=quiet)
+        if request.calibrate:
+            _calibrate(record, opened.scores, request)
+            return
+        record.prepare()
+        if not request.sync:
+            session = DistantSession(record, who, opened.scores, request.seed, opened.groups, request.precision)
+            with contextlib.closing(distant.pictures(lambda said: click.echo(said, err=True))) as session.pictures:
+                _serve(session, request)
+            click.echo(store.said())
+        _give_out(record, request)
+        click.echo("\n".join(ended(record, who)))
+        click.echo("\n".join(_taken_there(distant, request)))
+
+
+def _taken_there(distant: DistantReview, request: Request) -> list[str]:
+    """Take the labels to the volume, and return the lines that say so. Raise ClusterError if this fails."""
+    record, folder = distant.record, distant.asked.folder
+    try:
+        given = distant.give()
+    except VaseError as error:
+        raise ClusterError(
+            f"The labels are safe in {record.file.path}, but did not reach the volume ({first_line(error)}); take them"
+            f" there with `{request.command()}`."
+        ) from None
+    lines = [f"{given.new} labels were new in {folder} on the volume; all are in {record.file.path} too"]
+    if record.question is QUALITY:
+        lines.append(f"{folder}/0 has {given.low} photographs, {folder}/1 has {given.high}")
+        if given.low and given.high:
+            lines.append(f"Next: write `quality_data: {folder}` under `inputs` of the recipe, and submit it.")
+    return lines
+
+
+def _give_out(record: Record, request: Request) -> None:
+    """Write Label Studio's JSON if it was asked for."""
     if request.label_studio is not None:
         tasks = read_tasks(request.label_studio) if request.label_studio.exists() else []
         record.give_out(request.label_studio, tasks)
         click.echo(f"Wrote {request.label_studio}.")
-    click.echo("\n".join(ended(record, request.who.strip())))
 
 
-def _calibrate(opened: Review, request: Request) -> None:
+def _calibrate(record: Record, scores: Scores | None, request: Request) -> None:
     """Print what the labels say about thresholds."""
-    record = opened.record
-    if opened.scores is None:
+    if scores is None:
         raise DataError(f"The run {request.source} has no scores of {decides(record.question)}; run this step first.")
-    scored = scored_of(record.photographs, opened.scores)
+    scored = scored_of(record.photographs, scores)
     found = calibration_of(sample_of(record), record.question.name, scored, request.precision)
     click.echo(found.model_dump_json() if request.as_json else "\n".join(lines(found)))
 
@@ -159,24 +267,14 @@ def ended(record: Record, who: str) -> list[str]:
     mine = len(record.mine(who))
     lines = [f"{mine} label{'s' if mine != 1 else ''} of {who}; photographs of all reviewers: {counts or 'none'}"]
     lines += [agreement.said() for agreement in record.agreements()]
-    lines += [*gains(record), *record.problems()]
-    if record.question is QUALITY and all(record.answered().values()):
-        lines.append(
-            f"Next: python -m jobs.train_classifier --data-dir {shlex.quote(str(record.into))} --output-dir models"
-        )
-    return lines
+    return [*lines, *gains(record), *record.problems()]
 
 
-def _with_options(source: Source, request: Request) -> Source:
-    """Return the source with what the options say about vases."""
-    columns = {"vase_id": request.vase_column} if request.vase_column else source.reading.columns
-    reading = Reading(list(request.name_pattern) or source.reading.name_pattern, columns, source.reading.records)
-    table = request.annotations or source.table
-    if request.vase_column and table is None:
-        raise ConfigError("--vase-column names a column, and no table is given; add --annotations.")
-    if request.annotations is not None and not request.annotations.exists():
-        raise ConfigError(f"There is no table {request.annotations}; check --annotations.")
-    return replace(source, reading=reading, table=table)
+def _next_step(record: Record) -> list[str]:
+    """Return the command that trains on the labels, if they suffice."""
+    if record.question is not QUALITY or not all(record.answered().values()):
+        return []
+    return [f"Next: python -m jobs.train_classifier --data-dir {shlex.quote(str(record.into))} --output-dir models"]
 
 
 def _taken_in(record: Record, request: Request) -> Iterable[str]:

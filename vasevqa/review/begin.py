@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vasevqa.artifacts.volume import Volume
@@ -132,3 +132,20 @@ def _vases(source: Source, collection: Collection) -> tuple[dict[str, str], list
         ) from None
     by_table = {name: vase for name, vase in told.items() if name in set(collection.unmatched)}
     return by_table, [*said, f"{source.table} tells the vases of {len(by_table)} of the other photographs"]
+
+
+def with_options(
+    source: Source, name_pattern: Sequence[str], vase_column: str | None, annotations: Path | None
+) -> Source:
+    """Return the source with what the user says about vases.
+
+    Raise ConfigError if there is no table, or none in which a column can be named.
+    """
+    columns = {"vase_id": vase_column} if vase_column else source.reading.columns
+    reading = Reading(list(name_pattern) or source.reading.name_pattern, columns, source.reading.records)
+    table = annotations or source.table
+    if vase_column and table is None:
+        raise ConfigError("--vase-column names a column, and no table is given; add --annotations.")
+    if annotations is not None and not annotations.exists():
+        raise ConfigError(f"There is no table {annotations}; check --annotations.")
+    return replace(source, reading=reading, table=table)

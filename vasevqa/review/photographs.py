@@ -26,12 +26,17 @@ class Photograph:
     @property
     def stamp(self) -> str:
         """The file's size and time of modification."""
-        status = self.path.stat()
-        return f"{status.st_size}:{status.st_mtime_ns}"
+        return stamp_of(self.path)
 
     def digest(self) -> str:
         """Return the SHA-256 of the file."""
         return files.digest_file(self.path)
+
+
+def stamp_of(path: Path) -> str:
+    """Return a file's size and time of modification as a text that changes with the file."""
+    status = path.stat()
+    return f"{status.st_size}:{status.st_mtime_ns}"
 
 
 def photographs_of(collection: Collection, by_table: Mapping[str, str] | None = None) -> list[Photograph]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,17 +25,22 @@ class Shown:
 
 WHY = Shown("Label Studio")
 MOST_FAILURES = 3  # copies that may fail before the others wait for the next label
+Settle = Callable[[Path, Photograph, str, bool | None], None]
 
 
 class Record:
     """The labels of `photographs` in the folder `into`.
 
-    Labels of quality also place the photographs in 0/ and 1/. Raise ConfigError if `into` holds labels of another
-    question or photographs of somebody else, and DataError for a damaged file of labels.
+    Labels of quality also place the photographs in 0/ and 1/; `settle` does this for one photograph. Raise ConfigError
+    if `into` holds labels of another question or photographs of somebody else, and DataError for a damaged file of
+    labels.
     """
 
-    def __init__(self, into: Path, question: Question, photographs: Sequence[Photograph]) -> None:
+    def __init__(
+        self, into: Path, question: Question, photographs: Sequence[Photograph], settle: Settle = placing.settle
+    ) -> None:
         placing.refuse_foreign(into)
+        self._settle = settle
         self.into, self.question, self.photographs = into, question, photographs
         self.file = LabelFile(into / FILE, question)
         self._by_name = {photograph.name: photograph for photograph in photographs}
@@ -184,7 +189,7 @@ class Record:
         for digest in list(self._unplaced):
             said = answer(self._given.get(digest, {}), self.question)
             try:
-                placing.settle(self.into, self._first[digest], digest, said)
+                self._settle(self.into, self._first[digest], digest, said)
             except (OSError, ConfigError) as error:
                 del self._unplaced[digest]
                 self._unplaced[digest] = reason(error, "copy", f"{self._first[digest].path} to {self.into}")

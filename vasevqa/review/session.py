@@ -15,7 +15,7 @@ from vasevqa.review.calibration import AIM, aim_of
 from vasevqa.review.choosing import Pool, Scores, draw, number_of
 from vasevqa.review.gain import gains
 from vasevqa.review.labels import Line, reason
-from vasevqa.review.pictures import Pictures
+from vasevqa.review.pictures import Pictures, PictureSource
 from vasevqa.review.record import Record, Shown
 
 MOST_VIEWS = 60  # of one vase that stand beside the picture
@@ -69,6 +69,8 @@ class Session:
     The order of the photographs follows from `seed`, the question and the labels so far, so that it is the same after a
     restart, and for each reviewer with the same seed.
     """
+
+    pictures: PictureSource
 
     def __init__(
         self,

@@ -10,30 +10,48 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 from tenacity import RetryCallState, Retrying, retry_if_exception_type
 
-from vasevqa.backends.kubernetes.launcher_job import VOLUME, render_pod
+from vasevqa.backends.kubernetes.launcher_job import LAUNCHER_RESOURCES, VOLUME, render_pod
 from vasevqa.errors import ClusterError, ClusterUnreachable, ConfigError, ConnectionLost, DataError
+from vasevqa.text import printable
 
 if TYPE_CHECKING:
+    from vasevqa.backends.kubernetes.pod_template import Manifest
     from vasevqa.backends.kubernetes.process import Process
     from vasevqa.backends.kubernetes.session import Session
 
 IDLE_SECONDS = 1800  # seconds without a request after which the pod ends by itself
 SILENCE = 300.0  # seconds without an answer after which a connection is considered lost
 TRIES = 6  # lost connections in a row without progress, after which a transfer fails
+MOST = 64 << 20  # bytes of one answer
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of pod that mounts the volume: its purpose, its image, its resources, and the module of its far end."""
+
+    purpose: str = "move"
+    image: str = "launcher"
+    resources: Manifest = field(default_factory=lambda: LAUNCHER_RESOURCES)
+    module: str = "vasevqa.transfer"
+    seconds: float = 300  # in which the pod must start
 
 
 @contextlib.contextmanager
-def volume_pod(access: Session, purpose: str = "move") -> Iterator[str]:
+def volume_pod(access: Session, purpose: str = "move", kind: Kind | None = None) -> Iterator[str]:
     """Start a pod that mounts the volume, yield its name, and remove it when the block ends."""
+    kind = kind or Kind(purpose)
     access.require_claim()
-    name = f"vasevqa-{purpose}-{os.urandom(4).hex()}"
+    name = f"vasevqa-{kind.purpose}-{os.urandom(4).hex()}"
     wait = ["tini", "--", "python", "-m", "vasevqa.transfer", "--wait", str(IDLE_SECONDS)]
-    with access.pod(render_pod(name, purpose, access.cluster, [], wait)) as pod:
+    manifest = render_pod(name, kind.purpose, access.cluster, [], wait, image=kind.image, resources=kind.resources)
+    with access.pod(manifest, kind.seconds) as pod:
         yield pod
 
 
@@ -67,16 +85,31 @@ class Connection:
             if some or not wait:
                 return
             if self.process.over or time.monotonic() > end:
+                said = self.process.errors().decode("utf-8", "replace").strip().splitlines()
+                why = f" ({printable(said[-1])[:200]})" if said else ""
                 raise ConnectionLost(
-                    f"The connection to pod {self.process.pod} was lost; run the same command again to resume."
+                    f"The connection to pod {self.process.pod} was lost{why}; run the same command again to resume."
                 )
+
+    def one(self) -> dict[str, Any]:
+        """Wait for one answer and return it. Signs of life (`busy`) are passed over."""
+        while True:
+            for answer in self.answers(True):
+                if "busy" not in answer:
+                    return answer
+
+    def listed(self) -> Iterator[dict[str, Any]]:
+        """Yield the answers before the one that says `end`. Signs of life are passed over."""
+        while "end" not in (answer := self.one()):
+            yield answer
 
     def _next(self) -> dict[str, Any] | None:
         if self._needs is None:
             end = self._buffer.find(b"\n", self._at)
             if end < 0:
+                self._refuse_large(len(self._buffer) - self._at)
                 return None
-            self._needs, self._at = json.loads(self._buffer[self._at : end]), end + 1
+            self._needs, self._at = self._parsed(self._buffer[self._at : end]), end + 1
         answer, stop = self._needs, self._at + int(self._needs.get("data", 0))
         if len(self._buffer) < stop:
             return None
@@ -86,6 +119,63 @@ class Connection:
             raise refusal(answer["error"])
         return answer
 
+    def _parsed(self, line: bytes) -> dict[str, Any]:
+        """Return an answer. The pod is not trusted: an answer can't fill this machine's memory."""
+        try:
+            answer = json.loads(line)
+            size = int(answer.get("data", 0))
+        except (ValueError, TypeError, AttributeError):
+            raise ClusterError(
+                f"Pod {self.process.pod} sent a line that is no answer; check that the image has this version of"
+                " vasevqa."
+            ) from None
+        self._refuse_large(size)
+        return dict(answer)
+
+    def _refuse_large(self, size: int) -> None:
+        if not 0 <= size <= MOST:
+            raise ClusterError(
+                f"Pod {self.process.pod} announced an answer of {size} bytes, and {MOST} are the most; check that the"
+                " image has this version of vasevqa."
+            )
+
+
+class Far(Protocol):
+    """Where the far end of a transfer runs."""
+
+    def connect(self) -> Connection:
+        """Return a new connection. Raise ConnectionLost, or another ClusterError, if there is none."""
+
+    def close(self) -> None:
+        """Remove what the far end needed."""
+
+
+class PodFar:
+    """A far end in a pod of `kind`. The pod starts at the first connection, and again if it has ended meanwhile.
+
+    Threads may use it at the same time.
+    """
+
+    def __init__(self, access: Session, kind: Kind | None = None) -> None:
+        self._access, self._kind = access, kind or Kind()
+        self._lock, self._stack, self._pod = Lock(), contextlib.ExitStack(), ""
+
+    def connect(self) -> Connection:
+        """Return a new connection."""
+        with self._lock:
+            if not self._pod or not _runs(self._access, self._pod):
+                self._pod = ""
+                self._stack.close()
+                self._pod = self._stack.enter_context(volume_pod(self._access, kind=self._kind))
+            pod = self._pod
+        return Connection(self._access.open(pod, ["python", "-m", self._kind.module, VOLUME]))
+
+    def close(self) -> None:
+        """Remove the pod."""
+        with self._lock:
+            self._pod = ""
+            self._stack.close()
+
 
 def persistently(access: Session, work: Callable[[Connection], None]) -> None:
     """Call `work` with a new connection until `work` returns without an error.
@@ -93,6 +183,12 @@ def persistently(access: Session, work: Callable[[Connection], None]) -> None:
     Raise ConnectionLost or ClusterUnreachable after TRIES lost connections in a row. If data
     was transferred before the loss (`moved` of the error is True), the count starts again.
     """
+    with contextlib.closing(PodFar(access)) as far:
+        work_on(far, work)
+
+
+def work_on(far: Far, work: Callable[[Connection], None]) -> None:
+    """Call `work` with new connections to `far`, as `persistently` does."""
     losses = _Losses()
     again = Retrying(
         retry=retry_if_exception_type((ConnectionLost, ClusterUnreachable)),
@@ -102,18 +198,13 @@ def persistently(access: Session, work: Callable[[Connection], None]) -> None:
         before_sleep=losses.tell,
         reraise=True,
     )
-    pod = ""
-    with contextlib.ExitStack() as stack:
-        for attempt in again:
-            with attempt:
-                if not pod or not _runs(access, pod):
-                    stack.close()
-                    pod = stack.enter_context(volume_pod(access))
-                process = access.open(pod, ["python", "-m", "vasevqa.transfer", VOLUME])
-                try:
-                    work(Connection(process))
-                finally:
-                    process.close()
+    for attempt in again:
+        with attempt:
+            connection = far.connect()
+            try:
+                work(connection)
+            finally:
+                connection.process.close()
 
 
 class _Losses:

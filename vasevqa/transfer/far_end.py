@@ -23,26 +23,30 @@ OURS = ("artifacts", "runs")  # only launchers and stages write these
 ALIVE = Path("/tmp/vasevqa-transfer")  # noqa: S108 - inside the pod; touched at each request
 
 
-class _Far:
+class FarEnd:
     """Answers the requests that arrive on one connection."""
 
     def __init__(self, root: Path, requests: IO[bytes], answers: IO[bytes]) -> None:
         self.root, self.requests, self.answers = root, requests, answers
 
     def serve(self) -> None:
+        """Answer requests until the connection ends."""
         while line := self.requests.readline():
             alive()
             request = json.loads(line)
             getattr(self, f"do_{request.pop('do')}")(**request)
 
     def say(self, payload: bytes = b"", **answer: Any) -> None:
+        """Send one answer, followed by `payload`."""
         self.answers.write(json.dumps(answer).encode() + b"\n" + payload)
         self.answers.flush()
 
     def do_check(self, path: str, size: int, sha256: str) -> None:
+        """Say how much of a file is here."""
         self.say(path=path, have=standing(self._target(path), size, sha256))
 
     def do_put(self, path: str, offset: int, length: int, sha256: str, last: bool) -> None:
+        """Write a block of a file."""
         block = self.requests.read(length)
         if len(block) < length:
             raise EOFError
@@ -51,6 +55,7 @@ class _Far:
             self.say(path=path, written=good)
 
     def do_list(self, path: str) -> None:
+        """List the files below `path` with their digests."""
         top = inside(self.root, path)
         if not top.exists():
             raise ConfigError(f"There is no {path} on the volume.")
@@ -62,6 +67,7 @@ class _Far:
         self.say(listed=path)
 
     def do_get(self, path: str, name: str, offset: int, length: int) -> None:
+        """Send a block of a file."""
         source = inside(self.root, path).resolve()
         source = source / name if name else source
         with open(inside(self.root, source.relative_to(self.root.resolve()).as_posix()), "rb") as stream:
@@ -99,7 +105,11 @@ def main(arguments: list[str]) -> int:
     if arguments[0] == "--wait":
         wait(float(arguments[1]))
         return 0
-    far = _Far(Path(arguments[0]), sys.stdin.buffer, sys.stdout.buffer)
+    return served(FarEnd(Path(arguments[0]), sys.stdin.buffer, sys.stdout.buffer))
+
+
+def served(far: FarEnd) -> int:
+    """Serve a connection to its end, send the error that ended it, and return the exit code."""
     try:
         far.serve()
     except (EOFError, BrokenPipeError):  # the connection is lost; received data is kept

@@ -34,7 +34,7 @@ LAUNCH_LABEL = "vasevqa/launch"
 RESTARTS = 4
 # The requests are small. The limits are set because a namespace with a quota may refuse pods without limits. The
 # launcher needs most of its resources when it computes the digests of inputs.
-LAUNCHER_RESOURCES = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"cpu": "2", "memory": "1Gi"}}
+LAUNCHER_RESOURCES: Manifest = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"cpu": "2", "memory": "1Gi"}}
 
 
 @dataclass(frozen=True)
@@ -133,13 +133,21 @@ def render_launcher(launch: Launch, owner: Manifest) -> Manifest:
 
 
 def render_pod(
-    name: str, component: str, cluster: Cluster, arguments: Sequence[str], command: Sequence[str] = ()
+    name: str,
+    component: str,
+    cluster: Cluster,
+    arguments: Sequence[str],
+    command: Sequence[str] = (),
+    *,
+    image: str = "launcher",
+    resources: Manifest = LAUNCHER_RESOURCES,
 ) -> Manifest:
-    """Return a pod of the launcher's image that mounts the volume and has no rights in the cluster.
+    """Return a pod that mounts the volume and has no rights in the cluster.
 
-    File transfers and checks use such pods.
+    File transfers, checks and reviews use such pods. `image` names the stage whose image runs, or the launcher.
     """
-    container = {**_container(cluster, component, arguments, []), "resources": LAUNCHER_RESOURCES}
+    container = {**_container(cluster, component, arguments, []), "resources": resources}
+    container["image"] = cluster.image(image)
     if command:
         container["command"] = list(command)
     meta = _metadata(name, component, cluster, None, {})

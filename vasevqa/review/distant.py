@@ -1,0 +1,190 @@
+"""A review of photographs on the volume of a cluster: this machine's end.
+
+Pictures come from the volume. Labels go to this machine's labels.jsonl first, and `give` takes them to the volume.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vasevqa.errors import ClusterError
+from vasevqa.review.choosing import Scores
+from vasevqa.review.fetching import Distant, DistantPictures, Want
+from vasevqa.review.labels import FILE, LabelFile, Line
+from vasevqa.review.messages import Asked, Given, Groups, Head, Known, Listed, parsed
+from vasevqa.review.photographs import Photograph
+from vasevqa.review.pictures import LARGE, SMALL
+from vasevqa.review.questions import Question
+from vasevqa.review.record import Record
+from vasevqa.review.session import Session, State
+from vasevqa.review.store import Store
+from vasevqa.transfer.connection import Connection, Far, Kind, work_on
+
+# The image of a stage of curation: 16-bit scans need numpy and workbooks need openpyxl, which the launcher's image
+# lacks. A node that ran the stage has it already. A large scan takes gigabytes, and the pod decodes one at a time.
+POD = Kind(
+    purpose="review",
+    image="select-views",
+    resources={"requests": {"cpu": "250m", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "4Gi"}},
+    module="vasevqa.review",
+    seconds=1800,
+)
+AHEAD = 8  # photographs whose pictures are fetched ahead
+BESIDE = 12  # views of the vase of each of them
+AT_ONCE = 200  # names in one request for digests
+
+
+@dataclass
+class Opened:
+    """What the volume knows of a review: photographs, scores, groups, and the labels as the text of a labels.jsonl."""
+
+    head: Head
+    photographs: list[Listed] = field(default_factory=list)
+    values: dict[str, float] = field(default_factory=dict)
+    groups: dict[str, tuple[int, int]] = field(default_factory=dict)  # as in choosing.Pool
+    labels: bytearray = field(default_factory=bytearray)
+
+    @property
+    def scores(self) -> Scores | None:
+        """The scores of the step that answers the question."""
+        return self.head.threshold.scores(self.values) if self.head.threshold and self.values else None
+
+
+def open_distant(far: Far, asked: Asked) -> Opened:
+    """List photographs, scores and labels.
+
+    Raise ConfigError or DataError if the run or the table can't be used, and ClusterError if the pod can't answer.
+    """
+    found: list[Opened] = []
+    work_on(far, lambda connection: found.append(_listed(connection, asked)))
+    return found[-1]
+
+
+def _listed(connection: Connection, asked: Asked) -> Opened:
+    connection.ask(do="open", asked=asked.model_dump())
+    opened: Opened | None = None
+    for answer in connection.listed():
+        if "head" in answer:
+            opened = Opened(parsed(Head, answer["head"]))
+        elif opened is None:
+            break
+        elif "photographs" in answer:
+            opened.photographs += [parsed(Listed, one) for one in answer["photographs"]]
+        elif "scores" in answer:
+            opened.values |= {str(name): float(value) for name, value in answer["scores"].items()}
+        elif "groups" in answer:
+            opened.groups |= parsed(Groups, answer).groups
+        elif "lines" in answer:
+            opened.labels += answer["bytes"]
+    if opened is None or len(opened.photographs) != opened.head.photographs:
+        raise ClusterError("The pod did not list the photographs; check that the image has this version of vasevqa.")
+    return opened
+
+
+class DistantReview:
+    """The review of a run's photographs in the folder `into` of this machine.
+
+    Raise ConfigError if `into` holds other labels.
+    """
+
+    def __init__(self, far: Far, asked: Asked, question: Question, into: Path, store: Store, opened: Opened) -> None:
+        self.far, self.asked, self.store, self.opened = far, asked, store, opened
+        self._stamps = {one.name: one.stamp for one in opened.photographs}
+        self.photographs = [
+            Distant(Path(opened.head.folder, one.name), one.name, one.vase, one.place, one.stamp, self._digest)
+            for one in opened.photographs
+        ]
+        theirs = _lines(bytes(opened.labels), question)
+        mine = LabelFile(into / FILE, question).lines
+        self._learn(line.name for line in (*mine, *theirs) if line.stamp != self._stamps.get(line.name, line.stamp))
+        self.record = Record(into, question, self.photographs, _placed_there)
+        known = set(self.record.file.lines)
+        self.new = [line for line in theirs if line not in known]
+
+    def take(self) -> None:
+        """Take in the labels of the volume that are new here."""
+        if self.new:
+            self.record.prepare()
+            self.record.file.append(self.new)
+            self.record.follow()
+
+    def give(self) -> Given:
+        """Take all labels to the volume, and return what came of it. Labels that are there already stay as they are.
+
+        Raise ClusterError if the pod can't take them.
+        """
+        found: list[Given] = []
+        text = "".join(line.model_dump_json() + "\n" for line in self.record.file.lines).encode()
+        work_on(self.far, lambda connection: found.append(_given(connection, self.asked, text)))
+        return found[-1]
+
+    def pictures(self, tell: Callable[[str], None]) -> DistantPictures:
+        """Return the source of the pictures. `tell` gets sentences for the user."""
+        return DistantPictures(self.photographs, self.opened.head.folder, self.far, self.store, tell)
+
+    def _digest(self, name: str) -> str:
+        """Return the digest of a photograph on the volume; '' if the photograph has changed or is gone."""
+        self._learn([name])
+        return self.store.digest(name, self._stamps[name]) or ""
+
+    def _learn(self, names: Iterable[str]) -> None:
+        """Ask the volume for digests that aren't known here."""
+        unknown = [name for name in dict.fromkeys(names) if self.store.digest(name, self._stamps[name]) is None]
+        if unknown:
+            work_on(self.far, lambda connection: self._ask(connection, unknown))
+
+    def _ask(self, connection: Connection, names: Sequence[str]) -> None:
+        for begin in range(0, len(names), AT_ONCE):
+            some = list(names[begin : begin + AT_ONCE])
+            connection.ask(do="digests", folder=self.opened.head.folder, names=some)
+            for answer in connection.listed():
+                known = parsed(Known, answer.get("known"))
+                if known.name in self._stamps and known.stamp is not None and known.digest is not None:
+                    self.store.learn(known.name, known.stamp, known.digest)
+
+
+class DistantSession(Session):
+    """A session whose pictures are fetched ahead."""
+
+    pictures: DistantPictures
+
+    def state(self, problems: Sequence[str] = ()) -> State:
+        """Return what the page shows now, and fetch what it will probably show next."""
+        with self._lock:
+            state = super().state(problems)
+            if state.picture is not None:
+                given = {name: line.label for name, line in self.record.mine(self.who).items()}
+                self.pictures.expect(self._coming(given | {state.name: None}))
+            return state
+
+    def _coming(self, given: dict[str, str | None]) -> Iterator[Want]:
+        """Yield the pictures of the photographs that are drawn after the labels `given`. Labels are guesses (None)."""
+        for _ in range(AHEAD):
+            index = self._drawn(given, keep=False)
+            if index is None:
+                return
+            yield index, LARGE
+            photograph = self.record.photographs[index]
+            for one in self._views[photograph.vase][:BESIDE]:
+                yield one, SMALL
+            given = given | {photograph.name: None}
+
+
+def _lines(text: bytes, question: Question) -> list[Line]:
+    """Return the labels of the volume."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / FILE
+        path.write_bytes(text)
+        return LabelFile(path, question).lines
+
+
+def _given(connection: Connection, asked: Asked, text: bytes) -> Given:
+    connection.ask(text, do="give", asked=asked.model_dump(), length=len(text))
+    return parsed(Given, connection.one().get("given"))
+
+
+def _placed_there(into: Path, photograph: Photograph, digest: str, answer: bool | None) -> None:
+    """Place nothing here: the volume's end places the photographs themselves."""

@@ -1,0 +1,145 @@
+"""What both ends of a review in a cluster say to each other. Neither end trusts the words of the other."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import Annotated, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from vasevqa.errors import ClusterError, ConfigError
+from vasevqa.review.choosing import Scores
+from vasevqa.text import first_line
+
+LABELS = "labels"  # the folder of the volume that holds the folders of labels
+MOST_PICTURE = 16 << 20  # bytes of one JPEG
+
+
+def _inner(name: str) -> str:
+    """Return a relative path that leads nowhere else."""
+    pure = PurePosixPath(name)
+    if pure.is_absolute() or ".." in pure.parts or not pure.parts or "\0" in name:
+        raise ValueError("the path leads elsewhere")
+    return name
+
+
+Inner = Annotated[str, Field(max_length=4096), AfterValidator(_inner)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Stamp = Annotated[str, Field(pattern=r"^[0-9]{1,20}:-?[0-9]{1,20}$")]
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+_WRONG = {
+    "run": "{run} is no name of a run; with -n, give the name of a run of the cluster.",
+    "into": "{into} can't give the labels on the volume a name; give --into a folder whose name begins with no dot.",
+    "annotations": "With -n, the table is a file on the volume; give --annotations its path relative to the volume.",
+}
+
+
+class Asked(_Message):
+    """The run and the question of a review, the options about vases, and the name of the folder of labels."""
+
+    run: str = Field(min_length=1, max_length=200, pattern=r"^[^/\x00]+$")
+    question: str
+    into: str = Field(max_length=100, pattern=r"^[^./\x00][^/\x00]*$")
+    name_pattern: list[str] = []
+    vase_column: str | None = None
+    annotations: Inner | None = None
+
+    @classmethod
+    def of(cls, run: str, question: str, into: Path, **more: object) -> Asked:
+        """Return what is asked. The folder of the labels on the volume has the name of this machine's folder `into`.
+
+        Raise ConfigError if the volume can't have such a run or folder.
+        """
+        try:
+            return cls.model_validate({"run": run, "question": question, "into": into.resolve().name, **more})
+        except ValidationError as error:
+            field = str(error.errors()[0]["loc"][0])
+            raise ConfigError(_WRONG.get(field, f"{field} is wrong.").format(run=run, into=into)) from None
+
+    @property
+    def folder(self) -> str:
+        """The folder of the labels, relative to the volume."""
+        return f"{LABELS}/{self.into}"
+
+
+class Threshold(_Message):
+    """The step that scored the photographs, its threshold, and how evenly photographs are drawn, as in Scores."""
+
+    step: str
+    threshold: float
+    uniform: float = Field(gt=0, le=1)
+
+    def scores(self, values: dict[str, float]) -> Scores:
+        """Return the scores."""
+        return Scores(values, self.threshold, self.step, self.uniform)
+
+
+class Head(_Message):
+    """The first answer: the run's name, the folder and number of its photographs, and what is said to the user."""
+
+    run: str
+    folder: Inner
+    said: list[str]
+    threshold: Threshold | None
+    photographs: int = Field(gt=0)
+
+
+class Listed(_Message):
+    """A photograph of the volume, as in Photograph."""
+
+    name: Inner
+    vase: str = Field(max_length=4096)
+    place: Inner
+    stamp: Stamp
+
+
+class Groups(_Message):
+    """The group of look-alikes of photographs by name, and how near each is to the group's centre."""
+
+    groups: dict[str, tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]]
+
+
+class Known(_Message):
+    """The digest of a photograph that had this stamp; None if the photograph is gone."""
+
+    name: Inner
+    stamp: Stamp | None
+    digest: Digest | None
+
+
+class Picture(_Message):
+    """A picture that follows: the digest of the photograph's own file, and `check`, that of the picture."""
+
+    name: Inner
+    stamp: Stamp
+    digest: Digest
+    check: Digest
+
+
+class Given(_Message):
+    """What came of labels that were sent: how many were new, and the photographs that lie in 0/ and in 1/."""
+
+    new: int = Field(ge=0)
+    low: int = Field(ge=0)
+    high: int = Field(ge=0)
+
+
+M = TypeVar("M", bound=_Message)
+
+
+def parsed(model: type[M], answer: object) -> M:
+    """Return a message from the pod. Raise ClusterError if it is none."""
+    try:
+        return model.model_validate(answer)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ClusterError(
+            f"The pod sent something that is no {model.__name__} ({where}: {first_line(first['msg'])}); check that the"
+            " image has this version of vasevqa."
+        ) from None
