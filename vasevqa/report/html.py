@@ -18,6 +18,7 @@ from vasevqa.evaluation.figures import Evaluation
 from vasevqa.pipeline.history import read_history
 from vasevqa.pipeline.runs import Run
 from vasevqa.report import audit, quality, training
+from vasevqa.report.checks import data_quality
 from vasevqa.report.costs import Cost, costs
 from vasevqa.report.evaluation import evaluated, evaluation_of
 from vasevqa.report.funnel import Level, Sources, funnel
@@ -74,6 +75,7 @@ def content(run: Run) -> dict[str, object]:
         "verdict": verdict(run, events, history, _results(levels, sources, evaluation)),
         "funnel": levels,
         "views": best_views(sources),
+        "checks": data_quality(sources),
         "dataset": sources.dataset,
         "provenance": provenance(ordered),
         "totals": _totals(costs(history)),

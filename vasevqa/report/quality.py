@@ -113,7 +113,7 @@ def choices(filtered: FilteringReport) -> list[Choice]:
     accepted = sum(row.accepted for row in filtered.images)
     found = []
     for one in filtered.recommendations:
-        kept = sum(row.score >= one.threshold for row in filtered.images)
+        kept = sum(row.score >= one.threshold and not row.failed_check for row in filtered.images)
         setting = f"--set clip-filter.threshold={one.threshold:.4f}"
         found.append(Choice(one.name.replace("_", " "), one.threshold, kept, kept - accepted, setting))
     return found if filtered.images else []
@@ -137,7 +137,7 @@ def contact_sheets(folder: Path, rows: list[ScoredImage], threshold: float) -> l
     """
     by_score = sorted(rows, key=lambda row: (row.score, row.name))
     accepted = [row for row in by_score if row.accepted][::-1]
-    rejected = [row for row in by_score if not row.accepted]
+    rejected = [row for row in by_score if not row.accepted and not row.failed_check]
     spread = accepted[:: max(1, len(accepted) // SHEET)][:SHEET]
     borderline = sorted(rows, key=lambda row: (abs(row.score - threshold), row.name))[:SHEET]
     borderline.sort(key=lambda row: -row.score)
