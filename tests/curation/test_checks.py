@@ -102,8 +102,7 @@ def test_each_format_of_museums_has_its_size_and_the_brightness_that_a_person_se
 def test_blur_lowers_the_sharpness_at_every_size() -> None:
     for number in range(3):
         for size in (300, 900):
-            sharp = np.asarray(vase(number, size).convert("L"))
-            blurred = np.asarray(vase(number, size, "blur").convert("L"))
+            sharp, blurred = (vase(number, size, damage).convert("L") for damage in (None, "blur"))
             assert checks.sharpness(sharp) > 2 * checks.sharpness(blurred)
 
 
@@ -120,18 +119,18 @@ def test_sharpness_is_alike_for_one_scene_at_several_sizes_and_low_for_an_enlarg
             )
         return image.reduce(4)
 
-    values = [checks.sharpness(np.asarray(scene(size))) for size in (400, 800, 1600, 3200)]
+    values = [checks.sharpness(scene(size)) for size in (400, 800, 1600, 3200)]
     assert max(values) < 1.5 * min(values)
-    enlarged = checks.sharpness(np.asarray(scene(400).resize((1600, 1600), Image.Resampling.BICUBIC)))
+    enlarged = checks.sharpness(scene(400).resize((1600, 1600), Image.Resampling.BICUBIC))
     assert enlarged < min(values) / 4
 
 
 def test_large_photographs_are_measured_in_bands_of_full_resolution() -> None:
     rng = np.random.default_rng(0)
-    fine = rng.integers(0, 255, (3000, 4000), dtype=np.uint8)
-    part = checks.sharpness(fine[:900, :4000]) / np.sqrt(3.6)
+    fine = Image.fromarray(rng.integers(0, 255, (3000, 4000), dtype=np.uint8))
+    part = checks.sharpness(fine.crop((0, 0, 4000, 900))) / np.sqrt(3.6)
     assert checks.sharpness(fine) / np.sqrt(12) == pytest.approx(part, rel=0.02)
-    assert checks.sharpness(fine[:4]) == 0.0  # too small for the filters
+    assert checks.sharpness(fine.crop((0, 0, 4000, 4))) == 0.0  # too small for the filters
 
 
 def test_the_frame_is_the_share_of_edges_of_one_tone() -> None:

@@ -12,7 +12,7 @@ backdrop of their tone. A black-and-white photograph of a meander or a chequerbo
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageChops
 from scipy.ndimage import uniform_filter
 
 HUES = 5  # of 6
@@ -31,7 +31,7 @@ COLOURS, DETAILS = 512, 1024  # pixels of the longer side
 def suspected(image: Image.Image) -> tuple[bool, bool]:
     """Return whether a colour card and whether a scale bar is suspected in a picture (RGB)."""
     detailed = _reduced(image, DETAILS)
-    return _colour_card(_reduced(detailed, COLOURS)), _scale_bar(np.asarray(detailed))
+    return _colour_card(_reduced(detailed, COLOURS)), _scale_bar(detailed)
 
 
 def _reduced(image: Image.Image, side: int) -> Image.Image:
@@ -40,18 +40,16 @@ def _reduced(image: Image.Image, side: int) -> Image.Image:
 
 
 def _colour_card(image: Image.Image) -> bool:
-    colours = np.asarray(image, dtype=np.int16)
-    if min(colours.shape[:2]) < 2 * max(WINDOWS):
+    if min(image.size) < 2 * max(WINDOWS):
         return False
-    hue, saturation, value = np.moveaxis(np.asarray(image.convert("HSV")), 2, 0)
-    steps = np.zeros(hue.shape, dtype=np.int16)
-    across, down = (np.abs(np.diff(colours, axis=axis)).max(2) for axis in (1, 0))
-    steps[:-1, :-1] = np.maximum(across[:-1], down[:, :-1])
-    patch = (steps <= FLAT) & (saturation >= VIVID) & (value >= LIT)
-    sixth = ((hue.astype(np.int16) + 21) * 6 // 256) % 6  # 0 is red from -30 to 30 degrees
+    hue, saturation, value = (np.asarray(band) for band in image.convert("HSV").split())
+    vivid = (saturation >= VIVID) & (value >= LIT)
+    sixth = ((hue + np.uint8(21)).astype(np.uint16) * 6) >> 8  # 0 is red from -30 to 30 degrees
+    if np.count_nonzero(np.bincount(sixth[vivid], minlength=6)) < HUES:
+        return False
+    steps = _steps(image)
+    patch = vivid & (steps <= FLAT)
     masks = [patch & (sixth == number) for number in range(6)]
-    if sum(bool(mark.any()) for mark in masks) < HUES:
-        return False
     for part in WINDOWS:
         side = max(image.size) // part
         edges = _share(steps >= EDGE, side) >= EDGES
@@ -60,15 +58,27 @@ def _colour_card(image: Image.Image) -> bool:
     return False
 
 
+def _steps(image: Image.Image) -> np.ndarray:
+    """Return the greatest difference of each pixel from its right and its lower neighbour, in any colour."""
+    steps = np.zeros((image.height, image.width), dtype=np.int16)
+    for band in image.split():
+        values = np.asarray(band, dtype=np.int16)
+        for near, here in ((values[:, 1:], np.s_[:, :-1]), (values[1:], np.s_[:-1])):
+            np.maximum(steps[here], np.abs(near - values[here]), out=steps[here])
+    return steps
+
+
 def _share(mark: np.ndarray, side: int) -> np.ndarray:
     """Return the share of marked pixels in the square window around each pixel."""
     return np.asarray(uniform_filter(mark.astype(np.float32), side, mode="constant"))
 
 
-def _scale_bar(pixels: np.ndarray) -> bool:
-    brightest, darkest = pixels.max(2), pixels.min(2)
-    white = max(float(np.percentile(darkest[::4, ::4], 99)), 100.0)
-    tones = (darkest > 0.7 * white).astype(np.int8) - (brightest < 0.35 * white).astype(np.int8)
+def _scale_bar(image: Image.Image) -> bool:
+    red, green, blue = image.split()
+    brightest = np.asarray(ImageChops.lighter(ImageChops.lighter(red, green), blue))
+    darkest = np.asarray(ImageChops.darker(ImageChops.darker(red, green), blue))
+    white = max(int(np.percentile(darkest[::4, ::4], 99)), 100)
+    tones = (darkest > white * 7 // 10).view(np.int8) - (brightest < white * 35 // 100).view(np.int8)
     return _bar_in_outer_rows(tones) or _bar_in_outer_rows(np.ascontiguousarray(tones.T))
 
 
@@ -100,6 +110,8 @@ def _bar(tones: np.ndarray) -> bool:
     found = (np.abs(pitch - mean) <= np.maximum(UNEVEN * mean, 1)).all(0) & (mean >= SHORTEST)
     for number in range(RUNS - 1):
         found &= alternate[number : number + count]
+    if np.count_nonzero(found) < ROWS:
+        return False
     outer = (lengths[kept][:count], lengths[kept][RUNS - 1 :])
     found &= (outer[0] >= (1 - UNEVEN) * mean - 1) & (outer[1] >= (1 - UNEVEN) * mean - 1)
     marks = np.zeros((rows, columns + SMOOTH + 1), dtype=np.float32)

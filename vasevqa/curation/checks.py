@@ -59,14 +59,13 @@ def measure(path: Path, decoded: Image.Image, reduced: bool = True) -> bytes:
 
 
 def _measured(luminance: Image.Image, decoded: Image.Image) -> bytes:
-    pixels = np.asarray(luminance)
-    counts = np.array(luminance.histogram(), dtype=np.float64) / pixels.size
+    counts = np.array(luminance.histogram(), dtype=np.float64) / (luminance.width * luminance.height)
     small = luminance.reduce(max(1, -(-max(luminance.size) // FRAME_SIDE)))
     card, bar = cards.suspected(decoded)
     return _STORED.pack(
         luminance.width,
         luminance.height,
-        sharpness(pixels),
+        sharpness(luminance),
         float(counts @ np.arange(256)) / 255,
         counts[: DARK + 1].sum(),
         counts[BRIGHT:].sum(),
@@ -77,15 +76,15 @@ def _measured(luminance: Image.Image, decoded: Image.Image) -> bytes:
     )
 
 
-def sharpness(pixels: np.ndarray) -> float:
-    """Return the sharpness of a luminance (H, W) uint8."""
-    height, width = pixels.shape
+def sharpness(luminance: Image.Image) -> float:
+    """Return the sharpness of a luminance (L)."""
+    width, height = luminance.size
     if min(height, width) < 5:
         return 0.0
     total = squares = 0.0
     count = 0
     for begin in _bands(height, width):
-        some = pixels[begin : begin + BAND + 4].astype(np.int16)
+        some = np.asarray(luminance.crop((0, begin, width, min(begin + BAND + 4, height))), dtype=np.int16)
         smooth = some[:-2] + 2 * some[1:-1] + some[2:]
         smooth = smooth[:, :-2] + 2 * smooth[:, 1:-1] + smooth[:, 2:]  # 16 times the smoothed luminance
         laplacian = smooth[1:-1, 1:-1] * -4
