@@ -6,10 +6,12 @@ import socket
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests import pictures
 from vasevqa.artifacts.output import StageOutput
 from vasevqa.artifacts.volume import Volume
+from vasevqa.curation import checks
 from vasevqa.curation.images import ImageFile, find_images
 from vasevqa.curation.pace import seconds_per_photograph
 from vasevqa.pipeline.catalog import PIPELINE
@@ -89,6 +91,25 @@ def test_the_measurement_ends_after_its_seconds(world: Path, tiny_clip: Path) ->
     ticks = iter(range(0, 100, 2))
     # Read at the start, before each batch of one photograph, and at the end: 0, 2, 4, 6, 8 seconds.
     assert seconds_per_photograph(tiny_clip, find(world), "cpu", 1, lambda: float(next(ticks))) == 8 / 2
+
+
+def test_the_measurement_includes_the_data_checks_unless_they_are_off(
+    world: Path, tiny_clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = world / "r.yaml"
+    recipe.write_text(recipe.read_text().replace("clip_model: clip", f"clip_model: {tiny_clip}"))
+    checked: list[Path] = []
+    measured = checks.measure
+
+    def counted(path: Path, decoded: Image.Image) -> bytes:
+        checked.append(path)
+        return measured(path, decoded)
+
+    monkeypatch.setattr(checks, "measure", counted)
+    assert measure(planned(world, "clip-filter.device=cpu", "clip-filter.checks=none"), find(world))
+    assert checked == []
+    assert measure(planned(world, "clip-filter.device=cpu"), find(world))
+    assert len(checked) == len(find(world))
 
 
 def find(world: Path) -> list[ImageFile]:

@@ -64,17 +64,20 @@ def measure(planned: Plan, photographs: Sequence[ImageFile]) -> dict[str, float]
     options = step.options.model_dump()
     if model is None:
         return {}
-    seconds = measure_clip(model, photographs, options["device"], options["batch_size"])
+    checked = step.params.model_dump()["checks"] == "full"
+    seconds = measure_clip(model, photographs, options["device"], options["batch_size"], checked)
     return {} if seconds is None else {step.name: seconds}
 
 
-def measure_clip(model: Path, photographs: Sequence[ImageFile], device: str, batch_size: int) -> float | None:
+def measure_clip(
+    model: Path, photographs: Sequence[ImageFile], device: str, batch_size: int, checked: bool = True
+) -> float | None:
     """Return how many seconds CLIP needs per photograph, or None without torch or without a readable photograph."""
     if importlib.util.find_spec("torch") is None:
         return None
     from vasevqa.curation.pace import seconds_per_photograph
 
-    return seconds_per_photograph(model, photographs, device, batch_size)
+    return seconds_per_photograph(model, photographs, device, batch_size, checked=checked)
 
 
 def _forecast(steps: Sequence[str], photographs: int | None, paces: Mapping[str, float]) -> Forecast:
