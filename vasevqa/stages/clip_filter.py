@@ -52,7 +52,7 @@ class Params(spec.Params):
         False, description="only print statistics and recommended thresholds; don't sort the images"
     )
     sample_size: int = Field(500, ge=1, description="number of images that --analyze-only samples")
-    seed: int = Field(0, description="seed of the sample of --analyze-only")
+    seed: int = Field(0, description="seed of the sample of --analyze-only, and of the clusters in typical.csv")
     exact_decode: bool = Field(
         False,
         description=(
@@ -175,7 +175,7 @@ def _decide(
     figures: dict[str, int | float | str],
 ) -> None:
     """Decide about every image, sort the images, and write what later steps and people read."""
-    from vasevqa.curation import checks, sorting
+    from vasevqa.curation import checks, sorting, typical
 
     rows = sorting.decisions(result.names, result.scores, result.prompts, threshold)
     rows = checks.applied(rows, result.checks, _limits(call.params))
@@ -185,6 +185,7 @@ def _decide(
     else:
         remove_ours(call.output, checks.FILE)
     result.embedded.finish(result.names)
+    typical.write(call.output, result.names, result.embedded.gather(result.names).numpy(), call.params.seed)
     accepted, failed = sum(row.accepted for row in rows), sum(bool(row.failed_check) for row in rows)
     call.progress.speed({**result.seconds, "disk": seconds}, len(rows))
     call.progress.summary(
@@ -385,6 +386,9 @@ STAGE = spec.Stage(
         "vasevqa.curation.cards",
         "vasevqa.curation.hashes",
         "vasevqa.curation.sorting",
+        "vasevqa.curation.typical",
+        "vasevqa.curation.file_names",
+        "vasevqa.curation.naming",
         "vasevqa.curation.reports",
     ),
     interact="vasevqa.stages.clip_menu:interact",
