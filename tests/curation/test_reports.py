@@ -6,7 +6,14 @@ import json
 from pathlib import Path
 
 from tests.fakes import FolderOutput
-from vasevqa.curation.reports import BestViewsReport, FilteringReport, ScoredImage, TimedScoringModel, ViewChoice
+from vasevqa.curation.reports import (
+    BestViewsReport,
+    DataChecks,
+    FilteringReport,
+    ScoredImage,
+    TimedScoringModel,
+    ViewChoice,
+)
 from vasevqa.dataset.report import DatasetReport
 
 
@@ -31,6 +38,8 @@ def test_a_report_without_a_schema_version_is_read(tmp_path: Path) -> None:
     assert report is not None
     assert (report.model.digest, report.schema_version, report.complete) == ("d", 1, True)
     assert [(row.name, row.score) for row in report.images] == [("a.jpg", 0.3)]
+    assert {getattr(report.images[0], name) for name in DataChecks.model_fields} == {None}
+    assert report.images[0].failed_check == ""
     assert report.quarantined[0].reason == "not an image"
     (tmp_path / "best_views_report.json").write_text('{"vases": [{"vase": "v", "best": "a.jpg"}]}')
     assert BestViewsReport.read(tmp_path) == BestViewsReport(vases=[ViewChoice(vase="v", best="a.jpg")])

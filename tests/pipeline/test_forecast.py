@@ -17,7 +17,7 @@ from vasevqa.artifacts.known import KnownPhotographs
 from vasevqa.artifacts.output import StageOutput
 from vasevqa.artifacts.volume import Volume
 from vasevqa.cli import cli
-from vasevqa.curation import clip, loader
+from vasevqa.curation import checks, clip, loader
 from vasevqa.curation.images import ImageFile, find_images
 from vasevqa.curation.loader import Batch, Loader
 from vasevqa.curation.pace import Settings, seconds_per_photograph
@@ -186,6 +186,25 @@ class Seen:
         monkeypatch.setattr(clip.ClipModel, "encode_images", encoded)
         monkeypatch.setattr(Loader, "__iter__", started)
         monkeypatch.setattr(loader, "open_image", decoded)
+
+
+def test_the_measurement_includes_the_data_checks_unless_they_are_off(
+    world: Path, tiny_clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = world / "r.yaml"
+    recipe.write_text(recipe.read_text().replace("clip_model: clip", f"clip_model: {tiny_clip}"))
+    checked: list[Path] = []
+    measured = checks.measure
+
+    def counted(path: Path, decoded: Image) -> bytes:
+        checked.append(path)
+        return measured(path, decoded)
+
+    monkeypatch.setattr(checks, "measure", counted)
+    assert measure(planned(world, "clip-filter.device=cpu", "clip-filter.checks=none"), find(world))
+    assert checked == []
+    assert measure(planned(world, "clip-filter.device=cpu"), find(world))
+    assert len(checked) == len(find(world))
 
 
 def find(world: Path) -> list[ImageFile]:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.fakes import FolderOutput, RecordingProgress
+from vasevqa.curation.hashes import near_duplicates
 from vasevqa.dataset import splits
 from vasevqa.errors import ConfigError, DataError
 from vasevqa.runtime.command import command
@@ -318,8 +319,8 @@ def test_pairs_equal_the_result_of_comparing_all_images() -> None:
         for other in range(one + 1, 60)
         if int(np.bitwise_count(hashes[one] ^ hashes[other]).sum()) <= 8
     ]
-    assert splits.near_duplicates(hashes, 8) == expected
-    assert len(splits.near_duplicates(np.zeros((50_000, 32), dtype=np.uint8), 8)) == 49_999
+    assert near_duplicates(hashes, 8) == expected
+    assert len(near_duplicates(np.zeros((50_000, 32), dtype=np.uint8), 8)) == 49_999
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_vases(tmp_path: Path, views: Path) -> None:

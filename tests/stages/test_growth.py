@@ -16,6 +16,7 @@ from tests import clips, pictures
 from tests.fakes import FolderOutput, RecordingProgress
 from vasevqa.artifacts.known import FOLDER
 from vasevqa.curation import classifier, embeddings, loader
+from vasevqa.curation.reports import DataChecks
 from vasevqa.errors import Interrupted
 from vasevqa.spec import StageCall
 from vasevqa.stages import classify, clip_filter
@@ -171,6 +172,29 @@ def test_another_model_or_way_of_decoding_computes_everything(stage: Stage, deco
     assert len(decoded.during(lambda: stage.run(model=1))) == OLD
     assert len(decoded.during(lambda: stage.run(exact_decode=True))) == OLD
     assert decoded.during(stage.run) == []
+
+
+def test_the_data_checks_are_found_again_with_the_embeddings(
+    hf_clip: Path, drawn: Path, tmp_path: Path, decoded: Decoded
+) -> None:
+    stage = Stage("clip-filter", [hf_clip], tmp_path, drawn)
+
+    def checks_of_last_run() -> dict[str, Any]:
+        rows = json.loads((stage.outputs[-1] / "filtering_report.json").read_text())["images"]
+        return {row["name"]: [row[column] for column in DataChecks.model_fields] for row in rows}
+
+    stage.run()
+    first = checks_of_last_run()
+    assert all(row[:2] == [80, 60] for row in first.values())
+    stage.grow(OLD, OLD + NEW)
+    assert len(decoded.during(stage.run)) == NEW
+    second = checks_of_last_run()
+    assert {name: second[name] for name in first} == first
+    assert second["59.jpg"][:2] == [80, 60]
+    assert len(decoded.during(lambda: stage.run(checks="none"))) == OLD + NEW  # the stored values are other ones
+    assert set(map(tuple, checks_of_last_run().values())) == {(None,) * len(DataChecks.model_fields)}
+    assert decoded.during(lambda: stage.run(min_side=61)) == []  # a limit needs no photograph
+    assert not (stage.outputs[-1] / "accepted").exists()
 
 
 def test_a_damaged_store_costs_only_time(stage: Stage, decoded: Decoded) -> None:

@@ -5,10 +5,12 @@ The decoded image is upright RGB in sRGB. It has none of the file's metadata (pl
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import io
 import stat
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -78,12 +80,24 @@ def open_image(path: Path, cover: int | None = None) -> Image.Image:
     StorageError if the storage fails.
     """
     try:
-        return sparing(lambda: patiently(lambda: _read(path, cover), path))
+        return sparing(lambda: patiently(lambda: _read(path, lambda stream: _decoded(stream, cover)), path))
     except MemoryError:
         raise Unreadable("needs more memory than this step has") from None
 
 
-def _read(path: Path, cover: int | None) -> Image.Image:
+def open_luminance(path: Path, decoded: Image.Image) -> Image.Image:
+    """Return the luminance (L) of the image in `path` at full size, upright. `decoded` is what open_image returned.
+
+    If `decoded` has the full size, it is converted. A JPEG that was decoded at a reduced scale is decoded again,
+    without its colours (Y of its YCbCr), which is faster than in full. Raise what open_image raises.
+    """
+    try:
+        return sparing(lambda: patiently(lambda: _read(path, lambda stream: _luminance(stream, decoded)), path))
+    except MemoryError:
+        raise Unreadable("needs more memory than this step has") from None
+
+
+def _read(path: Path, decode: Callable[[IO[bytes]], Image.Image]) -> Image.Image:
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -95,23 +109,23 @@ def _read(path: Path, cover: int | None) -> Image.Image:
     if status.st_size == 0:
         raise Unreadable("empty (zero bytes)")
     try:
-        return _from_file(path, cover)
+        return _from_file(path, decode)
     except Unreadable:
         try:
             _read_through(path)
         except OSError as error:
             _refuse(error)
-        return _from_file(path, cover)
+        return _from_file(path, decode)
 
 
-def _from_file(path: Path, cover: int | None) -> Image.Image:
+def _from_file(path: Path, decode: Callable[[IO[bytes]], Image.Image]) -> Image.Image:
     try:
         file = _File(path)
     except OSError as error:
         _refuse(error)
     with file, io.BufferedReader(file) as stream:
         try:
-            return _decoded(stream, cover)
+            return decode(stream)
         finally:
             file.raise_failure()
 
@@ -158,7 +172,7 @@ def decode_image(content: bytes, cover: int | None = None) -> Image.Image:
 
 def _decoded(stream: IO[bytes], cover: int | None) -> Image.Image:
     image = _opened(stream)
-    try:
+    with _one_reason():
         _select_page(image)
         page = image.tell() if image.format == "TIFF" else 0
         _check_size(image)
@@ -169,6 +183,23 @@ def _decoded(stream: IO[bytes], cover: int | None) -> Image.Image:
         if deep and colours.is_dim(image):
             image = colours.with_low_bytes(image, _loaded_low_bytes(stream, page))
         return _in_srgb(image)
+
+
+def _luminance(stream: IO[bytes], decoded: Image.Image) -> Image.Image:
+    image = _opened(stream)
+    if image.format not in ("JPEG", "MPO") or sorted(image.size) == sorted(decoded.size):
+        return decoded.convert("L")
+    with _one_reason():
+        image.draft("L", None)
+        image.load()
+        return _upright(image) if image.mode == "L" else _in_srgb(image).convert("L")
+
+
+@contextlib.contextmanager
+def _one_reason() -> Iterator[None]:
+    """Raise Unreadable, with the reason in a few words, for each error of Pillow's decoders."""
+    try:
+        yield
     except (Unreadable, MemoryError):
         raise
     except Exception as error:

@@ -1,7 +1,8 @@
 """Store image embeddings on disk.
 
 The embeddings are written in parts while a model works. A resumed run therefore computes no embedding twice. At the end
-the parts become one file.
+the parts become one file. Beside each embedding, the bytes of the photograph's data checks (curation.checks) may be
+stored.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,19 +34,28 @@ def stamp(path: Path) -> str:
     return f"{status.st_size}-{status.st_mtime_ns}"
 
 
-def save(
-    writing: Writer, name: str, names: list[str], stamps: list[str], features: Tensor, header: dict[str, str]
-) -> None:
-    """Write features (N, D) with the names of the images. `header` says which model and settings made the features."""
+@dataclass(frozen=True)
+class _Row:
+    stamp: str
+    feature: Tensor
+    checks: bytes = b""
+
+
+def save(writing: Writer, name: str, names: list[str], rows: list[_Row], header: dict[str, str]) -> None:
+    """Write the rows of images with their names. `header` says which model and settings made them."""
     from safetensors.torch import save as to_bytes
 
-    metadata = {**header, "names": json.dumps(names), "stamps": json.dumps(stamps)}
+    metadata = {**header, "names": json.dumps(names), "stamps": json.dumps([row.stamp for row in rows])}
+    tensors = {"features": torch.stack([row.feature for row in rows]).contiguous()}
+    if any(row.checks for row in rows):
+        joined = bytearray(b"".join(row.checks for row in rows))
+        tensors["checks"] = torch.frombuffer(joined, dtype=torch.uint8).reshape(len(rows), -1)
     with writing(name) as stream:
-        stream.write(to_bytes({"features": features.contiguous()}, metadata))
+        stream.write(to_bytes(tensors, metadata))
 
 
-def load(path: Path) -> tuple[list[str], list[str], Tensor, dict[str, str]] | None:
-    """Return names, stamps, features (N, D) and header from a file that `save` wrote.
+def load(path: Path) -> tuple[list[str], list[str], Tensor, dict[str, str], list[bytes]] | None:
+    """Return names, stamps, features (N, D), header and checks (b"" without checks) from a file that `save` wrote.
 
     Return None if the file is missing or damaged.
     """
@@ -54,84 +65,95 @@ def load(path: Path) -> tuple[list[str], list[str], Tensor, dict[str, str]] | No
         with safe_open(str(path), "pt") as stored:
             metadata = dict(stored.metadata() or {})
             features: Tensor = stored.get_tensor("features")
+            checks = [b""] * len(features)
+            if "checks" in stored.keys():  # noqa: SIM118 (not a mapping)
+                checks = [row.numpy().tobytes() for row in stored.get_tensor("checks")]
         names, stamps = json.loads(metadata.pop("names")), json.loads(metadata.pop("stamps"))
     except FileNotFoundError:
         return None
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         refuse_failed(error, path)
         return None
-    return (names, stamps, features, metadata) if len(names) == len(stamps) == len(features) else None
+    whole = len(names) == len(stamps) == len(features) == len(checks)
+    return (names, stamps, features, metadata, checks) if whole else None
 
 
 class EmbeddingStore:
-    """Embeddings by image name: new ones, and embeddings that an interrupted attempt left on disk."""
+    """Embeddings by image name: new ones, and embeddings that an interrupted attempt left on disk.
 
-    def __init__(self, root: Path | None, writing: Writer | None, header: dict[str, str]) -> None:
+    `checks_size` is the number of bytes of each image's data checks; 0 without checks.
+    """
+
+    def __init__(self, root: Path | None, writing: Writer | None, header: dict[str, str], checks_size: int = 0) -> None:
         self._root = root
         self._writing = writing
         self._header = header
-        self._rows: dict[str, tuple[str, Tensor]] = {}
+        self._checks_size = checks_size
+        self._rows: dict[str, _Row] = {}
         self._fresh: list[str] = []
         self._number = 0
-        for names, stamps, features in self._stored():
-            for name, mark, row in zip(names, stamps, features, strict=True):
-                self._rows[name] = (mark, row)
+        for names, rows in self._stored():
+            self._rows.update(zip(names, rows, strict=True))
 
-    def _stored(self) -> Iterator[tuple[list[str], list[str], Tensor]]:
+    def _stored(self) -> Iterator[tuple[list[str], list[_Row]]]:
         if self._root is None:
             return
         for path in [self._root / FILE, *sorted((self._root / PARTS).glob("*.safetensors"))]:
             part = load(path)
             if path.name != FILE:
                 self._number = max(self._number, int(path.stem) + 1)
-            if part is not None and part[3] == self._header:
-                yield part[:3]
+            if part is not None and part[3] == self._header and all(len(one) == self._checks_size for one in part[4]):
+                yield part[0], [_Row(*row) for row in zip(part[1], part[2], part[4], strict=True)]
 
     def __contains__(self, item: ImageFile) -> bool:
         """True if `item` was embedded before and hasn't changed since."""
         with contextlib.suppress(OSError):
-            return item.name in self._rows and self._rows[item.name][0] == stamp(item.path)
+            return item.name in self._rows and self._rows[item.name].stamp == stamp(item.path)
         return False
 
-    def add(self, names: list[str], paths: list[Path], features: Tensor) -> None:
+    def add(self, names: list[str], paths: list[Path], features: Tensor, checks: list[bytes]) -> None:
         """Add a batch (B, D). A part is written after every PART_SIZE images."""
-        for name, path, row in zip(names, paths, features, strict=True):
+        for name, path, row, one in zip(names, paths, features, checks, strict=True):
             try:
-                self._rows[name] = (stamp(path), row)
+                self._rows[name] = _Row(stamp(path), row, one)
             except FileNotFoundError:  # the attempt that wrote the part has removed it
-                self._rows[name] = ("", row)
+                self._rows[name] = _Row("", row, one)
         self._fresh += names
         if len(self._fresh) >= PART_SIZE:
             self.flush()
 
     def recall(self, name: str, path: Path, value: bytes) -> None:
-        """Add an embedding that another run computed for the same picture. `value` comes from `as_bytes`."""
+        """Add what another run computed for the same picture. `value` comes from `as_bytes`."""
+        checks, feature = value[: self._checks_size], value[self._checks_size :]
         with contextlib.suppress(FileNotFoundError):
-            self._rows[name] = (stamp(path), torch.frombuffer(bytearray(value), dtype=torch.float32))
+            self._rows[name] = _Row(stamp(path), torch.frombuffer(bytearray(feature), dtype=torch.float32), checks)
 
     def as_bytes(self, names: list[str]) -> dict[str, bytes]:
-        """Return the embeddings of `names` as the bytes of their float32 values."""
-        return {name: self._rows[name][1].float().numpy().tobytes() for name in names}
+        """Return for each name the bytes of the checks, and then those of the embedding's float32 values."""
+        return {name: self._rows[name].checks + self._rows[name].feature.float().numpy().tobytes() for name in names}
+
+    def checks(self, names: list[str]) -> list[bytes]:
+        """Return the bytes of the data checks of `names`, in that order."""
+        return [self._rows[name].checks for name in names]
 
     def flush(self) -> None:
         """Write the embeddings that are not on disk yet as a part."""
         if self._writing is None or not self._fresh:
             return
-        stamps = [self._rows[name][0] for name in self._fresh]
-        features = torch.stack([self._rows[name][1] for name in self._fresh])
-        save(self._writing, f"{PARTS}/{self._number:06}.safetensors", self._fresh, stamps, features, self._header)
+        rows = [self._rows[name] for name in self._fresh]
+        save(self._writing, f"{PARTS}/{self._number:06}.safetensors", self._fresh, rows, self._header)
         self._number += 1
         self._fresh = []
 
     def gather(self, names: list[str]) -> Tensor:
         """Return the features (N, D) of `names`, in that order."""
-        return torch.stack([self._rows[name][1] for name in names])
+        return torch.stack([self._rows[name].feature for name in names])
 
     def finish(self, names: list[str]) -> None:
         """Write one file for `names`, and remove the parts."""
         if self._writing is None or self._root is None:
             return
-        save(self._writing, FILE, names, [self._rows[name][0] for name in names], self.gather(names), self._header)
+        save(self._writing, FILE, names, [self._rows[name] for name in names], self._header)
         for path in (self._root / PARTS).glob("*.safetensors"):
             path.unlink()
         with contextlib.suppress(OSError):

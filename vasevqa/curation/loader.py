@@ -18,15 +18,27 @@ from PIL import Image
 from vasevqa.curation.images import ImageFile, Quarantined, Unreadable, open_image
 
 Transform = Callable[[Image.Image], torch.Tensor]
+Measure = Callable[[Path, Image.Image], bytes]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch of decoded images. `pixels` is (B, C, H, W) float32, and row i belongs to names[i]."""
+    """A batch of decoded images. `pixels` is (B, C, H, W) float32, and row i belongs to names[i].
+
+    `measured` holds what the loader's `measure` returned for each image, or b"" without it.
+    """
 
     names: list[str]
     paths: list[Path]
     pixels: torch.Tensor
+    measured: list[bytes]
+
+
+@dataclass(frozen=True)
+class _Ready:
+    photograph: ImageFile
+    pixels: torch.Tensor
+    measured: bytes
 
 
 def available_cpus() -> int:
@@ -41,6 +53,8 @@ class Loader:
     therefore decode as fast as processes, and no pixels are copied between processes. At most a few batches are in
     memory, however many images there are.
 
+    `measure` is called in the same threads with the path and the decoded image.
+
     `quarantined` lists the images that couldn't be decoded so far. `seconds` holds the time by kind of work: 'decode'
     is the time of all workers together, and 'wait' is the time in which the consumer waited for pixels.
     """
@@ -52,17 +66,19 @@ class Loader:
         batch_size: int,
         workers: int = 0,
         cover: int | None = None,
+        measure: Measure | None = None,
     ) -> None:
         self._photographs = photographs
         self._transform = transform
         self._batch_size = batch_size
         self._workers = workers or available_cpus()
         self._cover = cover
+        self._measure = measure
         self._lock = threading.Lock()
         self.quarantined: list[Quarantined] = []
         self.seconds = {"decode": 0.0, "wait": 0.0}
 
-    def _decode(self, photograph: ImageFile) -> torch.Tensor | Unreadable:
+    def _decode(self, photograph: ImageFile) -> _Ready | Unreadable:
         began = time.perf_counter()
         try:
             if photograph.problem:
@@ -71,7 +87,8 @@ class Loader:
                 image = open_image(photograph.path, self._cover)
             except Unreadable as reason:
                 return reason
-            return self._transform(image)
+            measured = self._measure(photograph.path, image) if self._measure else b""
+            return _Ready(photograph, self._transform(image), measured)
         finally:
             spent = time.perf_counter() - began
             with self._lock:
@@ -80,10 +97,10 @@ class Loader:
     def __iter__(self) -> Generator[Batch, None, None]:
         ahead = 2 * self._batch_size + 2 * self._workers
         source = iter(self._photographs)
-        pending: deque[tuple[ImageFile, Future[torch.Tensor | Unreadable]]] = deque()
+        pending: deque[tuple[ImageFile, Future[_Ready | Unreadable]]] = deque()
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="decode")
         try:
-            ready: list[tuple[ImageFile, torch.Tensor]] = []
+            ready: list[_Ready] = []
             while True:
                 for photograph in itertools.islice(source, ahead - len(pending)):
                     pending.append((photograph, pool.submit(self._decode, photograph)))
@@ -96,7 +113,7 @@ class Loader:
                 if isinstance(result, Unreadable):
                     self.quarantined.append(Quarantined(photograph.name, photograph.path, result.reason))
                     continue
-                ready.append((photograph, result))
+                ready.append(result)
                 if len(ready) == self._batch_size:
                     yield _batch(ready)
                     ready = []
@@ -106,9 +123,10 @@ class Loader:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _batch(ready: list[tuple[ImageFile, torch.Tensor]]) -> Batch:
+def _batch(ready: list[_Ready]) -> Batch:
     return Batch(
-        [photograph.name for photograph, _ in ready],
-        [photograph.path for photograph, _ in ready],
-        torch.stack([pixels for _, pixels in ready]),
+        [one.photograph.name for one in ready],
+        [one.photograph.path for one in ready],
+        torch.stack([one.pixels for one in ready]),
+        [one.measured for one in ready],
     )

@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from vasevqa.curation import clip
+from vasevqa.curation import checks, clip
 from vasevqa.curation.devices import resolve_device
 from vasevqa.curation.images import ImageFile
 from vasevqa.curation.loader import Loader
@@ -26,6 +26,7 @@ class Settings:
     workers: int = 0  # 0: one per core
     precision: str = "auto"
     exact_decode: bool = False
+    checked: bool = True  # with the data checks
 
 
 def seconds_per_photograph(
@@ -51,7 +52,14 @@ def seconds_per_photograph(
 
     # One loader decodes ahead while the model works, as in the step.
     cover = None if settings.exact_decode else loaded.preprocess.cover
-    loader = Loader(in_time(), loaded.preprocess, settings.batch_size, settings.workers, cover)
+    loader = Loader(
+        in_time(),
+        loaded.preprocess,
+        settings.batch_size,
+        settings.workers,
+        cover,
+        checks.measure if settings.checked else None,
+    )
     done, spent = 0, 0.0
     with closing(iter(loader)) as batches:
         for batch in batches:

@@ -31,10 +31,32 @@ class PassedOverFiles(_Row):
     names: list[str] = Field(default_factory=list)
 
 
-class ScoredImage(_Row):
+class DataChecks(_Row):
+    """What clip-filter measures of the data of a photograph (curation.checks says how).
+
+    All values are None without checks, in a report of an earlier version, and if the full size can't be decoded.
+    """
+
+    VERSION: ClassVar[int] = 1  # raised if the values change; stored values of another version aren't used
+
+    width: int | None = None  # of the upright photograph, in pixels
+    height: int | None = None
+    aspect: float | None = None  # width / height
+    sharpness: float | None = None
+    brightness: float | None = None
+    clipped_dark: float | None = None
+    clipped_bright: float | None = None
+    frame: float | None = None
+    colour_card_suspected: bool | None = None
+    scale_bar_suspected: bool | None = None
+    near_duplicate_of: str | None = None  # the first photograph that is nearly the same
+
+
+class ScoredImage(DataChecks):
     """An image that clip-filter scored.
 
-    The score is the similarity to the high prompts minus the similarity to the low prompts.
+    The score is the similarity to the high prompts minus the similarity to the low prompts. An image with a
+    `failed_check` is rejected whatever its score.
     """
 
     name: str
@@ -43,6 +65,7 @@ class ScoredImage(_Row):
     high_similarity: float = 0.0
     low_similarity: float = 0.0
     decided_by: str = ""  # the most similar prompt on the deciding side (high or low)
+    failed_check: str = ""  # the limits of data checks that the image doesn't keep
 
 
 class Recommendation(_Row):
@@ -92,6 +115,7 @@ class FilteringAnalysis(Report):
     shape: str = ""  # of the scores: two groups, one group, few, constant
     advice: str = ""
     between: float | None = None  # the score between two groups
+    limits: dict[str, float] = Field(default_factory=dict)  # of the data checks, by the parameter's name
     quarantined: list[QuarantinedFile] = Field(default_factory=list)
     passed_over: list[PassedOverFiles] = Field(default_factory=list)
 

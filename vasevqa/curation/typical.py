@@ -1,17 +1,77 @@
-"""Read which photographs are typical of a group of look-alikes."""
+"""Order photographs by how typical they are, so that a reviewer sees every kind of picture among the first ones.
+
+clip-filter groups the CLIP embeddings by k-means (Lloyd, 1982; scikit-learn's KMeans). The photograph that is nearest
+to the centre of its cluster is the cluster's most typical one. The order needs no label.
+"""
 
 from __future__ import annotations
 
-import csv
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vasevqa import files
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from vasevqa.spec import Output
 
 FILE = "typical.csv"
+HEADER = ("name", "cluster", "rank")
+MOST = 20  # clusters
 
 
 def read(folder: Path) -> dict[str, tuple[int, int]]:
-    """Return cluster and rank by the photograph's name, as clip-filter wrote them; {} if `folder` has no such file."""
-    path = folder / FILE
-    if not path.is_file():
+    """Return the cluster and the rank inside it by the photograph's name, from clip-filter's output.
+
+    Both begin with 1. Cluster 1 is the largest cluster, and rank 1 is its most typical photograph. Return {} if the
+    output has no such file. A damaged line is left out.
+    """
+    found = {}
+    try:
+        for row in files.read_table(folder / FILE):
+            cluster, rank = row.get("cluster", ""), row.get("rank", "")
+            if row.get("name") and cluster.isdecimal() and rank.isdecimal():
+                found[row["name"]] = (int(cluster), int(rank))
+    except (FileNotFoundError, NotADirectoryError):
         return {}
-    with path.open(encoding="utf-8", newline="") as stream:
-        return {row["name"]: (int(row["cluster"]), int(row["rank"])) for row in csv.DictReader(stream)}
+    return found
+
+
+def write(output: Output, names: Sequence[str], features: np.ndarray, seed: int) -> None:
+    """Write FILE for photographs with the embeddings `features` (N, D): the most typical ones of all clusters first."""
+    places = order(features, min(MOST, _vases(names)), seed)
+    rows = sorted((rank, cluster, name) for name, (cluster, rank) in zip(names, places, strict=True))
+    with output.writing(FILE, "w") as stream:
+        files.write_table(stream, HEADER, ((name, cluster, rank) for rank, cluster, name in rows))
+
+
+def order(features: np.ndarray, clusters: int, seed: int) -> list[tuple[int, int]]:
+    """Return cluster and rank of each embedding (N, D), both from 1. Equal embeddings can give fewer clusters."""
+    import numpy as np
+    from sklearn.cluster import KMeans
+
+    units = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    clusters = min(clusters, len({row.tobytes() for row in units}))
+    fitted = KMeans(clusters, n_init=4, random_state=seed).fit(units)
+    labels = fitted.labels_.tolist()
+    distances = np.linalg.norm(units - fitted.cluster_centers_[fitted.labels_], axis=1).round(6)
+    by_size = [label for label, _ in Counter(labels).most_common()]
+    number = {label: place + 1 for place, label in enumerate(by_size)}
+    found = [(0, 0)] * len(labels)
+    taken: Counter[int] = Counter()
+    for index in np.argsort(distances, kind="stable").tolist():
+        taken[labels[index]] += 1
+        found[index] = (number[labels[index]], taken[labels[index]])
+    return found
+
+
+def _vases(names: Sequence[str]) -> int:
+    """Return the number of vases that the names tell. A name that fits no pattern counts as a vase."""
+    from vasevqa.curation.file_names import parse_name
+    from vasevqa.curation.naming import naming_of
+
+    naming = naming_of(None, names)
+    return len({found.vase if (found := parse_name(name, naming)) else name for name in names})

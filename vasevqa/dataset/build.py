@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vasevqa.curation import metadata, naming, neighbours
+from vasevqa.curation import hashes, metadata, naming, neighbours
 from vasevqa.curation.images import ImageFile, find_images
 from vasevqa.curation.reports import QuarantinedFile, passed_over_files
 from vasevqa.dataset import assignment, splits
@@ -237,7 +237,7 @@ def _sides(rows: Mapping[str, Sequence[Row]]) -> dict[str, str]:
 def _near_duplicates(
     pictures: Sequence[Picture], sketches: list[Sketch], call: StageCall[BuildParams, BuildOptions]
 ) -> list[tuple[int, int]]:
-    by_hash = set(splits.near_duplicates(np.stack([one.hash for one in sketches]), call.params.hash_distance))
+    by_hash = set(hashes.near_duplicates(np.stack([one.hash for one in sketches]), call.params.hash_distance))
     features = None
     if "accepted" in call.inputs:
         features = clip_features(call.inputs["accepted"] / neighbours.FILE, [picture.file.name for picture in pictures])

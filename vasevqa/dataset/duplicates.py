@@ -1,7 +1,7 @@
 """Find near-duplicate photographs, such as cropped, bordered, rotated, darker, mirrored or recompressed copies.
 
-Three fast descriptors give candidates. The first is a difference hash (vasevqa.dataset.splits). The second is a blurred
-thumbnail in which margins have a low weight. The third is CLIP's embedding, if clip-filter has stored it. Each
+Three fast descriptors give candidates. The first is a difference hash (vasevqa.curation.hashes). The second is a
+blurred thumbnail in which margins have a low weight. The third is CLIP's embedding, if clip-filter has stored it. Each
 candidate of the second and the third kind is verified: one picture is registered to the other at several scales, angles
 and shifts. The normalized cross-correlation of the pictures' details must then reach SAME. For 500 drawn pairs of
 different vases with the same shape and technique, the correlation is at most 0.955. For near-duplicates it is at least
@@ -21,8 +21,8 @@ import numpy as np
 from PIL import Image, ImageOps
 from scipy.ndimage import gaussian_filter
 
+from vasevqa.curation.hashes import difference_hash
 from vasevqa.curation.neighbours import stored_features
-from vasevqa.dataset.splits import difference_hash
 
 THUMBNAIL, DETAIL = 16, 64  # pixels per side
 ALIKE, SAME = 0.95, 0.962  # minimum correlation of thumbnails, and of details after registration

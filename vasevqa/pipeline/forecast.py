@@ -88,7 +88,12 @@ def measure_clip(model: Path, photographs: Sequence[ImageFile], params: Params, 
     from vasevqa.curation.pace import Settings, seconds_per_photograph
 
     settings = Settings(
-        options.device, options.batch_size, options.workers, params.precision, exact_decode=params.exact_decode
+        options.device,
+        options.batch_size,
+        options.workers,
+        params.precision,
+        exact_decode=params.exact_decode,
+        checked=params.checks == "full",
     )
     return seconds_per_photograph(model, photographs, settings)
 

@@ -87,7 +87,7 @@ def _photographs(sources: Sources, levels: list[tuple[int, str, list[Loss]]]) ->
         levels.append((len(filtered.images), "readable", []))
     if filtered is not None:
         later = [_unreadable(filtered.quarantined)] if classified is not None else []
-        levels[-1][2].extend([*later, _rejected(sources, filtered)])
+        levels[-1][2].extend([*later, _rejected(sources, filtered), _outside_limits(filtered)])
         levels.append((sum(row.accepted for row in filtered.images), "accepted", []))
 
 
@@ -135,7 +135,7 @@ def _low(sources: Sources, classified: ClassificationReport) -> Loss:
 
 
 def _rejected(sources: Sources, filtered: FilteringReport) -> Loss:
-    rejected = [row for row in filtered.images if not row.accepted]
+    rejected = [row for row in filtered.images if not row.accepted and not row.failed_check]
     threshold = filtered.threshold
 
     def distance(row: ScoredImage) -> float:
@@ -157,6 +157,12 @@ def _rejected(sources: Sources, filtered: FilteringReport) -> Loss:
     reason = f"{below}. It stands under each picture, with the most similar description."
     reason += f" {cards.note}" if cards and cards.note else ""
     return Loss(len(rejected), "rejected by CLIP", reason, pictures)
+
+
+def _outside_limits(filtered: FilteringReport) -> Loss:
+    failed = [(row.name, row.failed_check) for row in filtered.images if row.failed_check]
+    reason = "A value of the photograph's data is outside the limits of clip-filter, whatever its score."
+    return Loss(len(failed), "rejected by data checks", reason, names=tuple(failed[:LISTED]))
 
 
 def _other_views(sources: Sources, views: BestViewsReport) -> Loss:

@@ -19,6 +19,7 @@ from vasevqa.pipeline.events import Event
 from vasevqa.pipeline.history import StepHistory, read_history
 from vasevqa.pipeline.runs import Run
 from vasevqa.report import audit, quality, rewards, training
+from vasevqa.report.checks import data_quality
 from vasevqa.report.costs import Cost, costs
 from vasevqa.report.evaluation import evaluated, evaluation_of
 from vasevqa.report.funnel import Level, funnel, remarks
@@ -93,6 +94,7 @@ def content(
         "verdict": verdict(run, events, history, _results(levels, sources, evaluation, records)),
         "funnel": levels,
         "views": best_views(sources),
+        "checks": data_quality(sources),
         "dataset": sources.dataset,
         "remarks": remarks(sources.dataset),
         "provenance": provenance(records),

@@ -133,7 +133,8 @@ def other_threshold(filtered: FilteringReport) -> Choice | None:
 
 def _choice(filtered: FilteringReport, name: str, threshold: float) -> Choice:
     written = f"{threshold:.4f}"
-    kept = sum(row.score >= float(written) for row in filtered.images)  # what the setting keeps, as it is written
+    # What the setting keeps, as it is written.
+    kept = sum(row.score >= float(written) and not row.failed_check for row in filtered.images)
     more = kept - sum(row.accepted for row in filtered.images)
     return Choice(name, float(written), kept, more, f"--set clip-filter.threshold={written}")
 
@@ -164,7 +165,7 @@ def contact_sheets(sources: Sources, rows: list[ScoredImage], threshold: float) 
     """
     by_score = sorted(rows, key=lambda row: (row.score, row.name))
     accepted = [row for row in by_score if row.accepted][::-1]
-    rejected = [row for row in by_score if not row.accepted]
+    rejected = [row for row in by_score if not row.accepted and not row.failed_check]
     borderline = sorted(rows, key=lambda row: (abs(row.score - threshold), row.name))[:SHEET]
     borderline.sort(key=lambda row: -row.score)
     sheets = [

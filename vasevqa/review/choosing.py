@@ -36,7 +36,7 @@ class Pool:
 
     `names` and `vases` belong together, and `labelled` counts labels by vase. `answers` holds the clear answers so far
     by name. `groups` tells the group of look-alikes of each photograph, and how near to the group's centre the
-    photograph is (0 is the nearest); photographs that no step has looked at are left out.
+    photograph is (the lowest number is the nearest); photographs that no step has looked at are left out.
     """
 
     names: Sequence[str]

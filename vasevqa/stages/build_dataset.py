@@ -60,6 +60,7 @@ STAGE = spec.Stage(
         "vasevqa.curation.colours",
         "vasevqa.folders",
         "vasevqa.curation.file_names",
+        "vasevqa.curation.hashes",
         "vasevqa.curation.metadata",
         "vasevqa.curation.naming",
         "vasevqa.curation.neighbours",

@@ -5,22 +5,24 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from vasevqa import spec
 from vasevqa.curation.reports import (
+    DataChecks,
     FilteringAnalysis,
-    FilteringReport,
     PromptLists,
     QuarantinedFile,
-    ScoredImage,
     ScoringModel,
     TimedScoringModel,
     passed_over_files,
     quarantined_files,
+    remove_ours,
 )
 from vasevqa.errors import ConfigError, DataError
 from vasevqa.folders import PassedOver
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vasevqa.artifacts.known import KnownPhotographs
+    from vasevqa.curation.checks import Limits
     from vasevqa.curation.clip import ClipModel
     from vasevqa.curation.embeddings import EmbeddingStore
     from vasevqa.curation.images import ImageFile
@@ -49,7 +52,7 @@ class Params(spec.Params):
         False, description="only print statistics and recommended thresholds; don't sort the images"
     )
     sample_size: int = Field(500, ge=1, description="number of images that --analyze-only samples")
-    seed: int = Field(0, description="seed of the sample of --analyze-only")
+    seed: int = Field(0, description="seed of the sample of --analyze-only, and of the clusters in typical.csv")
     exact_decode: bool = Field(
         False,
         description=(
@@ -63,6 +66,30 @@ class Params(spec.Params):
             "auto is bf16 if the hardware supports it; scores then differ in the third digit between machines"
         ),
     )
+    checks: Literal["full", "none"] = Field(
+        "full",
+        description=(
+            "full measures sharpness, exposure, frame, suspected cards and near-duplicates at full resolution; none"
+            " decodes JPEGs only as CLIP needs them"
+        ),
+    )
+    min_side: int | None = Field(None, ge=1, description="minimum pixels of the shorter side of accepted images")
+    min_sharpness: float | None = Field(
+        None, gt=0, description="minimum sharpness of accepted images; --analyze-only prints the distribution"
+    )
+    max_clipped: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="maximum share of clipped dark or bright pixels of accepted images; a pure backdrop counts too",
+    )
+
+    @field_validator("min_side", "min_sharpness", "max_clipped")
+    @classmethod
+    def _needs_checks(cls, limit: float | None, others: ValidationInfo) -> float | None:
+        if limit is not None and others.data.get("checks") == "none":
+            raise PydanticCustomError("checks", "a limit needs the data checks; leave out --checks none")
+        return limit
 
 
 class Options(spec.Options):
@@ -87,6 +114,7 @@ class _Result:
     model: ScoringModel
     seconds: dict[str, float]
     embedded: EmbeddingStore
+    checks: list[DataChecks]
     known: int  # images whose embeddings another run or an earlier attempt computed
 
 
@@ -95,7 +123,7 @@ def run(call: spec.StageCall[Params, Options]) -> None:
 
     With params.analyze_only the images are not sorted.
     """
-    from vasevqa.curation import scoring
+    from vasevqa.curation import checks, scoring
     from vasevqa.curation.distribution import distribution
 
     result = _embed(call)
@@ -103,7 +131,9 @@ def run(call: spec.StageCall[Params, Options]) -> None:
     stats, advice = scoring.statistics(values), scoring.recommendations(values)
     threshold, origin = scoring.choose(call.params.threshold, advice)
     seen = distribution(values)
-    told = [*scoring.report_lines(stats, advice), seen.advice] if call.params.analyze_only else []
+    told = []
+    if call.params.analyze_only:
+        told = [*scoring.report_lines(stats, advice), seen.advice, *checks.report_lines(result.checks)]
     if not told and call.params.threshold is None and seen.shape != "two groups":
         told = [seen.advice]
     for line in told:
@@ -116,6 +146,7 @@ def run(call: spec.StageCall[Params, Options]) -> None:
         threshold=threshold,
         threshold_source=origin,
         **vars(seen),
+        limits={name: value for name, value in vars(_limits(call.params)).items() if value is not None},
         quarantined=result.quarantined,
         passed_over=passed_over_files(result.others),
     )
@@ -133,18 +164,45 @@ def run(call: spec.StageCall[Params, Options]) -> None:
             **figures,
         )
         return
-    rows = _rows(result, threshold)
-    seconds = _sort(result, rows, report, call.output, call.progress)
+    _decide(call, result, report, threshold, figures)
+
+
+def _decide(
+    call: spec.StageCall[Params, Options],
+    result: _Result,
+    report: FilteringAnalysis,
+    threshold: float,
+    figures: dict[str, int | float | str],
+) -> None:
+    """Decide about every image, sort the images, and write what later steps and people read."""
+    from vasevqa.curation import checks, sorting, typical
+
+    rows = sorting.decisions(result.names, result.scores, result.prompts, threshold)
+    rows = checks.applied(rows, result.checks, _limits(call.params))
+    seconds = sorting.sort(result.paths, rows, report, call.output, call.progress)
+    if call.params.checks == "full":
+        checks.write(call.output, rows, (item.name for item in result.quarantined))
+    else:
+        remove_ours(call.output, checks.FILE)
     result.embedded.finish(result.names)
-    accepted = sum(row.accepted for row in rows)
+    typical.write(call.output, result.names, result.embedded.gather(result.names).numpy(), call.params.seed)
+    accepted, failed = sum(row.accepted for row in rows), sum(bool(row.failed_check) for row in rows)
     call.progress.speed({**result.seconds, "disk": seconds}, len(rows))
     call.progress.summary(
-        f"accepted {accepted} of {len(rows)} images at threshold {threshold:.4f} ({origin}), {len(result.quarantined)}"
-        f" unreadable{result.others.after()}",
+        f"accepted {accepted} of {len(rows)} images at threshold {threshold:.4f} ({report.threshold_source}),"
+        f" {len(result.quarantined)} unreadable{f', {failed} rejected by data checks' if failed else ''}"
+        f"{result.others.after()}",
         **figures,
         accepted=accepted,
         rejected=len(rows) - accepted,
+        **({"failed_checks": failed} if report.limits else {}),
     )
+
+
+def _limits(params: Params) -> Limits:
+    from vasevqa.curation.checks import Limits
+
+    return Limits(params.min_side, params.min_sharpness, params.max_clipped)
 
 
 def _figures(result: _Result, threshold: float, origin: str) -> dict[str, int | float | str]:
@@ -158,7 +216,7 @@ def _figures(result: _Result, threshold: float, origin: str) -> dict[str, int | 
 
 
 def _embed(call: spec.StageCall[Params, Options]) -> _Result:
-    from vasevqa.curation import clip, scoring
+    from vasevqa.curation import checks, clip, scoring
     from vasevqa.curation.devices import resolve_device
     from vasevqa.curation.loader import Loader
 
@@ -179,6 +237,7 @@ def _embed(call: spec.StageCall[Params, Options]) -> _Result:
         call.options.batch_size,
         call.options.workers,
         None if call.params.exact_decode else model.preprocess.cover,
+        partial(checks.measure, reduced=not call.params.exact_decode) if call.params.checks == "full" else None,
     )
     call.progress.start("scoring", len(new))
     seconds = _encode(loader, model, embedded, call.progress)
@@ -203,6 +262,7 @@ def _embed(call: spec.StageCall[Params, Options]) -> _Result:
         ScoringModel(name=model.name, digest=model.digest, precision=model.precision),
         {"decode": loader.seconds["wait"], "model": seconds},
         embedded,
+        checks.read(names, embedded.checks(names)),
         len(photographs) - len(new),
     )
 
@@ -225,6 +285,7 @@ def _embedded(model: ClipModel, params: Params, images: Path, output: spec.Outpu
 
     The store holds the embeddings that an earlier attempt computed with the same settings.
     """
+    from vasevqa.curation import checks
     from vasevqa.curation.embeddings import EmbeddingStore
 
     header = {
@@ -233,13 +294,19 @@ def _embedded(model: ClipModel, params: Params, images: Path, output: spec.Outpu
         "exact": str(params.exact_decode),
         "images": str(images),
     }
-    return EmbeddingStore(output.root if output else None, output.writing if output else None, header)
+    size = 0
+    if params.checks == "full":
+        header["checks"], size = str(DataChecks.VERSION), checks.SIZE
+    return EmbeddingStore(output.root if output else None, output.writing if output else None, header, size)
 
 
 def made_for(model: str, precision: str, params: Params) -> dict[str, object]:
-    """Return everything that decides an embedding besides the photograph. `model` is the digest of the CLIP model."""
-    exact = params.exact_decode
-    return {"stage": STAGE.name, "version": STAGE.version, "model": model, "precision": precision, "exact": exact}
+    """Return everything that decides a stored value besides the photograph. `model` is the digest of the CLIP model.
+
+    A value holds the embedding, and the data checks if they are measured.
+    """
+    made: dict[str, object] = {"stage": STAGE.name, "version": STAGE.version, "model": model, "precision": precision}
+    return {**made, "exact": params.exact_decode, **({"checks": DataChecks.VERSION} if params.checks == "full" else {})}
 
 
 def _known(
@@ -272,71 +339,12 @@ def _encode(loader: Loader, model: ClipModel, embedded: EmbeddingStore, progress
     done = 0
     for batch in loader:
         began = time.perf_counter()
-        embedded.add(batch.names, batch.paths, model.encode_images(batch.pixels))
+        embedded.add(batch.names, batch.paths, model.encode_images(batch.pixels), batch.measured)
         seconds += time.perf_counter() - began
         progress.advance(len(batch.names) + len(loader.quarantined) - done)
         done = len(loader.quarantined)
     embedded.flush()
     return seconds
-
-
-def _rows(result: _Result, threshold: float) -> list[ScoredImage]:
-    scores = result.scores
-    rows = []
-    for index, (name, value) in enumerate(zip(result.names, scores.score, strict=True)):
-        accepted = bool(value >= threshold)
-        decided = (
-            result.prompts.high[scores.nearest_high[index]]
-            if accepted
-            else result.prompts.low[scores.nearest_low[index]]
-        )
-        rows.append(
-            ScoredImage(
-                name=name,
-                score=float(value),
-                high_similarity=float(scores.high[index]),
-                low_similarity=float(scores.low[index]),
-                accepted=accepted,
-                decided_by=decided,
-            )
-        )
-    return rows
-
-
-def _sort(
-    result: _Result,
-    rows: list[ScoredImage],
-    analysis: FilteringAnalysis,
-    output: spec.Output,
-    progress: spec.Progress,
-) -> float:
-    """Place every image, and return the time for this in seconds.
-
-    If an earlier call into the same folder placed an image elsewhere, the image is moved.
-    """
-    from vasevqa.curation.reports import remove_ours
-
-    began = time.perf_counter()
-    before = FilteringReport.read(output.root) or FilteringReport()
-    earlier = {row.name: row for row in (*before.earlier_images, *before.images)}
-    now = {row.name for row in rows}
-    kept = [row for name, row in earlier.items() if name not in now]
-    report = FilteringReport(**dict(analysis), images=rows, earlier_images=kept, complete=False)
-    # The report is also written before any file moves, so that a killed call leaves a list of the files to place.
-    report.write(output)
-    progress.start("sorting", len(rows))
-    for row in rows:
-        output.place(result.paths[row.name], f"{_side(row)}/{row.name}")
-        decided = earlier.get(row.name)
-        if decided is not None and decided.accepted != row.accepted:
-            remove_ours(output, f"{_side(decided)}/{row.name}")
-        progress.advance()
-    report.model_copy(update={"complete": True}).write(output)
-    return time.perf_counter() - began
-
-
-def _side(row: ScoredImage) -> str:
-    return "accepted" if row.accepted else "rejected"
 
 
 def check_terminal(what: str) -> None:
@@ -374,6 +382,13 @@ STAGE = spec.Stage(
         "vasevqa.curation.scoring",
         "vasevqa.curation.distribution",
         "vasevqa.curation.embeddings",
+        "vasevqa.curation.checks",
+        "vasevqa.curation.cards",
+        "vasevqa.curation.hashes",
+        "vasevqa.curation.sorting",
+        "vasevqa.curation.typical",
+        "vasevqa.curation.file_names",
+        "vasevqa.curation.naming",
         "vasevqa.curation.reports",
     ),
     interact="vasevqa.stages.clip_menu:interact",
