@@ -88,6 +88,8 @@ def test_the_timeline_shows_waiting_running_failed_attempts_and_retries(volume_r
     shown = section((volume_root / "runs" / RUN / "report.html").read_text(), "steps")
     assert "Attempt 1 failed and was tried again: evicted &lt;now&gt;" in shown
     assert re.findall(r'<p class="took">(.*?)</p>', shown) == ["20 s", "1:20"]
+    page = (volume_root / "runs" / RUN / "report.html").read_text()
+    assert "1970-01-01 00:00 UTC, 24:01:40, of which steps were active for 1:40" in page
     assert "Pauses of 24:00:00, in which no step was active, are left out." in shown
     assert seen(shown, "span")[-5:] == ["0 s", "25 s", "50 s", "1:15", "1:40"]
 

@@ -81,6 +81,7 @@ def content(
     """Return the values for the template, from the event log and from the artifacts of the run."""
     artifacts = sources.artifacts
     records = read_records(artifacts)
+    steps = timeline(events, history, records)
     levels = funnel(sources)
     filtered = sources.filtered or FilteringReport()
     rows, threshold = filtered.images, filtered.threshold
@@ -91,7 +92,7 @@ def content(
     return {
         "run": run.name,
         "name": "-".join(run.name.split("-")[2:-1]) or run.name,
-        "verdict": verdict(run, events, history, _results(levels, sources, evaluation, records)),
+        "verdict": verdict(run, events, history, _results(levels, sources, evaluation, records), steps.active),
         "funnel": levels,
         "views": best_views(sources),
         "checks": data_quality(sources),
@@ -99,7 +100,7 @@ def content(
         "remarks": remarks(sources.dataset),
         "provenance": provenance(records),
         "totals": _totals(costs(history)),
-        "timeline": timeline(events, history, records),
+        "timeline": steps,
         "histogram": quality.histogram(rows, threshold, filtered.recommendations) if threshold is not None else None,
         "choices": quality.choices(filtered),
         "threshold_source": filtered.threshold_source,

@@ -57,12 +57,16 @@ class StepRow:
 
 @dataclass(frozen=True)
 class Timeline:
-    """All steps on one axis. `kinds` are the kinds of bars that occur, and `pauses` says what is left out."""
+    """All steps on one axis. `kinds` are the kinds of bars that occur, and `pauses` says what is left out.
+
+    `active` is the time in seconds in which at least one step was active.
+    """
 
     rows: tuple[StepRow, ...]
     ticks: tuple[tuple[float, str], ...]  # percent, label
     kinds: tuple[str, ...]
     pauses: str
+    active: float
 
 
 def timeline(events: Sequence[Event], history: Mapping[str, StepHistory], records: Mapping[str, Record]) -> Timeline:
@@ -96,6 +100,7 @@ def timeline(events: Sequence[Event], history: Mapping[str, StepHistory], record
         tuple((25.0 * quarter, duration(total * quarter / 4)) for quarter in range(5)) if total else (),
         tuple(kind for kind in KINDS if kind in kinds),
         f"Pauses of {duration(left_out)}, in which no step was active, are left out." if left_out > LONG else "",
+        total,
     )
 
 

@@ -13,6 +13,7 @@ from vasevqa.pipeline.events import Event, parse
 from vasevqa.pipeline.history import StepHistory
 from vasevqa.pipeline.runs import ENDS, Run
 from vasevqa.report.quality import Choice
+from vasevqa.report.timeline import LONG
 from vasevqa.text import duration
 
 TAIL_LINES = 40
@@ -81,8 +82,10 @@ class Results:
     seeds: Mapping[str, int]  # of the steps whose records name one
 
 
-def verdict(run: Run, events: Sequence[Event], history: Mapping[str, StepHistory], results: Results) -> Verdict:
-    """Return the verdict on `run`, whatever its state."""
+def verdict(
+    run: Run, events: Sequence[Event], history: Mapping[str, StepHistory], results: Results, active: float
+) -> Verdict:
+    """Return the verdict on `run`, whatever its state. Its steps were active for `active` seconds."""
     times = [event["time"] for event in events]
     last = next((event for event in reversed(events) if event["event"] in ENDS), None)
     state = run.state_after(last) if last else "not started"
@@ -93,6 +96,8 @@ def verdict(run: Run, events: Sequence[Event], history: Mapping[str, StepHistory
         "not started": "The run has not started",
     }.get(state, f"The run is {state}" if state == "running" else f"The run was {state}")
     took = f", {duration(times[-1] - times[0])}" if times else ""
+    if times and active and times[-1] - times[0] - active > LONG:
+        took += f", of which steps were active for {duration(active)}"
     return Verdict(
         state=state,
         headline=headline,
