@@ -7,7 +7,10 @@ import re
 from html import unescape
 from pathlib import Path
 
+from torch import Tensor
+
 from vasevqa.artifacts.volume import Volume
+from vasevqa.curation import embeddings
 from vasevqa.report.html import write_report
 
 NASTY = "<script>alert(1)</script>.jpg"
@@ -98,3 +101,8 @@ def curated(volume_root: Path, reports: dict[str, dict[str, object]]) -> Path:
         events.append({"event": "step-done", "time": 9, "step": step, "hit": False, "key": "k"})
     (run / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
     return run
+
+
+def embedded(writing: embeddings.Writer, names: list[str], features: Tensor) -> None:
+    """Write clip-filter's embeddings (N, D) of photographs."""
+    embeddings.save(writing, embeddings.FILE, names, [embeddings.Row("", feature) for feature in features], {})

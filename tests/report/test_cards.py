@@ -11,7 +11,7 @@ import torch
 
 from tests import pictures
 from tests.fakes import FolderOutput
-from tests.report.kit import curated, seen
+from tests.report.kit import curated, embedded, seen
 from vasevqa.artifacts.volume import Volume
 from vasevqa.curation import embeddings, neighbours
 from vasevqa.report.html import write_report
@@ -48,7 +48,7 @@ def run(volume_root: Path) -> Path:
         pictures.save(filtered / ("accepted" if SCORES[name] > 0.2 else "rejected") / name, seed)
     angles = torch.tensor(list(ANGLES.values())).deg2rad()
     features = torch.stack([angles.cos(), angles.sin()], dim=1)
-    embeddings.save(FolderOutput(filtered).writing, embeddings.FILE, list(ANGLES), [""] * 4, features, {})
+    embedded(FolderOutput(filtered).writing, list(ANGLES), features)
     return folder
 
 

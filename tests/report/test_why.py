@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from tests import pictures
 from tests.fakes import FolderOutput, RecordingProgress
-from tests.report.kit import CURATED, RUN, curated
+from tests.report.kit import CURATED, RUN, curated, embedded
 from vasevqa.cli import cli
 from vasevqa.curation import embeddings
 from vasevqa.curation.reports import FilteringReport
@@ -81,7 +81,7 @@ def volume(volume_root: Path) -> Path:
     angles = torch.tensor(list(ANGLES.values())).deg2rad()
     features = 3 * torch.stack([angles.cos(), angles.sin()], dim=1)  # stored embeddings are not normalized
     output = FolderOutput(volume_root / "artifacts/clip-filter/k")
-    embeddings.save(output.writing, embeddings.FILE, list(ANGLES), [""] * len(ANGLES), features, {})
+    embedded(output.writing, list(ANGLES), features)
     return volume_root
 
 

@@ -35,13 +35,15 @@ def stamp(path: Path) -> str:
 
 
 @dataclass(frozen=True)
-class _Row:
+class Row:
+    """What is stored of an image: its stamp, its feature (D), and its data checks as bytes."""
+
     stamp: str
     feature: Tensor
     checks: bytes = b""
 
 
-def save(writing: Writer, name: str, names: list[str], rows: list[_Row], header: dict[str, str]) -> None:
+def save(writing: Writer, name: str, names: list[str], rows: list[Row], header: dict[str, str]) -> None:
     """Write the rows of images with their names. `header` says which model and settings made them."""
     from safetensors.torch import save as to_bytes
 
@@ -89,13 +91,13 @@ class EmbeddingStore:
         self._writing = writing
         self._header = header
         self._checks_size = checks_size
-        self._rows: dict[str, _Row] = {}
+        self._rows: dict[str, Row] = {}
         self._fresh: list[str] = []
         self._number = 0
         for names, rows in self._stored():
             self._rows.update(zip(names, rows, strict=True))
 
-    def _stored(self) -> Iterator[tuple[list[str], list[_Row]]]:
+    def _stored(self) -> Iterator[tuple[list[str], list[Row]]]:
         if self._root is None:
             return
         for path in [self._root / FILE, *sorted((self._root / PARTS).glob("*.safetensors"))]:
@@ -103,7 +105,7 @@ class EmbeddingStore:
             if path.name != FILE:
                 self._number = max(self._number, int(path.stem) + 1)
             if part is not None and part[3] == self._header and all(len(one) == self._checks_size for one in part[4]):
-                yield part[0], [_Row(*row) for row in zip(part[1], part[2], part[4], strict=True)]
+                yield part[0], [Row(*row) for row in zip(part[1], part[2], part[4], strict=True)]
 
     def __contains__(self, item: ImageFile) -> bool:
         """True if `item` was embedded before and hasn't changed since."""
@@ -115,9 +117,9 @@ class EmbeddingStore:
         """Add a batch (B, D). A part is written after every PART_SIZE images."""
         for name, path, row, one in zip(names, paths, features, checks, strict=True):
             try:
-                self._rows[name] = _Row(stamp(path), row, one)
+                self._rows[name] = Row(stamp(path), row, one)
             except FileNotFoundError:  # the attempt that wrote the part has removed it
-                self._rows[name] = _Row("", row, one)
+                self._rows[name] = Row("", row, one)
         self._fresh += names
         if len(self._fresh) >= PART_SIZE:
             self.flush()
@@ -126,7 +128,7 @@ class EmbeddingStore:
         """Add what another run computed for the same picture. `value` comes from `as_bytes`."""
         checks, feature = value[: self._checks_size], value[self._checks_size :]
         with contextlib.suppress(FileNotFoundError):
-            self._rows[name] = _Row(stamp(path), torch.frombuffer(bytearray(feature), dtype=torch.float32), checks)
+            self._rows[name] = Row(stamp(path), torch.frombuffer(bytearray(feature), dtype=torch.float32), checks)
 
     def as_bytes(self, names: list[str]) -> dict[str, bytes]:
         """Return for each name the bytes of the checks, and then those of the embedding's float32 values."""

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from vasevqa.curation.reports import ScoredImage
-from vasevqa.report.funnel import LISTED, Sources
+from vasevqa.report.funnel import LISTED
 from vasevqa.report.pictures import Picture
+from vasevqa.report.sources import Sources
 
 TINY = 448  # pixels of the shorter side: twice the input of the usual CLIP models
 CLIPPED = 0.25  # of the pixels
