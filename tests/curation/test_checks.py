@@ -159,8 +159,9 @@ def test_a_scale_bar_is_suspected() -> None:
 
 
 def test_no_card_is_suspected_in_drawn_vases_and_in_colourful_gradients() -> None:
-    found = [cards.suspected(vase(number, 500)) for number in range(20)]
-    assert found.count((False, False)) == 20
+    damaged = [vase(number, 400, damage) for number in range(3) for damage in ("fragment", "cracks", "drawing", "crop")]
+    found = [cards.suspected(image) for image in [*(vase(number, 500) for number in range(12)), *damaged]]
+    assert found.count((False, False)) == 24
     assert [cards.suspected(pictures.photo(number, (800, 600))) for number in range(10)].count((False, False)) == 10
     assert cards.suspected(Image.new("RGB", (3, 3))) == (False, False)
 

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from tests import clips, pictures
 from tests.fakes import FolderOutput, RecordingProgress
 from vasevqa.artifacts.known import FOLDER
-from vasevqa.curation import classifier, embeddings, loader
+from vasevqa.curation import checks, classifier, embeddings, loader
 from vasevqa.curation.reports import DataChecks
 from vasevqa.errors import Interrupted
 from vasevqa.spec import StageCall
@@ -195,6 +196,30 @@ def test_the_data_checks_are_found_again_with_the_embeddings(
     assert set(map(tuple, checks_of_last_run().values())) == {(None,) * len(DataChecks.model_fields)}
     assert decoded.during(lambda: stage.run(min_side=61)) == []  # a limit needs no photograph
     assert not (stage.outputs[-1] / "accepted").exists()
+
+
+def test_a_photograph_without_checks_is_measured_again_by_a_later_run(
+    hf_clip: Path, drawn: Path, tmp_path: Path, decoded: Decoded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = Stage("clip-filter", [hf_clip], tmp_path, drawn)
+    whole = checks.open_luminance
+
+    def short_of_memory(path: Path, image: Image.Image) -> Image.Image:
+        if path.name == "03.jpg":
+            raise MemoryError
+        return whole(path, image)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checks, "open_luminance", short_of_memory)
+        stage.run()
+    assert files_without_width(stage.outputs[-1]) == ["03.jpg"]
+    assert decoded.during(stage.run) == ["03.jpg"]
+    assert files_without_width(stage.outputs[-1]) == []
+
+
+def files_without_width(output: Path) -> list[str]:
+    rows = json.loads((output / "filtering_report.json").read_text())["images"]
+    return [row["name"] for row in rows if row["width"] is None]
 
 
 def test_a_damaged_store_costs_only_time(stage: Stage, decoded: Decoded) -> None:

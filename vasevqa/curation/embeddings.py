@@ -131,8 +131,16 @@ class EmbeddingStore:
             self._rows[name] = Row(stamp(path), torch.frombuffer(bytearray(feature), dtype=torch.float32), checks)
 
     def as_bytes(self, names: list[str]) -> dict[str, bytes]:
-        """Return for each name the bytes of the checks, and then those of the embedding's float32 values."""
-        return {name: self._rows[name].checks + self._rows[name].feature.float().numpy().tobytes() for name in names}
+        """Return for each name the bytes of the checks, and then those of the embedding's float32 values.
+
+        An image whose checks are absent (all zero) is left out: another run may have the memory to measure it.
+        """
+        rows = {name: self._rows[name] for name in names}
+        return {
+            name: row.checks + row.feature.float().numpy().tobytes()
+            for name, row in rows.items()
+            if any(row.checks) or not self._checks_size
+        }
 
     def checks(self, names: list[str]) -> list[bytes]:
         """Return the bytes of the data checks of `names`, in that order."""

@@ -69,8 +69,9 @@ class Params(spec.Params):
     checks: Literal["full", "none"] = Field(
         "full",
         description=(
-            "full measures sharpness, exposure, frame, suspected cards and near-duplicates at full resolution; none"
-            " decodes JPEGs only as CLIP needs them"
+            "full measures sharpness, exposure, frame, suspected cards and near-duplicates at full resolution, which"
+            " decodes large JPEGs a second time (JPEGs of 12 megapixels take 1.5 times the CPU time with a ViT-B/32);"
+            " none saves this time"
         ),
     )
     min_side: int | None = Field(None, ge=1, description="minimum pixels of the shorter side of accepted images")
