@@ -33,7 +33,7 @@ from vasevqa.review.session import Session
 from vasevqa.review.store import Store, default_folder
 from vasevqa.review.weights import sample_of
 from vasevqa.text import first_line, printable
-from vasevqa.transfer.connection import PodFar
+from vasevqa.transfer.connection import Far, PodFar
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -196,15 +196,11 @@ def review(context: Context, **given: Any) -> None:
 
 def _review_in_cluster(request: Request, question: Question) -> None:
     """Review the photographs of a run on the volume of a cluster, or only say what the labels of it show."""
-    from vasevqa.backends.kubernetes.session import Session as Access
-
-    access = Access(cluster_of(request.cluster, request.namespace))
     asked, who, quiet = request.asked(question), request.who.strip(), request.calibrate
-    click.echo(f"Starting a pod in namespace {access.namespace}, and listing the photographs.", err=True)
-    with contextlib.closing(PodFar(access, POD)) as far:
+    far, volume = _reach(request)
+    with contextlib.closing(far):
         opened = open_distant(far, asked)
-        place = f"{access.namespace}/{access.cluster.claim}/{opened.head.folder}"
-        store = Store(request.pictures or default_folder(), f"{access.cluster.context or ''}/{place}")
+        store = Store(request.pictures or default_folder(), f"{volume}/{opened.head.folder}")
         distant = DistantReview(far, asked, question, request.into or Path(question.name), store, opened)
         record = distant.record
         distant.take()
@@ -223,6 +219,15 @@ def _review_in_cluster(request: Request, question: Question) -> None:
         _give_out(record, request)
         click.echo("\n".join(ended(record, who)))
         click.echo("\n".join(_taken_there(distant, request)))
+
+
+def _reach(request: Request) -> tuple[Far, str]:
+    """Return the far end of the review, and a name of its volume among the volumes of all clusters."""
+    from vasevqa.backends.kubernetes.session import Session as Access
+
+    access = Access(cluster_of(request.cluster, request.namespace))
+    click.echo(f"Starting a pod in namespace {access.namespace}, and listing the photographs.", err=True)
+    return PodFar(access, POD), f"{access.cluster.context or ''}/{access.namespace}/{access.cluster.claim}"
 
 
 def _taken_there(distant: DistantReview, request: Request) -> list[str]:
