@@ -57,10 +57,14 @@ class Reviewing:
     headers: dict[str, str]
 
     def ask(self, method: str, path: str, body: object = None) -> tuple[http.client.HTTPResponse, str]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        reply, content = self.fetch(method, path, body)
+        return reply, content.decode()
+
+    def fetch(self, method: str, path: str, body: object = None) -> tuple[http.client.HTTPResponse, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=240)
         connection.request(method, path, None if body is None else json.dumps(body), self.headers)
         reply = connection.getresponse()
-        return reply, reply.read().decode()
+        return reply, reply.read()
 
     def label(self, word: str) -> str:
         """Label the photograph that is shown, and return its name."""
@@ -75,26 +79,31 @@ class Reviewing:
         return out
 
 
+def entered(process: subprocess.Popen[str]) -> Reviewing:
+    """Open the link that a review prints."""
+    assert process.stdout is not None
+    said = []
+    for line in process.stdout:
+        said.append(line.rstrip())
+        if line.startswith("Open "):
+            break
+    found = re.fullmatch(r"Open http://127\.0\.0\.1:(\d+)(/\?token=\S+)", said[-1] if said else "")
+    assert found is not None, said
+    review = Reviewing(process, said, int(found[1]), {"Content-Type": "application/json"})
+    review.headers["Cookie"] = review.ask("GET", found[2])[0].headers["Set-Cookie"].partition(";")[0]
+    token = re.search('data-token="([^"]+)"', review.ask("GET", "/")[1])
+    assert token is not None
+    review.headers["X-Vasevqa"] = token[1]
+    return review
+
+
 @contextmanager
 def reviewing(*words: str) -> Iterator[Reviewing]:
     """`vasevqa review` as a process, whose link was opened."""
     command = [sys.executable, "-m", "vasevqa.cli", "review", *words, "--no-browser"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
-    assert process.stdout is not None
-    said = []
     try:
-        for line in process.stdout:
-            said.append(line.rstrip())
-            if line.startswith("Open "):
-                break
-        found = re.fullmatch(r"Open http://127\.0\.0\.1:(\d+)(/\?token=\S+)", said[-1])
-        assert found is not None, said
-        review = Reviewing(process, said, int(found[1]), {"Content-Type": "application/json"})
-        review.headers["Cookie"] = review.ask("GET", found[2])[0].headers["Set-Cookie"].partition(";")[0]
-        token = re.search('data-token="([^"]+)"', review.ask("GET", "/")[1])
-        assert token is not None
-        review.headers["X-Vasevqa"] = token[1]
-        yield review
+        yield entered(process)
     finally:
         process.kill()
         process.wait()
