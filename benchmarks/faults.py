@@ -89,9 +89,9 @@ def table(tallies: dict[tuple[str, str], Tally], wrong: list[str], seconds: floa
         "# A storage that fails",
         "",
         "`make faults` lets one system call below the folder of a run fail, and runs the same command again on a",
-        "healthy storage. *absorbed*: the command ended with 0 all the same. *clear*: otherwise it ended with 75 (or",
-        "74 for a full, read-only or forbidden storage) and one sentence. *intact*: no artifact was torn, and the",
-        "second command ended with 0 and with the result of an undisturbed run.",
+        "healthy storage. *absorbed*: the command ended with 0 all the same. *clear*: otherwise it ended with 75",
+        "(74 for a full, read-only or forbidden storage, 71 without memory) and one sentence. *intact*: no artifact",
+        "was torn, and the second command ended with 0 and with the result of an undisturbed run.",
         "",
         f"errnos: {', '.join(errno.errorcode[number] for number in ERRNOS)} (launcher, supervisor, step:"
         f" {', '.join(errno.errorcode[number] for number in FAILED_LAUNCHES)}).",

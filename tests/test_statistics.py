@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pytest
 import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vasevqa import statistics
 
@@ -72,6 +74,41 @@ def test_weighted_rows_are_worth_as_many_rows_as_their_weights_say() -> None:
     assert even.interval is not None
     assert uneven.interval is not None
     assert uneven.interval[1] - uneven.interval[0] > even.interval[1] - even.interval[0]
+
+
+ROWS = st.lists(st.tuples(st.sampled_from([0.0, 0.3, 0.7, 1.0]), st.integers(0, 11)), min_size=1, max_size=60)
+WEIGHT = st.floats(1e-200, 1e200)
+
+
+@given(ROWS, WEIGHT)
+def test_rows_of_equal_weight_count_like_rows_without_weights(rows: list[tuple[float, int]], weight: float) -> None:
+    values, vases = [value for value, _ in rows], [vase for _, vase in rows]
+    even = statistics.by_vase(values, vases)
+    assert statistics.by_vase(values, vases, [weight] * len(rows)) == even
+    last_digit = [weight if number % 2 else math.nextafter(weight, math.inf) for number in range(len(rows))]
+    assert statistics.by_vase(values, vases, last_digit) == even
+
+
+@given(ROWS, st.lists(st.integers(1, 9), min_size=60, max_size=60), st.sampled_from([0.1, 0.7, 3.0, 1e-200, 1e200]))
+def test_the_unit_of_the_weights_changes_nothing(rows: list[tuple[float, int]], parts: list[int], unit: float) -> None:
+    values, vases = [value for value, _ in rows], [vase for _, vase in rows]
+    weights = [float(part) for part in parts[: len(rows)]]
+    one = statistics.by_vase(values, vases, weights)
+    other = statistics.by_vase(values, vases, [unit * weight for weight in weights])
+    assert other.value == pytest.approx(one.value)
+    assert (other.vases, other.rows, other.interval is None) == (one.vases, one.rows, one.interval is None)
+    assert other.interval == (None if one.interval is None else pytest.approx(one.interval, abs=1e-9))
+
+
+def test_eight_vases_of_equal_weight_have_an_interval() -> None:
+    values, vases = [1.0, 0.0, 1.0] * 8, [number // 3 for number in range(24)]
+    for weight in (number / 100 for number in range(1, 101)):
+        assert statistics.by_vase(values, vases, [weight] * 24) == statistics.by_vase(values, vases)
+    # Rows of weights 1 and 3 are worth (1 + 3)^2 / (2 * (1 + 9)) = 0.8 even rows, so ten vases are worth eight.
+    uneven = [weight * 0.1 for weight in [1, 3] * 10]
+    assert statistics.by_vase([1.0] * 20, [number // 2 for number in range(20)], uneven).interval == pytest.approx(
+        statistics.wilson(8, 8)
+    )
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 7, 8, 40, 399, 2000])

@@ -108,7 +108,15 @@ class Terminated(KeyboardInterrupt):
 
 
 class LeaseLost(Interrupted):
-    """Another attempt now holds the lease of this artifact. The current attempt must stop writing."""
+    """This attempt no longer holds the lease of its artifact, and must stop writing.
+
+    `taken_over` is True if another attempt holds the lease now. It is False if the storage failed for so long that
+    another attempt may take the lease over.
+    """
+
+    def __init__(self, message: str, taken_over: bool = True) -> None:
+        super().__init__(message)
+        self.taken_over = taken_over
 
 
 # Errors that a restart can't mend.
@@ -131,34 +139,59 @@ TRANSIENT_ERRNOS = {
     errno.EREMOTEIO: ("the storage's server gave an input/output error (EREMOTEIO)", _SERVER),
     errno.EMFILE: ("this process has too many open files (EMFILE)", "raise the limit of open files (ulimit -n)"),
     errno.ENFILE: ("this machine has too many open files (ENFILE)", "raise the machine's limit of open files"),
-    errno.ENOMEM: ("the system had no memory for it (ENOMEM)", "check the machine's memory"),
 }
-_OF_CONNECTIONS = (errno.ETIMEDOUT, errno.ENOTCONN)  # as a cause of another error, mostly of a connection
+_LESS_MEMORY = "lower the batch size or the workers, or raise the step's memory in the recipe"
+_OF_BOTH = (errno.ETIMEDOUT, errno.ENOTCONN)  # a mounted folder and a network connection give these errors
+# Packages whose errors are of network connections, and the packages of these whose frames call sockets and no files.
+_SOCKETS = {"anyio", "asyncio", "http", "httpcore", "socket", "ssl", "urllib3", "websocket"}
+_NETWORK = _SOCKETS | {"aiohttp", "hf_xet", "httpx", "huggingface_hub", "modelscope", "requests", "urllib"}
 _TOLD = re.compile(r"(?:\(os error |\[Errno )([0-9]+)[)\]]")  # as Rust's and Arrow's readers tell an errno
 
 
 def storage_error(
     error: BaseException, doing: str, path: Path | str | None = None
-) -> StorageError | TransientStorageError | None:
+) -> StorageError | TransientStorageError | HostMemoryError | None:
     """Return a StorageError or a TransientStorageError for an `error` that occurred while `doing` something.
 
-    Return None if `error` is of another kind. Libraries wrap errors of the storage in their own: a transient error is
-    also found among the causes of `error`.
+    Return a HostMemoryError if the system had no memory for a call (ENOMEM).
+    Return None if `error` is of another kind, such as an error of a network connection. Libraries wrap errors of the
+    storage in their own: a transient error is also found among the causes of `error`.
     """
-    if isinstance(error, OSError) and error.errno in STORAGE_ERRNOS:
+    if isinstance(error, OSError) and error.errno in STORAGE_ERRNOS and not _of_network(error):
         where = path or error.filename or "the volume"
         return StorageError(f"Could not {doing} {where}: {STORAGE_ERRNOS[error.errno]}.")
-    for link in _links(error):
+    links = list(_links(error))
+    network = any(_of_network(link) for link in links)
+    for link in links:
         if isinstance(link, TransientStorageError):
             return link
-        number, name = _errno(link), path or getattr(link, "filename", None)
-        if number in TRANSIENT_ERRNOS and (link is error or name or number not in _OF_CONNECTIONS):
+        number, file = _errno(link), getattr(link, "filename", None)
+        told = file or (not network and (path or link is error))
+        if number == errno.ENOMEM and not _of_network(link):
+            return HostMemoryError(
+                f"Could not {doing} {path or file or 'a file of the volume'}: the system had no memory for it (ENOMEM);"
+                f" {_LESS_MEMORY}."
+            )
+        if number in TRANSIENT_ERRNOS and not _of_network(link) and (told or number not in _OF_BOTH):
             what, check = TRANSIENT_ERRNOS[number]
             return TransientStorageError(
-                f"Could not {doing} {name or 'a file of the volume'}: {what}; another attempt may succeed, and if it"
-                f" persists {check}."
+                f"Could not {doing} {path or file or 'a file of the volume'}: {what}; another attempt may succeed, and"
+                f" if it persists {check}."
             )
     return None
+
+
+def _of_network(error: BaseException) -> bool:
+    """Return whether `error` is of a network connection: by its class, or by the function that raised it.
+
+    The numbers of such errors mislead: an SSLError with errno 1 has nothing to do with EPERM.
+    """
+    if isinstance(error, ConnectionError) or type(error).__module__.partition(".")[0] in _NETWORK:
+        return True
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).partition(".")[0] in _SOCKETS
 
 
 def _links(error: BaseException) -> Iterator[BaseException]:
@@ -193,11 +226,36 @@ def out_of_gpu_memory(error: BaseException) -> bool:
     )
 
 
+# Messages of torch when an allocation or a mapping of a file fails on the host.
+_NO_HOST_MEMORY = re.compile(r"DefaultCPUAllocator: can't allocate memory|Cannot allocate memory")
+
+
 def out_of_host_memory(error: BaseException) -> bool:
     """Return whether `error` says that the machine's memory doesn't suffice. torch is not imported."""
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
+        isinstance(error, RuntimeError) and _NO_HOST_MEMORY.search(str(error)) is not None
     )
+
+
+def machine_error(error: BaseException, doing: str, path: Path | str | None = None) -> VaseError | None:
+    """Return the error of the storage, the host's memory or the GPU's memory that occurred while `doing` something.
+
+    Return None if `error` is of another kind. The causes of `error` count too.
+    """
+    known = storage_error(error, doing, path)
+    if known is not None:
+        return known
+    what = f"{doing} {path}" if path else doing
+    for link in _links(error):
+        if isinstance(link, (HostMemoryError, GpuMemoryError)):
+            return link
+        if out_of_gpu_memory(link):
+            return GpuMemoryError(
+                f"The GPU's memory does not suffice to {what}; lower the batch size, or use a larger GPU."
+            )
+        if out_of_host_memory(link):
+            return HostMemoryError(f"The machine's memory does not suffice to {what}; {_LESS_MEMORY}.")
+    return None
 
 
 def invalid_yaml(where: object, error: Exception, hint: str = "correct it") -> ConfigError:

@@ -31,6 +31,7 @@ _SUFFIX = re.compile(
     re.IGNORECASE,
 )
 _LOADERS = {"clip": "CLIPModel"}  # transformers' class by model type; all other types: AutoModelForImageTextToText
+CLASSIFIER_FILE = "best_image_quality_model.pth"  # the model in train-classifier's output
 COMMON = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")  # known without transformers, which takes seconds to load
 TEXT_ENCODERS = ("clip", "siglip", "siglip2", "chinese_clip", "altclip", "blip")
 TEMPLATES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json", "processor_config.json")

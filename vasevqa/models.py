@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vasevqa import model_formats
-from vasevqa.errors import ConfigError, DataError, storage_error
+from vasevqa.errors import ConfigError, DataError, machine_error
 from vasevqa.storage import refuse_failed
 from vasevqa.text import first_line
 
@@ -289,7 +289,7 @@ def local_model(where: Path, hub: str) -> Path:
         return Path(snapshot_download(name, revision=revision or None, ignore_patterns=ignored))
     except Exception as error:
         first = first_line(error)
-        raise storage_error(error, "read or write") or ConfigError(
+        raise machine_error(error, "read or write") or ConfigError(
             f"{where} could not be downloaded from the hub ({type(error).__name__}: {first}); give the path of a model"
             " folder, or check the id and the network."
         ) from None

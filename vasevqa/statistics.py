@@ -19,6 +19,8 @@ LEVEL = 0.95
 POWER = 0.8
 DIGITS = 12  # decimal places of a difference between two rewards
 ROUNDING = 1e-24  # largest variance of a mean that rounding errors alone can cause
+EVEN = 1e-9  # weights that differ by less than this part differ by rounding errors alone
+WHOLE = 9  # decimal places of a number of vases; rounding errors lie below them
 
 
 @dataclass(frozen=True)
@@ -83,11 +85,13 @@ def by_vase(values: Sequence[float], vases: Sequence[Hashable], weights: Sequenc
     `vases` names the vase of each value. `weights` are greater than 0; rows with uneven weights are worth fewer rows
     and vases. Raise ValueError if there are no values.
     """
-    clusters = _clusters(values, vases, weights)
+    uneven = _uneven(weights) if weights else None
+    clusters = _clusters(values, vases, uneven)
     rows = len(values)
     mean, variance = clusters.mean, clusters.variance
-    worth = _worth(weights) if weights else 1.0
-    count = clusters.count * worth
+    worth = _worth(uneven) if uneven else 1.0
+    # Rounded, because the number of vases is compared with FEWEST and cut to a whole number.
+    count = round(clusters.count * worth, WHOLE)
     if count < FEWEST:
         return Estimate(mean, None, clusters.count, rows)
     spread = mean * (1 - mean)
@@ -160,6 +164,19 @@ def _clusters(values: Sequence[float], vases: Sequence[Hashable], weights: Seque
         return _Clusters(mean, None, count)
     squares = math.fsum(math.fsum(each) ** 2 for each in sums.values())
     return _Clusters(mean, count / (count - 1) * squares / total**2, count)
+
+
+def _uneven(weights: Sequence[float]) -> list[float] | None:
+    """Return the weights, scaled so that the largest is about 1; None if all are equal.
+
+    Sums of equal weights have rounding errors. Eight vases with such weights would be worth less than eight, and so
+    have no interval.
+    """
+    largest = max(weights)
+    if min(weights) >= largest * (1 - EVEN):
+        return None
+    power = math.frexp(largest)[1]
+    return [math.ldexp(weight, -power) for weight in weights]  # exact, unlike a division
 
 
 def _worth(weights: Sequence[float]) -> float:

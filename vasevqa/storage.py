@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from vasevqa.errors import TransientStorageError, storage_error
+from vasevqa.errors import HostMemoryError, TransientStorageError, VaseError, machine_error, storage_error
 
 T = TypeVar("T")
 
@@ -23,7 +23,7 @@ def patiently(
     """Return `work()`. After a transient error of the storage, try again within about two seconds.
 
     Raise TransientStorageError if the storage still fails. Raise StorageError if the storage refuses (full, read-only,
-    not permitted). Other errors stay as they are.
+    not permitted), and HostMemoryError if the system still has no memory for the call. Other errors stay as they are.
     """
     pause = sleep or time.sleep
     for seconds in PAUSES:
@@ -33,7 +33,7 @@ def patiently(
             known = storage_error(error, doing, path)
             if known is None:
                 raise
-            if not isinstance(known, TransientStorageError):
+            if not isinstance(known, (TransientStorageError, HostMemoryError)):
                 raise known from error
         pause(seconds)
     try:
@@ -43,11 +43,12 @@ def patiently(
 
 
 def refuse_failed(error: BaseException, path: Path) -> None:
-    """Raise the storage's error if it caused the `error` of a library that read the file or folder `path`.
+    """Raise the error of the storage or of the memory if it caused the `error` of a library that read `path`.
 
-    Libraries often hide the cause, so the starts of the files are read again. Return if the content caused `error`.
+    `path` is a file or folder. Libraries often hide the cause, so the starts of the files are read again. Return if the
+    content caused `error`.
     """
-    known = storage_error(error, "read", path)
+    known: VaseError | None = machine_error(error, "read", path)
     if known is not None:
         raise known from error
     try:

@@ -1,4 +1,4 @@
-"""Format suggestions, durations and sizes for messages."""
+"""Format suggestions, durations, sizes, shares and amounts for messages."""
 
 from __future__ import annotations
 
@@ -47,6 +47,27 @@ def byte_size(count: float) -> str:
     while count >= 1024 and len(units) > 1:
         count, units = count / 1024, units[1:]
     return f"{count:.0f} {units[0]}"
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """Return a share as text: 0%, <1%, 12%, >99%, 100%. Only 0 and 1 themselves read as none and all."""
+    none, some, most, every = (f"{part:.{digits}%}" for part in (0, 10.0**-digits / 100, 1 - 10.0**-digits / 100, 1))
+    text = f"{share:.{digits}%}"
+    if 0 < share < 1 and text in (none, every):
+        return f"<{some}" if text == none else f">{most}"
+    return text
+
+
+def amount(value: float) -> str:
+    """Return an amount that is not negative as text: 0, <0.01, 0.51, 3.2, 12, 1,234."""
+    if 0 < value < 0.01:
+        return "<0.01"
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def cut(text: str, most: int) -> str:
+    """Return `text`. If it is longer than `most` characters, its end is replaced by an ellipsis."""
+    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
 
 
 def first_line(error: object, most: int = 200) -> str:

@@ -10,11 +10,13 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from pathlib import Path
+from queue import Queue
 
 import pytest
 
-from vasevqa.artifacts.lease import Lease, LeaseHeld, bury, holder, revoke
+from vasevqa.artifacts.lease import Lease, LeaseHeld, Loss, bury, holder, revoke
 from vasevqa.errors import TRANSIENT_ERRNOS, LeaseLost
 
 
@@ -59,7 +61,7 @@ def test_a_silent_holder_on_another_machine_is_replaced_only_after_the_ttl(tmp_p
         Lease.acquire(path, "two", ttl=60)
     age(path, 100)
     second = Lease.acquire(path, "two", ttl=60)
-    assert second.held()
+    assert second.loss() is None
 
 
 def test_a_late_writer_neither_refreshes_nor_removes_its_successors_lease(tmp_path: Path) -> None:
@@ -67,17 +69,18 @@ def test_a_late_writer_neither_refreshes_nor_removes_its_successors_lease(tmp_pa
     late = Lease.acquire(path, "late", ttl=0.06)
     foreign(path)
     # The file was rewritten in place, so `late` still holds the lease until the lease is stale.
-    assert late.held()
+    assert late.loss() is None
     age(path, 100)
     successor = Lease.acquire(path, "successor", ttl=60)
     before = path.stat().st_mtime_ns
-    lost = threading.Event()
-    late.keep(on_lost=lost.set)
-    assert lost.wait(10)
-    with pytest.raises(LeaseLost):
+    lost: Queue[Loss] = Queue()
+    late.keep(on_lost=lost.put)
+    assert lost.get(timeout=10).taken_over
+    with pytest.raises(LeaseLost, match="to another attempt") as told:
         late.check()
+    assert told.value.taken_over
     late.release()
-    assert successor.held()
+    assert successor.loss() is None
     assert path.stat().st_mtime_ns == before
 
 
@@ -104,7 +107,7 @@ def test_only_one_of_many_processes_gets_a_stale_lease(tmp_path: Path) -> None:
         thread.join()
     assert len(won) == 1
     assert len(refused) == 7
-    assert won[0].held()
+    assert won[0].loss() is None
 
 
 def test_a_damaged_lease_file_expires_after_the_ttl(tmp_path: Path) -> None:
@@ -113,16 +116,16 @@ def test_a_damaged_lease_file_expires_after_the_ttl(tmp_path: Path) -> None:
     with pytest.raises(LeaseHeld):
         Lease.acquire(path, "two", ttl=60)
     age(path, 1000)
-    assert Lease.acquire(path, "two", ttl=60).held()
+    assert Lease.acquire(path, "two", ttl=60).loss() is None
 
 
 def test_only_the_lease_of_the_named_attempt_is_revoked(tmp_path: Path) -> None:
     path = tmp_path / "k.lease"
     lease = Lease.acquire(path, "one")
     revoke(path, "another")
-    assert lease.held()
+    assert lease.loss() is None
     revoke(path, "one")
-    assert not lease.held()
+    assert lease.loss() is not None
 
 
 def test_a_process_suspended_longer_than_the_ttl_writes_nothing_afterwards(tmp_path: Path) -> None:
@@ -158,7 +161,7 @@ def test_a_process_suspended_longer_than_the_ttl_writes_nothing_afterwards(tmp_p
     assert late.returncode != 0
     assert (folder / "result.txt").read_text() == "successor"
     assert [path.name for path in folder.iterdir()] == ["result.txt"]
-    assert successor.held()
+    assert successor.loss() is None
 
 
 # In a cluster, a launcher has a new container or a new pod after a crash.
@@ -203,21 +206,23 @@ def test_leases_of_earlier_versions_are_read(tmp_path: Path) -> None:
 
 
 def test_a_storage_error_does_not_end_the_heartbeat(tmp_path: Path) -> None:
-    folder, away, lost = tmp_path / "step", tmp_path / "away", threading.Event()
+    folder, away = tmp_path / "step", tmp_path / "away"
+    lost: Queue[Loss] = Queue()
     lease = Lease.acquire(folder / "k.lease", "one", ttl=0.06)
-    lease.keep(lost.set)
+    lease.keep(lost.put)
     folder.rename(away)
     folder.touch()  # each access to the lease now fails
     file = away / "k.lease"
     for _ in range(3):
         before = file.stat().st_mtime_ns
         while file.stat().st_mtime_ns == before:
-            assert not lost.wait(0.005)
+            assert lost.empty()
+            time.sleep(0.005)
     folder.unlink()
     away.rename(folder)
-    assert lease.held()
+    assert lease.loss() is None
     revoke(folder / "k.lease", "one")
-    assert lost.wait(60)
+    assert lost.get(timeout=60).taken_over
 
 
 @pytest.mark.parametrize("number", TRANSIENT_ERRNOS, ids=errno.errorcode.get)
@@ -241,19 +246,38 @@ def test_a_lease_that_can_not_be_touched_stops_writing_after_half_its_time(
     now[0] = 31
     with pytest.raises(LeaseLost, match=r"could not touch .*k\.lease for 30 s .*check the volume") as lost:
         lease.check()
-    assert lost.value.exit_code == 75
+    assert (lost.value.exit_code, lost.value.taken_over) == (75, False)
     fails[0] = False
     lease.check()
 
 
-def test_the_heartbeat_ends_a_stage_whose_lease_can_not_be_touched(tmp_path: Path) -> None:
-    lost = threading.Event()
+def test_the_heartbeat_tells_a_long_silence_once_and_goes_on(tmp_path: Path) -> None:
+    lost: Queue[Loss] = Queue()
     lease = Lease.acquire(tmp_path / "k.lease", "one", ttl=0.3)
-    os.close(lease._descriptor)
-    lease._descriptor = -1  # every touch fails from now on
-    lease.keep(lost.set)
-    assert lost.wait(60)
-    assert "could not touch" in lease.loss()
+    descriptor, lease._descriptor = lease._descriptor, -1  # every touch fails from now on
+    beats, real = [0], lease.loss
+
+    def counted() -> Loss | None:
+        beats[0] += 1
+        return real()
+
+    lease.loss = counted  # type: ignore[method-assign]
+    lease.keep(lost.put)
+    loss = lost.get(timeout=60)
+    assert not loss.taken_over
+    assert "could not touch" in str(loss)
+    before = beats[0]
+    while beats[0] < before + 3:
+        time.sleep(0.01)
+    lease._descriptor = descriptor  # the storage works again
+    age(tmp_path / "k.lease", 1000)
+    old = (tmp_path / "k.lease").stat().st_mtime_ns
+    while (tmp_path / "k.lease").stat().st_mtime_ns == old:
+        time.sleep(0.01)
+    assert real() is None
+    assert lost.empty()
+    lease.release()
+    assert not (tmp_path / "k.lease").exists()
 
 
 def test_a_lease_that_can_not_be_written_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,3 +156,12 @@ def test_paths_outside_the_volume_are_refused(volume_root: Path, tmp_path: Path)
 def test_list_files_is_sorted_by_relative_name(volume_root: Path) -> None:
     artifact = sealed(volume_root)
     assert list(list_files(artifact.partial)) == ["a/one.txt", "two.json"]
+
+
+def test_a_photograph_that_was_removed_before_it_was_placed_is_one_sentence(tmp_path: Path, volume_root: Path) -> None:
+    output = StageOutput(Volume(volume_root).artifact("touch", "k1").partial)
+    with pytest.raises(
+        DataError, match=r"gone.jpg was removed while the step read it; start again, .* during the run\.$"
+    ):
+        output.place(tmp_path / "gone.jpg", "accepted/gone.jpg")
+    assert list(output.root.rglob("*.jpg")) == []

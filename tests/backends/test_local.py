@@ -252,6 +252,35 @@ def test_killing_the_supervisor_also_kills_the_stage(stages: Stages) -> None:
     wait_for(lambda: gone(stage), "the stage to end")
 
 
+def test_output_that_was_read_is_not_lost_if_another_job_can_not_be_read(stages: Stages) -> None:
+    first, second = stages.task("print('hello')"), stages.task("print('hello')", attempt=2)
+    for task in (first, second):
+        stages.backend.submit(task)
+        wait_for(lambda name=task.name: stages.backend.state(name).is_terminal, f"{task.name} to end")
+    spec = stages.root / "volume/.jobs" / second.name / "exit"
+    content = spec.read_bytes()
+    spec.unlink()
+    spec.mkdir()  # reading the file of the second job now fails
+    [update] = stages.backend.watch([first.name, second.name], 1)
+    assert (update.name, update.text) == (first.name, "hello\n")
+    with pytest.raises(IsADirectoryError):
+        stages.backend.watch([second.name], 1)
+    spec.rmdir()
+    spec.write_bytes(content)
+    assert finish(stages.backend, second.name) == "hello\n"
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.EIO, 75), (errno.ENOMEM, 71), (errno.ENOENT, 126)])
+def test_a_command_that_can_not_be_started_has_the_exit_code_of_its_reason(
+    stages: Stages, number: int, code: int
+) -> None:
+    job = stages.root / "volume/.jobs/vase-step-0123456789-1"
+    job.mkdir(parents=True)
+    record = {"exit_code": 126, "signal": None, "message": "it can't be started", "errno": number}
+    (job / "exit").write_text(json.dumps(record))
+    assert stages.backend.outcome(job.name).exit_code == code
+
+
 def test_the_next_launcher_starts_a_job_that_a_killed_launcher_did_not_start(stages: Stages) -> None:
     task = stages.task("print('hello')")
     program = (

@@ -225,6 +225,16 @@ def test_a_run_gives_photographs_and_scores(here: Path) -> None:
     assert "shown first: photographs near the threshold 0.6 of classify" in said
 
 
+def test_a_run_tells_which_photographs_are_typical(here: Path) -> None:
+    made = run(here, clip_filter=True)
+    table = "name,cluster,rank\nV1/IMG_0000.png,0,0\nV2/IMG_0000.png,0,1\nV3/IMG_0000.png,1,0\n"
+    (made.artifacts()["clip-filter"] / "typical.csv").write_text(table)
+    source = source_of(made.name, here / "volume", QUALITY, PIPELINE)
+    opened = open_review(source, QUALITY, here / "quality")
+    assert opened.groups["V2/IMG_0000.png"] == (0, 1)
+    assert "shown first: typical photographs of 2 groups of look-alikes" in opened.said
+
+
 def test_a_run_without_scores_is_reviewed_as_a_folder(here: Path) -> None:
     made = run(here)
     source = source_of(made.name, here / "volume", QUALITY, PIPELINE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from tests import pictures
 from vasevqa.curation import classifier, classifier_training
 from vasevqa.curation.calibration import Calibration, calibrate, calibration_error
-from vasevqa.errors import ConfigError, DataError
+from vasevqa.errors import ConfigError, DataError, GpuMemoryError, HostMemoryError, StorageError, VaseError
 
 CPU = torch.device("cpu")
 
@@ -164,3 +165,42 @@ def test_a_temperature_at_its_bound_is_reported() -> None:
 def test_the_calibration_error_equals_a_hand_computed_value() -> None:
     assert calibration_error([0.1] * 10 + [0.9] * 10, [0] * 9 + [1] + [1] * 9 + [0]) == pytest.approx(0.16)
     assert calibration_error([0.5, 0.5], [1, 0]) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (MemoryError(), HostMemoryError),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: error code 12"), HostMemoryError),
+        (RuntimeError("unable to mmap 9 bytes from file <m.pth>: Cannot allocate memory (12)"), HostMemoryError),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), HostMemoryError),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."), GpuMemoryError),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_a_checkpoint_for_which_the_memory_does_not_suffice_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, error: Exception, kind: type[VaseError]
+) -> None:
+    def fail(*given: object, **how: object) -> None:
+        raise error
+
+    path = saved(tmp_path / f"m.{suffix}")
+    monkeypatch.setattr(torch, "load", fail)
+    monkeypatch.setattr("safetensors.torch.load_file", fail)
+    with pytest.raises(kind, match="lower the batch size"):
+        classifier.load_classifier(path, CPU)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"), [(MemoryError(), HostMemoryError), (OSError(errno.ENOSPC, "No space left"), StorageError)]
+)
+def test_a_download_of_weights_names_the_machine_and_not_the_network(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type[VaseError]
+) -> None:
+    class Weights:
+        def get_state_dict(self, **how: object) -> None:
+            raise error
+
+    monkeypatch.setattr(classifier.models, "get_weight", lambda name: Weights())
+    with pytest.raises(kind):
+        classifier.load_backbone(classifier.build("resnet18"), "resnet18", "imagenet", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
@@ -21,7 +22,7 @@ from vasevqa.curation import scoring
 from vasevqa.curation.clip import load_clip
 from vasevqa.curation.images import find_images
 from vasevqa.curation.loader import Loader
-from vasevqa.errors import ConfigError, DataError
+from vasevqa.errors import ConfigError, DataError, GpuMemoryError, HostMemoryError, VaseError
 from vasevqa.model_formats import folder_digest
 
 CPU = torch.device("cpu")
@@ -214,3 +215,25 @@ def test_an_unreachable_hub_is_reported_in_one_sentence(
         monkeypatch.setenv(variable, "http://127.0.0.1:9")
     with pytest.raises(ConfigError, match=f"The hub did not answer for {name} .*give the path of a model folder"):
         load_clip(Path(name), CPU, "fp32", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (MemoryError(), HostMemoryError),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: error code 12"), HostMemoryError),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), HostMemoryError),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."), GpuMemoryError),
+    ],
+)
+@pytest.mark.parametrize("name", ["hf_clip", "tiny_clip"])
+def test_a_model_for_which_the_memory_does_not_suffice_is_not_called_damaged(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, name: str, error: Exception, kind: type[VaseError]
+) -> None:
+    def fail(*given: object, **how: object) -> None:
+        raise error
+
+    monkeypatch.setattr("transformers.CLIPModel.from_pretrained", fail)
+    monkeypatch.setattr("open_clip.load_checkpoint", fail)
+    with pytest.raises(kind, match="lower the batch size"):
+        load_clip(request.getfixturevalue(name), CPU)

@@ -146,3 +146,17 @@ def test_a_dataset_contains_no_gps_positions(tmp_path: Path) -> None:
     assert "3 images were written without the place, owner or serial number in their metadata" in notes
     assert "1 images keep a GPS position, an owner or a serial number: only JPEG, PNG and WebP are cleaned" in notes
     assert (folder / name(0)).read_bytes() == before
+
+
+def test_a_photograph_for_which_the_memory_does_not_suffice_does_not_count_as_clean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, path = picture(3, 96), tmp_path / "vase.jpg"
+    image.save(path, exif=exif())
+
+    def fail(*given: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Image.Image, "getexif", fail)
+    with pytest.raises(MemoryError):
+        read(path)

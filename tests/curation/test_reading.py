@@ -49,6 +49,28 @@ def test_a_storage_that_fails_makes_no_photograph_unreadable(
         open_image(path)
 
 
+@pytest.mark.parametrize("moment", ["opening", "reading again"])
+def test_a_photograph_that_vanishes_is_one_clear_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """It vanishes after its size was asked, or after its content was found to be no image."""
+    path = tmp_path / "vase.jpg"
+    path.write_bytes(b"half of a copy")
+    read = decoding._from_file
+
+    def vanishing(where: Path, cover: int | None) -> Image.Image:
+        if moment == "opening":
+            where.unlink(missing_ok=True)
+        try:
+            return read(where, cover)
+        finally:
+            where.unlink(missing_ok=True)
+
+    monkeypatch.setattr(decoding, "_from_file", vanishing)
+    with pytest.raises(Unreadable, match=r"^the file vanished$"):
+        open_image(path)
+
+
 def test_a_forbidden_photograph_stops_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "vase.jpg"
     Image.new("RGB", (64, 48)).save(path)

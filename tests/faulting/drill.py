@@ -22,7 +22,7 @@ from vasevqa.artifacts.volume import Volume
 from vasevqa.errors import STORAGE_ERRNOS, TRANSIENT_ERRNOS
 
 CALLS = ("open", "read", "write", "fsync", "rename", "link", "mkdir", "flock", "stat", "symlink")
-ERRNOS = (*TRANSIENT_ERRNOS, *(number for number in STORAGE_ERRNOS if number != errno.EPERM))
+ERRNOS = (*TRANSIENT_ERRNOS, errno.ENOMEM, *(number for number in STORAGE_ERRNOS if number != errno.EPERM))
 # Where the call fails: the text is in the command line of the process.
 PLACES = {
     "stage": "tests.faulting.served",  # build-dataset on its own
@@ -151,7 +151,7 @@ def failing(fault: Fault, under: Path, mark: Path) -> dict[str, str]:
 
 def _unclear(code: int, said: str, fault: Fault) -> list[str]:
     """What is wrong with the exit code and the sentence of a command whose storage failed."""
-    allowed = (0, 75, 74) if fault.number in STORAGE_ERRNOS else (0, 75)
+    allowed = (0, 75, 74) if fault.number in STORAGE_ERRNOS else (0, 71) if fault.number == errno.ENOMEM else (0, 75)
     problems = [] if code in allowed else [f"exit code {code}: {said[-300:]}"]
     if "Traceback" in said or "is a bug" in said or "bug in" in said:
         problems.append(f"a riddle: {said[-600:]}")

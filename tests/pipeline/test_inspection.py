@@ -10,10 +10,12 @@ import pytest
 
 from tests import pictures
 from vasevqa.errors import ConfigError, DataError, VaseError
+from vasevqa.pipeline import doctor
 from vasevqa.pipeline.catalog import PIPELINE
 from vasevqa.pipeline.doctor import VolumeQuestion, volume_findings
-from vasevqa.pipeline.inspection import inside_of, look_inside
+from vasevqa.pipeline.inspection import inside_of, look_inside, refuse_unusable
 from vasevqa.pipeline.recipe import load_recipe
+from vasevqa.pipeline.requests import RecipeRequest
 from vasevqa.pipeline.requirements import StageCheck, requirements_of
 from vasevqa.pipeline.selection import Selection
 
@@ -123,3 +125,39 @@ def test_doctor_reports_the_same_for_a_volume(folder: Path) -> None:
     qwen(folder)
     found = {one.what: one for one in volume_findings(PIPELINE, folder, question)}
     assert (found["input images"].code, found["input clip_model"].code) == (3, 2)
+
+
+@pytest.mark.parametrize("remote", ["classifier_weights", "quality_data"])
+def test_an_input_on_the_volume_counts_as_given_beside_one_that_is_uploaded(tmp_path: Path, remote: str) -> None:
+    """Both sides look at their own inputs: this machine before the upload, and a pod at the volume."""
+    for label in ("0", "1"):
+        for vase in range(3):
+            pictures.save(tmp_path / f"labelled/{label}/F{label}{vase}_front.jpg", 10 * int(label) + vase)
+    (tmp_path / "resnet.pth").write_bytes(b"x")
+    given = {"images": "labelled", "quality_data": "labelled", "classifier_weights": "resnet.pth"}
+    given[remote] = "on-the-volume"
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        f"inputs: {json.dumps(given)}\nsteps: {{train-classifier: {{weights: file}}}}\nto: train-classifier\n"
+    )
+    request = RecipeRequest(path)
+    recipe = request.load(PIPELINE, here=False)
+    asked = requirements_of(recipe, PIPELINE)
+    here = {name: request.beside(value) for name, value in asked.inputs.items()}
+    refuse_unusable(PIPELINE, recipe, asked, here)
+    found = list(doctor._to_be_uploaded(PIPELINE, here, doctor._question(asked, recipe)))
+    (tmp_path / "volume").mkdir()
+    (tmp_path / "labelled").rename(tmp_path / "volume/on-the-volume")
+    question = VolumeQuestion({remote: "on-the-volume"}, (), {}, checks=asked.checks)
+    found += volume_findings(PIPELINE, tmp_path / "volume", question)
+    assert not [one.text for one in found if one.what == "step train-classifier"]
+
+
+def test_an_input_that_the_recipe_lacks_is_missing_wherever_the_others_are(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        "inputs: {images: far, quality_data: far}\nsteps: {train-classifier: {weights: file}}\nto: train-classifier\n"
+    )
+    recipe = load_recipe(path, PIPELINE, here=False)
+    with pytest.raises(ConfigError, match="add the input classifier_weights"):
+        refuse_unusable(PIPELINE, recipe, requirements_of(recipe, PIPELINE), {})

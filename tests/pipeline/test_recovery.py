@@ -165,9 +165,32 @@ def test_a_launcher_that_lost_its_run_writes_nothing_more_to_it(kit: Kit) -> Non
     successor = Lease.acquire(launcher.run.lease, "successor")
     before = launcher.run.events.path.read_text()
     held.unlink()
-    assert isinstance(background.join(), Interrupted)
+    error = background.join()
+    assert isinstance(error, Interrupted)
+    assert "Another launcher has taken over" in str(error)
     assert launcher.run.events.path.read_text() == before
     successor.release()
+    kit.execute(selection=FIRST)
+    assert kit.attempts() == {"first": 1}
+
+
+def test_a_launcher_that_can_not_touch_its_lease_names_the_storage(kit: Kit) -> None:
+    held = kit.hold("first")
+    launcher = kit.launcher(selection=FIRST)
+    background = Background(launcher)
+    kit.wait_until_held("first")
+    lease = launcher._lease
+    assert lease is not None
+    descriptor, lease._descriptor = lease._descriptor, -1  # every touch fails from now on
+    lease._touched -= lease.ttl
+    before = launcher.run.events.path.read_text()
+    held.unlink()
+    error = background.join()
+    assert isinstance(error, Interrupted)
+    assert "could not touch" in str(error)
+    assert "check the volume or its server" in str(error)
+    assert launcher.run.events.path.read_text() == before
+    os.close(descriptor)
     kit.execute(selection=FIRST)
     assert kit.attempts() == {"first": 1}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.pipeline.kit import Kit
-from vasevqa.errors import ClusterUnreachable, ConfigError, Terminated
+from vasevqa.errors import ClusterUnreachable, ConfigError, HostMemoryError, Terminated
 from vasevqa.pipeline.launcher import StepFailed
 from vasevqa.pipeline.restarts import once
 
@@ -34,7 +34,7 @@ def test_a_temporary_failure_is_retried(tmp_path: Path) -> None:
     def fails(error: BaseException) -> int:
         raise error
 
-    for error in (ClusterUnreachable("away"), Terminated()):
+    for error in (ClusterUnreachable("away"), HostMemoryError("no memory for a call"), Terminated()):
         with pytest.raises(type(error)):
             once("job", tmp_path, lambda error=error: fails(error))  # type: ignore[misc]
         assert once("job", tmp_path, lambda: 0) == 0

@@ -121,6 +121,7 @@ def test_best_views_stand_beside_their_runner_up_the_closest_decision_first(volu
     assert seen(shown, "h3") == ["vase 1", "vase 2", "vase 3", "<one>"]
     assert shown.split("<h3>")[1].count("<img") == 2
     assert seen(shown, "figcaption")[:2] == ["best: 0.5000", "second: 0.2500"]
+    assert seen(shown, "p")[0].startswith("The number under a picture is its similarity to")
     assert seen(shown, "p")[0].endswith("Photographs whose names tell no vase: 1. Each of them counts as a vase.")
     assert "0.0100 above the second of 2 views." in seen(shown, "p")
     assert seen(shown, "p")[-1] == "The only view."
@@ -143,7 +144,7 @@ def test_recommended_thresholds_are_marked_with_what_they_keep_and_the_setting_t
     report = {"threshold": 0.4, "images": images, "recommendations": recommended}
     run = curated(volume_root, {"clip-filter/filtering_report.json": report})
     shown = section(write_report(run, Volume(volume_root)).read_text(), "threshold")
-    assert [name for name in seen(shown, "title") if "images from" not in name] == ["very strict"]
+    assert [name for name in seen(shown, "title") if " from " not in name] == ["very strict"]
     assert seen(shown, "td") == [
         *("very strict", "0.8500", "1", "-5", "--set clip-filter.threshold=0.8500"),
         *("<all>", "-3.0000", "10", "+4", "--set clip-filter.threshold=-3.0000"),
@@ -169,3 +170,60 @@ def test_the_dataset_shows_sides_attributes_unused_columns_and_rights(volume_roo
     ]
     assert seen(shown, "td") == ["sft", "6", "shape 4, fabric 2", "eval", "2,000", ""]
     assert seen(shown, "li") == ["a <note>", "CC BY <4>: 3 pictures"]
+
+
+def test_a_problem_that_leaves_nothing_out_is_a_remark_and_no_loss(volume_root: Path) -> None:
+    problems = {"empty answer": 5000, "encoding guessed": 1, "no JSON value": 2, "line before the headings": 3}
+    report = {
+        "rows": {"sft": 6},
+        "problems": {**problems, "broken row": 4},
+        "problem_list": {"encoding guessed": [{"where": "a.csv", "what": "not <UTF-8>"}]},
+        "quarantined": [{"name": "cut.jpg", "reason": "cut off"}],
+        "unused_columns": {"inventory": 12},
+        "notes": ["a note"],
+    }
+    views = {"vases": [{"vase": "a", "best": "a.jpg", "views": [{"name": "a.jpg", "view": "", "similarity": 0.5}]}]}
+    run = curated(
+        volume_root, {"select-views/best_views_report.json": views, "build-dataset/dataset_report.json": report}
+    )
+    html = write_report(run, Volume(volume_root)).read_text()
+    assert funnel_of(html) == [
+        "1 photograph",
+        "1 vase",
+        "1 photograph that can't be read",
+        "4 left out of the dataset: broken row",
+        "6 rows",
+    ]
+    shown = section(html, "dataset")
+    assert seen(shown, "summary") == [
+        "In the annotations: empty answer (5,000)",
+        "In the annotations: encoding guessed (1)",
+        "In the annotations: no JSON value (2)",
+        "In the annotations: line before the headings (3)",
+    ]
+    assert seen(shown, "li")[-1] == "a.csv : not <UTF-8>"
+    assert "Without an answer, the question is not asked. 0 of 5,000 are shown." in seen(shown, "p")
+
+
+def test_a_sheet_spans_all_scores_and_counts_the_pictures_that_it_shows(volume_root: Path) -> None:
+    images = [{"name": f"{number:02}.jpg", "score": number / 100, "accepted": number >= 10} for number in range(33)]
+    run = curated(volume_root, {"clip-filter/filtering_report.json": {"threshold": 0.1, "images": images}})
+    folder = volume_root / "artifacts/clip-filter/k"
+    for image in images[:9] + images[10:]:  # one rejected picture is gone
+        pictures.save(folder / ("accepted" if image["accepted"] else "rejected") / str(image["name"]), 1)
+    shown = section(write_report(run, Volume(volume_root)).read_text(), "threshold")
+    accepted = shown.split("<h3>Accepted")[1].split("<h3>")[0]
+    assert re.findall(r'alt="(\d+).jpg"', accepted) == [
+        f"{number:02}" for number in (32, 30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10)
+    ]
+    assert seen(accepted, "p") == ["12 of 23, from the highest score down to the lowest"]
+    assert seen(shown.split("<h3>Borderline")[1], "p")[0] == "11 of 33, the nearest to the threshold"
+    assert seen(shown.split("<h3>Rejected")[1], "p") == ["9 of 10, the lowest scores first"]
+
+
+def test_a_single_image_beside_thousands_has_a_visible_bar(volume_root: Path) -> None:
+    images = [{"name": f"{number}.jpg", "score": float(number == 0), "accepted": True} for number in range(5000)]
+    run = curated(volume_root, {"clip-filter/filtering_report.json": {"threshold": 0.0, "images": images}})
+    shown = section(write_report(run, Volume(volume_root)).read_text(), "threshold")
+    heights = re.findall(r'height="([\d.]+)"><title>(\S+ images?) from', shown)
+    assert [pair for pair in heights if pair[1] != "0 images"] == [("180.0", "4,999 images"), ("1.0", "1 image")]

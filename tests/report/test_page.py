@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+from collections import Counter
 from pathlib import Path
 
 from tests import pictures
@@ -141,3 +143,49 @@ def test_the_provenance_names_key_host_image_seed_and_packages(volume_root: Path
     assert seen(shown, "td")[:7] == ["merge-sft", "merge 3", "ab12", "<run>", "node-7", "0", "x@sha256:1"]
     assert seen(shown, "td")[-7:] == ["sft", "", "c", "", "", "", ""]
     assert seen(shown, "p") == ["merge-sft, merge-grpo: torch 2.6.0, peft 0.15."]
+
+
+def test_each_file_of_an_artifact_is_read_once_for_a_report(volume_root: Path) -> None:
+    evaluation = {"samples": 2, "models": {"sft": {"rewards": {"value": 1.0}}}}
+    reports = CURATED | {"sft/training_summary.json": {}, "evaluate/evaluation.json": evaluation}
+    run = curated(volume_root, reports)
+    for name in reports:
+        (volume_root / "artifacts" / name.partition("/")[0] / "k/artifact.json").write_text('{"key": "k"}')
+    table = "path,probability,class\nb_0.jpg,0.5,0\na_0.jpg,0.9,1\n"
+    (volume_root / "artifacts/classify/k/predictions.csv").write_text(table)
+    opened: list[str] = []
+    watched = [f"{volume_root}/artifacts/", str(run / "events.jsonl")]
+
+    def see(event: str, arguments: tuple[object, ...]) -> None:
+        if event == "open" and watched and str(arguments[0]).startswith(tuple(watched)):
+            opened.append(str(arguments[0]))
+
+    sys.addaudithook(see)
+    html = write_report(run, Volume(volume_root)).read_text()
+    watched.clear()  # a hook can't be removed
+    assert len(opened) > len(reports)
+    assert [path for path, count in Counter(opened).items() if count > 1] == []
+    assert "b_0.jpg" in html
+
+
+def test_each_lost_vase_is_listed_once_with_or_without_its_picture(volume_root: Path) -> None:
+    lost = [{"vase": f"v{number:03}", "lost_at": "classify", "best": "x.jpg", "score": 0.5} for number in range(100)]
+    views = {"vases": [{"vase": "a", "best": "a.jpg"}], "lost": lost}
+    html = write_report(curated(volume_root, {"select-views/best_views_report.json": views}), Volume(volume_root))
+    names = re.findall(r"\bv\d{3}\b", html.read_text())
+    assert sorted(names) == [f"v{number:03}" for number in range(100)]
+
+
+def test_files_that_were_not_read_are_listed_with_the_reason_and_the_step(volume_root: Path) -> None:
+    passed = [{"reason": "hidden", "count": 1200, "names": [".a", ".b", ".c", ".d"]}]
+    classified = {"images": 7, "quarantined": [{"name": "cut.jpg", "reason": "cut <off>"}]}
+    run = curated(
+        volume_root,
+        {
+            "classify/classification_report.json": classified,
+            "clip-filter/filtering_report.json": {"passed_over": passed},
+        },
+    )
+    shown = section(write_report(run, Volume(volume_root)).read_text(), "files")
+    assert seen(shown, "td") == ["cut.jpg", "cut <off>", "classify", "hidden", "1,200", ".a, .b, .c", "clip-filter"]
+    assert seen(shown, "p")[0].startswith("Files: 1. ")

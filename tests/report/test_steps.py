@@ -87,6 +87,7 @@ def test_the_timeline_shows_waiting_running_failed_attempts_and_retries(volume_r
     }
     shown = section((volume_root / "runs" / RUN / "report.html").read_text(), "steps")
     assert "Attempt 1 failed and was tried again: evicted &lt;now&gt;" in shown
+    assert re.findall(r'<p class="took">(.*?)</p>', shown) == ["20 s", "1:20"]
     assert "Pauses of 24:00:00, in which no step was active, are left out." in shown
     assert seen(shown, "span")[-5:] == ["0 s", "25 s", "50 s", "1:15", "1:40"]
 
@@ -94,3 +95,38 @@ def test_the_timeline_shows_waiting_running_failed_attempts_and_retries(volume_r
 def test_a_step_that_failed_is_marked_on_the_timeline_and_one_never_reached_has_no_bar(volume_root: Path) -> None:
     bars = steps_of(volume_root, [{**BEGUN, "steps": ["sft", "grpo"]}, *SFT])
     assert bars == {"sft": [("failed-attempt", 0, 100)], "grpo": []}
+
+
+def test_many_hours_are_written_out(volume_root: Path) -> None:
+    asked = {"gpus": 8, "cpus": 4, "memory": "1Gi"}
+    events = [
+        {**BEGUN, "steps": ["sft"]},
+        {"event": "step-started", "time": 0, "step": "sft", "attempt": 1, "resources": asked},
+        {"event": "step-running", "time": 0, "step": "sft"},
+        {"event": "step-done", "time": 3600 * 200, "step": "sft", "hit": False, "key": "k"},
+    ]
+    steps_of(volume_root, events)
+    html = (volume_root / "runs" / RUN / "report.html").read_text()
+    assert "used 1,600 GPU-hours (8 GPUs), 800 core-hours, 200 GiB-hours" in html
+    assert "<b>1,600</b><span>GPU-hours used</span>" in html
+
+
+def test_an_attempt_whose_launcher_ended_costs_what_it_used_up_to_its_last_event(volume_root: Path) -> None:
+    def event(kind: str, time: int, **fields: object) -> dict[str, object]:
+        return {"event": kind, "time": time, "step": "sft", "resources": {"cpus": 1, "memory": "1Gi"}, **fields}
+
+    events = [
+        {**BEGUN, "steps": ["sft"]},
+        event("step-started", 0, attempt=1),
+        event("step-running", 0),
+        event("stage-progress", 3600),  # the launcher and the attempt ended some time after this event
+        event("step-started", 36000, attempt=2),
+        event("step-running", 36000),
+        event("stage-progress", 43200),
+    ]
+    steps_of(volume_root, events)
+    html = (volume_root / "runs" / RUN / "report.html").read_text()
+    assert "used 3 core-hours, 3 GiB-hours" in html
+    steps_of(volume_root, [*events, event("step-done", 46800, hit=False, key="k")])
+    html = (volume_root / "runs" / RUN / "report.html").read_text()
+    assert "used 4 core-hours, 4 GiB-hours" in html

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
-from tests.report.kit import BEGUN, FILTERED, NASTY, RUN, SFT, verdict_of
+import pytest
+
+from tests.report.kit import BEGUN, FILTERED, NASTY, RUN, SFT, curated, seen, verdict_of
+from vasevqa.artifacts.volume import Volume
+from vasevqa.curation.reports import FilteringReport
+from vasevqa.report.html import write_report
+from vasevqa.report.quality import choices
 
 
 def test_a_failed_run_begins_with_the_reason_the_remedy_and_the_end_of_the_log(volume_root: Path) -> None:
@@ -74,3 +81,68 @@ def test_the_verdict_on_a_finished_run_names_photographs_vases_and_the_paired_di
     assert f"cp -rL {volume_root}/runs/{RUN}/steps/merge-sft model" in lines[5]
     in_cluster = verdict_of(volume_root, events, backend="kubernetes")
     assert f"vasevqa download {RUN} steps/merge-sft model --cluster cluster.yaml" in in_cluster[5]
+
+
+@pytest.mark.parametrize(
+    ("report", "expected"),
+    [
+        ({}, None),  # no recommendations, as in older reports
+        ({"between": 0.625}, "Try another threshold (between the two groups), which keeps 3 photographs instead of 8"),
+        (
+            {"recommendations": [("conservative", 0.125), ("balanced", 0.5), ("strict", 0.75)]},
+            "Try another threshold (balanced), which keeps 5 photographs instead of 8",
+        ),
+        ({"recommendations": [("moderate", 0.2), ("none", 2.0)]}, None),  # the same photographs, and none at all
+    ],
+)
+def test_another_threshold_comes_from_the_scores_and_changes_something(
+    report: dict[str, object], expected: str | None, volume_root: Path
+) -> None:
+    scores = [0.0, 0.1, 0.25, 0.3, 0.4, 0.50004, 0.55, 0.7, 0.8, 0.9]
+    images = [{"name": f"{score}.jpg", "score": score, "accepted": score >= 0.2} for score in scores]
+    advice = report.get("recommendations", [])
+    assert isinstance(advice, list)
+    told = [{"name": name, "percentile": 0, "threshold": threshold, "keeps": 0} for name, threshold in advice]
+    run = curated(
+        volume_root,
+        {
+            "clip-filter/filtering_report.json": {
+                "images": images, "threshold": 0.2, "between": report.get("between"), "recommendations": told,
+            }
+        },
+    )  # fmt: skip
+    with (run / "events.jsonl").open("a") as stream:
+        stream.write(json.dumps({"event": "run-finished", "time": 9}) + "\n")
+    shown = write_report(run, Volume(volume_root)).read_text().split('id="verdict"')[1].split("</section>")[0]
+    found = [purpose for purpose in seen(shown, "dt") if "threshold" in purpose]
+    assert found == ([expected] if expected else [])
+    settings = re.findall(r"clip-filter.threshold=\S+", " ".join(seen(shown, "code")))
+    assert settings == [f"clip-filter.threshold={0.625 if 'between' in report else 0.5:.4f}" for _ in found]
+
+
+def test_a_recommended_threshold_keeps_what_its_setting_keeps() -> None:
+    images = [{"name": "a", "score": 0.12344, "accepted": True}, {"name": "b", "score": 0.12346, "accepted": True}]
+    advice = [{"name": "x", "percentile": 50, "threshold": 0.12346, "keeps": 0.5}]
+    report = FilteringReport.model_validate({"images": images, "recommendations": advice})
+    assert [(one.setting, one.kept) for one in choices(report)] == [("--set clip-filter.threshold=0.1235", 0)]
+
+
+def test_a_skipped_evaluation_is_not_promised(volume_root: Path) -> None:
+    begun = {**BEGUN, "steps": ["clip-filter"], "skipped": {"evaluate": "skip"}}
+    assert "The recipe evaluates no model." in verdict_of(volume_root, [begun, FILTERED])
+    assert "The models are not evaluated yet." in verdict_of(volume_root, [{**BEGUN, "steps": ["evaluate"]}])
+
+
+@pytest.mark.parametrize(
+    ("trainings", "seed", "expected"),
+    [(("sft", "grpo"), 42, "sft.seed=1"), (("sft",), 1, "sft.seed=2"), (("grpo",), 1, "grpo.seed=2"), ((), 0, None)],
+)
+def test_another_seed_is_one_that_the_run_did_not_use(
+    trainings: tuple[str, ...], seed: int, expected: str | None, volume_root: Path
+) -> None:
+    record = {"key": "k", "seed": seed}
+    run = curated(volume_root, {f"{step}/artifact.json": record for step in (*trainings, "merge-sft")})
+    with (run / "events.jsonl").open("a") as stream:
+        stream.write(json.dumps({"event": "run-finished", "time": 9}) + "\n")
+    html = write_report(run, Volume(volume_root)).read_text()
+    assert re.findall(r"--set (\S+seed=\d+)", html) == ([expected] if expected else [])

@@ -14,6 +14,8 @@ import pytest
 from PIL import Image
 
 from tests.review import kit
+from vasevqa.errors import StorageError
+from vasevqa.review import pictures
 from vasevqa.review.labels import FILE
 from vasevqa.review.questions import INTACT, QUALITY, Question
 from vasevqa.review.server import Server
@@ -331,3 +333,33 @@ def test_the_page_says_when_a_label_could_not_be_saved(serve: Callable[..., Revi
     page.keyboard.press("h")
     page.locator("#problem", has_text="vasevqa review does not answer").wait_for()
     assert [line["name"] for line in reviewed.lines] == [name]
+
+
+def test_a_photograph_that_stops_to_be_readable_is_followed_by_another(
+    serve: Callable[..., Reviewed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reviewed = serve()
+    first = reviewed.session.state()
+    assert first.picture is not None
+    decode, ill = pictures.open_image, reviewed.session.record.photographs[first.picture].path
+
+    def refused(path: Path, cover: int | None = None) -> Any:
+        if path == ill:
+            raise StorageError("Could not read it.")
+        return decode(path, cover)
+
+    monkeypatch.setattr(pictures, "open_image", refused)
+    reviewed.session.pictures.large.cache_clear()
+    page = reviewed.window()
+    page.locator("#done", has_text="1 can’t be read now").wait_for()
+    assert caption(page) != first.name
+    for number in range(11):
+        page.keyboard.press("h")
+        page.locator("#done", has_text=f"anna: {number + 1} of").wait_for()
+        if number < 10:
+            ready(page)
+    page.locator("#problem", has_text="No photograph can be read now").wait_for()
+    monkeypatch.undo()
+    page.reload()
+    ready(page)
+    assert caption(page) == first.name

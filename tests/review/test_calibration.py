@@ -59,6 +59,34 @@ def test_the_lowest_threshold_whose_interval_reaches_the_aim_is_chosen() -> None
     )
 
 
+def test_no_threshold_below_the_first_that_fails_is_chosen() -> None:
+    """Each further look at an interval would be another chance of a wrong promise."""
+    values = {f"{number}/0": number / 200 for number in range(200)}
+    photographs = scored(values)
+
+    def rows(*bad: float) -> list[Labelled]:
+        """Between each two numbers of `bad`, every third photograph is bad."""
+        low, high = bad
+        return [
+            Labelled(value, name, good=not (low <= value < high and number % 3 == 0))
+            for number, (name, value) in enumerate(values.items())
+        ]
+
+    candidates, chosen = calibrate(rows(0.5, 0.6), photographs, 0.9)
+    low = {one.threshold: one.precision.low for one in candidates if one.precision and one.precision.low is not None}
+    assert low[0.5] < 0.9 < low[0.0]
+    assert chosen is not None
+    assert chosen.threshold == 0.55
+    candidates, chosen = calibrate(rows(0.9, 1.0), photographs, 0.9)
+    assert [one.threshold for one in candidates if one.testable][-1] == 0.8  # 40 labels; 30 could not show 0.9
+    assert chosen is None
+    assert said(candidates, None, photographs, 200, 0.9).startswith(
+        "No threshold is shown to reach a precision of 0.9: thresholds are tested from the highest down to the first"
+        " that fails, and already 0.8 fails (0.82 [0.67, 0.92]), and more labels alone won't show it, because its"
+        " estimate isn't above 0.9."
+    )
+
+
 def test_what_is_not_shown_says_what_is_and_how_many_labels_are_missing() -> None:
     values = {f"{number}/0": number / 400 for number in range(400)}
     photographs = scored(values)

@@ -88,3 +88,45 @@ def test_equal_scores_are_equally_likely() -> None:
 def test_a_number_follows_from_its_words() -> None:
     assert number_of(0, "quality", 3) == number_of("0", "quality", "3") != number_of(1, "quality", 3)
     assert all(0 <= number_of(index) < 1 for index in range(100))
+
+
+GROUPS = {"a0": (0, 0), "a1": (0, 1), "a2": (0, 2), "b3": (1, 0), "c4": (2, 0), "c5": (2, 1)}
+
+
+def _chances(pool: Pool, scores: Scores | None) -> dict[str, float]:
+    drawn = [draw(pool, scores, (step + 0.5) / STEPS) for step in range(STEPS)]
+    counted = Counter(one.place for one in drawn)
+    for place, value in {one.place: one.probability for one in drawn}.items():
+        assert counted[place] / STEPS == pytest.approx(value, abs=2e-3)
+        assert value >= UNIFORM / len(pool.names)
+    return {pool.names[one.place]: one.probability for one in drawn}
+
+
+@pytest.mark.parametrize("scores", [None, SCORES])
+def test_a_typical_photograph_of_each_group_comes_first(scores: Scores | None) -> None:
+    left, seen, shown = dict(zip(POOL.names, POOL.vases, strict=True)), set[int](), []
+    for turn in range(3):
+        pool = Pool(list(left), list(left.values()), groups=GROUPS, seen=frozenset(seen))
+        chances = _chances(pool, scores)
+        assert all(chances[name] == pytest.approx(UNIFORM / len(left)) for name in left if GROUPS[name][0] in seen)
+        drawn = draw(pool, scores, UNIFORM + (1 - UNIFORM) * number_of("seed", turn))
+        assert drawn.why == "typical of a group of photographs"
+        name = pool.names[drawn.place]
+        del left[name]
+        seen.add(GROUPS[name][0])
+        shown.append(name)
+    assert {GROUPS[name][0] for name in shown} == {0, 1, 2}
+    whole = _chances(Pool(POOL.names, POOL.vases, groups=GROUPS), scores)
+    assert whole["a0"] > whole["a1"] > whole["a2"]
+    after = draw(Pool(list(left), list(left.values()), groups=GROUPS, seen=frozenset(seen)), scores, 0.99)
+    assert after.why != "typical of a group of photographs"
+
+
+def test_groups_in_which_answers_and_step_disagree_are_shown_more_often() -> None:
+    names, vases = ["a1", "a2", "c4"], ["a", "a", "c"]  # b3 and c5 have labels
+    seen = frozenset({0, 1, 2})
+    agrees = Pool(names, vases, answers={"b3": False, "c5": False}, groups=GROUPS, seen=seen)
+    disagrees = replace(agrees, answers={"b3": False, "c5": True})  # 0.45 is below the threshold
+    assert _chances(disagrees, SCORES)["c4"] > 1.4 * _chances(agrees, SCORES)["c4"]
+    whys = {draw(disagrees, SCORES, (step + 0.5) / 100).why for step in range(100)}
+    assert whys == {"any photograph", SCORES.why, "answers and classify disagree"}

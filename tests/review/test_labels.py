@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ import pytest
 
 from tests.review import kit
 from vasevqa.errors import ConfigError, DataError
-from vasevqa.review.labels import FILE, LabelFile, by_picture, standing
+from vasevqa.review.labels import FILE, LabelFile, NotSaved, by_picture, standing
 from vasevqa.review.questions import INTACT, QUALITY
 
 ENDLESS = """
@@ -80,6 +81,47 @@ def test_a_line_that_was_cut_is_left_out_and_the_next_label_is_whole(tmp_path: P
     assert (into / FILE).read_bytes().startswith(first + second[:cut])
 
 
+def test_a_disk_that_takes_a_few_bytes_at_a_time_gets_the_whole_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = kit.record(kit.per_vase(tmp_path / "photos"), tmp_path / "quality")
+    with monkeypatch.context() as patched:
+        write = os.write
+        patched.setattr(os, "write", lambda file, content: write(file, content[:7]))
+        kit.say(record, "V1/IMG_0000.png", "high")
+    kit.say(record, "V1/IMG_0001.png", "low")
+    again = kit.record(tmp_path / "photos", tmp_path / "quality")
+    assert {name: line.label for name, line in again.mine("anna").items()} == {
+        "V1/IMG_0000.png": "high",
+        "V1/IMG_0001.png": "low",
+    }
+    assert again.file.torn == 0
+
+
+@pytest.mark.parametrize("fails", ["write", "fsync"])
+def test_a_label_that_the_disk_does_not_take_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    record = kit.record(kit.per_vase(tmp_path / "photos"), tmp_path / "quality")
+    kit.say(record, "V1/IMG_0000.png", "high")
+    before = record.file.path.read_bytes()
+    with monkeypatch.context() as patched:
+        write, calls = os.write, []
+
+        def full(file: int, content: bytes = b"") -> int:
+            calls.append(content)
+            if len(calls) > 1 or fails == "fsync":
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return write(file, content[:7])
+
+        patched.setattr(os, fails, full)
+        with pytest.raises(NotSaved, match=r"^The label was not saved: could not write .* the disk is full; free some"):
+            record.file.append(record.file.lines)
+    assert record.file.path.read_bytes() == before
+    kit.say(record, "V1/IMG_0001.png", "high")
+    assert LabelFile(record.file.path, QUALITY).torn == 0
+
+
 def test_null_bytes_of_a_power_cut_are_a_cut_line(tmp_path: Path) -> None:
     folder, into = kit.per_vase(tmp_path / "photos"), tmp_path / "quality"
     kit.say(kit.record(folder, into), "V1/IMG_0000.png", "high")
@@ -109,6 +151,20 @@ def test_another_file_of_that_name_is_refused_with_its_line(tmp_path: Path, text
     with pytest.raises(DataError, match=r"labels.jsonl, line 1 is no label"):
         LabelFile(tmp_path / FILE, QUALITY)
     assert (tmp_path / FILE).read_text() == text
+
+
+def test_a_refused_line_is_refused_again_and_hides_no_label_behind_it(tmp_path: Path) -> None:
+    folder, into = kit.per_vase(tmp_path / "photos"), tmp_path / "quality"
+    record, other = kit.record(folder, into), kit.record(folder, into)
+    kit.say(other, "V1/IMG_0000.png", "high", "ben")
+    good = (into / FILE).read_text()
+    (into / FILE).write_text(f"not a label\n{good}")
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"line 1 is no label"):
+            record.follow()
+    (into / FILE).write_text(good)
+    record.follow()
+    assert list(record.mine("ben")) == ["V1/IMG_0000.png"]
 
 
 def test_labels_of_the_other_question_and_unknown_labels_are_refused(tmp_path: Path) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shutil
 from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
 
 import pytest
 
 from tests.review import kit
+from vasevqa import files
 from vasevqa.curation.labels import labelled_images
 from vasevqa.curation.naming import naming_of
 from vasevqa.dataset.collection import look_at, look_at_table
@@ -40,6 +45,85 @@ def test_a_changed_mind_moves_the_photograph(tmp_path: Path) -> None:
     for label, there in (("low", ["0/V1/IMG_0000.png"]), ("high", ["1/V1/IMG_0000.png"]), ("unsure", [])):
         kit.say(record, "V1/IMG_0000.png", label)
         assert kit.placed(record.into) == there
+
+
+def test_a_copy_that_fails_is_made_later_and_keeps_no_other_from_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = kit.record(kit.per_vase(tmp_path / "photos"), tmp_path / "quality")
+    other = kit.record(tmp_path / "photos", tmp_path / "quality")
+    for number in range(3):
+        kit.say(other, f"V1/IMG_000{number}.png", "high", "ben")
+    for path in (tmp_path / "quality/1").rglob("*.png"):
+        path.unlink()
+    full = [f"V1/IMG_000{number}.png" for number in range(2)]
+    copy = files.copy
+
+    def failing(source: Path, target: Path) -> str:
+        if source.relative_to(tmp_path / "photos").as_posix() in full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return copy(source, target)
+
+    monkeypatch.setattr(files, "copy", failing)
+    record.follow()
+    assert kit.placed(record.into) == ["1/V1/IMG_0002.png"]
+    assert len(record.mine("ben")) == 3
+    [told] = record.problems()
+    assert told.startswith(f"2 labelled photographs are not in 0/ or 1/ of {record.into} yet: could not copy ")
+    assert "the disk is full; free some space" in told
+    kit.say(record, "V2/IMG_0000.png", "low")  # is saved, and placed beside those that wait
+    assert kit.placed(record.into) == ["0/V2/IMG_0000.png", "1/V1/IMG_0002.png"]
+    full.clear()
+    record.follow()
+    assert len(kit.placed(record.into)) == 4
+    assert record.problems() == []
+
+
+def test_a_few_copies_are_tried_at_once_and_all_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = kit.record(kit.per_vase(tmp_path / "photos"), tmp_path / "quality")
+    other = kit.record(tmp_path / "photos", tmp_path / "quality")
+    for one in other.photographs[:7]:
+        kit.say(other, one.name, "high", "ben")
+    shutil.rmtree(tmp_path / "quality/1")
+    copy, tried = files.copy, []
+
+    def failing(source: Path, target: Path) -> str:
+        tried.append(source)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "copy", failing)
+        for _ in range(3):
+            record.follow()
+    assert len(tried) == 9
+    assert len(set(tried)) == 7
+    assert files.copy is copy
+    record.follow()
+    assert len(kit.placed(record.into)) == 7
+
+
+def test_a_photograph_that_can_t_be_read_now_is_followed_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = kit.per_vase(tmp_path / "photos")
+    other = kit.record(folder, tmp_path / "quality")
+    kit.say(other, "V1/IMG_0000.png", "high", "ben")
+    kit.say(other, "V1/IMG_0001.png", "low", "ben")
+    os.utime(folder / "V1/IMG_0000.png", ns=(1, 1))  # it has to be read again
+    digest = files.digest_file
+
+    def failing(path: Path) -> str:
+        if path.name == "IMG_0000.png":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return digest(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "digest_file", failing)
+        record = kit.record(folder, tmp_path / "quality")
+        assert list(record.mine("ben")) == ["V1/IMG_0001.png"]
+        [told] = record.problems()
+        assert told.startswith("1 saved label is left out for now: could not read ")
+    record.follow()
+    assert len(record.mine("ben")) == 2
+    assert record.problems() == []
 
 
 def test_intact_places_nothing(tmp_path: Path) -> None:
@@ -197,6 +281,62 @@ def test_labels_go_to_label_studio_and_what_was_there_stays(tmp_path: Path) -> N
     kit.say(record, "V2/IMG_0000.png", None, "anna")
     record.give_out(path, read_tasks(path))
     assert json.loads(path.read_text())[2]["annotations"] == []
+
+
+NAMES = (
+    "V1/a b.png",
+    "V1/a+b.png",
+    "V1/a%20b.png",
+    "V1/50% #1.png",
+    "V1/what?&d=x.png",
+    "Gefäß 7/Ansicht ü;v.png",
+    "Αμφορέας/όψη.png",
+    "V1/1a2b3c4d-c.png",
+)
+
+
+def test_names_with_any_characters_come_back_from_label_studio(tmp_path: Path) -> None:
+    for number, name in enumerate(NAMES):
+        kit.photo(tmp_path / "photos" / name, number)
+    record = kit.record(tmp_path / "photos", tmp_path / "quality")
+    for number, name in enumerate(NAMES):
+        kit.say(record, name, ("high", "low")[number % 2])
+    path = tmp_path / "tasks.json"
+    record.give_out(path, [])
+    written = {one["data"]["image"] for one in json.loads(path.read_text())}
+    assert "/data/local-files/?d=V1/50%25%20%231.png" in written
+    # What a server and its browser make of the addresses:
+    assert {unquote(urlsplit(one).query.removeprefix("d=")) for one in written} == set(NAMES)
+    assert all(one.isascii() and " " not in one for one in written)
+    fresh = kit.record(tmp_path / "photos", tmp_path / "fresh")
+    assert fresh.take_in(read_tasks(path)) == (len(NAMES), 0)
+    assert {name: line.label for name, line in fresh.mine("anna").items()} == {
+        name: ("high", "low")[number % 2] for number, name in enumerate(NAMES)
+    }
+    record.give_out(path, read_tasks(path))
+    assert len(json.loads(path.read_text())) == len(NAMES)  # no task twice
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "address",
+    ["/data/local-files/?d=photos/{raw}", "https://example.org/photos/{quoted}?signed=1", "s3://bucket/{raw}", "{raw}"],
+)
+def test_addresses_of_other_programs_are_read(tmp_path: Path, address: str, name: str) -> None:
+    """Addresses of buckets aren't encoded, and neither were those of earlier versions, nor those that people write."""
+    kit.photo(tmp_path / "photos" / name, 1)
+    kit.photo(tmp_path / "photos/V1/other.png", 2)
+    record = kit.record(tmp_path / "photos", tmp_path / "quality")
+    image = address.format(raw=name, quoted=quote(name))
+    (tmp_path / "export.json").write_text(json.dumps([task(image, "high", 4)]))
+    assert record.take_in(read_tasks(tmp_path / "export.json")) == (1, 0)
+    assert list(record.mine("4")) == [name]
+
+
+def test_an_address_that_is_none_is_no_photograph(tmp_path: Path) -> None:
+    record = kit.record(kit.per_vase(tmp_path / "photos"), tmp_path / "quality")
+    (tmp_path / "export.json").write_text(json.dumps([task("http://[", "high", 4), task("", "high", 4)]))
+    assert record.take_in(read_tasks(tmp_path / "export.json")) == (0, 2)
 
 
 def test_both_questions_share_a_file_and_a_control_keeps_its_name(tmp_path: Path) -> None:

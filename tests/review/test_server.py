@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import io
 import json
+import os
 import re
 import socket
 import threading
@@ -16,8 +18,10 @@ import pytest
 from PIL import Image
 
 from tests.review import kit
+from vasevqa import files, storage
+from vasevqa.curation import decoding
 from vasevqa.errors import ConfigError
-from vasevqa.review.labels import FILE
+from vasevqa.review.labels import FILE, LabelFile
 from vasevqa.review.server import Server
 from vasevqa.review.session import Session
 
@@ -168,6 +172,63 @@ def test_a_disk_that_takes_no_label_is_said(browser: Browser, tmp_path: Path) ->
     assert status == 500
     assert json.loads(answer)["error"].startswith("The label was not saved: ")
     assert current(browser) == picture
+
+
+def test_labels_that_can_t_be_read_are_not_called_unsaved(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current(browser)
+    with monkeypatch.context() as patched:
+
+        def failing(file: LabelFile) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        (tmp_path / "quality").mkdir()
+        (tmp_path / "quality" / FILE).touch()
+        patched.setattr(LabelFile, "refresh", failing)
+        status, answer = browser.ask("GET", "/state")
+    assert status == 500
+    assert json.loads(answer)["error"].startswith("The labels can't be shown now: could not read ")
+    assert current(browser) is not None
+
+
+def test_a_copy_that_fails_is_said_beside_the_next_photograph(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = current(browser)
+
+    def failing(source: Path, target: Path) -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files, "copy", failing)
+    status, answer = browser.ask("POST", "/label", {"picture": picture, "label": "high"})
+    state = json.loads(answer)
+    assert (status, state["done"]) == (200, 1)
+    assert state["picture"] not in (picture, None)
+    assert "The labels are saved" in state["problems"][0]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.EOVERFLOW])
+def test_a_photograph_that_the_storage_refuses_is_one_answer_and_not_the_end(
+    browser: Browser, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], number: int
+) -> None:
+    monkeypatch.setattr(storage, "PAUSES", (0.0,))
+    first = current(browser)
+    decode = decoding._from_file
+    ill = browser.server.session.record.photographs[first].path
+
+    def failing(path: Path, cover: int | None) -> Image.Image:
+        if path == ill:
+            raise OSError(number, os.strerror(number))
+        return decode(path, cover)
+
+    monkeypatch.setattr(decoding, "_from_file", failing)
+    status, content = browser.ask("GET", f"/small/{first}")
+    assert status == 503
+    assert content.startswith(b"could not read")
+    assert current(browser) != first
+    assert browser.ask("POST", "/label", {"picture": current(browser), "label": "high"})[0] == 200
+    assert capfd.readouterr().err == ""
 
 
 def test_the_page_may_do_nothing_but_its_own_work(browser: Browser) -> None:

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,11 @@ import pytest
 from tests.pipeline import plain_stage
 from vasevqa.artifacts.keys import artifact_key
 from vasevqa.artifacts.volume import Volume
+from vasevqa.errors import Interrupted, LeaseLost, TransientStorageError
 from vasevqa.runtime.flags import argv
+from vasevqa.runtime.progress import make_progress
+from vasevqa.runtime.task import run_task
+from vasevqa.spec import StageCall
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -173,6 +178,46 @@ def test_a_task_is_sealed_with_its_provenance(tmp_path: Path, volume_root: Path)
         "time": 0,
         "already": True,
     }
+
+
+@pytest.mark.parametrize(("error", "kind"), [("", "LeaseLost"), ("Input/output error", "TransientStorageError")])
+def test_a_stage_without_its_lease_ends_with_the_class_of_the_reason(error: str, kind: str) -> None:
+    program = (
+        "import sys; from pathlib import Path; from vasevqa.artifacts.lease import Loss;"
+        " from vasevqa.runtime.progress import make_progress; from vasevqa.runtime.task import _die_without_lease;"
+        " _die_without_lease(make_progress('s', json_events=True), Loss('a1', Path('/v/k.lease'), 30, sys.argv[1]))"
+    )
+    ended = subprocess.run([sys.executable, "-c", program, error], capture_output=True, text=True, check=False)
+    assert ended.returncode == 75, ended.stderr
+    told = json.loads(ended.stdout.splitlines()[-1])
+    assert (told["event"], told["class"], told["exit_code"]) == ("error", kind, 75)
+    assert ("check the volume" in told["message"]) == bool(error)
+
+
+@pytest.mark.parametrize(("taken_over", "kind"), [(True, LeaseLost), (False, TransientStorageError)])
+def test_a_write_without_the_lease_ends_with_the_class_of_the_reason(
+    tmp_path: Path, volume_root: Path, taken_over: bool, kind: type[Exception]
+) -> None:
+    def lose(call: StageCall[plain_stage.Params, plain_stage.Options]) -> None:
+        raise LeaseLost("The lease is lost.", taken_over)
+
+    params = plain_stage.Params()
+    key = artifact_key(plain_stage.STAGE, params, {"images": "d"})
+    artifact = Volume(volume_root).artifact("plain", key)
+    task = {"step": "plain", "key": key, "attempt": "a", "run": "r", "volume": str(volume_root)}
+    (tmp_path / "task.json").write_text(json.dumps({**task, "inputs": {"images": {"key": "d", "path": "p"}}}))
+    with pytest.raises(Interrupted, match="The lease is lost") as caught:
+        run_task(
+            replace(plain_stage.STAGE, run=lose),
+            params,
+            plain_stage.Options(),
+            {},
+            artifact.partial,
+            tmp_path / "task.json",
+            make_progress("plain-stage", json_events=True),
+        )
+    assert type(caught.value) is kind
+    assert not artifact.lease.exists()
 
 
 def test_a_task_of_another_version_is_refused(tmp_path: Path, volume_root: Path) -> None:

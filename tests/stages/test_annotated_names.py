@@ -215,6 +215,10 @@ def rows_for(count: int, strangers: int) -> list[dict[str, Any]]:
             rows_for(12, 13),
             r"13 of 25 rows of the annotations are dropped, most often 'row without an image' \(13 times",
         ),
+        (
+            [{**row, "date": ""} for row in rows_for(12, 13)],  # 25 empty cells, for which no row is dropped
+            r"13 of 25 rows of the annotations are dropped, most often 'row without an image' \(13 times",
+        ),
     ],
 )
 def test_photographs_and_rows_that_rarely_match_are_an_error(

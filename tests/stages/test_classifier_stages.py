@@ -18,8 +18,9 @@ from PIL import Image
 
 from tests import pictures
 from tests.fakes import FolderOutput, RecordingProgress
-from vasevqa.curation.classifier import MODEL_FILE, load_classifier
+from vasevqa.curation.classifier import load_classifier
 from vasevqa.errors import ConfigError, DataError
+from vasevqa.model_formats import CLASSIFIER_FILE
 from vasevqa.runtime.flags import validate
 from vasevqa.spec import StageCall
 from vasevqa.stages import classify, train_classifier
@@ -90,16 +91,16 @@ def test_training_learns_and_writes_all_documented_files(trained: Path) -> None:
     assert (trained / "training_history.png").read_bytes().startswith(b"\x89PNG")
     assert list((trained / "tensorboard").glob("events.out.tfevents.*"))
     assert sorted(path.name for path in trained.iterdir()) == [
-        MODEL_FILE,
+        CLASSIFIER_FILE,
         "tensorboard",
         "training_history.png",
         "training_results.json",
     ]
-    assert torch.load(trained / MODEL_FILE, weights_only=True)["arch"] == "resnet18"
+    assert torch.load(trained / CLASSIFIER_FILE, weights_only=True)["arch"] == "resnet18"
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
-    loaded: dict[str, torch.Tensor] = torch.load(out / MODEL_FILE, weights_only=True)["state_dict"]
+    loaded: dict[str, torch.Tensor] = torch.load(out / CLASSIFIER_FILE, weights_only=True)["state_dict"]
     return loaded
 
 
@@ -186,7 +187,7 @@ def test_weights_accept_a_choice_or_a_file(labelled: Path, trained: Path, tmp_pa
             [sys.executable, "-m", "jobs.train_classifier", *base, *words], capture_output=True, text=True, cwd=ROOT
         )
 
-    result = call("--weights", str(trained / MODEL_FILE))
+    result = call("--weights", str(trained / CLASSIFIER_FILE))
     assert result.returncode == 0, result.stderr
     assert json.loads((tmp_path / "out/training_results.json").read_text())["weights"] == "file"
     wrong = call("--weights", "imagnet")
@@ -242,7 +243,7 @@ def test_probabilities_are_calibrated_and_independent_of_the_batch(mixed: Path, 
         StageCall(
             classify.Params(exact_decode=True),
             classify.Options(device="cpu", batch_size=1),
-            {"images": mixed, "model": trained / MODEL_FILE},
+            {"images": mixed, "model": trained / CLASSIFIER_FILE},
             FolderOutput(tmp_path / "b"),
             RecordingProgress(),
         ),

@@ -16,6 +16,7 @@ from tests import clips, pictures
 from tests.fakes import FolderOutput, RecordingProgress
 from vasevqa.artifacts.known import FOLDER
 from vasevqa.curation import classifier, embeddings, loader
+from vasevqa.errors import Interrupted
 from vasevqa.spec import StageCall
 from vasevqa.stages import classify, clip_filter
 
@@ -84,9 +85,9 @@ class Stage:
         for number in range(first, last):
             shutil.copy(self.drawn / f"{number:02}.jpg", self.photographs)
 
-    def run(self, model: int = 0, volume: bool = True, **params: Any) -> dict[str, Any]:
-        """Run the stage into a new output, and return its results by name."""
-        out = self.volume.parent / f"out{len(self.outputs)}"
+    def run(self, model: int = 0, volume: bool = True, again: bool = False, **params: Any) -> dict[str, Any]:
+        """Run the stage into a new output, or `again` into the last one, and return its results by name."""
+        out = self.outputs[-1] if again else self.volume.parent / f"out{len(self.outputs)}"
         self.outputs.append(out)
         output = FolderOutput(out, standalone=not volume, volume=self.volume if volume else None)
         self.progress = RecordingProgress()
@@ -131,6 +132,28 @@ def test_only_new_photographs_are_decoded(stage: Stage, decoded: Decoded) -> Non
     assert stage.progress.notes[0] == "57 images are known from earlier runs, 3 are new"
     assert stage.progress.summaries[0][1]["known"] == OLD
     assert stage.progress.phases[0][1] == NEW
+
+
+def test_the_figures_count_what_an_earlier_attempt_computed_as_known(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A forecast divides the time of the last attempt by the photographs that this attempt computed."""
+    monkeypatch.setattr(embeddings, "PART_SIZE", 8)
+    decode = loader.open_image
+
+    def stopped(path: Path, cover: int | None = None) -> Any:
+        if path.name == "40.jpg":
+            raise Interrupted("The node is drained.")
+        return decode(path, cover)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loader, "open_image", stopped)
+        with pytest.raises(Interrupted):
+            stage.run(volume=False)
+    stage.run(volume=False, again=True)
+    new = stage.progress.phases[0][1]
+    assert 17 <= new < OLD
+    assert stage.progress.summaries[0][1]["known"] == OLD - new
 
 
 def test_a_renamed_photograph_is_known_and_an_edited_one_is_not(stage: Stage, decoded: Decoded) -> None:

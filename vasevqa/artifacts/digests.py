@@ -11,17 +11,19 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 from vasevqa import files, folders
-from vasevqa.errors import ConfigError
+from vasevqa.errors import ConfigError, DataError, StorageError, TransientStorageError, VaseError
 from vasevqa.folders import OUTSIDE
+from vasevqa.storage import patiently
 
 T = TypeVar("T")
 
+FAILURES = 3  # files that the storage may refuse before the others aren't read any more
 RACY = 2_000_000_000  # ns; a file that changed more recently could change again with the same mtime
 
 
@@ -79,18 +81,20 @@ class DigestCache:
 
     def _cached(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Call `work` with the cache. With a damaged cache or a read-only volume, the cache is in memory."""
-        try:
+        with contextlib.suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
+        try:
             with contextlib.closing(sqlite3.connect(self._path, timeout=60)) as connection:
                 return work(_with_tables(connection))
-        except (sqlite3.DatabaseError, OSError):
+        except sqlite3.DatabaseError:
             with contextlib.closing(sqlite3.connect(":memory:")) as connection:
                 return work(_with_tables(connection))
 
     def digest(self, path: Path) -> str:
         """Return the digest of a file's content, or of a folder's names and contents.
 
-        Raises ConfigError if `path` doesn't exist.
+        Raise ConfigError if `path` doesn't exist, DataError if a file vanishes, and StorageError or
+        TransientStorageError if the storage fails. The digests of the other files are cached even then.
         """
         if not path.exists():
             raise ConfigError(f"{path} does not exist; check the recipe's inputs.")
@@ -99,20 +103,16 @@ class DigestCache:
     def of_files(self, folder: Path, names: Sequence[str], reading: bool = True) -> dict[str, str]:
         """Return the content digests of files by name (relative to `folder`).
 
-        A file that can't be read is left out. With `reading=False` no file is read: only cached digests are returned.
+        Only a file that can't be read is left out. With `reading=False` no file is read: only cached digests are
+        returned.
         """
         root, now = folder.resolve(), time.time_ns()
         listed = [(name, status) for name in names if (status := _readable(root / name)) is not None]
 
         def work(connection: sqlite3.Connection) -> dict[str, str]:
-            digests = self._file_digests(root, _key(root), listed, connection, now, reading)
-            connection.commit()
-            return digests
+            return self._file_digests(root, _key(root), listed, connection, now, reading)[0]
 
-        try:
-            return self._cached(work)
-        except OSError:  # a file vanished
-            return {}
+        return self._cached(work)
 
     def _digest(self, path: Path, connection: sqlite3.Connection) -> str:
         now = time.time_ns()
@@ -122,17 +122,19 @@ class DigestCache:
             return str(row[1])
         if path.is_dir():
             listed = list(folders.listed(path, folders.boundary_of(path, self._volume)))
-            digests = self._file_digests(path, key, listed, connection, now)
+            digests, errors = self._file_digests(path, key, listed, connection, now)
+            _raise_first(errors)
             digest = files.digest_json(
                 [[name.encode("utf-8", "backslashreplace").decode(), digests[name]] for name in sorted(digests)]
             )
             newest = max((max(status.st_mtime_ns, status.st_ctime_ns) for _, status in listed if status), default=0)
         else:
-            digest, status = files.digest_file(path), path.stat()
-            newest = max(status.st_mtime_ns, status.st_ctime_ns)
+            status = path.stat()
+            read, errors = _read(path.parent, [path.name])
+            _raise_first(errors)
+            digest, newest = read[path.name], max(status.st_mtime_ns, status.st_ctime_ns)
         if newest < now - RACY:
-            connection.execute("INSERT OR REPLACE INTO trees VALUES (?, ?, ?)", (key, signature, digest))
-        connection.commit()
+            _remember(connection, "INSERT OR REPLACE INTO trees VALUES (?, ?, ?)", [(key, signature, digest)])
         return digest
 
     def _file_digests(
@@ -143,7 +145,8 @@ class DigestCache:
         connection: sqlite3.Connection,
         now: int,
         reading: bool = True,
-    ) -> dict[str, str]:
+    ) -> tuple[dict[str, str], dict[str, Exception]]:
+        """Return the digests of files by name, and the errors of those that couldn't be read. Cache the digests."""
         known = {
             name: (mark, digest)
             for name, mark, digest in connection.execute("SELECT name, mark, digest FROM files WHERE path = ?", (key,))
@@ -158,12 +161,49 @@ class DigestCache:
                 digests[name] = known[printable][1]
             elif reading:
                 missing.append((name, printable, status))
-        with ThreadPoolExecutor(4) as pool:
-            fresh = list(pool.map(lambda item: files.digest_file(root / item[0]), missing))
-        for (name, printable, status), digest in zip(missing, fresh, strict=True):
-            digests[name] = digest
-            if max(status.st_mtime_ns, status.st_ctime_ns) < now - RACY:
-                connection.execute(
-                    "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", (key, printable, mark_of(status), digest)
-                )
-        return digests
+        fresh, errors = _read(root, [name for name, _, _ in missing])
+        rows = [
+            (key, printable, mark_of(status), fresh[name])
+            for name, printable, status in missing
+            if name in fresh and max(status.st_mtime_ns, status.st_ctime_ns) < now - RACY
+        ]
+        _remember(connection, "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", rows)
+        return {**digests, **fresh}, errors
+
+
+def _read(root: Path, names: Sequence[str]) -> tuple[dict[str, str], dict[str, Exception]]:
+    """Return the digests of files by name, and the errors of those that couldn't be read.
+
+    If the storage fails at FAILURES files, the files that are left are in neither.
+    """
+    digests: dict[str, str] = {}
+    errors: dict[str, Exception] = {}
+
+    def read(name: str) -> None:
+        path = root / name
+        if sum(isinstance(error, StorageError | TransientStorageError) for error in list(errors.values())) >= FAILURES:
+            return
+        try:
+            digests[name] = patiently(lambda: files.digest_file(path), path)
+        except FileNotFoundError:
+            errors[name] = DataError(
+                f"{path} was removed while its content was read; start again, and don't change the folder meanwhile."
+            )
+        except (VaseError, OSError) as error:
+            errors[name] = error
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(read, names))
+    return digests, errors
+
+
+def _raise_first(errors: Mapping[str, Exception]) -> None:
+    for name in sorted(errors):
+        raise errors[name]
+
+
+def _remember(connection: sqlite3.Connection, statement: str, rows: Sequence[tuple[str, ...]]) -> None:
+    """Write rows to the cache. Digests that can't be cached, because the disk is full, are still used."""
+    with contextlib.suppress(sqlite3.DatabaseError):
+        connection.executemany(statement, rows)
+        connection.commit()

@@ -2,7 +2,8 @@
 
 The values lie on the volume, in `.cache/known`: one SQLite file for each stage, model and way of decoding. A later run
 with more photographs computes only the values of new photographs. The store is only a cache. If it is damaged, or if
-the disk is full, the stage computes the values again. At most KEPT files are kept, and none larger than LARGEST.
+the disk is full, the stage computes the values again. At most KEPT files are kept. The values of a file take at most
+LARGEST bytes; those that were used longest ago are removed first.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import json
 import os
 import sqlite3
+import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +25,7 @@ from vasevqa.artifacts.digests import DigestCache, mark_of
 FOLDER = ".cache/known"
 KEPT = 12  # files; the file that was used longest ago is removed first
 LARGEST = 1 << 30  # bytes: the CLIP embeddings of about 300,000 photographs
+ROW = 80  # bytes of a stored value besides the value itself
 SECONDS = 10.0  # how long a stage waits for another stage that writes the same file
 
 
@@ -36,11 +39,20 @@ def content_digests(volume: Path, folder: Path, names: Sequence[str], reading: b
     if artifact is None:
         return DigestCache(volume / ".cache", volume).of_files(folder, names, reading)
     try:
-        listed: dict[str, Any] = json.loads((artifact / RECORD).read_text(encoding="utf-8"))["files"]
+        listed = recorded_digests(artifact)
         inside = folder.resolve().relative_to(artifact)
         paths = {name: (inside / name).as_posix() for name in names}
-        return {name: listed[path]["sha256"] for name, path in paths.items() if path in listed}
-    except (OSError, ValueError, KeyError, TypeError):
+        return {name: listed[path] for name, path in paths.items() if path in listed}
+    except (OSError, ValueError):
+        return {}
+
+
+def recorded_digests(artifact: Path) -> dict[str, str]:
+    """Return the SHA-256 of an artifact's files by name, from its record. Return {} if the record is damaged."""
+    try:
+        listed: dict[str, Any] = json.loads((artifact / RECORD).read_text(encoding="utf-8"))["files"]
+        return {name: row["sha256"] for name, row in listed.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 
@@ -72,18 +84,28 @@ class KnownValues:
                         found[digest] = value
         return found
 
-    def add(self, values: Mapping[str, bytes]) -> None:
-        """Store values by digest, all or none."""
+    def add(self, values: Mapping[str, bytes], used: Iterable[str] = ()) -> None:
+        """Store values by digest, all or none. `used` holds the digests of stored values that were used again."""
         with self._tolerant():
             self._make_room()
             with contextlib.closing(sqlite3.connect(self._path, timeout=SECONDS)) as connection, connection:
+                connection.execute("BEGIN IMMEDIATE")
                 connection.execute(
                     "CREATE TABLE IF NOT EXISTS known (digest TEXT PRIMARY KEY, sum INTEGER, value BLOB) WITHOUT ROWID"
+                )
+                # A table of its own, because a new time must not write a value again.
+                connection.execute(
+                    "CREATE TABLE IF NOT EXISTS uses (digest TEXT PRIMARY KEY, time INTEGER) WITHOUT ROWID"
                 )
                 connection.executemany(
                     "INSERT OR REPLACE INTO known VALUES (?, ?, ?)",
                     [(digest, self._check(digest, value), value) for digest, value in values.items()],
                 )
+                connection.execute(
+                    "INSERT OR REPLACE INTO uses SELECT DISTINCT value, ? FROM json_each(?)",
+                    [time.time_ns(), json.dumps([*values, *used])],
+                )
+                _trim(connection)
 
     def _check(self, digest: str, value: object) -> int | None:
         """Return a checksum, by which damaged values and another model's values are recognized."""
@@ -91,8 +113,6 @@ class KnownValues:
 
     def _make_room(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        if self._path.is_file() and self._path.stat().st_size > LARGEST:
-            _remove(self._path)
         others = [path for path in self._path.parent.glob("*.sqlite") if path != self._path]
         for path in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)[KEPT - 1 :]:
             _remove(path)
@@ -107,6 +127,26 @@ class KnownValues:
         except sqlite3.DatabaseError:
             with contextlib.suppress(OSError):
                 _remove(self._path)
+
+
+def _trim(connection: sqlite3.Connection) -> None:
+    """Remove the values that were used longest ago, until the others fit. SQLite reuses their space for new values."""
+    pages, size = (connection.execute(f"PRAGMA {what}").fetchone()[0] for what in ("page_count", "page_size"))
+    if pages * size <= LARGEST:
+        return
+    connection.execute(
+        """
+        DELETE FROM known WHERE digest IN (
+            SELECT digest FROM (
+                SELECT known.digest AS digest,
+                    SUM(COALESCE(LENGTH(value), 0) + ?) OVER (ORDER BY COALESCE(time, 0) DESC, known.digest) AS kept
+                FROM known LEFT JOIN uses ON uses.digest = known.digest
+            ) WHERE kept > ?
+        )
+        """,
+        [ROW, LARGEST],
+    )
+    connection.execute("DELETE FROM uses WHERE digest NOT IN (SELECT digest FROM known)")
 
 
 def _remove(path: Path) -> None:
@@ -136,12 +176,15 @@ class KnownPhotographs:
         except OSError:
             return ""
 
+    def lacking(self, names: Iterable[str]) -> list[str]:
+        """Return the names whose values can be stored and aren't stored yet."""
+        return [name for name in names if name in self._digests and name not in self.values]
+
     def keep(self, values: Mapping[str, bytes]) -> None:
         """Store the new values of photographs by name. A photograph that changed since the start is left out."""
         fresh = {
-            self._digests[name]: value
-            for name, value in values.items()
-            if name in self._digests and name not in self.values and self._mark(name) == self._marks[name]
+            self._digests[name]: values[name] for name in self.lacking(values) if self._mark(name) == self._marks[name]
         }
-        if self._store is not None and fresh:
-            self._store.add(fresh)
+        used = {self._digests[name] for name in self.values}
+        if self._store is not None and (fresh or used):
+            self._store.add(fresh, used)

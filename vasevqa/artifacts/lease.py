@@ -182,6 +182,37 @@ def _write(path: Path, me: Holder) -> int:
     return descriptor
 
 
+@dataclass(frozen=True)
+class Loss:
+    """Why `attempt` no longer holds its lease: another attempt took it over, or the storage failed.
+
+    `error` is what the storage said while the lease could not be touched for `seconds`. It is empty after a takeover.
+    """
+
+    attempt: str
+    path: Path
+    seconds: float = 0.0
+    error: str = ""
+
+    @property
+    def taken_over(self) -> bool:
+        """True if another attempt has the lease now, or if a launcher has ended this attempt."""
+        return not self.error
+
+    def __str__(self) -> str:
+        start = f"Attempt {self.attempt} lost its lease on {self.path.parent.name}/{self.path.stem}"
+        if self.taken_over:
+            return f"{start} to another attempt and stopped writing; no action is needed."
+        return (
+            f"{start}, because it could not touch {self.path} for {self.seconds:g} s ({self.error}), and stopped"
+            " writing; check the volume or its server."
+        )
+
+
+def _said(error: OSError) -> str:
+    return error.strerror or type(error).__name__
+
+
 class Lease:
     """The right to write one artifact.
 
@@ -196,7 +227,6 @@ class Lease:
         self._inode = os.fstat(descriptor).st_ino
         self._stop = threading.Event()
         self._touched = time.monotonic()
-        self._silence = ""  # why the lease could not be touched
 
     @classmethod
     def acquire(cls, path: Path, attempt: str, ttl: float | None = None) -> Lease:
@@ -221,61 +251,59 @@ class Lease:
                     raise
                 time.sleep(0.2)
 
-    def held(self) -> bool:
-        """True while no other process has taken over this lease. The check needs one stat call, and touches the lease
-        now and then.
+    def loss(self) -> Loss | None:
+        """Return why this process no longer holds the lease, or None while it holds the lease. The check needs one stat
+        call, and touches the lease now and then.
 
         An error of the storage says nothing about the lease. So the lease counts as held until it could not be touched
-        for half its TTL: nobody can take the lease over before that.
+        for half its TTL: nobody can take the lease over before that. Once the storage works again, the lease is held
+        again, unless another attempt has taken it over.
         """
-        self._silence = ""
-        untouched = time.monotonic() - self._touched
+        untouched, problem = time.monotonic() - self._touched, ""
         try:
             if self.path.stat().st_ino != self._inode:
-                return False
+                return Loss(self.me.attempt, self.path)
         except FileNotFoundError:
-            return False
+            return Loss(self.me.attempt, self.path)
         except OSError as error:
-            self._silence = error.strerror or type(error).__name__
-        if self._silence and untouched > self.ttl / 2:
-            return False
-        return untouched <= self.ttl / 8 or self._touch() or untouched <= self.ttl / 2
+            problem = _said(error)
+        silent = untouched > self.ttl / 2
+        # After such a silence, a touch is worth nothing without the stat: the descriptor may belong to a replaced file.
+        if untouched > self.ttl / 8 and not (silent and problem):
+            problem = self._touch()
+        return Loss(self.me.attempt, self.path, self.ttl / 2, problem) if silent and problem else None
 
-    def _touch(self) -> bool:
+    def _touch(self) -> str:
+        """Touch the lease. Return the storage's error, or '' if there was none."""
         now = time.monotonic()
         try:
             os.utime(self._descriptor)
         except OSError as error:
-            self._silence = error.strerror or type(error).__name__
-            return False
+            return _said(error)
         self._touched = now
-        return True
+        return ""
 
     def check(self) -> None:
         """Raise LeaseLost if another attempt owns the artifact now, or if the lease could not be touched."""
-        if not self.held():
-            raise LeaseLost(self.loss())
+        loss = self.loss()
+        if loss is not None:
+            raise LeaseLost(str(loss), loss.taken_over)
 
-    def loss(self) -> str:
-        """Return the sentence about the lost lease."""
-        start = f"Attempt {self.me.attempt} lost its lease on {self.path.stem}"
-        if self._silence:
-            return (
-                f"{start}, because it could not touch {self.path} for {self.ttl / 2:g} s"
-                f" ({self._silence}), and stopped writing; check the volume or its server."
-            )
-        return f"{start} to another attempt and stopped writing; no action is needed."
+    def keep(self, on_lost: Callable[[Loss], None]) -> None:
+        """Touch the lease from a thread until `release`, or until another attempt has taken the lease over.
 
-    def keep(self, on_lost: Callable[[], None]) -> None:
-        """Touch the lease from a thread until `release`. Call `on_lost` once if the lease is no longer held.
-
-        After an error of the storage, the thread checks the lease again later.
+        Call `on_lost` when the lease is no longer held, at most once. After an error of the storage, the thread goes on
+        touching the lease, whether `on_lost` was called or not.
         """
 
         def beat() -> None:
+            told = False
             while not self._stop.wait(self.ttl / 6):
-                if not self.held():
-                    on_lost()
+                loss = self.loss()
+                if loss is not None and not told:
+                    told = True
+                    on_lost(loss)
+                if loss is not None and loss.taken_over:
                     return
 
         threading.Thread(target=beat, name="lease", daemon=True).start()
@@ -284,7 +312,7 @@ class Lease:
         """Remove the lease file if this process still holds the lease."""
         self._stop.set()
         with contextlib.suppress(OSError, StorageError, TransientStorageError), _guard(self.path):
-            if self.held():
+            if self.path.stat().st_ino == self._inode:
                 self.path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             os.close(self._descriptor)

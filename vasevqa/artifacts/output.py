@@ -12,7 +12,7 @@ from typing import IO, Any
 from vasevqa import files
 from vasevqa.artifacts.contents import RECORD, is_temporary, list_files, tree
 from vasevqa.artifacts.lease import Lease
-from vasevqa.errors import VaseError
+from vasevqa.errors import DataError, VaseError
 
 SCHEMA = 1
 
@@ -76,13 +76,23 @@ class StageOutput:
         self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
     def place(self, source: Path, name: str) -> str:
-        """Place an image at `name`: a hard link to an artifact's file, or a copy (or reflink) of a user's file."""
+        """Place an image at `name`: a hard link to an artifact's file, or a copy (or reflink) of a user's file.
+
+        Raise DataError if the image was removed meanwhile.
+        """
         self.check()
         folder = source.parent
         if folder not in self._immutable:
             self._immutable[folder] = files.immutable_root(source)
         root = self._immutable[folder]
-        how = files.place(source, self._target(name), immutable=root is not None)
+        try:
+            how = files.place(source, self._target(name), immutable=root is not None)
+        except FileNotFoundError:
+            if files.exists(source):
+                raise
+            raise DataError(
+                f"{source} was removed while the step read it; start again, and don't change the folder during the run."
+            ) from None
         if how == "link" and root is not None:
             if root not in self._records:
                 self._records[root] = json.loads((root / RECORD).read_text(encoding="utf-8"))["files"]

@@ -104,7 +104,7 @@ class Artifact:
         Raise DataError if a file is missing or differs from the record. Raise LeaseHeld while another writer works.
         """
         lease = Lease.acquire(self.lease, attempt)
-        lease.keep(on_lost=lambda: None)  # verifying a large model can take longer than the lease's TTL
+        lease.keep(on_lost=lambda loss: None)  # verifying a large model can take longer than the lease's TTL
         try:
             if self.complete:
                 return False

@@ -105,15 +105,15 @@ def _time(found: Beginning, out: Path, pipeline: Pipeline) -> str:
     if found.cluster:
         return "time: unknown, since the steps run in the cluster"
     clip, photographs = found.model("clip_model"), found.collection.files
+    recipe = load_recipe(out, pipeline)
     paces = {}
     if clip is not None:
-        device = "auto" if found.machine.gpus else "cpu"
+        settings = recipe.steps["clip-filter"]
         try:
-            seconds = measure_clip(clip.path, photographs, device, found.machine.batch_size)
+            seconds = measure_clip(clip.path, photographs, settings.params, settings.options)
         except VaseError as error:
             return f"time: unknown, since CLIP can't be used: {error}"
         paces = {} if seconds is None else {"clip-filter": seconds}
-    recipe = load_recipe(out, pipeline)
     return first_forecast(select_steps(recipe, pipeline, Selection()).names, len(photographs), paces).said()
 
 

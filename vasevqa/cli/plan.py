@@ -12,6 +12,7 @@ from vasevqa.artifacts.volume import Volume
 from vasevqa.backends.kubernetes.launcher_job import VOLUME
 from vasevqa.cli import options, remote
 from vasevqa.cli.context import Context, pass_context
+from vasevqa.errors import ConfigError
 from vasevqa.pipeline.forecast import forecast, measure
 from vasevqa.pipeline.growth import growth
 from vasevqa.pipeline.inspection import inside_of, look_inside
@@ -49,9 +50,12 @@ def plan(
       vasevqa plan recipe.yaml --set clip-filter.threshold=0.15
     """
     if options.is_remote(volume, cluster, namespace):
+        _refuse_local(measured, recipe.inputs_from)
         asked = [*recipe.to_args(), *selection.to_args(), *(["--json"] if as_json else [])]
         command = ["plan", "/tmp/recipe.yaml", "--inputs-from", VOLUME, *asked]  # noqa: S108 - inside the pod
         sys.exit(remote.answer(cluster, namespace, command, recipe.path))
+    if as_json and measured:
+        raise ConfigError("--measure estimates the time, which --json doesn't print; leave one of them out.")
     loaded = recipe.load(context.pipeline)
     inside = inside_of(loaded, requirements_of(loaded, context.pipeline, selection))
     seen = list(look_inside(loaded, inside))
@@ -74,7 +78,22 @@ def plan(
     if "images" in inside.paths:
         photographs = inside.collection.files
         paces = measure(planned, photographs) if measured else {}
-        click.echo(forecast(planned, len(photographs), paces).said())
+        new = {name: step.new for name, step in grown.items()}
+        click.echo(forecast(planned, len(photographs), paces, new).said())
+
+
+def _refuse_local(measured: bool, inputs_from: Path | None) -> None:
+    """Raise ConfigError for an option that is about this machine, because the plan is made in the cluster."""
+    if measured:
+        raise ConfigError(
+            "--measure runs CLIP on this machine, but the plan is for the cluster; leave out --measure, or the"
+            " cluster's options."
+        )
+    if inputs_from is not None:
+        raise ConfigError(
+            f"--inputs-from {inputs_from} is a folder of this machine, but the plan is for the cluster, where paths are"
+            " relative to the volume; leave out --inputs-from."
+        )
 
 
 def plan_of(context: Context, recipe: Recipe, volume: Path, selection: Selection) -> Plan:

@@ -20,7 +20,7 @@ from vasevqa.cli import options
 from vasevqa.cli.context import Context, pass_context
 from vasevqa.errors import ClusterError, ConfigError, DataError, VaseError
 from vasevqa.review.begin import decides, open_review, source_of, with_options
-from vasevqa.review.calibration import calibration_of, lines, scored_of
+from vasevqa.review.calibration import AIM, calibration_of, lines, scored_of
 from vasevqa.review.choosing import Scores
 from vasevqa.review.distant import POD, DistantReview, DistantSession, open_distant
 from vasevqa.review.gain import gains
@@ -137,9 +137,9 @@ class Request:
 @click.option(
     "--precision",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    default=0.95,
+    default=AIM,
     show_default=True,
-    help="with --calibrate: share of the accepted photographs that should be good",
+    help="the aim of a threshold: share of the accepted photographs that should be good",
 )
 @click.option("--json", "as_json", is_flag=True, help="with --calibrate: print JSON")
 @click.option("--sync", is_flag=True, help="with -n: open no page, only take the labels to the volume and back")
@@ -152,8 +152,9 @@ class Request:
 def review(context: Context, **given: Any) -> None:
     """Label the photographs of FOLDER, or of RUN, by keys on a page that only this machine sees.
 
-    Each label is saved at once; Ctrl-C ends the review, and the same command resumes it. With RUN, photographs that the
-    run's model is least sure of are shown first. Labels of quality are what train-classifier learns from. With
+    Each label is saved at once; Ctrl-C ends the review, and the same command resumes it. With RUN, typical
+    photographs are shown first, then those that the run's model is least sure of, and those where labels and model
+    disagree. Labels of quality are what train-classifier learns from. With
     --calibrate, labels of quality choose the threshold of classify, and labels of intact that of clip-filter.
 
     With -n, RUN is a run of the cluster. A pod sends its photographs as pictures of at most 1,600 pixels, while you
@@ -189,7 +190,7 @@ def review(context: Context, **given: Any) -> None:
         _calibrate(record, opened.scores, request)
         return
     record.prepare()
-    _serve(Session(record, request.who.strip(), opened.scores, request.seed), request)
+    _serve(Session(record, request.who.strip(), opened.scores, request.seed, opened.groups, request.precision), request)
     _give_out(record, request)
     click.echo("\n".join([*ended(record, request.who.strip()), *_next_step(record)]))
 
@@ -212,7 +213,7 @@ def _review_in_cluster(request: Request, question: Question) -> None:
             return
         record.prepare()
         if not request.sync:
-            session = DistantSession(record, who, opened.scores, request.seed)
+            session = DistantSession(record, who, opened.scores, request.seed, opened.groups, request.precision)
             with contextlib.closing(distant.pictures(lambda said: click.echo(said, err=True))) as session.pictures:
                 _serve(session, request)
             click.echo(store.said())
@@ -271,7 +272,7 @@ def ended(record: Record, who: str) -> list[str]:
     mine = len(record.mine(who))
     lines = [f"{mine} label{'s' if mine != 1 else ''} of {who}; photographs of all reviewers: {counts or 'none'}"]
     lines += [agreement.said() for agreement in record.agreements()]
-    return [*lines, *gains(record)]
+    return [*lines, *gains(record), *record.problems()]
 
 
 def _next_step(record: Record) -> list[str]:

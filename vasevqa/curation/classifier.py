@@ -20,11 +20,11 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from vasevqa.curation.calibration import Calibration
-from vasevqa.errors import ConfigError, DataError
+from vasevqa.errors import ConfigError, DataError, machine_error
+from vasevqa.model_formats import CLASSIFIER_FILE
 from vasevqa.storage import refuse_failed
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels
-MODEL_FILE = "best_image_quality_model.pth"
 ARCHITECTURES: dict[str, tuple[Callable[..., nn.Module], int]] = {
     "resnet50": (models.resnet50, 2048),
     "resnet18": (models.resnet18, 512),
@@ -59,7 +59,7 @@ def load_backbone(model: nn.Module, arch: str, weights: str, path: Path | None) 
         try:
             state = models.get_weight(name).get_state_dict(check_hash=True)
         except Exception as error:
-            raise ConfigError(
+            raise machine_error(error, "read or write") or ConfigError(
                 f"ImageNet weights of {arch} can't be downloaded ({type(error).__name__}); give --weights FILE, or"
                 " --weights none."
             ) from None
@@ -166,7 +166,7 @@ def predict_logits(model: nn.Module, pixels: Tensor, device: torch.device) -> Te
 
 def model_file(where: Path) -> Path:
     """Return the model's file: `where` itself, or the file in train-classifier's output."""
-    return where / MODEL_FILE if where.is_dir() else where
+    return where / CLASSIFIER_FILE if where.is_dir() else where
 
 
 def load_classifier(where: Path, device: torch.device) -> Classifier:
@@ -185,6 +185,7 @@ def load_classifier(where: Path, device: torch.device) -> Classifier:
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
+        refuse_failed(error, path)
         detail = str(error).splitlines()[1].strip()[:160] if len(str(error).splitlines()) > 1 else str(error)[:160]
         raise DataError(
             f"{path} doesn't fit {arch} with this project's head ({detail}); train it with train-classifier."

@@ -22,7 +22,7 @@ from torchvision.transforms.v2 import functional
 
 from vasevqa import model_formats
 from vasevqa.curation.devices import fast_bf16
-from vasevqa.errors import ConfigError, DataError, VaseError, storage_error
+from vasevqa.errors import ConfigError, DataError, VaseError, machine_error
 from vasevqa.storage import refuse_failed
 from vasevqa.text import first_line
 
@@ -309,7 +309,7 @@ def _pretrained(architecture: str, tag: str, device: torch.device, precision: st
 
 
 def _no_answer(name: str, error: Exception) -> VaseError:
-    return storage_error(error, "read or write") or ConfigError(
+    return machine_error(error, "read or write", name) or ConfigError(
         f"The hub did not answer for {name} ({_told(error)}); give the path of a model folder, or check the id"
         " and the network."
     )

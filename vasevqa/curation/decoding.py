@@ -97,7 +97,10 @@ def _read(path: Path, cover: int | None) -> Image.Image:
     try:
         return _from_file(path, cover)
     except Unreadable:
-        _read_through(path)
+        try:
+            _read_through(path)
+        except OSError as error:
+            _refuse(error)
         return _from_file(path, cover)
 
 
@@ -124,6 +127,8 @@ def _refuse(error: OSError) -> NoReturn:
     """Raise `error` if the storage failed, and Unreadable if no file can be at this place."""
     if storage_error(error, "read") is not None:
         raise error
+    if isinstance(error, FileNotFoundError):
+        raise Unreadable("the file vanished") from None
     raise Unreadable(f"can't be read: {error.strerror}") from None
 
 

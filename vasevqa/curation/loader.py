@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +77,7 @@ class Loader:
             with self._lock:
                 self.seconds["decode"] += spent
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Generator[Batch, None, None]:
         ahead = 2 * self._batch_size + 2 * self._workers
         source = iter(self._photographs)
         pending: deque[tuple[ImageFile, Future[torch.Tensor | Unreadable]]] = deque()

@@ -99,6 +99,8 @@ def _is_private(content: bytes) -> bool:
             exif = image.getexif()
             inner = set(exif.get_ifd(EXIF_IFD)) if EXIF_IFD in exif else set()
             return bool({GPS, ARTIST, COPYRIGHT} & set(exif) or OWNER & inner)
+    except MemoryError:
+        raise
     except Exception:  # PIL raises many kinds of error on damaged content
         return False
 

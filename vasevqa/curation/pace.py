@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 from vasevqa.curation import clip
@@ -16,11 +17,21 @@ from vasevqa.curation.loader import Loader
 SECONDS = 5.0
 
 
+@dataclass(frozen=True)
+class Settings:
+    """The settings of `clip-filter` that decide its pace."""
+
+    device: str
+    batch_size: int
+    workers: int = 0  # 0: one per core
+    precision: str = "auto"
+    exact_decode: bool = False
+
+
 def seconds_per_photograph(
     model: Path,
     photographs: Sequence[ImageFile],
-    device: str,
-    batch_size: int,
+    settings: Settings,
     clock: Callable[[], float] = time.perf_counter,
 ) -> float | None:
     """Return how many seconds `clip-filter` needs per photograph, or None if no photograph can be read.
@@ -28,13 +39,24 @@ def seconds_per_photograph(
     Decodes and embeds photographs in a random order (always the same one) until `SECONDS` have passed or all are done.
     The time to load the model isn't counted. Raise what loading the model raises.
     """
-    loaded = clip.load_clip(model, resolve_device(device))
+    loaded = clip.load_clip(model, resolve_device(settings.device), settings.precision)
     order = random.Random(0).sample(range(len(photographs)), len(photographs))
-    photos = (photographs[index] for index in order)
-    done, began = 0, clock()
-    while clock() - began < SECONDS and (some := list(islice(photos, batch_size))):
-        loader = Loader(some, loaded.preprocess, batch_size, 0, loaded.preprocess.cover)
-        for batch in loader:
+    began = clock()
+
+    def in_time() -> Iterator[ImageFile]:
+        for index in order:
+            if clock() - began >= SECONDS:  # unreadable photographs make no batch
+                return
+            yield photographs[index]
+
+    # One loader decodes ahead while the model works, as in the step.
+    cover = None if settings.exact_decode else loaded.preprocess.cover
+    loader = Loader(in_time(), loaded.preprocess, settings.batch_size, settings.workers, cover)
+    done, spent = 0, 0.0
+    with closing(iter(loader)) as batches:
+        for batch in batches:
             loaded.encode_images(batch.pixels)
-            done += len(batch.names)
-    return (clock() - began) / done if done else None
+            done, spent = done + len(batch.names), clock() - began
+            if spent >= SECONDS:
+                break
+    return spent / done if done else None

@@ -7,34 +7,34 @@ import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vasevqa.curation import metadata, naming
-from vasevqa.curation.images import ImageFile, Unreadable, find_images, open_image
+from vasevqa.curation import metadata, naming, neighbours
+from vasevqa.curation.images import ImageFile, find_images
 from vasevqa.curation.reports import QuarantinedFile, passed_over_files
 from vasevqa.dataset import assignment, splits
 from vasevqa.dataset.annotations import Problem, Record, read_annotations
 from vasevqa.dataset.columns import Columns
-from vasevqa.dataset.duplicates import Sketch, clip_features, registered_pairs, sketch
+from vasevqa.dataset.duplicates import Sketch, clip_features, registered_pairs
 from vasevqa.dataset.join import Conversation, Joined, Picture, join
-from vasevqa.dataset.params import BuildOptions, BuildParams
+from vasevqa.dataset.params import BuildOptions, BuildParams, photograph_folder
+from vasevqa.dataset.problems import NOTHING_LOST
 from vasevqa.dataset.questions import load_questions
 from vasevqa.dataset.report import DatasetReport, ListedProblem
 from vasevqa.dataset.rows import FILES, Row, make_rows
+from vasevqa.dataset.sketches import Store, sketch_all
 from vasevqa.dataset.texts import clean
 from vasevqa.dataset.vases import Vases
 from vasevqa.errors import ConfigError, DataError
 from vasevqa.folders import PassedOver
 
 if TYPE_CHECKING:
-    from vasevqa.spec import Output, Progress, StageCall
+    from vasevqa.spec import Output, StageCall
 
-CLIP_FILE = "embeddings.safetensors"  # in the output of clip-filter
 LISTED = 1000  # maximum number of listed problems of each kind; all problems are counted
 
 
@@ -51,8 +51,11 @@ class _Job:
     columns: Columns = field(default_factory=Columns)
 
 
-def build(call: StageCall[BuildParams, BuildOptions]) -> None:
-    """Write the rows, their images and the report to `output`. Raise DataError if no row is left."""
+def build(call: StageCall[BuildParams, BuildOptions], made_for: Mapping[str, object]) -> None:
+    """Write the rows, their images and the report to `output`. Raise DataError if no row is left.
+
+    `made_for` is what decides the sketch of a photograph besides its file.
+    """
     prefix, root = _image_prefix(call.output, call.options.image_root)
     questions = load_questions(call.inputs.get("questions"))
     columns = Columns(call.params.columns)
@@ -64,27 +67,24 @@ def build(call: StageCall[BuildParams, BuildOptions]) -> None:
     job.notes += columns.notes()
     seconds: dict[str, float] = {}
     began = time.perf_counter()
-    photographs = _photographs(_folder(call.params, call.inputs), job.others)
-    images = call.inputs["images"]
-    # A launcher's step reads nothing above the input, because the artifact's key covers only the input.
-    reports = [images, images.parent] if call.output.standalone else [images]
-    vases = Vases.of(call.params, reports, [item.name for item in photographs])
-    pictures, sketches = _pictures(photographs, vases, job, call.options.workers, call.progress)
+    folder = photograph_folder(call.params, call.inputs)
+    photographs = _photographs(folder, job.others)
+    vases = _vases(photographs, call)
+    store = Store(call.output.volume, made_for)
+    read = sketch_all(photographs, folder, store, call.options.workers, call.progress)
+    job.quarantined, pictures = read.quarantined, _pictures(read.files, vases, read.quarantined)
     seconds["decode"] = time.perf_counter() - began
     began = time.perf_counter()
     joined = join(pictures, cleaned.records, _roots(call.inputs), job.problems, vases.of_name)
-    own = _own_vases(pictures, joined, vases, job)
-    conversations = joined.conversations
+    own, conversations = _own_vases(pictures, joined, vases, job), joined.conversations
     job.lenient = dict(joined.lenient)
     job.notes += [f"{count} matches differ in: {why}" for why, count in joined.lenient.items()]
     job.notes += [f"{count} texts were cleaned of {what}" for what, count in cleaned.changed.items()]
-    pairs = _near_duplicates(pictures, sketches, call) if call.params.group_duplicates else []
+    pairs = _near_duplicates(pictures, read.sketches, call) if call.params.group_duplicates else []
     _split(pictures, conversations, pairs, job)
     rows = make_rows(pictures, conversations, questions, call.params, prefix, job.problems)
     seconds["join and split"] = time.perf_counter() - began
-    unknown = sum(row["attribute"] == "" for side_rows in rows.values() for row in side_rows)
-    if unknown:
-        job.notes.append(f"{unknown} rows of conversations have no attribute: their questions are not recognized")
+    job.notes += _unrecognized(rows)
     if not rows["sft"]:
         raise _nothing_left(pictures, told.records, job.problems)
     if not call.params.allow_unmatched:
@@ -108,7 +108,13 @@ def build(call: StageCall[BuildParams, BuildOptions]) -> None:
         unmatched=own,
         problems=len(job.problems),
         quarantined=len(job.quarantined),
+        **({"known": read.known} if read.known else {}),
     )
+
+
+def _unrecognized(rows: Mapping[str, Sequence[Row]]) -> list[str]:
+    unknown = sum(row["attribute"] == "" for side_rows in rows.values() for row in side_rows)
+    return [f"{unknown} rows of conversations have no attribute: their questions are not recognized"] * bool(unknown)
 
 
 def _check_matched(pictures: int, joined: Joined, unused: int, problems: Sequence[Problem]) -> None:
@@ -131,8 +137,12 @@ def _check_matched(pictures: int, joined: Joined, unused: int, problems: Sequenc
 
 
 def _most_often(problems: Sequence[Problem]) -> str:
-    """Return a part of a sentence: the most common kind of problem, its count, and the first place where it occurs."""
-    kinds = Counter(problem.kind for problem in problems)
+    """Return a part of a sentence: the most common kind of problem, its count, and the first place where it occurs.
+
+    A kind that leaves nothing out is named only if there is no other.
+    """
+    kinds = Counter(problem.kind for problem in problems if problem.kind not in NOTHING_LOST)
+    kinds = kinds or Counter(problem.kind for problem in problems)
     if len(kinds) > 1:
         del kinds["image without a row"]  # a consequence of the other problems
     most, times = kinds.most_common(1)[0] if kinds else ("no annotations", 0)
@@ -162,16 +172,6 @@ def _image_prefix(output: Output, given: str | None) -> tuple[str, str]:
     return PurePosixPath(*inside.parts, "images").as_posix(), Path(os.path.relpath(root, final)).as_posix()
 
 
-def _folder(params: BuildParams, inputs: Mapping[str, Path]) -> Path:
-    if params.views == "all":
-        if "accepted" not in inputs:
-            raise ConfigError("--views all needs --accepted-dir; give clip-filter's output or any folder of images.")
-        base, inner = inputs["accepted"], "accepted"
-    else:
-        base, inner = inputs["images"], "best_views"
-    return base / inner if (base / inner).is_dir() else base
-
-
 def _roots(inputs: Mapping[str, Path]) -> list[Path]:
     """Return the folders that absolute paths in annotations may point into."""
     annotations = inputs["annotations"]
@@ -188,29 +188,21 @@ def _photographs(folder: Path, others: PassedOver) -> list[ImageFile]:
     return photographs
 
 
-def _pictures(
-    photographs: Sequence[ImageFile], vases: Vases, job: _Job, workers: int, progress: Progress
-) -> tuple[list[Picture], list[Sketch]]:
-    """Return the readable images with their vases, and their sketches."""
-    progress.start("reading", len(photographs))
-    pictures, sketches = [], []
-    with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
-        for begin in range(0, len(photographs), 1024):
-            for one, result in zip(
-                photographs[begin : begin + 1024], pool.map(_sketch, photographs[begin : begin + 1024]), strict=True
-            ):
-                progress.advance()
-                if isinstance(result, str):
-                    job.quarantined.append(QuarantinedFile(name=one.name, reason=result))
-                    continue
-                pictures.append(Picture(one, vases.of_name(one.name)))
-                sketches.append(result)
-    if not pictures:
+def _vases(photographs: Sequence[ImageFile], call: StageCall[BuildParams, BuildOptions]) -> Vases:
+    images = call.inputs["images"]
+    # A launcher's step reads nothing above the input, because the artifact's key covers only the input.
+    reports = [images, images.parent] if call.output.standalone else [images]
+    return Vases.of(call.params, reports, [item.name for item in photographs])
+
+
+def _pictures(readable: Sequence[ImageFile], vases: Vases, unread: Sequence[QuarantinedFile]) -> list[Picture]:
+    """Return the readable images with their vases. Raise DataError if there is none."""
+    if not readable:
         raise DataError(
-            f"None of the {len(photographs)} images can be read (first: {job.quarantined[0].name},"
-            f" {job.quarantined[0].reason}); check the files."
+            f"None of the {len(unread)} images can be read (first: {unread[0].name}, {unread[0].reason}); check the"
+            " files."
         )
-    return pictures, sketches
+    return [Picture(one, vases.of_name(one.name)) for one in readable]
 
 
 def _own_vases(pictures: Sequence[Picture], joined: Joined, vases: Vases, job: _Job) -> int:
@@ -236,15 +228,6 @@ def _own_vases(pictures: Sequence[Picture], joined: Joined, vases: Vases, job: _
     return len(own)
 
 
-def _sketch(photograph: ImageFile) -> Sketch | str:
-    if photograph.problem:
-        return photograph.problem
-    try:
-        return sketch(open_image(photograph.path, 128))
-    except Unreadable as error:
-        return error.reason
-
-
 def _sides(rows: Mapping[str, Sequence[Row]]) -> dict[str, str]:
     """Return the side of each vase that has a row."""
     names = {"sft": "train", "val": "val", "eval": "eval"}
@@ -257,7 +240,7 @@ def _near_duplicates(
     by_hash = set(splits.near_duplicates(np.stack([one.hash for one in sketches]), call.params.hash_distance))
     features = None
     if "accepted" in call.inputs:
-        features = clip_features(call.inputs["accepted"] / CLIP_FILE, [picture.file.name for picture in pictures])
+        features = clip_features(call.inputs["accepted"] / neighbours.FILE, [picture.file.name for picture in pictures])
     return sorted(by_hash.union(registered_pairs(sketches, by_hash, features)))
 
 

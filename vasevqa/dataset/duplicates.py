@@ -10,9 +10,7 @@ different vases with the same shape and technique, the correlation is at most 0.
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,8 +21,8 @@ import numpy as np
 from PIL import Image, ImageOps
 from scipy.ndimage import gaussian_filter
 
+from vasevqa.curation.neighbours import stored_features
 from vasevqa.dataset.splits import difference_hash
-from vasevqa.storage import refuse_failed
 
 THUMBNAIL, DETAIL = 16, 64  # pixels per side
 ALIKE, SAME = 0.95, 0.962  # minimum correlation of thumbnails, and of details after registration
@@ -47,14 +45,27 @@ class Sketch:
     mirrored: np.ndarray
     detail: np.ndarray
 
+    @classmethod
+    def of(cls, hashed: np.ndarray, detail: np.ndarray) -> Sketch:
+        """Return the sketch with this hash and these details. The thumbnails follow from the details."""
+        grey = Image.fromarray(detail)
+        return cls(hashed, _thumbnail(grey), _thumbnail(ImageOps.mirror(grey)), detail)
+
+    def as_bytes(self) -> bytes:
+        """Return the sketch as bytes, from which `from_bytes` makes the same sketch."""
+        return self.hash.tobytes() + self.detail.tobytes()
+
+    @classmethod
+    def from_bytes(cls, value: bytes) -> Sketch:
+        """Return the sketch that `as_bytes` wrote."""
+        numbers = np.frombuffer(value, dtype=np.uint8)
+        return cls.of(numbers[: -DETAIL * DETAIL], numbers[-DETAIL * DETAIL :].reshape(DETAIL, DETAIL))
+
 
 def sketch(image: Image.Image) -> Sketch:
     """Return the sketch of a picture (RGB)."""
     grey = _without_plain_margin(image.convert("L")).resize((DETAIL, DETAIL), Image.Resampling.BOX)
-    thumbnail = _thumbnail(grey)
-    return Sketch(
-        difference_hash(image), thumbnail, _thumbnail(ImageOps.mirror(grey)), np.asarray(grey, dtype=np.uint8)
-    )
+    return Sketch.of(difference_hash(image), np.asarray(grey, dtype=np.uint8))
 
 
 def clip_features(path: Path, names: Sequence[str]) -> np.ndarray | None:
@@ -62,21 +73,14 @@ def clip_features(path: Path, names: Sequence[str]) -> np.ndarray | None:
 
     A picture that the file does not name gets zeros. Return None if there is no such file, or if it is damaged.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(os.fspath(path), "np") as stored:
-            rows = {name: row for row, name in enumerate(json.loads((stored.metadata() or {})["names"]))}
-            features = np.asarray(stored.get_tensor("features"), dtype=np.float32)
-        found = np.zeros((len(names), features.shape[1]), dtype=np.float32)
-        for number, name in enumerate(names):
-            if name in rows:
-                found[number] = features[rows[name]]
-    except FileNotFoundError:
+    stored = stored_features(path)
+    if stored is None:
         return None
-    except (OSError, SafetensorError, KeyError, ValueError, IndexError) as error:
-        refuse_failed(error, path)
-        return None
+    rows, features = {name: row for row, name in enumerate(stored[0])}, stored[1]
+    found = np.zeros((len(names), features.shape[1]), dtype=np.float32)
+    for number, name in enumerate(names):
+        if name in rows:
+            found[number] = features[rows[name]]
     return np.asarray(found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-6))
 
 

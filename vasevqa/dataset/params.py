@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -10,6 +12,7 @@ from pydantic import Field, field_validator
 from vasevqa import spec
 from vasevqa.curation.file_names import DESCRIPTION, UNMATCHED_DESCRIPTION, NamePattern
 from vasevqa.dataset.columns import FIELDS, read_columns
+from vasevqa.errors import ConfigError
 
 
 class BuildParams(spec.Params):
@@ -79,3 +82,14 @@ class BuildOptions(spec.Options):
         ),
     )
     workers: int = Field(0, ge=0, description="number of threads that read pictures; 0: one per core")
+
+
+def photograph_folder(params: BuildParams, inputs: Mapping[str, Path]) -> Path:
+    """Return the folder of the photographs. Raise ConfigError if `views` is all and clip-filter's output is missing."""
+    if params.views == "all":
+        if "accepted" not in inputs:
+            raise ConfigError("--views all needs --accepted-dir; give clip-filter's output or any folder of images.")
+        base, inner = inputs["accepted"], "accepted"
+    else:
+        base, inner = inputs["images"], "best_views"
+    return base / inner if (base / inner).is_dir() else base

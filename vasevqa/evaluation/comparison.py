@@ -75,11 +75,14 @@ def comparison(evaluation: Evaluation) -> str:
     reasons: dict[str, str] = {}
     for row in rows:
         known = [table[row] for table in tables.values() if row in table]
-        missing = [metric.get("reason", "") for metric in known if metric.get("value") is None]
-        if missing:
-            reasons[row] = missing[0]
+        lacking = {name: table[row] for name, table in tables.items() if row in table and _lacks(table[row])}
+        if lacking:
+            names = "" if len(lacking) == len(known) else f" ({', '.join(lacking)})"
+            reasons[row + names] = "; ".join(dict.fromkeys(metric.get("reason", "") for metric in lacking.values()))
         cells = [_cell(table.get(row)) for table in tables.values()]
-        some, chance = known[0], known[0].get("chance")
+        # The counts of a metric that some models lack come from a model that has it.
+        some = next((metric for metric in known if not _lacks(metric)), known[0])
+        chance = some.get("chance")
         counts = [str(some.get("vases", "")), str(some.get("samples", ""))]
         counts.append(f"{chance:.3f}" if chance is not None else "")
         lines.append("| " + " | ".join([row, *cells, *counts]) + " |")
@@ -163,10 +166,14 @@ def _original(evaluation: Evaluation) -> list[str]:
     return [*lines, *("| " + " | ".join(row) + " |" for row in DIFFERENCES)]
 
 
+def _lacks(metric: Metric) -> bool:
+    return metric.get("value") is None
+
+
 def _cell(metric: Metric | None) -> str:
     if metric is None:
         return ""
-    if metric.get("value") is None:
+    if _lacks(metric):
         return "n/a"
     low_high = metric.get("interval")
     if low_high:

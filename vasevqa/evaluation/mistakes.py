@@ -18,8 +18,10 @@ from vasevqa.reward.score import NAMED
 from vasevqa.reward.vocabulary import Terms, load
 from vasevqa.reward.words import normalize, words
 from vasevqa.statistics import by_vase
+from vasevqa.text import cut
 
 WORST = 20
+LONGEST = 300  # characters of an answer in the list of the worst ones
 NOTHING = "(nothing known)"
 SEVERAL = "(several)"
 HEADER = ("model", "vase", "attribute", "question", "truth", "answer", "exact", "reward", "concept", "concept_uri")
@@ -78,7 +80,7 @@ def mistakes_of(answered: Sequence[Answered]) -> Mistakes:
         "classes": {name: {true: _figures(rows) for true, rows in sorted(by.items())} for name, by in classes.items()},
         "kinds": {name: dict(count.most_common()) for name, count in sorted(kinds.items())},
         "worst": [
-            {"vase": one.vase, "attribute": one.attribute, "truth": one.truth, "answer": one.answer[:300]}
+            {"vase": one.vase, "attribute": one.attribute, "truth": one.truth, "answer": cut(one.answer, LONGEST)}
             | {"reward": round(one.reward, 4)}
             for one in worst
             if one.reward < 1

@@ -15,7 +15,7 @@ from vasevqa.artifacts.contents import RECORD
 from vasevqa.artifacts.digests import fingerprint
 from vasevqa.artifacts.lease import holder, revoke
 from vasevqa.backends.base import Backend, State, Update, attempt_of
-from vasevqa.errors import ClusterError, ClusterUnreachable, DataError, Interrupted
+from vasevqa.errors import ClusterError, ClusterUnreachable, DataError, Interrupted, VaseError
 from vasevqa.faults import FaultPoint, fault
 from vasevqa.pipeline.events import parse
 from vasevqa.pipeline.failures import RETRIES, Failure, Kind, classify, final, pause, remedy
@@ -85,8 +85,7 @@ class StepExecutor:
         step_run.attempt = attempt_of(
             step_run.job
         )  # the cluster may have accepted the job although its answer was lost
-        step_run.status, step_run.error_message, step_run.overdue = StepStatus.RUNNING, "", None
-        self._share_log(step_run)
+        step_run.status = StepStatus.RUNNING
         self._tell(
             "step-adopted",
             {
@@ -96,6 +95,7 @@ class StepExecutor:
                 "key": step_run.planned.artifact.key,
             },
         )
+        self._share_log(step_run)
         return True
 
     def _share_log(self, step_run: StepRun) -> None:
@@ -131,7 +131,6 @@ class StepExecutor:
             raise
         step_run.status = StepStatus.RUNNING
         fault(FaultPoint.AFTER_SUBMIT, step_run.name)
-        self._share_log(step_run)
         self._tell(
             "step-started",
             {
@@ -149,6 +148,7 @@ class StepExecutor:
                 "environment": {name: os.environ[name] for name in RECORDED if os.environ.get(name)},
             },
         )
+        self._share_log(step_run)
 
     def _image(self, stage: str) -> str:
         if stage not in self.images:
@@ -275,20 +275,21 @@ class StepExecutor:
         # The retry calls `start` again, because another launcher may be writing the artifact by now.
         step_run.status, step_run.not_before = StepStatus.WAITING, time.monotonic() + pause(failure.kind, tries)
 
-    def postpone(self, step_run: StepRun, why: str, watched: bool) -> None:
+    def postpone(self, step_run: StepRun, error: VaseError, seconds: float | None = None) -> None:
         """Do again, after a pause, what the storage did not let the launcher do. Give up after the last retry.
 
-        With `watched`, the job stays watched, so that a request to stop still reaches the job.
+        The same holds if the launcher's machine has no memory for a call. A job stays watched: its attempt goes on, and
+        keeps its message and its deadlines. The pause grows, unless it is given in `seconds`.
         """
         tries = step_run.tries[Kind.STORAGE]
         if tries >= RETRIES[Kind.STORAGE]:
-            self.give_up(step_run, final(Failure(Kind.STORAGE, why, Interrupted.exit_code)))
+            self.give_up(step_run, final(Failure(Kind.STORAGE, str(error), error.exit_code)))
             return
         step_run.tries[Kind.STORAGE] += 1
-        self._tell("step-waiting", {"step": step_run.name, "job": step_run.job, "message": why})
-        if not watched:
+        self._tell("step-waiting", {"step": step_run.name, "job": step_run.job, "message": str(error)})
+        if step_run.status is not StepStatus.RUNNING:
             step_run.status = StepStatus.WAITING
-            step_run.not_before = time.monotonic() + pause(Kind.STORAGE, tries)
+        step_run.not_before = time.monotonic() + (pause(Kind.STORAGE, tries) if seconds is None else seconds)
 
     def give_up(self, step_run: StepRun, failure: Failure) -> None:
         """Mark the step as failed for good, and remove the step's finished jobs.

@@ -139,4 +139,5 @@ def pause(kind: Kind, tries: int) -> float:
 
 def final(failure: Failure) -> Failure:
     """Return the failure of a step that is not tried again. A storage that fails for so long needs a person (74)."""
-    return replace(failure, exit_code=StorageError.exit_code) if failure.kind is Kind.STORAGE else failure
+    passing = failure.kind is Kind.STORAGE and failure.exit_code == TransientStorageError.exit_code
+    return replace(failure, exit_code=StorageError.exit_code) if passing else failure

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from vasevqa.artifacts.volume import Artifact, Volume
 from vasevqa.errors import DataError
 from vasevqa.pipeline.plan import Plan
+from vasevqa.spec import Options, Params
+from vasevqa.stages import clip_filter
 from vasevqa.text import duration
 
 if TYPE_CHECKING:
@@ -36,19 +38,26 @@ class Forecast:
         return "time: " + ("; ".join(parts) or "nothing is missing")
 
 
-def forecast(planned: Plan, photographs: int | None, measured: Mapping[str, float] | None = None) -> Forecast:
+def forecast(
+    planned: Plan,
+    photographs: int | None,
+    measured: Mapping[str, float] | None = None,
+    new: Mapping[str, int] | None = None,
+) -> Forecast:
     """Return the forecast for the steps that will run.
 
     The forecast uses the time per photograph of the step's newest artifact from this machine. Without such an artifact,
-    it uses `measured` (seconds per photograph by step). Without `photographs`, there is no estimate.
+    it uses `measured` (seconds per photograph by step). A step computes `photographs`, or only its number in `new`, if
+    earlier runs have computed the others. Without `photographs`, there is no estimate.
     """
     missing = [step.name for step in planned.steps if not step.hit]
-    return _forecast(missing, photographs, {**(measured or {}), **_paces(planned.volume, missing)})
+    counts = {name: (new or {}).get(name, photographs) for name in missing}
+    return _forecast(counts, {**(measured or {}), **_paces(planned.volume, missing)})
 
 
 def first_forecast(steps: Sequence[str], photographs: int, measured: Mapping[str, float]) -> Forecast:
     """Return the forecast for steps that never ran."""
-    return _forecast(steps, photographs, measured)
+    return _forecast(dict.fromkeys(steps, photographs), measured)
 
 
 def measure(planned: Plan, photographs: Sequence[ImageFile]) -> dict[str, float]:
@@ -61,25 +70,33 @@ def measure(planned: Plan, photographs: Sequence[ImageFile]) -> dict[str, float]
     if step is None or _paces(planned.volume, [step.name]):
         return {}
     model = step.inputs["clip_model"].path
-    options = step.options.model_dump()
     if model is None:
         return {}
-    seconds = measure_clip(model, photographs, options["device"], options["batch_size"])
+    seconds = measure_clip(model, photographs, step.params, step.options)
     return {} if seconds is None else {step.name: seconds}
 
 
-def measure_clip(model: Path, photographs: Sequence[ImageFile], device: str, batch_size: int) -> float | None:
-    """Return how many seconds CLIP needs per photograph, or None without torch or without a readable photograph."""
+def measure_clip(model: Path, photographs: Sequence[ImageFile], params: Params, options: Options) -> float | None:
+    """Return how many seconds `clip-filter` needs per photograph with its parameters and options.
+
+    Return None without torch, or without a readable photograph.
+    """
+    assert isinstance(params, clip_filter.Params)
+    assert isinstance(options, clip_filter.Options)
     if importlib.util.find_spec("torch") is None:
         return None
-    from vasevqa.curation.pace import seconds_per_photograph
+    from vasevqa.curation.pace import Settings, seconds_per_photograph
 
-    return seconds_per_photograph(model, photographs, device, batch_size)
+    settings = Settings(
+        options.device, options.batch_size, options.workers, params.precision, exact_decode=params.exact_decode
+    )
+    return seconds_per_photograph(model, photographs, settings)
 
 
-def _forecast(steps: Sequence[str], photographs: int | None, paces: Mapping[str, float]) -> Forecast:
-    seconds = {name: paces[name] * photographs for name in steps if name in paces and photographs}
-    return Forecast(seconds, tuple(name for name in steps if name not in seconds))
+def _forecast(counts: Mapping[str, int | None], paces: Mapping[str, float]) -> Forecast:
+    """Return the forecast for steps with their numbers of photographs."""
+    seconds = {name: paces[name] * count for name, count in counts.items() if name in paces and count is not None}
+    return Forecast(seconds, tuple(name for name in counts if name not in seconds))
 
 
 def _paces(volume: Volume, steps: Sequence[str]) -> dict[str, float]:
@@ -97,7 +114,7 @@ def _rate(artifact: Artifact) -> float | None:
     try:
         record = artifact.record()
         figures = record["figures"]
-        # Images that an earlier run had computed cost no time.
+        # Images that an earlier run or attempt had computed cost no time.
         images = figures.get("images") - figures.get("known", 0) if isinstance(figures, dict) else None
         began, ended = (datetime.fromisoformat(str(record[name])) for name in ("started", "finished"))
     except (DataError, KeyError, TypeError, ValueError):

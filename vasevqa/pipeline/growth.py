@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from vasevqa.artifacts.known import KnownValues, content_digests
 from vasevqa.artifacts.volume import Volume
 from vasevqa.curation.images import find_images
-from vasevqa.model_formats import folder_digest
+from vasevqa.dataset.params import BuildParams, photograph_folder
+from vasevqa.model_formats import CLASSIFIER_FILE, folder_digest
 from vasevqa.pipeline.plan import Plan, PlannedInput, PlannedStep
-from vasevqa.stages import classify, clip_filter
-
-CLASSIFIER = "best_image_quality_model.pth"
+from vasevqa.stages import build_dataset, classify, clip_filter
 
 
 @dataclass(frozen=True)
@@ -37,25 +38,38 @@ def growth(planned: Plan) -> dict[str, Growth]:
 
 
 def _growth(step: PlannedStep, made: set[str], volume: Volume) -> Growth | None:
-    images, model = step.inputs.get("images"), _model(step)
-    ready = all(given is not None and (given.step is None or given.step in made) for given in (images, model))
-    if not ready or images is None or images.path is None or model is None or model.path is None:
+    paths = {name: given.path for name, given in step.inputs.items() if given.step is None or given.step in made}
+    folder, stores = _folder(step, paths), _stores(step, paths, volume)
+    if folder is None or not stores:
         return None
-    digest = _digest(model, volume)
-    names = [item.name for item in find_images(images.path) if not item.problem]
-    digests = content_digests(volume.root, images.path, names, reading=False)
-    if digest is None or len(digests) < len(names):
+    names = [item.name for item in find_images(folder) if not item.problem]
+    digests = content_digests(volume.root, folder, names, reading=False)
+    if len(digests) < len(names):
         return None
-    # Only the step's own machine knows its precision if the recipe leaves it open.
-    stores = [KnownValues(volume.root, _made_for(step, digest, precision)) for precision in ("bf16", "fp32")]
     known = max((store.find(set(digests.values())) for store in stores), key=len)
     old = sum(digest in known for digest in digests.values())
     return Growth(old, len(names) - old) if old else None
 
 
-def _model(step: PlannedStep) -> PlannedInput | None:
-    names = {classify.STAGE.name: "model", clip_filter.STAGE.name: "clip_model"}
-    return step.inputs.get(names.get(step.stage.name, ""))
+def _folder(step: PlannedStep, paths: Mapping[str, Path | None]) -> Path | None:
+    """Return the folder of the step's photographs; None if it doesn't exist yet."""
+    if not isinstance(step.params, BuildParams):
+        return paths.get("images")
+    there = {name: path for name, path in paths.items() if path is not None and path.is_dir()}
+    wanted = "accepted" if step.params.views == "all" else "images"
+    return photograph_folder(step.params, there) if wanted in there else None
+
+
+def _stores(step: PlannedStep, paths: Mapping[str, Path | None], volume: Volume) -> list[KnownValues]:
+    """Return the stores in which the step may find values; [] if the step stores none, or if its model isn't known."""
+    if step.stage.name == build_dataset.STAGE.name:
+        return [KnownValues(volume.root, build_dataset.made_for())]
+    name = {classify.STAGE.name: "model", clip_filter.STAGE.name: "clip_model"}.get(step.stage.name, "")
+    if paths.get(name) is None:
+        return []
+    digest = _digest(step.inputs[name], volume)
+    # Only the step's own machine knows its precision if the recipe leaves it open.
+    return [KnownValues(volume.root, _made_for(step, digest, precision)) for precision in ("bf16", "fp32") if digest]
 
 
 def _digest(model: PlannedInput, volume: Volume) -> str | None:
@@ -63,7 +77,7 @@ def _digest(model: PlannedInput, volume: Volume) -> str | None:
         return model.key
     names = [path.name for path in model.path.iterdir() if path.is_file()]
     known = content_digests(volume.root, model.path, names, reading=False)
-    return folder_digest(model.path, known) if model.name == "clip_model" else known.get(CLASSIFIER)
+    return folder_digest(model.path, known) if model.name == "clip_model" else known.get(CLASSIFIER_FILE)
 
 
 def _made_for(step: PlannedStep, model: str, precision: str) -> dict[str, object]:

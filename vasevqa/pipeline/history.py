@@ -52,11 +52,23 @@ class StepHistory:
     held: list[Held] = field(default_factory=list)
     _resources: dict[str, Any] = field(default_factory=dict)
     _running: float | None = None
+    _seen: float = 0.0  # the time of the last event
+
+    @property
+    def used(self) -> list[Held]:
+        """The resources that all attempts held, also an attempt without an end. It counts up to its last event."""
+        return [*self.held, *self._open()]
+
+    def _open(self) -> list[Held]:
+        if self._running is None or not self._resources:
+            return []
+        return [Held(self._resources, self._seen - self._running)]
 
     def see(self, event: Event) -> None:
         """Update the history with the next event of this step."""
         kind = event["event"]
         if kind == "step-started":
+            self.held += self._open()  # the launcher of an earlier attempt ended before the attempt
             self.began = self.began or event["time"]
             self._resources, self._running = dict(event.get("resources") or {}), None
             if event.get("device") == "cpu":  # whatever number of GPUs the recipe requests
@@ -72,6 +84,7 @@ class StepHistory:
             self.speed = event.get("text", "")
         if kind in _STATES:
             self._reach(kind, event)
+        self._seen = event.get("time", self._seen)
 
     def _reach(self, kind: str, event: Event) -> None:
         hit = bool(event.get("hit")) and self.state != "done" and self.began is None

@@ -10,14 +10,15 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
 from vasevqa.artifacts.lease import Lease, LeaseHeld, holder
-from vasevqa.backends.base import Backend
+from vasevqa.backends.base import Backend, Update
 from vasevqa.errors import (
     ClusterUnreachable,
+    HostMemoryError,
     Interrupted,
     LeaseLost,
     StorageError,
@@ -84,13 +85,13 @@ class Launcher:
 
         Raise StepFailed if a step failed for good. Raise StorageError if the run's folder can't be written to. Raise
         LeaseHeld if another launcher works on this run. Raise Interrupted if this launcher was suspended and another
-        launcher took over the run.
+        launcher took over the run, or if the storage failed for so long that another launcher may take it over.
 
         Raise Cancelled if the run's cancel file exists, KeyboardInterrupt after Ctrl-C, and Terminated after SIGTERM.
         If `detach` is set, raise Detached after Ctrl-C and SIGTERM.
         """
         self._lease = Lease.acquire(self.run.lease, self._me)
-        self._lease.keep(on_lost=lambda: None)
+        self._lease.keep(on_lost=lambda loss: None)
         try:
             with self._signals:
                 fault(FaultPoint.RUN_OPENED)
@@ -107,14 +108,17 @@ class Launcher:
         event = {"event": kind, "time": round(time.time(), 3), **fields}
         if keep and self._trouble is None:
             assert self._lease is not None
-            if not self._lease.held():
+            loss = self._lease.loss()
+            if loss is not None and loss.taken_over:
                 raise Interrupted(
                     f"Another launcher has taken over run {self.run.name}; follow it with `vasevqa logs -f"
                     f" {self.run.name}`."
                 )
+            if loss is not None:  # another launcher may take the run over now
+                raise Interrupted(str(loss))
             try:
                 event = patiently(lambda: self.run.events.append(kind, **fields), self.run.path, "write")
-            except (StorageError, TransientStorageError) as error:
+            except (StorageError, TransientStorageError, HostMemoryError) as error:
                 self._trouble = error
             except OSError as error:
                 self._trouble = StorageError(f"Could not write {self.run.path}: {error.strerror}.")
@@ -175,11 +179,11 @@ class Launcher:
             ending = self._handle_stop_requests() or self._trouble is not None or bool(self._in(StepStatus.FAILED))
             if not ending:
                 self._start_ready()
-            running = {step_run.job: step_run for step_run in self._in(StepStatus.RUNNING)}
-            elsewhere = self._in(StepStatus.ELSEWHERE)
+            running, elsewhere = self._in(StepStatus.RUNNING), self._in(StepStatus.ELSEWHERE)
+            watched = {step_run.job: step_run for step_run in running if step_run.not_before <= time.monotonic()}
             retries = [
                 step_run.not_before - time.monotonic()
-                for step_run in self._in(StepStatus.WAITING)
+                for step_run in (*self._in(StepStatus.WAITING), *running)
                 if step_run.not_before
             ]
             if not running and (ending or not (elsewhere or retries)):
@@ -187,19 +191,29 @@ class Launcher:
                     return
                 continue
             # A retry that is due waits for another step to end (--parallel), so it doesn't shorten the timeout.
-            for update in self.backend.watch(
-                list(running), min([WATCH_SECONDS, *(pause for pause in retries if pause > 0)])
-            ):
-                step_run = running[update.name]
+            for update in self._watch(watched, min([WATCH_SECONDS, *(pause for pause in retries if pause > 0)])):
+                step_run = watched[update.name]
                 self._guarded(step_run, partial(self._executor.notice, step_run, update))
                 if update.state.is_terminal and step_run.status is StepStatus.RUNNING:
                     self._guarded(
                         step_run, partial(self._executor.finish, step_run, update.state, self._stops_handled > 0)
                     )
-            for step_run in self._in(StepStatus.RUNNING):
-                self._check_deadline(step_run)
+            for step_run in watched.values():
+                if step_run.status is StepStatus.RUNNING:
+                    self._check_deadline(step_run)
             for step_run in elsewhere:
                 self._guarded(step_run, partial(self._executor.look_elsewhere, step_run))
+
+    def _watch(self, watched: Mapping[str, StepRun], seconds: float) -> list[Update]:
+        try:
+            return self.backend.watch(list(watched), seconds)
+        except (TransientStorageError, HostMemoryError, OSError) as error:
+            known = storage_error(error, "watch the jobs in")
+            if not isinstance(known, (TransientStorageError, HostMemoryError)):
+                raise
+            for step_run in watched.values():
+                self._postpone(step_run, known)
+            return []
 
     def _in(self, status: StepStatus) -> list[StepRun]:
         return [step_run for step_run in self._step_runs.values() if step_run.status is status]
@@ -210,33 +224,49 @@ class Launcher:
             act()
         except LeaseHeld:
             step_run.status = StepStatus.ELSEWHERE
-        except TransientStorageError as error:
+        except (TransientStorageError, HostMemoryError) as error:  # of this process, not of the step's
             self._postpone(step_run, error)
         except Interrupted as error:
             if not isinstance(error, LeaseLost):
                 raise
-            step_run.status = StepStatus.ELSEWHERE
+            if error.taken_over:
+                step_run.status = StepStatus.ELSEWHERE
+            else:
+                self._postpone(step_run, error)
         except ClusterUnreachable as error:  # nothing has changed yet: repeat it later
             if step_run.status is StepStatus.RUNNING:
                 time.sleep(WATCH_SECONDS)  # `watch` returns at once for a finished job, so wait here
             else:
                 self._wait_for_cluster(step_run, str(error))
         except VaseError as error:
-            self._executor.give_up(step_run, Failure(Kind.PERMANENT, str(error), error.exit_code))
+            self._give_up(step_run, Failure(Kind.PERMANENT, str(error), error.exit_code))
         except OSError as error:
             known = storage_error(error, "write", error.filename)
             if known is None:
                 raise
-            if isinstance(known, TransientStorageError):
+            if isinstance(known, (TransientStorageError, HostMemoryError)):
                 self._postpone(step_run, known)
                 return
-            self._executor.give_up(step_run, Failure(Kind.VOLUME, str(known), known.exit_code))
+            self._give_up(step_run, Failure(Kind.VOLUME, str(known), known.exit_code))
 
-    def _postpone(self, step_run: StepRun, error: TransientStorageError) -> None:
-        watched = step_run.status is StepStatus.RUNNING and bool(self._signals.numbers or self._stops_handled)
-        self._executor.postpone(step_run, str(error), watched)
-        if watched:
-            time.sleep(WATCH_SECONDS)  # `watch` returns at once for a finished job, so wait here
+    def _postpone(self, step_run: StepRun, error: VaseError) -> None:
+        hurried = bool(self._signals.numbers or self._stops_handled or self._trouble)
+        running = step_run.status is StepStatus.RUNNING
+        self._executor.postpone(step_run, error, WATCH_SECONDS if hurried else None)
+        if running and step_run.status is StepStatus.FAILED:
+            self._abandon(step_run)
+
+    def _give_up(self, step_run: StepRun, failure: Failure) -> None:
+        running = step_run.status is StepStatus.RUNNING
+        self._executor.give_up(step_run, failure)
+        if running:
+            self._abandon(step_run)
+
+    def _abandon(self, step_run: StepRun) -> None:
+        """Stop the job of a failed step, because no launcher would watch it any more."""
+        with contextlib.suppress(OSError, VaseError):  # the same error may have caused the failure
+            if self._ours(step_run):
+                self.backend.cancel(step_run.job, self.grace)
 
     def _wait_for_cluster(self, step_run: StepRun, why: str) -> None:
         if step_run.name not in self._unanswered:
@@ -264,7 +294,9 @@ class Launcher:
                 self._tell(
                     "step-cancelled", {"step": step_run.name, "job": step_run.job, "key": step_run.planned.artifact.key}
                 )
-            if asked > step_run.asked:
+            if asked > self._stops_handled:
+                step_run.not_before = 0.0  # a new request doesn't wait until the storage is tried again
+            if asked > step_run.asked and step_run.not_before <= time.monotonic():
                 self._guarded(step_run, partial(self._stop, step_run, asked))
         self._stops_handled = max(self._stops_handled, asked)
         return asked > 0

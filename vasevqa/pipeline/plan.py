@@ -123,7 +123,8 @@ class _Planner:
         elif not hit:
             reasons = tuple(_reasons(step, settings.params, inputs, self.planned, self.volume))
         if not hit:
-            check_stage(step.stage, settings.params, origins(step.name, self.wiring), self.recipe.inputs)
+            paths = self.recipe.inputs
+            check_stage(step.stage, settings.params, origins(step.name, self.wiring, paths), paths)
         self.planned[step.name] = PlannedStep(
             step, settings.params, settings.options, settings.resources, inputs, artifact, hit, reasons, refresh
         )

@@ -17,7 +17,10 @@ WHOLE_MODELS = ("merge", "to-megatron")  # the stages that write a model of the 
 
 @dataclass(frozen=True)
 class StageCheck:
-    """What a step's stage needs to check its inputs: the parameters, and the origin of each input (a recipe input)."""
+    """What a step's stage needs to check its inputs.
+
+    `origins` maps each input that the recipe gives to its recipe input, wherever the input's content is.
+    """
 
     params: Mapping[str, object]
     origins: Mapping[str, str]
@@ -68,20 +71,23 @@ def requirements_of(recipe: Recipe, pipeline: Pipeline, selection: Selection | N
         copies={name: count for name, count in copies.items() if name in inputs and count},
         on_cpu=frozenset(name for name in names if getattr(recipe.steps[name].options, "device", "auto") == "cpu"),
         checks={
-            name: StageCheck(recipe.steps[name].params.model_dump(mode="json"), origins(name, selected.wiring))
+            name: StageCheck(
+                recipe.steps[name].params.model_dump(mode="json"), origins(name, selected.wiring, recipe.inputs)
+            )
             for name in names
         },
     )
 
 
 def check_stage(stage: Stage, params: Params, origins: Mapping[str, str], inputs: Mapping[str, str]) -> None:
-    """Let a stage check its inputs that are on this machine.
+    """Let a stage check its inputs.
 
-    `origins` maps the stage's inputs to recipe inputs, and `inputs` maps these to absolute paths or hub ids. Raise
-    ConfigError or DataError if the stage can't use an input. The message names the recipe's keys.
+    `origins` maps the stage's given inputs to recipe inputs, and `inputs` maps these to absolute paths or hub ids. The
+    stage reads the inputs that are on this machine. Raise ConfigError or DataError if the stage can't use an input. The
+    message names the recipe's keys.
     """
-    given = {name: Path(inputs[source]) for name, source in origins.items() if source in inputs}
-    there = {name: path for name, path in given.items() if path.is_absolute() and path.exists()}
+    paths = {name: Path(inputs.get(source, "")) for name, source in origins.items()}
+    there = {name: path if path.is_absolute() and path.exists() else None for name, path in paths.items()}
     try:
         stage.check(there, params)
     except (ConfigError, DataError) as error:

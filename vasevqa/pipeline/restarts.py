@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from vasevqa import files
-from vasevqa.errors import ClusterError, StorageError, VaseError, storage_error
+from vasevqa.errors import ClusterError, HostMemoryError, StorageError, VaseError, storage_error
 from vasevqa.pipeline.launcher import StepFailed
 
 CANCELLED = 130  # the exit code after `vasevqa cancel`
@@ -35,7 +35,9 @@ def once(launch: str, volume: Path, work: Callable[[], int]) -> int:
     try:
         code = work()
     except VaseError as error:
-        if isinstance(error, StepFailed) or not (error.retry or isinstance(error, (ClusterError, StorageError))):
+        if isinstance(error, StepFailed) or not (
+            error.retry or isinstance(error, (ClusterError, StorageError, HostMemoryError))
+        ):
             files.write_json(record, {"exit_code": getattr(error, "code", error.exit_code), "message": str(error)})
         raise
     except Exception as error:

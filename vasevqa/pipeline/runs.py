@@ -15,8 +15,10 @@ from vasevqa import files
 from vasevqa.artifacts.lease import holder
 from vasevqa.artifacts.volume import Artifact, Volume
 from vasevqa.errors import ConfigError
-from vasevqa.pipeline.events import EventLog
+from vasevqa.pipeline.events import Event, EventLog
 from vasevqa.text import nearest
+
+ENDS = ("run-started", "run-finished", "run-failed", "run-cancelled")  # the events that decide the state of a run
 
 
 class PlanRow(TypedDict):
@@ -81,7 +83,10 @@ class Run:
 
         An interrupted run has not ended and has no launcher.
         """
-        last = self.events.last(("run-started", "run-finished", "run-failed", "run-cancelled"))
+        return self.state_after(self.events.last(ENDS))
+
+    def state_after(self, last: Event | None) -> str:
+        """Return the state of the run if `last` is the last of its events in ENDS."""
         if last is None or last["event"] == "run-started":
             return "running" if holder(self.lease) else "interrupted"
         return str(last["event"]).removeprefix("run-")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 
@@ -124,14 +124,14 @@ def _order(wiring: Wiring, pipeline: Pipeline) -> list[str]:
     return order
 
 
-def origins(step: str, wiring: Wiring) -> dict[str, str]:
+def origins(step: str, wiring: Wiring, given: Collection[str]) -> dict[str, str]:
     """Return the recipe inputs from which a step's inputs come: input -> recipe input.
 
-    Between the two there may be other steps, each with an input of the same name. An input that another step makes has
-    no origin.
+    `given` holds the inputs that the recipe gives. Between the two there may be other steps, each with an input of the
+    same name. An input that another step makes has no origin, and neither has an input that the recipe doesn't give.
     """
     sources = {name: _first(name, source, wiring) for name, source in wiring[step].items()}
-    return {name: source.name for name, source in sources.items() if source.recipe}
+    return {name: source.name for name, source in sources.items() if source.recipe and source.name in given}
 
 
 def _first(name: str, source: Source, wiring: Wiring) -> Source:

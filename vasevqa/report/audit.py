@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -10,22 +10,21 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from vasevqa.curation import predictions
 from vasevqa.curation.file_names import plain, vase_group
 from vasevqa.curation.images import ImageFile
 from vasevqa.curation.naming import naming_of
-from vasevqa.curation.reports import FilteringReport
 from vasevqa.dataset.annotations import read_annotations
 from vasevqa.dataset.columns import Columns
 from vasevqa.dataset.join import Picture, join
-from vasevqa.dataset.reading import Reading
-from vasevqa.errors import DataError, VaseError
-from vasevqa.pipeline.catalog import PIPELINE
-from vasevqa.pipeline.inspection import reading_of
-from vasevqa.pipeline.recipe import load_recipe
+from vasevqa.errors import VaseError
+from vasevqa.report.recipes import Told
+from vasevqa.report.sources import Sources
 from vasevqa.reward.dates import parse_dates
+from vasevqa.reward.named import parts_of
+from vasevqa.reward.vocabulary import load
 from vasevqa.spec import Report
 from vasevqa.statistics import Estimate, by_vase
+from vasevqa.text import percent
 
 COLLECTION = "collection"  # the top folder of a photograph
 WORDS = ("fabric", "technique", "shape")  # attributes whose texts are classes
@@ -52,8 +51,8 @@ class ClassAcceptance(BaseModel):
     def said(self) -> str:
         """Return the warning, without a full stop."""
         return (
-            f"{self.step} removed {1 - self.accepted:.0%} of the photographs of {self.attribute} '{self.name}'"
-            f" [{1 - self.high:.0%}, {1 - self.low:.0%}]"
+            f"{self.step} removed {percent(1 - self.accepted)} of the photographs of {self.attribute} '{self.name}'"
+            f" [{percent(1 - self.high)}, {percent(1 - self.low)}]"
         )
 
 
@@ -73,17 +72,16 @@ class Acceptance(Report):
     classes: list[ClassAcceptance] = Field(default_factory=list)
 
 
-def acceptance(artifacts: Mapping[str, Path], recipe: Path) -> Acceptance:
+def acceptance(sources: Sources, told: Told) -> Acceptance:
     """Return the acceptance of clip-filter and classify, as far as the run has their results.
 
-    The classes come from the annotations of the run's recipe. Without readable annotations, only top folders are
-    classes.
+    The classes come from the annotations of the run's recipe, `told`. Without readable annotations, only top folders
+    are classes.
     """
-    reading, table = _told(recipe)
     found = Acceptance()
-    for step, decided in _decisions(artifacts).items():
-        pictures = _pictures(decided, reading, table)
-        classes, small = _classes(step, pictures, decided)
+    for step, decided in _decisions(sources).items():
+        pictures = _pictures(decided, told)
+        classes, small = _classes(step, pictures, decided, told.vocabulary)
         found.overall[step] = sum(decided.values()) / len(decided)
         found.photographs[step] = len(decided)
         found.annotated[step] = sum(bool(picture.records) for picture in pictures)
@@ -93,43 +91,41 @@ def acceptance(artifacts: Mapping[str, Path], recipe: Path) -> Acceptance:
 
 
 def century(text: str) -> str | None:
-    """Return the century in which the middle of a date lies, or None if the text tells no date."""
+    """Return the century in which the middle of a date lies, or None if the text tells no date.
+
+    The 5th century BC is -500 to -401, and the 1st century AD is 1 to 100. Of two middle years the later one counts.
+    """
     spans = parse_dates(text)
     if not spans:
         return None
-    middle = (spans[0][0] + spans[0][1]) / 2
-    number = int(abs(middle) // 100) + 1
-    return f"century {number} {'BC' if middle < 0 else 'AD'}"
+    year = math.ceil((spans[0][0] + spans[0][1]) / 2)
+    number = (max(abs(year), 1) - 1) // 100 + 1
+    return f"century {number} {'BC' if year < 0 else 'AD'}"
 
 
-def _decisions(artifacts: Mapping[str, Path]) -> dict[str, dict[str, bool]]:
+def named_class(kind: str, text: str, own: Path | None = None) -> str:
+    """Return the class of a shape, a technique or a fabric: its concept, or the text itself if no concept is known.
+
+    A text that names several main concepts is a class of its own. `own` is the folder of the user's vocabulary.
+    """
+    terms = load(kind, own)
+    parts = parts_of(text, terms)
+    main = [name for name in parts if not terms.concepts[name].extra] or parts
+    return " + ".join(sorted(main)) or " ".join(text.lower().split())
+
+
+def _decisions(sources: Sources) -> dict[str, dict[str, bool]]:
     """Return what each step decided about each photograph."""
-    decided: dict[str, dict[str, bool]] = {}
-    if "clip-filter" in artifacts:
-        report = FilteringReport.read(artifacts["clip-filter"]) or FilteringReport()
-        decided["clip-filter"] = {row.name: row.accepted for row in report.images}
-    if "classify" in artifacts:
-        with contextlib.suppress(DataError):  # a damaged file; a report is written all the same
-            rows = list(predictions.read(artifacts["classify"]))
-            decided["classify"] = {one.name: one.label == 1 for one in rows if one.probability is not None}
+    filtered = sources.filtered.images if sources.filtered else []
+    classified = {one.name: one.label == 1 for one in sources.predictions if one.probability is not None}
+    decided = {"clip-filter": {row.name: row.accepted for row in filtered}, "classify": classified}
     return {step: given for step, given in decided.items() if given}
 
 
-def _told(recipe: Path) -> tuple[Reading, Path | None]:
-    """Return how the recipe reads names and tables, and its annotations if they are there."""
-    try:
-        loaded = load_recipe(recipe, PIPELINE, here=False)
-    except (VaseError, OSError):
-        return Reading(), None
-    given = loaded.inputs.get("annotations")
-    table = None if given is None else Path(given)
-    return reading_of(loaded), table if table is not None and table.exists() else None
-
-
-def _pictures(names: Sequence[str] | Mapping[str, bool], reading: Reading, table: Path | None) -> list[Picture]:
+def _pictures(names: Mapping[str, bool], told: Told) -> list[Picture]:
     """Return the photographs with their vases and records. No photograph is opened."""
     try:
-        naming = naming_of(reading.name_pattern, names)
+        naming = naming_of(told.reading.name_pattern, names)
     except VaseError:  # the pattern fits none of the photographs that this step saw
         naming = naming_of(None, names)
 
@@ -138,20 +134,23 @@ def _pictures(names: Sequence[str] | Mapping[str, bool], reading: Reading, table
         return plain(name) if group == name else group
 
     pictures = [Picture(ImageFile(Path(name), name), vase(name)) for name in names]
+    table = told.table
     if table is not None:
         try:
-            told = read_annotations(table, Columns(reading.columns), reading.records)
+            annotated = read_annotations(table, Columns(told.reading.columns), told.reading.records)
         except (VaseError, ModuleNotFoundError):
             return pictures
-        join(pictures, told.records, [table if table.is_dir() else table.parent], [], vase)
+        join(pictures, annotated.records, [table if table.is_dir() else table.parent], [], vase)
     return pictures
 
 
-def _classes(step: str, pictures: Sequence[Picture], decided: Mapping[str, bool]) -> tuple[list[ClassAcceptance], int]:
+def _classes(
+    step: str, pictures: Sequence[Picture], decided: Mapping[str, bool], own: Path | None
+) -> tuple[list[ClassAcceptance], int]:
     """Return the classes with an interval, and the number of classes of too few vases."""
     rows: dict[tuple[str, str], list[Picture]] = defaultdict(list)
     for picture in pictures:
-        for attribute, name in _belongs(picture).items():
+        for attribute, name in _belongs(picture, own).items():
             rows[attribute, name].append(picture)
     everyone = sum(decided.values()) / len(decided)
     found = []
@@ -179,12 +178,12 @@ def _class(
     )
 
 
-def _belongs(picture: Picture) -> dict[str, str]:
+def _belongs(picture: Picture, own: Path | None) -> dict[str, str]:
     """Return the classes of a photograph by attribute. The first record that tells an attribute counts."""
     told: dict[str, str] = {}
     for record in reversed(picture.records):
         told.update(record.attributes)
-    classes = {word: told[word].strip().lower() for word in WORDS if told.get(word, "").strip()}
+    classes = {word: named_class(word, told[word], own) for word in WORDS if told.get(word, "").strip()}
     when = century(told.get("date", ""))
     if when is not None:
         classes["date"] = when

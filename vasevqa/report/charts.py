@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 WIDTH, HEIGHT = 360, 210  # of a chart, in SVG units
-LEFT, RIGHT, TOP, BOTTOM = 46, 350, 10, 168  # of the plot in the chart
+LEFT, RIGHT, TOP, BOTTOM = 60, 350, 10, 168  # of the plot in the chart
 POINTS = 400
+LARGEST = 1e100  # larger values can't be drawn beside others
+SMALLEST = 1e-100  # smaller differences are drawn as none
+FLAT = 1e-3  # a smaller spread, as a part of the values, is drawn as a flat line
 
 Measured = Sequence[tuple[float, float]]  # (training step, value)
 
@@ -36,7 +39,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """Series over the training steps. `resumed` marks the steps from which the training was resumed."""
+    """Series over the training steps. `resumed` marks the steps from which the training was resumed.
+
+    `gaps` says which values are not drawn, because they are no finite numbers.
+    """
 
     title: str
     unit: str
@@ -44,6 +50,7 @@ class Chart:
     across: tuple[Tick, ...]
     up: tuple[Tick, ...]
     resumed: tuple[Tick, ...] = field(default=())
+    gaps: tuple[str, ...] = ()
     width: int = WIDTH
     height: int = HEIGHT
     left: int = LEFT
@@ -53,14 +60,19 @@ class Chart:
 
 
 def chart(title: str, unit: str, series: Mapping[str, Measured], resumed: Sequence[int] = ()) -> Chart | None:
-    """Return a chart of the series that have a finite value; None if no series has two of them."""
-    kept = {name: [point for point in points if math.isfinite(point[1])] for name, points in series.items()}
+    """Return a chart of the series; None if no series has two finite values, and all values are finite.
+
+    Values that are not finite are not drawn. The chart says so, because a training that diverged has such values.
+    """
+    kept = {name: [point for point in points if _drawable(point[1])] for name, points in series.items()}
     kept = {name: points for name, points in kept.items() if points}
-    if not any(len(points) > 1 for points in kept.values()):
+    gaps = tuple(filter(None, (_gap(name, points) for name, points in series.items())))
+    if not gaps and not any(len(points) > 1 for points in kept.values()):
         return None
-    every = [point for points in kept.values() for point in points]
-    begin, end = min(step for step, _ in every), max(step for step, _ in every)
-    heights = ticks(min(value for _, value in every), max(value for _, value in every))
+    steps = [step for points in series.values() for step, _ in points]
+    begin, end = min(steps), max(steps)
+    values = [value for points in kept.values() for _, value in points]
+    heights = ticks(min(values), max(values)) if values else [0.0, 1.0]
     low, high = heights[0], heights[-1]
 
     def x(step: float) -> float:
@@ -71,19 +83,43 @@ def chart(title: str, unit: str, series: Mapping[str, Measured], resumed: Sequen
 
     def line(name: str, points: Measured) -> Line:
         shown = _thinned(points)
-        values = [value for _, value in points]
+        told = [value for _, value in points]
         drawn = " ".join(f"{x(step)},{y(value)}" for step, value in shown) if len(shown) > 1 else ""
         dot = None if drawn else (x(shown[0][0]), y(shown[0][1]))
-        return Line(name, drawn, dot, values[0], values[-1], min(values), max(values))
+        return Line(name, drawn, dot, told[0], told[-1], min(told), max(told))
 
     return Chart(
         title,
         unit,
         tuple(line(name, points) for name, points in kept.items()),
         tuple(Tick(x(step), f"{step:,.0f}") for step in _steps(begin, end)),
-        tuple(Tick(y(value), f"{value:.4g}") for value in heights),
+        tuple(Tick(y(value), label) for value, label in zip(heights, _labels(heights), strict=True) if values),
         tuple(Tick(x(step), str(step)) for step in sorted(set(resumed)) if begin <= step <= end),
+        gaps,
     )
+
+
+def _drawable(value: float) -> bool:
+    return abs(value) <= LARGEST  # false for NaN, too
+
+
+def _gap(name: str, points: Measured) -> str:
+    """Return a sentence about the values that are not drawn; "" if all are drawn."""
+    steps = [step for step, value in points if not _drawable(value)]
+    if not steps:
+        return ""
+    where = f"step {steps[0]:,.0f}" + (f" to {steps[-1]:,.0f}" if len(steps) > 1 else "")
+    verb = "is" if len(steps) == 1 else "are"
+    return f"{name}: {len(steps):,} of {len(points):,} values {verb} not finite and not drawn ({where})"
+
+
+def _labels(values: Sequence[float]) -> list[str]:
+    """Return the values as texts with as few digits as distinguish them, but with four digits at least."""
+    for digits in range(4, 17):
+        labels = [f"{value:.{digits}g}" for value in values]
+        if len(set(labels)) == len(labels):
+            break
+    return labels
 
 
 def _thinned(points: Measured) -> Measured:
@@ -93,8 +129,14 @@ def _thinned(points: Measured) -> Measured:
 
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """Return round values at equal distances; the first is at most `low`, and the last is at least `high`."""
-    span = high - low or abs(high) or 1.0
+    """Return round values at equal distances; the first is at most `low`, and the last is at least `high`.
+
+    There are at least two values, also if `low` and `high` are equal or almost equal.
+    """
+    largest = max(abs(low), abs(high))
+    span = high - low if high - low > FLAT * largest else largest
+    if span < SMALLEST:
+        span = 1.0
     size = 10.0 ** math.floor(math.log10(span / count))
     distance = next(size * factor for factor in (1, 2, 2.5, 5, 10) if size * factor * count >= span)
     first, last = math.floor(low / distance), math.ceil(high / distance)
@@ -105,4 +147,4 @@ def _steps(begin: float, end: float) -> list[float]:
     """Return the first step, the last step, and round steps between them that leave room for both labels."""
     room = (end - begin) / 8
     between = [step for step in ticks(begin, end) if begin + room < step < end - room and step == round(step)]
-    return [begin, *between, end]
+    return [begin, *between, end] if begin < end else [begin]

@@ -13,6 +13,7 @@ from typing import Any
 from vasevqa.errors import ConfigError
 from vasevqa.pipeline.history import StepHistory
 from vasevqa.spec import quantity_bytes
+from vasevqa.text import amount
 
 
 @dataclass
@@ -27,8 +28,10 @@ class Cost:
 
     def text(self) -> str:
         """Return the cost as text, such as '0.51 GPU-hours (2 GPUs), 1.0 core-hours, 4.1 GiB-hours'."""
-        gpus = f"{self.gpu_hours:.2g} GPU-hours ({self.gpus} GPU{'s' if self.gpus > 1 else ''}), " if self.gpus else ""
-        return f"{gpus}{self.core_hours:.2g} core-hours, {self.memory_hours:.2g} GiB-hours"
+        gpus = (
+            f"{amount(self.gpu_hours)} GPU-hours ({self.gpus} GPU{'s' if self.gpus > 1 else ''}), " if self.gpus else ""
+        )
+        return f"{gpus}{amount(self.core_hours)} core-hours, {amount(self.memory_hours)} GiB-hours"
 
 
 def costs(history: Mapping[str, StepHistory]) -> dict[str, Cost]:
@@ -38,7 +41,7 @@ def costs(history: Mapping[str, StepHistory]) -> dict[str, Cost]:
     """
     by_step: dict[str, Cost] = {}
     for name, step in history.items():
-        for held in step.held:
+        for held in step.used:
             _add(by_step.setdefault(name, Cost()), held.resources, held.seconds / 3600)
     return by_step
 

@@ -11,8 +11,13 @@ from vasevqa.evaluation.comparison import columns_of
 from vasevqa.evaluation.figures import Evaluation, Metric, Pair
 from vasevqa.report.quality import read_json
 
-SHOWN = ("mean reward", "mean reward on common rows", "captions: overall")  # besides the reward of each attribute
+OVERALL, COMMON, CAPTIONS = "mean reward", "mean reward on common rows", "captions: overall"
+SHOWN = (OVERALL, COMMON, CAPTIONS)  # besides the reward of each attribute
 REWARD = ": reward"
+UNTESTED = {  # what is said beside a plot whose differences evaluate doesn't test
+    COMMON: "Differences between models are tested on all rows, not on these",
+    CAPTIONS: "Differences between models in this metric are not tested",
+}
 
 
 @dataclass(frozen=True)
@@ -39,23 +44,38 @@ class Plot:
 
 
 @dataclass(frozen=True)
+class MetricRow:
+    """A metric with one cell for each model and baseline, the numbers of rows and vases, and the value by chance."""
+
+    name: str
+    cells: tuple[str, ...]
+    counts: str
+    chance: str
+
+
+@dataclass(frozen=True)
 class EvaluationTable:
     """The metrics of all models and baselines.
 
-    `plots` shows the most important metrics. Each row of the table holds a metric and one cell for each model and
-    baseline. `missing` holds each metric that was not available, with the reason. `same` holds each model that is equal
-    to another model. `hidden` is the number of differences by attribute that are not significant.
+    `plots` shows the most important metrics, and `rows` all that a model or a baseline has. `missing` holds each metric
+    that no model and no baseline has, with the reason. `same` holds each model that is equal to another model. `hidden`
+    is the number of differences by attribute that are not significant, and `untested` is the number of those with too
+    few vases. `few` is true if a metric has too few vases for an interval. `overall` holds the sentences about all rows
+    if no plot can show them.
     """
 
     models: list[str]
     plots: list[Plot]
-    rows: list[tuple[str, list[str]]]
+    rows: list[MetricRow]
     missing: list[tuple[str, str]]
     same: list[tuple[str, str]]
     samples: int | None
     vases: int | None
     baselines: list[tuple[str, str]]
     hidden: int
+    untested: int
+    few: bool
+    overall: tuple[str, ...]
 
 
 def evaluation_of(artifacts: Mapping[str, Path]) -> Evaluation:
@@ -67,50 +87,82 @@ def evaluated(evaluation: Evaluation) -> EvaluationTable:
     """Return what the report shows of an evaluation; the table is empty without an evaluation."""
     tables = columns_of(evaluation)
     names = list(dict.fromkeys(metric for flat in tables.values() for metric in flat))
-    missing = {
-        metric: flat[metric].get("reason", "")
-        for metric in names
-        for flat in tables.values()
-        if metric in flat and flat[metric].get("value") is None
-    }
-    known = [metric for metric in names if metric not in missing]
+    known = [metric for metric in names if any(_known(flat.get(metric)) for flat in tables.values())]
+    reasons = ((metric, flat[metric].get("reason", "")) for flat in tables.values() for metric in flat)
+    missing = {metric: why for metric, why in reasons if metric not in known}
     pairs = evaluation.get("pairs", [])
     return EvaluationTable(
         models=list(tables),
         plots=[_plot(metric, evaluation) for metric in known if metric in SHOWN or metric.endswith(REWARD)],
-        rows=[(metric, [_measured(flat.get(metric)) for flat in tables.values()]) for metric in known],
+        rows=[_row(metric, tables) for metric in known],
         missing=sorted(missing.items()),
         same=sorted(evaluation.get("same", {}).items()),
         samples=evaluation.get("samples"),
         vases=evaluation.get("vases"),
         baselines=sorted(evaluation.get("about_baselines", {}).items()),
-        hidden=sum(bool(pair["attribute"]) and not pair["shown"] for pair in pairs),
+        hidden=sum(not pair["shown"] and not _untested(pair) for pair in pairs if pair["attribute"]),
+        untested=sum(_untested(pair) for pair in pairs if pair["attribute"]),
+        few=any("no_interval" in metric for flat in tables.values() for metric in flat.values()),
+        overall=() if OVERALL in known else _sentences("", OVERALL, pairs, len(evaluation.get("models", {}))),
     )
+
+
+def _row(metric: str, tables: Mapping[str, Mapping[str, Metric]]) -> MetricRow:
+    found = _found(metric, tables)
+    chance = _chance(found)
+    cells = tuple(_measured(flat.get(metric)) for flat in tables.values())
+    return MetricRow(metric, cells, _counts(found), "" if chance is None else f"{chance:.3f}")
+
+
+def _found(metric: str, tables: Mapping[str, Mapping[str, Metric]]) -> dict[str, Metric]:
+    return {name: flat[metric] for name, flat in tables.items() if _known(flat.get(metric))}
+
+
+def _chance(found: Mapping[str, Metric]) -> float | None:
+    return next((one["chance"] for one in found.values() if one.get("chance") is not None), None)
 
 
 def _plot(metric: str, evaluation: Evaluation) -> Plot:
     baselines = evaluation.get("baselines", {})
-    found = {name: flat[metric] for name, flat in columns_of(evaluation).items() if metric in flat}
-    some = next(iter(found.values()))
-    chance = some.get("chance")
+    found = _found(metric, columns_of(evaluation))
+    chance = _chance(found)
     attribute = metric.removesuffix(REWARD) if metric.endswith(REWARD) else ""
-    counts = [f"{some['samples']} rows"] if "samples" in some else []
-    counts += [f"{some['vases']} vases"] if "vases" in some else []
     return Plot(
         title=f"{attribute}: mean reward" if attribute else metric,
         dots=tuple(_dot(name, "baseline" if name in baselines else "model", one) for name, one in found.items()),
         chance=None if chance is None else _percent(chance),
-        sentences=_sentences(attribute, metric, evaluation.get("pairs", [])),
-        counts=" of ".join(counts),
+        sentences=_sentences(attribute, metric, evaluation.get("pairs", []), len(found.keys() - baselines.keys())),
+        counts=_counts(found),
     )
 
 
-def _sentences(attribute: str, metric: str, pairs: list[Pair]) -> tuple[str, ...]:
-    """Return the sentences that belong beside a plot: all about all rows, and those shown about an attribute."""
-    if metric.startswith("captions"):
-        return ()
+def _counts(found: Mapping[str, Metric]) -> str:
+    """Return the numbers of rows and vases, by model if they differ."""
+    counts = {}
+    for name, one in found.items():
+        parts = [f"{one['samples']:,} rows"] if "samples" in one else []
+        parts += [f"{one['vases']:,} vases"] if "vases" in one else []
+        counts[name] = " of ".join(parts)
+    if len(set(counts.values())) == 1:
+        return next(iter(counts.values()))
+    return "; ".join(f"{name}: {told or 'number of rows not known'}" for name, told in counts.items())
+
+
+def _sentences(attribute: str, metric: str, pairs: list[Pair], models: int) -> tuple[str, ...]:
+    """Return the sentences that belong beside a plot of `models` models: all about all rows, or those shown about an
+    attribute.
+
+    A sentence holds for the rows of its difference alone. So a plot of other rows or of another metric says where the
+    differences are tested.
+    """
+    if metric in UNTESTED:
+        return (UNTESTED[metric],) if models > 1 else ()
     ours = [pair for pair in pairs if pair["attribute"] == attribute and (pair["shown"] or not attribute)]
     return tuple(pair["sentence"].removeprefix(f"{attribute}: ") for pair in ours)
+
+
+def _untested(pair: Pair) -> bool:
+    return pair.get("interval", ()) is None
 
 
 def _dot(name: str, kind: str, metric: Metric) -> Dot:
@@ -124,8 +176,16 @@ def _percent(value: float) -> float:
     return round(100 * min(1.0, max(0.0, value)), 2)
 
 
+def _known(metric: Metric | None) -> bool:
+    return metric is not None and metric.get("value") is not None
+
+
 def _measured(metric: Metric | None) -> str:
     if metric is None:
-        return ""
+        return "-"
+    if metric.get("value") is None:
+        return f"- ({metric['reason']})" if metric.get("reason") else "-"
     low_high = metric.get("interval")
-    return f"{metric['value']:.3f}" + (f" [{low_high[0]:.3f}, {low_high[1]:.3f}]" if low_high else "")
+    if low_high:
+        return f"{metric['value']:.3f} [{low_high[0]:.3f}, {low_high[1]:.3f}]"
+    return f"{metric['value']:.3f}" + (" (too few)" if "no_interval" in metric else "")

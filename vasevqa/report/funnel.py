@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
-from vasevqa.curation import predictions
-from vasevqa.curation.predictions import Prediction
 from vasevqa.curation.reports import (
     BestViewsReport,
     ClassificationReport,
     FilteringReport,
     LostVase,
-    Quarantine,
     QuarantinedFile,
     ScoredImage,
     ViewScore,
 )
+from vasevqa.dataset.problems import NOTHING_LOST
 from vasevqa.dataset.report import DatasetReport
-from vasevqa.errors import DataError
-from vasevqa.report.pictures import Picture, chosen, thumbnail
+from vasevqa.report.cards import Cards
+from vasevqa.report.lost import HALF, reasons_of
+from vasevqa.report.pictures import Card, Picture, chosen
+from vasevqa.report.sources import Sources
 
-HALF = 0.5  # classify's threshold in reports that don't record it
-PARTS = {  # where photographs lie: by the step that rejected them, accepted ones, and best views
-    "classify": "classify/0",
-    "clip-filter": "clip-filter/rejected",
-    "accepted": "clip-filter/accepted",
-    "select-views": "select-views/best_views",
-}
 LISTED = 200  # names without a picture
 
 
@@ -63,36 +55,6 @@ class Level:
     losses: tuple[Loss, ...] = ()
 
 
-@dataclass(frozen=True)
-class Sources:
-    """The reports of the curation and of the dataset; None for a step without an artifact."""
-
-    artifacts: Mapping[str, Path]
-    classified: ClassificationReport | None
-    filtered: FilteringReport | None
-    views: BestViewsReport | None
-    dataset: DatasetReport | None
-
-    @classmethod
-    def read(cls, artifacts: Mapping[str, Path]) -> Sources:
-        """Read the reports of a run's artifacts."""
-        folder = artifacts.get
-        return cls(
-            artifacts,
-            ClassificationReport.read(artifacts["classify"]) if folder("classify") else None,
-            FilteringReport.read(artifacts["clip-filter"]) if folder("clip-filter") else None,
-            BestViewsReport.read(artifacts["select-views"]) if folder("select-views") else None,
-            DatasetReport.read(artifacts["build-dataset"]) if folder("build-dataset") else None,
-        )
-
-    def picture(self, place: str, name: str) -> str | None:
-        """Return the picture of a photograph in a folder of PARTS; None if there is none."""
-        folder, _, part = PARTS.get(place, "").partition("/")
-        if folder not in self.artifacts or Path(name).is_absolute() or ".." in Path(name).parts:
-            return None
-        return thumbnail(self.artifacts[folder] / part / name)
-
-
 def funnel(sources: Sources) -> list[Level]:
     """Return the levels from the photographs to the rows; [] without a report of the curation."""
     levels: list[tuple[int, str, list[Loss]]] = []
@@ -115,8 +77,7 @@ def _photographs(sources: Sources, levels: list[tuple[int, str, list[Loss]]]) ->
     """Add the levels that count photographs."""
     classified, filtered = sources.classified, sources.filtered
     if classified is not None:
-        quarantine = Quarantine.read(sources.artifacts["classify"])
-        unread = classified.quarantined or (quarantine.quarantined if quarantine else [])
+        unread = sources.unread.get("classify", [])
         levels.append((classified.images + len(unread), "photographs", [_unreadable(unread)]))
         levels.append((classified.images, "readable", [_low(sources, classified)]))
         levels.append((classified.high, "of high quality", []))
@@ -145,7 +106,7 @@ def _rows(sources: Sources, levels: list[tuple[int, str, list[Loss]]]) -> None:
     dataset = sources.dataset
     if dataset is None or not levels:
         return
-    levels[-1][2].extend(_problems(dataset))
+    levels[-1][2].extend([_undecoded(dataset.quarantined), *_problems(dataset)])
     kept = {name: count for name, count in dataset.rows.items() if name != "grpo"}  # GRPO asks the rows of sft again
     levels.append((sum(kept.values()), "rows", []))
 
@@ -155,22 +116,22 @@ def _unreadable(files: Sequence[QuarantinedFile]) -> Loss:
     return Loss(len(files), "can't be read", "A file that can't be read is not scored.", names=names)
 
 
+def _undecoded(files: Sequence[QuarantinedFile]) -> Loss:
+    title = f"photograph{'s' if len(files) != 1 else ''} that can't be read"
+    reason = "A photograph that build-dataset can't read has no rows."
+    return replace(_unreadable(files), title=title, reason=reason, subtracted=False)
+
+
 def _low(sources: Sources, classified: ClassificationReport) -> Loss:
     threshold = classified.confidence_threshold if classified.confidence_threshold is not None else HALF
-    low = [one for one in _predictions(sources.artifacts["classify"]) if one.label == 0]
+    # An image without a probability was classified by an earlier call; the counts of this call don't include it.
+    low = [one for one in sources.predictions if one.label == 0 and one.probability is not None]
     pictures = tuple(
         Picture(one.name, _number(one.probability), sources.picture("classify", one.name), accepted=False)
         for one in chosen(low, lambda one: threshold - (one.probability or 0.0))
     )
     reason = f"The classifier's probability of high quality is below {threshold:g}. It stands under each picture."
     return Loss(classified.low, "of low quality", reason, pictures)
-
-
-def _predictions(folder: Path) -> list[Prediction]:
-    try:
-        return list(predictions.read(folder))
-    except DataError:
-        return []
 
 
 def _rejected(sources: Sources, filtered: FilteringReport) -> Loss:
@@ -180,17 +141,21 @@ def _rejected(sources: Sources, filtered: FilteringReport) -> Loss:
     def distance(row: ScoredImage) -> float:
         return -row.score if threshold is None else threshold - row.score
 
+    shown = chosen(rejected, distance)
+    cards = Cards(filtered, sources.artifacts["clip-filter"], sources.picture) if shown else None
     pictures = tuple(
         Picture(
             row.name,
             f"{row.score:+.4f}" + (f", {row.decided_by}" if row.decided_by else ""),
             sources.picture("clip-filter", row.name),
             accepted=False,
+            card=cards.of(row) if cards else None,
         )
-        for row in chosen(rejected, distance)
+        for row in shown
     )
     below = "The score is too low" if threshold is None else f"The score is below the threshold {threshold:.4f}"
     reason = f"{below}. It stands under each picture, with the most similar description."
+    reason += f" {cards.note}" if cards and cards.note else ""
     return Loss(len(rejected), "rejected by CLIP", reason, pictures)
 
 
@@ -209,28 +174,50 @@ def _other_views(sources: Sources, views: BestViewsReport) -> Loss:
 
 
 def _lost(sources: Sources, lost: Sequence[LostVase]) -> Loss:
-    def caption(vase: LostVase) -> str:
-        return f"{vase.vase}, {vase.lost_at}" + ("" if vase.score is None else f" {_number(vase.score)}")
+    def place(vase: LostVase) -> str:
+        return vase.lost_at + ("" if vase.score is None else f" {_number(vase.score)}")
 
     shown = chosen(lost, lambda vase: -(vase.score or 0.0))
+    reasons = reasons_of(lost, sources)
     pictures = tuple(
-        Picture(vase.best, caption(vase), sources.picture(vase.lost_at, vase.best), accepted=False) for vase in shown
+        Picture(
+            vase.best,
+            f"{vase.vase}, {place(vase)}",
+            sources.picture(vase.lost_at, vase.best),
+            accepted=False,
+            card=Card((_sentence(reasons[vase.vase]),)) if vase.vase in reasons else None,
+        )
+        for vase in shown
     )
     reason = "No photograph of these vases was accepted. The best one is shown, with the step that rejected it."
     title = f"vase{'s' if len(lost) != 1 else ''} lost at an earlier step"
-    return Loss(len(lost), title, reason, pictures, subtracted=False)
+    pictured = {vase.vase for vase in shown}
+    others = [vase for vase in lost if vase.vase not in pictured][:LISTED]
+    names = tuple((vase.vase, f"{reasons.get(vase.vase) or place(vase)}, {vase.best}") for vase in others)
+    return Loss(len(lost), title, reason, pictures, names, subtracted=False)
 
 
 def _problems(dataset: DatasetReport) -> Iterable[Loss]:
-    for kind, count in dataset.problems.items():
-        listed = dataset.problem_list.get(kind, [])[:LISTED]
-        yield Loss(
-            count,
-            f"left out of the dataset: {kind}",
-            "build-dataset lists each place.",
-            names=tuple((problem.where, problem.what) for problem in listed),
-            subtracted=False,
-        )
+    for kind in dataset.problems:
+        if kind not in NOTHING_LOST:
+            yield _problem(dataset, kind, f"left out of the dataset: {kind}", "build-dataset lists each place.")
+
+
+def remarks(dataset: DatasetReport | None) -> list[Loss]:
+    """Return the problems in the annotations that leave nothing out of the dataset."""
+    if dataset is None:
+        return []
+    return [_problem(dataset, kind, kind, NOTHING_LOST[kind]) for kind in dataset.problems if kind in NOTHING_LOST]
+
+
+def _problem(dataset: DatasetReport, kind: str, title: str, reason: str) -> Loss:
+    listed = dataset.problem_list.get(kind, [])[:LISTED]
+    names = tuple((problem.where, problem.what) for problem in listed)
+    return Loss(dataset.problems[kind], title, reason, names=names, subtracted=False)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _number(value: float | None) -> str:

@@ -15,17 +15,23 @@ from vasevqa import files
 from vasevqa.artifacts.volume import Volume
 from vasevqa.curation.reports import FilteringReport
 from vasevqa.evaluation.figures import Evaluation
-from vasevqa.pipeline.history import read_history
+from vasevqa.pipeline.events import Event
+from vasevqa.pipeline.history import StepHistory, read_history
 from vasevqa.pipeline.runs import Run
-from vasevqa.report import audit, quality, training
+from vasevqa.report import audit, quality, rewards, training
 from vasevqa.report.costs import Cost, costs
 from vasevqa.report.evaluation import evaluated, evaluation_of
-from vasevqa.report.funnel import Level, Sources, funnel
+from vasevqa.report.funnel import Level, funnel, remarks
 from vasevqa.report.mistakes import mistakes
-from vasevqa.report.provenance import provenance
+from vasevqa.report.pictures import Thumbnails
+from vasevqa.report.provenance import Record, provenance, read_records
+from vasevqa.report.recipes import Told
+from vasevqa.report.sources import Sources
 from vasevqa.report.timeline import timeline
 from vasevqa.report.verdict import Results, verdict
 from vasevqa.report.views import best_views
+from vasevqa.statistics import FEWEST
+from vasevqa.text import amount, percent
 
 
 def write_report(folder: Path, volume: Volume) -> Path:
@@ -38,12 +44,24 @@ def write_report(folder: Path, volume: Volume) -> Path:
     environment = Environment(
         loader=PackageLoader("vasevqa.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    environment.filters["percent"] = percent
     script = environment.get_template("script.js").render()
     run = Run(volume, folder.name)
-    accepted = audit.acceptance(run.artifacts(), run.recipe)
+    events = list(run.events.read())
+    history = read_history(events)
+    artifacts = run.artifacts()
+    thumbnails = Thumbnails(volume.root)
+    sources = Sources({name: artifacts[name] for name in history if name in artifacts}, thumbnails)
+    told = Told.by(run.recipe)
+    accepted = audit.acceptance(sources, told)
     page = environment.get_template("report.html.j2").render(
-        content(run), acceptance=accepted, script=script, script_digest=script_digest(script)
+        content(run, events, history, sources, told),
+        acceptance=accepted,
+        fewest=FEWEST,
+        script=script,
+        script_digest=script_digest(script),
     )
+    thumbnails.keep()
     target = folder / "report.html"
     if accepted.overall:
         files.write_json(folder / accepted.FILE, accepted.model_dump(mode="json", by_alias=True))
@@ -56,48 +74,52 @@ def script_digest(script: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
-def content(run: Run) -> dict[str, object]:
+def content(
+    run: Run, events: Sequence[Event], history: Mapping[str, StepHistory], sources: Sources, told: Told
+) -> dict[str, object]:
     """Return the values for the template, from the event log and from the artifacts of the run."""
-    events = list(run.events.read())
-    artifacts = run.artifacts()
-    history = read_history(events)
-    ordered = {name: artifacts[name] for name in history if name in artifacts}
-    sources = Sources.read(ordered)
+    artifacts = sources.artifacts
+    records = read_records(artifacts)
     levels = funnel(sources)
     filtered = sources.filtered or FilteringReport()
     rows, threshold = filtered.images, filtered.threshold
-    answers = training.completions(ordered)
-    evaluation = evaluation_of(ordered)
+    logged = training.logs(artifacts)
+    combined = rewards.combined(logged.get("grpo", []), records.get("grpo"))
+    answers = rewards.completions(artifacts, combined, told.questions)
+    evaluation = evaluation_of(artifacts)
     return {
         "run": run.name,
         "name": "-".join(run.name.split("-")[2:-1]) or run.name,
-        "verdict": verdict(run, events, history, _results(levels, sources, evaluation)),
+        "verdict": verdict(run, events, history, _results(levels, sources, evaluation, records)),
         "funnel": levels,
         "views": best_views(sources),
         "dataset": sources.dataset,
-        "provenance": provenance(ordered),
+        "remarks": remarks(sources.dataset),
+        "provenance": provenance(records),
         "totals": _totals(costs(history)),
-        "timeline": timeline(events, history, artifacts),
+        "timeline": timeline(events, history, records),
         "histogram": quality.histogram(rows, threshold, filtered.recommendations) if threshold is not None else None,
         "choices": quality.choices(filtered),
         "threshold_source": filtered.threshold_source,
-        "sheets": quality.contact_sheets(ordered["clip-filter"], rows, threshold)
-        if rows and threshold is not None
-        else [],
-        "lost": sources.views.lost if sources.views else [],
-        "quarantined": quality.quarantined(ordered),
-        "curves": training.curves(ordered, answers),
-        "left_out": training.left_out(ordered),
-        "completions": training.some(answers),
-        "attribute_rewards": training.by_attribute(answers),
-        "merges": training.merges(ordered),
+        "sheets": quality.contact_sheets(sources, rows, threshold) if rows and threshold is not None else [],
+        "quarantined": quality.quarantined(sources),
+        "passed_over": sources.passed_over,
+        "curves": training.curves(artifacts, logged, answers, combined),
+        "reward": combined.formula,
+        "left_out": training.left_out(artifacts, sources.dataset),
+        "completions": rewards.some(answers),
+        "too_large": rewards.too_large(artifacts),
+        "attribute_rewards": rewards.by_attribute(answers),
+        "merges": training.merges(artifacts),
         "evaluation": evaluated(evaluation),
         "mistakes": mistakes(evaluation),
         "recipe": run.recipe.read_text(encoding="utf-8") if run.recipe.is_file() else "",
     }
 
 
-def _results(levels: Sequence[Level], sources: Sources, evaluation: Evaluation) -> Results:
+def _results(
+    levels: Sequence[Level], sources: Sources, evaluation: Evaluation, records: Mapping[str, Record]
+) -> Results:
     filtered, views = sources.filtered, sources.views
     return Results(
         photographs=levels[0].count if levels else None,
@@ -105,6 +127,8 @@ def _results(levels: Sequence[Level], sources: Sources, evaluation: Evaluation) 
         vases=len(views.vases) if views else None,
         lost=len(views.lost) if views else None,
         evaluation=evaluation,
+        threshold=quality.other_threshold(filtered) if filtered else None,
+        seeds={step: record.seed for step, record in records.items() if record.seed is not None},
     )
 
 
@@ -122,4 +146,4 @@ def _totals(spent: Mapping[str, Cost]) -> list[Total]:
         (sum(cost.core_hours for cost in spent.values()), "core-hours used"),
         (sum(cost.memory_hours for cost in spent.values()), "GiB-hours of memory used"),
     )
-    return [Total(f"{hours:.2g}", label) for hours, label in used if hours]
+    return [Total(amount(hours), label) for hours, label in used if hours]

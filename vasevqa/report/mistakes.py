@@ -33,6 +33,7 @@ class _Mistakes(BaseModel):
     """The part of a model's mistakes in evaluation.json that the report shows."""
 
     confusion: dict[str, dict[str, dict[str, int]]] = Field(default_factory=dict)
+    kinds: dict[str, dict[str, int]] = Field(default_factory=dict)
     classes: dict[str, dict[str, _Figures]] = Field(default_factory=dict)
     worst: list[WorstAnswer] = Field(default_factory=list)
 
@@ -49,9 +50,15 @@ class Truth:
 
 @dataclass(frozen=True)
 class Confusion:
-    """True classes against answered classes of one attribute."""
+    """True classes against answered classes of one attribute.
+
+    `rows` is the number of rows in the table. `left_out` is the number of the attribute's other rows: their truth names
+    no known class, or several.
+    """
 
     attribute: str
+    rows: int
+    left_out: int
     said: tuple[str, ...]
     truths: tuple[Truth, ...]
 
@@ -73,14 +80,18 @@ def mistakes(evaluation: Evaluation) -> ModelMistakes | None:
         except ValidationError:
             continue
         confusions = tuple(
-            _confusion(attribute, counts, found.classes.get(attribute, {}))
+            _confusion(
+                attribute, counts, found.classes.get(attribute, {}), sum(found.kinds.get(attribute, {}).values())
+            )
             for attribute, counts in found.confusion.items()
         )
         return ModelMistakes(model, confusions, tuple(found.worst)) if confusions or found.worst else None
     return None
 
 
-def _confusion(attribute: str, counts: dict[str, dict[str, int]], figures: dict[str, _Figures]) -> Confusion:
+def _confusion(
+    attribute: str, counts: dict[str, dict[str, int]], figures: dict[str, _Figures], every: int
+) -> Confusion:
     others = sorted({said for by_said in counts.values() for said in by_said} - set(counts))
     said = (*counts, *others)
     truths = []
@@ -91,4 +102,5 @@ def _confusion(attribute: str, counts: dict[str, dict[str, int]], figures: dict[
             right += f" [{known.interval[0]:.2f}, {known.interval[1]:.2f}]"
         cells = tuple((by_said.get(name, 0), name == true) for name in said)
         truths.append(Truth(true, right, "" if known is None else str(known.vases), cells))
-    return Confusion(attribute, said, tuple(truths))
+    rows = sum(sum(by_said.values()) for by_said in counts.values())
+    return Confusion(attribute, rows, max(0, every - rows), said, tuple(truths))

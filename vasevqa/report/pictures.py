@@ -7,12 +7,15 @@ import io
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
-SIDE = 112  # pixels, the longer side
-KEPT = 512  # pictures that are shown twice are decoded once
+from vasevqa import files
+from vasevqa.artifacts.known import KnownValues, content_digests, recorded_digests
+
+SIDE = 240  # pixels of the longer side; the page shows them at half the size, for sharp screens
+QUALITY = 75
+MADE_FOR = {"stage": "report", "version": 1, "side": SIDE, "quality": QUALITY}  # of the stored thumbnails
 MOST = 60  # pictures of one kind
 SEED = 0
 Item = TypeVar("Item")
@@ -26,11 +29,65 @@ class Picture:
     caption: str
     uri: str | None
     accepted: bool = True
+    card: Card | None = None
 
 
-@lru_cache(maxsize=KEPT)
-def thumbnail(path: Path) -> str | None:
-    """Return the image as a data URI: a JPEG of at most SIDE pixels per side. None if the image can't be read."""
+@dataclass(frozen=True)
+class Card:
+    """What a reader may open below a picture: sentences, and the pictures that are most similar to it."""
+
+    lines: tuple[str, ...]
+    nearest: tuple[Picture, ...] = ()
+
+
+class Thumbnails:
+    """Small copies of photographs as data URIs: JPEGs of at most SIDE pixels per side.
+
+    They are kept on the volume by the photographs' content, so that a further report decodes only new photographs.
+    Without a volume they are kept only in memory.
+    """
+
+    def __init__(self, volume: Path | None = None) -> None:
+        self._volume = volume
+        self._store = None if volume is None else KnownValues(volume, MADE_FOR)
+        self._uris: dict[Path, str | None] = {}
+        self._recorded: dict[Path, dict[str, str]] = {}  # digests by artifact
+        self._new: dict[str, bytes] = {}
+
+    def of(self, path: Path) -> str | None:
+        """Return the thumbnail of the image at `path`; None if the image can't be read."""
+        if path not in self._uris:
+            content = self._jpeg(path) if files.exists(path) else None
+            self._uris[path] = None if content is None else _uri(content)
+        return self._uris[path]
+
+    def keep(self) -> None:
+        """Store the thumbnails that are new."""
+        if self._store is not None and self._new:
+            self._store.add(self._new)
+            self._new = {}
+
+    def _jpeg(self, path: Path) -> bytes | None:
+        digest = self._digest(path)
+        known = None if digest is None or self._store is None else self._store.find([digest]).get(digest)
+        content = known or self._new.get(digest or "") or _drawn(path)
+        if digest is not None and content is not None and known is None:
+            self._new[digest] = content
+        return content
+
+    def _digest(self, path: Path) -> str | None:
+        if self._volume is None:
+            return None
+        artifact = files.immutable_root(path)
+        if artifact is None:
+            return content_digests(self._volume, path.parent, [path.name]).get(path.name)
+        if artifact not in self._recorded:
+            self._recorded[artifact] = recorded_digests(artifact)
+        return self._recorded[artifact].get(path.resolve().relative_to(artifact).as_posix())
+
+
+def _drawn(path: Path) -> bytes | None:
+    """Decode an image, and return its thumbnail as JPEG; None if the image can't be read."""
     from vasevqa.curation.images import Unreadable, open_image
 
     try:
@@ -39,8 +96,12 @@ def thumbnail(path: Path) -> str | None:
         return None
     small.thumbnail((SIDE, SIDE))
     buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    small.save(buffer, "JPEG", quality=QUALITY)
+    return buffer.getvalue()
+
+
+def _uri(content: bytes) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(content).decode()
 
 
 def chosen(items: Sequence[Item], distance: Callable[[Item], float], most: int = MOST) -> list[Item]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -40,12 +41,14 @@ class Provenance:
     packages: tuple[Packages, ...]
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
     """The part of an artifact.json that the report shows."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    key: str
+    key: str = ""
+    summary: str = ""
+    params: dict[str, Any] = Field(default_factory=dict)
     stage: str = ""
     stage_version: int | None = None
     run: str = ""
@@ -55,9 +58,14 @@ class _Record(BaseModel):
     versions: dict[str, str] = Field(default_factory=dict)
 
 
-def provenance(artifacts: Mapping[str, Path]) -> Provenance:
-    """Return the provenance of the artifacts that have a readable record."""
-    records = {step: record for step, folder in artifacts.items() if (record := _read(folder / RECORD)) is not None}
+def read_records(artifacts: Mapping[str, Path]) -> dict[str, Record]:
+    """Return the records of the artifacts that have a readable one."""
+    return {step: record for step, folder in artifacts.items() if (record := _read(folder / RECORD)) is not None}
+
+
+def provenance(records: Mapping[str, Record]) -> Provenance:
+    """Return the provenance of the artifacts whose records name a key."""
+    records = {step: record for step, record in records.items() if record.key}
     by_versions: dict[str, list[str]] = {}
     for step, record in records.items():
         if record.versions:
@@ -69,14 +77,14 @@ def provenance(artifacts: Mapping[str, Path]) -> Provenance:
     )
 
 
-def _read(path: Path) -> _Record | None:
+def _read(path: Path) -> Record | None:
     try:
-        return _Record.model_validate_json(path.read_bytes())
+        return Record.model_validate_json(path.read_bytes())
     except (OSError, ValueError):
         return None
 
 
-def _origin(step: str, record: _Record) -> Origin:
+def _origin(step: str, record: Record) -> Origin:
     version = "" if record.stage_version is None else str(record.stage_version)
     return Origin(
         step=step,

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vasevqa.curation.reports import FilteringReport, Recommendation, ScoredImage
-from vasevqa.report.pictures import Picture, thumbnail
+from vasevqa.report.pictures import Picture
+from vasevqa.report.sources import Sources
 
 SHEET = 12  # pictures per contact sheet
 BINS = 40
 WIDTH, HEIGHT = 720, 180  # of the histogram, in SVG units
+LOWEST = 1.0  # of a bar that isn't empty, so that a few images beside many can be seen
 
 
 @dataclass(frozen=True)
@@ -78,13 +80,15 @@ def histogram(
         counts[min(int((score - low) / span * BINS), BINS - 1)] += 1
     top = max(counts)
     step = WIDTH / BINS
+    heights = [max(LOWEST, round(count / top * HEIGHT, 1)) if count else 0.0 for count in counts]
     bars = tuple(
         Bar(
             round(index * step + 1, 1),
-            round(HEIGHT - count / top * HEIGHT, 1),
+            round(HEIGHT - heights[index], 1),
             round(step - 2, 1),
-            round(count / top * HEIGHT, 1),
-            f"{count} images from {low + index * span / BINS:.4f} to {low + (index + 1) * span / BINS:.4f}",
+            heights[index],
+            f"{count:,} image{'s' if count != 1 else ''}"
+            f" from {low + index * span / BINS:.4f} to {low + (index + 1) * span / BINS:.4f}",
             low + (index + 0.5) * span / BINS >= threshold,
         )
         for index, count in enumerate(counts)
@@ -110,64 +114,79 @@ class Choice:
 
 def choices(filtered: FilteringReport) -> list[Choice]:
     """Return the recommended thresholds with what they keep; [] without scores."""
-    accepted = sum(row.accepted for row in filtered.images)
-    found = []
-    for one in filtered.recommendations:
-        kept = sum(row.score >= one.threshold for row in filtered.images)
-        setting = f"--set clip-filter.threshold={one.threshold:.4f}"
-        found.append(Choice(one.name.replace("_", " "), one.threshold, kept, kept - accepted, setting))
-    return found if filtered.images else []
+    if not filtered.images:
+        return []
+    return [_choice(filtered, one.name.replace("_", " "), one.threshold) for one in filtered.recommendations]
 
 
-def _sheet(title: str, note: str, folder: Path, rows: list[ScoredImage]) -> Sheet:
+def other_threshold(filtered: FilteringReport) -> Choice | None:
+    """Return the threshold that is worth a try after the run's own; None if the scores show none.
+
+    It is the one between two groups of scores. Without two groups it is the recommended one that keeps nearest to half
+    of the photographs. A threshold that changes nothing is no other threshold.
+    """
+    between = [] if filtered.between is None else [_choice(filtered, "between the two groups", filtered.between)]
+    half = len(filtered.images) / 2
+    by_half = sorted(choices(filtered), key=lambda choice: abs(choice.kept - half))
+    return next((choice for choice in [*between, *by_half] if choice.more and choice.kept), None)
+
+
+def _choice(filtered: FilteringReport, name: str, threshold: float) -> Choice:
+    written = f"{threshold:.4f}"
+    kept = sum(row.score >= float(written) for row in filtered.images)  # what the setting keeps, as it is written
+    more = kept - sum(row.accepted for row in filtered.images)
+    return Choice(name, float(written), kept, more, f"--set clip-filter.threshold={written}")
+
+
+def _sheet(title: str, note: str, sources: Sources, rows: Sequence[ScoredImage], every: int | None = None) -> Sheet:
+    """Return a sheet with the pictures that can be read. With `every`, the note says how many of how many they are."""
     pictures = []
     for row in rows:
-        where = folder / ("accepted" if row.accepted else "rejected") / row.name
-        uri = thumbnail(where)
+        uri = sources.picture("accepted" if row.accepted else "clip-filter", row.name)
         if uri is not None:
             pictures.append(Picture(row.name, f"{row.score:+.4f}", uri, row.accepted))
-    return Sheet(title, note, tuple(pictures))
+    counts = "" if every is None else f"{len(pictures):,} of {every:,}, "
+    return Sheet(title, counts + note, tuple(pictures))
 
 
-def contact_sheets(folder: Path, rows: list[ScoredImage], threshold: float) -> list[Sheet]:
+def _evenly(rows: Sequence[ScoredImage], most: int) -> list[ScoredImage]:
+    """Return at most `most` rows at equal distances, with the first and the last one."""
+    if len(rows) <= most:
+        return list(rows)
+    return [rows[round(number * (len(rows) - 1) / (most - 1))] for number in range(most)]
+
+
+def contact_sheets(sources: Sources, rows: list[ScoredImage], threshold: float) -> list[Sheet]:
     """Return the contact sheets of clip-filter: accepted, borderline and rejected images.
 
     The accepted images are chosen evenly over the range of scores. The borderline images are those nearest to the
-    threshold. The rejected images are those with the lowest scores.
+    threshold, on whichever side. The rejected images are those with the lowest scores.
     """
     by_score = sorted(rows, key=lambda row: (row.score, row.name))
     accepted = [row for row in by_score if row.accepted][::-1]
     rejected = [row for row in by_score if not row.accepted]
-    spread = accepted[:: max(1, len(accepted) // SHEET)][:SHEET]
     borderline = sorted(rows, key=lambda row: (abs(row.score - threshold), row.name))[:SHEET]
     borderline.sort(key=lambda row: -row.score)
     sheets = [
-        _sheet("Accepted", f"{len(spread)} of {len(accepted)}, from the highest score down", folder, spread),
-        _sheet("Borderline", "nearest to the threshold, on both sides", folder, borderline),
         _sheet(
-            "Rejected",
-            f"{min(SHEET, len(rejected))} of {len(rejected)}, the lowest scores first",
-            folder,
-            rejected[:SHEET],
+            "Accepted", "from the highest score down to the lowest", sources, _evenly(accepted, SHEET), len(accepted)
         ),
+        _sheet("Borderline", "the nearest to the threshold", sources, borderline, len(rows)),
+        _sheet("Rejected", "the lowest scores first", sources, rejected[:SHEET], len(rejected)),
     ]
     return [sheet for sheet in sheets if sheet.pictures]
 
 
-def quarantined(artifacts: dict[str, Path]) -> list[dict[str, str]]:
-    """Return every file that a step could not read, with the reason; each file appears once per step."""
-    files: dict[str, dict[str, str]] = {}
-    reports = (
-        "training_results.json",
-        "quarantined.json",
-        "filtering_report.json",
-        "best_views_report.json",
-        "dataset_report.json",
-    )
-    for step, folder in artifacts.items():
-        for report in reports:
-            content = read_json(folder / report)
-            listed = content.get("quarantined", content.get("items", []) if report == "quarantined.json" else [])
-            for row in listed if isinstance(listed, list) else []:
-                files.setdefault(f"{step}:{row['name']}", {"name": row["name"], "reason": row["reason"], "step": step})
-    return list(files.values())
+@dataclass(frozen=True)
+class Unread:
+    """A file that a step could not read, with the reason."""
+
+    name: str
+    reason: str
+    step: str
+
+
+def quarantined(sources: Sources) -> list[Unread]:
+    """Return every file that a step could not read; each file appears once per step."""
+    unread = ((step, file) for step, files in sources.unread.items() for file in files)
+    return list({(step, file.name): Unread(file.name, file.reason, step) for step, file in unread}.values())

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from vasevqa.pipeline.events import Event
 from vasevqa.pipeline.history import StepHistory
 from vasevqa.report.costs import costs
-from vasevqa.report.quality import read_json
+from vasevqa.report.provenance import Record
 from vasevqa.text import duration
 
 LABELS = {"waiting": "not reached"}  # states whose names differ in the report and in `status`
@@ -40,7 +39,10 @@ class Bar:
 
 @dataclass(frozen=True)
 class StepRow:
-    """One step: its state, its bars, its result, and what its attempts came to."""
+    """One step: its state, its bars, its result, and what its attempts came to.
+
+    `took` is the sum of the bars, so that it leaves out the same pauses.
+    """
 
     name: str
     state: str
@@ -63,25 +65,25 @@ class Timeline:
     pauses: str
 
 
-def timeline(events: Sequence[Event], history: Mapping[str, StepHistory], artifacts: Mapping[str, Path]) -> Timeline:
-    """Return the timeline of a run. A step without any time has no bars."""
+def timeline(events: Sequence[Event], history: Mapping[str, StepHistory], records: Mapping[str, Record]) -> Timeline:
+    """Return the timeline of a run. A step without any time has no bars. `records` are those of the artifacts."""
     spans = {name: spans_of([event for event in events if event.get("step") == name]) for name in history}
     active = _union(span for found in spans.values() for span in found)
     total = sum(end - begin for begin, end in active)
     spent = costs(history)
     rows = []
     for name, step in history.items():
-        record = read_json(artifacts[name] / "artifact.json") if name in artifacts else {}
-        took = step.ended - step.began if step.began is not None and step.ended is not None else None
+        record = records.get(name, Record())
+        took = sum(span.end - span.begin for span in spans[name])
         attempts = f" ({step.attempt} attempts)" if step.attempt > 1 else ""
         rows.append(
             StepRow(
                 name=name,
                 state="hit" if step.state == "up to date" else step.state,
                 label=LABELS.get(step.state, step.state) + attempts,
-                took="" if took is None else duration(took),
+                took=duration(took) if took or (step.ended is not None and step.began is not None) else "",
                 bars=tuple(_bar(span, active, total) for span in spans[name]),
-                text=step.text or record.get("summary", ""),
+                text=step.text or record.summary,
                 speed=step.speed,
                 cost=spent[name].text() if name in spent else "",
                 troubles=_troubles(events, name),

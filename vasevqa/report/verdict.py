@@ -11,14 +11,15 @@ from pathlib import Path, PurePath
 from vasevqa.evaluation.figures import Evaluation
 from vasevqa.pipeline.events import Event, parse
 from vasevqa.pipeline.history import StepHistory
-from vasevqa.pipeline.runs import Run
+from vasevqa.pipeline.runs import ENDS, Run
+from vasevqa.report.quality import Choice
 from vasevqa.text import duration
 
 TAIL_LINES = 40
 TAIL_BYTES = 64 << 10  # of a log's end
-ENDS = ("run-started", "run-finished", "run-failed", "run-cancelled")
 DONE = ("done", "up to date")
 MODELS = ("merge-grpo", "merge-sft")  # the steps whose artifact is a model, the last one first
+TRAININGS = ("sft", "grpo")
 AGAIN = "Then run it again: finished steps are not repeated."
 REMEDIES = {
     1: "This is a bug in a stage. Report it with the log; the partial output is kept.",
@@ -76,12 +77,15 @@ class Results:
     vases: int | None
     lost: int | None
     evaluation: Evaluation
+    threshold: Choice | None  # another one for clip-filter
+    seeds: Mapping[str, int]  # of the steps whose records name one
 
 
 def verdict(run: Run, events: Sequence[Event], history: Mapping[str, StepHistory], results: Results) -> Verdict:
     """Return the verdict on `run`, whatever its state."""
     times = [event["time"] for event in events]
-    state = run.state if any(event["event"] in ENDS for event in events) else "not started"
+    last = next((event for event in reversed(events) if event["event"] in ENDS), None)
+    state = run.state_after(last) if last else "not started"
     trouble = _trouble(run, events) if state == "failed" else None
     headline = {
         "failed": f"The run failed at {trouble.step}" if trouble else "The run failed",
@@ -95,7 +99,7 @@ def verdict(run: Run, events: Sequence[Event], history: Mapping[str, StepHistory
         when=f"{datetime.fromtimestamp(times[0], UTC):%Y-%m-%d %H:%M} UTC{took}" if times else "",
         sentences=tuple(filter(None, (_steps_done(history), _photographs(results), _models(results, history)))),
         trouble=trouble,
-        commands=_commands(run, state, trouble, history),
+        commands=_commands(run, state, trouble, history, results),
     )
 
 
@@ -131,7 +135,8 @@ def _models(results: Results, history: Mapping[str, StepHistory]) -> str:
         return f"Reward on held-out rows: {chosen[0]['sentence']}."
     if names:
         return "No two models were compared on the same held-out rows."
-    return "The models are not evaluated yet." if "evaluate" in history else "The recipe evaluates no model."
+    planned = "evaluate" in history and history["evaluate"].state != "skipped"
+    return "The models are not evaluated yet." if planned else "The recipe evaluates no model."
 
 
 def _trouble(run: Run, events: Sequence[Event]) -> Trouble | None:
@@ -164,7 +169,9 @@ def log_tail(path: Path) -> tuple[str, ...]:
     return tuple(lines[-TAIL_LINES:])
 
 
-def _commands(run: Run, state: str, trouble: Trouble | None, history: Mapping[str, StepHistory]) -> tuple[Command, ...]:
+def _commands(
+    run: Run, state: str, trouble: Trouble | None, history: Mapping[str, StepHistory], results: Results
+) -> tuple[Command, ...]:
     place = str(run.backend_settings.get("backend", "local"))
     in_cluster = place == "kubernetes"
     where = "--cluster cluster.yaml" if in_cluster else f"--volume {shlex.quote(str(run.volume.root))}"
@@ -184,20 +191,26 @@ def _commands(run: Run, state: str, trouble: Trouble | None, history: Mapping[st
         return (Command("Read the whole log", f"vasevqa logs {name} {shlex.quote(trouble.step)} {where}"), resume)
     if state != "finished":
         return (resume,)
-    return tuple(_next(run, history, again, f"vasevqa download {name}" if in_cluster else ""))
+    return tuple(_next(run, history, results, again, f"vasevqa download {name}" if in_cluster else ""))
 
 
-def _next(run: Run, history: Mapping[str, StepHistory], again: str, download: str) -> Iterator[Command]:
+def _next(
+    run: Run, history: Mapping[str, StepHistory], results: Results, again: str, download: str
+) -> Iterator[Command]:
     """Yield the commands after a finished run. `download` is empty if the volume is on this machine."""
     done = [step for step in MODELS if step in history and history[step].state in DONE]
     if done and download:
         yield Command("Take the model", f"{download} steps/{done[0]} model --cluster cluster.yaml")
     elif done:
         yield Command("Take the model", f"cp -rL {shlex.quote(str(run.path / 'steps' / done[0]))} model")
-    if done:
-        yield Command("See how far the result depends on chance", f"{again} --set sft.seed=1")
-    elif not download:
+    trained = [step for step in TRAININGS if step in history and history[step].state in DONE]
+    if done and trained:
+        seed = 2 if results.seeds.get(trained[0]) == 1 else 1
+        yield Command("See how far the result depends on chance", f"{again} --set {trained[0]}.seed={seed}")
+    elif not done and not download:
         volume = shlex.quote(str(run.volume.root))
         yield Command("Label photographs by eye", f"vasevqa review {shlex.quote(run.name)} --volume {volume}")
-    if "clip-filter" in history and not done:
-        yield Command("Try another threshold", f"{again} --set clip-filter.threshold=0.2")
+    other = results.threshold
+    if other is not None and not done:
+        kept = f"which keeps {other.kept:,} photographs instead of {other.kept - other.more:,}"
+        yield Command(f"Try another threshold ({other.name}), {kept}", f"{again} {other.setting}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vasevqa.curation.reports import ViewChoice
-from vasevqa.report.funnel import Sources
 from vasevqa.report.pictures import MOST, Picture, chosen
+from vasevqa.report.sources import Sources
 
 FEW = MOST // 2  # vases; each shows two pictures
 

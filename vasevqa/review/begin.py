@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vasevqa.artifacts.volume import Volume
-from vasevqa.curation import predictions
+from vasevqa.curation import predictions, typical
 from vasevqa.curation.reports import ClassificationReport, FilteringReport
 from vasevqa.dataset.collection import Collection, look_at, look_at_table
 from vasevqa.dataset.reading import Reading
@@ -30,6 +30,7 @@ class Source:
     reading: Reading = field(default_factory=Reading)
     table: Path | None = None
     scores: Scores | None = None
+    groups: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # as in choosing.Pool
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Review:
     record: Record
     scores: Scores | None
     said: Sequence[str]
+    groups: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def source_of(name: str, volume: Path, question: Question, pipeline: Pipeline) -> Source:
@@ -59,7 +61,10 @@ def source_of(name: str, volume: Path, question: Question, pipeline: Pipeline) -
     images, table = recipe.inputs.get("images"), recipe.inputs.get("annotations")
     if images is None or not Path(images).is_dir():
         raise DataError(f"The photographs of {run.name} are not on this machine ({images}); give their folder.")
-    return Source(Path(images), reading_of(recipe), None if table is None else Path(table), scores_of(run, question))
+    filtered = run.artifacts().get("clip-filter")
+    groups = {} if filtered is None else typical.read(filtered)
+    at = None if table is None else Path(table)
+    return Source(Path(images), reading_of(recipe), at, scores_of(run, question), groups)
 
 
 def decides(question: Question) -> str:
@@ -99,13 +104,17 @@ def open_review(source: Source, question: Question, into: Path) -> Review:
     if not photographs:
         raise DataError(f"No photograph in {source.folder} may be opened ({collection.files[0].problem}).")
     record = Record(into, question, photographs)
+    if source.groups:
+        count = len({group for group, _ in source.groups.values()})
+        said.append(f"shown first: typical photographs of {count} groups of look-alikes")
     if source.scores is not None:
-        said.append(f"shown first: photographs near the threshold {source.scores.threshold:g} of {source.scores.step}")
+        first = "then" if source.groups else "shown first"
+        said.append(f"{first}: photographs near the threshold {source.scores.threshold:g} of {source.scores.step}")
     if record.elsewhere():
         said.append(f"{record.elsewhere()} labels in {into} are of other photographs")
     if record.file.torn:
         said.append(f"{record.file.torn} lines of {record.file.path} were cut by a kill and are left out")
-    return Review(record, source.scores, said)
+    return Review(record, source.scores, [*said, *record.problems()], source.groups)
 
 
 def _vases(source: Source, collection: Collection) -> tuple[dict[str, str], list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,11 +12,13 @@ from pydantic import BaseModel
 from vasevqa.errors import DataError
 from vasevqa.review.choosing import Scores
 from vasevqa.review.photographs import Photograph
-from vasevqa.review.weights import Sample
+from vasevqa.review.record import Record
+from vasevqa.review.weights import Sample, sample_of
 from vasevqa.statistics import FEWEST, Estimate, by_vase
 
 STEPS = 20  # candidates are the scores below which 0/20, 1/20, ... of the photographs lie
 DIGITS = 4  # of a candidate
+AIM = 0.95  # share of the accepted photographs that should be good
 PARAMETERS = {"classify": "confidence_threshold", "clip-filter": "threshold"}
 
 
@@ -68,8 +71,8 @@ class Share(BaseModel):
 class Candidate(BaseModel):
     """What a threshold does.
 
-    `labels` and `vases` count the labelled photographs that it accepts, from which `precision` is estimated. The losses
-    are of all scored photographs.
+    `labels` and `vases` count the labelled photographs that it accepts, from which `precision` is estimated. `testable`
+    says whether these labels would show the aim if all of them were good. The losses are of all scored photographs.
     """
 
     threshold: float
@@ -77,12 +80,13 @@ class Candidate(BaseModel):
     recall: Share | None
     labels: int
     vases: int
+    testable: bool
     lost_photographs: int
     lost_vases: int
 
 
 class Calibration(BaseModel):
-    """The candidates, and the lowest threshold that is shown to reach the aim (None if none is)."""
+    """The candidates, and the lowest threshold that is shown to reach the aim (`calibrate`), or None."""
 
     question: str
     step: str
@@ -145,10 +149,28 @@ def calibration_of(sample: Sample, question: str, scored: Scored, aim: float) ->
     )
 
 
+def aim_of(record: Record, scores: Scores, aim: float) -> str | None:
+    """Return the sentence about the threshold that the labels show to reach `aim`. None if no label can show it yet."""
+    scored = {one.name for one in record.photographs if one.name in scores.values}
+    sample = sample_of(record)
+    if not scored & set(sample.answers):
+        return None
+    found = calibration_of(sample, record.question.name, scored_of(record.photographs, scores), aim)
+    return found.says.removesuffix(".")
+
+
 def calibrate(rows: Sequence[Labelled], scored: Scored, aim: float) -> tuple[list[Candidate], Candidate | None]:
-    """Return all candidates, and the lowest whose precision has an interval above or at `aim`."""
-    candidates = [_candidate(rows, scored, threshold) for threshold in scored.candidates()]
-    return candidates, next((one for one in candidates if _low(one) >= aim), None)
+    """Return all candidates, and the lowest that is shown to have a precision of `aim`.
+
+    Each look at an interval is a chance of a wrong promise. Therefore the candidates are tested in a fixed sequence,
+    from the highest threshold down to the first that fails. The chance is then that of a single look (Maurer, Hothorn
+    and Lehmacher, 1995; Angelopoulos et al., "Learn then Test", 2021). Candidates with too few labels are passed over.
+    The number of labels depends on the scores alone, and so this adds no look.
+    """
+    candidates = [_candidate(rows, scored, threshold, aim) for threshold in scored.candidates()]
+    tested = (one for one in reversed(candidates) if one.testable)
+    passed = list(itertools.takewhile(lambda one: _low(one) >= aim, tested))
+    return candidates, passed[-1] if passed else None
 
 
 def rates(rows: Sequence[Labelled], threshold: float) -> tuple[Estimate | None, Estimate | None]:
@@ -180,9 +202,17 @@ def said(candidates: Sequence[Candidate], chosen: Candidate | None, scored: Scor
         f"No threshold is shown to reach a precision of {aim:g}; what is shown is at least {best.precision.low:.2f} at"
         f" {best.threshold:g} ({best.precision.said()}, {_losses(best, scored)})"
     )
-    missing = min((more(one.precision, labels, aim) for one in candidates if one.precision), default=math.inf)
+    needed, which = [one.precision for one in candidates if one.precision], "no estimate with an interval is"
+    first = next((one for one in reversed(candidates) if one.testable), None)
+    if best.precision.low >= aim and first is not None and first.precision is not None:
+        shown = (
+            f"No threshold is shown to reach a precision of {aim:g}: thresholds are tested from the highest down to the"
+            f" first that fails, and already {first.threshold:g} fails ({first.precision.said()})"
+        )
+        needed, which = [first.precision], "its estimate isn't"
+    missing = min((more(one, labels, aim) for one in needed), default=math.inf)
     if missing == math.inf:
-        return f"{shown}, and more labels alone won't show it, because no estimate with an interval is above {aim:g}."
+        return f"{shown}, and more labels alone won't show it, because {which} above {aim:g}."
     left = len(scored.values) - labels
     short = f", more than the {left} photographs that are left" if missing > left else ""
     return f"{shown}; about {missing:g} labels more would show it if they say the same{short}."
@@ -228,7 +258,7 @@ def _table(calibration: Calibration) -> list[str]:
     return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def _candidate(rows: Sequence[Labelled], scored: Scored, threshold: float) -> Candidate:
+def _candidate(rows: Sequence[Labelled], scored: Scored, threshold: float, aim: float) -> Candidate:
     precision, recall = rates(rows, threshold)
     photographs, vases = scored.lost(threshold)
     return Candidate(
@@ -237,6 +267,7 @@ def _candidate(rows: Sequence[Labelled], scored: Scored, threshold: float) -> Ca
         recall=_shown(recall),
         labels=precision.rows if precision else 0,
         vases=precision.vases if precision else 0,
+        testable=_best(rows, threshold) >= aim,
         lost_photographs=photographs,
         lost_vases=vases,
     )
@@ -255,6 +286,12 @@ def _shown(estimate: Estimate | None) -> Share | None:
         return None
     low, high = estimate.interval or (None, None)
     return Share(value=estimate.value, low=low, high=high)
+
+
+def _best(rows: Sequence[Labelled], threshold: float) -> float:
+    """Return the lower end of the precision's interval if all accepted labels were good, and -1 without an interval."""
+    estimate = _share((row, True) for row in rows if row.score >= threshold)
+    return estimate.interval[0] if estimate is not None and estimate.interval is not None else -1.0
 
 
 def _low(candidate: Candidate) -> float:

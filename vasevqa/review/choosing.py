@@ -32,11 +32,19 @@ class Scores:
 
 @dataclass(frozen=True)
 class Pool:
-    """The photographs that are left. `names` and `vases` belong together, and `labelled` counts labels by vase."""
+    """The photographs that are left, and what the labels so far say.
+
+    `names` and `vases` belong together, and `labelled` counts labels by vase. `answers` holds the clear answers so far
+    by name. `groups` tells the group of look-alikes of each photograph, and how near to the group's centre the
+    photograph is (0 is the nearest); photographs that no step has looked at are left out.
+    """
 
     names: Sequence[str]
     vases: Sequence[str]
     labelled: Counter[str] = field(default_factory=Counter)
+    answers: Mapping[str, bool] = field(default_factory=dict)
+    groups: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    seen: frozenset[int] = frozenset()  # the groups that have a label
 
 
 @dataclass(frozen=True)
@@ -48,26 +56,52 @@ class Draw:
     probability: float
 
 
+@dataclass(frozen=True)
+class _Part:
+    """A reason to show photographs: its share of the draws, its words, and a weight for each photograph."""
+
+    share: float
+    why: str
+    weights: Sequence[float]
+
+
 def draw(pool: Pool, scores: Scores | None, number: float) -> Draw:
     """Return the photograph to show next. `number` in [0, 1) decides.
 
-    With UNIFORM's probability, or that of the scores, every photograph has the same chance. The other draws spread over
-    the vases: each vase with the fewest labels has the same chance, and so has each of its photographs. With scores,
-    photographs near the threshold are likelier, and each label of a vase makes the vase's other photographs less
-    likely. The probability is the one among the photographs that are left, as estimators for draws without replacement
-    need it (Farquhar, Gal and Rainforth, "On Statistical Bias in Active Learning", 2021).
+    With UNIFORM's probability, or that of the scores, every photograph has the same chance. The other draws have
+    reasons, in this order: typical photographs, while a group of look-alikes has no label; then photographs near the
+    threshold, and as often those of groups in which answers and step disagree; without scores the draws spread over the
+    vases. Each label of a vase makes the vase's other photographs less likely.
+
+    The probability is the one among the photographs that are left, over all reasons together, as estimators for draws
+    without replacement need it (Farquhar, Gal and Rainforth, "On Statistical Bias in Active Learning", 2021).
     """
-    weights = _near(pool, scores) if scores is not None else []
-    why = scores.why if scores is not None and sum(weights) > 0 else "spread over the vases"
-    uniform = scores.uniform if scores is not None else UNIFORM
-    if not sum(weights) > 0:
-        weights, uniform = _spread(pool), UNIFORM
-    count, total = len(pool.names), math.fsum(weights)
-    if number < uniform:
-        place, why = min(int(number / uniform * count), count - 1), "any photograph"
-    else:
-        place = _at(weights, (number - uniform) / (1 - uniform) * total)
-    return Draw(place, why, uniform / count + (1 - uniform) * weights[place] / total)
+    count = len(pool.names)
+    parts = _parts(pool, scores)
+    chance = [math.fsum(part.share * part.weights[place] for part in parts) for place in range(count)]
+    begin = 0.0
+    for part in parts:
+        if number < begin + part.share or part is parts[-1]:
+            place = _at(part.weights, (number - begin) / part.share)
+            return Draw(place, part.why, chance[place])
+        begin += part.share
+    raise AssertionError("there is a part with equal chances")
+
+
+def _parts(pool: Pool, scores: Scores | None) -> list[_Part]:
+    uniform = UNIFORM if scores is None else scores.uniform
+    reasons = [("typical of a group of photographs", _typical(pool))]
+    if not any(reasons[0][1]) and scores is not None:
+        reasons = [(scores.why, _near(pool, scores)), (f"answers and {scores.step} disagree", _disputed(pool, scores))]
+    given = [(why, weights) for why, weights in reasons if sum(weights) > 0]
+    if not given:
+        uniform, given = UNIFORM, [("spread over the vases", _spread(pool))]
+    equal = [1 / len(pool.names)] * len(pool.names)
+    parts = [_Part(uniform, "any photograph", equal)]
+    for why, weights in given:
+        total = math.fsum(weights)
+        parts.append(_Part((1 - uniform) / len(given), why, [weight / total for weight in weights]))
+    return parts
 
 
 def number_of(*words: object) -> float:
@@ -95,6 +129,32 @@ def _near(pool: Pool, scores: Scores) -> list[float]:
         distance = math.inf if value is None else abs(value - scores.threshold)
         near = math.exp(-distance / scale) if scale > 0 else float(distance == 0)
         weights.append(near / (1 + pool.labelled[vase]))
+    return weights
+
+
+def _typical(pool: Pool) -> list[float]:
+    """Return weights of the photographs of groups without a label, which fall with the distance to the centre."""
+    weights = []
+    for name in pool.names:
+        group, rank = pool.groups.get(name, (-1, 0))
+        weights.append(2.0**-rank if group >= 0 and group not in pool.seen else 0.0)
+    return weights
+
+
+def _disputed(pool: Pool, scores: Scores) -> list[float]:
+    """Return weights that grow with the share of answers against the step in the photograph's group."""
+    against: Counter[int] = Counter()
+    answered: Counter[int] = Counter()
+    for name, yes in pool.answers.items():
+        if name in pool.groups and name in scores.values:
+            group = pool.groups[name][0]
+            answered[group] += 1
+            against[group] += yes != (scores.values[name] >= scores.threshold)
+    weights = []
+    for name, vase in zip(pool.names, pool.vases, strict=True):
+        group = pool.groups.get(name, (-1, 0))[0]
+        share = against[group] / answered[group] if answered[group] and name in scores.values else 0.0
+        weights.append(share / (1 + pool.labelled[vase]))
     return weights
 
 

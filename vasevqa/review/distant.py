@@ -14,7 +14,7 @@ from vasevqa.errors import ClusterError
 from vasevqa.review.choosing import Scores
 from vasevqa.review.fetching import Distant, DistantPictures, Want
 from vasevqa.review.labels import FILE, LabelFile, Line
-from vasevqa.review.messages import Asked, Given, Head, Known, Listed, parsed
+from vasevqa.review.messages import Asked, Given, Groups, Head, Known, Listed, parsed
 from vasevqa.review.photographs import Photograph
 from vasevqa.review.pictures import LARGE, SMALL
 from vasevqa.review.questions import Question
@@ -39,11 +39,12 @@ AT_ONCE = 200  # names in one request for digests
 
 @dataclass
 class Opened:
-    """What the volume knows of a review: photographs, scores, and the labels as the text of a labels.jsonl."""
+    """What the volume knows of a review: photographs, scores, groups, and the labels as the text of a labels.jsonl."""
 
     head: Head
     photographs: list[Listed] = field(default_factory=list)
     values: dict[str, float] = field(default_factory=dict)
+    groups: dict[str, tuple[int, int]] = field(default_factory=dict)  # as in choosing.Pool
     labels: bytearray = field(default_factory=bytearray)
 
     @property
@@ -74,6 +75,8 @@ def _listed(connection: Connection, asked: Asked) -> Opened:
             opened.photographs += [parsed(Listed, one) for one in answer["photographs"]]
         elif "scores" in answer:
             opened.values |= {str(name): float(value) for name, value in answer["scores"].items()}
+        elif "groups" in answer:
+            opened.groups |= parsed(Groups, answer).groups
         elif "lines" in answer:
             opened.labels += answer["bytes"]
     if opened is None or len(opened.photographs) != opened.head.photographs:
@@ -148,10 +151,10 @@ class DistantSession(Session):
 
     pictures: DistantPictures
 
-    def state(self) -> State:
+    def state(self, problems: Sequence[str] = ()) -> State:
         """Return what the page shows now, and fetch what it will probably show next."""
         with self._lock:
-            state = super().state()
+            state = super().state(problems)
             if state.picture is not None:
                 given = {name: line.label for name, line in self.record.mine(self.who).items()}
                 self.pictures.expect(self._coming(given | {state.name: None}))

@@ -59,7 +59,7 @@ class ReviewEnd(FarEnd):
             super().say(payload, **answer)
 
     def do_open(self, asked: object) -> None:
-        """List the photographs, the scores and the labels."""
+        """List the photographs, the scores, the groups of look-alikes and the labels."""
         with self._busy():
             wanted = _asked(asked)
             opened, folder = self._opened(wanted)
@@ -80,6 +80,8 @@ class ReviewEnd(FarEnd):
             self.say(photographs=[one.model_dump() for one in some])
         for values in _batches(list(scores.values.items()) if scores else []):
             self.say(scores=dict(values))
+        for groups in _batches(list(opened.groups.items())):
+            self.say(groups=dict(groups))
         for lines in _batches(opened.record.file.lines):
             text = "".join(line.model_dump_json() + "\n" for line in lines).encode()
             self.say(text, lines=len(lines), data=len(text))

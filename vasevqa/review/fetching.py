@@ -36,11 +36,6 @@ class Distant(Photograph):
     ask: Callable[[str], str] = str  # its digest by its name
 
     @property
-    def is_there(self) -> bool:
-        """Whether the photograph was listed."""
-        return True
-
-    @property
     def stamp(self) -> str:
         """The stamp that the photograph had when it was listed."""
         return self.seen

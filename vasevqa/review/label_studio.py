@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -23,6 +23,7 @@ from vasevqa.review.photographs import Photograph
 from vasevqa.review.questions import QUALITY, QUESTIONS, UNSURE, Question
 from vasevqa.text import first_line
 
+_LOCAL = "/data/local-files/?d="  # Label Studio's address of a file on its machine
 _UPLOAD = re.compile(r"[0-9a-f]{8}-(?=.)")  # that Label Studio puts before the name of an uploaded file
 
 
@@ -132,7 +133,7 @@ def write_tasks(
         standing[line.name].append(line)
     for name in standing:
         if name not in by_name:
-            by_name[name] = Task(data={"image": f"/data/local-files/?d={name}"}, annotations=[])
+            by_name[name] = Task(data={"image": _LOCAL + quote(name)}, annotations=[])
             kept.append(by_name[name])
     for name, task in by_name.items():
         mine = standing.get(name, [])
@@ -210,15 +211,42 @@ class _Index:
     def photograph(self, task: Task) -> Photograph | None:
         """Return the photograph of a task, or None if none or several fit."""
         for text in (value for value in task.data.values() if isinstance(value, str)):
-            url = urlsplit(text)
-            path = parse_qs(url.query).get("d", [unquote(url.path)])[0]
-            parts = PurePosixPath(path).parts
-            for length in range(len(parts), 0, -1):
-                end = "/".join(parts[-length:])
-                found = self._ends.get(end) or (self._ends.get(_UPLOAD.sub("", end, count=1)) if length == 1 else None)
-                if found:
-                    return found[0] if len(found) == 1 else None
+            longest = 0
+            found: Sequence[Photograph] = ()
+            for path in _paths(text):
+                length, here = self._longest(path)
+                if length > longest:
+                    longest, found = length, here
+            if found:
+                return found[0] if len(found) == 1 else None
         return None
+
+    def _longest(self, path: str) -> tuple[int, Sequence[Photograph]]:
+        """Return the photographs with the longest end of the path, and the number of its parts."""
+        parts = PurePosixPath(path).parts
+        for length in range(len(parts), 0, -1):
+            end = "/".join(parts[-length:])
+            found = self._ends.get(end) or (self._ends.get(_UPLOAD.sub("", end, count=1)) if length == 1 else None)
+            if found:
+                return length, found
+        return 0, []
+
+
+def _paths(text: str) -> list[str]:
+    """Return the paths that a text of a task may mean, the likeliest first.
+
+    Addresses of the web are percent-encoded. Addresses of buckets, such as s3://bucket/a#1.jpg, and paths are not.
+    """
+    try:
+        url = urlsplit(text)
+    except ValueError:
+        return [text]
+    _, asked, raw = text.partition("?d=")
+    if asked:
+        return [*parse_qs(url.query).get("d", []), unquote(raw), raw]
+    if url.scheme in ("http", "https") or text.startswith("/data/"):
+        return [unquote(url.path), text]
+    return [text, unquote(url.path)]
 
 
 def _ends(photographs: Sequence[Photograph]) -> dict[str, list[Photograph]]:

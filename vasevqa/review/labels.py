@@ -13,12 +13,20 @@ from pathlib import Path
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from vasevqa.errors import ConfigError, DataError
+from vasevqa.errors import ConfigError, DataError, StorageError, VaseError, storage_error
 from vasevqa.review.questions import Question
 from vasevqa.text import first_line
 
 FILE = "labels.jsonl"
 _BEGIN = b'{"digest":"'  # of each line, by which a line that a kill cut is recognised
+
+
+class NotSaved(StorageError):
+    """Labels that the disk didn't take, with the disk's error."""
+
+    def __init__(self, error: OSError, path: Path) -> None:
+        super().__init__(f"The label was not saved: {reason(error, 'write', path)}.")
+        self.error = error
 
 
 class Line(BaseModel):
@@ -60,28 +68,43 @@ class LabelFile:
             self.refresh()
 
     def refresh(self) -> None:
-        """Read the lines that this and other processes appended. A last line that is still cut is left for later."""
+        """Read the lines that this and other processes appended. A last line that is still cut is left for later.
+
+        If a line is refused, none of the new lines counts as read.
+        """
         with self.path.open("rb") as stream:
+            _lock(stream.fileno(), fcntl.LOCK_SH)  # what a failing append still takes back isn't read
             stream.seek(self._read)
             new = stream.read()
         whole, newline, last = new.rpartition(b"\n")
         if not _is_torn(last):
             whole, newline, last = new, b"", b""
+        texts = whole.split(b"\n") if whole else []
+        lines = [self._parsed(text, self._number + place) for place, text in enumerate(texts, 1) if text.strip()]
         self._read += len(whole) + len(newline)
-        for text in whole.split(b"\n") if whole else ():
-            self._number += 1
-            line = self._parsed(text) if text.strip() else None
-            if line is not None:
-                self.lines.append(line)
+        self._number += len(texts)
+        self.torn += lines.count(None)
+        self.lines += [line for line in lines if line is not None]
 
     def append(self, lines: Iterable[Line]) -> None:
-        """Append lines, and write them to the disk."""
-        text = "".join(line.model_dump_json() + "\n" for line in lines)
-        with self._locked() as file:
-            _end_last_line(file)
-            os.write(file, text.encode())
-            os.fsync(file)
-        self.refresh()
+        """Append lines, and write them to the disk. If that fails, raise NotSaved; the file keeps no part of them."""
+        try:
+            self._append(lines)
+        except OSError as error:
+            raise NotSaved(error, self.path) from error
+
+    def _append(self, lines: Iterable[Line]) -> None:
+        text = "".join(line.model_dump_json() + "\n" for line in lines).encode()
+        with self._locked() as (file, alone):
+            size = os.fstat(file).st_size
+            try:
+                _write_all(file, _end_of_last_line(file, size) + text)
+                os.fsync(file)
+            except BaseException:
+                if alone:  # otherwise another process may have appended its own lines meanwhile
+                    with contextlib.suppress(OSError):
+                        os.ftruncate(file, size)
+                raise
 
     def moment(self) -> datetime:
         """Return the present time. It is later than all lines, even if the clock was set back."""
@@ -89,23 +112,22 @@ class LabelFile:
         return max(datetime.now(UTC), latest + timedelta(milliseconds=1))
 
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[int]:
+    def _locked(self) -> Iterator[tuple[int, bool]]:
+        """Open the file for appending, and yield it. The flag says whether the file is locked."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         new = not self.path.exists()
         file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         try:
-            with contextlib.suppress(OSError):  # some network file systems have no locks
-                fcntl.flock(file, fcntl.LOCK_EX)
-            yield file
+            yield file, _lock(file, fcntl.LOCK_EX)
             if new:
                 _sync_folder(self.path.parent)
         finally:
             os.close(file)
 
-    def _parsed(self, text: bytes) -> Line | None:
-        where = f"{self.path}, line {self._number}"
+    def _parsed(self, text: bytes, number: int) -> Line | None:
+        """Return the label in a line, or None if a kill cut the line."""
+        where = f"{self.path}, line {number}"
         if _is_torn(text):
-            self.torn += 1
             return None
         try:
             line = Line.model_validate_json(text)
@@ -125,6 +147,15 @@ class LabelFile:
             )
         if line.label is not None and line.label not in self.question.labels:
             raise DataError(f"{where}: there is no label '{line.label}'; use {', '.join(self.question.labels)}.")
+
+
+def reason(error: OSError | VaseError, doing: str, what: object) -> str:
+    """Return why `doing` something failed, as words that can end a sentence."""
+    if isinstance(error, VaseError):
+        text = str(error)
+    else:
+        text = str(storage_error(error, doing, str(what)) or f"could not {doing} {what} ({error.strerror or error})")
+    return text[:1].lower() + text[1:].rstrip(".")
 
 
 def standing(lines: Iterable[Line]) -> dict[tuple[str, str, str], Line]:
@@ -150,11 +181,24 @@ def by_picture(stand: Mapping[tuple[str, str, str], Line]) -> dict[str, dict[str
     return dict(found)
 
 
-def _end_last_line(file: int) -> None:
-    """End a line that a kill cut, so that the next label begins a line of its own."""
-    size = os.fstat(file).st_size
-    if size and os.pread(file, 1, size - 1) != b"\n":
-        os.write(file, b"\n")
+def _lock(file: int, how: int) -> bool:
+    """Wait for the lock of an open file. Return False without locks, as on some network file systems."""
+    try:
+        fcntl.flock(file, how)
+    except OSError:
+        return False
+    return True
+
+
+def _end_of_last_line(file: int, size: int) -> bytes:
+    """Return what ends a line that a kill cut, so that the next label begins a line of its own."""
+    return b"\n" if size and os.pread(file, 1, size - 1) != b"\n" else b""
+
+
+def _write_all(file: int, content: bytes) -> None:
+    """Write the whole content. One call may write only a part of it."""
+    while content:
+        content = content[os.write(file, content) :]
 
 
 def _is_torn(text: bytes) -> bool:

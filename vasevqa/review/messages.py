@@ -98,6 +98,12 @@ class Listed(_Message):
     stamp: Stamp
 
 
+class Groups(_Message):
+    """The group of look-alikes of photographs by name, and how near each is to the group's centre."""
+
+    groups: dict[str, tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]]
+
+
 class Known(_Message):
     """The digest of a photograph that had this stamp; None if the photograph is gone."""
 

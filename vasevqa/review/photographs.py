@@ -24,11 +24,6 @@ class Photograph:
     place: str
 
     @property
-    def is_there(self) -> bool:
-        """Whether the file still exists."""
-        return self.path.is_file()
-
-    @property
     def stamp(self) -> str:
         """The file's size and time of modification."""
         return stamp_of(self.path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,6 +59,7 @@ def _targets(folder: Path, photograph: Photograph, digest: str) -> Iterator[Path
 def _is_same(target: Path, photograph: Photograph, digest: str) -> bool:
     """Return whether a file holds the photograph. A copy with its size and time isn't read again."""
     status = target.stat()
-    if f"{status.st_size}:{status.st_mtime_ns}" == photograph.stamp:
-        return True
+    with contextlib.suppress(FileNotFoundError):  # the photograph was removed, and its copy remains
+        if f"{status.st_size}:{status.st_mtime_ns}" == photograph.stamp:
+            return True
     return files.digest_file(target) == digest

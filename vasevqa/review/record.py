@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 from vasevqa.errors import ConfigError, storage_error
 from vasevqa.review import label_studio, placing
 from vasevqa.review.agreement import Agreement, agreements, answer, disputed
-from vasevqa.review.labels import FILE, LabelFile, Line, by_picture, standing
+from vasevqa.review.labels import FILE, LabelFile, Line, NotSaved, by_picture, reason, standing
 from vasevqa.review.photographs import Photograph
 from vasevqa.review.questions import QUALITY, Question
 
@@ -24,6 +24,7 @@ class Shown:
 
 
 WHY = Shown("Label Studio")
+MOST_FAILURES = 3  # copies that may fail before the others wait for the next label
 Settle = Callable[[Path, Photograph, str, bool | None], None]
 
 
@@ -47,6 +48,8 @@ class Record:
         self._first: dict[str, Photograph] = {}  # the photograph that stands for all copies of a file
         self._here: set[tuple[str, str]] = set()  # name and digest of the photographs that have lines
         self._followed = 0
+        self._unread: dict[Line, str] = {}  # lines whose photograph can't be read now, and why
+        self._unplaced: dict[str, str] = {}  # digests of photographs that aren't in 0/ or 1/ yet, and why
         self._standing: dict[tuple[str, str, str], Line] = {}
         self._given: dict[str, dict[str, Line]] = {}  # the standing labels by digest and reviewer
         self.follow()
@@ -55,29 +58,50 @@ class Record:
         """Make the file of labels, so that a folder that can't be written to is found before the first label."""
         try:
             self.file.append([])
-        except OSError as error:
+        except NotSaved as failed:
+            error = failed.error
             why = f"{self.into} can't be written ({error.strerror}); give another folder as --into."
             raise storage_error(error, "write", self.into) or ConfigError(why) from None
 
     def follow(self) -> None:
-        """Place the photographs of all lines that are new, whoever wrote them."""
+        """Place the photographs of all lines that are new, whoever wrote them.
+
+        A photograph that can't be read or copied now keeps no other from its place. `problems` tells of it, and the
+        next call tries it again.
+        """
         if self.file.path.exists():
             self.file.refresh()
         new = self.file.lines[self._followed :]
         self._followed += len(new)
-        if not new:
-            return
-        changed = {line.digest for line in new if self._find(line)}
-        self._standing = standing(self.file.lines)
-        self._given = by_picture(self._standing)
+        found = self._found([*self._unread, *new])
+        if new or found:
+            self._standing = standing(self.file.lines)
+            self._given = by_picture(self._standing)
         if self.question is QUALITY:
-            for digest in sorted(changed):
-                said = answer(self._given.get(digest, {}), self.question)
-                self._settle(self.into, self._first[digest], digest, said)
+            self._unplaced = {**dict.fromkeys(sorted(found), ""), **self._unplaced}
+            self._place()
+
+    def problems(self) -> list[str]:
+        """Return what didn't work with labelled photographs so far, in sentences."""
+        told = []
+        if self._unplaced:
+            why = next(filter(None, self._unplaced.values()), "")
+            told.append(
+                f"{_count(self._unplaced, 'labelled photograph')} not in 0/ or 1/ of {self.into} yet: {why}. The"
+                " labels are saved, and each further label tries again."
+            )
+        if self._unread:
+            why = next(iter(self._unread.values()))
+            told.append(f"{_count(self._unread, 'saved label')} left out for now: {why}.")
+        return told
 
     def say(self, photograph: Photograph, label: str | None, who: str, shown: Shown, milliseconds: int | None) -> None:
         """Append a label of a photograph, or take the reviewer's latest label of it back (`label` is None)."""
         self._append([self._line(photograph, label, who, shown, milliseconds, self.file.moment())])
+
+    def take_back(self, line: Line) -> None:
+        """Append that a label is taken back. The photograph isn't read, so that it may be gone."""
+        self._append([line.model_copy(update={"label": None, "when": self.file.moment(), "milliseconds": None})])
 
     def mine(self, who: str) -> dict[str, Line]:
         """Return the labels of a reviewer that stand, by the photograph's name, in the order in which they were given.
@@ -147,6 +171,34 @@ class Record:
         lines = [line for line in self._standing.values() if self._is_here(line)]
         label_studio.write_tasks(path, tasks, lines, self.photographs, self.question)
 
+    def _found(self, lines: Iterable[Line]) -> set[str]:
+        """Look for the photographs of lines, and return the digests of those that are here."""
+        found = set()
+        self._unread = {}
+        for line in lines:
+            try:
+                if self._find(line):
+                    found.add(line.digest)
+            except OSError as error:
+                self._unread[line] = reason(error, "read", self._by_name[line.name].path)
+        return found
+
+    def _place(self) -> None:
+        """Place the photographs that aren't in their place yet. Those that fail are tried last the next time."""
+        failures = 0
+        for digest in list(self._unplaced):
+            said = answer(self._given.get(digest, {}), self.question)
+            try:
+                self._settle(self.into, self._first[digest], digest, said)
+            except (OSError, ConfigError) as error:
+                del self._unplaced[digest]
+                self._unplaced[digest] = reason(error, "copy", f"{self._first[digest].path} to {self.into}")
+                failures += 1
+                if failures == MOST_FAILURES:
+                    break
+            else:
+                del self._unplaced[digest]
+
     def _append(self, lines: Iterable[Line]) -> int:
         added = list(lines)
         if added:
@@ -181,9 +233,12 @@ class Record:
     def _find(self, line: Line) -> bool:
         """Look for a line's photograph, and return whether it has the content that was labelled."""
         photograph = self._by_name.get(line.name)
-        if photograph is None or not photograph.is_there:
+        if photograph is None:
             return False
-        stamp = photograph.stamp
+        try:
+            stamp = photograph.stamp
+        except (FileNotFoundError, NotADirectoryError):
+            return (line.name, line.digest) in self._here  # a label that is taken back, of a photograph that is gone
         if line.stamp == stamp:  # an unchanged file isn't read again
             self._digests.setdefault((line.name, stamp), line.digest)
         if self._digest(photograph, stamp) != line.digest:
@@ -194,3 +249,7 @@ class Record:
 
     def _is_here(self, line: Line) -> bool:
         return (line.name, line.digest) in self._here
+
+
+def _count(things: Sized, what: str) -> str:
+    return f"{len(things)} {what}{'s are' if len(things) != 1 else ' is'}"

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vasevqa.curation.images import Unreadable
 from vasevqa.errors import ConfigError, VaseError
+from vasevqa.review.labels import NotSaved, reason
 from vasevqa.review.session import Session, State
 
 HERE = "127.0.0.1"
@@ -201,12 +202,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(HTTPStatus.NOT_FOUND, b"")
             return
         try:
-            content = session.pictures.large(index) if size == "large" else session.pictures.small(index)
-        except Unreadable:
-            self._answer(HTTPStatus.UNPROCESSABLE_ENTITY, b"")
+            content = session.picture(size, index)
+        except Unreadable as error:
+            self._answer(HTTPStatus.UNPROCESSABLE_ENTITY, error.reason.encode())
             return
-        except VaseError as error:  # a picture of a cluster that doesn't answer
-            self._answer(HTTPStatus.SERVICE_UNAVAILABLE, str(error).encode())
+        except (VaseError, OSError) as error:
+            self._answer(HTTPStatus.SERVICE_UNAVAILABLE, reason(error, "read", "the photograph").encode())
             return
         # The page asks with the session's name, so that another session's pictures are never taken for these.
         self._answer(HTTPStatus.OK, content, {"Cache-Control": "private, max-age=3600"}, "image/jpeg")
@@ -214,10 +215,16 @@ class _Handler(BaseHTTPRequestHandler):
     def _act(self, action: Callable[[], State]) -> None:
         try:
             state = action()
+        except NotSaved as error:
+            self._json(HTTPStatus.INTERNAL_SERVER_ERROR, json.dumps({"error": str(error)}))
         except VaseError as error:
             self._json(HTTPStatus.CONFLICT, json.dumps({"error": str(error)}))
-        except OSError as error:
-            self._json(HTTPStatus.INTERNAL_SERVER_ERROR, json.dumps({"error": f"The label was not saved: {error}."}))
+        except OSError as error:  # labels that others may have appended
+            why = reason(error, "read", self.server.session.record.file.path)
+            text = (
+                f"The labels can't be shown now: {why}. Every label that was saved before stays; load the page again."
+            )
+            self._json(HTTPStatus.INTERNAL_SERVER_ERROR, json.dumps({"error": text}))
         else:
             self._json(HTTPStatus.OK, state.model_dump_json())
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 import secrets
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel
 
 from vasevqa.curation.images import Unreadable
 from vasevqa.errors import VaseError
+from vasevqa.review.calibration import AIM, aim_of
 from vasevqa.review.choosing import Pool, Scores, draw, number_of
 from vasevqa.review.gain import gains
-from vasevqa.review.labels import Line
+from vasevqa.review.labels import Line, reason
 from vasevqa.review.pictures import Pictures, PictureSource
 from vasevqa.review.record import Record, Shown
 
 MOST_VIEWS = 60  # of one vase that stand beside the picture
+MOST_FAILURES = 3  # photographs that the storage may refuse before a request is answered without a photograph
 
 
 class NotShown(VaseError):
@@ -35,7 +37,11 @@ class View(BaseModel):
 
 
 class State(BaseModel):
-    """All that the page shows. `picture` is the photograph to label, and None at the end. `after` probably follows."""
+    """All that the page shows. `picture` is the photograph to label, and `after` probably follows.
+
+    `picture` is None at the end, or if no photograph can be read now. `unreadable` counts the photographs that can't be
+    decoded. `waiting` counts those that the storage didn't give; they are tried again after all others.
+    """
 
     session: str
     question: str
@@ -53,6 +59,8 @@ class State(BaseModel):
     undo: str | None  # the name of the photograph whose label would be taken back
     gains: list[str]
     unreadable: int
+    waiting: int
+    problems: list[str]
 
 
 class Session:
@@ -64,10 +72,21 @@ class Session:
 
     pictures: PictureSource
 
-    def __init__(self, record: Record, who: str, scores: Scores | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        record: Record,
+        who: str,
+        scores: Scores | None = None,
+        seed: int = 0,
+        groups: Mapping[str, tuple[int, int]] | None = None,
+        aim: float = AIM,
+    ) -> None:
         self.record, self.who, self.scores, self.seed = record, who, scores, seed
+        self.groups, self.aim = groups or {}, aim
         self.pictures = Pictures(record.photographs)
         self.unreadable: dict[int, str] = {}
+        self._clear = (record.question.yes, record.question.no)
+        self.waiting: dict[int, str] = {}
         self._name = secrets.token_hex(4)
         self._lock = threading.RLock()
         self._shown: dict[int, Shown] = {}
@@ -77,13 +96,17 @@ class Session:
         for index, photograph in enumerate(record.photographs):
             self._views[photograph.vase].append(index)
 
-    def state(self) -> State:
-        """Return what the page shows now."""
+    def state(self, problems: Sequence[str] = ()) -> State:
+        """Return what the page shows now, with the `problems` of the request."""
         with self._lock:
             self.record.follow()
             mine = self.record.mine(self.who)
             if self._current is None:
                 self._current = self._next(mine)
+            waiting = [why for index, why in self.waiting.items() if self.record.photographs[index].name not in mine]
+            if self._current is None and waiting:
+                none = f"No photograph can be read now: {waiting[-1]}. Load the page again later; no label is lost."
+                problems = [*problems, none]
             state = State(
                 session=self._name,
                 question=self.record.question.asks,
@@ -94,52 +117,100 @@ class Session:
                 total=len(self.record.photographs) - len(self.unreadable),
                 counts=dict(Counter(line.label or "" for line in mine.values())),
                 undo=next(reversed(mine), None),
-                gains=[*gains(self.record), *(one.said() for one in self.record.agreements())],
+                gains=[*self._gains(), *(one.said() for one in self.record.agreements())],
                 unreadable=len(self.unreadable),
+                waiting=len(waiting),
+                problems=[*problems, *self.record.problems()],
             )
             return state if self._current is None else self._with_picture(state, self._current, mine)
+
+    def _gains(self) -> list[str]:
+        """Return what the labels buy: with scores, what they show of the step's threshold."""
+        shown = aim_of(self.record, self.scores, self.aim) if self.scores is not None else None
+        return [*gains(self.record), *([shown] if shown else [])]
+
+    def picture(self, size: str, index: int) -> bytes:
+        """Return a photograph as JPEG, `large` or `small`.
+
+        Raise Unreadable, StorageError or OSError if it can't be read. Such a photograph is set aside; the next state
+        shows another one.
+        """
+        try:
+            return self.pictures.large(index) if size == "large" else self.pictures.small(index)
+        except (Unreadable, VaseError, OSError) as error:
+            with self._lock:
+                self._set_aside(index, error)
+            raise
 
     def label(self, index: int, label: str, milliseconds: int | None) -> State:
         """Label a photograph that was shown. Another tab may have labelled it too; the later label counts."""
         with self._lock:
             if index not in self._shown or label not in self.record.question.labels:
                 raise NotShown("The photograph was not shown, or the word is no label; load the page again.")
+            problems = []
             try:
                 self.record.say(self.record.photographs[index], label, self.who, self._shown[index], milliseconds)
             except FileNotFoundError:  # removed after it was shown
-                self.unreadable[index] = "the file vanished"
+                self._set_aside(index, Unreadable("the file vanished"))
+            except OSError as error:
+                self._set_aside(index, error)
+                why = self.waiting[index]
+                problems.append(f"The label was not saved, and the photograph comes again later: {why}.")
             if index == self._current:
                 self._current = None
-            return self.state()
+            return self.state(problems)
 
     def undo(self) -> State:
-        """Take the reviewer's latest label back, and show the photograph again."""
+        """Take the reviewer's latest label back, and show the photograph again if it can be read."""
         with self._lock:
             name, line = next(reversed(self.record.mine(self.who).items()), (None, None))
             if name is not None and line is not None:
-                index, shown = self._numbers[name], Shown(line.why, line.probability)
-                self.record.say(self.record.photographs[index], None, self.who, shown, None)
-                self._current, self._shown[index] = index, shown
+                index = self._numbers[name]
+                self.record.take_back(line)
+                self._shown[index] = Shown(line.why, line.probability)
+                self._current = index if self._is_readable(index) else None
             return self.state()
 
     def _next(self, mine: Mapping[str, Line]) -> int | None:
-        """Draw a photograph that can be decoded. Those that can't be decoded are set aside."""
-        while (index := self._drawn(mine, keep=True)) is not None:
-            try:
-                self.pictures.large(index)
-            except Unreadable as error:
-                self.unreadable[index] = error.reason
-            else:
+        """Draw a photograph that can be read. Those that can't be read are set aside."""
+        labels = {name: line.label for name, line in mine.items()}
+        before = len(self.waiting)
+        while len(self.waiting) < before + MOST_FAILURES:
+            index = self._drawn(labels, keep=True)
+            if index is None and self.waiting and len(self.waiting) == before:
+                self.waiting.clear()  # only these are left, and they are tried again
+                before = 0
+            elif index is None or self._is_readable(index):
                 return index
         return None
 
-    def _drawn(self, mine: Collection[str], keep: bool) -> int | None:
-        """Draw one of the photographs that are left after the labels `mine`. `keep` says that it will be shown."""
+    def _is_readable(self, index: int) -> bool:
+        try:
+            self.pictures.large(index)
+        except (Unreadable, VaseError, OSError) as error:
+            self._set_aside(index, error)
+            return False
+        return True
+
+    def _set_aside(self, index: int, error: Unreadable | VaseError | OSError) -> None:
+        """Set a photograph aside: for good if it can't be decoded, and for now if the storage failed."""
+        if isinstance(error, Unreadable):
+            self.unreadable[index] = error.reason
+        else:
+            self.waiting[index] = reason(error, "read", self.record.photographs[index].path)
+        if index == self._current:
+            self._current = None
+
+    def _drawn(self, mine: Mapping[str, str | None], keep: bool) -> int | None:
+        """Draw one of the photographs that are left after the labels `mine`. `keep` says that it will be shown.
+
+        The label None is one that isn't given yet.
+        """
         photographs = self.record.photographs
         left = [
             index
             for index, photograph in enumerate(photographs)
-            if photograph.name not in mine and index not in self.unreadable
+            if photograph.name not in mine and index not in self.unreadable and index not in self.waiting
         ]
         if not left:
             return None
@@ -147,6 +218,9 @@ class Session:
             [photographs[index].name for index in left],
             [photographs[index].vase for index in left],
             Counter(photographs[self._numbers[name]].vase for name in mine),
+            {name: label == self.record.question.yes for name, label in mine.items() if label in self._clear},
+            self.groups,
+            frozenset(self.groups[name][0] for name in mine if name in self.groups),
         )
         drawn = draw(pool, self.scores, number_of(self.seed, self.record.question.name, len(mine)))
         if keep:
@@ -165,5 +239,6 @@ class Session:
             for one in self._views[photograph.vase]
             if one not in self.unreadable
         ]
-        beside = {"views": views[:MOST_VIEWS], "after": self._drawn({*mine, photograph.name}, keep=False)}
+        labels = {name: line.label for name, line in mine.items()} | {photograph.name: None}
+        beside = {"views": views[:MOST_VIEWS], "after": self._drawn(labels, keep=False)}
         return state.model_copy(update={"picture": index, "name": photograph.name, "vase": photograph.vase, **beside})

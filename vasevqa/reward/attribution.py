@@ -42,7 +42,9 @@ _BY = re.compile(r"(?:\bby|,? (?:after|according to|following|selon|secondo|nach
 _ARTIST = r"artist|painter|hand|attribution|master"
 _MADE = r"painted|decorated|signed|made|produced|executed|drawn|created"
 _LEAD = re.compile(
-    rf"^.*\b(?:{_MADE}|work) by\b|^(?:it |this |the vase |the \w+ )?(?:is |was |has been )?"
+    r"^.*\b(?:i would|i'd|i should|one could|one would) (?:call|name|identify|recogni[sz]e)\b"
+    r"(?: (?:it|him|this|here))?(?: as)?"
+    rf"|^.*\b(?:{_MADE}|work) by\b|^(?:it |this |the vase |the \w+ )?(?:is |was |has been )?"
     r"(?:(?:most |very )?(?:probably|perhaps|possibly|likely) )*by\b(?: the hand of\b)?"
     r"|^.*\b(?:attribu\w*|assign\w*|ascrib\w*|connect\w*)\b(?: [\w-]+){0,4}? (?:to|al?|au|aux|all')(?=\W)"
     r"|^.*\bbelongs? to\b|^.*\b(?:work|hand|name|style) of\b(?= the\b)|^.*\b(?:known|called|named) (?:as )?(?=the\b)"
@@ -55,6 +57,8 @@ _TAIL = re.compile(
     r"\b(?:zugeschrieben|zuzuschreiben|zuzuweisen|as painter|himself|herself"
     r"|(?:painted|made|signed|decorated|drew) (?:it|this|the \w+))\b.*$"
     r"|,\s*(?:an?|one of|who|whose|which|active|working)\b.*$"
+    r"|,?\s*\b(?:in my (?:view|opinion|judge?ment)|on account of|because|judging (?:by|from)|based on|given (?:the|its)"
+    r"|due to|owing to|i (?:think|believe|suppose|would say)|as (?:is|are) shown|by (?:its|the) style)\b.*$"
     r"|\b(?:around|about|circa|ca?\.|in|um|vers)\s+(?:the\s+)?(?:\d|early|late|mid\b|\w+ (?:century|quarter|half)).*$"
 )
 _HEDGE = re.compile(r"\?|\b(?:probably|perhaps|possibly|likely|maybe|attribu\w+|signed|wohl|vielleicht)\b")

@@ -19,6 +19,10 @@ _DENIAL = re.compile(
     r"|can't|isn't|isnt|wasn't|aren't|weren't|doesn't|don't|not|never|without|nor|no"
     r"|nicht|kein|keine|keinen|keiner|weder|noch|ohne|statt|n'est pas|pas|sans|senza|non)\b"
 )
+# A question that the text goes on to answer: "Is it red-figure? No, ..."
+_ASKED = re.compile(
+    r"(?:\A|(?<=[.!?;] ))(?:is|was|are|could|might|may|can|which|what|whose|who|ist|est-ce|e) [^.!?;]*\?\s*(?=\w)"
+)
 _TURN = re.compile(
     r"[,.;:!?()\[\]|\n]|\b(?:but|however|instead|whereas|though|although|sondern|aber|mais|ma|bensi|sino)\b"
 )
@@ -57,7 +61,7 @@ def claims(text: str) -> Claims:
     A denial ends at the next punctuation mark, or at a word such as "but". The patterns cover English, German, French
     and Italian.
     """
-    plain = normalize(text)
+    plain = _ASKED.sub("", normalize(text))
     asserted, denied = [], []
     at = 0
     for match in _DENIAL.finditer(plain):

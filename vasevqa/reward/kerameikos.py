@@ -14,6 +14,7 @@ from typing import Any
 from vasevqa.errors import ConfigError, DataError
 from vasevqa.reward.vocabulary import FOLDER, Concept, read
 from vasevqa.reward.words import words
+from vasevqa.storage import refuse_failed
 
 KON = "https://kerameikos.org/ontology#"
 SKOS = "http://www.w3.org/2004/02/skos/core#"
@@ -56,6 +57,7 @@ def published(folder: Path) -> dict[str, list[Published]]:
         try:
             graph.parse(file, format="xml")
         except Exception as error:  # rdflib and its parsers raise many kinds of error
+            refuse_failed(error, file)
             raise DataError(f"{file} is not RDF/XML ({type(error).__name__}); download it again.") from None
     return {
         kind: [_concept(graph, subject) for subject in sorted(graph.subjects(RDF.type, URIRef(name)))]

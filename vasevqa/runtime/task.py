@@ -14,10 +14,10 @@ from typing import Any
 
 from vasevqa import __version__
 from vasevqa.artifacts.keys import artifact_key
-from vasevqa.artifacts.lease import Lease, LeaseHeld, lease_ttl
+from vasevqa.artifacts.lease import Lease, LeaseHeld, Loss, lease_ttl
 from vasevqa.artifacts.output import StageOutput
-from vasevqa.artifacts.volume import Volume
-from vasevqa.errors import ConfigError, Interrupted, LeaseLost
+from vasevqa.artifacts.volume import Artifact, Volume
+from vasevqa.errors import ConfigError, Interrupted, LeaseLost, TransientStorageError
 from vasevqa.runtime.progress import StageProgress
 from vasevqa.spec import Options, Params, Stage, StageCall
 from vasevqa.storage import patiently
@@ -48,18 +48,13 @@ def run_task(
     if artifact.complete:
         progress.event("sealed", already=True)
         return
-    try:
-        lease = Lease.wait(artifact.lease, task["attempt"], seconds=1.5 * lease_ttl())
-    except LeaseHeld as held:
-        raise Interrupted(
-            f"{artifact.step}/{key[:10]} is being written by {held}; wait until that attempt ends."
-        ) from None
+    lease = _lease(artifact, task["attempt"])
     started = datetime.now(UTC)
     try:
         if artifact.complete or artifact.sealed:
             progress.event("sealed", already=True)
             return
-        lease.keep(on_lost=lambda: _die_without_lease(progress, lease))
+        lease.keep(on_lost=lambda loss: _die_without_lease(progress, loss))
         output = StageOutput(artifact.partial, lease)
         stage.run(StageCall(params, options, inputs, output, progress))
         output.seal(
@@ -78,8 +73,21 @@ def run_task(
             }
         )
         progress.event("sealed")
+    except LeaseLost as error:
+        if error.taken_over:
+            raise
+        raise TransientStorageError(str(error)) from error  # the launcher pauses before the next attempt
     finally:
         lease.release()
+
+
+def _lease(artifact: Artifact, attempt: str) -> Lease:
+    try:
+        return Lease.wait(artifact.lease, attempt, seconds=1.5 * lease_ttl())
+    except LeaseHeld as held:
+        raise Interrupted(
+            f"{artifact.step}/{artifact.key[:10]} is being written by {held}; wait until that attempt ends."
+        ) from None
 
 
 def _provenance(task: Mapping[str, object], started: datetime) -> dict[str, object]:
@@ -95,12 +103,13 @@ def _provenance(task: Mapping[str, object], started: datetime) -> dict[str, obje
     }
 
 
-def _die_without_lease(progress: Any, lease: Lease) -> None:
+def _die_without_lease(progress: Any, loss: Loss) -> None:
     # The lease's thread ends the process. The main thread may be in a long library call, and must not write again.
+    kind = LeaseLost if loss.taken_over else TransientStorageError
     with contextlib.suppress(OSError):  # the log may be on the same storage
-        progress.error("LeaseLost", LeaseLost.exit_code, lease.loss())
+        progress.error(kind.__name__, kind.exit_code, str(loss))
         sys.stdout.flush()
-    os._exit(LeaseLost.exit_code)
+    os._exit(kind.exit_code)
 
 
 def _versions() -> dict[str, str]:

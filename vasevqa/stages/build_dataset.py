@@ -14,10 +14,15 @@ def run(call: spec.StageCall[BuildParams, BuildOptions]) -> None:
     """Write sft.jsonl, val.jsonl, grpo.jsonl, eval.jsonl, dataset_report.json and images/."""
     from vasevqa.dataset import build
 
-    build.build(call)
+    build.build(call, made_for())
 
 
-def check(inputs: Mapping[str, Path], params: BuildParams) -> None:
+def made_for() -> dict[str, object]:
+    """Return everything that decides the sketch of a photograph besides the photograph."""
+    return {"stage": STAGE.name, "version": STAGE.version, "way": "hash, 64 x 64 details"}
+
+
+def check(inputs: Mapping[str, Path | None], params: BuildParams) -> None:
     """Raise ConfigError for an invalid name pattern."""
     check_patterns(params.name_pattern)
 
@@ -57,6 +62,7 @@ STAGE = spec.Stage(
         "vasevqa.curation.file_names",
         "vasevqa.curation.metadata",
         "vasevqa.curation.naming",
+        "vasevqa.curation.neighbours",
         "vasevqa.dataset.params",
         "vasevqa.dataset.annotations",
         "vasevqa.dataset.asked",
@@ -77,6 +83,7 @@ STAGE = spec.Stage(
         "vasevqa.dataset.vases",
         "vasevqa.dataset.join",
         "vasevqa.dataset.rows",
+        "vasevqa.dataset.sketches",
         "vasevqa.dataset.report",
     ),
     run=run,

@@ -115,7 +115,7 @@ def run(call: spec.StageCall[Params, Options]) -> None:
             f" {loader.quarantined[0].reason}); check the files."
         )
     probabilities = {name: decisions.rows[name][1] for name in names}
-    known.keep({name: _VALUE.pack(value) for name, value in probabilities.items()})
+    known.keep({name: _VALUE.pack(probabilities[name]) for name in known.lacking(names)})
     unread = _Unread(quarantined_files(loader.quarantined), passed_over_files(others))
     _write(probabilities, unread, earlier, call.params, classifier, call.output)
     high = sum(_label(value, call.params) for value in probabilities.values())
@@ -127,7 +127,7 @@ def run(call: spec.StageCall[Params, Options]) -> None:
         high=high,
         low=len(names) - high,
         quarantined=len(unreadable),
-        **({"known": len(recalled)} if recalled else {}),
+        **({"known": before} if (before := len(photographs) - len(todo)) else {}),
     )
 
 
@@ -190,7 +190,7 @@ def _stamp(path: Path) -> str:
         return stamp(path)
     except FileNotFoundError:  # another process removed the file after it was read
         raise DataError(
-            f"{path} was removed during the classification; start again, and do not change the folder during the run."
+            f"{path} was removed while the step read it; start again, and don't change the folder during the run."
         ) from None
 
 

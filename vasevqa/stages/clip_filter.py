@@ -87,7 +87,7 @@ class _Result:
     model: ScoringModel
     seconds: dict[str, float]
     embedded: EmbeddingStore
-    known: int  # images whose embeddings another run computed
+    known: int  # images whose embeddings another run or an earlier attempt computed
 
 
 def run(call: spec.StageCall[Params, Options]) -> None:
@@ -189,7 +189,7 @@ def _embed(call: spec.StageCall[Params, Options]) -> _Result:
             f"None of the {len(photographs)} images in {call.inputs['images']} can be read (first:"
             f" {loader.quarantined[0].reason}); check the files."
         )
-    known.keep(embedded.as_bytes(names))
+    known.keep(embedded.as_bytes(known.lacking(names)))
     scores = scoring.score(
         embedded.gather(names), model.encode_texts(list(prompts.high)), model.encode_texts(list(prompts.low))
     )
@@ -203,7 +203,7 @@ def _embed(call: spec.StageCall[Params, Options]) -> _Result:
         ScoringModel(name=model.name, digest=model.digest, precision=model.precision),
         {"decode": loader.seconds["wait"], "model": seconds},
         embedded,
-        len(missing) - len(new),
+        len(photographs) - len(new),
     )
 
 

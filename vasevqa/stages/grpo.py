@@ -17,7 +17,7 @@ def run(call: spec.StageCall[GrpoParams, GrpoOptions]) -> None:
     trainer.train(call)
 
 
-def check(inputs: Mapping[str, Path], params: GrpoParams) -> None:
+def check(inputs: Mapping[str, Path | None], params: GrpoParams) -> None:
     """Check the user's reward file, vocabulary and system prompt before the whole run starts.
 
     Without this check, a run would find a mistake only after hours of fine-tuning. Raise ConfigError for a reward that
@@ -29,10 +29,10 @@ def check(inputs: Mapping[str, Path], params: GrpoParams) -> None:
 
     system_prompt(inputs.get("system"))
 
-    if "vocabulary" in inputs:
-        vocabulary.check(inputs["vocabulary"])
-    if "plugin" in inputs:
-        reward_file.check_file(inputs["plugin"], params.reward_funcs)
+    if (folder := inputs.get("vocabulary")) is not None:
+        vocabulary.check(folder)
+    if (plugin := inputs.get("plugin")) is not None:
+        reward_file.check_file(plugin, params.reward_funcs)
 
 
 STAGE = spec.Stage(

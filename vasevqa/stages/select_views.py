@@ -223,7 +223,7 @@ def _write(
         files.write_table(stream, ("vase", "lost_at", "best", "score"), rows)
 
 
-def check(inputs: Mapping[str, Path], params: Params) -> None:
+def check(inputs: Mapping[str, Path | None], params: Params) -> None:
     """Raise ConfigError for an invalid name pattern. Raise DataError if no pattern fits the photographs.
 
     If only some names don't fit, no error is raised here. An earlier step may still reject these photographs. They are
@@ -233,8 +233,9 @@ def check(inputs: Mapping[str, Path], params: Params) -> None:
     from vasevqa.curation.images import find_images
 
     check_patterns(params.name_pattern)
-    if "images" in inputs and inputs["images"].is_dir():
-        found = list(find_images(inputs["images"]))
+    images = inputs.get("images")
+    if images is not None and images.is_dir():
+        found = list(find_images(images))
         named = naming.naming_of(params.name_pattern, [item.name for item in found])
         if found and not named.rules and params.unmatched == "error":
             naming.refuse_unmatched(found, named)

@@ -12,6 +12,7 @@ from vasevqa import spec
 from vasevqa.curation.file_names import DESCRIPTION, UNMATCHED_DESCRIPTION, NamePattern, check_patterns
 from vasevqa.errors import ConfigError
 from vasevqa.folders import PassedOver
+from vasevqa.model_formats import CLASSIFIER_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -107,7 +108,7 @@ def run(call: spec.StageCall[Params, Options]) -> None:
         "bias": fitted.bias,
         "classes": ["low", "high"],
     }
-    _save(call.output, classifier.MODEL_FILE, saved)
+    _save(call.output, CLASSIFIER_FILE, saved)
     _write(call, trainer, metrics, fitted, doubled)
     _tensorboard(call.output, trainer)
     for leftover in (CHECKPOINT, "pixels.tmp"):
@@ -201,15 +202,15 @@ def _collections(labelled: Sequence[Labelled], names: Sequence[str]) -> list[str
     return [below[name].split("/")[0] if "/" in below[name] else "" for name in names]
 
 
-def check(inputs: Mapping[str, Path], params: Params) -> None:
+def check(inputs: Mapping[str, Path | None], params: Params) -> None:
     """Raise ConfigError or DataError if the name pattern, the weights, the labels or the names are invalid."""
     from vasevqa.curation import labels
 
     check_patterns(params.name_pattern)
     if params.weights == "file" and "weights_file" not in inputs:
         raise ConfigError("train-classifier: weights is file, but no file is given; add the input classifier_weights.")
-    if "data" in inputs:
-        _named(labels.labelled_images(inputs["data"], PassedOver())[0], params)
+    if (data := inputs.get("data")) is not None:
+        _named(labels.labelled_images(data, PassedOver())[0], params)
 
 
 def _settings(params: Params) -> Settings:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from vasevqa import models
 from vasevqa.errors import DataError
+from vasevqa.storage import refuse_failed
 from vasevqa.text import first_line
 from vasevqa.training.checkpoints import ADAPTER
 
@@ -251,6 +252,7 @@ def _injected(folder: Path, config: LoraConfig, model: PreTrainedModel):  # type
             config.init_lora_weights = True  # other values would need the base's weights
             return PeftModel(copy.deepcopy(model), config, low_cpu_mem_usage=True)
     except (ValueError, TypeError, RuntimeError, KeyError, AttributeError) as error:
+        refuse_failed(error, folder)
         raise DataError(
             f"The adapter in {folder} doesn't fit its base model ({first_line(error)}); give the base that it was"
             " trained on, or correct target_modules in adapter_config.json."

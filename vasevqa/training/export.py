@@ -24,14 +24,11 @@ from vasevqa.errors import (
     DeviceError,
     GateError,
     GpuMemoryError,
-    HostMemoryError,
-    Interrupted,
-    StorageError,
 )
 from vasevqa.training.params import ConversionOptions, ConversionParams
 from vasevqa.training.swift import arguments as swift
 from vasevqa.training.swift import environment
-from vasevqa.training.swift.messages import ConversionTask, WorkerResult, result_of
+from vasevqa.training.swift.messages import ConversionTask, ended
 
 if TYPE_CHECKING:
     from vasevqa.spec import StageCall
@@ -192,23 +189,17 @@ def _child(argv: list[str], options: ConversionOptions) -> Figures:
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(_free_port()),
         }
-        ended = subprocess.run(
+        code = subprocess.run(
             [sys.executable, "-m", CHILD, str(spec)], env=environ, stdin=subprocess.DEVNULL, check=False
-        )
-        result = result_of(spec)
-        told = WorkerResult.read(result) if result.is_file() else WorkerResult(ended.returncode, "it was killed")
-    if told.exit_code == ConfigError.exit_code:
-        raise ConfigError(told.message)
-    if told.exit_code == GpuMemoryError.exit_code:
+        ).returncode
+        result = ended(spec, code, "The conversion")
+    if result.exit_code == GpuMemoryError.exit_code:
         raise GpuMemoryError(
-            f"The GPU has too little memory for the model in both formats ({told.message}); use a larger GPU."
+            f"The GPU has too little memory for the model in both formats ({result.message}); use a larger GPU."
         )
-    for kind in (HostMemoryError, StorageError, Interrupted):
-        if told.exit_code == kind.exit_code:
-            raise kind(told.message)
-    if told.exit_code:
-        raise RuntimeError(f"ms-swift: {told.message}")
-    return told.figures
+    if result.exit_code:
+        raise result.raised() or RuntimeError(f"ms-swift: {result.message}")
+    return result.figures
 
 
 def _free_port() -> int:

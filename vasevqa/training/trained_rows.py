@@ -19,17 +19,9 @@ from typing import TYPE_CHECKING
 
 from vasevqa import files
 from vasevqa.dataset.row_checks import CheckedRows
-from vasevqa.errors import (
-    ConfigError,
-    DataError,
-    DeviceError,
-    GpuMemoryError,
-    HostMemoryError,
-    Interrupted,
-    StorageError,
-)
+from vasevqa.errors import DataError
 from vasevqa.training.params import TrainingParams
-from vasevqa.training.swift.messages import LengthsTask, WorkerResult, result_of
+from vasevqa.training.swift.messages import LengthsTask, ended
 
 if TYPE_CHECKING:
     from vasevqa.spec import Output, Progress
@@ -174,18 +166,10 @@ def _count(
             if child.poll() is None:
                 child.kill()
                 child.wait()
-        result = result_of(spec)
-        ended = WorkerResult.read(result) if result.is_file() else WorkerResult(child.returncode or 1)
-    if ended.exit_code < 0:
-        raise Interrupted("The process that counts the tokens of the rows was killed; run the same command again.")
-    for kind in (ConfigError, DataError, DeviceError, GpuMemoryError, HostMemoryError, StorageError, Interrupted):
-        if ended.exit_code == kind.exit_code:
-            raise kind(ended.message)
-    if ended.exit_code:
-        raise RuntimeError(
-            f"Counting the tokens of the rows failed: {ended.message or f'the process ended with {ended.exit_code}'}"
-        )
-    return {Path(path).name: rows for path, rows in ended.figures["lengths"].items()}
+        result = ended(spec, child.returncode or 1, "The process that counts the tokens of the rows")
+    if result.exit_code:
+        raise result.raised() or RuntimeError(f"Counting the tokens of the rows failed: {result.message}")
+    return {Path(path).name: rows for path, rows in result.figures["lengths"].items()}
 
 
 def trainable(

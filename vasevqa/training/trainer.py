@@ -22,24 +22,14 @@ from typing import TYPE_CHECKING, Any
 from vasevqa import files, models
 from vasevqa.dataset.row_checks import CheckedRows, check_rows
 from vasevqa.dataset.rows import image_root
-from vasevqa.errors import (
-    ConfigError,
-    DataError,
-    DeviceError,
-    GateError,
-    GpuMemoryError,
-    HostMemoryError,
-    Interrupted,
-    StorageError,
-    VaseError,
-)
+from vasevqa.errors import ConfigError, GpuMemoryError, StorageError
 from vasevqa.training import checkpoints, estimate, preflight, provenance, trained_rows
 from vasevqa.training.params import GrpoOptions, GrpoParams, SftOptions, SftParams, TrainingOptions, TrainingParams
 from vasevqa.training.swift import arguments as swift
 from vasevqa.training.swift import environment
 from vasevqa.training.swift.arguments import BatchPlan, TrainingPaths
 from vasevqa.training.swift.log import LogRow, log_row, read_log
-from vasevqa.training.swift.messages import TrainingTask, WorkerResult, result_of
+from vasevqa.training.swift.messages import TrainingTask, WorkerResult, ended
 from vasevqa.training.trained_rows import TrainedRows
 
 if TYPE_CHECKING:
@@ -50,10 +40,6 @@ FOLDER = "training"
 SUMMARY = "training_summary.json"
 SETTINGS = provenance.SETTINGS
 PLUGIN = Path(__file__).with_name("swift") / "plugin.py"
-_ERRORS: dict[int, type[VaseError]] = {
-    error.exit_code: error
-    for error in (ConfigError, DataError, DeviceError, GateError, HostMemoryError, StorageError, Interrupted)
-}
 
 
 def rungs(batch: int, accumulation: int, processes: int, checkpointing: bool) -> list[BatchPlan]:
@@ -196,14 +182,15 @@ class Training:
             if resume is not None:
                 self.progress.note(f"resuming from {resume.name}")
             began = found.step if found else 0
-            code, message = self._attempt(rung, resume)
-            self.walked.append({**asdict(rung), "from_step": began, "outcome": "done" if code == 0 else message})
-            if code == 0:
+            result = self._attempt(rung, resume)
+            outcome = result.message if result.exit_code else "done"
+            self.walked.append({**asdict(rung), "from_step": began, "outcome": outcome})
+            if result.exit_code == 0:
                 return
-            if code != GpuMemoryError.exit_code:
-                self._fail(code, message)
-            if message.startswith("This training needs"):
-                raise GpuMemoryError(message)
+            if result.exit_code != GpuMemoryError.exit_code:
+                self._fail(result)
+            if result.message.startswith("This training needs"):
+                raise GpuMemoryError(result.message)
             if number + 1 < len(self.ladder):
                 after = self.ladder[number + 1]
                 self.progress.note(
@@ -221,23 +208,19 @@ class Training:
             " the result)."
         )
 
-    def _fail(self, code: int, message: str) -> None:
-        if code in _ERRORS:
-            raise _ERRORS[code](message)
+    def _fail(self, result: WorkerResult) -> None:
+        known = result.raised()
+        if known is not None and result.exit_code > 0:
+            raise known
         free = files.free_bytes(self.folder)
-        if free < 50_000_000 or "No space left" in message:
+        if free < 50_000_000 or "No space left" in result.message:
             raise StorageError(
                 f"The disk of {self.folder} is full ({free / 1e6:.0f} MB free); free some space and run the same"
                 " command again to resume from the last checkpoint."
             )
-        if code < 0:
-            raise Interrupted(
-                f"The training was killed by {signal.Signals(-code).name}; run the same command again to resume from"
-                " the last checkpoint."
-            )
-        raise RuntimeError(f"ms-swift: {message}")
+        raise known or RuntimeError(f"ms-swift: {result.message}")
 
-    def _attempt(self, rung: BatchPlan, resume: Path | None) -> tuple[int, str]:
+    def _attempt(self, rung: BatchPlan, resume: Path | None) -> WorkerResult:
         argv = self._arguments(self.places(resume), rung)
         needed = self.needed if self.options.memory_check and not self.options.deepspeed else None
         with tempfile.TemporaryDirectory(prefix="vasevqa-") as folder:
@@ -258,10 +241,9 @@ class Training:
             except BaseException:
                 self._stop(child)
                 raise
-            result = result_of(spec)
-            ended = WorkerResult.read(result) if result.is_file() else WorkerResult(code)
-        self.unrewarded += int(ended.figures.get("unrewarded", 0))
-        return ended.exit_code, ended.message or f"the training process ended with {code}"
+            result = ended(spec, code, "The training")
+        self.unrewarded += int(result.figures.get("unrewarded", 0))
+        return result
 
     def _arguments(self, paths: TrainingPaths, plan: BatchPlan) -> list[str]:
         if isinstance(self.params, GrpoParams) and isinstance(self.options, GrpoOptions):

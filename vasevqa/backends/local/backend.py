@@ -32,7 +32,14 @@ from vasevqa.artifacts.lease import Holder, lease_ttl
 from vasevqa.backends.base import Outcome, State, Task, Update, attempt_of
 from vasevqa.backends.environment import stage_defaults, stage_environment
 from vasevqa.backends.local import supervisor as supervise
-from vasevqa.errors import TRANSIENT_ERRNOS, StorageError, TransientStorageError, VaseError, storage_error
+from vasevqa.errors import (
+    TRANSIENT_ERRNOS,
+    HostMemoryError,
+    StorageError,
+    TransientStorageError,
+    VaseError,
+    storage_error,
+)
 from vasevqa.faults import FaultPoint, fault
 from vasevqa.storage import patiently
 
@@ -213,20 +220,31 @@ class LocalBackend:
         """Wait up to `seconds` for updates on these jobs; return as soon as there is an update."""
         end = time.monotonic() + seconds
         while True:
-            updates = []
+            updates: list[Update] = []
             for name in names:
-                if (supervisor := self._supervisors.get(name)) is not None:
-                    supervisor.poll()  # reap the process if it has ended
-                state = self.state(name)  # read before the text, so that the text of a finished job is complete
-                if state is State.PENDING:
-                    self._ensure_started(name)
-                text = self._new_text(name, final=state.is_terminal)
-                if text or state.is_terminal or state != self._states.get(name):
-                    updates.append(Update(name, state, text))
-                    self._states[name] = state
+                try:
+                    update = self._update(name)
+                except (OSError, TransientStorageError, HostMemoryError):
+                    if not updates:
+                        raise
+                    break  # the text of the other jobs was read, and must not get lost
+                if update is not None:
+                    updates.append(update)
             if updates or time.monotonic() >= end:
                 return updates
             time.sleep(min(POLL, max(0.0, end - time.monotonic())))
+
+    def _update(self, name: str) -> Update | None:
+        if (supervisor := self._supervisors.get(name)) is not None:
+            supervisor.poll()  # reap the process if it has ended
+        state = self.state(name)  # read before the text, so that the text of a finished job is complete
+        if state is State.PENDING:
+            self._ensure_started(name)
+        text = self._new_text(name, final=state.is_terminal)
+        if not text and not state.is_terminal and state == self._states.get(name):
+            return None
+        self._states[name] = state
+        return Update(name, state, text)
 
     def _new_text(self, name: str, final: bool) -> str:
         log = self.log(name)
@@ -246,6 +264,8 @@ class LocalBackend:
         record = self._record(self._jobs / name)
         if not record:
             return Outcome(None, signal.SIGKILL, message="its process vanished")
+        if record.get("errno") == errno.ENOMEM:
+            return Outcome(HostMemoryError.exit_code, message=record["message"])
         if record.get("errno") in TRANSIENT_ERRNOS:
             return Outcome(TransientStorageError.exit_code, message=record["message"])
         return Outcome(record["exit_code"], record["signal"], bool(record.get("oom")), record.get("message", ""))

@@ -141,13 +141,13 @@ def check(folder: Path) -> None:
             raise ConfigError(f"{folder / kind}.yaml: {wrong[0]}; `vasevqa vocabulary check` lists all problems.")
 
 
-def load(kind: str) -> Terms:
+def load(kind: str, own: Path | None = None) -> Terms:
     """Return the terms of a kind.
 
-    The concepts in the user's folder (see `use`) are added. A user's concept replaces this project's concept of the
-    same name.
+    The concepts in the user's folder are added. A user's concept replaces this project's concept of the same name. The
+    folder is `own`, or the folder given to `use`.
     """
-    return _load(kind, _own)
+    return _load(kind, own or _own)
 
 
 @lru_cache(maxsize=16)

@@ -21,8 +21,6 @@ from vasevqa.errors import (
     DeviceError,
     GpuMemoryError,
     HostMemoryError,
-    Interrupted,
-    StorageError,
     VaseError,
     out_of_gpu_memory,
     out_of_host_memory,
@@ -37,15 +35,6 @@ _RAISED = re.compile(r"^([A-Za-z_][\w.]*(?:Error|Exception|Warning|Interrupt)\b.
 _NO_DEVICE = re.compile(
     r"no kernel image is available|driver version is insufficient|No CUDA GPUs are available|invalid device ordinal"
     r"|Found no NVIDIA driver|all CUDA-capable devices are busy"
-)
-_KINDS: tuple[type[VaseError], ...] = (
-    ConfigError,
-    DataError,
-    GpuMemoryError,
-    HostMemoryError,
-    DeviceError,
-    StorageError,
-    Interrupted,
 )
 _LOADING = {"from_pretrained", "get_model", "get_processor", "get_model_processor", "get_model_info_meta"}
 
@@ -105,7 +94,7 @@ def blame(error: BaseException, model: Path | str, rows: Path | str | None = Non
     links = list(_chain(error))
     for link in links:
         if isinstance(link, VaseError):
-            return WorkerResult(link.exit_code, str(link))
+            return WorkerResult.of(link)
     if any(out_of_gpu_memory(link) for link in links):
         return WorkerResult(GpuMemoryError.exit_code, failure)
     if any(out_of_host_memory(link) for link in links):
@@ -118,9 +107,9 @@ def blame(error: BaseException, model: Path | str, rows: Path | str | None = Non
         ours = full(link) or not _in_plugin(link)
         place = storage_error(link, "use") if isinstance(link, OSError) and ours else None
         if place is not None:
-            return WorkerResult(place.exit_code, str(place))
+            return WorkerResult.of(place)
     if (passing := storage_error(error, "use")) is not None:
-        return WorkerResult(passing.exit_code, str(passing))
+        return WorkerResult.of(passing)
     if any(_NO_DEVICE.search(str(link)) for link in links):
         return WorkerResult(
             DeviceError.exit_code,
@@ -136,12 +125,11 @@ def blaming(model: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        told = blame(error, model)
-        kind = next((kind for kind in _KINDS if kind.exit_code == told.exit_code), None)
-        if kind is None or isinstance(error, VaseError):
+        known = blame(error, model).raised()
+        if known is None or isinstance(error, VaseError):
             raise
         traceback.print_exc()
-        raise kind(told.message) from error
+        raise known from error
 
 
 def is_ours(error: BaseException) -> bool:
@@ -151,8 +139,9 @@ def is_ours(error: BaseException) -> bool:
 
 
 def full(error: BaseException) -> bool:
-    """Return True if `error` says that the GPU's memory or the disk is full."""
-    return out_of_gpu_memory(error) or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT))
+    """Return True if `error` says that the GPU's memory, the machine's memory or the disk is full."""
+    full_disk = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM)
+    return full_disk or out_of_gpu_memory(error) or out_of_host_memory(error)
 
 
 def _by_frames(error: BaseException, failure: str, model: Path | str, rows: Path | str | None) -> WorkerResult:

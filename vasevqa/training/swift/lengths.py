@@ -21,7 +21,7 @@ from typing import Any
 from PIL import Image, ImageFile
 
 from vasevqa.curation.images import Unreadable, open_image
-from vasevqa.errors import DataError, storage_error
+from vasevqa.errors import DataError, machine_error
 from vasevqa.storage import refuse_failed
 from vasevqa.training.swift.blame import blame, failure_of
 from vasevqa.training.swift.environment import refuse_model_code
@@ -45,6 +45,8 @@ def picture_size(path: Path) -> tuple[int, int]:
             return size
         try:
             sideways = header.getexif().get(ORIENTATION) in SIDEWAYS
+        except MemoryError:
+            raise
         except Exception:  # open_image then doesn't turn the picture
             sideways = False
         width, height = header.size
@@ -181,10 +183,8 @@ def _length(row: Any, template: Any, kind: str) -> tuple[int | None, str]:
     except Unreadable as error:
         names = [image["path"] for image in row.get("images") or []]
         return None, f"a picture can't be decoded ({error.reason}; one of {', '.join(map(str, names))})"
-    except MemoryError:
-        raise
     except Exception as error:
-        if (known := storage_error(error, "read")) is not None:
+        if (known := machine_error(error, "read the rows")) is not None:
             raise known from error
         return None, f"ms-swift can't encode the row ({failure_of(error)})"
 

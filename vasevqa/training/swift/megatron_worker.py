@@ -81,7 +81,7 @@ def work(task: ConversionTask) -> WorkerResult:
         with contextlib.redirect_stdout(tee):
             export_main(task.argv)
     except VaseError as error:
-        return WorkerResult(error.exit_code, str(error))
+        return WorkerResult.of(error)
     except Exception as error:
         traceback.print_exc()
         return blame(error, task.argv[task.argv.index("--model") + 1] if "--model" in task.argv else "")

@@ -215,7 +215,7 @@ def work(task: TrainingTask) -> WorkerResult:
             _count_unrewarded()
         _pipeline(task.kind, task.argv).main()
     except VaseError as error:
-        return WorkerResult(error.exit_code, sentence_of(error))
+        return WorkerResult.of(error, sentence_of(error))
     except Exception as error:
         traceback.print_exc()
         result = blame(error, _given(task.argv, "--model"), _given(task.argv, "--dataset"))
@@ -224,7 +224,9 @@ def work(task: TrainingTask) -> WorkerResult:
             _save_after_oom()
         return result
     if STATE.stop and STATE.trainer.state.global_step < STATE.trainer.state.max_steps:
-        return WorkerResult(Interrupted.exit_code, "stopped and saved")
+        return WorkerResult.of(
+            Interrupted("The training was stopped and saved a checkpoint; run the same command again to resume.")
+        )
     return WorkerResult(0, figures={"answers": STATE.answers, "unrewarded": STATE.unrewarded})
 
 

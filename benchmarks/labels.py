@@ -1,0 +1,184 @@
+"""`python -m benchmarks.labels`: how good a classifier is after 80 labels, beside one that was trained on all labels.
+
+Everything is drawn: the photographs that a reviewer labels, and other vases for the test. A simulated reviewer, who
+always answers with the truth, labels 80 photographs in the order in which `vasevqa review` shows them. The order comes
+from the review's own code. Two classifiers start from the same weights: one is trained on these labels, the other on
+the labels of all photographs. Both are tested on the same photographs of other vases.
+
+Real runs start from ImageNet's weights, which no program of this project downloads by itself. Here the weights come
+from telling apart shapes and techniques of further vases. No label of quality is used for them.
+
+The command prints a Markdown table, and writes it to benchmarks/labels.md with --write.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from vasevqa.dataset.collection import look_at
+from vasevqa.review.photographs import photographs_of
+from vasevqa.review.questions import QUALITY
+from vasevqa.review.record import Record
+from vasevqa.review.session import Session
+from vasevqa.sample.dataset import Settings, draw_sample
+from vasevqa.statistics import by_vase
+
+HERE = Path(__file__).parent
+SIDE = 96  # pixels of the classifier's input
+PLAIN = ("--arch", "resnet18", "--image-size", str(SIDE), "--device", "cpu")
+TRAINING = ("--learning-rate", "0.0005", "--warmup-epochs", "1", "--patience", "0", "--batch-size", "16")
+STEPS = 400  # of each training, so that few labels are not trained on less
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The numbers of vases: with shapes to learn the weights from, to label, and to test (each with 4 photographs)."""
+
+    shapes: int
+    pool: int
+    test: int
+
+
+def starting_weights(folder: Path, vases: int, seed: int) -> Path:
+    """Train a ResNet18 on shapes and techniques of drawn vases, and return the file of its weights."""
+    import json
+
+    import torch
+    from torch import nn
+    from torchvision.transforms import v2
+
+    from vasevqa.curation import classifier
+    from vasevqa.curation.images import open_image
+
+    draw_sample(folder, Settings(vases=vases, views=4, quality_vases=1, seed=1000 + seed))
+    truth = [row for row in json.loads((folder / "truth.json").read_text()) if row["quality"] != "unreadable"]
+    kinds = sorted({(row["shape"], row["technique"]) for row in truth})
+    resize = v2.Resize((SIDE, SIDE))
+    pixels = torch.stack([v2.functional.to_image(resize(open_image(folder / "photos" / row["name"]))) for row in truth])
+    labels = torch.tensor([kinds.index((row["shape"], row["technique"])) for row in truth])
+    torch.manual_seed(seed)
+    model = classifier.build("resnet18")
+    model.fc = nn.Linear(512, len(kinds))
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (classifier.MEAN, classifier.STD))
+    batch, epochs = 32, 8
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=epochs * (len(truth) // batch))
+    for _ in range(epochs):
+        order = torch.randperm(len(truth))
+        for step in range(len(truth) // batch):
+            rows = order[step * batch : (step + 1) * batch]
+            given = pixels[rows].float() / 255
+            if step % 2:
+                given = given.flip(3)
+            loss = nn.functional.cross_entropy(model((given - mean) / std), labels[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    path = folder / "weights.pth"
+    torch.save({name: value for name, value in model.state_dict().items() if not name.startswith("fc.")}, path)
+    return path
+
+
+def mixed(quality: Path, folder: Path) -> dict[str, bool]:
+    """Copy the labelled photographs into one folder. Return whether each is good."""
+    folder.mkdir(parents=True)
+    good = {}
+    for side in ("0", "1"):
+        for path in sorted((quality / side).iterdir()):
+            shutil.copyfile(path, folder / path.name)
+            good[path.name] = side == "1"
+    return good
+
+
+def reviewed(photographs: Path, good: dict[str, bool], count: int, into: Path, seed: int) -> None:
+    """Label `count` photographs as the page shows them."""
+    record = Record(into, QUALITY, photographs_of(look_at(photographs)))
+    record.prepare()
+    session = Session(record, "simulated", seed=seed)
+    for _ in range(count):
+        state = session.state()
+        if state.picture is None:
+            return
+        session.label(state.picture, QUALITY.yes if good[state.name] else QUALITY.no, 1000)
+
+
+def stage(name: str, *words: object) -> None:
+    """Run a stage as a user would."""
+    subprocess.run([sys.executable, "-m", f"jobs.{name}", *map(str, words)], check=True, stdout=subprocess.DEVNULL)
+
+
+def trained(data: Path, weights: Path, output: Path, seed: int) -> Path:
+    """Train a classifier on the labels in `data`."""
+    images = sum(path.is_file() for side in "01" for path in (data / side).rglob("*"))
+    epochs = max(2, round(STEPS / max(1, images * 0.7 / 16)))
+    words = ("--data-dir", data, "--weights-file", weights, "--output-dir", output, "--epochs", epochs, "--seed", seed)
+    stage("train_classifier", *words, *PLAIN, *TRAINING)
+    return output
+
+
+def accuracy(model: Path, photographs: Path, good: dict[str, bool], output: Path) -> tuple[float, str]:
+    """Return the share of test photographs that are sorted as they should be, and its 95% interval by vase."""
+    stage("classify", "--source-dir", photographs, "--model-path", model, "--target-dir", output, "--device", "cpu")
+    with (output / "predictions.csv").open(newline="") as stream:
+        rows = [(row["path"], (row["class"] == "1") == good[row["path"]]) for row in csv.DictReader(stream)]
+    found = by_vase([float(right) for _, right in rows], [name.rsplit("_", 1)[0] for name, _ in rows])
+    assert found is not None and found.interval is not None
+    return found.value, f"{found.value:.3f} [{found.interval[0]:.3f}, {found.interval[1]:.3f}]"
+
+
+def compared(seed: int, labels: int, sizes: Sizes, work: Path) -> tuple[float, str]:
+    """Return the difference of the two accuracies, and the seed's row of the table."""
+    weights = starting_weights(work / "shapes", sizes.shapes, seed)
+    draw_sample(work / "pool", Settings(vases=1, quality_vases=sizes.pool // 2, seed=2000 + seed))
+    draw_sample(work / "test", Settings(vases=1, quality_vases=sizes.test // 2, seed=3000 + seed))
+    pool = mixed(work / "pool/quality", work / "photographs")
+    test = mixed(work / "test/quality", work / "others")
+    reviewed(work / "photographs", pool, labels, work / "quality", seed)
+    few, few_said = accuracy(
+        trained(work / "quality", weights, work / "few", seed), work / "others", test, work / "few-said"
+    )
+    every, every_said = accuracy(
+        trained(work / "pool/quality", weights, work / "every", seed), work / "others", test, work / "every-said"
+    )
+    return every - few, f"| {seed} | {few_said} | {every_said} | {100 * (every - few):+.1f} |"
+
+
+def main() -> None:
+    """Measure for each seed, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--labels", type=int, default=80)
+    parser.add_argument("--quick", action="store_true", help="fewer vases")
+    parser.add_argument("--write", action="store_true", help="write benchmarks/labels.md")
+    given = parser.parse_args()
+    sizes = Sizes(40, 40, 20) if given.quick else Sizes(160, 160, 80)
+    head = [
+        f"| seed | accuracy after {given.labels} labels | after all {4 * sizes.pool} labels | difference, points |",
+        "|---|---|---|---|",
+    ]
+    print("\n".join(head), flush=True)
+    differences = []
+    for seed in range(given.seeds):
+        with tempfile.TemporaryDirectory() as work:
+            difference, row = compared(seed, given.labels, sizes, Path(work))
+        differences.append(difference)
+        head.append(row)
+        print(row, flush=True)
+    mean = 100 * sum(differences) / len(differences)
+    head.append(f"\nMean difference: {mean:.1f} points. Tested on {4 * sizes.test} photographs of {sizes.test} vases.")
+    print(head[-1])
+    if given.write:
+        told = [line for line in (__doc__ or "").splitlines() if "--write" not in line]
+        (HERE / "labels.md").write_text("\n".join(["# Labels of a review", "", *told[2:], *head]) + "\n")
+
+
+if __name__ == "__main__":
+    main()
