@@ -21,7 +21,7 @@ from vasevqa.errors import ClusterError, ConfigError, ConnectionLost, DataError
 from vasevqa.review import fetching
 from vasevqa.review.distant import AHEAD, DistantReview, DistantSession, open_distant
 from vasevqa.review.labels import FILE
-from vasevqa.review.messages import Asked, Given, Known, Listed, Picture, parsed
+from vasevqa.review.messages import Asked, Given, Head, Known, Listed, Photographs, Picture, Values, parsed
 from vasevqa.review.pictures import LARGE
 from vasevqa.review.questions import INTACT, QUALITY, Question
 from vasevqa.review.store import Store
@@ -187,12 +187,14 @@ def test_without_a_connection_labels_stay_and_the_page_says_so(place: Place, mon
     later = DistantSession(review.record, "anna")
     review.store = Store(place.here / "other", "elsewhere")
     later.pictures = review.pictures(lambda said: None)
-    with pytest.raises(ClusterError, match=r"All labels are saved; load the page again to go on\.$"):
-        later.state()
+    state = later.state()
+    assert state.picture is None
+    assert state.problems == ["No photograph can be read now: cut. Load the page again later; no label is lost."]
     with pytest.raises(ConnectionLost):
         review.give()
-    later.pictures.close()
     place.far.limits = []
+    assert later.state().picture is not None
+    later.pictures.close()
     again = place.review()
     assert list(again.record.mine("anna")) == [name]
     assert again.give().new == 1
@@ -230,6 +232,19 @@ def test_labels_of_a_copy_on_this_machine_count_for_the_files_on_the_volume(plac
     assert list(review.record.mine("anna")) == ["V1/IMG_0000.png"]
     assert review.record.elsewhere() == 1
     assert review.give() == Given(new=2, low=0, high=1)
+
+
+def test_a_photograph_that_can_not_be_placed_on_the_volume_is_told(place: Place) -> None:
+    review = place.review()
+    now = session(review)
+    [name] = labelled(now, 1)
+    now.pictures.close()
+    for target in (f"1/{name}", f"1/{files.digest_file(place.photos / name)[:8]}/{name}"):
+        kit.photo(place.volume / "labels/quality" / target, 500)
+    (place.volume / "labels/quality" / FILE).touch()
+    given = review.give()
+    assert (given.new, len(given.problems)) == (1, 1)
+    assert "1 labelled photograph is not in 0/ or 1/ of" in given.problems[0]
 
 
 def test_a_store_that_can_not_be_written_is_said_once(place: Place) -> None:
@@ -315,12 +330,20 @@ GOOD = {"name": "a.jpg", "vase": "v", "place": "a.jpg", "stamp": "1:2"}
         (Known, {"name": "a.jpg", "stamp": "1:2", "digest": "../" + "0" * 61}),
         (Picture, {"name": "a.jpg", "stamp": "1:2", "digest": "0" * 64 + "\n", "check": "0" * 64}),
         (Picture, {"name": "a.jpg", "stamp": "1:2", "digest": "A" * 64, "check": "0" * 64}),
+        (Photographs, {"photographs": 3}),
+        (Values, {"scores": {"a.jpg": "nan"}}),
+        (Values, {"scores": {"a.jpg": [1]}}),
         (Given, {"new": -1, "low": 0, "high": 0}),
     ],
 )
 def test_wrong_words_of_a_pod_are_refused(model: type[Listed], answer: object) -> None:
     with pytest.raises(ClusterError, match=f"is no {model.__name__}"):
         parsed(model, answer)
+
+
+def test_words_of_a_pod_do_not_control_the_terminal() -> None:
+    head = {"run": "r", "folder": "inputs", "said": ["12 \x1b]0;photos\x07\r\n"], "threshold": None, "photographs": 1}
+    assert parsed(Head, head).said == ["12  ]0;photos   "]
 
 
 @pytest.mark.parametrize("content", [b"<svg>", b"\xff\xd8\xff damaged"])

@@ -32,7 +32,7 @@ from vasevqa.review.server import Server
 from vasevqa.review.session import Session
 from vasevqa.review.store import Store, default_folder
 from vasevqa.review.weights import sample_of
-from vasevqa.text import first_line, printable
+from vasevqa.text import first_line
 from vasevqa.transfer.connection import Far, PodFar
 
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -173,7 +173,7 @@ def review(context: Context, **given: Any) -> None:
         raise ConfigError("--who is empty; give the name of the reviewer.")
     if request.as_json and not request.calibrate:
         raise ConfigError("--json is for --calibrate; add --calibrate, or leave it out.")
-    if request.calibrate and Path(request.source).exists():
+    if request.calibrate and not request.is_remote and Path(request.source).exists():
         raise ConfigError(f"{request.source} is a folder without scores; give --calibrate the name of a run.")
     if request.sync and not request.is_remote:
         raise ConfigError("--sync is for a run of a cluster; add -n NAMESPACE.")
@@ -206,7 +206,7 @@ def _review_in_cluster(request: Request, question: Question) -> None:
         record = distant.record
         distant.take()
         there = f"{len(distant.new)} new labels from {asked.folder} on the volume"
-        for line in [opened.head.run, *map(printable, opened.head.said), there, *_taken_in(record, request)]:
+        for line in [opened.head.run, *opened.head.said, there, *_taken_in(record, request)]:
             click.echo(line, err=quiet)
         if request.calibrate:
             _calibrate(record, opened.scores, request)
@@ -246,7 +246,7 @@ def _taken_there(distant: DistantReview, request: Request) -> list[str]:
         lines.append(f"{folder}/0 has {given.low} photographs, {folder}/1 has {given.high}")
         if given.low and given.high:
             lines.append(f"Next: write `quality_data: {folder}` under `inputs` of the recipe, and submit it.")
-    return lines
+    return [*lines, *(f"on the volume: {problem}" for problem in given.problems)]
 
 
 def _give_out(record: Record, request: Request) -> None:

@@ -14,7 +14,7 @@ from vasevqa.errors import ClusterError
 from vasevqa.review.choosing import Scores
 from vasevqa.review.fetching import Distant, DistantPictures, Want
 from vasevqa.review.labels import FILE, LabelFile, Line
-from vasevqa.review.messages import Asked, Given, Groups, Head, Known, Listed, parsed
+from vasevqa.review.messages import Asked, Given, Groups, Head, Known, Listed, Photographs, Values, parsed
 from vasevqa.review.photographs import Photograph
 from vasevqa.review.pictures import LARGE, SMALL
 from vasevqa.review.questions import Question
@@ -72,9 +72,9 @@ def _listed(connection: Connection, asked: Asked) -> Opened:
         elif opened is None:
             break
         elif "photographs" in answer:
-            opened.photographs += [parsed(Listed, one) for one in answer["photographs"]]
+            opened.photographs += parsed(Photographs, answer).photographs
         elif "scores" in answer:
-            opened.values |= {str(name): float(value) for name, value in answer["scores"].items()}
+            opened.values |= parsed(Values, answer).scores
         elif "groups" in answer:
             opened.groups |= parsed(Groups, answer).groups
         elif "lines" in answer:

@@ -125,7 +125,7 @@ class ReviewEnd(FarEnd):
             record = self._opened(_asked(asked))[0].record
             new = record.merge(given)
             low, high = (_count(record.into / side) for side in SIDES)
-        self.say(given=Given(new=new, low=low, high=high).model_dump())
+        self.say(given=Given(new=new, low=low, high=high, problems=record.problems()).model_dump())
 
     def _opened(self, asked: Asked) -> tuple[Review, str]:
         """Return the open review, and the folder of its photographs relative to the volume."""
