@@ -155,7 +155,7 @@ def test_what_will_be_drawn_is_fetched_ahead(place: Place) -> None:
     now = session(review)
     state = now.state()
     assert state.picture is not None
-    wants = list(now._coming({state.name: None}))
+    wants = list(now._coming([], {state.name: None}))
     assert wants[0] == (state.after, LARGE)
     order = [index for index, side in wants if side == LARGE]
     assert len(order) == len(set(order)) == AHEAD
@@ -163,6 +163,33 @@ def test_what_will_be_drawn_is_fetched_ahead(place: Place) -> None:
     assert set(labelled(now, AHEAD + 1)) == {state.name, *ahead}
     digests = [files.digest_file(one.path) for one in kit.listed(place.photos)]
     wait_for(lambda: all(review.store.has(digest, LARGE) for digest in digests), "all pictures")
+    now.pictures.close()
+
+
+def test_the_order_ahead_is_drawn_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Among many photographs, a draw takes long."""
+    review = place.review()
+    now = DistantSession(review.record, "anna")
+    now.pictures = review.pictures(lambda said: None)
+    expected: list[Iterator[tuple[int, int]]] = []
+    monkeypatch.setattr(now.pictures, "expect", expected.append)
+    state = now.state()
+    first = list(expected[-1])
+    draws = []
+    drawn = now._drawn
+
+    def counted(mine: dict[str, str | None], keep: bool) -> int | None:
+        draws.append(mine)
+        return drawn(mine, keep)
+
+    monkeypatch.setattr(now, "_drawn", counted)
+    assert state.picture is not None
+    assert now.label(state.picture, "high", 100).picture == first[0][0]
+    draws.clear()
+    second = list(expected[-1])
+    assert len(draws) == 1
+    order = [[index for index, side in wants if side == LARGE] for wants in (first, second)]
+    assert order[1][:-1] == order[0][1:]
     now.pictures.close()
 
 
