@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.far import LocalFar
+from tests.far import LocalFar, Pipe
 from tests.pipeline.kit import wait_for
 from tests.review import kit
 from vasevqa import files
@@ -26,6 +26,7 @@ from vasevqa.review.pictures import LARGE
 from vasevqa.review.questions import INTACT, QUALITY, Question
 from vasevqa.review.store import Store
 from vasevqa.transfer import connection
+from vasevqa.transfer.connection import Connection
 
 
 @dataclass
@@ -85,6 +86,18 @@ def test_photographs_scores_and_vases_are_those_of_the_volume(place: Place) -> N
     assert (scores.step, scores.uniform) == ("clip-filter", 0.5)
     assert review.opened.head.run == place.run
     assert "12 photographs, 4 vases, 3 views each" in review.opened.head.said
+
+
+def test_the_far_end_is_a_process(place: Place) -> None:
+    pipe = Pipe(place.volume, module="vasevqa.review")
+    place.far.lines.append(pipe)
+    line = Connection(pipe)  # type: ignore[arg-type]
+    line.ask(do="open", asked=Asked.of(place.run, "quality", place.here / "quality").model_dump())
+    answers = list(line.listed())
+    assert answers[0]["head"]["folder"] == "inputs/photos"
+    assert sum(len(answer.get("photographs", ())) for answer in answers) == 12
+    line.ask(do="picture", folder="inputs/photos", name="V1/IMG_0000.png", side=1600)
+    assert line.one()["bytes"].startswith(b"\xff\xd8\xff")
 
 
 def test_labels_are_of_the_files_on_the_volume_and_place_them_there(place: Place) -> None:
