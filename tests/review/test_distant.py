@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.far import LocalFar
+from tests.far import LocalFar, Pipe
 from tests.pipeline.kit import wait_for
 from tests.review import kit
 from vasevqa import files
@@ -21,11 +21,12 @@ from vasevqa.errors import ClusterError, ConfigError, ConnectionLost, DataError
 from vasevqa.review import fetching
 from vasevqa.review.distant import AHEAD, DistantReview, DistantSession, open_distant
 from vasevqa.review.labels import FILE
-from vasevqa.review.messages import Asked, Given, Known, Listed, Picture, parsed
+from vasevqa.review.messages import Asked, Given, Head, Known, Listed, Photographs, Picture, Values, parsed
 from vasevqa.review.pictures import LARGE
 from vasevqa.review.questions import INTACT, QUALITY, Question
 from vasevqa.review.store import Store
 from vasevqa.transfer import connection
+from vasevqa.transfer.connection import Connection
 
 
 @dataclass
@@ -85,6 +86,18 @@ def test_photographs_scores_and_vases_are_those_of_the_volume(place: Place) -> N
     assert (scores.step, scores.uniform) == ("clip-filter", 0.5)
     assert review.opened.head.run == place.run
     assert "12 photographs, 4 vases, 3 views each" in review.opened.head.said
+
+
+def test_the_far_end_is_a_process(place: Place) -> None:
+    pipe = Pipe(place.volume, module="vasevqa.review")
+    place.far.lines.append(pipe)
+    line = Connection(pipe)  # type: ignore[arg-type]
+    line.ask(do="open", asked=Asked.of(place.run, "quality", place.here / "quality").model_dump())
+    answers = list(line.listed())
+    assert answers[0]["head"]["folder"] == "inputs/photos"
+    assert sum(len(answer.get("photographs", ())) for answer in answers) == 12
+    line.ask(do="picture", folder="inputs/photos", name="V1/IMG_0000.png", side=1600)
+    assert line.one()["bytes"].startswith(b"\xff\xd8\xff")
 
 
 def test_labels_are_of_the_files_on_the_volume_and_place_them_there(place: Place) -> None:
@@ -155,7 +168,7 @@ def test_what_will_be_drawn_is_fetched_ahead(place: Place) -> None:
     now = session(review)
     state = now.state()
     assert state.picture is not None
-    wants = list(now._coming({state.name: None}))
+    wants = list(now._coming([], {state.name: None}))
     assert wants[0] == (state.after, LARGE)
     order = [index for index, side in wants if side == LARGE]
     assert len(order) == len(set(order)) == AHEAD
@@ -163,6 +176,33 @@ def test_what_will_be_drawn_is_fetched_ahead(place: Place) -> None:
     assert set(labelled(now, AHEAD + 1)) == {state.name, *ahead}
     digests = [files.digest_file(one.path) for one in kit.listed(place.photos)]
     wait_for(lambda: all(review.store.has(digest, LARGE) for digest in digests), "all pictures")
+    now.pictures.close()
+
+
+def test_the_order_ahead_is_drawn_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Among many photographs, a draw takes long."""
+    review = place.review()
+    now = DistantSession(review.record, "anna")
+    now.pictures = review.pictures(lambda said: None)
+    expected: list[Iterator[tuple[int, int]]] = []
+    monkeypatch.setattr(now.pictures, "expect", expected.append)
+    state = now.state()
+    first = list(expected[-1])
+    draws = []
+    drawn = now._drawn
+
+    def counted(mine: dict[str, str | None], keep: bool) -> int | None:
+        draws.append(mine)
+        return drawn(mine, keep)
+
+    monkeypatch.setattr(now, "_drawn", counted)
+    assert state.picture is not None
+    assert now.label(state.picture, "high", 100).picture == first[0][0]
+    draws.clear()
+    second = list(expected[-1])
+    assert len(draws) == 1
+    order = [[index for index, side in wants if side == LARGE] for wants in (first, second)]
+    assert order[1][:-1] == order[0][1:]
     now.pictures.close()
 
 
@@ -189,12 +229,12 @@ def test_without_a_connection_labels_stay_and_the_page_says_so(place: Place, mon
     later.pictures = review.pictures(lambda said: None)
     state = later.state()
     assert state.picture is None
-    assert state.problems[0].startswith("No photograph can be read now: ")
-    assert state.problems[0].endswith("All labels are saved; load the page again to go on.")
+    assert state.problems == ["No photograph can be read now: cut. Load the page again later; no label is lost."]
     with pytest.raises(ConnectionLost):
         review.give()
-    later.pictures.close()
     place.far.limits = []
+    assert later.state().picture is not None
+    later.pictures.close()
     again = place.review()
     assert list(again.record.mine("anna")) == [name]
     assert again.give().new == 1
@@ -232,6 +272,19 @@ def test_labels_of_a_copy_on_this_machine_count_for_the_files_on_the_volume(plac
     assert list(review.record.mine("anna")) == ["V1/IMG_0000.png"]
     assert review.record.elsewhere() == 1
     assert review.give() == Given(new=2, low=0, high=1)
+
+
+def test_a_photograph_that_can_not_be_placed_on_the_volume_is_told(place: Place) -> None:
+    review = place.review()
+    now = session(review)
+    [name] = labelled(now, 1)
+    now.pictures.close()
+    for target in (f"1/{name}", f"1/{files.digest_file(place.photos / name)[:8]}/{name}"):
+        kit.photo(place.volume / "labels/quality" / target, 500)
+    (place.volume / "labels/quality" / FILE).touch()
+    given = review.give()
+    assert (given.new, len(given.problems)) == (1, 1)
+    assert "1 labelled photograph is not in 0/ or 1/ of" in given.problems[0]
 
 
 def test_a_store_that_can_not_be_written_is_said_once(place: Place) -> None:
@@ -317,12 +370,20 @@ GOOD = {"name": "a.jpg", "vase": "v", "place": "a.jpg", "stamp": "1:2"}
         (Known, {"name": "a.jpg", "stamp": "1:2", "digest": "../" + "0" * 61}),
         (Picture, {"name": "a.jpg", "stamp": "1:2", "digest": "0" * 64 + "\n", "check": "0" * 64}),
         (Picture, {"name": "a.jpg", "stamp": "1:2", "digest": "A" * 64, "check": "0" * 64}),
+        (Photographs, {"photographs": 3}),
+        (Values, {"scores": {"a.jpg": "nan"}}),
+        (Values, {"scores": {"a.jpg": [1]}}),
         (Given, {"new": -1, "low": 0, "high": 0}),
     ],
 )
 def test_wrong_words_of_a_pod_are_refused(model: type[Listed], answer: object) -> None:
     with pytest.raises(ClusterError, match=f"is no {model.__name__}"):
         parsed(model, answer)
+
+
+def test_words_of_a_pod_do_not_control_the_terminal() -> None:
+    head = {"run": "r", "folder": "inputs", "said": ["12 \x1b]0;photos\x07\r\n"], "threshold": None, "photographs": 1}
+    assert parsed(Head, head).said == ["12  ]0;photos   "]
 
 
 @pytest.mark.parametrize("content", [b"<svg>", b"\xff\xd8\xff damaged"])

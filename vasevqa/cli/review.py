@@ -32,8 +32,8 @@ from vasevqa.review.server import Server
 from vasevqa.review.session import Session
 from vasevqa.review.store import Store, default_folder
 from vasevqa.review.weights import sample_of
-from vasevqa.text import first_line, printable
-from vasevqa.transfer.connection import PodFar
+from vasevqa.text import first_line
+from vasevqa.transfer.connection import Far, PodFar
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -173,7 +173,7 @@ def review(context: Context, **given: Any) -> None:
         raise ConfigError("--who is empty; give the name of the reviewer.")
     if request.as_json and not request.calibrate:
         raise ConfigError("--json is for --calibrate; add --calibrate, or leave it out.")
-    if request.calibrate and Path(request.source).exists():
+    if request.calibrate and not request.is_remote and Path(request.source).exists():
         raise ConfigError(f"{request.source} is a folder without scores; give --calibrate the name of a run.")
     if request.sync and not request.is_remote:
         raise ConfigError("--sync is for a run of a cluster; add -n NAMESPACE.")
@@ -197,20 +197,16 @@ def review(context: Context, **given: Any) -> None:
 
 def _review_in_cluster(request: Request, question: Question) -> None:
     """Review the photographs of a run on the volume of a cluster, or only say what the labels of it show."""
-    from vasevqa.backends.kubernetes.session import Session as Access
-
-    access = Access(cluster_of(request.cluster, request.namespace))
     asked, who, quiet = request.asked(question), request.who.strip(), request.calibrate
-    click.echo(f"Starting a pod in namespace {access.namespace}, and listing the photographs.", err=True)
-    with contextlib.closing(PodFar(access, POD)) as far:
+    far, volume = _reach(request)
+    with contextlib.closing(far):
         opened = open_distant(far, asked)
-        place = f"{access.namespace}/{access.cluster.claim}/{opened.head.folder}"
-        store = Store(request.pictures or default_folder(), f"{access.cluster.context or ''}/{place}")
+        store = Store(request.pictures or default_folder(), f"{volume}/{opened.head.folder}")
         distant = DistantReview(far, asked, question, request.into or Path(question.name), store, opened)
         record = distant.record
         distant.take()
         there = f"{len(distant.new)} new labels from {asked.folder} on the volume"
-        for line in [opened.head.run, *map(printable, opened.head.said), there, *_taken_in(record, request)]:
+        for line in [opened.head.run, *opened.head.said, there, *_taken_in(record, request)]:
             click.echo(line, err=quiet)
         if request.calibrate:
             _calibrate(record, opened.scores, request)
@@ -224,6 +220,15 @@ def _review_in_cluster(request: Request, question: Question) -> None:
         _give_out(record, request)
         click.echo("\n".join(ended(record, who)))
         click.echo("\n".join(_taken_there(distant, request)))
+
+
+def _reach(request: Request) -> tuple[Far, str]:
+    """Return the far end of the review, and a name of its volume among the volumes of all clusters."""
+    from vasevqa.backends.kubernetes.session import Session as Access
+
+    access = Access(cluster_of(request.cluster, request.namespace))
+    click.echo(f"Starting a pod in namespace {access.namespace}, and listing the photographs.", err=True)
+    return PodFar(access, POD), f"{access.cluster.context or ''}/{access.namespace}/{access.cluster.claim}"
 
 
 def _taken_there(distant: DistantReview, request: Request) -> list[str]:
@@ -241,7 +246,7 @@ def _taken_there(distant: DistantReview, request: Request) -> list[str]:
         lines.append(f"{folder}/0 has {given.low} photographs, {folder}/1 has {given.high}")
         if given.low and given.high:
             lines.append(f"Next: write `quality_data: {folder}` under `inputs` of the recipe, and submit it.")
-    return lines
+    return [*lines, *(f"on the volume: {problem}" for problem in given.problems)]
 
 
 def _give_out(record: Record, request: Request) -> None:

@@ -14,7 +14,7 @@ from vasevqa.errors import ClusterError
 from vasevqa.review.choosing import Scores
 from vasevqa.review.fetching import Distant, DistantPictures, Want
 from vasevqa.review.labels import FILE, LabelFile, Line
-from vasevqa.review.messages import Asked, Given, Groups, Head, Known, Listed, parsed
+from vasevqa.review.messages import Asked, Given, Groups, Head, Known, Listed, Photographs, Values, parsed
 from vasevqa.review.photographs import Photograph
 from vasevqa.review.pictures import LARGE, SMALL
 from vasevqa.review.questions import Question
@@ -72,9 +72,9 @@ def _listed(connection: Connection, asked: Asked) -> Opened:
         elif opened is None:
             break
         elif "photographs" in answer:
-            opened.photographs += [parsed(Listed, one) for one in answer["photographs"]]
+            opened.photographs += parsed(Photographs, answer).photographs
         elif "scores" in answer:
-            opened.values |= {str(name): float(value) for name, value in answer["scores"].items()}
+            opened.values |= parsed(Values, answer).scores
         elif "groups" in answer:
             opened.groups |= parsed(Groups, answer).groups
         elif "lines" in answer:
@@ -150,27 +150,37 @@ class DistantSession(Session):
     """A session whose pictures are fetched ahead."""
 
     pictures: DistantPictures
+    _chain: Sequence[int] = ()  # the photographs that will probably be drawn next, in this order
 
     def state(self, problems: Sequence[str] = ()) -> State:
         """Return what the page shows now, and fetch what it will probably show next."""
         with self._lock:
             state = super().state(problems)
             if state.picture is not None:
+                known = list(self._chain)
+                known = known[known.index(state.picture) + 1 :] if state.picture in known else []
+                if known[:1] != [state.after]:  # a label changed the order
+                    known = [] if state.after is None else [state.after]
+                self._chain = known
                 given = {name: line.label for name, line in self.record.mine(self.who).items()}
-                self.pictures.expect(self._coming(given | {state.name: None}))
+                self.pictures.expect(self._coming(known, given | {state.name: None}))
             return state
 
-    def _coming(self, given: dict[str, str | None]) -> Iterator[Want]:
-        """Yield the pictures of the photographs that are drawn after the labels `given`. Labels are guesses (None)."""
-        for _ in range(AHEAD):
-            index = self._drawn(given, keep=False)
-            if index is None:
-                return
-            yield index, LARGE
-            photograph = self.record.photographs[index]
-            for one in self._views[photograph.vase][:BESIDE]:
+    def _coming(self, known: list[int], given: dict[str, str | None]) -> Iterator[Want]:
+        """Yield the pictures of the photographs that are drawn after the labels `given`. Labels are guesses (None).
+
+        The photographs that are `known` aren't drawn again, because a draw among many photographs takes long.
+        """
+        photographs = self.record.photographs
+        for place in range(AHEAD):
+            if place == len(known):
+                index = self._drawn(given | {photographs[one].name: None for one in known}, keep=False)
+                if index is None:
+                    return
+                known.append(index)
+            yield known[place], LARGE
+            for one in self._views[photographs[known[place]].vase][:BESIDE]:
                 yield one, SMALL
-            given = given | {photograph.name: None}
 
 
 def _lines(text: bytes, question: Question) -> list[Line]:

@@ -11,7 +11,7 @@ import fcntl
 import hashlib
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, TypeVar
@@ -29,7 +29,7 @@ from vasevqa.pipeline.runs import find_run
 from vasevqa.review.begin import Review, open_review, source_of, with_options
 from vasevqa.review.labels import FILE
 from vasevqa.review.messages import Asked, Given, Head, Known, Listed, Picture, Threshold
-from vasevqa.review.photographs import stamp_of
+from vasevqa.review.photographs import Photograph, stamp_of
 from vasevqa.review.pictures import QUALITY, encoded
 from vasevqa.review.placing import SIDES
 from vasevqa.review.questions import QUESTIONS
@@ -63,10 +63,7 @@ class ReviewEnd(FarEnd):
         with self._busy():
             wanted = _asked(asked)
             opened, folder = self._opened(wanted)
-            listed = [
-                Listed(name=one.name, vase=one.vase, place=one.place, stamp=one.stamp)
-                for one in opened.record.photographs
-            ]
+            listed = _listed(opened.record.photographs)
         scores = opened.scores
         head = Head(
             run=find_run(Volume(self.root.absolute()), wanted.run).name,
@@ -125,7 +122,7 @@ class ReviewEnd(FarEnd):
             record = self._opened(_asked(asked))[0].record
             new = record.merge(given)
             low, high = (_count(record.into / side) for side in SIDES)
-        self.say(given=Given(new=new, low=low, high=high).model_dump())
+        self.say(given=Given(new=new, low=low, high=high, problems=record.problems()).model_dump())
 
     def _opened(self, asked: Asked) -> tuple[Review, str]:
         """Return the open review, and the folder of its photographs relative to the volume."""
@@ -182,6 +179,15 @@ def _asked(given: object) -> Asked:
     if asked.question not in QUESTIONS:
         raise ConfigError(f"There is no question '{asked.question}' in this image; use an image of this version.")
     return asked
+
+
+def _listed(photographs: Iterable[Photograph]) -> list[Listed]:
+    """Return the photographs with their stamps. One that vanished since the folder was read is left out."""
+    found = []
+    for one in photographs:
+        with contextlib.suppress(FileNotFoundError):
+            found.append(Listed(name=one.name, vase=one.vase, place=one.place, stamp=one.stamp))
+    return found
 
 
 def _picture(path: Path, name: str, side: int) -> tuple[Picture, bytes]:

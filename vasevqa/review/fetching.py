@@ -103,10 +103,7 @@ class DistantPictures:
         try:
             return future.result(LONGEST_WAIT)
         except NotYet:
-            raise ConnectionLost(
-                f"The picture did not come from the cluster within {LONGEST_WAIT:.0f} s. All labels are saved; load the"
-                " page again to wait longer."
-            ) from None
+            raise ConnectionLost(f"The picture did not come from the cluster within {LONGEST_WAIT:.0f} s.") from None
 
     def _kept(self, want: Want) -> bytes | None:
         with self._changed:
@@ -228,7 +225,7 @@ class _Line:
                 raise Unreadable(printable(first_line(answer["unreadable"])))
             picture, content = parsed(Picture, answer.get("picture")), bytes(answer["bytes"])
             if picture.name != name or not is_jpeg(content, picture):
-                raise ClusterError(f"The pod sent no picture of {name}; load the page again.")
+                raise ClusterError(f"The pod sent no picture of {name}.")
         except VaseError:
             self.close()
             raise
@@ -242,8 +239,8 @@ class _Line:
 
 
 def _later(error: VaseError) -> ClusterError:
-    text = first_line(error).removesuffix("; run the same command again to resume")
-    return ClusterError(f"{text}. All labels are saved; load the page again to go on.")
+    """Return the error without its advice: the review goes on, and the picture is asked for again."""
+    return ClusterError(f"{first_line(error).partition('; run the same command')[0]}.")
 
 
 def is_jpeg(content: bytes, picture: Picture) -> bool:

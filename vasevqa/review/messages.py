@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 from typing import Annotated, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from vasevqa.errors import ClusterError, ConfigError
 from vasevqa.review.choosing import Scores
@@ -23,7 +23,13 @@ def _inner(name: str) -> str:
     return name
 
 
+def _shown(text: str) -> str:
+    """Return a text without characters that could control a terminal."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
 Inner = Annotated[str, Field(max_length=4096), AfterValidator(_inner)]
+Said = Annotated[str, AfterValidator(_shown)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Stamp = Annotated[str, Field(pattern=r"^[0-9]{1,20}:-?[0-9]{1,20}$")]
 
@@ -84,7 +90,7 @@ class Head(_Message):
 
     run: str
     folder: Inner
-    said: list[str]
+    said: list[Said]
     threshold: Threshold | None
     photographs: int = Field(gt=0)
 
@@ -96,6 +102,18 @@ class Listed(_Message):
     vase: str = Field(max_length=4096)
     place: Inner
     stamp: Stamp
+
+
+class Photographs(_Message):
+    """Some of the photographs."""
+
+    photographs: list[Listed]
+
+
+class Values(_Message):
+    """The scores of some photographs by name."""
+
+    scores: dict[str, FiniteFloat]
 
 
 class Groups(_Message):
@@ -122,11 +140,12 @@ class Picture(_Message):
 
 
 class Given(_Message):
-    """What came of labels that were sent: how many were new, and the photographs that lie in 0/ and in 1/."""
+    """What came of labels that were sent: how many were new, the photographs that lie in 0/ and in 1/, and problems."""
 
     new: int = Field(ge=0)
     low: int = Field(ge=0)
     high: int = Field(ge=0)
+    problems: list[Said] = []
 
 
 M = TypeVar("M", bound=_Message)

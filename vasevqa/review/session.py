@@ -105,8 +105,8 @@ class Session:
                 self._current = self._next(mine)
             waiting = [why for index, why in self.waiting.items() if self.record.photographs[index].name not in mine]
             if self._current is None and waiting:
-                later = "" if "load the page again" in waiting[-1] else " Load the page again later; no label is lost."
-                problems = [*problems, f"No photograph can be read now: {waiting[-1]}.{later}"]
+                none = f"No photograph can be read now: {waiting[-1]}. Load the page again later; no label is lost."
+                problems = [*problems, none]
             state = State(
                 session=self._name,
                 question=self.record.question.asks,
