@@ -75,7 +75,7 @@ class Reviewing:
 
     def end(self, number: int) -> str:
         self.process.send_signal(number)
-        out, _ = self.process.communicate(timeout=60)
+        out, _ = self.process.communicate(timeout=240)
         return out
 
 

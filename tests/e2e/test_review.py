@@ -26,7 +26,8 @@ def ready(site: Site) -> str:  # noqa: F811
         path.parent.mkdir(parents=True, exist_ok=True)
         exif = Image.Exif()
         exif[0x0112] = 6  # lies on its side
-        Image.effect_noise((3000, 2000), 20 + number).convert("RGB").save(path, exif=exif)
+        noise = [Image.effect_noise((1500, 1000), 100 + number) for _ in range(3)]
+        Image.merge("RGB", noise).resize((3000, 2000), Image.Resampling.NEAREST).save(path, exif=exif)
     values = {path.relative_to(photos).as_posix(): 0.5 for path in photos.rglob("*.jpg")}
     made = kit.filtered_run(site.volume, photos, values)
     text = made.recipe.read_text().replace(str(photos), "/data/inputs/photos")  # as the launcher's pod sees it
@@ -36,8 +37,8 @@ def ready(site: Site) -> str:  # noqa: F811
 
 def test_photographs_of_the_volume_are_labelled_here_and_placed_there(site: Site) -> None:  # noqa: F811
     run = ready(site)
-    words = ("review", run, "--pictures", site.folder / "kept", "--no-browser", "--who")
-    with cut(site, 1 << 20, 2) as (cutter, env):
+    words = ("review", run, "-n", site.namespace, "--pictures", site.folder / "kept", "--no-browser", "--who")
+    with cut(site, 1 << 20, 2) as (cutter, env):  # a picture is larger, so that the first one is cut twice
         process = site.start(*words, "anna", "--into", site.folder / "quality", env=env)
         try:
             review = entered(process)
@@ -70,7 +71,8 @@ def test_photographs_of_the_volume_are_labelled_here_and_placed_there(site: Site
 def test_labels_that_can_not_be_taken_to_the_volume_stay_here(site: Site) -> None:  # noqa: F811
     run = ready(site)
     into = site.folder / "quality"
-    process = site.start("review", run, "--into", into, "--pictures", site.folder / "kept", "--no-browser")
+    words = ("review", run, "-n", site.namespace, "--into", into, "--pictures", site.folder / "kept", "--no-browser")
+    process = site.start(*words)
     try:
         review = entered(process)
         review.label("high")
@@ -83,8 +85,8 @@ def test_labels_that_can_not_be_taken_to_the_volume_stay_here(site: Site) -> Non
         site.volume.chmod(0o777)
     assert process.returncode == 69, errors
     assert f"The labels are safe in {into / FILE}, but did not reach the volume" in errors
-    assert f"`vasevqa review {run} --cluster" in errors
+    assert f"`vasevqa review {run} -n {site.namespace} --cluster" in errors
     assert errors.rstrip().endswith("--sync`.")
     assert not (site.volume / "labels").exists()
-    site.vasevqa("review", run, "--into", into, "--pictures", site.folder / "kept", "--sync")
+    site.vasevqa(*words, "--sync")
     assert (site.volume / "labels/quality" / FILE).read_bytes() == (into / FILE).read_bytes()
