@@ -76,14 +76,12 @@ def draw(pool: Pool, scores: Scores | None, number: float) -> Draw:
     The probability is the one among the photographs that are left, over all reasons together, as estimators for draws
     without replacement need it (Farquhar, Gal and Rainforth, "On Statistical Bias in Active Learning", 2021).
     """
-    count = len(pool.names)
     parts = _parts(pool, scores)
-    chance = [math.fsum(part.share * part.weights[place] for part in parts) for place in range(count)]
     begin = 0.0
     for part in parts:
         if number < begin + part.share or part is parts[-1]:
             place = _at(part.weights, (number - begin) / part.share)
-            return Draw(place, part.why, chance[place])
+            return Draw(place, part.why, math.fsum(one.share * one.weights[place] for one in parts))
         begin += part.share
     raise AssertionError("there is a part with equal chances")
 
