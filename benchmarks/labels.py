@@ -8,8 +8,8 @@ the labels of all photographs. Both are tested on the same photographs of other 
 Real runs start from ImageNet's weights, which no program of this project downloads by itself. Here the weights come
 from telling apart shapes and techniques of further vases. No label of quality is used for them.
 
-With --clip, the threshold of clip-filter is chosen from 100 labels for a precision of 0.8: its estimated figures stand beside
-the true ones of all photographs. The demo's tiny CLIP gives the scores (`make demo` makes it).
+With --clip, the threshold of clip-filter is chosen from 100 labels for a precision of 0.8: its estimated figures stand
+beside the true ones of all photographs. The demo's tiny CLIP gives the scores (`make demo` makes it).
 
 The command prints a Markdown table, and writes it to benchmarks/labels.md with --write.
 """
