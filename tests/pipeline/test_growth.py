@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from tests import pictures
 from vasevqa import files
 from vasevqa.artifacts import digests
 from vasevqa.artifacts.known import KnownPhotographs
 from vasevqa.artifacts.volume import Volume
+from vasevqa.cli import cli
 from vasevqa.curation.classifier import model_file
 from vasevqa.model_formats import folder_digest
 from vasevqa.pipeline.catalog import PIPELINE
@@ -59,6 +62,10 @@ def test_a_classifier_is_known_by_the_file_that_classify_loads(tmp_path: Path, m
     KnownPhotographs(volume.root, tmp_path / "photos", names, made_for).keep(dict.fromkeys(names[:5], b"12345678"))
     found = growth(make_plan(recipe, PIPELINE, volume))
     assert {name: grown.said() for name, grown in found.items()} == {"classify": "5 known, 1 new"}
+    printed = CliRunner().invoke(cli, ["plan", str(tmp_path / "r.yaml"), "--volume", str(volume.root), "--json"])
+    assert [(row["step"], row["known"], row["new"]) for row in map(json.loads, printed.stdout.splitlines())] == [
+        ("classify", 5, 1)
+    ]
 
 
 def test_the_plan_counts_sketched_photographs_of_build_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -60,16 +61,17 @@ def plan(
     inside = inside_of(loaded, requirements_of(loaded, context.pipeline, selection))
     seen = list(look_inside(loaded, inside))
     planned = plan_of(context, loaded, volume, selection)
+    grown = growth(planned)
     if as_json:
         for row in plan_rows(planned):
-            click.echo(json.dumps(row, ensure_ascii=False))
+            counts = asdict(grown[row["step"]]) if row["step"] in grown else {}
+            click.echo(json.dumps({**row, **counts}, ensure_ascii=False))
         return
     for name, text in seen:
         click.echo(f"{name}: {text}")
     width = max(len(name) for name in context.pipeline.names)
     for name, why in planned.skipped.items():
         click.echo(f"{name:<{width}}  skip  {why}")
-    grown = growth(planned)
     for step in planned.steps:
         first, *more = step.reasons or (f"up to date ({step.artifact.key[:10]})",)
         click.echo(f"{step.name:<{width}}  {'hit ' if step.hit else 'run '}  {first}")
