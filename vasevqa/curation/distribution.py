@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vasevqa.text import percent
+
 FEWEST = 30
 APART = 2.0  # Ashman's D
 CONSTANT = 1e-4  # a smaller spread of cosine similarities is a rounding error
@@ -59,6 +61,6 @@ def distribution(values: Sequence[float] | np.ndarray) -> Distribution:
     keeps = float((numbers >= between).mean())
     return Distribution(
         "two groups",
-        f"the scores form two groups: --threshold {between:.4f} lies between them and keeps {keeps:.0%}",
+        f"the scores form two groups: --threshold {between:.4f} lies between them and keeps {percent(keeps)}",
         between,
     )

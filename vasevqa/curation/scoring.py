@@ -11,6 +11,7 @@ import numpy as np
 
 from vasevqa.curation.reports import Recommendation
 from vasevqa.errors import ConfigError
+from vasevqa.text import percent
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -184,7 +185,7 @@ def report_lines(stats: dict[str, float], advice: list[Recommendation]) -> list[
         ),
         "percentiles: " + ", ".join(f"{percent}% {stats[f'p{percent}']:.4f}" for percent in PERCENTILES),
     ]
-    return lines + [f"{item.name:>12}: --threshold {item.threshold:.4f} keeps {item.keeps:.0%}" for item in advice]
+    return lines + [f"{item.name:>12}: --threshold {item.threshold:.4f} keeps {percent(item.keeps)}" for item in advice]
 
 
 def choose(threshold: float | None, advice: list[Recommendation]) -> tuple[float, str]:

@@ -26,6 +26,7 @@ from vasevqa.curation.reports import (
 )
 from vasevqa.errors import ConfigError, DataError
 from vasevqa.folders import PassedOver
+from vasevqa.text import percent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -161,7 +162,7 @@ def run(call: spec.StageCall[Params, Options]) -> None:
             report.model_copy(update={"model": model}).write(call.folder)
         call.progress.summary(
             f"{len(values)} images analysed; recommended threshold {threshold:.4f} keeps"
-            f" {(values >= threshold).mean():.0%}{result.others.after()}",
+            f" {percent((values >= threshold).mean())}{result.others.after()}",
             **figures,
         )
         return

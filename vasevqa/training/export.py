@@ -25,6 +25,7 @@ from vasevqa.errors import (
     GateError,
     GpuMemoryError,
 )
+from vasevqa.text import percent
 from vasevqa.training.params import ConversionOptions, ConversionParams
 from vasevqa.training.swift import arguments as swift
 from vasevqa.training.swift import environment
@@ -140,8 +141,8 @@ def _same_answers(figures: Figures, params: ConversionParams) -> _Verdict:
         bool(mean <= params.tolerance and agreement >= params.agreement),
         f"logits differ by {mean:.2g} on average, by at most {greatest:.2g}",
         f"The converted model answers differently: its logits differ by {mean:.3g} on average (at most"
-        f" {params.tolerance:g}) and {agreement:.1%} of first choices agree (at least {params.agreement:.0%});"
-        f" don't use it, and report the versions in {REPORT}.",
+        f" {params.tolerance:g}) and {percent(agreement, 1)} of first choices agree (at least"
+        f" {percent(params.agreement, 1)}); don't use it, and report the versions in {REPORT}.",
     )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from vasevqa import models
 from vasevqa.errors import DataError, GateError
+from vasevqa.text import percent
 from vasevqa.training import adapter, checkpoints, provenance
 from vasevqa.training.params import MergeOptions, MergeParams
 from vasevqa.training.swift import arguments as swift
@@ -150,7 +151,8 @@ def _summarize(
     if given := report["translated_names"]:
         told += f", {len(given)} older names translated"  # type: ignore[arg-type]
     call.progress.summary(
-        f"{told}, {parity.agreement:.1%} of first choices agree, logits differ by at most {parity.max_difference:.2g}",
+        f"{told}, {percent(parity.agreement, 1)} of first choices agree, logits differ by at most"
+        f" {parity.max_difference:.2g}",
         **report,
     )
 
@@ -166,7 +168,7 @@ def _complaint(parity: Parity, dtype: str, params: MergeParams) -> str:
         measured = f"logits differ by {parity.max_difference:.2g} (allowed: at most {params.tolerance:g})"
     else:
         passed = parity.agreement >= params.agreement
-        measured = f"{parity.agreement:.1%} agree (at least {params.agreement:.0%})"
+        measured = f"{percent(parity.agreement, 1)} agree (at least {percent(params.agreement, 1)})"
     return "" if passed else measured
 
 
