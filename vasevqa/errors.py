@@ -1,6 +1,6 @@
 """The errors that a user can cause or see.
 
-Each error has an exit code and a message of one sentence (what, where, what to do). It also says whether a retry can
+Each error has an exit code and a message of one sentence (what, where, what to do). `retry` says whether a retry can
 help.
 """
 

@@ -19,7 +19,7 @@ from vasevqa.errors import ConfigError
 class Params(BaseModel):
     """The parameters that change a stage's result. They are part of the artifact's key.
 
-    Recipe keys and command-line flags are made from the fields.
+    Each field becomes a recipe key and a command-line flag.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), validate_default=True)

@@ -1,6 +1,6 @@
-"""Content digests of a user's files and folders, cached by their stat results.
+"""Content digests of a user's files and folders, cached with the stat results of the files.
 
-A second digest of unchanged files needs only stat calls.
+For unchanged files, the digest comes from the cache, and only stat calls are needed.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def _with_tables(connection: sqlite3.Connection) -> sqlite3.Connection:
 def fingerprint(path: Path, volume: Path | None = None) -> str:
     """Return a fingerprint of a file or folder, to detect changes.
 
-    The fingerprint depends on sizes, times and names, and not on the content. It covers the same files as a digest.
-    Links may lead anywhere within `volume` (folders.boundary_of).
+    The fingerprint depends on sizes, times and names, and not on the content. It covers the same files as the digest in
+    a DigestCache. Links may lead anywhere within `volume` (folders.boundary_of).
     """
     if not path.is_dir():
         return mark_of(path.stat())

@@ -84,10 +84,10 @@ class Holder:
         )
 
     def dead(self) -> bool:
-        """Return True if the holder has certainly ended. Return False if it runs, or if this is unknown.
+        """Return True if the holder has certainly ended. Return False if the holder runs, or if this is unknown.
 
         Only a holder on this machine or in this pod can be checked. If a holder in the same pod has another boot id or
-        process namespace, it ran in an earlier container, which has ended.
+        process namespace, the holder ran in an earlier container, which has ended.
         """
         if (
             self.pod

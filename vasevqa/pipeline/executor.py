@@ -33,7 +33,7 @@ FULL = 1 << 20  # bytes: with less free space, an unexplained failure is treated
 
 
 class StepExecutor:
-    """Advances single steps of `run`.
+    """Starts, follows and finishes single steps of `run`.
 
     Each method takes a StepRun and changes the status of the StepRun. No method waits. If another launcher writes the
     artifact, a method raises LeaseHeld or LeaseLost.
@@ -99,7 +99,7 @@ class StepExecutor:
         return True
 
     def _share_log(self, step_run: StepRun) -> None:
-        """Link the job's log into this run's folder if another run submitted the job."""
+        """Link the job's log into this run's folder, if another run submitted the job."""
         try:
             log = self.backend.log(step_run.job)
         except ClusterUnreachable:  # the job is adopted without its log

@@ -36,7 +36,7 @@ class Held:
 
 @dataclass
 class StepHistory:
-    """The history of one step of a run. Times are seconds since the epoch; `status` prints `state`."""
+    """The history of one step of a run. Times are seconds since the epoch. `vasevqa status` prints `state`."""
 
     name: str
     state: str = "waiting"  # running, done, up to date, failed, skipped, cancelled

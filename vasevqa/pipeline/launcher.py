@@ -1,7 +1,8 @@
 """Run a plan: start missing steps, adopt running jobs, commit finished artifacts, and retry failed attempts.
 
-The launcher keeps all state in the artifacts, the leases, the backend's jobs and the event log. So the launcher may be
-killed at any point and started again. faults.py lists the points that tests use.
+To adopt a job means to follow a job that another launcher started. The launcher keeps all state in the artifacts, the
+leases, the backend's jobs and the event log. So the launcher may be killed at any point and started again. faults.py
+lists the points that tests use.
 """
 
 from __future__ import annotations

@@ -35,9 +35,10 @@ class StepSettings:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe that can be planned.
+    """A loaded and checked recipe.
 
-    `inputs` are absolute paths; for models they may be hub ids. `text` is the recipe as YAML, with all changes applied.
+    `inputs` are absolute paths; the input of a model may be a hub id instead. `text` is the recipe as YAML, with all
+    changes applied.
     """
 
     name: str

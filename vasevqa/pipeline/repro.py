@@ -1,4 +1,4 @@
-"""`vasevqa repro`: make the `docker run` command that repeats a step of a run."""
+"""`vasevqa repro`: return the `docker run` command that repeats a step of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests: the values of the command line, as one object for the library."""
+"""Requests: one class per command, for the values of its command line."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class RecipeRequest:
         return Path(os.path.normpath(self.path.parent / files.expanded(value)))
 
     def to_args(self) -> list[str]:
-        """Return the changes as command-line words, for a command on another machine."""
+        """Return the changes as command-line arguments, for a command on another machine."""
         words = ["--device", self.device] if self.device else []
         words += [word for override in self.overrides for word in ("--set", override)]
         return words + [word for given in self.inputs for word in ("--input", given)]

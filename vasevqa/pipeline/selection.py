@@ -24,7 +24,7 @@ class Selection:
     refresh: tuple[str, ...] = ()
 
     def to_args(self) -> list[str]:
-        """Return the same selection as command-line words."""
+        """Return the same selection as command-line arguments."""
         words: list[str] = []
         for option, value in (("--from", self.first), ("--to", self.last)):
             words += [option, value] if value else []
@@ -43,7 +43,8 @@ class Selection:
 class SelectedSteps:
     """The selected steps, and the inputs of all steps.
 
-    `order` holds every step of the pipeline. Each step comes after the steps whose artifacts it reads.
+    `order` holds every step of the pipeline. Each step comes after the steps whose artifacts it reads. `wiring` holds
+    the actual source of each input.
     """
 
     names: tuple[str, ...]

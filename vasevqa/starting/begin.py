@@ -45,7 +45,7 @@ class Beginning:
 
     @property
     def gpus(self) -> bool:
-        """True if steps will have GPUs."""
+        """True if the steps run in a cluster, or if this machine has GPUs."""
         return self.cluster or self.machine.gpus > 0
 
     def model(self, name: str) -> FoundModel | None:

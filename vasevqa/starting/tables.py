@@ -63,7 +63,7 @@ def table_of(path: Path, collection: Collection) -> Table:
 
 
 def confirmed(table: Table, collection: Collection, confirm: Confirm) -> Table:
-    """Return the table with the uncertain headings that the user confirms."""
+    """Ask the user about the uncertain headings, and return the table with the headings that the user confirms."""
     taken = {
         name: headings[0]
         for name, headings in table.unsure.items()
