@@ -134,7 +134,7 @@ STORAGE_ERRNOS = {
 }
 
 _SERVER = "check the volume or its server"
-# Errors that may pass: what happened, and what to check if it persists. They say nothing about a file's content.
+# Transient errors: what happened, and what to check if the error persists. None means that a file is damaged.
 TRANSIENT_ERRNOS = {
     errno.EIO: ("the storage gave an input/output error (EIO)", _SERVER),
     errno.ESTALE: ("the storage no longer knows the open file (ESTALE)", _SERVER),

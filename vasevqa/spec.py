@@ -252,8 +252,8 @@ class Stage:
     sources: tuple[str, ...] = ()
     # Called when the step is planned, with the inputs that the recipe gives. An input that isn't on this machine's disk
     # is None: it is on the volume of a cluster, or comes from a hub. The function raises ConfigError or DataError for a
-    # mistake in the inputs, before earlier steps run. If earlier steps pass an input on (images), the recipe's own
-    # input of that name is used.
+    # mistake in the inputs, before earlier steps run. If earlier steps pass on an input, such as images, the function
+    # gets the recipe input that it comes from.
     check: Callable[[Mapping[str, Path | None], Any], None] = lambda inputs, params: None
     # Called before run when options.interactive is set: (params, options, inputs) -> (params, options)
     interact: str | None = None

@@ -252,7 +252,7 @@ def _docker(cluster: Cluster, asked: Requirements) -> Iterator[Finding]:
     yield Finding("engine", OK, f"Docker {engine.version()['Version']}")
     for image in dict.fromkeys(cluster.image(stage) for stage in asked.stages.values()):
         if engine.images.list(name=image):
-            yield Finding(f"image {image}", OK, "there")
+            yield Finding(f"image {image}", OK, "on this machine")
         elif built_here(cluster, image):
             yield Finding(
                 f"image {image}",
