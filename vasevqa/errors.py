@@ -134,7 +134,7 @@ STORAGE_ERRNOS = {
 }
 
 _SERVER = "check the volume or its server"
-# Transient errors: what happened, and what to check if the error persists. None means that a file is damaged.
+# Transient errors: what happened, and what to check if the error persists. They are no sign of a damaged file.
 TRANSIENT_ERRNOS = {
     errno.EIO: ("the storage gave an input/output error (EIO)", _SERVER),
     errno.ESTALE: ("the storage no longer knows the open file (ESTALE)", _SERVER),
