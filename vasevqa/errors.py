@@ -1,6 +1,6 @@
 """The errors that a user can cause or see.
 
-Each error has an exit code and a message of one sentence (what, where, what to do). It also says whether a retry can
+Each error has an exit code and a message of one sentence (what, where, what to do). `retry` says whether a retry can
 help.
 """
 
@@ -57,7 +57,7 @@ class GateError(VaseError):
 class ClusterError(VaseError):
     """The cluster or the container engine can't do what was asked (sysexits' EX_UNAVAILABLE).
 
-    It is unreachable, it refuses the request, or it has no free resources.
+    It can't be reached, it refuses the request, or it has no free resources.
     """
 
     exit_code = 69
@@ -70,8 +70,9 @@ class ClusterUnreachable(ClusterError):
 
 
 class ConnectionLost(ClusterError):
-    """A connection to a pod was lost. A new connection may work. `moved` says whether data had already been
-    transferred.
+    """A connection to a pod was lost. A new connection may work.
+
+    `moved` is True if data had already been transferred.
     """
 
     retry = True
@@ -98,12 +99,16 @@ class Interrupted(VaseError):
 
 
 class TransientStorageError(Interrupted):
-    """The storage gave an error that says nothing about the content, and that may pass. Another attempt may succeed."""
+    """The storage failed, but another attempt may succeed.
+
+    The error doesn't show that the content is damaged.
+    """
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM reached a stage. The class derives from BaseException, so that no `except Exception` catches the
-    error.
+    """A stage received SIGTERM.
+
+    The class derives from BaseException, so that no `except Exception` catches the error.
     """
 
 
@@ -111,7 +116,7 @@ class LeaseLost(Interrupted):
     """This attempt no longer holds the lease of its artifact, and must stop writing.
 
     `taken_over` is True if another attempt holds the lease now. It is False if the storage failed for so long that
-    another attempt may take the lease over.
+    another attempt may take over the lease.
     """
 
     def __init__(self, message: str, taken_over: bool = True) -> None:
@@ -129,7 +134,7 @@ STORAGE_ERRNOS = {
 }
 
 _SERVER = "check the volume or its server"
-# Errors that may pass: what happened, and what to check if it persists. They say nothing about a file's content.
+# Transient errors: what happened, and what to check if the error persists. They are no sign of a damaged file.
 TRANSIENT_ERRNOS = {
     errno.EIO: ("the storage gave an input/output error (EIO)", _SERVER),
     errno.ESTALE: ("the storage no longer knows the open file (ESTALE)", _SERVER),
@@ -142,20 +147,20 @@ TRANSIENT_ERRNOS = {
 }
 _LESS_MEMORY = "lower the batch size or the workers, or raise the step's memory in the recipe"
 _OF_BOTH = (errno.ETIMEDOUT, errno.ENOTCONN)  # a mounted folder and a network connection give these errors
-# Packages whose errors are of network connections, and the packages of these whose frames call sockets and no files.
+# Packages whose errors come from network connections. The packages in _SOCKETS use sockets, not files.
 _SOCKETS = {"anyio", "asyncio", "http", "httpcore", "socket", "ssl", "urllib3", "websocket"}
 _NETWORK = _SOCKETS | {"aiohttp", "hf_xet", "httpx", "huggingface_hub", "modelscope", "requests", "urllib"}
-_TOLD = re.compile(r"(?:\(os error |\[Errno )([0-9]+)[)\]]")  # as Rust's and Arrow's readers tell an errno
+_TOLD = re.compile(r"(?:\(os error |\[Errno )([0-9]+)[)\]]")  # how Rust's and Arrow's readers write an errno
 
 
 def storage_error(
     error: BaseException, doing: str, path: Path | str | None = None
 ) -> StorageError | TransientStorageError | HostMemoryError | None:
-    """Return a StorageError or a TransientStorageError for an `error` that occurred while `doing` something.
+    """Return the StorageError or TransientStorageError for an `error` that occurred while `doing` something.
 
-    Return a HostMemoryError if the system had no memory for a call (ENOMEM).
-    Return None if `error` is of another kind, such as an error of a network connection. Libraries wrap errors of the
-    storage in their own: a transient error is also found among the causes of `error`.
+    Return a HostMemoryError if the system had no memory for a call (ENOMEM). Return None for any other error, such as
+    an error of a network connection. Libraries wrap storage errors in errors of their own. So the function also
+    searches the causes of `error` for a transient error.
     """
     if isinstance(error, OSError) and error.errno in STORAGE_ERRNOS and not _of_network(error):
         where = path or error.filename or "the volume"
@@ -182,9 +187,9 @@ def storage_error(
 
 
 def _of_network(error: BaseException) -> bool:
-    """Return whether `error` is of a network connection: by its class, or by the function that raised it.
+    """Return whether `error` comes from a network connection, by its class or by the function that raised it.
 
-    The numbers of such errors mislead: an SSLError with errno 1 has nothing to do with EPERM.
+    The errno of such an error can mislead: an SSLError with errno 1 has nothing to do with EPERM.
     """
     if isinstance(error, ConnectionError) or type(error).__module__.partition(".")[0] in _NETWORK:
         return True
@@ -195,7 +200,10 @@ def _of_network(error: BaseException) -> bool:
 
 
 def _links(error: BaseException) -> Iterator[BaseException]:
-    """Yield `error`, its causes, and the errors that were handled when they were raised. Each comes once."""
+    """Yield `error` and all errors that led to it, each error once.
+
+    These are the causes of `error`, and the errors that were being handled when `error` or a cause was raised.
+    """
     seen: list[BaseException] = []
     pending = [error]
     while pending:
@@ -220,7 +228,7 @@ _NO_GPU_MEMORY = re.compile(
 
 
 def out_of_gpu_memory(error: BaseException) -> bool:
-    """Return whether `error` says that a GPU has no memory left. torch is not imported."""
+    """Return whether `error` shows that a GPU has no memory left. torch is not imported."""
     return type(error).__name__ == "OutOfMemoryError" or (
         isinstance(error, RuntimeError) and _NO_GPU_MEMORY.search(str(error)) is not None
     )
@@ -231,16 +239,17 @@ _NO_HOST_MEMORY = re.compile(r"DefaultCPUAllocator: can't allocate memory|Cannot
 
 
 def out_of_host_memory(error: BaseException) -> bool:
-    """Return whether `error` says that the machine's memory doesn't suffice. torch is not imported."""
+    """Return whether `error` shows that the machine's memory doesn't suffice. torch is not imported."""
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and _NO_HOST_MEMORY.search(str(error)) is not None
     )
 
 
 def machine_error(error: BaseException, doing: str, path: Path | str | None = None) -> VaseError | None:
-    """Return the error of the storage, the host's memory or the GPU's memory that occurred while `doing` something.
+    """Return the storage or memory error for an `error` that occurred while `doing` something.
 
-    Return None if `error` is of another kind. The causes of `error` count too.
+    The result is an error of the storage, of the host's memory or of the GPU's memory. The function also searches the
+    causes of `error`. Return None for any other error.
     """
     known = storage_error(error, doing, path)
     if known is not None:

@@ -1,4 +1,4 @@
-"""Write files atomically. Place images by a hard link where that is safe, and otherwise by a copy."""
+"""Write files atomically, and create images as hard links where this is safe, and as copies otherwise."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def exists(path: Path) -> bool:
 
 
 def expanded(text: str) -> Path:
-    """Return the path in `text`, with the home folder for `~`. A `~` of an unknown user is left as it is."""
+    """Return the path in `text`, with the home folder for `~`. A `~` of an unknown user is kept."""
     path = Path(text)
     try:
         return path.expanduser()
@@ -86,9 +86,9 @@ def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
 
 
 def write_table(stream: IO[str], header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write rows as CSV in the dialect that `read_table` reads: commas between cells, and quotes around ends of lines.
+    """Write rows as CSV in the dialect that `read_table` reads. Cells are separated by commas.
 
-    Commas, quotes and newlines in a cell are kept.
+    Cells with commas, quotes or line breaks are quoted, so that these characters are kept.
     """
     table, quoted = (csv.writer(stream, lineterminator="\n", quoting=how) for how in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL))
     for row in (header, *rows):
@@ -97,7 +97,7 @@ def write_table(stream: IO[str], header: Sequence[str], rows: Iterable[Sequence[
 
 
 def read_table(path: Path) -> Iterator[dict[str, str]]:
-    """Yield the rows of a CSV file as mappings from heading to cell. A cell that a row lacks is left out."""
+    """Yield the rows of a CSV file as mappings from heading to cell. A missing cell has no entry."""
     with path.open(encoding="utf-8-sig", newline="") as stream:
         for row in csv.DictReader(stream):
             yield {name: cell for name, cell in row.items() if name is not None and cell is not None}
@@ -129,12 +129,12 @@ def immutable_root(path: Path) -> Path | None:
 
 
 def place(source: Path, target: Path, immutable: bool | None = None) -> str:
-    """Place `source` at `target`: by a hard link if `source` belongs to a complete artifact, otherwise by a copy or
-    reflink.
+    """Create `target` as a hard link to `source` if `source` belongs to a complete artifact, otherwise as a copy.
 
-    A user's own file is never hard-linked, because a later edit of the file would change the copy as well. `immutable`
-    says whether `source` belongs to a complete artifact. If `immutable` is None, the function finds this out. Return
-    'link', 'reflink' or 'copy'. An existing target is replaced atomically.
+    A user's own file is never hard-linked, because a later edit of the file would change the target as well. The copy
+    is a reflink if the file system supports reflinks. `immutable` says whether `source` belongs to a complete artifact.
+    If `immutable` is None, the function finds this out. Return 'link', 'reflink' or 'copy'. An existing target is
+    replaced atomically.
     """
     if immutable is None:
         immutable = immutable_root(source) is not None

@@ -16,7 +16,7 @@ from pathlib import Path, PurePath
 
 @dataclass(frozen=True)
 class Format:
-    """An image format: its name in Pillow, its suffixes, and what Pillow needs to read it.
+    """An image format: its name in Pillow, its suffixes, and what Pillow needs to read the format.
 
     `feature` is an optional part of Pillow (PIL.features). `package` is another package that Pillow needs.
     """
@@ -48,7 +48,7 @@ _FOREIGN_FOLDERS = frozenset(
 _FOREIGN_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini"})
 _READ_THOUGH_HIDDEN = frozenset({".metadata"})  # the index of a PyTorch checkpoint, which Megatron's loader reads
 
-# A broken link, a loop of links, or a link to a folder of another user has no content. Other errors mean nothing.
+# A broken link, a loop of links, or a link to a folder of another user has no content. Any other error is raised.
 NO_CONTENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES}
 
 FOREIGN, HIDDEN = "of other programs", "hidden"
@@ -74,8 +74,7 @@ def passed_over(name: str) -> str:
 
 
 def boundary_of(folder: Path, volume: Path | None = None) -> Path:
-    """Return the folder that links must not leave. It is the volume if `folder` lies in the volume, and otherwise
-    `folder`.
+    """Return the folder that links must not leave: the volume if it contains `folder`, otherwise `folder` itself.
 
     Without `volume`, the launcher's volume (VASEVQA_VOLUME) is used.
     """
@@ -99,8 +98,8 @@ def listed(root: Path, boundary: Path) -> Iterator[tuple[str, os.stat_result | N
     """Yield relative names and stat results of the files below `root` that a stage may read, in a fixed order.
 
     A link is checked before it is followed. If a link to a folder or to an image leads out of `boundary`, the stat
-    result is None: stages list this entry and don't open it. Other files behind such links are read, because the links
-    in a hub's cache lead to the weights. Each folder is visited once.
+    result is None: stages list this entry and don't open it. A link to any other file may lead out of `boundary`,
+    because the links in a hub's cache lead to the weights. Each folder is visited once.
     """
     seen: set[tuple[int, int]] = set()
     pending = [(os.fspath(root), "")]
@@ -135,7 +134,10 @@ def listed(root: Path, boundary: Path) -> Iterator[tuple[str, os.stat_result | N
 
 @dataclass
 class PassedOver:
-    """Files and folders that stages don't read. For each reason it holds their number and the first names."""
+    """Files and folders that stages don't read.
+
+    `counts` holds their number for each reason, and `names` holds their first names for each reason.
+    """
 
     counts: Counter[str] = field(default_factory=Counter)
     names: dict[str, list[str]] = field(default_factory=dict)
@@ -148,9 +150,7 @@ class PassedOver:
             first.append(name.encode("utf-8", "backslashreplace").decode())
 
     def sentence(self) -> str:
-        """Return the text for a summary, such as `3 other files: 2 .heic need the package pi-heif, 1 .txt`, or '' for
-        no files.
-        """
+        """Return a text such as `3 other files: 2 .heic need the package pi-heif, 1 .txt`, or '' for no files."""
         if not self.counts:
             return ""
         total = self.counts.total()
@@ -161,11 +161,12 @@ class PassedOver:
         return f"{total} other file{'s' if total > 1 else ''}: {', '.join(kinds)}"
 
     def after(self) -> str:
-        """Return the text of `sentence` in a form that ends a longer sentence, or '' for no files."""
+        """Return the text of `sentence` after a semicolon, to end a longer sentence, or '' for no files."""
         return f"; {self.sentence()}" if self.counts else ""
 
     def hint(self) -> str:
-        """Return the text of `sentence` in brackets, for an error about a folder without photographs. Return '' for no
-        files.
+        """Return the text of `sentence` in brackets, or '' for no files.
+
+        Errors about a folder without photographs end with this text.
         """
         return f" ({self.sentence()})" if self.counts else ""

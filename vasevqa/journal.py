@@ -13,8 +13,8 @@ from vasevqa import files
 class Journal:
     """The rows that earlier calls appended to the file `path`. `append` adds new rows.
 
-    If the process was killed while it wrote a line, this incomplete last line is dropped. `header` says what the rows
-    are made for. Existing rows are used only if the first line of the file equals `header`.
+    If the process was killed while it wrote a line, this incomplete last line is dropped. `header` identifies the
+    settings that the rows depend on. Existing rows are used only if the first line of the file equals `header`.
     """
 
     def __init__(self, path: Path, header: str | None = None) -> None:

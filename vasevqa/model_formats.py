@@ -1,4 +1,4 @@
-"""Recognize model folders in unsupported formats, and name the command or the folder that helps.
+"""Recognize model folders in unsupported formats. The errors name the command or the folder to use instead.
 
 Only file names and configurations are read. A folder is therefore refused before anything is loaded.
 """
@@ -63,9 +63,9 @@ def refuse_other_form(folder: Path) -> None:
 
 
 def refuse_other_clip(folder: Path) -> None:
-    """Do the same as `refuse_other_form` for a CLIP model, which may also be in open_clip's format.
+    """Raise ConfigError or DataError if `folder` holds no CLIP model, or a CLIP model in an unsupported format.
 
-    Also raise ConfigError if the folder holds no CLIP model.
+    `refuse_other_form` lists the unsupported formats. A model in open_clip's format is supported.
     """
     refuse_pointers(folder)
     if (folder / "open_clip_config.json").is_file():
@@ -73,7 +73,7 @@ def refuse_other_clip(folder: Path) -> None:
     refuse_other_form(folder)
     if not (folder / "config.json").is_file():
         raise ConfigError(
-            f"{folder} is no CLIP model: it has neither config.json (Hugging Face) nor open_clip_config.json"
+            f"{folder} is not a CLIP model: it has neither config.json (Hugging Face) nor open_clip_config.json"
             " (open_clip); give the folder of a CLIP model."
         )
     kind = _object(folder / "config.json").get("model_type")
@@ -82,18 +82,18 @@ def refuse_other_clip(folder: Path) -> None:
 
 
 def refuse_no_checkpoint(path: Path) -> None:
-    """Raise DataError if a file can't be a checkpoint of PyTorch. Only its first bytes are read."""
+    """Raise DataError if a file can't be a PyTorch checkpoint. Only its first bytes are read."""
     with path.open("rb") as stream:
         start = stream.read(2)
     if path.suffix != ".safetensors" and start != b"PK" and start[:1] != b"\x80":
         raise DataError(
-            f"{path} is no checkpoint of PyTorch; give the .pth file that train-classifier wrote, or train a new"
+            f"{path} is not a PyTorch checkpoint; give the .pth file that train-classifier wrote, or train a new"
             " classifier."
         )
 
 
 def quantization(folder: Path, config: dict[str, Any]) -> str:
-    """Return the method that quantized a model, such as awq, or an empty text."""
+    """Return the method that quantized a model, such as awq, or '' if the model isn't quantized."""
     parts = [config, *(value for value in config.values() if isinstance(value, dict))]
     for part in parts:
         settings = part.get("quantization_config") or part.get("compression_config")
@@ -103,8 +103,9 @@ def quantization(folder: Path, config: dict[str, Any]) -> str:
 
 
 def refuse_quantized_tensors(folder: Path, dtypes: Mapping[str, str]) -> None:
-    """Raise ConfigError if a weight has a data type of quantized models. `dtypes` maps a tensor's name to its data
-    type.
+    """Raise ConfigError if a weight has a data type of quantized models.
+
+    `dtypes` maps a tensor's name to its data type.
     """
     for name, dtype in dtypes.items():
         if name.endswith("weight") and dtype not in FLOATS:

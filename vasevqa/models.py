@@ -29,7 +29,7 @@ SAMPLE = 256  # bytes that the fingerprint reads at each of two positions in a t
 def safetensors_header(path: Path) -> dict[str, Any]:
     """Return the header of a safetensors file: name -> {dtype, shape, data_offsets}.
 
-    Raise DataError if the file is truncated or is no safetensors file.
+    Raise DataError if the file is truncated or is not a safetensors file.
     """
     try:
         size = path.stat().st_size
@@ -46,7 +46,7 @@ def safetensors_header(path: Path) -> dict[str, Any]:
             raise ValueError(f"it has {size} bytes instead of {8 + length + end}")
     except (ValueError, KeyError, TypeError, AttributeError, FileNotFoundError) as error:
         raise DataError(
-            f"{path} is no complete safetensors file ({error}); copy the file again, or train the model again."
+            f"{path} is not a complete safetensors file ({error}); copy the file again, or train the model again."
         ) from None
     return header
 
@@ -62,8 +62,8 @@ def _check_entry(name: str, entry: Any) -> None:
 class Model:
     """The sizes of a model.
 
-    They are the number of parameters, the number of parameters that a LoRA of all linear layers adds for each unit of
-    rank, and the dimensions that decide the size of the activations.
+    `parameters` is the number of parameters. `adapter_per_rank` is the number of parameters that a LoRA of all linear
+    layers adds for each unit of rank. The other fields are the dimensions that decide the size of the activations.
     """
 
     parameters: int
@@ -77,7 +77,7 @@ class Model:
 def check_model(folder: Path) -> Model:
     """Read a model's configuration and the headers of its weights, and return the model's sizes.
 
-    Raise ConfigError or DataError, which names the missing file.
+    Raise ConfigError or DataError if a file is missing, or if the model can't be used. The message gives the reason.
     """
     model_formats.refuse_other_form(folder)
     if (folder / ADAPTER_CONFIG).is_file():
@@ -115,7 +115,7 @@ def check_model(folder: Path) -> Model:
     model_formats.refuse_no_chat_template(folder)
     text = config.get("text_config") or config
     if not isinstance(text, dict):
-        raise DataError(f"{folder / 'config.json'}: text_config is no mapping; copy the model again.")
+        raise DataError(f"{folder / 'config.json'}: text_config is not a mapping; copy the model again.")
     shapes = {name: entry["shape"] for name, entry in tensors.items()}
     linear = [
         shape
@@ -135,7 +135,7 @@ def check_model(folder: Path) -> Model:
 
 
 def shards_of(folder: Path) -> list[str]:
-    """Return the names of the weight files in a model's index. Raise DataError if the index names none."""
+    """Return the names of the weight files in a model's index. Raise DataError if the index names no weight file."""
     path = folder / INDEX
     weights = _json(path, "copy it again").get("weight_map")
     if not isinstance(weights, dict) or not weights or not all(isinstance(name, str) for name in weights.values()):

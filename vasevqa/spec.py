@@ -19,14 +19,14 @@ from vasevqa.errors import ConfigError
 class Params(BaseModel):
     """The parameters that change a stage's result. They are part of the artifact's key.
 
-    Recipe keys and command-line flags are made from the fields.
+    Each field becomes a recipe key and a command-line flag.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), validate_default=True)
 
 
 class Options(BaseModel):
-    """The options of a stage's execution (device, batch size, workers, menus). They are never part of the key."""
+    """The options that say how a stage runs (device, batch size, workers, menus). They are never part of the key."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), validate_default=True)
 
@@ -118,11 +118,11 @@ class Output(Protocol):
 
     @property
     def final(self) -> Path:
-        """The path of `root` once it is complete."""
+        """The path that the folder `root` has once it is complete."""
 
     @property
     def volume(self) -> Path | None:
-        """The root of the volume, which all mounts of the volume share. None without a launcher."""
+        """The root folder of the volume. None if the stage runs without a launcher."""
 
     def check(self) -> None:
         """Raise LeaseLost if another attempt owns this output now.
@@ -140,9 +140,9 @@ class Output(Protocol):
         """Write a JSON file atomically."""
 
     def place(self, source: Path, name: str) -> str:
-        """Place an image at `name`: a hard link to an artifact's file, or a copy of a user's file.
+        """Create the image `name`: a hard link to a file of an artifact, or a copy of a user's file.
 
-        Return link, reflink or copy.
+        Return 'link', 'reflink' or 'copy'.
         """
 
 
@@ -222,7 +222,7 @@ class StageCall(Generic[ParamsT_co, OptionsT_co]):
 
     @property
     def output(self) -> Output:
-        """The output directory. Raises RuntimeError if the call has none."""
+        """The output folder. Raise RuntimeError if the call has no output folder."""
         if self.folder is None:
             raise RuntimeError("This call of the stage has no output directory.")
         return self.folder
@@ -252,8 +252,8 @@ class Stage:
     sources: tuple[str, ...] = ()
     # Called when the step is planned, with the inputs that the recipe gives. An input that isn't on this machine's disk
     # is None: it is on the volume of a cluster, or comes from a hub. The function raises ConfigError or DataError for a
-    # mistake in the inputs, before earlier steps run. If earlier steps pass an input on (images), the recipe's own
-    # input of that name is used.
+    # mistake in the inputs, before earlier steps run. If earlier steps pass on an input, such as images, the function
+    # gets the recipe input that it comes from.
     check: Callable[[Mapping[str, Path | None], Any], None] = lambda inputs, params: None
     # Called before run when options.interactive is set: (params, options, inputs) -> (params, options)
     interact: str | None = None
@@ -296,9 +296,8 @@ class Step:
     """One use of a Stage in the pipeline. `inputs` maps the stage's input names to sources.
 
     If the step is skipped, the input `passthrough_input` takes the place of the step's output. If `passthrough_input`
-    is None, nothing takes its place: the step can only be skipped together with all steps that read its output. A
-    recipe input with the step's name replaces the step. `preset` holds parameters that differ from the stage's
-    defaults.
+    is None, the step can be skipped only if no step that runs reads its output. A recipe input with the step's name
+    replaces the step. `preset` holds parameters that differ from the stage's defaults.
     """
 
     name: str

@@ -4,7 +4,8 @@ Rows about one vase are alike. The precision of a mean therefore depends on the 
 rows. Intervals are Wilson's (Wilson, 1927) with the effective number of rows. This follows Korn and Graubard,
 "Confidence intervals for proportions with small expected number of positive counts estimated from survey data", 1998.
 The variance is the linearized variance of a mean over clusters (Cochran, "Sampling Techniques", 1977, chapter 11). With
-weights it is that of a ratio, and the numbers of rows and vases count for less (Kish, "Survey Sampling", 1965).
+weights, the variance is that of a ratio, and uneven weights reduce the effective numbers of rows and vases (Kish,
+"Survey Sampling", 1965).
 """
 
 from __future__ import annotations
@@ -19,15 +20,16 @@ LEVEL = 0.95
 POWER = 0.8
 DIGITS = 12  # decimal places of a difference between two rewards
 ROUNDING = 1e-24  # largest variance of a mean that rounding errors alone can cause
-EVEN = 1e-9  # weights that differ by less than this part differ by rounding errors alone
-WHOLE = 9  # decimal places of a number of vases; rounding errors lie below them
+EVEN = 1e-9  # relative difference of weights; a smaller difference comes from rounding errors alone
+WHOLE = 9  # decimal places of an effective number of vases; smaller differences are rounding errors
 
 
 @dataclass(frozen=True)
 class Estimate:
     """A mean over rows with its 95% interval, and the numbers of rows and vases.
 
-    `interval` is None with fewer than FEWEST vases, or if uneven weights make them worth fewer.
+    `interval` is None if the number of vases is less than FEWEST. It is also None if uneven weights reduce the
+    effective number of vases below FEWEST.
     """
 
     value: float
@@ -41,8 +43,8 @@ class Difference:
     """The mean difference between the answers of two models to the same rows.
 
     `p` is a two-sided probability: if the two models were equally good, a difference of this size or more would occur
-    with the probability `p`. With `detectable_vases` vases, a true difference of `detectable` would be shown in 80 of
-    100 cases. `interval`, `p` and `detectable` are None with fewer than FEWEST vases.
+    with the probability `p`. With `detectable_vases` vases, a true difference of `detectable` would be significant in
+    80 of 100 cases. `interval`, `p` and `detectable` are None with fewer than FEWEST vases.
     """
 
     value: float
@@ -82,8 +84,8 @@ def wilson(successes: float, total: float, quantile: float = 1.959963984540054) 
 def by_vase(values: Sequence[float], vases: Sequence[Hashable], weights: Sequence[float] | None = None) -> Estimate:
     """Return the mean of `values` in [0, 1], with an interval by vase.
 
-    `vases` names the vase of each value. `weights` are greater than 0; rows with uneven weights are worth fewer rows
-    and vases. Raise ValueError if there are no values.
+    `vases` names the vase of each value. `weights` are greater than 0. Uneven weights reduce the effective numbers of
+    rows and vases. Raise ValueError if there are no values.
     """
     uneven = _uneven(weights) if weights else None
     clusters = _clusters(values, vases, uneven)
@@ -167,10 +169,10 @@ def _clusters(values: Sequence[float], vases: Sequence[Hashable], weights: Seque
 
 
 def _uneven(weights: Sequence[float]) -> list[float] | None:
-    """Return the weights, scaled so that the largest is about 1; None if all are equal.
+    """Return the weights, scaled so that the largest is about 1; None if all weights are equal.
 
-    Sums of equal weights have rounding errors. Eight vases with such weights would be worth less than eight, and so
-    have no interval.
+    Equal weights are not used, because their sums have rounding errors. These errors could reduce the effective number
+    of eight vases below eight, and then there would be no interval.
     """
     largest = max(weights)
     if min(weights) >= largest * (1 - EVEN):
@@ -180,7 +182,7 @@ def _uneven(weights: Sequence[float]) -> list[float] | None:
 
 
 def _worth(weights: Sequence[float]) -> float:
-    """Return how many evenly weighted rows a row is worth, in (0, 1]."""
+    """Return the effective number of rows (Kish) as a part of the number of rows, in (0, 1]."""
     return math.fsum(weights) ** 2 / (len(weights) * math.fsum(weight * weight for weight in weights))
 
 

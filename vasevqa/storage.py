@@ -1,4 +1,7 @@
-"""Read files from a storage that may fail for a moment, and tell its errors from errors of the content."""
+"""Read files from a storage that may fail for a moment.
+
+Errors of the storage are distinguished from errors of the content.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ T = TypeVar("T")
 
 PAUSES = (0.1, 0.4, 1.2)  # seconds between the tries of one call
 _HEAD = 1 << 20  # bytes at a file's start that are read to see whether the storage works
-_FILES = 100  # of a folder, at most so many files are looked at
+_FILES = 100  # maximum number of a folder's files that are read
 
 
 def patiently(
@@ -43,10 +46,10 @@ def patiently(
 
 
 def refuse_failed(error: BaseException, path: Path) -> None:
-    """Raise the error of the storage or of the memory if it caused the `error` of a library that read `path`.
+    """Raise a storage or memory error if it caused `error`. A library raised `error` while it read `path`.
 
-    `path` is a file or folder. Libraries often hide the cause, so the starts of the files are read again. Return if the
-    content caused `error`.
+    `path` is a file or folder. Libraries often hide the cause, so the beginning of each file is read again. Return if
+    the content caused `error`.
     """
     known: VaseError | None = machine_error(error, "read", path)
     if known is not None:

@@ -6,8 +6,9 @@ IMAGE_TAG = "<image>"  # placeholder for a picture in a message, in the format o
 
 
 def printable(text: str) -> str:
-    """Return `text` in a form that UTF-8 can encode: a byte of a file name that is no UTF-8, or a lone surrogate, is
-    written as an escape.
+    """Return `text` in a form that UTF-8 can encode.
+
+    Each surrogate is written as an escape. Python uses surrogates for bytes of a file name that are not UTF-8.
     """
     return text.encode("utf-8", "backslashreplace").decode()
 
@@ -20,9 +21,7 @@ def cell_text(value: object) -> str:
 
 
 def nearest(word: str, known: list[str] | tuple[str, ...]) -> str:
-    """Return a suggestion such as ` Did you mean 'threshold'?`. If no known word is similar, return the list of known
-    words.
-    """
+    """Return a suggestion such as ` Did you mean 'threshold'?`, or all known words if no known word is similar."""
     from difflib import get_close_matches
 
     near = get_close_matches(word, known, n=1, cutoff=0.6)
@@ -50,7 +49,7 @@ def byte_size(count: float) -> str:
 
 
 def percent(share: float, digits: int = 0) -> str:
-    """Return a share as text: 0%, <1%, 12%, >99%, 100%. Only 0 and 1 themselves read as none and all."""
+    """Return a share as text: 0%, <1%, 12%, >99%, 100%. Only the exact shares 0 and 1 give 0% and 100%."""
     none, some, most, every = (f"{part:.{digits}%}" for part in (0, 10.0**-digits / 100, 1 - 10.0**-digits / 100, 1))
     text = f"{share:.{digits}%}"
     if 0 < share < 1 and text in (none, every):
@@ -71,8 +70,9 @@ def cut(text: str, most: int) -> str:
 
 
 def first_line(error: object, most: int = 200) -> str:
-    """Return the first line of an error's text, cut to `most` characters. If the text is empty, return the error's
-    type.
+    """Return the first line of an error's text, cut to `most` characters.
+
+    If the text is empty, return the name of the error's class.
     """
     lines = str(error).strip().splitlines()
     return lines[0][:most].rstrip(".") if lines else type(error).__name__

@@ -28,7 +28,7 @@ _NULL = {"", "~", "null", "Null", "NULL"}
 
 @dataclass(frozen=True)
 class FileKind:
-    """The kind of a file: its name in messages ("recipe"), and the hint for the case that the file is missing."""
+    """A kind of file: its name in messages ("recipe"), and the hint for the message about a missing file."""
 
     name: str
     hint: str
@@ -115,7 +115,7 @@ def parse(text: str, lines: Lines, *, aliases: bool = False, as_written: bool = 
     the user wrote (`4`, `true`, `no`, `1.10`). Only an empty value is then None. `hint` is the last part of the message
     about invalid YAML.
 
-    Raise ConfigError for invalid YAML, for a duplicate key, and for a text that expands beyond MAX_VALUES.
+    Raise ConfigError for invalid YAML, for a duplicate key, and for a text that holds more than MAX_VALUES values.
     """
     try:
         if not aliases:

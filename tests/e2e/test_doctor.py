@@ -56,7 +56,7 @@ def test_problems_are_reported_with_a_remedy(site: Site) -> None:  # noqa: F811
     site.cluster_file(images={**site.images, "classify": copying})
     found = findings(site, recipe, check=3)
     assert "there is no /data/nowhere" in found["input images"]["text"]
-    assert "alpha.txt is no checkpoint of PyTorch" in found["input train-classifier"]["text"]
+    assert "alpha.txt is not a PyTorch checkpoint" in found["input train-classifier"]["text"]
 
 
 def test_an_administrator_gets_findings_about_gpus_and_secrets(site: Site) -> None:  # noqa: F811

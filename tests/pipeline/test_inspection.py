@@ -84,7 +84,7 @@ def unknown_headings(folder: Path) -> None:
         (zipped, "images=photos.zip", "", ConfigError, "photos.zip is a file"),
         (one_row, "", "", DataError, "needs at least 3 vases with annotations, and there is 1"),
         (unknown_headings, "", "", DataError, "table.csv: .* names no column"),
-        (None, "train-classifier=table.csv", "", DataError, "table.csv is no checkpoint of PyTorch"),
+        (None, "train-classifier=table.csv", "", DataError, "table.csv is not a PyTorch checkpoint"),
         (None, "", "columns: {shape: Farm}", ConfigError, "no table has the column 'Farm'"),
         (None, "", "name_pattern: '('", ConfigError, r"^`name_pattern` is not a regular expression"),
         (None, "", "name_pattern: '(?P<vase>X)(?P<view>Y)'", ConfigError, "matches none of 12 names"),

@@ -20,7 +20,7 @@ def test_only_complete_checkpoints_are_used(tmp_path: Path) -> None:
         checkpoints.choose(tmp_path, "last")
     (tmp_path / "adapter_model.safetensors").write_bytes(b"12345678901")
     progress = RecordingProgress()
-    with pytest.raises(DataError, match="no complete safetensors file"):
+    with pytest.raises(DataError, match="not a complete safetensors file"):
         merge.run(
             StageCall(
                 merge.MergeParams(),

@@ -138,7 +138,7 @@ SPOILED: dict[str, tuple[Callable[[Path], None], str]] = {
     "another rank": (lambda folder: configure(folder, r=8), "says rank 8, but .* has rank 4"),
     "alpha changed after the training": (unlike, r"says lora_alpha 16, but the adapter was trained with 8"),
     "numbers that are not finite": (nan, "not finite .*lora_B"),
-    "a file cut short": (truncate, "no complete safetensors file"),
+    "a file cut short": (truncate, "not a complete safetensors file"),
     "no configuration": (lambda folder: (folder / CONFIG).unlink(), "holds no adapter_config.json"),
     "another kind of adapter": (lambda folder: configure(folder, peft_type="IA3"), "type IA3"),
     "biases that peft doesn't save": (lambda folder: configure(folder, bias="lora_only"), "bias: lora_only"),

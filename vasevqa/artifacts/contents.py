@@ -39,7 +39,7 @@ def is_temporary(name: str) -> bool:
 def list_files(root: Path, known: Mapping[str, str] | None = None) -> dict[str, dict[str, object]]:
     """Return size in bytes and SHA-256 of every file below `root` (except artifact.json), by relative name.
 
-    `known` holds digests that are known already, because the files are hard links to other artifacts.
+    `known` maps the names of hard links to the digests of the linked files. These digests are not computed again.
     """
     known = known or {}
     sizes = {name: entry.stat(follow_symlinks=False).st_size for name, entry in tree(root)}
@@ -52,8 +52,8 @@ def list_files(root: Path, known: Mapping[str, str] | None = None) -> dict[str, 
 def verify(root: Path, lease: Lease | None = None) -> dict[str, object]:
     """Compare the folder with its artifact.json, and return the record.
 
-    For hard links to other artifacts only the size is compared, because the other artifact was verified before. Raise
-    DataError with the name of the first file that differs.
+    For a hard link to a file of another artifact, only the size is compared, because the other artifact was verified
+    before. Raise DataError with the name of the first file that differs. Raise LeaseLost if `lease` is lost meanwhile.
     """
     record: dict[str, Any] = json.loads((root / RECORD).read_text(encoding="utf-8"))
     listed: dict[str, dict[str, Any]] = dict(record["files"])

@@ -1,6 +1,6 @@
-"""Content digests of a user's files and folders, cached by their stat results.
+"""Content digests of a user's files and folders, cached with the stat results of the files.
 
-A second digest of unchanged files needs only stat calls.
+For unchanged files, the digest comes from the cache, and only stat calls are needed.
 """
 
 from __future__ import annotations
@@ -23,12 +23,15 @@ from vasevqa.storage import patiently
 
 T = TypeVar("T")
 
-FAILURES = 3  # files that the storage may refuse before the others aren't read any more
+FAILURES = 3  # after the storage has failed for this many files, no further file is read
 RACY = 2_000_000_000  # ns; a file that changed more recently could change again with the same mtime
 
 
 def mark_of(status: os.stat_result | None) -> str:
-    """Return a text that changes when a file changes. None stands for a link that leads out of the volume."""
+    """Return a text that changes when a file changes.
+
+    `status` is the stat result of the file, or None for a link that leads out of the volume.
+    """
     if status is None:
         return OUTSIDE
     return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}:{status.st_ino}"
@@ -39,7 +42,7 @@ def _key(path: Path) -> str:
 
 
 def _readable(path: Path) -> os.stat_result | None:
-    """Return the stat result of a regular file that this process may read, and otherwise None."""
+    """Return the stat result of `path` if it is a regular file that this process may read; otherwise None."""
     with contextlib.suppress(OSError):
         status = path.stat()
         return status if stat.S_ISREG(status.st_mode) and os.access(path, os.R_OK) else None
@@ -58,8 +61,8 @@ def _with_tables(connection: sqlite3.Connection) -> sqlite3.Connection:
 def fingerprint(path: Path, volume: Path | None = None) -> str:
     """Return a fingerprint of a file or folder, to detect changes.
 
-    The fingerprint depends on sizes, times and names, and not on the content. It covers the same files as a digest.
-    Links may lead anywhere within `volume` (folders.boundary_of).
+    The fingerprint depends on sizes, times and names, and not on the content. It covers the same files as the digest in
+    a DigestCache. Links may lead anywhere within `volume` (folders.boundary_of).
     """
     if not path.is_dir():
         return mark_of(path.stat())
@@ -80,7 +83,10 @@ class DigestCache:
         self._path, self._volume = folder / "digests.sqlite", volume
 
     def _cached(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Call `work` with the cache. With a damaged cache or a read-only volume, the cache is in memory."""
+        """Call `work` with a connection to the cache, and return the result.
+
+        If the cache is damaged or can't be written to, `work` gets an empty cache in memory.
+        """
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -94,17 +100,17 @@ class DigestCache:
         """Return the digest of a file's content, or of a folder's names and contents.
 
         Raise ConfigError if `path` doesn't exist, DataError if a file vanishes, and StorageError or
-        TransientStorageError if the storage fails. The digests of the other files are cached even then.
+        TransientStorageError if the storage fails. Even after such an error, the digests of the files that could be
+        read are cached.
         """
         if not path.exists():
             raise ConfigError(f"{path} does not exist; check the recipe's inputs.")
         return self._cached(lambda connection: self._digest(path.resolve(), connection))
 
     def of_files(self, folder: Path, names: Sequence[str], reading: bool = True) -> dict[str, str]:
-        """Return the content digests of files by name (relative to `folder`).
+        """Return the content digests of files by name (relative to `folder`). A file that can't be read is left out.
 
-        Only a file that can't be read is left out. With `reading=False` no file is read: only cached digests are
-        returned.
+        With `reading=False`, no file is read: only cached digests are returned.
         """
         root, now = folder.resolve(), time.time_ns()
         listed = [(name, status) for name in names if (status := _readable(root / name)) is not None]
@@ -146,7 +152,10 @@ class DigestCache:
         now: int,
         reading: bool = True,
     ) -> tuple[dict[str, str], dict[str, Exception]]:
-        """Return the digests of files by name, and the errors of those that couldn't be read. Cache the digests."""
+        """Return the digests of files by name, and the errors by the names of the files that couldn't be read.
+
+        Read only the files without a cached digest, and cache their digests. With `reading=False`, no file is read.
+        """
         known = {
             name: (mark, digest)
             for name, mark, digest in connection.execute("SELECT name, mark, digest FROM files WHERE path = ?", (key,))
@@ -172,9 +181,9 @@ class DigestCache:
 
 
 def _read(root: Path, names: Sequence[str]) -> tuple[dict[str, str], dict[str, Exception]]:
-    """Return the digests of files by name, and the errors of those that couldn't be read.
+    """Return the digests of files by name, and the errors by the names of the files that couldn't be read.
 
-    If the storage fails at FAILURES files, the files that are left are in neither.
+    After the storage has failed for FAILURES files, no further file is read. The unread files are in neither mapping.
     """
     digests: dict[str, str] = {}
     errors: dict[str, Exception] = {}
@@ -203,7 +212,7 @@ def _raise_first(errors: Mapping[str, Exception]) -> None:
 
 
 def _remember(connection: sqlite3.Connection, statement: str, rows: Sequence[tuple[str, ...]]) -> None:
-    """Write rows to the cache. Digests that can't be cached, because the disk is full, are still used."""
+    """Write rows to the cache. If the write fails, for example because the disk is full, do nothing."""
     with contextlib.suppress(sqlite3.DatabaseError):
         connection.executemany(statement, rows)
         connection.commit()

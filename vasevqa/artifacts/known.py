@@ -1,9 +1,9 @@
-"""Values that a stage computed for photographs, found again by the photographs' content.
+"""Store the values that a stage computed for photographs, and find them by the photographs' content.
 
-The values lie on the volume, in `.cache/known`: one SQLite file for each stage, model and way of decoding. A later run
+The values are on the volume, in `.cache/known`: one SQLite file for each stage, model and way of decoding. A later run
 with more photographs computes only the values of new photographs. The store is only a cache. If it is damaged, or if
-the disk is full, the stage computes the values again. At most KEPT files are kept. The values of a file take at most
-LARGEST bytes; those that were used longest ago are removed first.
+the disk is full, the stage computes the values again. At most KEPT files are kept. The values in one file take at most
+LARGEST bytes; the values that were used longest ago are removed first.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def content_digests(volume: Path, folder: Path, names: Sequence[str], reading: b
     """Return the SHA-256 of files by name (relative to `folder`). A file that can't be read is left out.
 
     An artifact's record holds the digests of its files. The digests of other files are cached on the volume. With
-    `reading=False` no file is read: a digest that is not known yet is left out.
+    `reading=False`, no file is read: only recorded and cached digests are returned.
     """
     artifact = files.immutable_root(folder / RECORD)
     if artifact is None:
@@ -57,9 +57,9 @@ def recorded_digests(artifact: Path) -> dict[str, str]:
 
 
 class KnownValues:
-    """Values by the content digest of a photograph. `made_for` holds everything else that decides a value.
+    """The stored values, by the content digest of the photograph.
 
-    `made_for` has the key `stage`.
+    `made_for` holds everything else that a value depends on. It must have the key `stage`.
     """
 
     def __init__(self, volume: Path, made_for: Mapping[str, object]) -> None:
@@ -67,7 +67,7 @@ class KnownValues:
         self._path = volume / FOLDER / f"{made_for['stage']}-{self._made_for[:16]}.sqlite"
 
     def find(self, digests: Iterable[str]) -> dict[str, bytes]:
-        """Return the stored values by digest. A value that isn't stored, or that is damaged, is left out."""
+        """Return the stored values by digest. Missing and damaged values are left out."""
         found: dict[str, bytes] = {}
         with self._tolerant():
             if not self._path.is_file():
@@ -85,7 +85,10 @@ class KnownValues:
         return found
 
     def add(self, values: Mapping[str, bytes], used: Iterable[str] = ()) -> None:
-        """Store values by digest, all or none. `used` holds the digests of stored values that were used again."""
+        """Store `values` by digest, all in one transaction.
+
+        `used` holds the digests of stored values that the stage used again.
+        """
         with self._tolerant():
             self._make_room()
             with contextlib.closing(sqlite3.connect(self._path, timeout=SECONDS)) as connection, connection:
@@ -93,7 +96,7 @@ class KnownValues:
                 connection.execute(
                     "CREATE TABLE IF NOT EXISTS known (digest TEXT PRIMARY KEY, sum INTEGER, value BLOB) WITHOUT ROWID"
                 )
-                # A table of its own, because a new time must not write a value again.
+                # The times are in their own table, so that a new time doesn't rewrite the value.
                 connection.execute(
                     "CREATE TABLE IF NOT EXISTS uses (digest TEXT PRIMARY KEY, time INTEGER) WITHOUT ROWID"
                 )
@@ -108,7 +111,10 @@ class KnownValues:
                 _trim(connection)
 
     def _check(self, digest: str, value: object) -> int | None:
-        """Return a checksum, by which damaged values and another model's values are recognized."""
+        """Return the checksum of a value, or None if the value isn't bytes.
+
+        The checksum detects damaged values, and values that were made for another model.
+        """
         return zlib.crc32(f"{self._made_for}{digest}".encode() + value) if isinstance(value, bytes) else None
 
     def _make_room(self) -> None:
@@ -119,7 +125,7 @@ class KnownValues:
 
     @contextlib.contextmanager
     def _tolerant(self) -> Iterator[None]:
-        """Suppress all errors of the store: they cost the cache and not the stage. Remove a damaged file."""
+        """Suppress all errors of the store, so that the stage continues without it. Remove a damaged file."""
         try:
             yield
         except (sqlite3.OperationalError, OSError):  # a full disk, a read-only volume, or a lock of another stage
@@ -130,7 +136,10 @@ class KnownValues:
 
 
 def _trim(connection: sqlite3.Connection) -> None:
-    """Remove the values that were used longest ago, until the others fit. SQLite reuses their space for new values."""
+    """Remove the values that were used longest ago, until the rest takes at most LARGEST bytes.
+
+    SQLite reuses the free space for new values.
+    """
     pages, size = (connection.execute(f"PRAGMA {what}").fetchone()[0] for what in ("page_count", "page_size"))
     if pages * size <= LARGEST:
         return
@@ -151,11 +160,11 @@ def _trim(connection: sqlite3.Connection) -> None:
 
 def _remove(path: Path) -> None:
     path.unlink(missing_ok=True)
-    path.with_name(f"{path.name}-journal").unlink(missing_ok=True)  # SQLite would apply it to a new file
+    path.with_name(f"{path.name}-journal").unlink(missing_ok=True)  # SQLite would apply the journal to a new file
 
 
 class KnownPhotographs:
-    """The stored values of a folder's photographs, by name. Without a volume, no value is stored or found."""
+    """The stored values of a folder's photographs, by name. Without a volume, nothing is stored or found."""
 
     def __init__(self, volume: Path | None, folder: Path, names: Sequence[str], made_for: Mapping[str, object]) -> None:
         self._folder = folder
@@ -177,11 +186,14 @@ class KnownPhotographs:
             return ""
 
     def lacking(self, names: Iterable[str]) -> list[str]:
-        """Return the names whose values can be stored and aren't stored yet."""
+        """Return the names of the photographs whose values can be stored but aren't stored yet."""
         return [name for name in names if name in self._digests and name not in self.values]
 
     def keep(self, values: Mapping[str, bytes]) -> None:
-        """Store the new values of photographs by name. A photograph that changed since the start is left out."""
+        """Store the new values of photographs, by name.
+
+        If a photograph has changed since the start, its value is not stored.
+        """
         fresh = {
             self._digests[name]: values[name] for name in self.lacking(values) if self._mark(name) == self._marks[name]
         }

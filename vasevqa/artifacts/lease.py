@@ -84,10 +84,10 @@ class Holder:
         )
 
     def dead(self) -> bool:
-        """Return True if the holder has certainly ended. Return False if it runs, or if this is unknown.
+        """Return True if the holder has certainly ended. Return False if the holder runs, or if this is unknown.
 
         Only a holder on this machine or in this pod can be checked. If a holder in the same pod has another boot id or
-        process namespace, it ran in an earlier container, which has ended.
+        process namespace, the holder ran in an earlier container, which has ended.
         """
         if (
             self.pod
@@ -168,7 +168,7 @@ def bury(path: Path, gone: Callable[[str], bool]) -> None:
 
 
 def _write(path: Path, me: Holder) -> int:
-    """Write a lease of `me` to `path`, and return its open descriptor."""
+    """Write a lease of `me` to `path`, and return the open file descriptor."""
     fresh = path.with_name(f"{path.name}.{me.token}")
     descriptor = os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o666)
     try:
@@ -186,7 +186,8 @@ def _write(path: Path, me: Holder) -> int:
 class Loss:
     """Why `attempt` no longer holds its lease: another attempt took it over, or the storage failed.
 
-    `error` is what the storage said while the lease could not be touched for `seconds`. It is empty after a takeover.
+    After a failure of the storage, `error` is the error message, and `seconds` is how long the lease could not be
+    touched. After a takeover, `error` is empty.
     """
 
     attempt: str
@@ -196,7 +197,7 @@ class Loss:
 
     @property
     def taken_over(self) -> bool:
-        """True if another attempt has the lease now, or if a launcher has ended this attempt."""
+        """True if another attempt has the lease now, or if a launcher has revoked the lease."""
         return not self.error
 
     def __str__(self) -> str:
@@ -252,12 +253,12 @@ class Lease:
                 time.sleep(0.2)
 
     def loss(self) -> Loss | None:
-        """Return why this process no longer holds the lease, or None while it holds the lease. The check needs one stat
-        call, and touches the lease now and then.
+        """Return why this process no longer holds the lease, or None while it holds the lease.
 
-        An error of the storage says nothing about the lease. So the lease counts as held until it could not be touched
-        for half its TTL: nobody can take the lease over before that. Once the storage works again, the lease is held
-        again, unless another attempt has taken it over.
+        The check needs one stat call, and sometimes touches the lease. An error of the storage doesn't show that the
+        lease is lost. So this process holds the lease until the lease could not be touched for half its TTL. No other
+        process can take over the lease before that time. If the storage works again, this process holds the lease
+        again, unless another attempt has taken over the lease.
         """
         untouched, problem = time.monotonic() - self._touched, ""
         try:
@@ -268,7 +269,7 @@ class Lease:
         except OSError as error:
             problem = _said(error)
         silent = untouched > self.ttl / 2
-        # After such a silence, a touch is worth nothing without the stat: the descriptor may belong to a replaced file.
+        # After so long, a touch proves nothing without a stat result: the descriptor may belong to a replaced file.
         if untouched > self.ttl / 8 and not (silent and problem):
             problem = self._touch()
         return Loss(self.me.attempt, self.path, self.ttl / 2, problem) if silent and problem else None
@@ -290,10 +291,10 @@ class Lease:
             raise LeaseLost(str(loss), loss.taken_over)
 
     def keep(self, on_lost: Callable[[Loss], None]) -> None:
-        """Touch the lease from a thread until `release`, or until another attempt has taken the lease over.
+        """Touch the lease from a thread until `release`, or until another attempt has taken over the lease.
 
-        Call `on_lost` when the lease is no longer held, at most once. After an error of the storage, the thread goes on
-        touching the lease, whether `on_lost` was called or not.
+        When the lease is no longer held, the thread calls `on_lost` once. After an error of the storage, the thread
+        continues to touch the lease, even after the call of `on_lost`.
         """
 
         def beat() -> None:

@@ -18,7 +18,7 @@ SCHEMA = 1
 
 
 class StageOutput:
-    """The Output of a stage: a folder. Under a launcher, a lease guards the folder."""
+    """The output folder of a stage (see `spec.Output`). Under a launcher, a lease guards the folder."""
 
     def __init__(self, root: Path, lease: Lease | None = None) -> None:
         self._root = root
@@ -35,12 +35,12 @@ class StageOutput:
 
     @property
     def standalone(self) -> bool:
-        """True without a launcher."""
+        """True if the stage runs without a launcher."""
         return self._lease is None
 
     @property
     def final(self) -> Path:
-        """The path of the folder once it is complete."""
+        """The path that the folder has once it is complete."""
         return self._root.with_suffix("") if self._lease is not None and self._root.suffix == ".partial" else self._root
 
     @property
@@ -76,9 +76,9 @@ class StageOutput:
         self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
     def place(self, source: Path, name: str) -> str:
-        """Place an image at `name`: a hard link to an artifact's file, or a copy (or reflink) of a user's file.
+        """Create the image `name`: a hard link to a file of an artifact, or a copy (or reflink) of a user's file.
 
-        Raise DataError if the image was removed meanwhile.
+        Return 'link', 'reflink' or 'copy'. Raise DataError if the file `source` was removed meanwhile.
         """
         self.check()
         folder = source.parent

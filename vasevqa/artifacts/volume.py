@@ -21,17 +21,17 @@ class Volume:
 
     @property
     def artifacts(self) -> Path:
-        """`artifacts/<step>/<key>/`."""
+        """The folder of all artifacts. It holds `<step>/<key>/`."""
         return self.root / "artifacts"
 
     @property
     def runs(self) -> Path:
-        """`runs/<run>/`."""
+        """The folder of all runs. It holds `<run>/`."""
         return self.root / "runs"
 
     @property
     def cache(self) -> Path:
-        """Files that can be deleted at any time: the digest cache, HF_HOME."""
+        """The folder of files that can be deleted at any time, such as the digest cache and HF_HOME."""
         return self.root / ".cache"
 
     def artifact(self, step: str, key: str) -> Artifact:
@@ -80,7 +80,7 @@ class Artifact:
 
     @property
     def complete(self) -> bool:
-        """True once the artifact can be used."""
+        """True if the artifact is complete, so that steps can read it."""
         return (self.path / RECORD).is_file()
 
     @property
@@ -99,9 +99,10 @@ class Artifact:
         return record
 
     def commit(self, attempt: str) -> bool:
-        """Verify the sealed folder and rename it to its final name. Return False if another launcher has done so.
+        """Verify the sealed folder and rename it to its final name.
 
-        Raise DataError if a file is missing or differs from the record. Raise LeaseHeld while another writer works.
+        Return False if another launcher has already committed the artifact. Raise DataError if a file is missing or
+        differs from the record. Raise LeaseHeld while another process writes the artifact.
         """
         lease = Lease.acquire(self.lease, attempt)
         lease.keep(on_lost=lambda loss: None)  # verifying a large model can take longer than the lease's TTL

@@ -121,7 +121,7 @@ class Request:
 @click.option(
     "--label-studio",
     type=FILE,
-    help="Label Studio's JSON: its labels are taken in if the file exists, and all labels are written to it at the end",
+    help="Label Studio's JSON file: labels are read from it if it exists, and all labels are written to it at the end",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="order; the same for reviewers who shall overlap")
 @click.option(

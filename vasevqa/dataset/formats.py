@@ -100,7 +100,7 @@ def _bytes(path: Path, start: bytes) -> bytes:
     if len(data) > MAX_BYTES:
         raise ValueError(f"larger than {MAX_BYTES >> 30} GiB when unpacked")
     if data.startswith((_ZIP, _PARQUET)):
-        raise ValueError("it is a packed workbook or Parquet file; unpack it with gunzip")
+        raise ValueError("it is a gzip-compressed workbook or Parquet file; decompress it with gunzip")
     return data
 
 

@@ -1,4 +1,4 @@
-"""Choose the backend of a run, and find it again for `cancel` and `clean`."""
+"""Choose the backend of a run, and save the choice for `cancel` and `clean`."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def backend_of(run: Run, make: MakeBackend) -> Backend:
 
 
 def left_running(planned: Plan, record: Run, backend: Backend) -> list[str]:
-    """Return one sentence for each running job of a killed launcher that this run doesn't use."""
+    """Return a sentence for each job that an interrupted run left running, except the jobs that this run uses."""
     ours = tuple(job_prefix(step.name, step.artifact.key) for step in planned.steps)
     lines = []
     for job in backend.existing("vase-"):

@@ -95,7 +95,7 @@ def _to_be_uploaded(pipeline: Pipeline, here: Mapping[str, Path], question: Volu
 def _checked(
     pipeline: Pipeline, question: VolumeQuestion, there: Mapping[str, Path], known: Collection[str]
 ) -> Iterator[Finding]:
-    """Let each step check its inputs. A problem that is `known` already isn't repeated."""
+    """Yield a finding for each step that can't use its inputs. Problems in `known` are not reported again."""
     given = {name: str(path.absolute()) for name, path in there.items()}
     for name, check in question.checks.items():
         stage = pipeline.step(name).stage
@@ -108,11 +108,14 @@ def _checked(
 
 @dataclass(frozen=True)
 class VolumeQuestion:
-    """What a pod checks on the volume that it mounts. The pod gets these values as JSON on the command line."""
+    """The values that a check of the volume needs.
+
+    In a cluster, a pod mounts the volume and checks it. The pod gets these values as JSON on its command line.
+    """
 
     inputs: Mapping[str, str]
     models: Sequence[str]  # the inputs that are models
-    copies: Mapping[str, int]  # input -> number of copies (by size) that the steps write
+    copies: Mapping[str, int]  # input -> number of outputs of its size that the steps write
     coming: int = 0  # bytes to be uploaded to the volume
     name_pattern: str | Sequence[str] | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -121,11 +124,11 @@ class VolumeQuestion:
 
     @property
     def reading(self) -> Reading:
-        """How names and tables are read."""
+        """The settings for reading file names and tables."""
         return Reading(self.name_pattern, self.columns, self.records)
 
     def to_json(self) -> str:
-        """Return the values as JSON, for `vasevqa doctor --look`."""
+        """Return the values as JSON, for the option `--look` of `vasevqa doctor`."""
         return json.dumps(asdict(self))
 
     @classmethod
@@ -144,8 +147,8 @@ def _question(asked: Requirements, recipe: Recipe | None, coming: int = 0) -> Vo
 def volume_findings(pipeline: Pipeline, volume: Path, question: VolumeQuestion) -> Iterator[Finding]:
     """Check the volume that is mounted on this machine.
 
-    The function checks that the volume can be written to, that inputs and models are complete, that steps can use
-    them, and that there is enough free space.
+    The function checks that the volume can be written to, that inputs and models are complete, that the steps can use
+    the inputs, and that there is enough free space.
     """
     top = volume
     while not top.exists():
@@ -208,8 +211,8 @@ def _local(asked: Requirements) -> Iterator[Finding]:
 def _devices(asked: Requirements, engine: str = "") -> Iterator[Finding]:
     """Check the GPUs of this machine.
 
-    The GPUs are unknown if the container engine runs on another machine. A step that requests more GPUs than the
-    machine has would fail. A step never falls back to the CPU.
+    A step that requests more GPUs than the machine has would fail, because a step never falls back to the CPU. If the
+    container engine runs on another machine, the number of GPUs is unknown.
     """
     asking = {
         step: resources.gpus
@@ -249,7 +252,7 @@ def _docker(cluster: Cluster, asked: Requirements) -> Iterator[Finding]:
     yield Finding("engine", OK, f"Docker {engine.version()['Version']}")
     for image in dict.fromkeys(cluster.image(stage) for stage in asked.stages.values()):
         if engine.images.list(name=image):
-            yield Finding(f"image {image}", OK, "there")
+            yield Finding(f"image {image}", OK, "on this machine")
         elif built_here(cluster, image):
             yield Finding(
                 f"image {image}",
@@ -288,7 +291,7 @@ def _kubernetes(
     if not remote:
         yield from volume_findings(pipeline, request.volume, question)
     if request.pull and all(access.allowed(verb, "", "pods") for verb in ("create", "delete")):
-        # If the volume is mounted here, the launcher runs here; otherwise it runs in a pod too.
+        # If the volume isn't mounted here, the launcher runs in a pod too, so its image is pulled as well.
         yield from checks.pulls(
             access,
             [access.cluster.image(stage) for stage in (*(("launcher",) if remote else ()), *asked.stages.values())],

@@ -19,7 +19,7 @@ Event = dict[str, Any]
 
 
 class EventLog:
-    """`runs/<run>/events.jsonl`."""
+    """The event log `runs/<run>/events.jsonl`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -48,7 +48,7 @@ class EventLog:
         return event
 
     def last(self, kinds: Collection[str]) -> Event | None:
-        """Return the newest event of these kinds; None if there is none."""
+        """Return the newest event whose kind is in `kinds`; None if there is no such event."""
         newest = None
         for event in self.read():
             if event["event"] in kinds:

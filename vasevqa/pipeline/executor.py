@@ -1,4 +1,4 @@
-"""Run single steps: start or adopt the job, pass on the events, commit the artifact, and retry after a failure."""
+"""Run single steps: start or adopt the job, report its events, commit the artifact, and retry after a failure."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FULL = 1 << 20  # bytes: with less free space, an unexplained failure is treated
 
 
 class StepExecutor:
-    """Advances single steps of `run`.
+    """Starts, follows and finishes single steps of `run`.
 
     Each method takes a StepRun and changes the status of the StepRun. No method waits. If another launcher writes the
     artifact, a method raises LeaseHeld or LeaseLost.
@@ -73,8 +73,8 @@ class StepExecutor:
     def _adopt(self, step_run: StepRun) -> bool:
         """Adopt a job that makes the artifact; return True if there is such a job.
 
-        If this run's log contains the start of a job and not its end, the method adopts that job. Otherwise the method
-        adopts a running job of any run.
+        If this run's event log contains the start of a job but not its end, the method adopts this job. Otherwise the
+        method adopts a running job of any run.
         """
         left = bool(step_run.job) and self.backend.state(step_run.job) is not State.GONE
         if not left:
@@ -99,7 +99,7 @@ class StepExecutor:
         return True
 
     def _share_log(self, step_run: StepRun) -> None:
-        """Make a link to the job's log in this run's folder; another run submitted the job."""
+        """Link the job's log into this run's folder, if another run submitted the job."""
         try:
             log = self.backend.log(step_run.job)
         except ClusterUnreachable:  # the job is adopted without its log
@@ -190,7 +190,7 @@ class StepExecutor:
             self.hear(step_run, update.text)
 
     def hear(self, step_run: StepRun, text: str) -> None:
-        """Pass on the events of the stage."""
+        """Report each event that the stage printed in `text` as an event of the run."""
         for event in parse(text.split("\n")):
             kind, at = event.pop("event"), float(event.pop("time", 0.0))
             if kind == "error":
@@ -213,7 +213,7 @@ class StepExecutor:
         revoke(artifact.lease, step_run.job)
         if artifact.sealed:
             self._commit(step_run)
-        elif artifact.complete:  # another launcher, which watched or owns the job, has committed it
+        elif artifact.complete:  # another launcher that watches the job has committed the artifact
             self._done(step_run, hit=False)
         elif step_run.overdue:
             self.give_up(step_run, step_run.overdue)
@@ -276,10 +276,12 @@ class StepExecutor:
         step_run.status, step_run.not_before = StepStatus.WAITING, time.monotonic() + pause(failure.kind, tries)
 
     def postpone(self, step_run: StepRun, error: VaseError, seconds: float | None = None) -> None:
-        """Do again, after a pause, what the storage did not let the launcher do. Give up after the last retry.
+        """Repeat the step's last action after a pause, because the storage failed. Give up after the last retry.
 
-        The same holds if the launcher's machine has no memory for a call. A job stays watched: its attempt goes on, and
-        keeps its message and its deadlines. The pause grows, unless it is given in `seconds`.
+        The method also handles a system call for which the launcher's machine has no memory. If the step's job is
+        running, the launcher keeps watching the job: the attempt continues, and keeps its error message and its
+        deadlines. `seconds` is the length of the pause. If `seconds` is None, each pause is longer than the previous
+        pause.
         """
         tries = step_run.tries[Kind.STORAGE]
         if tries >= RETRIES[Kind.STORAGE]:
@@ -322,13 +324,13 @@ class StepExecutor:
             self.give_up(step_run, Failure(Kind.PERMANENT, message, DataError.exit_code))
             return
         if any(now.get(name, before) != before for name, before in _sealed_fingerprints(artifact.partial).items()):
-            self._discard(step_run)  # an earlier launcher's attempt sealed it, and the inputs have changed since
+            self._discard(step_run)  # an earlier attempt sealed the artifact, and the inputs have changed since
             step_run.status, step_run.job = StepStatus.WAITING, ""
             return
         fault(FaultPoint.BEFORE_COMMIT, step_run.name)
         try:
             artifact.commit(self._me)
-        except FileNotFoundError:  # another launcher has discarded it in the meantime
+        except FileNotFoundError:  # another launcher has discarded the sealed artifact
             step_run.status, step_run.job = StepStatus.WAITING, ""
             return
         fault(FaultPoint.AFTER_COMMIT, step_run.name)
@@ -361,7 +363,7 @@ class StepExecutor:
                 self.backend.remove(job)
 
     def look_elsewhere(self, step_run: StepRun) -> None:
-        """Check whether the other writer of the artifact has finished or no longer runs."""
+        """Check whether the other process that writes the artifact has finished or no longer runs."""
         artifact = step_run.planned.artifact
         if artifact.complete:
             self._done(step_run, hit=True)
@@ -384,7 +386,7 @@ def fingerprints_of(step: PlannedStep, volume: Path) -> dict[str, str]:
 def _sealed_fingerprints(partial: Path) -> dict[str, str]:
     """Return the fingerprints of the inputs from the record in `partial`.
 
-    The attempt that sealed `partial` took the fingerprints at its start.
+    A launcher computed these fingerprints before the start of the attempt that sealed `partial`.
     """
     try:
         record = json.loads((partial / RECORD).read_text(encoding="utf-8"))

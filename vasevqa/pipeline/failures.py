@@ -26,7 +26,7 @@ class Kind(Enum):
     CLUSTER = "cluster"
 
 
-# How often the launcher retries by itself. Memory and shared memory also stop at the recipe's limits.
+# The maximum number of retries by the launcher. Retries with more host memory also end at the step's memory_limit.
 RETRIES = {Kind.TRANSIENT: 10, Kind.STORAGE: 10, Kind.UNKNOWN_KILL: 1, Kind.HOST_MEMORY: 8, Kind.SHARED_MEMORY: 4}
 UNAVAILABLE = 69  # the exit code of errors.ClusterError
 LONGEST_PAUSE = 60.0  # seconds
@@ -35,7 +35,7 @@ _PERMANENT = {2: "usage or configuration", 3: "bad data", 5: "no such device", 6
 
 @dataclass(frozen=True)
 class Failure:
-    """A failed attempt: its class, the stage's message, and the exit code for the launcher."""
+    """A failed attempt: the class of the failure, the error message, and the exit code for the launcher."""
 
     kind: Kind
     message: str
@@ -45,7 +45,8 @@ class Failure:
 def classify(outcome: Outcome, said: str, step: str, error: str = "") -> Failure:
     """Return the failure that explains `outcome`.
 
-    `said` is the error message of the stage, and `error` the name of its class; '' if the stage printed none.
+    `said` is the error message that the stage printed, and `error` is the class name of the error. Both are '' if the
+    stage printed no error.
     """
     code, number = outcome.exit_code, outcome.signal
     if code is not None and code > 128:
@@ -128,9 +129,9 @@ def remedy(failure: Failure, resources: Resources, tries: int, enforces_limits: 
 def pause(kind: Kind, tries: int) -> float:
     """Return the pause before the next attempt in seconds.
 
-    `tries` is the number of earlier failures of this class. Only a transient failure and a failure of the storage need
-    a pause: 1 second, then twice the last pause, at most LONGEST_PAUSE. There is no pause before the first retry of a
-    transient failure.
+    `tries` is the number of earlier failures of this class. Only transient failures and storage failures need a pause.
+    The first pause is 1 second. Each later pause is twice the previous pause, and at most LONGEST_PAUSE. There is no
+    pause before the first retry of a transient failure.
     """
     if kind is Kind.STORAGE:
         return min(LONGEST_PAUSE, 2.0**tries)
@@ -138,6 +139,9 @@ def pause(kind: Kind, tries: int) -> float:
 
 
 def final(failure: Failure) -> Failure:
-    """Return the failure of a step that is not tried again. A storage that fails for so long needs a person (74)."""
+    """Return the failure of a step that is not tried again.
+
+    A storage failure that outlasts all retries gets exit code 74, because a person must repair the storage.
+    """
     passing = failure.kind is Kind.STORAGE and failure.exit_code == TransientStorageError.exit_code
     return replace(failure, exit_code=StorageError.exit_code) if passing else failure

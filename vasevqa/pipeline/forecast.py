@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Forecast:
-    """The estimated seconds of each step, and the steps without an estimate."""
+    """The estimated duration of each step in seconds, and the steps without an estimate."""
 
     seconds: Mapping[str, float]
     unknown: tuple[str, ...]
@@ -46,9 +46,11 @@ def forecast(
 ) -> Forecast:
     """Return the forecast for the steps that will run.
 
-    The forecast uses the time per photograph of the step's newest artifact from this machine. Without such an artifact,
-    it uses `measured` (seconds per photograph by step). A step computes `photographs`, or only its number in `new`, if
-    earlier runs have computed the others. Without `photographs`, there is no estimate.
+    The forecast uses the seconds per photograph from the step's newest artifact of this machine. If there is no such
+    artifact, the forecast uses `measured` (step -> seconds per photograph). `photographs` is the number of all
+    photographs; None if it is unknown. `new` maps a step to its number of new photographs, if earlier runs have
+    computed the values of all other photographs. A step without an entry in `new` computes all photographs. There is no
+    estimate for a step whose number of photographs is unknown.
     """
     missing = [step.name for step in planned.steps if not step.hit]
     counts = {name: (new or {}).get(name, photographs) for name in missing}
@@ -56,15 +58,16 @@ def forecast(
 
 
 def first_forecast(steps: Sequence[str], photographs: int, measured: Mapping[str, float]) -> Forecast:
-    """Return the forecast for steps that never ran."""
+    """Return the forecast for steps that have never run. `measured` maps a step to its seconds per photograph."""
     return _forecast(dict.fromkeys(steps, photographs), measured)
 
 
 def measure(planned: Plan, photographs: Sequence[ImageFile]) -> dict[str, float]:
-    """Measure for some seconds how many seconds the CLIP step of the plan needs per photograph.
+    """Measure the seconds per photograph of the plan's clip-filter step. The measurement takes some seconds.
 
-    Return nothing if the step won't run, if it ran on this machine before, if CLIP comes from a hub, or if torch isn't
-    installed. Raise ConfigError or DataError if the model can't be used.
+    Return {} if the step won't run, if an artifact of this machine records the step's speed, if the CLIP model comes
+    from a hub, if torch isn't installed, or if no photograph can be read. Raise ConfigError or DataError if the model
+    can't be used.
     """
     step = next((step for step in planned.steps if step.stage.name == "clip-filter" and not step.hit), None)
     if step is None or _paces(planned.volume, [step.name]):
@@ -79,7 +82,7 @@ def measure(planned: Plan, photographs: Sequence[ImageFile]) -> dict[str, float]
 def measure_clip(model: Path, photographs: Sequence[ImageFile], params: Params, options: Options) -> float | None:
     """Return how many seconds `clip-filter` needs per photograph with its parameters and options.
 
-    Return None without torch, or without a readable photograph.
+    Return None if torch isn't installed, or if no photograph can be read.
     """
     assert isinstance(params, clip_filter.Params)
     assert isinstance(options, clip_filter.Options)
@@ -99,7 +102,7 @@ def measure_clip(model: Path, photographs: Sequence[ImageFile], params: Params, 
 
 
 def _forecast(counts: Mapping[str, int | None], paces: Mapping[str, float]) -> Forecast:
-    """Return the forecast for steps with their numbers of photographs."""
+    """Return the forecast from the number of photographs and the seconds per photograph of each step."""
     seconds = {name: paces[name] * count for name, count in counts.items() if name in paces and count is not None}
     return Forecast(seconds, tuple(name for name in counts if name not in seconds))
 
@@ -110,7 +113,10 @@ def _paces(volume: Volume, steps: Sequence[str]) -> dict[str, float]:
 
 
 def _seconds_each(volume: Volume, step: str) -> float | None:
-    """Return the step's seconds per photograph, or None if no artifact of this machine records them."""
+    """Return the step's seconds per photograph, from the newest artifact of this machine that records them.
+
+    Return None if there is no such artifact.
+    """
     rates = (_rate(artifact) for artifact in reversed(volume.complete(step)))
     return next((rate for rate in rates if rate is not None), None)
 

@@ -18,7 +18,7 @@ from vasevqa.pipeline.backend import MakeBackend, backend_of
 from vasevqa.pipeline.runs import all_runs
 
 HALF_MADE_SECONDS = (
-    3600.0  # a job's folder gets its name within milliseconds; a killed launcher left older folders without a name
+    3600.0  # a job's folder gets its name within milliseconds; an older folder without a name is from a killed launcher
 )
 
 
@@ -37,7 +37,8 @@ def size(path: Path) -> int:
 def leftovers(volume: Volume, kept: set[tuple[str, str]], working: tuple[str, ...]) -> Iterator[tuple[Path, str]]:
     """Yield each folder below artifacts/ that can be removed, with the reason.
 
-    No kept run uses such a folder, no process writes to the folder, and no running job makes the same artifact.
+    No process writes to such a folder, and no running job makes its artifact. `kept` holds the step and the key of each
+    artifact that a run uses or still needs. `working` holds the prefixes of the names of running jobs (`job_prefix`).
     """
     for step in sorted(volume.artifacts.iterdir()) if volume.artifacts.is_dir() else []:
         for entry in sorted(step.iterdir()) if step.is_dir() else []:
@@ -56,7 +57,7 @@ def leftovers(volume: Volume, kept: set[tuple[str, str]], working: tuple[str, ..
 
 
 def remove(volume: Volume, path: Path) -> bool:
-    """Remove a file or folder; return False if it is in use.
+    """Remove a folder; return False if the folder is in use or already removed.
 
     An artifact is renamed before the removal. So after a crash, no incomplete artifact keeps the final name.
     """
@@ -73,8 +74,8 @@ def remove(volume: Volume, path: Path) -> bool:
 def backends(volume: Volume, make: MakeBackend) -> list[Backend]:
     """Return the backends of all runs on the volume.
 
-    If a backend doesn't answer, the function reports this on stderr and leaves the backend out. Leases still protect
-    the artifacts that jobs of that backend write.
+    If a backend doesn't answer, the function reports this on stderr, and the result doesn't contain the backend. Leases
+    still protect the artifacts that jobs of this backend write.
     """
     reachable = [make("local", volume, Cluster())]
     seen: list[dict[str, object]] = []

@@ -1,4 +1,4 @@
-"""How many photographs of a planned step earlier runs on the volume have computed already."""
+"""Count the photographs of a planned step whose values earlier runs on the volume have stored."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ class Growth:
 
 
 def growth(planned: Plan) -> dict[str, Growth]:
-    """Return the known and new photographs by step. No photograph is read.
+    """Return the numbers of known and new photographs for each step that will run. No photograph is read.
 
-    A step is left out if its photographs or its model don't exist yet, or if their digests aren't known.
+    A step has no entry if its photographs or its model don't exist yet, if their digests aren't cached, or if no
+    photograph is known.
     """
     made = {step.name for step in (*planned.steps, *planned.given) if step.hit}
     found = {step.name: _growth(step, made, planned.volume) for step in planned.steps if not step.hit}
@@ -52,7 +53,7 @@ def _growth(step: PlannedStep, made: set[str], volume: Volume) -> Growth | None:
 
 
 def _folder(step: PlannedStep, paths: Mapping[str, Path | None]) -> Path | None:
-    """Return the folder of the step's photographs; None if it doesn't exist yet."""
+    """Return the folder of the step's photographs; None if the folder doesn't exist yet."""
     if not isinstance(step.params, BuildParams):
         return paths.get("images")
     there = {name: path for name, path in paths.items() if path is not None and path.is_dir()}
@@ -61,14 +62,17 @@ def _folder(step: PlannedStep, paths: Mapping[str, Path | None]) -> Path | None:
 
 
 def _stores(step: PlannedStep, paths: Mapping[str, Path | None], volume: Volume) -> list[KnownValues]:
-    """Return the stores in which the step may find values; [] if the step stores none, or if its model isn't known."""
+    """Return the stores in which the step may find values.
+
+    Return [] if the step stores no values, or if the digest of its model is unknown.
+    """
     if step.stage.name == build_dataset.STAGE.name:
         return [KnownValues(volume.root, build_dataset.made_for())]
     name = {classify.STAGE.name: "model", clip_filter.STAGE.name: "clip_model"}.get(step.stage.name, "")
     if paths.get(name) is None:
         return []
     digest = _digest(step.inputs[name], volume)
-    # Only the step's own machine knows its precision if the recipe leaves it open.
+    # The machine that runs the step may choose the precision, so the stores of both precisions are returned.
     return [KnownValues(volume.root, _made_for(step, digest, precision)) for precision in ("bf16", "fp32") if digest]
 
 

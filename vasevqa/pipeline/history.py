@@ -25,9 +25,9 @@ _ENDS = ("attempt-failed", "step-done", "step-failed", "step-cancelled", "step-r
 
 @dataclass(frozen=True)
 class Held:
-    """The resources that an attempt held, and the duration in seconds.
+    """The resources that an attempt held, and how long the attempt held them in seconds.
 
-    The resources are those in the recipe. A step with `device: cpu` uses no GPU and so holds none.
+    The resources are those in the recipe. A step with `device: cpu` uses no GPU, so it holds no GPU.
     """
 
     resources: dict[str, Any]
@@ -36,7 +36,7 @@ class Held:
 
 @dataclass
 class StepHistory:
-    """The history of one step of a run. Times are seconds since the epoch; `status` prints `state`."""
+    """The history of one step of a run. Times are seconds since the epoch. `vasevqa status` prints `state`."""
 
     name: str
     state: str = "waiting"  # running, done, up to date, failed, skipped, cancelled
@@ -56,7 +56,7 @@ class StepHistory:
 
     @property
     def used(self) -> list[Held]:
-        """The resources that all attempts held, also an attempt without an end. It counts up to its last event."""
+        """The resources that each attempt held. An attempt whose end isn't logged counts up to its last event."""
         return [*self.held, *self._open()]
 
     def _open(self) -> list[Held]:
@@ -130,7 +130,7 @@ class Restored:
 
     job: str = ""  # the last job; empty if its failure is logged
     attempt: int = 0
-    started: float = 0.0  # seconds since the epoch, also in the fields below; 0: not yet
+    started: float = 0.0  # seconds since the epoch, as in the next three fields; 0: not yet known
     placed: float = 0.0
     ran: float = 0.0
     last_event_time: float = 0.0  # stage events up to this time are already in the log

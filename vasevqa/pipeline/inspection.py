@@ -1,6 +1,6 @@
-"""Check the inputs of a recipe before anything runs: their content, and whether the steps can use it.
+"""Check the inputs of a recipe before anything runs: their content, and whether the steps can use them.
 
-Only names, tables, configurations and headers are read. So mistakes are found now, and not hours later.
+Only names, tables, configurations and headers are read. So mistakes are found before hours of work are lost.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ORDER = ("train-classifier", "clip_model", "model", "images", "annotations")  # 
 
 
 def reading_of(recipe: Recipe) -> Reading:
-    """Return how the recipe's steps read names and tables."""
+    """Return the recipe's settings for reading file names and tables."""
     views, rows = (getattr(recipe.steps.get(name), "params", None) for name in ("select-views", "build-dataset"))
     return Reading(
         getattr(views, "name_pattern", None), getattr(rows, "columns", None) or {}, getattr(rows, "records", None)
@@ -56,7 +56,7 @@ class Inside:
 
     @cached_property
     def annotated(self) -> Annotated:
-        """What the annotations say about the photographs."""
+        """The vases and photographs that have a row in the annotations."""
         from vasevqa.dataset.collection import look_at_table
 
         return look_at_table(self.paths["annotations"], self.collection, self.reading)
@@ -64,7 +64,7 @@ class Inside:
     def contents(self, name: str) -> str:
         """Return one line about the content of an input.
 
-        Raise ConfigError or DataError if steps can't use the input. The message names the recipe's keys.
+        Raise ConfigError or DataError if the steps can't use the input. The message names the recipe's keys.
         """
         try:
             return self._contents(name, self.paths[name])
@@ -76,7 +76,7 @@ class Inside:
             raise type(error)(in_recipe(build_dataset.STAGE, str(error))) from None
 
     def refuse_too_few(self, params: Params) -> None:
-        """Raise DataError if a split with these parameters needs more vases with a row."""
+        """Raise DataError if too few vases have a row for a split with these parameters."""
         with contextlib.suppress(ModuleNotFoundError):
             from vasevqa.dataset import assignment
 

@@ -1,7 +1,8 @@
 """Run a plan: start missing steps, adopt running jobs, commit finished artifacts, and retry failed attempts.
 
-The launcher keeps all state in the artifacts, the leases, the backend's jobs and the event log. So the launcher may be
-killed at any point and started again. faults.py lists the points that tests use.
+To adopt a job means to follow a job that another launcher started. The launcher keeps all state in the artifacts, the
+leases, the backend's jobs and the event log. So the launcher may be killed at any point and started again. faults.py
+lists the points that tests use.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ Listener = Callable[[Event], None]
 
 
 class Launcher:
-    """Executes `plan` as `run` on `backend`. `listener` receives every event, and shows it."""
+    """Executes `plan` as `run` on `backend`. `listener` is called with every event and shows the event."""
 
     def __init__(self, plan: Plan, run: Run, backend: Backend, parallel: int, listener: Listener) -> None:
         self.plan, self.run, self.backend, self.parallel = plan, run, backend, parallel
@@ -78,14 +79,15 @@ class Launcher:
         self._signals = Signals()
         self._stops_handled = 0  # number of requests to stop that were handled
         self._unanswered: set[str] = set()  # steps for which the cluster didn't answer
-        self._trouble: VaseError | None = None  # the run's own folder can't be written
+        self._trouble: VaseError | None = None  # the error if the run's own folder can't be written to
 
     def execute(self) -> None:
         """Run the plan to its end.
 
         Raise StepFailed if a step failed for good. Raise StorageError if the run's folder can't be written to. Raise
         LeaseHeld if another launcher works on this run. Raise Interrupted if this launcher was suspended and another
-        launcher took over the run, or if the storage failed for so long that another launcher may take it over.
+        launcher took over the run. Also raise Interrupted if the storage failed for so long that another launcher may
+        take over the run.
 
         Raise Cancelled if the run's cancel file exists, KeyboardInterrupt after Ctrl-C, and Terminated after SIGTERM.
         If `detach` is set, raise Detached after Ctrl-C and SIGTERM.
@@ -114,7 +116,7 @@ class Launcher:
                     f"Another launcher has taken over run {self.run.name}; follow it with `vasevqa logs -f"
                     f" {self.run.name}`."
                 )
-            if loss is not None:  # another launcher may take the run over now
+            if loss is not None:  # another launcher may take over the run now
                 raise Interrupted(str(loss))
             try:
                 event = patiently(lambda: self.run.events.append(kind, **fields), self.run.path, "write")
@@ -219,12 +221,12 @@ class Launcher:
         return [step_run for step_run in self._step_runs.values() if step_run.status is status]
 
     def _guarded(self, step_run: StepRun, act: Callable[[], None]) -> None:
-        """Call `act` for one step. An error in `act` fails only this step."""
+        """Call `act` for one step. An error in `act` makes only this step fail."""
         try:
             act()
         except LeaseHeld:
             step_run.status = StepStatus.ELSEWHERE
-        except (TransientStorageError, HostMemoryError) as error:  # of this process, not of the step's
+        except (TransientStorageError, HostMemoryError) as error:  # from this process, not from the step's process
             self._postpone(step_run, error)
         except Interrupted as error:
             if not isinstance(error, LeaseLost):
@@ -233,7 +235,7 @@ class Launcher:
                 step_run.status = StepStatus.ELSEWHERE
             else:
                 self._postpone(step_run, error)
-        except ClusterUnreachable as error:  # nothing has changed yet: repeat it later
+        except ClusterUnreachable as error:  # nothing has changed yet, so `act` is repeated later
             if step_run.status is StepStatus.RUNNING:
                 time.sleep(WATCH_SECONDS)  # `watch` returns at once for a finished job, so wait here
             else:
@@ -311,7 +313,7 @@ class Launcher:
     def _ours(self, step_run: StepRun) -> bool:
         """Return True if this launcher may stop the job.
 
-        It must not stop a job of another run whose launcher is alive.
+        A launcher must not stop a job of another run while the launcher of the other run is alive.
         """
         owner = self.backend.owner(step_run.job)
         return owner in (None, self.run.name) or holder(Run(self.run.volume, str(owner)).lease) is None

@@ -57,13 +57,13 @@ class PlannedStep:
 
     @property
     def after(self) -> tuple[str, ...]:
-        """The steps that make the artifacts for this step."""
+        """The steps whose artifacts this step reads."""
         return tuple(dict.fromkeys(planned.step for planned in self.inputs.values() if planned.step is not None))
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The steps to run; each step comes after the steps that it reads."""
+    """The steps to run; each step comes after the steps whose artifacts it reads."""
 
     name: str
     volume: Volume
@@ -73,9 +73,9 @@ class Plan:
 
 
 def make_plan(recipe: Recipe, pipeline: Pipeline, volume: Volume, selection: Selection | None = None) -> Plan:
-    """Return the plan of `recipe`: the steps in order, each with the reason why the step runs.
+    """Return the plan of `recipe`: the steps in order, and the reasons why a step will run.
 
-    Raises ConfigError for unknown steps, missing inputs and cycles.
+    Raise ConfigError for unknown steps, missing inputs and cycles.
     """
     selection = selection or Selection()
     steps = select_steps(recipe, pipeline, selection)
@@ -100,7 +100,7 @@ def make_plan(recipe: Recipe, pipeline: Pipeline, volume: Volume, selection: Sel
 
 @dataclass
 class _Planner:
-    """Plans the steps one by one; each step comes after the steps that it reads."""
+    """Plans the steps one by one; each step comes after the steps whose artifacts it reads."""
 
     recipe: Recipe
     volume: Volume
@@ -157,8 +157,8 @@ def _reasons(
 ) -> list[str]:
     """Return the differences between the planned step and its nearest complete artifact.
 
-    The nearest artifact is the artifact with the fewest differences. If several artifacts have the same number of
-    differences, the newest one is taken.
+    The nearest artifact is the artifact with the fewest differences. If several artifacts have equally few differences,
+    the newest of these is taken.
     """
     best: list[str] | None = None
     for artifact in reversed(volume.complete(step.name)):

@@ -35,9 +35,10 @@ class StepSettings:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe that can be planned.
+    """A loaded and checked recipe.
 
-    `inputs` are absolute paths; for models they may be hub ids. `text` is the recipe as YAML, with all changes applied.
+    `inputs` are absolute paths; the input of a model may be a hub id instead. `text` is the recipe as YAML, with all
+    changes applied.
     """
 
     name: str
@@ -117,7 +118,10 @@ def _set(tree: dict[str, Any], override: str, lines: Lines) -> None:
 
 
 def _within(tree: dict[str, Any], key: str, option: str) -> dict[str, Any]:
-    """Return the mapping under `key`, to which an option adds a value. A key without a value gets a mapping."""
+    """Return the mapping under `key`, to which `option` adds a value. Create the mapping if the key has no value.
+
+    Raise ConfigError if the key has a value that is not a mapping.
+    """
     if tree.get(key) is None:
         tree[key] = {}
     if not isinstance(tree[key], dict):
@@ -168,10 +172,10 @@ def _known(mapping: dict[str, Any], known: Sequence[str], path: tuple[str, ...],
 
 
 def _refuse_needed(skip: Sequence[str], inputs: Mapping[str, str], pipeline: Pipeline, lines: Lines) -> None:
-    """Raise ConfigError for a skipped step if another step reads its result and no input replaces the result.
+    """Raise ConfigError if a step that runs would lack the result of a step in `skip`.
 
-    A step that passes on one of its inputs can always be skipped. Another step can be skipped if all steps that read
-    its result are skipped or replaced by an input.
+    A step with a passthrough input can always be skipped. Any other step can be skipped if a recipe input replaces it,
+    or if all steps that read its result are skipped or replaced by recipe inputs.
     """
     for item in skip:
         if pipeline.step(item).passthrough_input is not None or item in inputs:
@@ -224,7 +228,10 @@ def _inputs(given: Any, base: Path | None, pipeline: Pipeline, lines: Lines) -> 
 
 
 def _read_as(name: str, pipeline: Pipeline) -> list[Input]:
-    """Return the stage inputs that read the recipe input `name`, or the step that this input replaces."""
+    """Return the stage inputs whose source is the recipe input `name`.
+
+    If `name` is a step, the recipe input replaces the step. Then return the stage inputs whose source is this step.
+    """
     return [
         step.stage.input(read)
         for step in pipeline.steps
@@ -273,7 +280,10 @@ def _model(
     lines: Lines,
     places: Mapping[str, tuple[str, ...]],
 ) -> Any:
-    """Return `model` with its fields from `values`. `places` holds the paths of keys that aren't below `path`."""
+    """Return an instance of `model` with the fields from `values`. Raise ConfigError for a wrong value.
+
+    The key of a field is below `path`. `places` maps each other field to the path of its key.
+    """
     try:
         return model.model_validate({name: value for name, value in values.items() if name in model.model_fields})
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""`vasevqa repro`: make the `docker run` command that repeats a step of a run."""
+"""`vasevqa repro`: return the `docker run` command that repeats a step of a run."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def started(run: Run, step: str) -> tuple[Run, Event]:
 
 
 def docker_run(stage: Stage, volume: Volume, step: str, event: Event, cluster: Cluster) -> list[str]:
-    """Return the parts of the command, one per line.
+    """Return the parts of the `docker run` command; each part goes on its own line.
 
     The command contains no secret values: docker takes the values from the caller's environment.
     """
@@ -120,7 +120,10 @@ def _volume(source: Path | str, target: Path | str, mode: str = "") -> str:
 
 
 def _standalone(arguments: list[str], output_flag: str, output: Path) -> list[str]:
-    """Return the stage's arguments without the arguments of a launcher; `output` is the output folder."""
+    """Return the stage's arguments without the arguments that only a launcher gives.
+
+    `output` replaces the output folder.
+    """
     words: list[str] = []
     rest = iter(arguments)
     for word in rest:
@@ -135,7 +138,7 @@ def _standalone(arguments: list[str], output_flag: str, output: Path) -> list[st
 
 
 def _lines(arguments: list[str]) -> list[Any]:
-    """Put each flag and its value on one line."""
+    """Return the arguments as lines; each line holds a flag and its value."""
     lines: list[str] = []
     for word in arguments:
         if word.startswith("--") or not lines or " " in lines[-1]:

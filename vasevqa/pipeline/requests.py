@@ -1,4 +1,4 @@
-"""Requests: the values of the command line, as one object for the library."""
+"""Requests: one class per command, for the values of its command line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class RecipeRequest:
     def load(self, pipeline: Pipeline, here: bool = True) -> Recipe:
         """Load the recipe with its changes.
 
-        `here=False` means that the inputs are on another machine. They need not exist on this machine.
+        `here=False` means that the inputs are on another machine. Then the inputs need not exist on this machine.
         """
         return load_recipe(self.path, pipeline, self.overrides, self.inputs, self.inputs_from, here, self.device)
 
@@ -38,11 +38,11 @@ class RecipeRequest:
         return replace(self, inputs=tuple(words))
 
     def beside(self, value: str) -> Path:
-        """Return the path on this machine for an input of the recipe. Relative paths start at the recipe's folder."""
+        """Return the path on this machine for the value of an input. Relative paths start at the recipe's folder."""
         return Path(os.path.normpath(self.path.parent / files.expanded(value)))
 
     def to_args(self) -> list[str]:
-        """Return the changes as command-line words, for a command on another machine."""
+        """Return the changes as command-line arguments, for a command on another machine."""
         words = ["--device", self.device] if self.device else []
         words += [word for override in self.overrides for word in ("--set", override)]
         return words + [word for given in self.inputs for word in ("--input", given)]
@@ -59,7 +59,7 @@ class RunRequest:
     backend: str = "local"
     cluster: Path | None = None  # the Cluster file
     detach: bool = False
-    launch: str | None = None  # the cluster's Job that restarts this launcher after a crash
+    launch: str | None = None  # the name of the cluster's Job that restarts this launcher after a crash
     as_json: bool = False
 
 
@@ -87,7 +87,7 @@ class DoctorRequest:
     backend: str = "local"
     cluster: Path | None = None
     namespace: str | None = None
-    pull: bool = True  # start a pod of each image
+    pull: bool = True  # start a test pod for each image
     upload: bool = False
 
     @property

@@ -17,9 +17,10 @@ WHOLE_MODELS = ("merge", "to-megatron")  # the stages that write a model of the 
 
 @dataclass(frozen=True)
 class StageCheck:
-    """What a step's stage needs to check its inputs.
+    """The values with which a stage checks the inputs of a step.
 
-    `origins` maps each input that the recipe gives to its recipe input, wherever the input's content is.
+    `origins` maps a stage input to the recipe input that it comes from. The content of the recipe input may be on
+    another machine.
     """
 
     params: Mapping[str, object]
@@ -35,9 +36,9 @@ class Requirements:
     inputs: dict[str, str] = field(default_factory=dict)  # the recipe inputs that these steps read
     missing: dict[str, str] = field(default_factory=dict)  # input that the recipe doesn't give -> a step that needs it
     models: tuple[str, ...] = ()  # the inputs that are models
-    copies: dict[str, int] = field(default_factory=dict)  # input -> number of copies (by size) that the steps write
+    copies: dict[str, int] = field(default_factory=dict)  # input -> number of outputs of its size that the steps write
     on_cpu: frozenset[str] = frozenset()  # the steps with `device: cpu`
-    checks: Mapping[str, StageCheck] = field(default_factory=dict)  # step -> its check
+    checks: Mapping[str, StageCheck] = field(default_factory=dict)  # step -> the values for its check
 
 
 def requirements_of(recipe: Recipe, pipeline: Pipeline, selection: Selection | None = None) -> Requirements:
@@ -82,9 +83,9 @@ def requirements_of(recipe: Recipe, pipeline: Pipeline, selection: Selection | N
 def check_stage(stage: Stage, params: Params, origins: Mapping[str, str], inputs: Mapping[str, str]) -> None:
     """Let a stage check its inputs.
 
-    `origins` maps the stage's given inputs to recipe inputs, and `inputs` maps these to absolute paths or hub ids. The
-    stage reads the inputs that are on this machine. Raise ConfigError or DataError if the stage can't use an input. The
-    message names the recipe's keys.
+    `origins` maps the stage's inputs to recipe inputs, and `inputs` maps recipe inputs to absolute paths or hub ids.
+    The stage reads only the inputs that are on this machine. Raise ConfigError or DataError if the stage can't use an
+    input. The message names the recipe's keys.
     """
     paths = {name: Path(inputs.get(source, "")) for name, source in origins.items()}
     there = {name: path if path.is_absolute() and path.exists() else None for name, path in paths.items()}

@@ -21,9 +21,9 @@ KNOWN = (BrokenPipeError, click.ClickException, click.exceptions.Exit)  # errors
 def once(launch: str, volume: Path, work: Callable[[], int]) -> int:
     """Call `work` and return its exit code. Raise StepFailed if an earlier call failed for good or was cancelled.
 
-    A Job in the cluster starts this process again after a failure; `launch` is the name of the Job. Another start can
-    help after a crash, on a drained node, or if the API server did not answer. Another start can't help after a failed
-    step: the step has no retries left, and each further attempt costs GPU hours.
+    A Job in the cluster starts this process again after a failure; `launch` is the name of the Job. A new start can
+    help after a crash, after the drain of a node, or if the API server did not answer. A new start can't help after a
+    failed step: the step has no retries left, and each further attempt costs GPU hours.
     """
     record = volume / "runs" / ".launches" / f"{launch}.json"
     try:
@@ -46,7 +46,7 @@ def once(launch: str, volume: Path, work: Callable[[], int]) -> int:
         ):
             raise
         traceback.print_exc()
-        # A bug or a faulty volume: the Job starts again. Exit code 1 would tell followers that the run has ended.
+        # A bug or a faulty volume: the Job starts again. Exit code 1 would mean that the run has ended.
         return BROKEN_DOWN
     if code == CANCELLED:
         files.write_json(record, {"exit_code": code, "message": "The run was cancelled; submit it again to resume."})

@@ -24,7 +24,7 @@ class Selection:
     refresh: tuple[str, ...] = ()
 
     def to_args(self) -> list[str]:
-        """Return the same selection as command-line words."""
+        """Return the same selection as command-line arguments."""
         words: list[str] = []
         for option, value in (("--from", self.first), ("--to", self.last)):
             words += [option, value] if value else []
@@ -43,7 +43,8 @@ class Selection:
 class SelectedSteps:
     """The selected steps, and the inputs of all steps.
 
-    `order` holds every step of the pipeline. Each step comes after the steps whose artifacts it reads.
+    `order` holds every step of the pipeline. Each step comes after the steps whose artifacts it reads. `wiring` holds
+    the actual source of each input.
     """
 
     names: tuple[str, ...]
@@ -88,8 +89,8 @@ def _why_skipped(passthrough: str | None) -> str:
 def _resolve(source: Source, pipeline: Pipeline, recipe: Recipe) -> Source:
     """Return the actual source of an input.
 
-    If the source is a skipped step, the input of the skipped step replaces it. An input of the recipe may also replace
-    a step.
+    If the source is a step that a recipe input replaces, the recipe input is the actual source. If the source is a
+    skipped step, the actual source is the source of this step's passthrough input.
     """
     while not source.recipe:
         if source.name in recipe.inputs:
@@ -97,7 +98,7 @@ def _resolve(source: Source, pipeline: Pipeline, recipe: Recipe) -> Source:
         if source.name not in recipe.skip:
             break
         step = pipeline.step(source.name)
-        if step.passthrough_input is None:  # only skipped steps read it
+        if step.passthrough_input is None:  # only skipped steps read its result
             break
         source = step.sources()[step.passthrough_input]
     return source
@@ -125,10 +126,11 @@ def _order(wiring: Wiring, pipeline: Pipeline) -> list[str]:
 
 
 def origins(step: str, wiring: Wiring, given: Collection[str]) -> dict[str, str]:
-    """Return the recipe inputs from which a step's inputs come: input -> recipe input.
+    """Return a mapping from each input of `step` to the recipe input that it comes from.
 
-    `given` holds the inputs that the recipe gives. Between the two there may be other steps, each with an input of the
-    same name. An input that another step makes has no origin, and neither has an input that the recipe doesn't give.
+    Earlier steps may pass a recipe input on to `step` under the same input name, such as `images`. `given` holds the
+    names of the recipe inputs that the recipe sets. The mapping has no entry for an input that another step makes, and
+    no entry for an input that the recipe doesn't set.
     """
     sources = {name: _first(name, source, wiring) for name, source in wiring[step].items()}
     return {name: source.name for name, source in sources.items() if source.recipe and source.name in given}

@@ -49,7 +49,7 @@ class StepRun:
     started: float = 0.0  # seconds since the epoch
     not_before: float = 0.0  # on the monotonic clock: when the next attempt may begin
     error_message: str = ""  # the error message of the current attempt
-    error_class: str = ""  # the name of its class in errors.py
+    error_class: str = ""  # the name of the error's class in errors.py
     last_event_time: float = 0.0  # stage events up to this time are already in the log
     progress_kept: float = 0.0
     tries: Counter[Kind] = field(default_factory=Counter)
@@ -62,7 +62,7 @@ class StepRun:
     note: str = ""  # what the current attempt waits for
     image_id: str = ""  # the id of the job's image on the job's machine
     overdue: Failure | None = None  # set if a deadline passed and the job was therefore stopped
-    asked: int = 0  # number of requests to stop that were passed to its job
+    asked: int = 0  # number of requests to stop that were passed to the job
 
     @property
     def name(self) -> str:
@@ -192,7 +192,7 @@ def _outside(step: PlannedStep, volume: Path) -> tuple[Path, ...]:
     """Return the paths outside the volume that the step reads.
 
     These paths are inputs, and the targets of inputs that are links. In the cache of a hub, the files of a model are
-    links. The result then includes the folders of the link targets.
+    links. For such a model, the result also includes the folders of the link targets.
     """
     paths: set[Path] = set()
     for name, given in step.inputs.items():

@@ -126,7 +126,7 @@ def calibration_of(sample: Sample, question: str, scored: Scored, aim: float) ->
     ]
     if not rows:
         raise DataError(
-            f"No label with a clear answer is of a photograph that {scored.step} scored and that a draw chose"
+            f"No photograph that a draw chose and that {scored.step} scored has a label with a clear answer"
             f" ({len(sample.answers)} other answers, {sample.unsure} unsure, {sample.undrawn} not drawn); label"
             " photographs of this run first, with the same command without --calibrate."
         )

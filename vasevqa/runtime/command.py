@@ -133,7 +133,7 @@ def command(stage: Stage) -> click.Command:
 def run_stage(stage: Stage, line: CommandLine) -> int:
     """Run `stage` with the values of the command line, and return the exit code (errors.py).
 
-    A user's mistake is printed as one sentence.
+    A mistake by the user is printed as one sentence, without a stack trace.
     """
     from vasevqa.runtime.progress import make_progress
 
@@ -205,7 +205,7 @@ def _stop_on_sigterm() -> None:
 
 
 def _paths_as_inputs(stage: Stage, line: CommandLine) -> CommandLine:
-    """Turn a path into an input, if the user gave a path instead of a choice (`--weights FILE`)."""
+    """If the user gave a path instead of a choice (`--weights FILE`), turn the path into an input."""
     inputs, fields = dict(line.inputs), dict(line.fields)
     for known in stage.inputs:
         given = fields.get(known.also) if known.also else None

@@ -46,7 +46,10 @@ def in_recipe(stage: Stage, message: str) -> str:
 
 
 def plain_type(info: FieldInfo) -> Any:
-    """Return the field's type without `| None` and Annotated."""
+    """Return the field's type without `| None` and Annotated.
+
+    For a union such as `str | list[str]`, return the list type.
+    """
     annotation = info.annotation
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         kinds = [kind for kind in typing.get_args(annotation) if kind is not type(None)]
@@ -95,7 +98,7 @@ def option(name: str, info: FieldInfo, or_path: bool = False) -> click.Option:
 
 
 def argv(stage: Stage, params: Params, options: Options, inputs: Mapping[str, str], output: str) -> list[str]:
-    """Return the arguments that repeat this call of a stage, as a list and never as a shell string.
+    """Return the command-line arguments that repeat this call of a stage, as a list and not as a shell string.
 
     Values that equal the stage's defaults are left out.
     """
@@ -140,7 +143,10 @@ def _given(model: type[BaseModel], values: Mapping[str, object]) -> dict[str, ob
 
 
 def validate(model: type[BaseModel], values: Mapping[str, object]) -> Any:
-    """Return `model` with the values of the command line. Raise ConfigError with the name of the wrong flag."""
+    """Return an instance of `model` with the values of the command line.
+
+    Raise ConfigError with the name of the wrong flag.
+    """
     try:
         return model(**_given(model, values))
     except ValidationError as error:

@@ -17,7 +17,10 @@ EVENT_SECONDS = 1.0
 
 
 class StageProgress:
-    """The base class of all progress displays. It counts phases, units and rates; subclasses show these numbers."""
+    """The base class of all progress displays.
+
+    It keeps the phase, the number of finished units and the rate. Subclasses show these values.
+    """
 
     def __init__(self, stage: str) -> None:
         self.stage = stage
@@ -40,7 +43,7 @@ class StageProgress:
         self._end()
 
     def start(self, what: str, total: int | None = None, unit: str = "images") -> None:
-        """Begin a phase, and end the phase before it."""
+        """Begin a phase, and end the previous phase."""
         self._end()
         self._what, self._total, self._unit, self._done = what, total, unit, 0
         self._began, self._shown = time.monotonic(), time.monotonic()

@@ -91,7 +91,10 @@ def _lease(artifact: Artifact, attempt: str) -> Lease:
 
 
 def _provenance(task: Mapping[str, object], started: datetime) -> dict[str, object]:
-    """Return the place, the time and the versions for the artifact's record. The key contains none of these values."""
+    """Return the host, the run, the times and the versions for the artifact's record.
+
+    None of these values is part of the key.
+    """
     return {
         "versions": _versions(),
         "host": socket.gethostname(),

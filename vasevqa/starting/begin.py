@@ -16,11 +16,12 @@ FEWEST = 3  # minimum number of vases for the three sides of a split
 
 @dataclass(frozen=True)
 class Beginning:
-    """The photographs, tables and models that were found. `others` holds further tables that fit. `labels` is a folder
-    of labelled photographs.
+    """The photographs, tables and models that `begin` found.
 
-    `trusted` is False if the user rejected the vases that were found. `cluster` is True if the recipe is for the
-    machines of a cluster.
+    `table` is the table with the data of the vases. If several tables fit, or if the user rejected the only fitting
+    table, `table` is None and `others` holds these tables. `labels` is a folder of labelled photographs. `trusted` is
+    False if the user rejected the vases that were found. `cluster` is True if the recipe is for the machines of a
+    cluster.
     """
 
     collection: Collection
@@ -34,7 +35,7 @@ class Beginning:
 
     @property
     def vases_by_table(self) -> bool:
-        """True if the table names the vase of every photograph whose file name doesn't."""
+        """True if some file names identify no vase, and the table names the vase of each of these photographs."""
         return bool(self.collection.unmatched) and self.table is not None and not self.table.annotated.untold
 
     @property
@@ -44,11 +45,11 @@ class Beginning:
 
     @property
     def gpus(self) -> bool:
-        """True if steps will have GPUs."""
+        """True if the steps run in a cluster, or if this machine has GPUs."""
         return self.cluster or self.machine.gpus > 0
 
     def model(self, name: str) -> FoundModel | None:
-        """Return the first complete model for an input."""
+        """Return the first complete model for the recipe input `name`; None if there is none."""
         return next((model for model in self.models if model.input == name and not model.problem), None)
 
     def end(self) -> tuple[str | None, str]:
@@ -72,8 +73,9 @@ class Beginning:
 
 
 def begin(folder: Path, annotations: Path | None, out: Path, cluster: bool, confirm: Confirm) -> Beginning:
-    """Inspect the folder and the files beside it. Raise ConfigError or DataError for a folder or a table that can't be
-    used.
+    """Inspect the folder and the files beside it.
+
+    `confirm` asks the user about each guess. Raise ConfigError or DataError if the folder or a table can't be used.
     """
     collection = look_at(folder)
     if annotations is not None:

@@ -1,4 +1,4 @@
-"""The models that fit the pipeline, and the commands that fetch them."""
+"""The models that fit the pipeline, and the commands that download them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TRAINING_GIB = 8  # activations and the adapter's optimizer, with the recipes' d
 
 
 class Choice(BaseModel):
-    """A model that fits the input `input` of a recipe. `millions` counts its parameters."""
+    """A model that fits the recipe input `input`. `millions` is the number of its parameters in millions."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -36,11 +36,11 @@ class Choice(BaseModel):
 
     @property
     def folder(self) -> str:
-        """The folder that the commands fetch the model into."""
+        """The folder to which the commands download the model."""
         return f"models/{self.id.rpartition('/')[2]}"
 
     def fetch(self) -> list[tuple[str, str]]:
-        """Return the ways to fetch the model, each with its command."""
+        """Return the ways to download the model, each with its command."""
         plain = '--exclude "*.bin" "*.pt" "*.h5" "*.onnx" "*.msgpack"'
         ways = [("Hugging Face", f"hf download {self.id} {plain} --local-dir {self.folder}")]
         if self.modelscope:
@@ -48,7 +48,7 @@ class Choice(BaseModel):
         return [*ways, ("without a hub", f"rsync -a ANOTHER-MACHINE:{self.folder} models/")]
 
     def memory(self) -> str:
-        """Return an estimate of the GPU memory: weights in bfloat16, and the further memory that a step needs."""
+        """Return an estimate of the GPU memory: the weights in bfloat16, and what else a step needs."""
         weights = self.millions * 2e6 / 2**30
         if self.input != "model":
             return f"about {weights + CUDA_GIB:.0f} GiB, or none on a CPU"
@@ -62,7 +62,7 @@ def choices() -> tuple[Choice, ...]:
 
 
 def first_choice(name: str) -> Choice:
-    """Return the smallest model for an input. Raise KeyError if there is none."""
+    """Return the smallest model for the recipe input `name`. Raise KeyError if there is none."""
     for choice in choices():
         if choice.input == name:
             return choice
@@ -70,7 +70,7 @@ def first_choice(name: str) -> Choice:
 
 
 def described(choice: Choice) -> list[str]:
-    """Return the lines about one choice."""
+    """Return the lines that `vasevqa models` prints about one model."""
     return [
         f"{choice.id}  ({choice.input}: {choice.about})",
         f"  size        {choice.gigabytes:g} GB to download, {choice.millions:,} million parameters",

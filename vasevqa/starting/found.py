@@ -47,7 +47,7 @@ def tables_near(folders: Sequence[Path]) -> list[Path]:
 
 
 def labels_near(folder: Path, photographs: Path) -> Path | None:
-    """Return a folder in `folder` whose photographs are labelled by quality, or None."""
+    """Return a folder in `folder` whose photographs are labelled by quality; None if there is none."""
     for path in _folders(folder):
         meanings = {WORDS.get(inner.name.casefold()) for inner in _folders(path)}
         if path.resolve() != photographs.resolve() and {0, 1} <= meanings:

@@ -26,7 +26,7 @@ _NO_TEXT = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")  # characters that end
 
 
 def recipe_text(found: Beginning, out: Path) -> str:
-    """Return the recipe as a commented text. Paths below the recipe's folder are relative to this folder."""
+    """Return the recipe with comments. Paths below the recipe's folder are relative to the recipe's folder."""
     lines = [
         f"# Written by `vasevqa init {shlex.quote(str(found.collection.folder))}`. `vasevqa plan {out.name}` says what"
         " would run.",
@@ -41,7 +41,10 @@ def recipe_text(found: Beginning, out: Path) -> str:
 
 
 def template_text(found: Beginning) -> str:
-    """Return a CSV table to fill in: one row per vase, or one row per photograph whose vase is unknown."""
+    """Return a CSV table for the user to fill in.
+
+    The table has one row per vase if the vase of every photograph is known, otherwise one row per photograph.
+    """
     empty = [""] * len(ATTRIBUTES)
     text = io.StringIO()
     if found.vases_told and found.collection.vases:

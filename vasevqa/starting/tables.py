@@ -1,4 +1,4 @@
-"""Find the table that belongs to the photographs, and the meaning of its columns."""
+"""Find the table with the data of the photographed vases, and the meaning of its columns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ Confirm = Callable[[str, bool], bool]  # arguments: a question, and True if the 
 class Table:
     """A table, and its data about the photographs.
 
-    `columns` holds the headings that a recipe must name. `unsure` holds the headings that may mean a field.
+    `vase_column` is the heading of the column that names the vases, if the recipe must name it. `columns` maps a field
+    to the heading that the recipe must name. `unsure` maps a field to the headings that may mean this field.
     """
 
     path: Path
@@ -35,7 +36,7 @@ class Table:
 
 
 def table_of(path: Path, collection: Collection) -> Table:
-    """Return the table's data. Raise VaseError if nothing in the table can be used."""
+    """Return the table in the file `path`. Raise VaseError if nothing in the table can be used."""
     error: VaseError | None = None
     plain: Annotated | None = None
     try:
@@ -62,7 +63,7 @@ def table_of(path: Path, collection: Collection) -> Table:
 
 
 def confirmed(table: Table, collection: Collection, confirm: Confirm) -> Table:
-    """Return the table with the uncertain headings that the user confirms."""
+    """Ask the user about the uncertain headings, and return the table with the headings that the user confirms."""
     taken = {
         name: headings[0]
         for name, headings in table.unsure.items()

@@ -224,8 +224,8 @@ class GrpoOptions(TrainingOptions):
         ge=0,
         le=2,
         description=(
-            "GPU memory that vLLM frees between generations: 0 none, 1 cache and weights (moved to host memory),"
-            " 2 both without a copy"
+            "GPU memory that vLLM frees between generations; 0: none, 1: cache and weights (the weights move to host"
+            " memory), 2: cache and weights, without a copy of the weights"
         ),
     )
     offload_model: bool = Field(False, description="move the trained model to host memory while vLLM generates")
