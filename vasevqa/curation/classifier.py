@@ -24,7 +24,7 @@ from vasevqa.errors import ConfigError, DataError, machine_error
 from vasevqa.model_formats import CLASSIFIER_FILE
 from vasevqa.storage import refuse_failed
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the pixels of ImageNet
 ARCHITECTURES: dict[str, tuple[Callable[..., nn.Module], int]] = {
     "resnet50": (models.resnet50, 2048),
     "resnet18": (models.resnet18, 512),
@@ -50,7 +50,8 @@ def build(arch: str) -> nn.Module:
 def load_backbone(model: nn.Module, arch: str, weights: str, path: Path | None) -> None:
     """Load weights into `model`. `weights` is none (random), imagenet (from torchvision's hub), or file (from `path`).
 
-    Raise ConfigError if the hub can't be reached. Raise DataError if the file has no weights of this architecture.
+    The head keeps its random weights. Raise ConfigError if the weights can't be downloaded, or if `path` is missing.
+    Raise DataError if the file has no weights of this architecture.
     """
     if weights == "none":
         return
@@ -216,5 +217,5 @@ class EvalTransform:
 
 
 def normalized(pixels: Tensor) -> Tensor:
-    """Return uint8 pixels (..., 3, H, W) as ImageNet-normalized float32."""
+    """Return uint8 pixels (..., 3, H, W) as float32, normalized with ImageNet's mean and standard deviation."""
     return functional.normalize(functional.to_dtype(pixels, torch.float32, scale=True), list(MEAN), list(STD))
