@@ -21,8 +21,8 @@ Key = tuple[str, ...]  # the file names of the images, sorted
 class Captions:
     """The captions by one model.
 
-    `entries` holds all captions in the file's order. `by` maps the images to the caption. `problems` maps the kinds of
-    problems to the places.
+    `entries` holds all captions in the file's order. `by` maps images to their caption. `problems` maps each kind of
+    problem to the entries or images that have this problem.
     """
 
     name: str

@@ -23,8 +23,8 @@ ALL = "all"
 def agreement(answer: str, samples: Sequence[str], attribute: str) -> float | None:
     """Return the share of samples with the same meaning as the answer, or None if there are no samples.
 
-    A sample has the same meaning if its normalized text is equal to that of the answer, or if `exact` accepts the sample
-    with the answer as the truth.
+    A sample has the same meaning if its normalized text is equal to the answer's normalized text, or if `exact` accepts
+    the sample with the answer as the truth.
     """
     if not samples:
         return None

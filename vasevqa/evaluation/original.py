@@ -56,7 +56,8 @@ def figures(paired: Sequence[tuple[str, str]], clip: Encoder | None, sentences: 
     """Return VaseVQA-3D's figures for pairs (caption, reference).
 
     `clip` returns CLIP text features, and `sentences` returns embeddings of a sentence model. If a function is None,
-    the figures that need this function are not available. As in VaseVQA-3D's code, they count as 0 in the overall score.
+    the figures that need this function are not available. As in VaseVQA-3D's code, such figures count as 0 in the
+    overall score.
     """
     if not paired:
         return {}
