@@ -166,15 +166,15 @@ def predict_logits(model: nn.Module, pixels: Tensor, device: torch.device) -> Te
 
 
 def model_file(where: Path) -> Path:
-    """Return the model's file: `where` itself, or the file in train-classifier's output."""
+    """Return the path of the model file: the file in `where` if `where` is a folder, and otherwise `where` itself."""
     return where / CLASSIFIER_FILE if where.is_dir() else where
 
 
 def load_classifier(where: Path, device: torch.device) -> Classifier:
     """Load the classifier from a .pth file, or from a folder that holds best_image_quality_model.pth.
 
-    train-classifier writes such a file. A bare state_dict in the original's format is also accepted, with or without
-    the prefix `module.` in its keys.
+    train-classifier writes such a file. A plain state_dict in the original project's format is also accepted, with or
+    without the prefix `module.` in its keys. Raise DataError if the file is missing, damaged, or for a different model.
     """
     path = model_file(where)
     loaded = read_checkpoint(path)

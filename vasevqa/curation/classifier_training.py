@@ -362,7 +362,7 @@ def _rank_interval(probabilities: np.ndarray, labels: np.ndarray, vases: Sequenc
 
 
 def doubled(data: Data) -> list[str]:
-    """Return the images of class 1 whose pixels also occur in class 0.
+    """Return texts about the images of class 1 that have the same pixels as an image of class 0.
 
     The labels of such images contradict each other.
     """

@@ -183,7 +183,7 @@ def _build(source: ImageCms.ImageCmsProfile, mode: str) -> ImageCms.ImageCmsTran
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """Return the transform from a profile to sRGB, or None if no transform is possible or needed.
 
-    The result is None if the profile is sRGB, is damaged, or belongs to another mode. Cameras embed many versions of
+    The result is None if the profile is sRGB, is damaged, or is for a different mode. Cameras embed many versions of
     sRGB. A profile is therefore recognized as sRGB by its effect on colours, not by its name.
     """
     try:

@@ -26,7 +26,7 @@ class Labelled:
 
     label: int
     file: ImageFile
-    split: str = ""  # the split in which another trainer's folders hold the photograph: train, val, ...
+    split: str = ""  # name of the split's folder, such as train or val; '' if the folders have no splits
 
     @property
     def name(self) -> str:

@@ -156,7 +156,7 @@ def _uuid_objection(found: Mapping[str, VaseView]) -> str:
 
 
 def _id_objection(found: Mapping[str, VaseView]) -> str:
-    """Return a reason against reading the names as an id and a view, or '' if there is no reason."""
+    """Return a reason why the names should not be read as ids and views, or '' if there is no such reason."""
     vases = {view.vase for view in found.values()}
     if len(vases) < 2:
         return f"all images would belong to one vase, {next(iter(vases))}"
@@ -181,7 +181,7 @@ def _id_objection(found: Mapping[str, VaseView]) -> str:
 
 
 def _folder_objection(found: Mapping[str, VaseView]) -> str:
-    """Return a reason against reading each folder as one vase, or '' if there is no reason."""
+    """Return a reason why each folder should not be read as one vase, or '' if there is no such reason."""
     folders: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for name in found:
         folders[vase_folder(name)].append(name)

@@ -63,7 +63,7 @@ def choose_view(vase: str, group: Sequence[View]) -> ViewChoice:
     if runner_up is None:
         reason = "the only view" if best.matched else "the name doesn't match the pattern: treated as one vase"
     elif margin == 0:
-        reason = "the same similarity as another view: the first by name"
+        reason = "the first by name of several views with the same similarity"
     else:
         reason = "the highest similarity to descriptions of a complete vase"
     return ViewChoice(

@@ -50,7 +50,7 @@ SURE = {
     "credit_line": "creditline|credit|bildnachweis|credits",
     "source_url": "source|url|link|link resource|object url|object link|uri|quelle|permalink",
 }
-# Headings that often mean a field. They are only suggested, and the user decides.
+# Headings that often mean a field. These headings are only suggested to the user.
 UNSURE = {
     "vase_id": "number|nummer|nr|no|numero|inventory|key|identifier|objekt|object|ref|big number|museum id",
     "image": "picture|pictures|file|datei|path|pfad|primary image|primaryimage|primaryimageurl|image url",

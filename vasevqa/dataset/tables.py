@@ -52,7 +52,7 @@ def delimited(name: str, text: str, columns: Columns, problems: list[Problem]) -
                 swallowed = bool(re.search(r"[\r\n]", "".join(cells)))
             reader = csv.reader(feed(), delimiter=delimiter, strict=True)
         if swallowed:
-            what = "a quotation mark opens here and is never closed, so the row is left out; double or remove the mark"
+            what = "a quotation mark opens here and is never closed, so the row is dropped; double or remove the mark"
             problems.append(Problem("lone quote", where, what))
             at = begin + 1
             reader = csv.reader(feed(), delimiter=delimiter, strict=True)
