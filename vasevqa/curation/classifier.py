@@ -48,10 +48,11 @@ def build(arch: str) -> nn.Module:
 
 
 def load_backbone(model: nn.Module, arch: str, weights: str, path: Path | None) -> None:
-    """Load weights into `model`. `weights` is none (random), imagenet (from torchvision's hub), or file (from `path`).
+    """Load weights into `model`.
 
-    The head keeps its random weights. Raise ConfigError if the weights can't be downloaded, or if `path` is missing.
-    Raise DataError if the file has no weights of this architecture.
+    `weights` is none (random weights), imagenet (from torchvision's hub), or file (from `path`). The head keeps its
+    random weights. Raise ConfigError if the weights can't be downloaded, or if `path` is missing. Raise DataError if
+    the file has no weights of this architecture.
     """
     if weights == "none":
         return
@@ -135,7 +136,7 @@ def _state(loaded: dict[str, Any], path: Path) -> dict[str, Tensor]:
 
 @dataclass
 class Classifier:
-    """A trained classifier. Class 1 is high quality. `calibration` turns the classifier's logits into probabilities."""
+    """A trained classifier. Class 1 is high quality. `calibration` turns logits into probabilities."""
 
     model: nn.Module
     arch: str

@@ -343,7 +343,7 @@ def _intervals(
 
 
 def _rank_interval(probabilities: np.ndarray, labels: np.ndarray, vases: Sequence[str]) -> tuple[float, float] | None:
-    """Return the ROC-AUC's percentile interval over resampled vases (Efron, 1979), or None if it is not reliable."""
+    """Return the ROC-AUC's percentile interval over resampled vases (Efron, 1979), or None if they are too few."""
     from sklearn.metrics import roc_auc_score
 
     names = sorted(set(vases))

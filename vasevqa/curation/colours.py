@@ -101,9 +101,10 @@ def _raw(tile: Any) -> str:
 
 
 def is_dim(image: Image.Image) -> bool:
-    """Return whether all values of a 16-bit picture lie in the lower half of the range. `image` holds the high bytes.
+    """Return whether all values of a 16-bit picture lie in the lower half of the range.
 
-    In this case, the low bytes are needed to find the value of white.
+    `image` holds the high bytes. If all values lie in the lower half, the low bytes are needed to find the value of
+    white.
     """
     return max(high for _, high in image.convert("RGB").getextrema()) < 128  # type: ignore[misc, union-attr]
 
@@ -132,9 +133,9 @@ def _swap_bytes(image: Image.Image) -> None:
 
 
 def with_low_bytes(image: Image.Image, low: Image.Image) -> Image.Image:
-    """Combine the high bytes in `image` and the low bytes in `low` to 16-bit values, and return them as 8-bit values.
+    """Combine the high bytes in `image` and the low bytes in `low` to 16-bit values, and scale these to 8 bits.
 
-    The values are scaled by their depth (see `depth`).
+    The scale depends on the depth of the values (see `depth`).
     """
     highs, lows = image.convert("RGB").split(), low.convert("RGB").split()
     top = max(int(band.getextrema()[1]) for band in highs)  # type: ignore[arg-type]

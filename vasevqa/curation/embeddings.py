@@ -115,7 +115,7 @@ class EmbeddingStore:
         return False
 
     def add(self, names: list[str], paths: list[Path], features: Tensor, checks: list[bytes]) -> None:
-        """Add a batch of features (B, D). As soon as PART_SIZE images are not on disk, they are written as a part."""
+        """Add a batch of features (B, D). Write a part when at least PART_SIZE images are not on disk yet."""
         for name, path, row, one in zip(names, paths, features, checks, strict=True):
             try:
                 self._rows[name] = Row(stamp(path), row, one)

@@ -136,7 +136,10 @@ def _with_bare_ids(rules: tuple[Rule, ...], names: Sequence[str]) -> Naming:
 
 
 def _nearest(unmatched: Sequence[str], naming: Naming) -> tuple[str, str]:
-    """Return the built-in pattern that is nearest to the names. Return also why it was not chosen, or an example."""
+    """Return the built-in pattern that is nearest to the names, and a text about this pattern.
+
+    The text says why the pattern was not chosen, or gives an example of a matching name.
+    """
     read = {key: _read_all(rule, unmatched) for key, rule in BUILT_IN.items() if key not in naming.names}
     key = max(read, key=lambda key: len(read[key]), default=ID_VIEW)
     if read.get(key):

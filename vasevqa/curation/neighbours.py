@@ -43,7 +43,7 @@ def stored_features(path: Path) -> tuple[list[str], np.ndarray] | None:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A photograph that is similar to a given photograph. `similarity` is the cosine similarity of their embeddings."""
+    """A photograph that is similar to a given photograph. `similarity` is their embeddings' cosine similarity."""
 
     name: str
     similarity: float

@@ -140,7 +140,7 @@ def statistics(values: Sequence[float] | np.ndarray) -> dict[str, float]:
 
 
 def recommendations(values: Sequence[float] | np.ndarray) -> list[Recommendation]:
-    """Return five recommended thresholds. The first threshold keeps about 90% of the images, and the last about 10%."""
+    """Return five recommended thresholds. The first keeps about 90% of the images, and the last about 10%."""
     numbers = np.asarray(values, dtype=np.float64)
     return [
         Recommendation(

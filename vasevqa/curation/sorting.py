@@ -50,7 +50,7 @@ def sort(
     now = {row.name for row in rows}
     kept = [row for name, row in earlier.items() if name not in now]
     report = FilteringReport(**dict(analysis), images=rows, earlier_images=kept, complete=False)
-    # The report is also written before any file moves. After a kill, it lists the files and where they belong.
+    # The report is also written before any file moves. After a kill, the report lists all files and decisions.
     report.write(output)
     progress.start("sorting", len(rows))
     for row in rows:

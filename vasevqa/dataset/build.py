@@ -52,10 +52,10 @@ class _Job:
 
 
 def build(call: StageCall[BuildParams, BuildOptions], made_for: Mapping[str, object]) -> None:
-    """Write the rows, their images and the report to the output folder. Raise DataError if there is no training row.
+    """Write the rows, their images and the report to the output folder.
 
     `made_for` identifies the stage's version and the method of sketching. Stored sketches with other values are not
-    used.
+    used. Raise DataError if there is no training row.
     """
     prefix, root = _image_prefix(call.output, call.options.image_root)
     questions = load_questions(call.inputs.get("questions"))
@@ -162,7 +162,7 @@ def _nothing_left(pictures: Sequence[Picture], records: Sequence[Record], proble
 
 
 def _image_prefix(output: Output, given: str | None) -> tuple[str, str]:
-    """Return the prefix of the image paths in rows, and the relative path from the dataset's folder to the image root.
+    """Return the prefix of image paths in rows, and the relative path from the dataset's folder to the image root.
 
     Raise ConfigError if the image root doesn't contain the dataset's folder.
     """

@@ -89,9 +89,9 @@ _SURE, _UNSURE = _table(SURE), _table(UNSURE)
 
 
 def read_columns(given: Iterable[str] | Mapping[str, str]) -> dict[str, str]:
-    """Return a mapping from field to heading, from texts such as `shape="Object Name",date=Dated` or from a mapping.
+    """Return a mapping from field to heading.
 
-    Raise ConfigError if `given` is invalid.
+    `given` is a mapping, or texts such as `shape="Object Name",date=Dated`. Raise ConfigError if `given` is invalid.
     """
     pairs = list(given.items()) if isinstance(given, Mapping) else [pair for text in given for pair in _pairs(text)]
     headings: dict[str, str] = {}

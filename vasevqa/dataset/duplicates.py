@@ -51,7 +51,7 @@ class Sketch:
 
     @classmethod
     def of(cls, hashed: np.ndarray, detail: np.ndarray) -> Sketch:
-        """Return the sketch with the hash `hashed` and the grey picture `detail`. Thumbnails are made from `detail`."""
+        """Return the sketch with the hash `hashed` and the grey picture `detail`, and with thumbnails of `detail`."""
         grey = Image.fromarray(detail)
         return cls(hashed, _thumbnail(grey), _thumbnail(ImageOps.mirror(grey)), detail)
 

@@ -141,9 +141,10 @@ def _one_vase(match: _Match, pictures: Sequence[Picture], vase_of: Callable[[str
 
 
 def _matched(record: Record, index: Index, problems: list[Problem]) -> _Match:
-    """Return the pictures that a record names. If no named picture exists, return the pictures of the record's vase.
+    """Return the pictures that a record names.
 
-    Add a problem if there is no picture for the record.
+    If no named picture exists, return the pictures of the record's vase. Add a problem if there is no picture for the
+    record.
     """
     matched: list[int] = []
     missing: list[str] = []

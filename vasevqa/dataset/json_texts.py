@@ -116,7 +116,10 @@ def _faults(name: str, text: str, at: int, reader: _Reader, problems: list[Probl
 
 
 def _list(name: str, text: str, reader: _Reader, problems: list[Problem]) -> Iterator[Found]:
-    """Yield the entries of a JSON list. They are decoded one by one, so that each problem is reported with its line."""
+    """Yield the entries of a JSON list.
+
+    The entries are decoded one by one, so that each problem is reported with its line.
+    """
     at, number = _skip(text, _skip(text, 0) + 1), 0
     while not text.startswith("]", at) or number:
         begin = at

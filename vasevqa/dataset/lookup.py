@@ -66,10 +66,11 @@ class Index:
         return []
 
     def images(self, cell: str) -> list[tuple[str, int | str]]:
-        """Return pairs of a name in `cell` and the index of its picture, or the kind of problem if it has no picture.
+        """Return pairs of a name in `cell` and the index of its picture.
 
-        If the whole cell is the name of a picture, the cell is not split. Otherwise it is split at the first separator
-        that gives names of pictures.
+        For a name without a picture, the pair holds the kind of problem instead of the index. If the whole cell is the
+        name of a picture, the cell is not split. Otherwise it is split at the first separator that gives names of
+        pictures.
         """
         whole = self._image(cell)
         if isinstance(whole, int):
@@ -111,7 +112,7 @@ class Index:
         return LEFT if left and not _is_url(written) else NO_IMAGE
 
     def _contradicts(self, path: PurePosixPath, number: int) -> bool:
-        """Return whether `path`, from an annotation, names a different vase than picture `number` with this file name.
+        """Return whether a path in an annotation names a different vase than picture `number` with this file name.
 
         For example, `V07/front.jpg` is not the picture `V00/front.jpg`, even if no other picture is called front.jpg.
         """

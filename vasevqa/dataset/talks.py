@@ -1,4 +1,4 @@
-"""Read conversations in the formats of ms-swift and of chat APIs: query and response, or content as a list of parts."""
+"""Read conversations in formats of ms-swift and chat APIs: query and response, or content as a list of parts."""
 
 from __future__ import annotations
 

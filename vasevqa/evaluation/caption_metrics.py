@@ -35,7 +35,10 @@ class Encoders:
 
     @cached_property
     def clip_texts(self) -> original.Encoder | None:
-        """The function that returns CLIP features of texts, or None without a CLIP model. It encodes each text once."""
+        """The function that returns CLIP features of texts, or None without a CLIP model.
+
+        It encodes each text once.
+        """
         if self.clip is None:
             return None
         from vasevqa.evaluation.encoders import Remembered, clip_texts

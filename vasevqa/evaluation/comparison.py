@@ -189,7 +189,7 @@ def _cell(metric: Metric | None) -> str:
 
 
 def plot(evaluation: Evaluation) -> bytes:
-    """Return the bytes of comparison.png: a bar for each metric in [0, 1], with the metric's interval if it has one."""
+    """Return the bytes of comparison.png: a bar for each metric in [0, 1], with the metric's interval if known."""
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -58,7 +58,7 @@ def _add(found: Confidence, name: str, answered: Sequence[Answered]) -> None:
 
 
 def reliability(answered: Sequence[Answered], confidences: Sequence[float]) -> Reliability:
-    """Return the mean confidence, the share of right answers, their difference, the calibration error, and the bins."""
+    """Return mean confidence, share of right answers, their difference, calibration error, and the bins."""
     rights = [one.exact for one in answered]
     difference = paired(confidences, rights, [one.vase for one in answered])
     bins = list(_bins(confidences, rights))

@@ -58,10 +58,11 @@ class Remembered:
 
 @dataclass(frozen=True)
 class _Sentences:
-    """The settings of a sentence encoder: how it computes the embedding of a text from the hidden states of its tokens.
+    """The settings of a sentence encoder.
 
-    A folder of sentence-transformers holds these settings in modules.json and in the modules' own files. For a folder
-    without modules.json, the defaults of sentence-transformers are used: the mean over tokens, not normalized.
+    They say how the embedding of a text is computed from the hidden states of its tokens. A folder of
+    sentence-transformers holds these settings in modules.json and in the modules' own files. For a folder without
+    modules.json, the defaults of sentence-transformers are used: the mean over tokens, not normalized.
     """
 
     pooling: str = "mean"

@@ -203,7 +203,7 @@ def _whole_vases(rows: Sequence[Row], most: int, seed: int) -> list[Row]:
 
 
 def _folders(call: _Call) -> tuple[dict[str, Path], dict[str, str]]:
-    """Return two mappings: from the name of each model to its folder, and from each repeated name to the first name.
+    """Return two mappings: from each model's name to its folder, and from each repeated name to the first name.
 
     A name is repeated if its model has the same folder as an earlier model. Raise ConfigError if no model was given.
     """

@@ -46,9 +46,9 @@ class Shape:
     neck: Zone | None = None
 
     def radius(self, height: np.ndarray) -> np.ndarray:
-        """Return the radius of the smoothed profile at `height`, which is an array of any shape with values in 0..1.
+        """Return the radius of the smoothed profile at `height`.
 
-        The result has the same shape.
+        `height` is an array of any shape with values in 0..1. The result has the same shape.
         """
         grid, values = _smoothed(self.profile)
         return np.interp(height, grid, values)
