@@ -173,7 +173,7 @@ def test_the_dataset_shows_sides_attributes_unused_columns_and_rights(volume_roo
 
 
 def test_a_problem_that_leaves_nothing_out_is_a_remark_and_no_loss(volume_root: Path) -> None:
-    problems = {"empty answer": 5000, "encoding guessed": 1, "no JSON value": 2, "line before the headings": 3}
+    problems = {"empty answer": 5000, "encoding guessed": 1, "not a JSON value": 2, "line before the headings": 3}
     report = {
         "rows": {"sft": 6},
         "problems": {**problems, "broken row": 4},
@@ -198,7 +198,7 @@ def test_a_problem_that_leaves_nothing_out_is_a_remark_and_no_loss(volume_root: 
     assert seen(shown, "summary") == [
         "In the annotations: empty answer (5,000)",
         "In the annotations: encoding guessed (1)",
-        "In the annotations: no JSON value (2)",
+        "In the annotations: not a JSON value (2)",
         "In the annotations: line before the headings (3)",
     ]
     assert seen(shown, "li")[-1] == "a.csv : not <UTF-8>"

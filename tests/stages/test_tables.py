@@ -168,7 +168,7 @@ def test_conversations_in_parts_and_as_query_and_response_are_read(tmp_path: Pat
         (f"[\n{json.dumps(OBJECTS[0])},\n" + '{"vase_id": "x",\n"shape": "a",\n"shape": "b"}]', "a.json",
          "key given twice", "a.json, line 5", 1),
         (f"[\n{json.dumps(OBJECTS[0])},\n" + '{"vase_id": "x", "shape": "a", "date": NaN}]', "a.json",
-         "no JSON value", "a.json, line 3", 2),
+         "not a JSON value", "a.json, line 3", 2),
         ("Our vases\n\n" + COMMA, "a.csv", "line before the headings", "a.csv, line 1", 3),
         (COMMA.replace("kylix", "Gefäß").encode("cp1252"), "a.csv", "encoding guessed", "a.csv", 3),
         (json.dumps(OBJECTS[0]) + "\n" + "[" * 3000 + "\n", "a.json", "broken JSON", "a.json, line 2", 1),
@@ -329,5 +329,5 @@ def test_a_workbook_with_a_damaged_part_is_reported_in_one_sentence(tmp_path: Pa
 def test_problems_in_a_long_list_have_the_right_lines(tmp_path: Path) -> None:
     entries = [f'{{"vase_id": "{number}", "shape": NaN}}' for number in range(50)]
     _, problems = read(tmp_path, "[\n" + ",\n".join(entries) + "\n]", "a.json")
-    lines = [problem.where for problem in problems if problem.kind == "no JSON value"]
+    lines = [problem.where for problem in problems if problem.kind == "not a JSON value"]
     assert lines == [f"a.json, line {number}" for number in range(2, 52)]

@@ -38,7 +38,7 @@ def _draw(count: int, low: float, high: float) -> Tensor:
 
 
 def _moved(images: Tensor, size: int) -> Tensor:
-    """Return a crop of each rotated image, mirrored or not."""
+    """Return a random crop of each image, rotated at random, and mirrored with a probability of 0.5."""
     count = len(images)
     angle = _draw(count, -math.radians(DEGREES), math.radians(DEGREES))
     area, ratio = _draw(count, *AREA), _draw(count, math.log(RATIO[0]), math.log(RATIO[1])).exp()

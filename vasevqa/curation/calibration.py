@@ -1,8 +1,8 @@
 """Turn a classifier's logits into calibrated probabilities, and measure the calibration error.
 
 The method is Platt scaling (Platt, "Probabilistic Outputs for Support Vector Machines", 1999). It fits a temperature
-and a bias to smoothed targets. The bias matters if the classifier saw its classes equally often in training. Without
-the bias, the probabilities of a class that is rare in practice would be too high. The calibration error follows
+and a bias to smoothed targets. The bias matters if both classes had the same total weight in training. Without the
+bias, the probabilities of a class that is rare in practice would be too high. The calibration error follows
 Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian Binning", 2015, with bins of equal counts.
 """
 
@@ -58,9 +58,10 @@ def calibrate(logits: Tensor, labels: Tensor) -> Calibration:
 
 
 def calibration_error(probabilities: Sequence[float], labels: Sequence[int]) -> float:
-    """Return the mean difference between the predicted probability and the true share, over bins of equal counts.
+    """Return the expected calibration error, computed with bins of equal counts.
 
-    The mean is weighted by the number of rows in each bin.
+    In each bin, the mean predicted probability of class 1 is compared with the share of rows that have label 1. The
+    result is the mean of the absolute differences, weighted by the number of rows in each bin.
     """
     order = np.argsort(np.asarray(probabilities), kind="stable")
     promised, true = np.asarray(probabilities, dtype=float)[order], np.asarray(labels, dtype=float)[order]

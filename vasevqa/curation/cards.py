@@ -1,12 +1,15 @@
-"""Suspect a colour card or a scale bar in a photograph. Both are simple rules that can be wrong in both directions.
+"""Detect photographs that probably show a colour card or a scale bar.
+
+Both detectors are simple rules: each can miss a card or a bar, and each can report one that isn't there.
 
 A colour card is suspected where flat patches of at least HUES of the six main hues lie close together, with edges
-between them. Vases have red, orange and yellow, but hardly green, cyan, blue and magenta beside each other. Cards of
-grey steps alone aren't found.
+between the patches. Vases are red, orange and yellow. They hardly ever have green, cyan, blue and magenta areas beside
+each other. A card that has only grey patches isn't found.
 
 A scale bar is suspected where at least RUNS blocks of equal length alternate between neutral dark and neutral bright,
-in the outer third of the photograph, over at least ROWS rows (or columns). The first and the last block may run into a
-backdrop of their tone. A black-and-white photograph of a meander or a chequerboard in that place is suspected too.
+in an outer third of the photograph, over at least ROWS rows (or columns). The first and the last block may run into a
+backdrop of the same tone. A black-and-white photograph with a meander or a chequerboard in an outer third is suspected
+too.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ COLOURS, DETAILS = 512, 1024  # pixels of the longer side
 
 
 def suspected(image: Image.Image) -> tuple[bool, bool]:
-    """Return whether a colour card and whether a scale bar is suspected in a picture (RGB)."""
+    """Return two values for an RGB picture: whether a colour card is suspected, and whether a scale bar is."""
     detailed = _reduced(image, DETAILS)
     return _colour_card(_reduced(detailed, COLOURS)), _scale_bar(detailed)
 

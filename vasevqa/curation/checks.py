@@ -3,13 +3,15 @@
 - Sharpness is the variance of the Laplacian (LAPV in Pech-Pacheco et al., "Diatom autofocusing in brightfield
   microscopy", 2000; Pertuz et al., "Analysis of focus measure operators for shape-from-focus", 2013) of the luminance
   at full resolution, in squared grey levels, times the square root of the number of megapixels. The luminance is
-  smoothed by a binomial 3 x 3 filter first, because noise would otherwise count as detail. The factor makes sizes
-  comparable: sharp edges cover a share of the pixels that falls with the side. Drawn vases of 288 to 1,400 pixels have
-  a median of 35 to 53, and blurred ones of 3 to 9. Dark or plain photographs have low values too.
-- Brightness is the mean luminance from 0 to 1. The clipped shares count pixels of at most DARK and of at least BRIGHT.
-  A backdrop of pure black or white counts too.
-- The frame is the share of rows and columns of one tone at the edges. A plain backdrop that reaches the edges counts.
-- Colour card and scale bar are suspected by curation.cards.
+  smoothed by a binomial 3 x 3 filter first, because noise would otherwise count as detail. The square root makes
+  photographs of different sizes comparable: the longer the sides, the smaller the share of pixels at sharp edges. Drawn
+  vases with sides of 288 to 1,400 pixels have a median sharpness of 35 to 53, and blurred drawings of 3 to 9. Dark or
+  plain photographs have low values too.
+- Brightness is the mean luminance from 0 to 1. The clipped shares are the share of pixels of at most DARK and the share
+  of pixels of at least BRIGHT. They include the pixels of a pure black or white backdrop.
+- The frame is the share of the picture in rows and columns of one tone at the edges. A plain backdrop that reaches the
+  edges is part of the frame.
+- The module curation.cards detects colour cards and scale bars.
 - A near-duplicate has a hash (curation.hashes) that differs in at most DISTANCE bits, as in build-dataset.
 """
 
@@ -47,14 +49,15 @@ ABSENT = bytes(SIZE)
 
 
 def measure(path: Path, decoded: Image.Image, reduced: bool = True) -> bytes:
-    """Return the checks of a photograph as SIZE bytes, or ABSENT if it can't be decoded at full size.
+    """Return the checks of a photograph as SIZE bytes, or ABSENT if the photograph can't be decoded at full size.
 
-    `decoded` is what open_image returned. With `reduced`, it may be smaller than the file's picture.
+    `decoded` is the image that open_image returned. Set `reduced` if `decoded` may be smaller than the picture in the
+    file.
     """
     try:
         luminance = open_luminance(path, decoded) if reduced else decoded.convert("L")
         return _measured(luminance, decoded)
-    except (Unreadable, MemoryError):  # the photograph keeps the score that it has without checks
+    except (Unreadable, MemoryError):  # the photograph is still scored, but without checks
         return ABSENT
 
 
@@ -77,7 +80,7 @@ def _measured(luminance: Image.Image, decoded: Image.Image) -> bytes:
 
 
 def sharpness(luminance: Image.Image) -> float:
-    """Return the sharpness of a luminance (L)."""
+    """Return the sharpness of a luminance image (mode L)."""
     width, height = luminance.size
     if min(height, width) < 5:
         return 0.0
@@ -106,7 +109,7 @@ def _bands(height: int, width: int) -> Iterator[int]:
 
 
 def frame(pixels: np.ndarray) -> float:
-    """Return the share of a luminance (H, W) that lies in rows and columns of one tone at the edges."""
+    """Return the share of a luminance image (H, W) that lies in rows and columns of one tone at the edges."""
     top, bottom = _edge(pixels), _edge(pixels[::-1])
     if top == len(pixels):
         return 1.0
@@ -117,7 +120,7 @@ def frame(pixels: np.ndarray) -> float:
 
 
 def _edge(rows: np.ndarray) -> int:
-    """Return how many of the first rows have one tone, which is the tone of the first row."""
+    """Return the number of rows at the top that have one tone, the tone of the first row."""
     values = rows.astype(np.float32)
     plain = (values.std(1) <= ONE_TONE) & (np.abs(values.mean(1) - values[0].mean()) <= SAME_TONE)
     return len(plain) if plain.all() else int(plain.argmin())
@@ -125,14 +128,17 @@ def _edge(rows: np.ndarray) -> int:
 
 @dataclass(frozen=True)
 class Limits:
-    """The limits of the checks, as the stage's parameters give them. None is no limit."""
+    """The limits of the checks, from the stage's parameters. None means that there is no limit."""
 
     min_side: int | None = None
     min_sharpness: float | None = None
     max_clipped: float | None = None
 
     def failed(self, checks: DataChecks) -> str:
-        """Return the limit that a photograph doesn't keep, in words; '' if it keeps all. Absent values keep them."""
+        """Return a text that lists the limits that a photograph violates, or '' if there are none.
+
+        A missing value violates no limit.
+        """
         found = []
         if self.min_side and checks.width and checks.height and min(checks.width, checks.height) < self.min_side:
             found.append(f"shorter side {min(checks.width, checks.height)} px < min_side {self.min_side}")
@@ -147,7 +153,8 @@ class Limits:
 def read(names: Sequence[str], stored: Sequence[bytes]) -> list[DataChecks]:
     """Return the checks of photographs from the bytes of `measure`, in the same order.
 
-    The photographs are compared with each other: each near-duplicate gets the first name that it resembles.
+    The photographs are compared with each other. The checks of a near-duplicate hold the name of the first photograph
+    that it resembles.
     """
     numbers = [number for number, value in enumerate(stored) if value and value != ABSENT]
     found = [DataChecks() for _ in names]
@@ -156,7 +163,7 @@ def read(names: Sequence[str], stored: Sequence[bytes]) -> list[DataChecks]:
     rows = {number: _STORED.unpack(stored[number]) for number in numbers}
     hashes = np.stack([np.frombuffer(rows[number][-1], dtype=np.uint8) for number in numbers])
     first: dict[int, int] = {}
-    for one, other in near_duplicates(hashes, DISTANCE):  # sorted, so the first pair of `other` has the first name
+    for one, other in near_duplicates(hashes, DISTANCE):  # sorted, so the first pair with `other` has the first name
         first.setdefault(other, one)
     for place, number in enumerate(numbers):
         width, height, *values, card, bar, _ = rows[number]
@@ -176,7 +183,7 @@ def read(names: Sequence[str], stored: Sequence[bytes]) -> list[DataChecks]:
 
 
 def applied(rows: Sequence[ScoredImage], checks: Sequence[DataChecks], limits: Limits) -> list[ScoredImage]:
-    """Return the rows with the checks. A photograph that doesn't keep a limit is rejected with this reason."""
+    """Return the rows with the checks. A photograph that violates a limit is rejected, and the row says why."""
     decided = []
     for row, one in zip(rows, checks, strict=True):
         failed = limits.failed(one)
@@ -195,7 +202,7 @@ def write(output: Output, rows: Sequence[ScoredImage], unreadable: Iterable[str]
 
 
 def report_lines(checks: Sequence[DataChecks]) -> list[str]:
-    """Return the distribution of the values that limits can be given for, as lines for a terminal."""
+    """Return the distribution of each value that can be limited, as lines for a terminal."""
     there = [one for one in checks if one.width and one.height]
     if not there:
         return []

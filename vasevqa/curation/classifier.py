@@ -24,7 +24,7 @@ from vasevqa.errors import ConfigError, DataError, machine_error
 from vasevqa.model_formats import CLASSIFIER_FILE
 from vasevqa.storage import refuse_failed
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the pixels of ImageNet
 ARCHITECTURES: dict[str, tuple[Callable[..., nn.Module], int]] = {
     "resnet50": (models.resnet50, 2048),
     "resnet18": (models.resnet18, 512),
@@ -48,9 +48,11 @@ def build(arch: str) -> nn.Module:
 
 
 def load_backbone(model: nn.Module, arch: str, weights: str, path: Path | None) -> None:
-    """Load weights into `model`. `weights` is none (random), imagenet (from torchvision's hub), or file (from `path`).
+    """Load weights into `model`.
 
-    Raise ConfigError if the hub can't be reached. Raise DataError if the file has no weights of this architecture.
+    `weights` is none (random weights), imagenet (from torchvision's hub), or file (from `path`). The head keeps its
+    random weights. Raise ConfigError if the weights can't be downloaded, or if `path` is missing. Raise DataError if
+    the file has no weights of this architecture.
     """
     if weights == "none":
         return
@@ -134,7 +136,7 @@ def _state(loaded: dict[str, Any], path: Path) -> dict[str, Tensor]:
 
 @dataclass
 class Classifier:
-    """A trained classifier. Class 1 is high quality. `calibration` turns the classifier's logits into probabilities."""
+    """A trained classifier. Class 1 is high quality. `calibration` turns logits into probabilities."""
 
     model: nn.Module
     arch: str
@@ -165,15 +167,15 @@ def predict_logits(model: nn.Module, pixels: Tensor, device: torch.device) -> Te
 
 
 def model_file(where: Path) -> Path:
-    """Return the model's file: `where` itself, or the file in train-classifier's output."""
+    """Return the path of the model file: the file in `where` if `where` is a folder, and otherwise `where` itself."""
     return where / CLASSIFIER_FILE if where.is_dir() else where
 
 
 def load_classifier(where: Path, device: torch.device) -> Classifier:
     """Load the classifier from a .pth file, or from a folder that holds best_image_quality_model.pth.
 
-    train-classifier writes such a file. A bare state_dict in the original's format is also accepted, with or without
-    the prefix `module.` in its keys.
+    train-classifier writes such a file. A plain state_dict in the original project's format is also accepted, with or
+    without the prefix `module.` in its keys. Raise DataError if the file is missing, damaged, or for a different model.
     """
     path = model_file(where)
     loaded = read_checkpoint(path)
@@ -216,5 +218,5 @@ class EvalTransform:
 
 
 def normalized(pixels: Tensor) -> Tensor:
-    """Return uint8 pixels (..., 3, H, W) as ImageNet-normalized float32."""
+    """Return uint8 pixels (..., 3, H, W) as float32, normalized with ImageNet's mean and standard deviation."""
     return functional.normalize(functional.to_dtype(pixels, torch.float32, scale=True), list(MEAN), list(STD))

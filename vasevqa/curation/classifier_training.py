@@ -32,7 +32,7 @@ PARTS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings that decide the result of a training."""
+    """The settings that determine the result of a training run."""
 
     epochs: int
     batch_size: int
@@ -49,7 +49,7 @@ class Settings:
 class Data:
     """All labelled images, decoded.
 
-    `pixels` is (N, 3, S, S) uint8. A large array is mapped from a file.
+    `pixels` is (N, 3, S, S) uint8. A large array is memory-mapped. `others` counts the files that were not read.
     """
 
     names: list[str]
@@ -70,8 +70,8 @@ def load_data(
 ) -> Data:
     """Decode the labelled photographs. `others` counts the other files in the folders, which are not read.
 
-    Images are kept at 256/224 of the model's size, so that random crops have a margin. Pixels of more than 2 GB are
-    kept in a memory-mapped file in `scratch`. Raise DataError if no image of a class can be read.
+    Images are stored at 256/224 of the model's size, so that random crops have a margin. Pixels of 2 GiB or more are
+    stored in the memory-mapped file `scratch`, if it is given. Raise DataError if no image of a class can be read.
     """
     photographs = [ImageFile(item.file.path, item.name, item.file.problem) for item in labelled]
     side = round(size * 256 / 224)
@@ -112,8 +112,8 @@ def split(labels: Tensor, vases: Sequence[str], seed: int) -> dict[str, list[int
     """Split the images 80/10/10 by vase, and return the indices of train, val and test.
 
     `vases` holds the vase of each image. All views of a vase are in the same part. The parts are stratified by class.
-    A vase with images of both classes belongs to the class with more images. Raise DataError if a class has fewer than
-    three vases.
+    A vase with images of both classes belongs to the class of most of its images. Raise DataError if a class has fewer
+    than three vases.
     """
     groups: dict[str, list[int]] = defaultdict(list)
     for index, vase in enumerate(vases):
@@ -142,11 +142,11 @@ def split(labels: Tensor, vases: Sequence[str], seed: int) -> dict[str, list[int
 def split_by_collection(
     labels: Tensor, vases: Sequence[str], collections: Sequence[str], left_out: str, seed: int
 ) -> dict[str, list[int]]:
-    """Return the indices of train, val and test, where the test part is one collection.
+    """Return the indices of train, val and test. The test part is the collection `left_out`.
 
-    `collections` holds the collection of each image. A vase with an image in the collection `left_out` is wholly in
-    the test part. `split` splits the other vases, and their test part is added to training. Raise DataError if there
-    is no such collection, or if the other collections have too few vases.
+    `collections` holds the collection of each image. If one image of a vase is in the collection `left_out`, all images
+    of this vase are in the test part. The function `split` splits the remaining vases. Their test part is added to
+    train. Raise DataError if there is no collection `left_out`, or if the remaining vases are too few.
     """
     names = sorted({name for name in collections if name})
     if left_out not in names:
@@ -173,7 +173,7 @@ def centre(pixels: Tensor, size: int) -> Tensor:
 
 @dataclass
 class Trainer:
-    """A training that runs one epoch at a time. With `state` and `restore` it resumes after an interruption."""
+    """A training run that trains one epoch at a time. After an interruption, `restore` continues from `state()`."""
 
     model: nn.Module
     data: Data
@@ -190,7 +190,7 @@ class Trainer:
             self.model.parameters(), lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay
         )
         counts = torch.bincount(self.data.labels[self.parts["train"]], minlength=2).float()
-        # A rare class has a greater weight, so that the loss doesn't reward guessing the common class.
+        # A rare class has a greater weight, so that always predicting the common class gives no low loss.
         self.loss = nn.CrossEntropyLoss(weight=(counts.sum() / (2 * counts)).to(self.device))
 
     @property
@@ -214,7 +214,7 @@ class Trainer:
     def epoch(self, on_batch: Callable[[int], None]) -> dict[str, float]:
         """Train one epoch and validate.
 
-        The result depends only on the seed and the epoch, and not on earlier interruptions.
+        The random numbers depend only on the seed and the epoch. An interruption therefore doesn't change the result.
         """
         number = len(self.history)
         torch.manual_seed(self.settings.seed * 100_003 + number)
@@ -275,7 +275,7 @@ class Trainer:
         return torch.cat([predict_logits(self.model, normalized(pixels), self.device) for pixels in batches])
 
     def state(self) -> dict[str, Any]:
-        """Return everything that the next epoch depends on, as tensors and plain values."""
+        """Return all values that the next epoch depends on, as tensors and plain Python values."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -284,7 +284,7 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue from `state()`."""
+        """Set the state to a result of `state()`, so that training continues from there."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.history, self.best = list(state["history"]), dict(state["best"])
@@ -293,8 +293,8 @@ class Trainer:
 def evaluate(probabilities: Tensor, labels: Tensor, vases: Sequence[str]) -> ClassifierMetrics:
     """Return the classification metrics of probabilities (N,) of class 1 against labels (N,).
 
-    An image is classified as high quality if its probability is at least 0.5. `vases` names the vase of each image. It
-    is needed for the intervals.
+    An image is classified as high quality if its probability is at least 0.5. `vases` holds the vase of each image. The
+    vases are needed for the intervals.
     """
     from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support, roc_auc_score
 
@@ -324,7 +324,7 @@ def _intervals(
 ) -> dict[str, tuple[float, float]]:
     """Return the intervals of the metrics, computed by vase.
 
-    A share has Wilson's interval with the effective number of rows. The ROC-AUC has a bootstrap interval.
+    Each share has Wilson's interval with the effective number of rows. The ROC-AUC has a bootstrap interval.
     """
     right = [float(one == true) for one, true in zip(predicted, labels, strict=True)]
     of = {
@@ -343,7 +343,7 @@ def _intervals(
 
 
 def _rank_interval(probabilities: np.ndarray, labels: np.ndarray, vases: Sequence[str]) -> tuple[float, float] | None:
-    """Return the percentile interval of the ROC-AUC over resampled vases (Efron, 1979), or None with few vases."""
+    """Return the ROC-AUC's percentile interval over resampled vases (Efron, 1979), or None if they are too few."""
     from sklearn.metrics import roc_auc_score
 
     names = sorted(set(vases))
@@ -362,7 +362,7 @@ def _rank_interval(probabilities: np.ndarray, labels: np.ndarray, vases: Sequenc
 
 
 def doubled(data: Data) -> list[str]:
-    """Return the images of class 1 whose pixels also occur in class 0.
+    """Return texts about the images of class 1 that have the same pixels as an image of class 0.
 
     The labels of such images contradict each other.
     """

@@ -1,8 +1,8 @@
 """CLIP models from a Hugging Face folder, an open_clip folder or a hub id, with one interface.
 
 CLIP: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021. OpenAI's weights
-need QuickGELU. The configuration says whether a model uses QuickGELU: in a Hugging Face folder it is `hidden_act`, in
-an open_clip folder it is part of the model's configuration.
+need QuickGELU. The configuration says whether a model uses QuickGELU. In a Hugging Face folder, the key is
+`hidden_act`. In an open_clip folder, the key is part of the model's configuration.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ class Preprocess:
 
     @property
     def cover(self) -> int:
-        """The number of pixels that the shorter side of a decoded JPEG must have at least.
+        """The minimum length of the shorter side of a decoded JPEG, in pixels.
 
-        It is twice the model's size. A JPEG decoded at the model's own size changes the order of the scores: the rank
-        correlation with exact scores was 0.97 (a tiny CLIP, photographs of 500 px). At twice the size it was at least
-        0.997. Even so, decoding takes less than a sixth of the encoding time.
+        It is twice the model's input size. Decoding at the model's own input size changes the order of the scores: the
+        rank correlation with the scores of fully decoded JPEGs was 0.97 (a tiny CLIP, photographs of 500 px). At twice
+        the size, the correlation was at least 0.997. Decoding still takes less than a sixth of the encoding time.
         """
         return 2 * self.size
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Return an RGB image as a (3, size, size) float32 tensor."""
         small = functional.resize(image, [self.size], interpolation=v2.InterpolationMode.BICUBIC, antialias=True)
-        # If the margin is odd, transformers rounds down and torchvision rounds to even. Here both formats round down.
+        # If the margin is odd, transformers rounds down and torchvision rounds to even. Here it is always rounded down.
         left, top = (small.width - self.size) // 2, (small.height - self.size) // 2
         cropped = small.crop((left, top, left + self.size, top + self.size))
         pixels = functional.to_dtype(functional.pil_to_tensor(cropped), torch.float32, scale=True)
@@ -69,7 +69,10 @@ class _Towers(Protocol):
 
 @dataclass
 class ClipModel:
-    """A loaded CLIP model. `digest` identifies the weights, so that stored embeddings can be matched with the model."""
+    """A loaded CLIP model.
+
+    `digest` identifies the weights. Stored embeddings are used again only if they come from a model with this digest.
+    """
 
     name: str
     digest: str
@@ -141,8 +144,9 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 def load_clip(where: Path, device: torch.device, precision: str = "auto", cache_dir: str | None = None) -> ClipModel:
     """Load the CLIP model from the folder `where`, or from a hub id if there is no such folder.
 
-    Code in a model's folder is never run. No other model is used as a fallback. Raise ConfigError if the folder holds
-    no CLIP model. Raise DataError if files are missing or damaged.
+    Code in a model's folder is never run. If the model can't be loaded, no other model is used. Raise ConfigError if
+    `where` is a file, if the folder holds no CLIP model, or if the hub doesn't answer. Raise DataError if files are
+    missing or damaged.
     """
     precision = resolve_precision(precision, device)
     if where.is_dir():
@@ -180,8 +184,8 @@ def _open_clip_folder(folder: Path, device: torch.device, precision: str) -> Cli
     size = config.get("model_cfg", {}).get("vision_cfg", {}).get("image_size", 224)
     preprocess_cfg = config.get("preprocess_cfg", {})
     try:
-        # The model is built from the config alone and loaded here. open_clip would also load weights from elsewhere.
-        logging.disable(logging.WARNING)  # open_clip warns of random weights, replaced below
+        # The model is built from the config alone and loaded here. open_clip could load other weights.
+        logging.disable(logging.WARNING)  # open_clip warns of random weights, but they are replaced below
         try:
             model = open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_image=False)
         finally:
@@ -288,7 +292,7 @@ def _from_hub(name: str, device: torch.device, precision: str, cache_dir: str | 
 
 
 def _pretrained(architecture: str, tag: str, device: torch.device, precision: str, cache_dir: str | None) -> ClipModel:
-    """Return one of open_clip's own models, such as ViT-B-32/openai. Raise ConfigError if it can't be downloaded."""
+    """Return a pretrained model of open_clip, such as ViT-B-32/openai. Raise ConfigError if the download fails."""
     import open_clip
 
     quick = tag == "openai" and not architecture.endswith("-quickgelu")

@@ -18,9 +18,9 @@ def depth(largest: int, told: int = 0) -> int:
     """Return the number of bits per value of a picture, from its greatest value and the depth in its file's tags.
 
     `largest` is the greatest value. `told` is the depth in the tags (TIFF's MaxSampleValue, or BitsPerSample below 16).
-    The result is the smallest number in BITS that is enough for both. BITS holds only a few depths. Two pictures of one
-    camera are therefore scaled equally, even if one is darker. A 16-bit picture without values above a quarter of the
-    range is treated as a 14-bit picture.
+    The result is the smallest depth in BITS that is enough for `largest` and for `told`. BITS holds only a few depths.
+    Two pictures of one camera are therefore usually scaled equally, even if one picture is darker. A 16-bit picture
+    whose values all lie in the lowest quarter of the range is treated as a picture with fewer bits, such as 14.
     """
     need = max(told, largest.bit_length())
     return next((bits for bits in BITS if bits >= need), need)
@@ -40,9 +40,9 @@ def grey(image: Image.Image) -> Image.Image:
     """Return a picture of 16-bit, 32-bit or floating-point values as 8-bit grey.
 
     Integers are divided by 2 to the power of (depth - 8). They are never stretched to the picture's own range. For
-    floating-point values there is no convention for white. White is therefore the smallest of 1, 255 and 65535 that is
-    at least the greatest value. If a value is greater than 65535 or negative, all values are stretched to the picture's
-    range.
+    floating-point values there is no convention for white. White is therefore the smallest of the numbers 1, 255 and
+    65535 that is not below the greatest value. If a value is negative or greater than 65535, all values are stretched
+    to the picture's own range.
     """
     if image.mode == "F":
         return _float(image)
@@ -85,7 +85,10 @@ def _float(image: Image.Image) -> Image.Image:
 
 
 def raw_mode(image: Image.Image) -> str:
-    """Return the layout of 16-bit values in an undecoded file ('RGB;16B', 'LA;16B', ...), or '' for other pictures."""
+    """Return the layout of 16-bit values in an undecoded picture ('RGB;16B', 'LA;16B', ...).
+
+    Return '' for a picture without 16-bit colours.
+    """
     if image.mode not in ("RGB", "RGBA") or not getattr(image, "tile", None):
         return ""
     modes = {_raw(tile) for tile in image.tile}  # type: ignore[attr-defined]
@@ -98,9 +101,10 @@ def _raw(tile: Any) -> str:
 
 
 def is_dim(image: Image.Image) -> bool:
-    """Return whether all values lie in the lower half of the 16-bit range.
+    """Return whether all values of a 16-bit picture lie in the lower half of the range.
 
-    If so, the low bytes are needed to find the value of white.
+    `image` holds the high bytes. If all values lie in the lower half, the low bytes are needed to find the value of
+    white.
     """
     return max(high for _, high in image.convert("RGB").getextrema()) < 128  # type: ignore[misc, union-attr]
 
@@ -129,7 +133,10 @@ def _swap_bytes(image: Image.Image) -> None:
 
 
 def with_low_bytes(image: Image.Image, low: Image.Image) -> Image.Image:
-    """Return the 16-bit picture of the high bytes in `image` and the low bytes in `low`, scaled by its depth."""
+    """Combine the high bytes in `image` and the low bytes in `low` to 16-bit values, and scale these to 8 bits.
+
+    The scale depends on the depth of the values (see `depth`).
+    """
     highs, lows = image.convert("RGB").split(), low.convert("RGB").split()
     top = max(int(band.getextrema()[1]) for band in highs)  # type: ignore[arg-type]
     largest = top << 8 if top else max(int(band.getextrema()[1]) for band in lows)  # type: ignore[arg-type]
@@ -147,10 +154,10 @@ def with_low_bytes(image: Image.Image, low: Image.Image) -> Image.Image:
 
 
 def srgb(image: Image.Image, profile: Any) -> Image.Image:
-    """Return `image` (L, P, RGB, CMYK, LAB, 1, YCbCr) as RGB in sRGB.
+    """Return `image` (mode L, P, RGB, CMYK, LAB, 1, YCbCr or HSV) as RGB in sRGB.
 
-    The ICC profile in the file is used if it fits the mode. Without a profile, Pillow's rule converts CMYK, and LAB has
-    the white point D50.
+    `profile` is the ICC profile in the file. It is used if it fits the mode. Without a profile, CMYK is converted by
+    Pillow's rule, and LAB values are read with the white point D50.
     """
     if image.mode in ("P", "1", "YCbCr", "HSV"):
         image = image.convert("RGB" if image.mode != "1" else "L")
@@ -177,7 +184,7 @@ def _build(source: ImageCms.ImageCmsProfile, mode: str) -> ImageCms.ImageCmsTran
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """Return the transform from a profile to sRGB, or None if no transform is possible or needed.
 
-    The result is None if the profile is sRGB, is damaged, or belongs to another mode. Cameras embed many versions of
+    The result is None if the profile is sRGB, is damaged, or is for a different mode. Cameras embed many versions of
     sRGB. A profile is therefore recognized as sRGB by its effect on colours, not by its name.
     """
     try:

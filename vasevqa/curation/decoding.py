@@ -1,6 +1,7 @@
 """The decoder for photographs, which curation, training and evaluation share.
 
-The decoded image is upright RGB in sRGB. It has none of the file's metadata (place, owner, serial number).
+A decoded image is upright, and its pixels are RGB in sRGB. It has none of the file's metadata (place, owner, serial
+number).
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _REDUCED, _MASK = 1, 4  # bits of TIFF's NewSubfileType
 _BLOCK = 1 << 20
 _TRANSPARENT = ("RGBA", "LA", "PA", "La", "RGBa")
 
-# PIL registers its readers on first use. Two threads must not do that at once.
+# PIL registers its readers on first use. Two threads must not register readers at the same time.
 Image.preinit()
 _READERS = (AvifImagePlugin, Jpeg2KImagePlugin, MpoImagePlugin, TiffImagePlugin, WebPImagePlugin)
 
@@ -56,7 +57,7 @@ class Unreadable(Exception):
 
 
 def _lacks(known: Format) -> str:
-    """Return the package that a format needs and that isn't installed, or '' if nothing is missing."""
+    """Return the missing package or Pillow feature that a format needs, or '' if nothing is missing."""
     if known.package and importlib.util.find_spec(known.package) is None:
         return f"the package {known.package.replace('_', '-')}"
     return f"Pillow with {known.name}" if known.feature and not features.check(known.feature) else ""
@@ -65,7 +66,7 @@ def _lacks(known: Format) -> str:
 MISSING = {suffix: lack for known in FORMATS if (lack := _lacks(known)) for suffix in known.suffixes}
 _NAMES = tuple(known.name for known in FORMATS if not _lacks(known))
 if "HEIF" in _NAMES:
-    import pi_heif  # an optional package that decodes and can't encode
+    import pi_heif  # an optional package that decodes HEIF but can't encode it
 
     pi_heif.register_heif_opener()
 
@@ -74,10 +75,10 @@ def open_image(path: Path, cover: int | None = None) -> Image.Image:
     """Return the image in `path` as RGB in sRGB, turned upright by its EXIF orientation, without metadata.
 
     For an animation, the first frame is returned. For a TIFF, the largest page is returned. With `cover`, a JPEG is
-    decoded at a reduced DCT scale (1, 1/2, 1/4, 1/8): the smallest scale whose shorter side has at least `cover`
-    pixels. Transparency is shown on white. colours.grey scales values of more than 8 bits. Raise Unreadable if the
-    file's content can't be decoded, or needs more memory than there is even alone. Raise TransientStorageError or
-    StorageError if the storage fails.
+    decoded at a DCT scale of 1, 1/2, 1/4 or 1/8: the smallest scale at which both sides have at least `cover` pixels.
+    Transparent pixels are shown on white. Values of more than 8 bits are scaled to 8 bits (module colours). Raise
+    Unreadable if the file's content can't be decoded, or if the memory doesn't suffice even while no other photograph
+    is decoded. Raise TransientStorageError or StorageError if the storage fails.
     """
     try:
         return sparing(lambda: patiently(lambda: _read(path, lambda stream: _decoded(stream, cover)), path))
@@ -86,10 +87,11 @@ def open_image(path: Path, cover: int | None = None) -> Image.Image:
 
 
 def open_luminance(path: Path, decoded: Image.Image) -> Image.Image:
-    """Return the luminance (L) of the image in `path` at full size, upright. `decoded` is what open_image returned.
+    """Return the luminance (mode L) of the image in `path` at full size, upright.
 
-    If `decoded` has the full size, it is converted. A JPEG that was decoded at a reduced scale is decoded again,
-    without its colours (Y of its YCbCr), which is faster than in full. Raise what open_image raises.
+    `decoded` is the image that open_image returned for `path`. If `decoded` has the full size, it is converted. A JPEG
+    that was decoded at a reduced scale is decoded again. Only the channel Y of its YCbCr is decoded, because this is
+    faster. Raise the same errors as open_image.
     """
     try:
         return sparing(lambda: patiently(lambda: _read(path, lambda stream: _luminance(stream, decoded)), path))
@@ -131,14 +133,17 @@ def _from_file(path: Path, decode: Callable[[IO[bytes]], Image.Image]) -> Image.
 
 
 def _read_through(path: Path) -> None:
-    """Raise OSError if the file can't be read to its end. libtiff reads files by itself and hides such errors."""
+    """Raise OSError if the file can't be read to its end.
+
+    libtiff reads files itself and hides the errors of the storage.
+    """
     with open(path, "rb", buffering=0) as stream:
         while stream.read(_BLOCK):
             pass
 
 
 def _refuse(error: OSError) -> NoReturn:
-    """Raise `error` if the storage failed, and Unreadable if no file can be at this place."""
+    """Raise `error` if the storage failed. Otherwise raise Unreadable: the file is missing or can't be read."""
     if storage_error(error, "read") is not None:
         raise error
     if isinstance(error, FileNotFoundError):
@@ -147,7 +152,10 @@ def _refuse(error: OSError) -> NoReturn:
 
 
 class _File(io.FileIO):
-    """A file that keeps the error of a failed read, because Pillow turns some errors of the storage into others."""
+    """A file that keeps the error of a failed read.
+
+    Pillow replaces some errors of the storage by errors of its own.
+    """
 
     failure: OSError | None = None
 
@@ -164,7 +172,7 @@ class _File(io.FileIO):
 
 
 def decode_image(content: bytes, cover: int | None = None) -> Image.Image:
-    """Return the image in the bytes of a file, as open_image does. Raise Unreadable if it can't be decoded."""
+    """Decode the bytes of a file, and return the image as open_image does. Raise Unreadable if decoding fails."""
     if not content:
         raise Unreadable("empty (zero bytes)")
     return _decoded(io.BytesIO(content), cover)
@@ -197,7 +205,7 @@ def _luminance(stream: IO[bytes], decoded: Image.Image) -> Image.Image:
 
 @contextlib.contextmanager
 def _one_reason() -> Iterator[None]:
-    """Raise Unreadable, with the reason in a few words, for each error of Pillow's decoders."""
+    """Turn each error of Pillow's decoders into Unreadable, with a short reason. Pass a MemoryError on."""
     try:
         yield
     except (Unreadable, MemoryError):
@@ -230,7 +238,7 @@ def _check_size(image: Image.Image) -> None:
 def _select_page(image: Image.Image) -> None:
     """Select the largest page of a TIFF, because the first page may be a thumbnail.
 
-    Masks don't count as pages. Broken pages are skipped.
+    A mask is never selected. The search ends at the first page that Pillow can't open, and after PAGES pages.
     """
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return
@@ -251,7 +259,10 @@ def _select_page(image: Image.Image) -> None:
 
 
 def _loaded_low_bytes(stream: IO[bytes], page: int) -> Image.Image:
-    """Decode the same page again with swapped bytes, because Pillow keeps only one byte of each 16-bit value."""
+    """Decode the page `page` with swapped bytes, and return the low bytes.
+
+    Pillow keeps only one byte of each 16-bit value.
+    """
     stream.seek(0)
     again = _opened(stream)
     if page:

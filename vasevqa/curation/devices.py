@@ -1,4 +1,4 @@
-"""Choose a device. An unavailable device is an error, never a silent fallback."""
+"""Choose a device. If the device isn't available, raise an error. Another device is never used instead."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def resolve_device(name: str) -> torch.device:
-    """Return the device called auto, cpu, cuda or cuda:N.
+    """Return the device with the name auto, cpu, cuda or cuda:N.
 
-    `auto` is CUDA if the machine has a CUDA device, and the CPU otherwise. Raise DeviceError if a named device doesn't
-    exist, or if the step was given GPUs (VASEVQA_GPUS) and CUDA finds none. Raise ConfigError for an unknown name.
+    `auto` is the first CUDA device, or the CPU if the machine has no CUDA device. Raise DeviceError if the named device
+    doesn't exist. For `auto`, raise DeviceError also if the step requested GPUs (VASEVQA_GPUS) and CUDA finds none.
+    Raise ConfigError for an unknown name.
     """
     if name == "cpu":
         return torch.device("cpu")
@@ -54,7 +55,7 @@ def _cpu_flags() -> frozenset[str]:
 
 
 def fast_bf16(device: torch.device) -> bool:
-    """Return whether the hardware computes in bfloat16, so that autocast saves time."""
+    """Return whether the hardware has instructions for bfloat16. Only then does autocast save time."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= 8
     return bool(_cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"})

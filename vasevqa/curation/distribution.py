@@ -1,7 +1,11 @@
 """Describe the shape of scores, to help choose a threshold: two groups, one group, too few scores, or equal scores.
 
-The scores form two groups if two conditions hold. Two normal distributions fit better than one by the Bayesian
-information criterion (Schwarz, 1978). The two distributions lie apart by Ashman's D > 2 (Ashman, Bird and Zepf, 1994).
+Two normal distributions are fitted to the scores. The scores form two groups if four conditions hold:
+
+- The two distributions fit better than one by the Bayesian information criterion (Schwarz, 1978).
+- The two distributions are separated by Ashman's D > 2 (Ashman, Bird and Zepf, 1994).
+- The density between the two means has a valley (VALLEY).
+- The smaller group has at least a part SMALLEST of the images.
 """
 
 from __future__ import annotations
@@ -22,8 +26,9 @@ SMALLEST = 0.05  # smallest part of the images that forms a group
 
 @dataclass(frozen=True)
 class Distribution:
-    """The shape of scores, a sentence of advice, and the score between the two groups (None if there are not two
-    groups).
+    """The shape of scores, a sentence of advice, and the score between the two groups.
+
+    `between` is None unless the scores form two groups.
     """
 
     shape: str  # two groups, one group, few, constant
@@ -32,7 +37,7 @@ class Distribution:
 
 
 def distribution(values: Sequence[float] | np.ndarray) -> Distribution:
-    """Describe the shape of the scores. If a threshold can separate two groups of images, find this threshold."""
+    """Describe the shape of the scores. If they form two groups, find a threshold between the groups."""
     numbers = np.asarray(values, dtype=np.float64)
     if len(numbers) < FEWEST:
         return Distribution("few", f"{len(numbers)} images are too few to see groups; look at them one by one")

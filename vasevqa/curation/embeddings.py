@@ -1,8 +1,8 @@
 """Store image embeddings on disk.
 
-The embeddings are written in parts while a model works. A resumed run therefore computes no embedding twice. At the end
-the parts become one file. Beside each embedding, the bytes of the photograph's data checks (curation.checks) may be
-stored.
+The embeddings are written in parts while the model computes them. A resumed run therefore reuses the embeddings of all
+written parts. At the end, the parts are merged into one file. The bytes of a photograph's data checks (curation.checks)
+may be stored with its embedding.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from vasevqa.storage import refuse_failed
 
 FILE = "embeddings.safetensors"
 PARTS = "embeddings.parts"
-PART_SIZE = 256  # images per part; at most this many are embedded again after a kill
+PART_SIZE = 256  # images per part; after a kill, about this many are embedded again
 
 Writer = Callable[[str], AbstractContextManager[IO[Any]]]
 
 
 def stamp(path: Path) -> str:
-    """Return a file's size and modification time, to detect whether the file changed after it was embedded."""
+    """Return a file's size and modification time. They show later whether the file changed after its embedding."""
     status = path.stat()
     return f"{status.st_size}-{status.st_mtime_ns}"
 
 
 @dataclass(frozen=True)
 class Row:
-    """What is stored of an image: its stamp, its feature (D), and its data checks as bytes."""
+    """The stored data of an image: its stamp (see `stamp`), its feature (D), and its data checks as bytes."""
 
     stamp: str
     feature: Tensor
@@ -44,7 +44,7 @@ class Row:
 
 
 def save(writing: Writer, name: str, names: list[str], rows: list[Row], header: dict[str, str]) -> None:
-    """Write the rows of images with their names. `header` says which model and settings made them."""
+    """Write the names and the rows of images. `header` describes the model and the settings that produced the rows."""
     from safetensors.torch import save as to_bytes
 
     metadata = {**header, "names": json.dumps(names), "stamps": json.dumps([row.stamp for row in rows])}
@@ -57,9 +57,9 @@ def save(writing: Writer, name: str, names: list[str], rows: list[Row], header: 
 
 
 def load(path: Path) -> tuple[list[str], list[str], Tensor, dict[str, str], list[bytes]] | None:
-    """Return names, stamps, features (N, D), header and checks (b"" without checks) from a file that `save` wrote.
+    """Return names, stamps, features (N, D), header and checks from a file that `save` wrote.
 
-    Return None if the file is missing or damaged.
+    If the file has no checks, each element of the checks is b"". Return None if the file is missing or damaged.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -81,9 +81,10 @@ def load(path: Path) -> tuple[list[str], list[str], Tensor, dict[str, str], list
 
 
 class EmbeddingStore:
-    """Embeddings by image name: new ones, and embeddings that an interrupted attempt left on disk.
+    """Embeddings by image name: new embeddings, and embeddings that an earlier attempt left on disk.
 
-    `checks_size` is the number of bytes of each image's data checks; 0 without checks.
+    Stored embeddings are used only if their header and the size of their checks are the same. `checks_size` is the
+    number of bytes of each image's data checks, or 0 without checks.
     """
 
     def __init__(self, root: Path | None, writing: Writer | None, header: dict[str, str], checks_size: int = 0) -> None:
@@ -108,13 +109,13 @@ class EmbeddingStore:
                 yield part[0], [Row(*row) for row in zip(part[1], part[2], part[4], strict=True)]
 
     def __contains__(self, item: ImageFile) -> bool:
-        """True if `item` was embedded before and hasn't changed since."""
+        """Return whether the store has an embedding of `item` and the file hasn't changed since."""
         with contextlib.suppress(OSError):
             return item.name in self._rows and self._rows[item.name].stamp == stamp(item.path)
         return False
 
     def add(self, names: list[str], paths: list[Path], features: Tensor, checks: list[bytes]) -> None:
-        """Add a batch (B, D). A part is written after every PART_SIZE images."""
+        """Add a batch of features (B, D). Write a part when at least PART_SIZE images are not on disk yet."""
         for name, path, row, one in zip(names, paths, features, checks, strict=True):
             try:
                 self._rows[name] = Row(stamp(path), row, one)
@@ -125,15 +126,16 @@ class EmbeddingStore:
             self.flush()
 
     def recall(self, name: str, path: Path, value: bytes) -> None:
-        """Add what another run computed for the same picture. `value` comes from `as_bytes`."""
+        """Add the embedding and the checks that another run computed for the same picture. `as_bytes` made `value`."""
         checks, feature = value[: self._checks_size], value[self._checks_size :]
         with contextlib.suppress(FileNotFoundError):
             self._rows[name] = Row(stamp(path), torch.frombuffer(bytearray(feature), dtype=torch.float32), checks)
 
     def as_bytes(self, names: list[str]) -> dict[str, bytes]:
-        """Return for each name the bytes of the checks, and then those of the embedding's float32 values.
+        """Return, for each name, the bytes of the checks followed by the bytes of the embedding's float32 values.
 
-        An image whose checks are absent (all zero) is left out: another run may have the memory to measure it.
+        The result omits an image whose checks failed (all bytes are zero). Another run may have enough memory to
+        measure this image.
         """
         rows = {name: self._rows[name] for name in names}
         return {
@@ -160,7 +162,7 @@ class EmbeddingStore:
         return torch.stack([self._rows[name].feature for name in names])
 
     def finish(self, names: list[str]) -> None:
-        """Write one file for `names`, and remove the parts."""
+        """Write the embeddings of `names` to one file, and remove the parts."""
         if self._writing is None or self._root is None:
             return
         save(self._writing, FILE, names, [self._rows[name] for name in names], self._header)

@@ -1,6 +1,6 @@
 """Read a photograph's vase and view from its relative path. The file's suffix is ignored.
 
-The module `naming` chooses between the built-in patterns, once for a whole folder.
+The module `naming` chooses the built-in pattern for a folder.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ _KINDS = {*VIEWS, *_KIND_TEXT.split()}
 
 @dataclass(frozen=True)
 class VaseView:
-    """One view of one vase. `kind` says how the view was written: word, number or free."""
+    """One view of one vase. `kind` says how the name gives the view: as a known word, a number, or free text."""
 
     vase: str
     view: str
@@ -87,9 +87,10 @@ class Rule:
 
 @dataclass(frozen=True)
 class Naming:
-    """The rules for reading the names of one folder. They are tried in turn.
+    """The rules for reading the names in one folder. The rules are tried in turn.
 
-    `bare` holds vase ids that may also be a whole name. An example is a folder with `F 2159.jpg` and `F 2159_2.jpg`.
+    `bare` holds vase ids that may also be a whole stem. In a folder with `F 2159.jpg` and `F 2159_2.jpg`, the id
+    `f 2159` is such an id.
     """
 
     rules: tuple[Rule, ...] = ()
@@ -120,9 +121,9 @@ def vase_group(name: str, naming: Naming) -> str:
 
 
 def plain(vase: str) -> str:
-    """Return a vase's id in lower case and in one Unicode form.
+    """Return a vase's id in lower case and in the Unicode form NFC.
 
-    Photographs of one vase may come from two systems that write the id differently.
+    Photographs of one vase may come from two systems that spell the id differently.
     """
     return unicodedata.normalize("NFC", vase).strip().lower()
 
@@ -130,9 +131,9 @@ def plain(vase: str) -> str:
 def rule_of(pattern: str) -> Rule:
     """Return the rule for `pattern`, which is the name of a built-in pattern or a regular expression.
 
-    A regular expression is matched against the whole stem, or against the last parts of the relative path. Without a
-    slash in the expression, the shortest match is used. With a slash, the longest match is used. Raise ConfigError if
-    the text is not a regular expression, or has no groups vase and view.
+    A regular expression must match the whole stem, or the last parts of the relative path without the suffix. Without
+    a slash in the expression, the match with the fewest parts is used. With a slash, the match with the most parts is
+    used. Raise ConfigError if `pattern` is not a regular expression, or if it lacks the group vase or the group view.
     """
     if pattern in BUILT_IN:
         return BUILT_IN[pattern]
@@ -159,7 +160,10 @@ def rule_of(pattern: str) -> Rule:
 
 
 def _one_or_several(value: object) -> object:
-    """Return a list of one pattern as the pattern itself, so that both spellings give the same key."""
+    """Return the pattern in a list of one pattern, and None for an empty list. Return other values unchanged.
+
+    Both spellings of one pattern therefore give the same cache key.
+    """
     if isinstance(value, list) and len(value) < 2:
         return value[0] if value else None
     return value
@@ -174,7 +178,7 @@ def as_list(patterns: str | Sequence[str] | None) -> list[str]:
 
 
 def check_patterns(patterns: str | Sequence[str] | None) -> None:
-    """Raise ConfigError if a pattern is not a regular expression or lacks a group."""
+    """Raise ConfigError if a pattern is not a regular expression, or if it lacks the group vase or the group view."""
     for pattern in as_list(patterns):
         rule_of(pattern)
 
@@ -190,15 +194,16 @@ def is_date(text: str) -> bool:
 
 
 def is_kind_folder(name: str) -> bool:
-    """Return whether a folder is named after a kind of photographs (`jpg`, `details`) or a camera, and not after a
-    vase.
+    """Return whether a folder is named after a kind of photographs (`jpg`, `detail`) or by a camera (`DCIM`).
+
+    Such a folder is not named after a vase.
     """
     key = unicodedata.normalize("NFC", name).casefold().strip()
     return key in _KINDS or _CAMERA_FOLDER.fullmatch(key) is not None
 
 
 def vase_folder(name: str) -> tuple[str, ...]:
-    """Return the folders of a path from the top down, without folders named after a kind. Return () if none is left."""
+    """Return the names of the folders in a path, from the top down. Omit folders that is_kind_folder accepts."""
     return tuple(part for part in _parts(name)[:-1] if not is_kind_folder(part))
 
 

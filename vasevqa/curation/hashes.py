@@ -1,7 +1,7 @@
 """Find near-duplicate pictures by a hash.
 
 The hash is a difference hash (Krawetz, "Kind of Like That", 2013) of 256 bits. The picture is reduced to 17 x 16
-pixels. A bit is set if a pixel is clearly darker than its right neighbour.
+pixels. The bit of a pixel is set if the pixel is clearly darker than its right neighbour.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def difference_hash(image: Image.Image) -> np.ndarray:
 def near_duplicates(hashes: np.ndarray, distance: int) -> list[tuple[int, int]]:
     """Return pairs (i < j) of rows of `hashes` (N, 32) uint8 that differ in at most `distance` bits.
 
-    The bytes are divided into distance + 1 bands (at most one band per byte). Two rows within `distance` bits are equal
-    in at least one band. Therefore only rows with an equal band are compared. If several rows are equal, each of them
-    is paired with the first one.
+    The bytes are divided into distance + 1 bands (at most one band per byte). Two rows that differ in at most
+    `distance` bits are equal in at least one band. Therefore only rows with an equal band are compared. If several rows
+    are equal, only the first of these rows is compared with other rows, and each later row is paired with the first.
     """
     if len(hashes) < 2:
         return []

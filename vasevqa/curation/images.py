@@ -37,8 +37,8 @@ __all__ = [
 class ImageFile:
     """A file with an image's suffix. `name` is the POSIX path relative to the folder that was searched.
 
-    `problem` says why the file must not be opened (a link out of the volume, a name that isn't valid UTF-8). It is
-    empty if the file may be opened.
+    `problem` is the reason why the file must not be opened (a link out of the volume, or a name that isn't valid
+    UTF-8). It is empty if the file may be opened.
     """
 
     path: Path
@@ -48,7 +48,7 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class Quarantined:
-    """A file that was set aside. It is never scored, counted as rejected, or chosen."""
+    """A file that can't be read as an image. Such a file is not scored, not counted as rejected, and never chosen."""
 
     name: str
     path: Path
@@ -58,10 +58,11 @@ class Quarantined:
 def find_images(folder: Path, boundary: Path | None = None, others: PassedOver | None = None) -> Iterator[ImageFile]:
     """Yield every image file below `folder`. The order depends on the names only.
 
-    Each symbolic link is followed once, but never out of `boundary` (folders.boundary_of). A link that leads out of
-    `boundary` is yielded with a problem. A link to a file inside `folder` is skipped if the file itself is yielded or
-    counted. Otherwise the link is read: git-annex and hubs keep content in hidden folders, in files without suffixes.
-    `others` counts all other files, and images whose format needs a missing package.
+    Each target of symbolic links is read once. A link is never followed out of `boundary` (default:
+    folders.boundary_of). An image or a folder outside `boundary` is yielded with a problem. A link to a file inside
+    `folder` is skipped if the file itself is yielded or counted. Otherwise the link is read: git-annex and model hubs
+    store content in hidden folders, in files without suffixes. `others` counts all files that are not images, and the
+    images whose format needs a missing package.
     """
     inside = (boundary or boundary_of(folder)).resolve()
     yield from _walk(
@@ -108,8 +109,10 @@ def _walk(folder: Path, prefix: str, search: _Search) -> Iterator[ImageFile]:
 
 
 def _kind(entry: os.DirEntry[str], search: _Search) -> str:
-    """Return the kind of an entry: folder, image, other file, or outside (a link that leads out). Return '' for an
-    entry that was already seen.
+    """Return the kind of a directory entry: 'folder', 'image', 'other' (any other file), or 'outside'.
+
+    'outside' is a link to an image or a folder outside the boundary. Return '' for an entry that must be skipped,
+    because the search yields or counts the same file under a different name.
     """
     named = "image" if is_photograph(entry.name) else "other"
     if not entry.is_symlink():
@@ -133,9 +136,9 @@ def _kind(entry: os.DirEntry[str], search: _Search) -> str:
 
 
 def _is_met(target: Path, root: Path, named: str) -> bool:
-    """Return whether the search yields or counts a link's target without the link.
+    """Return whether the search yields or counts a link's target even without the link. `named` is the link's kind.
 
-    If the link has an image's suffix, the target must be read as an image.
+    If the link has an image's suffix, the result is True only if the target is read as an image too.
     """
     hidden = any(passed_over(part) or part.startswith(".") for part in target.relative_to(root).parts)
     is_read = is_photograph(target.name) and target.suffix.lower() not in MISSING

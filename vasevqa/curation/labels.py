@@ -26,7 +26,7 @@ class Labelled:
 
     label: int
     file: ImageFile
-    split: str = ""  # of another trainer: train, val, ...
+    split: str = ""  # name of the split's folder, such as train or val; '' if the folders have no splits
 
     @property
     def name(self) -> str:
@@ -36,10 +36,10 @@ class Labelled:
 
 @dataclass(frozen=True)
 class _Place:
-    """How to read the folder of a label.
+    """The settings for reading the folder of a label.
 
-    `split` is the split of another trainer. Links must not leave the folder `boundary`. `others` counts the files that
-    are not read.
+    `split` is the name of the split that holds the folder, or '' if the data have no splits. Links must not lead out of
+    the folder `boundary`. `others` counts the files that are not read.
     """
 
     split: str
@@ -48,12 +48,12 @@ class _Place:
 
 
 def labelled_images(folder: Path, others: PassedOver | None = None) -> tuple[list[Labelled], str]:
-    """Return the labelled photographs below `folder`, and a sentence that says how the folders were read ('' for 0/ and
-    1/).
+    """Return the labelled photographs below `folder`, and a sentence that says how the folders were read.
 
-    Folders in the style of other trainers are accepted if their meaning is clear: `low/` and `high/`, or `train/0/` and
-    `val/1/`. `others` counts the files that are not read. Raise DataError if a label has no folder, if the folder of a
-    label is empty, or if the meaning of a folder isn't clear.
+    The sentence is '' if all photographs lie in 0/ and 1/. Folder layouts of other training programs are accepted if
+    the meaning of each folder is clear: `low/` and `high/`, or `train/0/` and `val/1/`. `others` counts the files that
+    are not read. Raise DataError if a label has no folder, if the folder of a label holds no image, or if the meaning
+    of a folder isn't clear.
     """
     others = others if others is not None else PassedOver()
     boundary = boundary_of(folder)
@@ -89,7 +89,10 @@ def check_vases(vases: Mapping[int, Collection[str]]) -> None:
 
 
 def _merged(folder: Path, splits: Sequence[Path], beside: Sequence[Path], place: _Place) -> tuple[list[Labelled], str]:
-    """Return the photographs of all splits of another trainer together. A new split by vase is drawn later."""
+    """Merge the photographs of all splits, and return them with a sentence about the folders.
+
+    The splits come from a different training program. train-classifier draws a new split by vase.
+    """
     for path in beside:
         if _holds_images(path):
             raise DataError(
@@ -119,9 +122,9 @@ def _merged(folder: Path, splits: Sequence[Path], beside: Sequence[Path], place:
 
 
 def _unread(folder: Path, beside: Sequence[Path], others: PassedOver) -> str:
-    """Count the photographs without a label in `others`, and return a sentence about them, or '' if there are none.
+    """Add the photographs without a label to `others`. Return a sentence about them, or '' if there are none.
 
-    Such photographs lie directly in `folder`, or in the folders `beside` the labels' folders.
+    These photographs lie directly in `folder`, or in the folders `beside`, which are not the folder of a label.
     """
     names = []
     loose = sorted(
@@ -141,9 +144,9 @@ def _unread(folder: Path, beside: Sequence[Path], others: PassedOver) -> str:
 
 
 def _classes(folder: Path, inside: Sequence[Path]) -> dict[int, Path]:
-    """Return the folder of each label that is there.
+    """Return the folder of each label. The result lacks a label that has no folder in `inside`.
 
-    Raise DataError if the names of the folders have no clear meaning, or if two folders mean the same label.
+    Raise DataError if the name of a folder with images has no clear meaning, or if two folders mean the same label.
     """
     classes: dict[int, Path] = {}
     unknown = []
@@ -166,7 +169,7 @@ def _classes(folder: Path, inside: Sequence[Path]) -> dict[int, Path]:
 
 
 def _label(name: str) -> int | None:
-    """Return the label that a folder's name means: 0 for low quality, 1 for high quality, or None if it isn't clear."""
+    """Return the label that a folder's name means: 0 (low quality), 1 (high quality), or None (no clear meaning)."""
     meant = {WORDS.get(word) for word in _words(name)}
     return meant.pop() if len(meant) == 1 else None
 

@@ -25,7 +25,7 @@ Measure = Callable[[Path, Image.Image], bytes]
 class Batch:
     """A batch of decoded images. `pixels` is (B, C, H, W) float32, and row i belongs to names[i].
 
-    `measured` holds what the loader's `measure` returned for each image, or b"" without it.
+    `measured` holds the result of the loader's `measure` for each image, or b"" if the loader has no `measure`.
     """
 
     names: list[str]
@@ -47,7 +47,7 @@ def available_cpus() -> int:
 
 
 class Loader:
-    """Iterates over batches of decoded, transformed images.
+    """An iterable of batches of decoded and transformed images.
 
     The images are decoded in threads, because PIL releases the interpreter's lock while it decodes and resizes. Threads
     therefore decode as fast as processes, and no pixels are copied between processes. At most a few batches are in
@@ -55,8 +55,8 @@ class Loader:
 
     `measure` is called in the same threads with the path and the decoded image.
 
-    `quarantined` lists the images that couldn't be decoded so far. `seconds` holds the time by kind of work: 'decode'
-    is the time of all workers together, and 'wait' is the time in which the consumer waited for pixels.
+    `quarantined` lists the images that couldn't be decoded so far. `seconds` holds two times in seconds: 'decode' is
+    the sum of the working times of all threads, and 'wait' is the time in which the consumer waited for pixels.
     """
 
     def __init__(

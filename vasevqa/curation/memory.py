@@ -1,4 +1,4 @@
-"""Decode a photograph alone if the memory doesn't suffice for several at once."""
+"""Decode photographs one at a time if the memory doesn't suffice for several photographs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-LONGEST_WAIT = 60.0  # seconds until the other threads' photographs are no longer waited for
+LONGEST_WAIT = 60.0  # in seconds; afterwards a thread decodes although other threads still do
 
 
 class Turns:
@@ -18,7 +18,7 @@ class Turns:
 
     def __init__(self) -> None:
         self._reset()
-        os.register_at_fork(after_in_child=self._reset)  # a child has none of the other threads
+        os.register_at_fork(after_in_child=self._reset)  # a forked child process has only one thread
 
     def _reset(self) -> None:
         self._changed = threading.Condition()
@@ -27,7 +27,7 @@ class Turns:
 
     @contextlib.contextmanager
     def shared(self) -> Iterator[None]:
-        """Wait until no thread decodes alone, and let others decode meanwhile."""
+        """Wait until no thread decodes alone. Then decode while other threads may decode too."""
         with self._changed:
             self._changed.wait_for(lambda: not self._alone)
             self._decoding += 1
@@ -40,7 +40,7 @@ class Turns:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Wait until no other thread decodes, and let no other thread begin."""
+        """Let no other thread begin to decode, and wait at most LONGEST_WAIT until the other threads have finished."""
         with self._changed:
             self._changed.wait_for(lambda: not self._alone)
             self._alone = True
@@ -57,9 +57,9 @@ _TURNS = Turns()
 
 
 def sparing(decode: Callable[[], T]) -> T:
-    """Return `decode()`. If the memory doesn't suffice, decode once more while no other photograph is in memory.
+    """Return `decode()`. If the memory doesn't suffice, call `decode` again while no other thread decodes.
 
-    Raise MemoryError if the memory doesn't suffice for this photograph alone.
+    Raise MemoryError if the memory doesn't suffice for the second call either.
     """
     try:
         with _TURNS.shared():

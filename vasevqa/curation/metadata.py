@@ -1,7 +1,11 @@
-"""Remove private metadata from photographs: the place, the owner, and serial numbers. Looters must not learn the place.
+"""Remove private metadata from photographs: the place, the owner, and serial numbers.
 
-The pixels don't change. The module removes segments or chunks from the file and decodes nothing. The orientation and
-the colour profile stay. JPEG: ISO/IEC 10918-1 and Exif 2.32. PNG: W3C PNG, third edition. WebP: its RIFF container.
+Looters must not learn where a photograph was taken.
+
+The pixels don't change: the module removes segments or chunks from the file, and it doesn't decode the pixels. The file
+keeps its orientation and its colour profile.
+
+Formats: JPEG (ISO/IEC 10918-1) with Exif 2.32, PNG (W3C PNG, third edition), and WebP (its RIFF container).
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ ORIENTATION, GPS, ARTIST, COPYRIGHT, EXIF_IFD = 0x0112, 0x8825, 0x013B, 0x8298, 
 OWNER = {0xA430, 0xA431, 0xA435}  # the camera's owner, the serial numbers of body and lens
 MAX_BYTES = 256 << 20
 _APP1, _APP2, _APP13, _COMMENT, _END = 0xE1, 0xE2, 0xED, 0xFE, 0xD9
-_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # no pixel data, fill byte or restart marker
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # a marker, but not pixel data, a fill byte or a restart marker
 _DAMAGED = (struct.error, IndexError, ValueError, OSError)
 _JPEG = b"\xff\xd8"
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -31,10 +35,10 @@ _PNG_TEXTS = {b"eXIf", b"tEXt", b"zTXt", b"iTXt", b"tIME"}
 
 @dataclass(frozen=True)
 class Metadata:
-    """Whether a photograph's file holds private metadata, and its content without them.
+    """Whether a photograph's file holds private metadata, and the file's content without such metadata.
 
-    `private` says whether the file holds the place, the owner or a serial number. `clean` is the file's content without
-    private metadata, or None if the file stays unchanged.
+    `private` is True if the file holds (or may hold) the place, the owner or a serial number. `clean` is the file's
+    content without private metadata. It is None if there is nothing to remove, or if the file can't be cleaned.
     """
 
     clean: bytes | None = None
@@ -44,9 +48,9 @@ class Metadata:
 def read(path: Path) -> Metadata:
     """Read a photograph's file once, and find its private metadata.
 
-    JPEG, PNG and WebP can be cleaned. Data after the picture in such a file (a second picture of an MPO file, a video)
-    are private, because they have metadata of their own. Raise TransientStorageError or
-    StorageError if the storage fails.
+    Only JPEG, PNG and WebP files can be cleaned. Data after the picture in such a file (a video, or the second picture
+    of an MPO file) count as private, because they may have metadata of their own. A file larger than MAX_BYTES is not
+    read. Raise TransientStorageError or StorageError if the storage fails.
     """
     if path.stat().st_size > MAX_BYTES:
         return Metadata()
@@ -131,9 +135,9 @@ def _jpeg(content: bytes) -> bytes:
 
 
 def _segments(content: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield marker, begin and end of each segment of a JPEG's first picture, up to its end.
+    """Yield the marker, the begin and the end of each segment of a JPEG's first picture.
 
-    The marker of the compressed pixels between two segments is 0.
+    Compressed pixels between two segments are yielded as a segment with the marker 0.
     """
     begin = 2
     while found := _MARKER.search(content, begin):

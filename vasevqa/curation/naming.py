@@ -1,7 +1,8 @@
-"""Choose how the names in a folder are read, once for all names, and report the names that don't fit.
+"""Choose one pattern for all names in a folder, and report the names that don't match the pattern.
 
-A wrong choice is worse than no choice. Photographs of several vases would be read as one vase, or views of one vase
-would be on both sides of a split. A built-in pattern is therefore chosen only if the names as a whole fit the pattern.
+A wrong pattern is worse than no pattern. Photographs of several vases would be read as one vase, or one vase would have
+views in both the training part and the test part of a split. A built-in pattern is therefore chosen only if the names
+as a whole fit the pattern.
 """
 
 from __future__ import annotations
@@ -57,32 +58,32 @@ def naming_of(patterns: str | Sequence[str] | None, names: Iterable[str]) -> Nam
         if names and not any(rule.read(name) for name in names):
             raise ConfigError(
                 f"The name pattern {rule.name} matches none of {len(names)} names ({_examples(names)}); correct it, or"
-                " leave it out to take the built-in pattern that fits."
+                " leave it out to use the built-in pattern that fits."
             )
     return _with_bare_ids(given or _fitting(names), names)
 
 
 def recorded(named_by: Sequence[str]) -> Naming:
-    """Return the naming of an earlier step. `named_by` holds the names of the rules that the step recorded."""
+    """Return the naming that an earlier step used. `named_by` holds the names of its rules, from the step's report."""
     return Naming(tuple(rule_of(name) for name in named_by))
 
 
 def unmatched_error(unmatched: Sequence[str], naming: Naming, everyone: int) -> DataError:
-    """Return the error for names that match no rule. Its message gives examples, the nearest pattern and a remedy."""
+    """Return the error for names that match no rule. The message gives examples, the nearest pattern and a remedy."""
     nearest, why = _nearest(unmatched, naming)
     fits = f"the others fit {naming}; " if naming.rules else ""
     return DataError(
         f"{len(unmatched)} of {everyone} names do not say which vase they show (such as {_examples(unmatched)});"
         f" {fits}the nearest pattern is {nearest} ({why}); put the photographs of each vase into a folder of its own,"
-        " give name_pattern, or set unmatched: own-vase if each photograph shows another vase."
+        " give name_pattern, or set unmatched: own-vase if each photograph shows a different vase."
     )
 
 
 def refuse_unmatched(found: Sequence[ImageFile], naming: Naming) -> None:
-    """Raise DataError if the names of photographs match no rule. No photograph is decoded in full.
+    """Raise DataError if the name of a readable photograph matches no rule.
 
-    The name of an unreadable file doesn't count. Photographs with unmatched names are therefore opened until three
-    photographs could be read.
+    Unreadable files are ignored. Photographs whose names match no rule are therefore opened (JPEGs at a reduced scale)
+    until three of these photographs could be read.
     """
     strangers = [item for item in found if not item.problem and parse_name(item.name, naming) is None]
     readable = list(itertools.islice((item.name for item in strangers if _is_readable(item)), 3))
@@ -110,7 +111,7 @@ def _examples(names: Sequence[str]) -> str:
 
 
 def _fitting(names: Sequence[str]) -> tuple[Rule, ...]:
-    """Return the one built-in rule that fits the names best, or () if no rule fits."""
+    """Return a tuple of the built-in rule that fits the names best, or () if no rule fits."""
     read = {key: _read_all(rule, names) for key, rule in BUILT_IN.items()}
     if names and 2 * len(read[UUID_VIEW]) >= len(names):
         return (BUILT_IN[UUID_VIEW],)
@@ -123,7 +124,10 @@ def _read_all(rule: Rule, names: Iterable[str]) -> dict[str, VaseView]:
 
 
 def _with_bare_ids(rules: tuple[Rule, ...], names: Sequence[str]) -> Naming:
-    """Return the naming with bare ids: `F 2159.jpg` is then a view of the same vase as `F 2159_2.jpg`."""
+    """Return the naming of `rules` with the bare ids in `names` (see Naming).
+
+    `F 2159.jpg` is then a view of the same vase as `F 2159_2.jpg`.
+    """
     naming = Naming(rules)
     if not {ID_VIEW, ID_NUMBER} & set(naming.names):
         return naming
@@ -132,7 +136,10 @@ def _with_bare_ids(rules: tuple[Rule, ...], names: Sequence[str]) -> Naming:
 
 
 def _nearest(unmatched: Sequence[str], naming: Naming) -> tuple[str, str]:
-    """Return the built-in pattern that is nearest to the names, and the reason why it was not chosen."""
+    """Return the built-in pattern that is nearest to the names, and a text about this pattern.
+
+    The text says why the pattern was not chosen, or gives an example of a matching name.
+    """
     read = {key: _read_all(rule, unmatched) for key, rule in BUILT_IN.items() if key not in naming.names}
     key = max(read, key=lambda key: len(read[key]), default=ID_VIEW)
     if read.get(key):
@@ -152,7 +159,7 @@ def _uuid_objection(found: Mapping[str, VaseView]) -> str:
 
 
 def _id_objection(found: Mapping[str, VaseView]) -> str:
-    """Return a reason against reading the names as an id and a view, or '' if there is no reason."""
+    """Return a reason why the names should not be read as ids and views, or '' if there is no such reason."""
     vases = {view.vase for view in found.values()}
     if len(vases) < 2:
         return f"all images would belong to one vase, {next(iter(vases))}"
@@ -177,7 +184,7 @@ def _id_objection(found: Mapping[str, VaseView]) -> str:
 
 
 def _folder_objection(found: Mapping[str, VaseView]) -> str:
-    """Return a reason against reading each folder as one vase, or '' if there is no reason."""
+    """Return a reason why each folder should not be read as one vase, or '' if there is no such reason."""
     folders: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for name in found:
         folders[vase_folder(name)].append(name)

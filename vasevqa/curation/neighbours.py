@@ -1,6 +1,7 @@
-"""Find the photographs that CLIP sees as most similar, by the embeddings that clip-filter stored.
+"""Find the most similar photographs by the CLIP embeddings that clip-filter stored.
 
-numpy and safetensors are imported when embeddings are read, because a launcher's machine has neither.
+numpy and safetensors are imported only when embeddings are read, because a machine with only the launcher has neither
+of these packages.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ FILE = "embeddings.safetensors"  # in the output of clip-filter
 def stored_features(path: Path) -> tuple[list[str], np.ndarray] | None:
     """Return the names and CLIP's features (N, D) float32 from the file that clip-filter wrote.
 
-    Return None if there is no such file, or if it is damaged. Raise ModuleNotFoundError without numpy or safetensors.
+    Return None if the file is missing or damaged. Raise ModuleNotFoundError if numpy or safetensors is not installed.
     """
     import numpy as np
     from safetensors import SafetensorError, safe_open
@@ -42,7 +43,7 @@ def stored_features(path: Path) -> tuple[list[str], np.ndarray] | None:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A photograph, and the cosine similarity of its embedding to that of the photograph it was searched for."""
+    """A photograph that is similar to a given photograph. `similarity` is their embeddings' cosine similarity."""
 
     name: str
     similarity: float
@@ -63,10 +64,10 @@ class Neighbourhood:
 
     @classmethod
     def read(cls, folder: Path, accepted: Mapping[str, bool]) -> Neighbourhood | None:
-        """Return the photographs in `folder`, the output of clip-filter; None if it holds no embeddings.
+        """Return the photographs with embeddings in `folder`, or None if there are no embeddings.
 
-        `accepted` tells of each photograph whether it was accepted. Raise ModuleNotFoundError without numpy or
-        safetensors.
+        `folder` is the output of clip-filter. `accepted` says for each photograph whether it was accepted. Raise
+        ModuleNotFoundError if numpy or safetensors is not installed.
         """
         stored = stored_features(folder / FILE)
         return None if stored is None else cls(*stored, accepted)
@@ -75,7 +76,10 @@ class Neighbourhood:
         return name in self._rows
 
     def nearest(self, name: str, accepted: bool, most: int) -> list[Neighbour]:
-        """Return the accepted or the rejected photographs that are most similar to `name`, the nearest first."""
+        """Return at most `most` photographs that are most similar to `name`, the most similar photograph first.
+
+        With `accepted`, only accepted photographs are returned. Otherwise only rejected photographs are returned.
+        """
         import numpy as np
 
         row = self._rows[name]

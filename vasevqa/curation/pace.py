@@ -1,4 +1,4 @@
-"""Measure for some seconds how fast CLIP scores photographs on this machine."""
+"""Measure how fast CLIP scores photographs on this machine. The measurement takes some seconds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of `clip-filter` that decide its pace."""
+    """The settings of `clip-filter` that determine its speed."""
 
     device: str
     batch_size: int
@@ -37,8 +37,8 @@ def seconds_per_photograph(
 ) -> float | None:
     """Return how many seconds `clip-filter` needs per photograph, or None if no photograph can be read.
 
-    Decodes and embeds photographs in a random order (always the same one) until `SECONDS` have passed or all are done.
-    The time to load the model isn't counted. Raise what loading the model raises.
+    Decode and embed photographs in a random order, which is always the same, until `SECONDS` have passed or all
+    photographs are done. The time to load the model isn't counted. Raise the errors of `clip.load_clip`.
     """
     loaded = clip.load_clip(model, resolve_device(settings.device), settings.precision)
     order = random.Random(0).sample(range(len(photographs)), len(photographs))

@@ -17,7 +17,7 @@ _HEADER = ("path", "probability", "class")
 
 @dataclass(frozen=True)
 class Prediction:
-    """The class of an image, 0 or 1. `probability` is None if an earlier call into the same folder set the class."""
+    """The class of an image, 0 or 1. `probability` is None if an earlier call with the same output set the class."""
 
     name: str
     label: int
@@ -25,15 +25,15 @@ class Prediction:
 
 
 def write(stream: IO[str], predictions: Iterable[Prediction]) -> None:
-    """Write the file."""
+    """Write predictions.csv to `stream`."""
     rows = ((one.name, "" if one.probability is None else f"{one.probability:.6f}", one.label) for one in predictions)
     files.write_table(stream, _HEADER, rows)
 
 
 def read(folder: Path) -> Iterator[Prediction]:
-    """Yield the predictions in `folder`, or nothing if it holds no predictions.csv.
+    """Yield the predictions in `folder`. Yield nothing if `folder` holds no predictions.csv.
 
-    Raise DataError, with the wrong line, if the file doesn't have classify's format.
+    Raise DataError if the file doesn't have classify's format. The message gives the number of the wrong row.
     """
     path = folder / FILE
     if not path.is_file():

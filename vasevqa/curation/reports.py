@@ -17,14 +17,14 @@ class _Row(BaseModel):
 
 
 class QuarantinedFile(_Row):
-    """A file that couldn't be read, by its name in the input folder."""
+    """A file that couldn't be read. `name` is relative to the input folder."""
 
     name: str
     reason: str = ""
 
 
 class PassedOverFiles(_Row):
-    """Files that are not read for one reason: the reason, the number of files, and the first names."""
+    """The files that were not read for one reason: the reason, the number of files, and the first names."""
 
     reason: str
     count: int
@@ -32,12 +32,13 @@ class PassedOverFiles(_Row):
 
 
 class DataChecks(_Row):
-    """What clip-filter measures of the data of a photograph (curation.checks says how).
+    """The values that clip-filter measures for a photograph. The module curation.checks defines them.
 
-    All values are None without checks, in a report of an earlier version, and if the full size can't be decoded.
+    All values are None if the checks are off, if the report comes from an earlier version, or if the photograph can't
+    be decoded at full size.
     """
 
-    VERSION: ClassVar[int] = 1  # raised if the values change; stored values of another version aren't used
+    VERSION: ClassVar[int] = 1  # increased if a value's definition changes; values of other versions aren't used
 
     width: int | None = None  # of the upright photograph, in pixels
     height: int | None = None
@@ -56,7 +57,7 @@ class ScoredImage(DataChecks):
     """An image that clip-filter scored.
 
     The score is the similarity to the high prompts minus the similarity to the low prompts. An image with a
-    `failed_check` is rejected whatever its score.
+    `failed_check` is rejected, even if its score reaches the threshold.
     """
 
     name: str
@@ -65,11 +66,11 @@ class ScoredImage(DataChecks):
     high_similarity: float = 0.0
     low_similarity: float = 0.0
     decided_by: str = ""  # the most similar prompt on the deciding side (high or low)
-    failed_check: str = ""  # the limits of data checks that the image doesn't keep
+    failed_check: str = ""  # the limits of data checks that the image violates
 
 
 class Recommendation(_Row):
-    """A threshold to choose from.
+    """A recommended threshold.
 
     `keeps` is the share of images at or above the threshold. `percentile` is the percentage of images below it.
     """
@@ -102,7 +103,7 @@ class PromptLists(_Row):
 
 
 class FilteringAnalysis(Report):
-    """The scores' statistics and recommended thresholds: the content of analysis.json."""
+    """The content of analysis.json: the statistics of the scores and the recommended thresholds."""
 
     FILE: ClassVar[str] = "analysis.json"
 
@@ -121,13 +122,13 @@ class FilteringAnalysis(Report):
 
 
 class FilteringReport(FilteringAnalysis):
-    """The decision of clip-filter about every image."""
+    """The content of filtering_report.json: clip-filter's decision about every image."""
 
     FILE: ClassVar[str] = "filtering_report.json"
 
-    complete: bool = True  # false if a call was interrupted while it placed these images
+    complete: bool = True  # False if a call was interrupted while it wrote these images
     images: list[ScoredImage] = Field(default_factory=list)
-    earlier_images: list[ScoredImage] = Field(default_factory=list)  # from earlier calls into the same folder
+    earlier_images: list[ScoredImage] = Field(default_factory=list)  # from earlier calls with the same output folder
 
     @field_validator("images", "earlier_images", mode="before")
     @classmethod
@@ -154,7 +155,8 @@ class ViewScore(_Row):
 class ViewChoice(_Row):
     """The best view of a vase, and the reason for the choice.
 
-    `margin` is the distance to the second-best view. It is None if the vase has only one view.
+    `margin` is the similarity of the best view minus that of the second-best view. It is None if the vase has only one
+    view.
     """
 
     vase: str
@@ -269,7 +271,7 @@ class ClassifierMetrics(_Row):
 
 
 class SplitSize(_Row):
-    """The number of images in a part of the split, and how many of them are of high quality."""
+    """The number of images in a part of the split, and the number of high-quality images in this part."""
 
     images: int
     high: int
@@ -278,7 +280,8 @@ class SplitSize(_Row):
 class TrainingResults(Report):
     """The result of train-classifier.
 
-    `test` holds the metrics. The top level repeats the metrics, because the original's file has them there.
+    `test` holds the metrics. The top level repeats the most important metrics, because the original project's file has
+    the metrics at the top level.
     """
 
     FILE: ClassVar[str] = "training_results.json"
@@ -325,9 +328,9 @@ def passed_over_files(others: PassedOver) -> list[PassedOverFiles]:
 
 
 def remove_ours(output: Output, name: str) -> None:
-    """Remove the file `name`, which an earlier call of the stage placed.
+    """Remove the file `name` from the output folder. An earlier call of the stage wrote this file.
 
-    Names that lead outside the output folder are ignored.
+    A name that leads out of the output folder is ignored.
     """
     output.check()
     target = output.root / name

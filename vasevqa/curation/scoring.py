@@ -49,7 +49,7 @@ class Prompts:
 
 
 def load_prompts(path: Path | None) -> Prompts:
-    """Return the prompts in a YAML or JSON file with the lists `high` and `low`. Return the defaults if `path` is None.
+    """Return the prompts in a YAML or JSON file with the lists `high` and `low`, or the defaults if `path` is None.
 
     Raise ConfigError if the file is invalid.
     """
@@ -81,10 +81,10 @@ def load_prompts(path: Path | None) -> Prompts:
 
 @dataclass(frozen=True)
 class Scores:
-    """The similarity of each image to the high and to the low prompts, and the index of the nearest prompt on each
-    side.
+    """The similarities of each image to the high prompts and to the low prompts.
 
-    All arrays are (N,).
+    `nearest_high` is the index of the most similar high prompt. `nearest_low` is the index of the most similar low
+    prompt. All arrays are (N,).
     """
 
     high: np.ndarray
@@ -94,15 +94,15 @@ class Scores:
 
     @property
     def score(self) -> np.ndarray:
-        """cos(image, mean of the high prompts) - cos(image, mean of the low prompts)."""
+        """The scores: cos(image, mean of the high prompts) - cos(image, mean of the low prompts)."""
         return np.asarray(self.high - self.low)
 
 
 def score(images: Tensor, high: Tensor, low: Tensor) -> Scores:
-    """Score image features (N, D) against the raw text features (P, D) of both sides.
+    """Score image features (N, D) against the text features (P, D) of the high prompts and of the low prompts.
 
-    The mean of a side's text features is normalized, and not each feature. A prompt with a long feature vector
-    therefore counts for more, as in the original's quality filter.
+    The text features are not normalized before their mean is computed. Only the mean is normalized. A prompt with a
+    long feature vector therefore has more influence on the mean, as in the original project's quality filter.
     """
     from torch.nn.functional import (
         normalize,
@@ -122,9 +122,9 @@ def score(images: Tensor, high: Tensor, low: Tensor) -> Scores:
 
 
 def statistics(values: Sequence[float] | np.ndarray) -> dict[str, float]:
-    """Return count, mean, standard deviation, minimum, maximum, median and percentiles of at least one value.
+    """Return count, mean, standard deviation, minimum, maximum, median and percentiles of `values`.
 
-    Percentiles are interpolated linearly (numpy's default).
+    `values` must not be empty. Percentiles are interpolated linearly (numpy's default).
     """
     numbers = np.asarray(values, dtype=np.float64)
     results = {
@@ -141,9 +141,7 @@ def statistics(values: Sequence[float] | np.ndarray) -> dict[str, float]:
 
 
 def recommendations(values: Sequence[float] | np.ndarray) -> list[Recommendation]:
-    """Return five thresholds to choose from. The first is conservative and keeps 90% of these images. The last keeps
-    10%.
-    """
+    """Return five recommended thresholds. The first keeps about 90% of the images, and the last about 10%."""
     numbers = np.asarray(values, dtype=np.float64)
     return [
         Recommendation(
@@ -189,7 +187,7 @@ def report_lines(stats: dict[str, float], advice: list[Recommendation]) -> list[
 
 
 def choose(threshold: float | None, advice: list[Recommendation]) -> tuple[float, str]:
-    """Return the threshold and its origin. If no threshold is given, the moderate recommendation is used."""
+    """Return the threshold and a text that says where it comes from. The default is the moderate recommendation."""
     if threshold is not None:
         return threshold, "given"
     moderate = next(item for item in advice if item.name == "moderate")

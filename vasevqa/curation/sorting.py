@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def decisions(names: Sequence[str], scores: Scores, prompts: Prompts, threshold: float) -> list[ScoredImage]:
-    """Return CLIP's decision about each image: accepted at or above the threshold."""
+    """Return the decision about each image. An image is accepted if its score is at least the threshold."""
     rows = []
     for index, (name, value) in enumerate(zip(names, scores.score, strict=True)):
         accepted = bool(value >= threshold)
@@ -40,9 +40,9 @@ def sort(
     output: Output,
     progress: Progress,
 ) -> float:
-    """Place every image, and return the time for this in seconds.
+    """Copy or link every image into accepted/ or rejected/, and return the time that this took in seconds.
 
-    If an earlier call into the same folder placed an image elsewhere, the image is moved.
+    If an earlier call with the same output folder made the opposite decision about an image, the image is moved.
     """
     began = time.perf_counter()
     before = FilteringReport.read(output.root) or FilteringReport()
@@ -50,7 +50,7 @@ def sort(
     now = {row.name for row in rows}
     kept = [row for name, row in earlier.items() if name not in now]
     report = FilteringReport(**dict(analysis), images=rows, earlier_images=kept, complete=False)
-    # The report is also written before any file moves, so that a killed call leaves a list of the files to place.
+    # The report is also written before any file moves. After a kill, the report lists all files and decisions.
     report.write(output)
     progress.start("sorting", len(rows))
     for row in rows:

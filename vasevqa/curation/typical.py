@@ -1,7 +1,7 @@
-"""Order photographs by how typical they are, so that a reviewer sees every kind of picture among the first ones.
+"""Order photographs by how typical they are. The first photographs then show a reviewer every kind of picture.
 
 clip-filter groups the CLIP embeddings by k-means (Lloyd, 1982; scikit-learn's KMeans). The photograph that is nearest
-to the centre of its cluster is the cluster's most typical one. The order needs no label.
+to the centre of its cluster is the most typical photograph of the cluster. The order needs no labels.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ MOST = 20  # clusters
 
 
 def read(folder: Path) -> dict[str, tuple[int, int]]:
-    """Return the cluster and the rank inside it by the photograph's name, from clip-filter's output.
+    """Return a mapping from each photograph's name to its cluster and its rank in the cluster.
 
-    Both begin with 1. Cluster 1 is the largest cluster, and rank 1 is its most typical photograph. Return {} if the
-    output has no such file. A damaged line is left out.
+    `folder` is clip-filter's output. Clusters and ranks are counted from 1. Cluster 1 is the largest cluster. The
+    photograph with rank 1 is the most typical photograph of its cluster. Return {} if `folder` has no FILE. Damaged
+    rows are skipped.
     """
     found = {}
     try:
@@ -41,7 +42,7 @@ def read(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 def write(output: Output, names: Sequence[str], features: np.ndarray, seed: int) -> None:
-    """Write FILE for photographs with the embeddings `features` (N, D): the most typical ones of all clusters first."""
+    """Write FILE for photographs with embeddings `features` (N, D). The rows are sorted by rank, then by cluster."""
     places = order(features, min(MOST, _vases(names)), seed)
     rows = sorted((rank, cluster, name) for name, (cluster, rank) in zip(names, places, strict=True))
     with output.writing(FILE, "w") as stream:
@@ -49,7 +50,10 @@ def write(output: Output, names: Sequence[str], features: np.ndarray, seed: int)
 
 
 def order(features: np.ndarray, clusters: int, seed: int) -> list[tuple[int, int]]:
-    """Return cluster and rank of each embedding (N, D), both from 1. Equal embeddings can give fewer clusters."""
+    """Return the cluster and the rank of each embedding (N, D). Clusters and ranks are counted from 1.
+
+    If there are fewer different embeddings than `clusters`, there are fewer clusters.
+    """
     import numpy as np
     from sklearn.cluster import KMeans
 
@@ -69,7 +73,7 @@ def order(features: np.ndarray, clusters: int, seed: int) -> list[tuple[int, int
 
 
 def _vases(names: Sequence[str]) -> int:
-    """Return the number of vases that the names tell. A name that fits no pattern counts as a vase."""
+    """Return the number of vases that the names mention. A name that matches no pattern counts as a separate vase."""
     from vasevqa.curation.file_names import parse_name
     from vasevqa.curation.naming import naming_of
 

@@ -56,14 +56,14 @@ def group_views(scored: Iterable[tuple[str, Path, float]], naming: Naming) -> di
 
 
 def choose_view(vase: str, group: Sequence[View]) -> ViewChoice:
-    """Return the report's entry for a vase: the best view, the margin, the reason, and all views, best first."""
+    """Return the report's entry for a vase. `group` holds the views of the vase, the best view first."""
     best = group[0]
     runner_up = group[1] if len(group) > 1 else None
     margin = None if runner_up is None else best.similarity - runner_up.similarity
     if runner_up is None:
         reason = "the only view" if best.matched else "the name doesn't match the pattern: treated as one vase"
     elif margin == 0:
-        reason = "the same similarity as another view: the first by name"
+        reason = "the first by name of several views with the same similarity"
     else:
         reason = "the highest similarity to descriptions of a complete vase"
     return ViewChoice(
@@ -78,7 +78,7 @@ def choose_view(vase: str, group: Sequence[View]) -> ViewChoice:
     )
 
 
-# The last step with an image of a vase is the step that lost the vase.
+# If several steps rejected images of a vase, the step with the lowest number is reported: the last of these steps.
 ORDER = {"clip-filter": 0, "classify": 1, "unreadable": 2}
 
 
@@ -87,8 +87,8 @@ def lost_vases(
 ) -> list[LostVase]:
     """Return the vases without an accepted view, sorted by vase.
 
-    Each entry holds the last step that rejected images of the vase, and the best image in that step. `filtered` is
-    clip-filter's report, and `classified` is the output folder of classify. Both are optional.
+    Each entry holds the last step that rejected an image of the vase, and the best image that this step rejected.
+    `filtered` is clip-filter's report, and `classified` is the output folder of classify. Both are optional.
     """
     lost: dict[str, LostVase] = {}
     for where, name, value in losses(filtered, classified):

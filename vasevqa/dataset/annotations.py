@@ -1,8 +1,8 @@
 """Read annotations as records: the attributes of a vase, and conversations about pictures.
 
-dataset/formats.py reads the file formats, and dataset/columns.py reads the headings. A conversation may be in the
-original's list of `{images, caption, conversations}`, or in the format of ShareGPT (`from`/`value`, or
-`role`/`content`), LLaVA or ms-swift.
+dataset/formats.py reads the file formats, and dataset/columns.py maps the headings to fields. A conversation may have
+the format of the original project (a list of `{images, caption, conversations}`), of ShareGPT (`from`/`value`, or
+`role`/`content`), of LLaVA, or of ms-swift.
 """
 
 from __future__ import annotations
@@ -33,16 +33,23 @@ ROLES = {
 }
 MEDIA = re.compile(r"<(?:image|video|audio)>")  # ms-swift expects one file for each such tag
 THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL | re.IGNORECASE)
-_SPACE = re.compile(r"[^\S\x1c-\x1f]+")  # not ASCII's separators: dataset/texts.py turns them into "; "
-WHOLE_ROWS = ("broken JSON", "broken row", "lone quote", "key given twice")  # kinds of entries that a reader leaves out
+_SPACE = re.compile(r"[^\S\x1c-\x1f]+")  # not ASCII's separators: dataset/texts.py replaces them by "; "
+WHOLE_ROWS = (
+    "broken JSON",
+    "broken row",
+    "lone quote",
+    "key given twice",
+)  # problems for which the whole entry is dropped
 
 __all__ = ["MEDIA", "Annotations", "Problem", "Record", "Turn", "read_annotations"]
 
 
 @dataclass(frozen=True)
 class Record:
-    """One annotation. `images` holds the names of images in the spelling of the file. `turns` is the conversation, or
-    ().
+    """One annotation.
+
+    `where` is its place in the file. `images` holds the names of images as the file spells them. `turns` holds the
+    turns of the conversation, or () if the annotation has no conversation.
     """
 
     where: str
@@ -55,7 +62,7 @@ class Record:
 
 @dataclass
 class Annotations:
-    """The records of all files, the problems, and the number of entries that gave no record."""
+    """The records of all files, the problems, and the number of entries from which no record was read (`unread`)."""
 
     records: list[Record] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
@@ -63,10 +70,10 @@ class Annotations:
 
 
 def read_annotations(path: Path, columns: Columns | None = None, records: str | None = None) -> Annotations:
-    """Return the records of a file, or of all annotation files in a folder (by name), and the problems.
+    """Return the records and the problems of a file, or of all annotation files in a folder, sorted by name.
 
-    `columns` maps headings to fields, and counts how often each heading occurs. `records` is the name of the list in a
-    JSON object.
+    `columns` maps headings to fields, and counts how often each heading occurs. `records` is the name of the list of
+    records in a JSON object. Raise ConfigError if the user named a heading that no file has.
     """
     columns = columns if columns is not None else Columns()
     told = Annotations()
@@ -104,7 +111,7 @@ def read_annotations(path: Path, columns: Columns | None = None, records: str | 
 
 
 def _sources(path: Path) -> list[tuple[str, Path]]:
-    """Yield the annotation files below `path`, by name. Hidden files (from editors or macOS) are skipped."""
+    """Return the annotation files below `path`, sorted by name. Hidden files (of editors or macOS) are skipped."""
     if not path.is_dir():
         return [(path.name, path)]
     entries = [
@@ -120,7 +127,7 @@ def _sources(path: Path) -> list[tuple[str, Path]]:
 
 
 def _check_keys(entries: list[tuple[str, Any]], columns: Columns) -> None:
-    """Raise ValueError if no row names a vase, or if no row says anything about a vase."""
+    """Raise ValueError if no key names a vase or an image, or if no key is an attribute or a conversation."""
     keys: dict[str, None] = {}
     for _, entry in entries:
         if isinstance(entry, dict):
@@ -134,7 +141,7 @@ def _check_keys(entries: list[tuple[str, Any]], columns: Columns) -> None:
 
 
 def _record(where: str, entry: Any, columns: Columns, problems: list[Problem]) -> Record | None:
-    """Return the record of an entry. If the entry has none, add a problem and return None."""
+    """Return the record of an entry. If no record can be made from the entry, add a problem and return None."""
     if not isinstance(entry, dict):
         problems.append(Problem("broken row", where, f"it is a {type(entry).__name__}, not an object"))
         return None
@@ -196,9 +203,9 @@ def _rights(known: Mapping[str, object]) -> dict[str, str]:
 
 
 def _answer(text: str) -> str:
-    """Return the answer without the reasoning before it.
+    """Return an answer without its reasoning (<think>...</think>).
 
-    The result is empty if the text ends before the end of the reasoning.
+    The result is empty if a <think> tag has no matching tag.
     """
     told = THOUGHT.sub("", text).strip()
     return "" if "<think>" in told.lower() or "</think>" in told.lower() else told
@@ -217,7 +224,10 @@ def _images(entry: Mapping[str, object]) -> tuple[str, ...] | None:
 
 
 def _turns(where: str, value: Any, problems: list[Problem]) -> tuple[Turn, ...]:
-    """Return the turns up to the last answer with a text. Return () if no answer has a text."""
+    """Return the turns up to the last answer that is not empty.
+
+    Return () if all answers are empty, or if the conversation is invalid. An invalid conversation adds a problem.
+    """
     if value is None:
         return ()
     if not isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Find the attribute that a question asks for. The module uses this project's questions and a table of patterns."""
+"""Find the attribute that a question asks for, by this project's own questions and by a table of patterns."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from vasevqa.text import IMAGE_TAG
 
-# A question that matches two patterns has no attribute.
+# A question that matches the patterns of two attributes is unclear, and it gets no attribute.
 PATTERNS = {
     "fabric": r"\bfabric\b|\bware\b|\bgattung\b|\bfabrique\b|\bfabbrica\b",
     "technique": r"\btechnique\b|\btechnik\b|\btecnica\b|\btécnica\b|τεχνική",
@@ -29,9 +29,10 @@ _COMPILED = {name: re.compile(pattern, re.IGNORECASE) for name, pattern in PATTE
 
 
 def attribute_of(question: str, asked: Mapping[str, tuple[str, ...]]) -> str:
-    """Return the attribute that a question asks for. Return "" if the question asks for no attribute or is unclear.
+    """Return the attribute that a question asks for.
 
-    `asked` maps each attribute to its questions in this project.
+    Return "" if the question asks for no attribute, or if it asks for more than one. `asked` maps each attribute to the
+    questions that this project asks.
     """
     text = _plain(question)
     for attribute, questions in asked.items():

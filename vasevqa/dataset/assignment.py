@@ -1,4 +1,7 @@
-"""splits.csv: the side of each vase (its part of the split). build-dataset writes this file and can read it again."""
+"""splits.csv: the side of each vase. A side is a part of the split: train, val or eval.
+
+build-dataset writes this file, and it can also read such a file.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,8 @@ def write(stream: IO[str], sides: Mapping[str, str]) -> None:
 def read(path: Path) -> dict[str, str]:
     """Return the side of each vase from a file that `write` wrote, or from a user's file in the same format.
 
-    Raise ConfigError or DataError, which names the invalid line.
+    Raise DataError if the content is invalid. The message names the invalid line. Raise ConfigError if the file can't
+    be read.
     """
     sides: dict[str, str] = {}
     try:
@@ -58,9 +62,9 @@ def read(path: Path) -> dict[str, str]:
 
 
 def refuse_too_few(vases: int, groups: int, val_fraction: float, eval_fraction: float, why: str = "") -> None:
-    """Raise DataError if there are fewer groups of vases than sides of the split, so that a side would be empty.
+    """Raise DataError if there are fewer groups of vases than sides of the split. A side would then be empty.
 
-    `why` says which rows or pictures are left out.
+    `why` is a text about rows or pictures that are not used. It is added to the message.
     """
     wanted = ["train", *(["val"] if val_fraction else []), *(["eval"] if eval_fraction else [])]
     if groups >= len(wanted):
@@ -73,7 +77,11 @@ def refuse_too_few(vases: int, groups: int, val_fraction: float, eval_fraction: 
 
 
 def without_picture(given: Mapping[str, str], vases: Collection[str]) -> list[str]:
-    """Return the vases in the file that no picture shows, sorted. Raise DataError if no picture shows any of them."""
+    """Return the vases in `given` that no picture shows, sorted.
+
+    `given` maps vases to sides. `vases` holds the vases that pictures show. Raise DataError if no picture shows a vase
+    in `given`.
+    """
     absent = sorted(set(given) - set(vases))
     if given and len(absent) == len(given):
         raise DataError(
@@ -84,10 +92,10 @@ def without_picture(given: Mapping[str, str], vases: Collection[str]) -> list[st
 
 
 def side_of(vases: set[str], given: Mapping[str, str]) -> str | None:
-    """Return the side that the file gives to a group of vases. Return None if the file names none of these vases.
+    """Return the side that `given` assigns to a group of vases. Return None if `given` names none of these vases.
 
-    The pictures of a group are views of one vase or near-duplicates. Raise DataError if the file gives the vases of one
-    group different sides.
+    All vases of a group must be on one side, because their pictures are near-duplicates or occur in one row. Raise
+    DataError if `given` assigns different sides to the vases of the group.
     """
     sides = {vase: given[vase] for vase in sorted(vases) if vase in given}
     if len(set(sides.values())) > 1:

@@ -1,4 +1,4 @@
-"""build-dataset: join pictures with annotations, split them without leaks, and write ms-swift's rows."""
+"""build-dataset: join pictures with annotations, split the pictures without leaks, and write rows for ms-swift."""
 
 from __future__ import annotations
 
@@ -45,16 +45,17 @@ class _Job:
     quarantined: list[QuarantinedFile] = field(default_factory=list)
     others: PassedOver = field(default_factory=PassedOver)
     notes: list[str] = field(default_factory=list)
-    sides: dict[str, str] = field(default_factory=dict)  # the user's side of each vase
+    sides: dict[str, str] = field(default_factory=dict)  # the side that the user assigned to each vase
     lenient: dict[str, int] = field(default_factory=dict)
     cleaned: dict[str, int] = field(default_factory=dict)
     columns: Columns = field(default_factory=Columns)
 
 
 def build(call: StageCall[BuildParams, BuildOptions], made_for: Mapping[str, object]) -> None:
-    """Write the rows, their images and the report to `output`. Raise DataError if no row is left.
+    """Write the rows, their images and the report to the output folder.
 
-    `made_for` is what decides the sketch of a photograph besides its file.
+    `made_for` identifies the stage's version and the method of sketching. Stored sketches with other values are not
+    used. Raise DataError if there is no training row.
     """
     prefix, root = _image_prefix(call.output, call.options.image_root)
     questions = load_questions(call.inputs.get("questions"))
@@ -120,8 +121,8 @@ def _unrecognized(rows: Mapping[str, Sequence[Row]]) -> list[str]:
 def _check_matched(pictures: int, joined: Joined, unused: int, problems: Sequence[Problem]) -> None:
     """Raise DataError if most photographs have no row, or if most rows are dropped.
 
-    In this case the annotations probably belong to other photographs. `unused` counts the rows that could not be read
-    or are empty.
+    In these cases, the annotations probably belong to different photographs. `unused` is the number of rows that could
+    not be read or are empty.
     """
     rows, dropped = joined.records + unused, joined.dropped + unused
     if 2 * len(joined.spoken) < pictures:
@@ -139,7 +140,7 @@ def _check_matched(pictures: int, joined: Joined, unused: int, problems: Sequenc
 def _most_often(problems: Sequence[Problem]) -> str:
     """Return a part of a sentence: the most common kind of problem, its count, and the first place where it occurs.
 
-    A kind that leaves nothing out is named only if there is no other.
+    The kinds in NOTHING_LOST are used only if no problem has a different kind.
     """
     kinds = Counter(problem.kind for problem in problems if problem.kind not in NOTHING_LOST)
     kinds = kinds or Counter(problem.kind for problem in problems)
@@ -153,7 +154,7 @@ def _most_often(problems: Sequence[Problem]) -> str:
 
 
 def _nothing_left(pictures: Sequence[Picture], records: Sequence[Record], problems: Sequence[Problem]) -> DataError:
-    """Return the error for a dataset without training rows."""
+    """Return the error for a dataset that has no training rows."""
     return DataError(
         f"No training row is left of {len(pictures)} images and {len(records)} annotations, {_most_often(problems)};"
         " check that annotations name the same vases or files."
@@ -161,8 +162,9 @@ def _nothing_left(pictures: Sequence[Picture], records: Sequence[Record], proble
 
 
 def _image_prefix(output: Output, given: str | None) -> tuple[str, str]:
-    """Return two relative paths: the prefix of image paths in rows, and the path from the dataset's folder to the image
-    root.
+    """Return the prefix of image paths in rows, and the relative path from the dataset's folder to the image root.
+
+    Raise ConfigError if the image root doesn't contain the dataset's folder.
     """
     final = output.final
     root = Path(given).absolute() if given else output.volume or final
@@ -173,7 +175,7 @@ def _image_prefix(output: Output, given: str | None) -> tuple[str, str]:
 
 
 def _roots(inputs: Mapping[str, Path]) -> list[Path]:
-    """Return the folders that absolute paths in annotations may point into."""
+    """Return the folders in which a file may lie that an annotation names by an absolute path."""
     annotations = inputs["annotations"]
     return [
         annotations if annotations.is_dir() else annotations.parent,
@@ -190,13 +192,13 @@ def _photographs(folder: Path, others: PassedOver) -> list[ImageFile]:
 
 def _vases(photographs: Sequence[ImageFile], call: StageCall[BuildParams, BuildOptions]) -> Vases:
     images = call.inputs["images"]
-    # A launcher's step reads nothing above the input, because the artifact's key covers only the input.
+    # In a launcher's step, files above the input folder are not read, because the artifact's key doesn't cover them.
     reports = [images, images.parent] if call.output.standalone else [images]
     return Vases.of(call.params, reports, [item.name for item in photographs])
 
 
 def _pictures(readable: Sequence[ImageFile], vases: Vases, unread: Sequence[QuarantinedFile]) -> list[Picture]:
-    """Return the readable images with their vases. Raise DataError if there is none."""
+    """Return the readable images with their vases. Raise DataError if no image is readable."""
     if not readable:
         raise DataError(
             f"None of the {len(unread)} images can be read (first: {unread[0].name}, {unread[0].reason}); check the"
@@ -206,10 +208,10 @@ def _pictures(readable: Sequence[ImageFile], vases: Vases, unread: Sequence[Quar
 
 
 def _own_vases(pictures: Sequence[Picture], joined: Joined, vases: Vases, job: _Job) -> int:
-    """Return the number of photographs that are treated as separate vases, because their names match no pattern.
+    """Return the number of photographs that have no annotation and whose names match no pattern.
 
-    Add a note about the patterns that were used for the names. Raise DataError if neither the name nor an annotation
-    gives the vase of a photograph.
+    Each of these photographs is treated as a separate vase. If `unmatched` is error, raise DataError instead. Add notes
+    about the sources of the vases: patterns for names, annotations, or neither.
     """
     untold = set(vases.untold(picture.file.name for picture in pictures))
     own = untold - {pictures[number].file.name for number in joined.spoken}
@@ -229,7 +231,7 @@ def _own_vases(pictures: Sequence[Picture], joined: Joined, vases: Vases, job: _
 
 
 def _sides(rows: Mapping[str, Sequence[Row]]) -> dict[str, str]:
-    """Return the side of each vase that has a row."""
+    """Return the side (train, val or eval) of each vase that has a row."""
     names = {"sft": "train", "val": "val", "eval": "eval"}
     return {row["vase_id"]: side for name, side in names.items() for row in rows[name]}
 
@@ -272,7 +274,7 @@ def _split(pictures: list[Picture], conversations: list[Conversation], pairs: li
 
 
 def _rights(rows: Mapping[str, Sequence[Row]]) -> dict[str, int]:
-    """Return the number of pictures for each statement of rights."""
+    """Return the number of pictures for each text in the column `rights`."""
     told = {
         (image, row["rights"])
         for side_rows in rows.values()
@@ -290,9 +292,9 @@ def _write(
     job: _Job,
     call: StageCall[BuildParams, BuildOptions],
 ) -> int:
-    """Place the images that rows name, write the rows, and return the number of images.
+    """Link or copy the images that rows name, write the rows, and return the number of images.
 
-    If an image's file contains the place, the owner or a serial number, this metadata is removed from the copy.
+    If an image's file contains the place, the owner or a serial number, an image without this metadata is written.
     """
     output, progress = call.output, call.progress
     stripped = left = 0

@@ -1,4 +1,7 @@
-"""Summarize a folder of photographs and a table. No picture is decoded, so thousands of pictures take a second."""
+"""Summarize a folder of photographs and a table.
+
+No photograph is decoded. A summary of thousands of photographs therefore takes about a second.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,9 @@ from vasevqa.folders import PassedOver
 
 @dataclass(frozen=True)
 class Collection:
-    """The photographs of a folder. `vases` holds the names of each vase's photographs.
+    """The photographs in a folder. `vases` maps each vase to the names of its photographs.
 
-    `unmatched` holds the names that do not give a vase. `others` counts the files that are not read.
+    `unmatched` holds the names from which no vase can be read. `others` counts the files that are not read.
     """
 
     folder: Path
@@ -46,10 +49,12 @@ class Collection:
 
 @dataclass(frozen=True)
 class Annotated:
-    """The vases and photographs of a collection that have a row in a table, and the number of all vases.
+    """A collection matched with a table of annotations.
 
-    The vase of a photograph is read from the photograph's name or from a row. `untold` counts the photographs for which
-    neither gives a vase. `vase_of` maps the names of the other photographs to their vases.
+    `vases` holds the vases with a row. `photographs` is the number of photographs with a row. `everyone` is the number
+    of all vases. The vase of a photograph is read from the photograph's name or from a row. `untold` is the number of
+    photographs for which neither the name nor a row gives a vase. `vase_of` maps the names of all remaining photographs
+    to their vases.
     """
 
     columns: Columns
@@ -66,7 +71,7 @@ class Annotated:
 
 
 def look_at(folder: Path, reading: Reading | None = None) -> Collection:
-    """Return the photographs of a folder by vase.
+    """Find the photographs in a folder, and group their names by vase.
 
     Raise ConfigError if `folder` is not a folder or if the name pattern is invalid. Raise DataError if the folder has
     no photograph.
@@ -119,10 +124,10 @@ def look_at_table(path: Path, collection: Collection, reading: Reading | None = 
 
 
 class _AnyHeadings(Columns):
-    """Columns of a table whose headings may all be unknown."""
+    """Columns that accept a table even if no heading is known."""
 
     def check(self, headings: object) -> None:
-        """Accept the first line as headings."""
+        """Accept any line as the headings."""
 
 
 def vase_heading(path: Path, collection: Collection) -> str | None:

@@ -16,14 +16,14 @@ IDS = ("vase_id", "vase", "id", "uuid")
 IMAGES = ("images", "image")
 TALKS = ("conversations", "messages", "query")
 RIGHTS = ("licence", "rights_holder", "credit_line", "source_url")
-BESIDE = ("attributes", "response", "history", "system")  # read only together with another field
+BESIDE = ("attributes", "response", "history", "system")  # read only together with other fields
 FIELDS = ("vase_id", "image", "images", *ATTRIBUTES, *RIGHTS, "conversations", "messages")
 _KNOWN = frozenset((*IDS, *IMAGES, *TALKS, *BESIDE, *ATTRIBUTES, *RIGHTS))
 LISTED = 40  # maximum number of headings in one message
 MOST = 10_000  # maximum number of columns in a table
 
 # Headings with one meaning in every catalogue (English, German, French, Italian, Spanish, Greek), in the form that
-# `plain` returns. If two headings of a table mean the same field, the earlier one in this list is used.
+# `plain` returns. If two headings of a table mean the same field, the heading that comes first in this list is used.
 SURE = {
     "vase_id": "vase number|vase no|bapd number|accession number|accession no|accession num|object number|objectnumber"
     "|object no|museum number|museum no|registration number|inventory number|inventory no|inv no|catalogue number"
@@ -50,7 +50,7 @@ SURE = {
     "credit_line": "creditline|credit|bildnachweis|credits",
     "source_url": "source|url|link|link resource|object url|object link|uri|quelle|permalink",
 }
-# Headings that often mean a field. They are only suggested, and the user decides.
+# Headings that often mean a field. These headings are only suggested to the user.
 UNSURE = {
     "vase_id": "number|nummer|nr|no|numero|inventory|key|identifier|objekt|object|ref|big number|museum id",
     "image": "picture|pictures|file|datei|path|pfad|primary image|primaryimage|primaryimageurl|image url",
@@ -66,12 +66,12 @@ UNSURE = {
 
 
 def key_of(name: object) -> str:
-    """Return a heading in the spelling of field names: `Vase ID` becomes vase_id."""
+    """Return a heading spelled like a field name: `Vase ID` becomes vase_id."""
     return "_".join(str(name).lower().replace("_", " ").split())
 
 
 def plain(heading: object) -> str:
-    """Return a heading in a form for comparison: without case, accents, punctuation and brackets (such as a unit)."""
+    """Return a heading for comparisons: in lower case, without accents, punctuation, and text in brackets (a unit)."""
     text = re.sub(r"[(\[].*?[)\]]", " ", str(heading)[:200])
     text = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text)  # splits names such as objectNumber
     letters = unicodedata.normalize("NFKD", text.casefold())
@@ -89,9 +89,9 @@ _SURE, _UNSURE = _table(SURE), _table(UNSURE)
 
 
 def read_columns(given: Iterable[str] | Mapping[str, str]) -> dict[str, str]:
-    """Return a mapping from field to heading, read from a text such as `shape="Object Name",date=Dated`.
+    """Return a mapping from field to heading.
 
-    Raise ConfigError if the text is invalid.
+    `given` is a mapping, or texts such as `shape="Object Name",date=Dated`. Raise ConfigError if `given` is invalid.
     """
     pairs = list(given.items()) if isinstance(given, Mapping) else [pair for text in given for pair in _pairs(text)]
     headings: dict[str, str] = {}
@@ -126,7 +126,8 @@ def _pairs(text: str) -> Iterable[tuple[str, str]]:
 class Columns:
     """The mapping from headings to fields.
 
-    `used` counts the rows by heading and field. `unused` counts the rows by heading.
+    `given` holds the headings that the user named. `used` counts the rows for each heading and its field. `unused`
+    counts the rows for each heading whose cells were not used.
     """
 
     given: Mapping[str, str] = field(default_factory=dict)  # field -> heading
@@ -135,9 +136,9 @@ class Columns:
     _ranks: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     def rank(self, heading: str) -> tuple[int, str]:
-        """Return the rank of a heading and its field, or "" for an unknown heading.
+        """Return the rank of a heading and the heading's field. The field of an unknown heading is "".
 
-        A lower rank is more certain. Rank 0 means that the user named the heading.
+        The lower the rank, the more certain the field. Rank 0 means that the user named the heading.
         """
         ranked = self._ranks.get(heading)
         if ranked is None:
@@ -154,13 +155,14 @@ class Columns:
         return _SURE.get(plain(heading), (99, ""))
 
     def fields(self, headings: Iterable[str]) -> set[str]:
-        """Return the fields that the headings name."""
+        """Return the fields of the headings. The result holds "" if a heading is unknown."""
         names = {self.rank(heading)[1] for heading in headings}
         return names | ({"caption"} if _image_folder(headings) else set())
 
     def rename(self, entry: Mapping[str, object]) -> dict[str, object]:
-        """Return a row with fields as keys. If two headings mean one field, the more certain heading with a value is
-        used.
+        """Return a row with fields as keys, and count the used and unused headings.
+
+        If several headings mean one field, the value of the most certain heading that has a value is used.
         """
         chosen: dict[str, tuple[int, str]] = {}
         second = None
@@ -191,7 +193,10 @@ class Columns:
         return fields
 
     def check(self, headings: Iterable[str]) -> None:
-        """Raise ValueError if no heading names a vase or an attribute. The message suggests the nearest heading."""
+        """Raise ValueError if no heading is a vase id or an image, or if none is an attribute or a conversation.
+
+        The message suggests fitting headings.
+        """
         several = list(headings)
         fields = self.fields(several)
         if not fields & {*IDS, *IMAGES}:
@@ -205,14 +210,14 @@ class Columns:
         )
 
     def advice(self, headings: Iterable[str]) -> str:
-        """Return the --columns that best fit the unknown headings. If nothing fits, return how to write --columns."""
+        """Return a sentence that suggests --columns for the unknown headings, or one that explains --columns."""
         suggestions = self.candidates(headings)
         if not suggestions:
             return 'name them with --columns, such as vase_id="Heading",shape="Heading"'
         return "try --columns " + ",".join(f'{name}="{found[0]}"' for name, found in suggestions.items())
 
     def candidates(self, headings: Iterable[str]) -> dict[str, list[str]]:
-        """Return the headings that may mean a field, for each field without a heading. The likeliest comes first."""
+        """Return, for each field that has no heading, the headings that may mean the field, the likeliest first."""
         several = list(headings)
         taken = self.fields(several)
         found: dict[str, list[tuple[int, str]]] = {}
@@ -245,8 +250,9 @@ class Columns:
 
 
 def _image_folder(headings: Iterable[str]) -> bool:
-    """Return whether a row has the format of Hugging Face's ImageFolder. In this format `text` is the caption of
-    `file_name`.
+    """Return whether a row has the format of Hugging Face's ImageFolder.
+
+    In this format, `text` is the caption of the image `file_name`.
     """
     keys = {heading.lower() for heading in headings}
     return "file_name" in keys and "text" in keys and "caption" not in keys

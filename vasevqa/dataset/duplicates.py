@@ -1,11 +1,11 @@
 """Find near-duplicate photographs, such as cropped, bordered, rotated, darker, mirrored or recompressed copies.
 
-Three fast descriptors give candidates. The first is a difference hash (vasevqa.curation.hashes). The second is a
+Three fast descriptors find pairs of pictures. The first is a difference hash (vasevqa.curation.hashes). The second is a
 blurred thumbnail in which margins have a low weight. The third is CLIP's embedding, if clip-filter has stored it. Each
-candidate of the second and the third kind is verified: one picture is registered to the other at several scales, angles
-and shifts. The normalized cross-correlation of the pictures' details must then reach SAME. For 500 drawn pairs of
-different vases with the same shape and technique, the correlation is at most 0.955. For near-duplicates it is at least
-0.969.
+pair that only the second or the third descriptor finds is verified: one picture is registered to the other picture at
+several scales, angles and shifts. The normalized cross-correlation of the pictures' details must then reach SAME. For
+500 pairs of drawn vases that differ, but have the same shape and technique, the correlation is at most 0.955. For
+near-duplicates it is at least 0.969.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from vasevqa.curation.neighbours import stored_features
 
 THUMBNAIL, DETAIL = 16, 64  # pixels per side
 ALIKE, SAME = 0.95, 0.962  # minimum correlation of thumbnails, and of details after registration
-FIRST_LOOK = 0.80  # minimum correlation without rotation; below it, rotations are not tried
+FIRST_LOOK = 0.80  # minimum correlation without rotation; if it isn't reached, rotations are not tried
 NEAREST = 5  # maximum number of candidates for each picture
 NEAR = 0.9  # minimum cosine similarity of CLIP's nearest neighbours
 SCALES = (1.0, 0.98, 1.02, 0.96, 1.04, 0.93, 1.07, 0.9, 1.1, 0.86, 1.15)
@@ -38,7 +38,11 @@ CHUNK = 1024
 
 @dataclass(frozen=True)
 class Sketch:
-    """The descriptors of a picture: a hash (32 bytes), a thumbnail (256 float32), and grey details (64 x 64)."""
+    """The descriptors of a picture.
+
+    `hash` is (32,) uint8. `thumbnail` and `mirrored` (the thumbnail of the mirrored picture) are (256,) float32.
+    `detail` is the grey picture, (64, 64) uint8.
+    """
 
     hash: np.ndarray
     thumbnail: np.ndarray
@@ -47,17 +51,17 @@ class Sketch:
 
     @classmethod
     def of(cls, hashed: np.ndarray, detail: np.ndarray) -> Sketch:
-        """Return the sketch with this hash and these details. The thumbnails follow from the details."""
+        """Return the sketch with the hash `hashed` and the grey picture `detail`, and with thumbnails of `detail`."""
         grey = Image.fromarray(detail)
         return cls(hashed, _thumbnail(grey), _thumbnail(ImageOps.mirror(grey)), detail)
 
     def as_bytes(self) -> bytes:
-        """Return the sketch as bytes, from which `from_bytes` makes the same sketch."""
+        """Return the sketch as bytes, which `from_bytes` can read."""
         return self.hash.tobytes() + self.detail.tobytes()
 
     @classmethod
     def from_bytes(cls, value: bytes) -> Sketch:
-        """Return the sketch that `as_bytes` wrote."""
+        """Return the sketch from bytes that `as_bytes` returned."""
         numbers = np.frombuffer(value, dtype=np.uint8)
         return cls.of(numbers[: -DETAIL * DETAIL], numbers[-DETAIL * DETAIL :].reshape(DETAIL, DETAIL))
 
@@ -69,9 +73,9 @@ def sketch(image: Image.Image) -> Sketch:
 
 
 def clip_features(path: Path, names: Sequence[str]) -> np.ndarray | None:
-    """Return CLIP's features (N, D) of the pictures `names` from the file that clip-filter wrote, as unit vectors.
+    """Return CLIP's features (N, D) of the pictures `names` as unit vectors, from the file that clip-filter wrote.
 
-    A picture that the file does not name gets zeros. Return None if there is no such file, or if it is damaged.
+    A picture that is not in the file gets a row of zeros. Return None if the file is missing or damaged.
     """
     stored = stored_features(path)
     if stored is None:
@@ -87,9 +91,9 @@ def clip_features(path: Path, names: Sequence[str]) -> np.ndarray | None:
 def registered_pairs(
     sketches: list[Sketch], known: Collection[tuple[int, int]] = (), features: np.ndarray | None = None
 ) -> list[tuple[int, int]]:
-    """Return the pairs (i < j) of pictures whose details agree after registration, without the pairs in `known`.
+    """Return the pairs (i < j) of pictures whose details agree after registration. Omit the pairs in `known`.
 
-    With CLIP's features (N, D), each picture's nearest neighbour by CLIP is a candidate too.
+    If CLIP's features (N, D) are given, each picture is also compared with its nearest neighbour by these features.
     """
     if len(sketches) < 2:
         return []
@@ -143,7 +147,7 @@ def _candidates(sketches: list[Sketch]) -> set[tuple[int, int]]:
 
 
 def _neighbours(features: np.ndarray) -> set[tuple[int, int]]:
-    """Return the pair of each picture and its nearest neighbour, if their cosine similarity is at least NEAR."""
+    """Return the pairs of a picture and its nearest neighbour with a cosine similarity of at least NEAR."""
     pairs: set[tuple[int, int]] = set()
     for begin in range(0, len(features), CHUNK):
         alike = features[begin : begin + CHUNK] @ features.T
@@ -163,7 +167,10 @@ def _nearest(alike: np.ndarray) -> Iterator[tuple[int, int]]:
 
 
 def _same(spectrum: np.ndarray, other: np.ndarray) -> bool:
-    """Return whether a picture's details agree with the details of another picture, given as a spectrum."""
+    """Return whether the details of two pictures agree after registration.
+
+    `spectrum` is the Fourier transform of the first picture's details. `other` is the second picture's `detail`.
+    """
     pictures = (Image.fromarray(other), ImageOps.mirror(Image.fromarray(other)))
     best = 0.0
     for angles in ((0.0,), ANGLES):
@@ -177,9 +184,9 @@ def _same(spectrum: np.ndarray, other: np.ndarray) -> bool:
 
 
 def _details(grey: Image.Image) -> np.ndarray:
-    """Return the details of a picture that are between 0.8 and 4 pixels wide, as a unit vector.
+    """Return the details of a picture as an array with the shape of the picture and the norm 1.
 
-    Light and shade are removed from the picture first.
+    A difference of Gaussians (0.8 and 4 pixels) removes noise, and slow changes such as light and shade.
     """
     pixels = np.asarray(grey, dtype=np.float32)
     band = gaussian_filter(pixels, 0.8) - gaussian_filter(pixels, 4)

@@ -1,4 +1,7 @@
-"""Recognize the format of an annotation file by its content. The file's name is ignored."""
+"""Recognize the format of an annotation file by its content, and read the file.
+
+The file's name is used only if the content of a text file is not clear.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ _MARKS = (
 def entries(
     name: str, path: Path, records: str | None, columns: Columns, problems: list[Problem]
 ) -> Iterator[tuple[str, Any]]:
-    """Yield the rows of a file, each with its place in the file. Raise ValueError if the file can't be read."""
+    """Yield pairs of a row's place in the file and the row. Raise ValueError if the file can't be read."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ValueError(f"larger than {MAX_BYTES >> 30} GiB")
@@ -65,7 +68,7 @@ def _checked(rows: Iterator[tuple[str, Any]]) -> list[tuple[str, Any]]:
 
 
 def _workbook(name: str, path: Path, columns: Columns, problems: list[Problem]) -> Iterator[tuple[str, Any]]:
-    """Yield the rows of the first sheet whose headings fit. Each other sheet is reported as a problem."""
+    """Yield the rows of the first sheet that has known headings. Report all other sheets as problems."""
     sheets = workbooks.sheets(path)
     if not sheets:
         raise ValueError("all its sheets are empty; save the workbook again")
@@ -124,7 +127,8 @@ def _text(name: str, data: bytes, problems: list[Problem]) -> str:
 def _without_mark(data: bytes) -> str:
     """Return the encoding of a text that has no byte order mark.
 
-    The encoding is UTF-16 if every other byte is NUL, as in a text of Latin letters. Otherwise it is UTF-8.
+    The encoding is UTF-16 if many bytes are NUL, nearly all at even or nearly all at odd positions. Latin letters in
+    UTF-16 have such bytes. Otherwise the encoding is UTF-8.
     """
     start = data[:2000]
     even, odd = start[::2].count(0), start[1::2].count(0)

@@ -1,4 +1,4 @@
-"""Join pictures and annotations: by the files that an annotation names, or by the vase."""
+"""Join pictures and annotations by the image files that an annotation names, or by the vase."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ class Conversation:
 
 @dataclass(frozen=True)
 class _Match:
-    """The pictures that a record names. A picture that the record names twice occurs twice.
+    """The pictures for a record. A picture that the record names twice occurs twice.
 
-    `by_vase` is true if the pictures were found only by the vase of the record.
+    `by_vase` is True if no picture was found by a file name, and the pictures were found by the record's vase.
     """
 
     pictures: tuple[int, ...]
-    missing: tuple[str, ...] = ()  # names in the record without a picture
+    missing: tuple[str, ...] = ()  # names in the record for which there is no picture
     by_vase: bool = False
 
 
@@ -57,8 +57,8 @@ class _Match:
 class Joined:
     """The result of the join.
 
-    `dropped` counts the records that are not used at all. `lenient` counts the matches that ignored a difference, such
-    as case, by the kind of difference.
+    `records` is the number of all records. `dropped` is the number of records that are not used at all. `lenient` maps
+    each kind of difference between two names, such as case, to the number of matches that ignored it.
     """
 
     conversations: list[Conversation]
@@ -75,11 +75,11 @@ def join(
     problems: list[Problem],
     vase_of: Callable[[str], str],
 ) -> Joined:
-    """Assign records to pictures. If only the records name the vase of a picture, also assign the vase to the picture.
+    """Assign records to pictures. If a picture's own name doesn't give its vase, take the vase from a record.
 
     Absolute paths in annotations are looked up below `roots`. `vase_of` returns the vase for a photograph's relative
-    name. A problem is added for each record without images, for each conversation with missing images or tags, and for
-    each image without a record.
+    name. Add a problem for each record without a picture, for each conversation whose pictures or tags don't match, and
+    for each picture without a record.
     """
     _take_vases(pictures, records, _index(pictures, roots, vase_of))
     index = _index(pictures, roots, vase_of)
@@ -111,9 +111,9 @@ def _index(pictures: Sequence[Picture], roots: Sequence[Path], vase_of: Callable
 
 
 def _take_vases(pictures: Sequence[Picture], records: Sequence[Record], index: Index) -> None:
-    """Assign the vase of each record with images to these images.
+    """Assign the vase of each record to the pictures that the record names, if their vase is still unknown.
 
-    The join needs these vases, because other records may name the same pictures only by the vase.
+    This comes before the join, because some records give only a vase and no picture.
     """
     if all(picture.has_vase for picture in pictures):
         return
@@ -131,7 +131,7 @@ def _take_vase(pictures: Sequence[Picture], record: Record, numbers: Iterable[in
 
 
 def _one_vase(match: _Match, pictures: Sequence[Picture], vase_of: Callable[[str], str]) -> bool:
-    """Return whether all images that a record names are views of one vase. Missing images count too."""
+    """Return whether all images for a record are views of one vase. Missing images are compared by their names."""
     vases = {pictures[number].vase for number in match.pictures}
     for written in match.missing:
         parts = PurePosixPath(local_path(written)).parts
@@ -141,9 +141,10 @@ def _one_vase(match: _Match, pictures: Sequence[Picture], vase_of: Callable[[str
 
 
 def _matched(record: Record, index: Index, problems: list[Problem]) -> _Match:
-    """Return the pictures that a record names. If no named picture exists, return the pictures of the record's vase.
+    """Return the pictures that a record names.
 
-    A problem is added for a record without any picture.
+    If no named picture exists, return the pictures of the record's vase. Add a problem if there is no picture for the
+    record.
     """
     matched: list[int] = []
     missing: list[str] = []
@@ -161,7 +162,7 @@ def _matched(record: Record, index: Index, problems: list[Problem]) -> _Match:
         return _Match(tuple(matched), tuple(missing))
     if record.vase is not None:
         matched = index.vase(record.vase)
-    if matched:  # Another view may replace the only view that a record names, but not one of several named views.
+    if matched:  # If a record names only one view, other views may replace it. Several named views are not replaced.
         return _Match(tuple(matched), tuple(missing) if len(missing) > 1 else (), by_vase=True)
     if why[0] != LEFT:
         problems.append(Problem(why[0], record.where, why[1]))
@@ -169,12 +170,12 @@ def _matched(record: Record, index: Index, problems: list[Problem]) -> _Match:
 
 
 def _conversation(record: Record, match: _Match, one_vase: bool, problems: list[Problem]) -> Conversation | None:
-    """Return the conversation with as many <image> tags as pictures. If this is impossible, add a problem and return
-    None.
+    """Return the conversation with as many <image> tags as pictures.
 
-    A conversation is never changed to fit fewer pictures than it was written for. Tags are added to the first question
-    only if the conversation has no tags. In the original's format, a conversation has at most one tag for several views
-    of one vase. Such a conversation is about the vase as a whole, so missing views are accepted.
+    If the numbers can't be made equal, add a problem and return None. If the conversation names several pictures, it is
+    not used with fewer pictures. There is one exception: in the original project's format, a conversation has at most
+    one tag for several views of one vase. Such a conversation is about the vase as a whole, so missing views are
+    accepted. If the conversation has no tags, they are added to the first question.
     """
     turns = list(record.turns)
     tags = [text.count(IMAGE_TAG) if role == "user" else 0 for role, text in turns]
@@ -189,7 +190,7 @@ def _conversation(record: Record, match: _Match, one_vase: bool, problems: list[
         first = next(number for number, (role, _) in enumerate(turns) if role == "user")
         turns[first] = ("user", IMAGE_TAG * len(matched) + turns[first][1])
     elif sum(tags) > len(matched) and all(count in (0, len(matched)) for count in tags):
-        turns = _shown_once(turns)  # each turn has tags for the same pictures
+        turns = _shown_once(turns)  # every tagged question repeats the tags of all pictures
     elif sum(tags) < len(matched) and match.by_vase:
         matched = matched[: sum(tags)]
     elif sum(tags) != len(matched):
@@ -200,7 +201,7 @@ def _conversation(record: Record, match: _Match, one_vase: bool, problems: list[
 
 
 def _shown_once(turns: Sequence[Turn]) -> list[Turn]:
-    """Return the turns with the tags removed from all questions after the first tagged question."""
+    """Keep the tags of the first tagged question, and return the turns without the tags of all later questions."""
     seen = False
     kept = []
     for role, text in turns:

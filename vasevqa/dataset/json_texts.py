@@ -1,4 +1,4 @@
-"""Read JSON in its common forms: a list, JSON lines, an object by vase id, an API's envelope, or COCO captions."""
+"""Read rows from JSON: a list, JSON lines, a mapping from vase ids to rows, an API's response, or COCO captions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NESTED = "nested too deeply"
 
 
 class _Reader:
-    """A JSON decoder that records keys with two different values, and constants that are not valid JSON."""
+    """A JSON decoder that records keys with two different values, and constants that are not JSON, such as NaN."""
 
     def __init__(self) -> None:
         self.twice: list[str] = []
@@ -44,13 +44,16 @@ class _Reader:
         self.constants.append(name)
 
     def decode(self, text: str, at: int) -> tuple[Any, int]:
-        """Return the value that begins at `at`, and the position after this value."""
+        """Return the value that begins at the position `at` in `text`, and the position after this value."""
         self.twice, self.constants = [], []
         value, end = self._decoder.raw_decode(text, _skip(text, at))
         return value, _skip(text, end)
 
     def line(self, text: str, at: int) -> int:
-        """Return the line of a position. Counting starts at the previous position, because files may be large."""
+        """Return the line number of the position `at` in `text`.
+
+        Lines are counted from the position of the previous call, because files may be large.
+        """
         if at >= self._at:
             self._line += text.count("\n", self._at, at)
         else:
@@ -69,9 +72,10 @@ def _integer(digits: str) -> int | str:
 
 
 def entries(name: str, text: str, records: str | None, columns: Columns, problems: list[Problem]) -> Iterator[Found]:
-    """Yield the rows in a JSON text.
+    """Yield the rows in a JSON text, each with its place.
 
-    Raise ValueError if there is no row, and ConfigError if the text has no list named `records`.
+    Raise ValueError if the text is neither a list nor an object, or if it holds several lists of rows. Raise
+    ConfigError if it has no list named `records`.
     """
     reader = _Reader()
     if name.lower().endswith((".jsonl", ".ndjson")) and not text.lstrip().startswith("["):
@@ -99,7 +103,7 @@ def entries(name: str, text: str, records: str | None, columns: Columns, problem
 
 
 def _faults(name: str, text: str, at: int, reader: _Reader, problems: list[Problem]) -> bool:
-    """Add the problems in the last decoded value, and return whether this value must be left out."""
+    """Add the problems in the last decoded value. Return whether the value must be dropped (a key has two values)."""
     for key in reader.twice:
         pattern = re.compile(re.escape(json.dumps(key, ensure_ascii=False)) + r"\s*:")
         places = [match.start() for match in islice(pattern.finditer(text, at), 2)]
@@ -107,12 +111,15 @@ def _faults(name: str, text: str, at: int, reader: _Reader, problems: list[Probl
         problems.append(Problem("key given twice", f"{name}, line {line}", f"{key} has two values"))
     for constant in dict.fromkeys(reader.constants):
         line = reader.line(text, max(text.find(constant, at), at))
-        problems.append(Problem("no JSON value", f"{name}, line {line}", f"{constant}, read as null"))
+        problems.append(Problem("not a JSON value", f"{name}, line {line}", f"{constant}, read as null"))
     return bool(reader.twice)
 
 
 def _list(name: str, text: str, reader: _Reader, problems: list[Problem]) -> Iterator[Found]:
-    """Yield the entries of a list one by one, so that each problem is reported with the line of the entry."""
+    """Yield the entries of a JSON list.
+
+    The entries are decoded one by one, so that each problem is reported with its line.
+    """
     at, number = _skip(text, _skip(text, 0) + 1), 0
     while not text.startswith("]", at) or number:
         begin = at
@@ -130,7 +137,7 @@ def _list(name: str, text: str, reader: _Reader, problems: list[Problem]) -> Ite
 
 
 def _has_lines(text: str) -> bool:
-    """Return whether at least two lines are whole JSON objects."""
+    """Return whether at least two of the first 1000 lines are complete JSON objects."""
     count = 0
     for line in text.split("\n")[:1000]:
         if line.startswith("{"):
@@ -158,7 +165,7 @@ def _lines(name: str, text: str, records: str | None, problems: list[Problem]) -
         for key in reader.twice:
             problems.append(Problem("key given twice", where, f"{key} has two values"))
         for constant in dict.fromkeys(reader.constants):
-            problems.append(Problem("no JSON value", where, f"{constant}, read as null"))
+            problems.append(Problem("not a JSON value", where, f"{constant}, read as null"))
         if not reader.twice:
             yield from [(where, value)] if records is None else _numbered(where, _named(value, records))
 
@@ -169,7 +176,7 @@ def _numbered(where: str, rows: Iterable[Any]) -> Iterator[Found]:
 
 
 def _several(name: str, text: str, end: int, records: str | None, problems: list[Problem]) -> Iterator[Found]:
-    """Yield the rows of JSON lines, or of several JSON texts in one file. The first text ends at `end`."""
+    """Yield the rows of JSON lines, or of several JSON values in one text. The first value ends at `end`."""
     if "\n" not in text[:end].rstrip() and _has_lines(text):
         yield from _lines(name, text, records, problems)
         return
@@ -228,7 +235,7 @@ def _only(lists: Mapping[str, list[Any]]) -> list[Any]:
 
 
 def _lists(value: Mapping[str, Any], before: str = "", depth: int = 3) -> Iterator[tuple[str, list[Any]]]:
-    """Yield each list of objects in an envelope with its dotted name."""
+    """Yield the dotted name and the content of each list of objects in a JSON object, down to `depth` levels."""
     for key, inner in value.items():
         if isinstance(inner, list) and inner and isinstance(inner[0], dict):
             yield f"{before}{key}", inner
@@ -251,8 +258,9 @@ def _named(value: Any, records: str) -> list[Any]:
 
 
 def _coco(value: Mapping[str, Any]) -> list[Any] | None:
-    """Return the captions of a COCO file as rows. Return None for another file
-    (https://cocodataset.org/#format-data).
+    """Return the captions of a COCO file as rows (https://cocodataset.org/#format-data).
+
+    Return None if the file doesn't have COCO's format.
     """
     images, captions = value.get("images"), value.get("annotations")
     if not isinstance(images, list) or not isinstance(captions, list):

@@ -21,7 +21,7 @@ _DECIMAL = re.compile(r"(\d+)\.0+")
 class Index:
     """An index of pictures by relative path, file name, stem and vase.
 
-    `lenient` counts the matches that ignored a difference, such as case, by the kind of difference.
+    `lenient` maps each kind of difference between two names, such as case, to the number of matches that ignored it.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Index:
             ):
                 table[key].append(number)
                 lenient[_same(key)].add(number)
-        # If the ids of two vases differ only in case, the lenient key is ambiguous and matches neither vase.
+        # If two vase ids differ only in case, the case-insensitive key is ambiguous and matches neither vase.
         spelt: dict[str, set[str]] = defaultdict(set)
         for vase in vases:
             spelt[_same(vase)].add(vase)
@@ -50,7 +50,7 @@ class Index:
         self.lenient: Counter[str] = Counter()
 
     def vase(self, vase: str) -> list[int]:
-        """Return the indices of the pictures of a vase, or [] if there is none."""
+        """Return the indices of the pictures of a vase, or [] if the vase has no picture."""
         exact = self._exact[3].get(vase)
         if exact:
             return exact
@@ -66,9 +66,11 @@ class Index:
         return []
 
     def images(self, cell: str) -> list[tuple[str, int | str]]:
-        """Return each name in `cell` with the picture's index, or with the kind of problem.
+        """Return pairs of a name in `cell` and the index of its picture.
 
-        If a picture's name equals the whole cell, the cell is one name. Otherwise a cell with several names is split.
+        For a name without a picture, the pair holds the kind of problem instead of the index. If the whole cell is the
+        name of a picture, the cell is not split. Otherwise it is split at the first separator that gives names of
+        pictures.
         """
         whole = self._image(cell)
         if isinstance(whole, int):
@@ -110,9 +112,9 @@ class Index:
         return LEFT if left and not _is_url(written) else NO_IMAGE
 
     def _contradicts(self, path: PurePosixPath, number: int) -> bool:
-        """Return whether the folders in an annotation name another vase than the picture with the same file name.
+        """Return whether a path in an annotation names a different vase than picture `number` with this file name.
 
-        `V07/front.jpg` is not `V00/front.jpg`, even if it is the only front.jpg.
+        For example, `V07/front.jpg` is not the picture `V00/front.jpg`, even if no other picture is called front.jpg.
         """
         name, vase = self._names[number], self._ids[number]
         if len(path.parts) < 2 or vase == plain(name):
@@ -122,7 +124,7 @@ class Index:
         return bool(told) and vase not in told
 
     def _keys(self, path: PurePosixPath, left: bool) -> Iterator[tuple[int, str]]:
-        """Yield the tables and keys to try, the most specific first."""
+        """Yield (number of the table, key) for each look-up of a path. The most specific look-up comes first."""
         for length in range(len(path.parts) if not left else 0, 0, -1):
             yield 0, PurePosixPath(*path.parts[-length:]).as_posix()
         yield 1, path.name
@@ -156,6 +158,6 @@ def _same(key: str) -> str:
 
 
 def _whole(key: str) -> str:
-    """Return `10023` for `10023.0`, because spreadsheets write whole numbers in this form."""
+    """Return `10023` for `10023.0`, because spreadsheets may write whole numbers with a decimal point."""
     match = _DECIMAL.fullmatch(key.strip())
     return match[1] if match else key

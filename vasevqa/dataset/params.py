@@ -16,7 +16,7 @@ from vasevqa.errors import ConfigError
 
 
 class BuildParams(spec.Params):
-    """The parameters that decide the content of the rows."""
+    """The parameters that determine the content of the rows."""
 
     views: Literal["best", "all"] = Field(
         "best", description="best: one view of each vase; all: every image that clip-filter accepted"
@@ -85,7 +85,10 @@ class BuildOptions(spec.Options):
 
 
 def photograph_folder(params: BuildParams, inputs: Mapping[str, Path]) -> Path:
-    """Return the folder of the photographs. Raise ConfigError if `views` is all and clip-filter's output is missing."""
+    """Return the folder of the photographs.
+
+    Raise ConfigError if `views` is all and clip-filter's output is not among the inputs.
+    """
     if params.views == "all":
         if "accepted" not in inputs:
             raise ConfigError("--views all needs --accepted-dir; give clip-filter's output or any folder of images.")

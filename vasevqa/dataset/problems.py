@@ -1,4 +1,4 @@
-"""The problems in annotations: the parts that are left out of a dataset, and what is read in another way."""
+"""The problems in annotations: rows and values that are dropped, and texts that are read by a guess."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ from dataclasses import dataclass
 
 from vasevqa.text import printable
 
-# The kinds of problems that leave nothing out of the dataset, and what is done about them.
+# The kinds of problems for which no row is dropped, and how the reader handles them.
 NOTHING_LOST = {
     "empty answer": "Without an answer, the question is not asked.",
     "encoding guessed": "The whole file is read.",
     "line before the headings": "The table begins at its headings.",
-    "no JSON value": "The value is read as unknown.",
+    "not a JSON value": "The value is read as unknown.",
 }
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A problem: its kind, the place, and the content. Each kind that NOTHING_LOST doesn't hold is a part that was left
-    out.
+    """A problem: its kind, its place, and a description.
+
+    If the kind is not in NOTHING_LOST, something was dropped: a file, a sheet, a row, a value, or an image.
     """
 
     kind: str

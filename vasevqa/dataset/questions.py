@@ -17,16 +17,17 @@ DEFAULT = Path(__file__).with_name("questions.yaml")
 
 @dataclass(frozen=True)
 class Questions:
-    """The questions for each attribute, and the system prompt of every row, if there is one."""
+    """The questions for each attribute (`ask`), and the system prompt of every row (`system`, None for no prompt)."""
 
     ask: dict[str, tuple[str, ...]]
     system: str | None = None
 
 
 def load_questions(path: Path | None) -> Questions:
-    """Load the questions from a YAML file. The file maps each attribute to a list, and may have a key `system`.
+    """Load the questions from a YAML file, or the default questions if `path` is None.
 
-    Raise ConfigError, which names the wrong key.
+    The file maps attributes to lists of questions, and it may have a key `system`. Raise ConfigError if the file is
+    invalid. The message names the invalid key.
     """
     path = path or DEFAULT
     hint = 'write attribute: ["question", ...], in quotes'

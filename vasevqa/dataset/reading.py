@@ -1,4 +1,4 @@
-"""How names of photographs and tables are read, as a recipe says it."""
+"""The settings for reading the names of photographs and tables of annotations."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Reading:
-    """How names and tables are read, as a recipe says it."""
+    """The settings in a recipe for reading the names of photographs (`name_pattern`) and tables of annotations."""
 
     name_pattern: str | Sequence[str] | None = None
     columns: Mapping[str, str] = field(default_factory=dict)

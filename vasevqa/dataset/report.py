@@ -1,4 +1,4 @@
-"""dataset_report.json: the content of a dataset, and the parts that were left out with their reasons."""
+"""dataset_report.json: the content of a dataset, what was dropped from the inputs, and the reasons."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class ListedProblem(BaseModel):
 
 
 class DatasetReport(Report):
-    """Counts for each file of rows (sft, val, grpo, eval), and a list of everything that was left out."""
+    """Counts for each file of rows (sft, val, grpo, eval), and lists of the problems and of the unreadable files."""
 
     FILE: ClassVar[str] = "dataset_report.json"
 
-    image_root: str = "."  # path from the dataset's folder to the folder that image paths are relative to
+    image_root: str = "."  # relative path from the dataset's folder to the root of the image paths in rows
     rows: dict[str, int] = Field(default_factory=dict)
     attributes: dict[str, dict[str, int]] = Field(default_factory=dict)
     vases: dict[str, int] = Field(default_factory=dict)

@@ -1,7 +1,7 @@
-"""Check the rows of a JSON-lines dataset before a training, by the rules of ms-swift 4.6.
+"""Check the rows of a JSON-lines dataset before training, by the rules of ms-swift 4.6.
 
 ms-swift silently skips a row that it can't read. It also ignores a picture in an unexpected column. This module raises
-an error for each such row, and the error names the file and the line.
+an error for the first invalid row. The message names the file and the line.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MODES = ("images", "image")  # the columns for pictures; ms-swift reads only one
 
 @dataclass(frozen=True)
 class CheckedRows:
-    """A checked file of rows: the line of each row, and the distinct names of pictures in the rows."""
+    """A checked file of rows: the line number of each row, and the distinct paths of the pictures in the rows."""
 
     path: Path
     lines: list[int]
@@ -37,7 +37,11 @@ class CheckedRows:
 
 @dataclass
 class _Columns:
-    """The columns that earlier rows used. If a file mixes columns, ms-swift loses rows or pictures."""
+    """The columns of the rows so far: `form` for the turns, and `images` for the pictures.
+
+    If a file uses several columns for the turns or for the pictures, ms-swift loses rows or pictures. `pictures` holds
+    the paths of the pictures so far.
+    """
 
     form: str = ""
     images: str = ""
@@ -49,7 +53,8 @@ def check_rows(path: Path, root: Path, wanted: str | None = None) -> CheckedRows
 
     Every row needs `messages` (or ShareGPT's conversations, or query and response) with an answer at the end. With
     `wanted` (for GRPO), a row needs the column `wanted` instead of the answer. The row's pictures must exist as files
-    below `root` and match the image tags. Raise DataError, which names the first invalid line.
+    below `root`, and their number must match the number of image tags. Raise DataError if a row is invalid. The message
+    names the first invalid line.
     """
     if not path.is_file():
         raise DataError(f"There is no {path.name} in {path.parent}; give the folder that build-dataset wrote.")
@@ -65,11 +70,11 @@ def check_rows(path: Path, root: Path, wanted: str | None = None) -> CheckedRows
 
 
 def json_rows(path: Path) -> Iterator[tuple[int, Any]]:
-    """Yield the line and the value of each row of a JSON-lines file. Blank lines are skipped.
+    """Yield the line number and the value of each row of a JSON-lines file. Blank lines are skipped.
 
-    Raise DataError, which names the first line that is not valid JSON in UTF-8.
+    Raise DataError if a line is not valid JSON in UTF-8. The message names the first such line.
     """
-    with path.open("rb") as stream:  # only "\n" ends a line: a text may hold U+2028, which splitlines would cut
+    with path.open("rb") as stream:  # only "\n" ends a line; splitlines would also split a text at U+2028
         for number, line in enumerate(stream, 1):
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
@@ -87,7 +92,7 @@ def json_rows(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def _problem(row: object, columns: _Columns, root: Path, wanted: str | None) -> str:
-    """Return the fault of a row and the remedy, as the end of a sentence.
+    """Return the problem of a row and the remedy, as the second part of a sentence that begins with the row's line.
 
     The result is empty if ms-swift can train on the row.
     """
@@ -161,9 +166,9 @@ def _messages(given: object) -> list[tuple[str, object]]:
 
 
 def _content(content: object) -> tuple[str, list[object]]:
-    """Return the text of a turn with one image tag for each picture, and the pictures.
+    """Return the text of a turn and the pictures in the turn.
 
-    The content may be a list of parts in the format of OpenAI's API.
+    `content` may be a list of parts in the format of OpenAI's API. The text then has one image tag for each picture.
     """
     if isinstance(content, str):
         return content, []
@@ -186,7 +191,7 @@ def _content(content: object) -> tuple[str, list[object]]:
 
 
 def _pictures_of(row: dict[str, object], columns: _Columns) -> list[object]:
-    """Return the pictures in a row's picture column, without the pictures in its messages."""
+    """Return the pictures in a row's column `images` or `image`. Pictures in the row's messages are not included."""
     there = [name for name in MODES if name in row]
     if len(there) == 2 or (there and columns.images not in ("", *there)):
         raise DataError(
@@ -201,7 +206,7 @@ def _pictures_of(row: dict[str, object], columns: _Columns) -> list[object]:
 
 
 def _check_tags(tags: int, images: int) -> None:
-    # Without any tag ms-swift puts the pictures before the first turn, as the author of such a row expects.
+    # If a row has no tags, ms-swift puts the pictures before the first turn. The author of such a row expects this.
     if tags != images and tags:
         raise DataError(
             f"has {tags} {IMAGE_TAG} tags and {images} pictures; write one tag for each picture, in their order."
@@ -211,7 +216,7 @@ def _check_tags(tags: int, images: int) -> None:
 def _check_answer(turns: list[tuple[str, object]]) -> None:
     role, content = turns[-1]
     if role != "assistant":
-        raise DataError("ends without an answer, so a training can't use it; add a turn of the assistant.")
+        raise DataError("ends without an answer, so training can't use it; add a turn of the assistant.")
     if not _content(content)[0].strip():
         raise DataError("ends with an empty answer; write the answer, or remove the row.")
 

@@ -1,4 +1,4 @@
-"""Make the rows of a dataset in ms-swift's format, check the rows, and read the held-out rows for an evaluation."""
+"""Make the rows of a dataset in ms-swift's format, and read the rows for an evaluation."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Message(TypedDict):
 
 
 class Row(TypedDict, total=False):
-    """A row in ms-swift's format. ms-swift gives all columns except messages and images to the reward."""
+    """A row in ms-swift's format. ms-swift passes all columns except messages and images to the reward function."""
 
     messages: list[Message]
     images: list[str]  # relative to the report's image_root, in the order of their tags
@@ -50,11 +50,11 @@ def make_rows(
     prefix: str,
     problems: list[Problem],
 ) -> dict[str, list[Row]]:
-    """Return the rows of each of FILES: one question for every known attribute of every picture, then the
-    conversations.
+    """Return the rows for each file in FILES.
 
-    The image paths in a row begin with `prefix`. If two records contradict each other about a vase, the first record is
-    used. The other record is added to `problems`.
+    First come the rows for single questions: one question for each known attribute of each picture. Then come the
+    conversations. The image paths in a row begin with `prefix`. If two records give different values for an attribute
+    of a vase, the value of the first record is used, and the contradiction is added to `problems`.
     """
     rows: dict[str, list[Row]] = {name: [] for name in FILES}
     for picture in pictures:
@@ -77,24 +77,25 @@ def make_rows(
 
 
 def _asked_for(messages: Sequence[Message], questions: Questions) -> str:
-    """Return the attribute that a conversation's only question asks for. Return "" for several questions or an unclear
-    one.
+    """Return the attribute that the only question of a conversation asks for.
+
+    Return "" if the conversation has several questions, or if the attribute is not clear.
     """
     texts = [message["content"] for message in messages if message["role"] == "user"]
     return attribute_of(texts[0], questions.ask) if len(texts) == 1 else ""
 
 
 def _with_rights(row: Row, *told: Mapping[str, str]) -> Row:
-    """Return the row with a column for the rights in its records.
+    """Return the row with the column `rights`. `told` holds the rights in each record of the row.
 
-    The rights are joined to one text, because readers of rows need one type per column.
+    The rights are joined to one text, because programs that read rows need one type per column.
     """
     parts = dict.fromkeys(f"{name}: {text}" for rights in told for name, text in rights.items())
     return {**row, "rights": "; ".join(parts)} if parts else row
 
 
 def _fill_rights(rows: Mapping[str, list[Row]]) -> None:
-    """If any row has the column for rights, add the column to every row."""
+    """If a row has the column `rights`, add this column to all rows."""
     if any("rights" in row for side_rows in rows.values() for row in side_rows):
         for row in (row for side_rows in rows.values() for row in side_rows):
             row.setdefault("rights", "")
@@ -112,8 +113,8 @@ def _known(picture: Picture, problems: list[Problem]) -> dict[str, str]:
 
 
 def _asked(picture: Picture, known: Iterable[str], questions: Questions, params: BuildParams) -> dict[str, str]:
-    """Return the attributes to ask for. Each has one question, which is drawn at random."""
-    # The random numbers depend on the picture alone. Adding or removing other pictures changes nothing here.
+    """Return a mapping from each attribute to ask for to its question. The question is drawn at random."""
+    # The random numbers depend only on the seed and the picture's name, and not on other pictures.
     rng = random.Random(f"{params.seed}-{picture.file.name}")
     chosen = {
         attribute: rng.choice(questions.ask[attribute])
@@ -136,7 +137,7 @@ def _row(messages: list[Message], questions: Questions, images: list[str], vase:
 def _add(rows: dict[str, list[Row]], picture: Picture, row: Row, questions: Questions | None = None) -> None:
     """Add a row to the files for the picture's part of the split.
 
-    A row that asks for one attribute and has a short answer is also added to the rows for GRPO.
+    A training row with a single question that doesn't ask for a caption is also added to the rows for GRPO.
     """
     answer = row["messages"][-1]["content"]
     if picture.side == "eval":
@@ -149,9 +150,9 @@ def _add(rows: dict[str, list[Row]], picture: Picture, row: Row, questions: Ques
 
 
 def _single_turns(row: Row, questions: Questions | None) -> Iterator[Row]:
-    """Yield one row for each question of a conversation, without the earlier turns.
+    """Yield one row for each question of a conversation. The row doesn't hold the earlier questions and answers.
 
-    The evaluated model must not read the true answers in the earlier turns.
+    The evaluated model must not read true answers in earlier turns.
     """
     system = [turn for turn in row["messages"] if turn["role"] == "system"]
     turns = [turn for turn in row["messages"] if turn["role"] != "system"]
@@ -166,10 +167,10 @@ def _single_turns(row: Row, questions: Questions | None) -> Iterator[Row]:
 
 
 def image_root(dataset: Path, given: str | None) -> Path:
-    """Return the folder that image paths in rows are relative to.
+    """Return the folder to which image paths in rows are relative.
 
-    The folder is `given` if it is set. Otherwise it is the image root in dataset_report.json. Without a report it is
-    the dataset's own folder.
+    The folder is `given` if it is set. Otherwise it is the image root in dataset_report.json. If there is no report, it
+    is the dataset's own folder. Raise ConfigError if the folder `given` doesn't exist.
     """
     if given is not None:
         root = Path(given)
@@ -183,8 +184,8 @@ def image_root(dataset: Path, given: str | None) -> Path:
 def held_out(dataset: Path, root: Path) -> list[Row]:
     """Return the rows of eval.jsonl. The images of the rows lie below `root`.
 
-    Raise DataError if a vase or an image of these rows also occurs in a file that training reads. Images are compared
-    by name and by content.
+    Raise DataError if there are no rows, or if a vase or an image of these rows also occurs in the rows for training or
+    validation. Images are compared by name and by content.
     """
     rows = _read_rows(dataset / "eval.jsonl")
     if not rows:
@@ -214,7 +215,10 @@ def held_out(dataset: Path, root: Path) -> list[Row]:
 
 
 def _same_content(held: set[str], seen: set[str], root: Path) -> tuple[str, str] | None:
-    """Return a picture from `held` and a picture from `seen` with the same bytes, or None if there is no such pair."""
+    """Return the names of a picture in `held` and a picture in `seen` that have the same bytes.
+
+    Return None if there is no such pair.
+    """
 
     def sized(names: set[str]) -> dict[int, list[str]]:
         by: dict[int, list[str]] = {}
@@ -236,7 +240,7 @@ def _same_content(held: set[str], seen: set[str], root: Path) -> tuple[str, str]
 
 
 def training_rows(dataset: Path) -> list[Row]:
-    """Return the rows of sft.jsonl, or [] if the dataset has none."""
+    """Return the rows of sft.jsonl, or [] if the dataset has no sft.jsonl."""
     path = dataset / FILES["sft"]
     return _read_rows(path) if path.is_file() else []
 

@@ -1,4 +1,7 @@
-"""Sketch the photographs of a dataset. A photograph that an earlier run on the volume sketched is not decoded again."""
+"""Compute the sketches (see duplicates.Sketch) of a dataset's photographs.
+
+A photograph is not decoded if an earlier run on the same volume has stored its sketch.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ CHUNK = 1024
 class Sketched:
     """The readable photographs with their sketches, in the given order, and the files that can't be read.
 
-    `known` is the number of photographs that were not decoded, because an earlier run has sketched them.
+    `known` is the number of photographs whose sketches were read from an earlier run.
     """
 
     files: list[ImageFile] = field(default_factory=list)
@@ -36,7 +39,10 @@ class Sketched:
 
 @dataclass(frozen=True)
 class Store:
-    """Where sketches are kept: the volume (None without a launcher), and what decides a sketch besides its file."""
+    """Where sketches are stored.
+
+    `volume` is None without a launcher. `made_for` identifies the stage's version and the method of sketching.
+    """
 
     volume: Path | None
     made_for: Mapping[str, object]
@@ -45,7 +51,7 @@ class Store:
 def sketch_all(
     photographs: Sequence[ImageFile], folder: Path, store: Store, workers: int, progress: Progress
 ) -> Sketched:
-    """Sketch the photographs in `folder`, and store the new sketches on the volume."""
+    """Return the sketches of the photographs in `folder`, and store the new sketches on the volume."""
     names = [item.name for item in photographs if not item.problem]
     known = KnownPhotographs(store.volume, folder, names, store.made_for)
     results: dict[str, Sketch | str] = {name: Sketch.from_bytes(value) for name, value in known.values.items()}

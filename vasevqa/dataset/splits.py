@@ -12,7 +12,8 @@ def groups(items: int, same: Iterable[Sequence[Hashable]], pairs: Iterable[tuple
     """Group the items 0..items-1.
 
     `same` holds a sequence of marks for each item. Two items are in the same group if they have a mark in common, or if
-    they are in `pairs`.
+    they are a pair in `pairs`. If a and b are in the same group, and b and c are in the same group, all three items are
+    in one group.
     """
     together = DisjointSet(range(items))
     seen: dict[Hashable, int] = {}
@@ -32,9 +33,9 @@ def place_of(group: str, seed: int) -> float:
 def split(names: Sequence[str], val_fraction: float, eval_fraction: float, seed: int) -> list[str]:
     """Return 'train', 'val' or 'eval' for each group. The name of a group is the smallest vase id in the group.
 
-    The side depends only on the name and the seed. New groups therefore don't move other groups. There is one
-    exception: an empty side gets the groups whose numbers are nearest to its share. A single group is put in train.
-    With two or more groups there is an eval side. With three or more groups there is a val side.
+    The side depends only on the name and the seed. New groups therefore don't move existing groups. There is one
+    exception: if a side with a fraction above 0 would be empty, it gets a group from a side with several groups. No
+    side is therefore empty if there are at least as many groups as sides. A single group is always in train.
     """
     places = [place_of(name, seed) for name in names]
     sides = [

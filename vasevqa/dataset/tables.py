@@ -1,4 +1,4 @@
-"""Read tables from spreadsheets as rows by heading. Each row has its line or sheet."""
+"""Read tables as mappings from heading to cell. Each row comes with its place (its line, or its sheet and row)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BEFORE = 10  # maximum number of lines before the headings
 def delimited(name: str, text: str, columns: Columns, problems: list[Problem]) -> Iterator[Cells]:
     """Yield the rows of CSV or a similar format.
 
-    An unclosed quotation mark is reported as a problem. The lines after it are still read.
+    If a quotation mark is never closed, its row is dropped and reported as a problem. The next lines are still read.
     """
     csv.field_size_limit((1 << 31) - 1)
     lines = re.findall(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+$", text)
@@ -52,7 +52,7 @@ def delimited(name: str, text: str, columns: Columns, problems: list[Problem]) -
                 swallowed = bool(re.search(r"[\r\n]", "".join(cells)))
             reader = csv.reader(feed(), delimiter=delimiter, strict=True)
         if swallowed:
-            what = "a quotation mark opens here and is never closed, so the row is left out; double or remove the mark"
+            what = "a quotation mark opens here and is never closed, so the row is dropped; double or remove the mark"
             problems.append(Problem("lone quote", where, what))
             at = begin + 1
             reader = csv.reader(feed(), delimiter=delimiter, strict=True)
@@ -61,12 +61,12 @@ def delimited(name: str, text: str, columns: Columns, problems: list[Problem]) -
 
 
 def _rows_inside(lines: Sequence[str], width: int, delimiter: str) -> bool:
-    """Return whether the later lines of a cell are rows of the table, and not lines of the cell's text."""
+    """Return whether lines inside a quoted cell look like rows of the table. The quotation mark is then not closed."""
     return width > 2 and all(line.count(delimiter) >= width - 1 for line in lines)
 
 
 def _delimiter(name: str, lines: Sequence[str], columns: Columns) -> str:
-    # Only the headings decide. csv.Sniffer guesses wrong quotes if an apostrophe is next to a comma.
+    # The delimiter is chosen by the headings. csv.Sniffer guesses wrong if an apostrophe is next to a comma.
     best = "\t" if name.lower().endswith(".tsv") else ","
     most = (0, 0)
     for delimiter in dict.fromkeys(best + DELIMITERS):
@@ -83,8 +83,9 @@ def keyed(
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield each row as a mapping from heading to cell.
 
-    Lines before the headings, and rows of another width, are reported as problems. Raise ValueError if no line has
-    headings.
+    Lines before the headings are skipped. Rows whose number of cells differs from the number of headings are dropped.
+    Both are reported as problems. Raise ValueError if none of the first BEFORE lines has known headings, or if two
+    headings are equal.
     """
     rest = iter(rows)
     header: list[str] = []

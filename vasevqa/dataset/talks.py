@@ -1,4 +1,4 @@
-"""Read conversations in the formats of ms-swift and of chat APIs: query and response, or content as a list of parts."""
+"""Read conversations in formats of ms-swift and chat APIs: query and response, or content as a list of parts."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def says_nothing(text: str) -> bool:
 
 
 def answered(turns: Iterable[Turn], where: str, problems: list[Problem]) -> tuple[Turn, ...]:
-    """Return the turns up to the last answer with a text. Return () if no answer has a text.
+    """Return the turns up to the last answer that is not empty. Return () if all answers are empty.
 
-    An empty answer is left out with its question and reported as a problem. The images of the question move to the next
-    question, so that pictures keep their order.
+    An empty answer and its question are removed, and the empty answer is reported as a problem. The image tags of the
+    removed question move to the next question, so that the tags still match the pictures.
     """
     kept: list[Turn] = []
     shown = 0
@@ -42,7 +42,10 @@ def answered(turns: Iterable[Turn], where: str, problems: list[Problem]) -> tupl
 
 
 def talk(entry: Mapping[str, object]) -> Any:
-    """Return the turns of a row. The row holds conversations, or messages, or query, response and history."""
+    """Return the turns of a row, from `conversations`, from `messages`, or from `query`, `response` and `history`.
+
+    Return None if the row holds none of these keys.
+    """
     turns = entry.get("conversations") or entry.get("messages")
     query, response = entry.get("query"), entry.get("response")
     if turns is None and isinstance(query, str) and query:
@@ -63,10 +66,10 @@ def talk(entry: Mapping[str, object]) -> Any:
 
 
 def joined_parts(content: Any) -> Any:
-    """Join the parts of a content to one text, with an image tag for each picture.
+    """Return the parts of a message's content as one text, with an image tag for each picture.
 
-    A content that is not a list of parts is returned unchanged. A list with a part that is neither text nor picture is
-    also returned unchanged, and the result is then not a text.
+    A content that is not a list is returned unchanged. A list with a part that is neither a text nor a picture is also
+    returned unchanged.
     """
     if not isinstance(content, list):
         return content

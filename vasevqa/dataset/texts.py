@@ -39,7 +39,8 @@ class Cleaned:
 def clean(records: Sequence[Record], problems: list[Problem]) -> Cleaned:
     """Return the records with clean texts. A text with a chat token is reported as a problem.
 
-    An attribute with a chat token is left out. A conversation with a chat token is left out as a whole.
+    If the text of an attribute holds a chat token, the attribute is removed. If a turn of a conversation holds a chat
+    token, the whole conversation is removed.
     """
     changed: Counter[str] = Counter()
     kept = []
@@ -62,10 +63,10 @@ def clean(records: Sequence[Record], problems: list[Problem]) -> Cleaned:
 
 
 def _steering(text: str) -> str:
-    """Return a token in `text` that a model would read as a control token, or an empty string.
+    """Return a description of the chat token in `text`, or an empty string.
 
-    An image tag that is written with HTML entities is also such a token, because decoding would turn it into a real
-    tag.
+    A chat token is a text that a model would read as a control token. An image tag written with HTML entities is also a
+    chat token, because decoding the entities would give a real tag.
     """
     decoded = html.unescape(html.unescape(text))
     token = TOKEN.search(decoded)
@@ -85,10 +86,10 @@ def _turns(record: Record, problems: list[Problem], changed: Counter[str]) -> tu
 
 
 def plain(text: str, changed: Counter[str] | None = None, lines: bool = False) -> str:
-    """Return `text` without the elements and entities of HTML.
+    """Return `text` without HTML elements, with decoded HTML entities.
 
-    A line break or a record separator becomes "; ", or a new line if `lines` is true. Entities that were encoded twice
-    are decoded twice. `changed` counts the removed content by kind.
+    A line break in HTML and a record separator become "; ", or a new line if `lines` is True. Entities that were
+    encoded twice are decoded twice. `changed` counts the changed texts by kind of content.
     """
     counts = changed if changed is not None else Counter()
     result, between = text, "\n" if lines else "; "

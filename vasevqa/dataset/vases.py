@@ -16,8 +16,8 @@ from vasevqa.dataset.params import BuildParams
 class Vases:
     """The vase of each photograph.
 
-    `known` maps names to the vases in select-views' report. `own` holds the names of photographs that select-views
-    treated as separate vases.
+    `known` maps names of photographs to vases, as in the report of select-views. `own` holds the names of photographs
+    that select-views treated as separate vases.
     """
 
     naming: Naming
@@ -28,10 +28,10 @@ class Vases:
     def of(cls, params: BuildParams, reports: Sequence[Path], names: Sequence[str]) -> Vases:
         """Return the vases of `names`.
 
-        If one of the folders `reports` holds the report of select-views, the name pattern in the report is used, unless
-        the parameters give other patterns. The pattern is not chosen again from `names`, because `names` may be fewer
-        than the names that select-views saw, and the choice could differ. Raise ConfigError for a pattern that is
-        invalid or that matches no name.
+        If one of the folders `reports` holds the report of select-views, the name patterns in the report are used,
+        unless the parameters give different patterns. The patterns are not chosen again from `names`, because
+        select-views may have read more names, and the choice could differ. Raise ConfigError if a pattern in the
+        parameters is invalid or matches no name.
         """
         patterns = as_list(params.name_pattern)
         report = None
@@ -45,13 +45,14 @@ class Vases:
     def of_name(self, name: str) -> str:
         """Return the vase of the relative path `name`, or the name itself if the vase is unknown.
 
-        The id is in lower case and in one Unicode form.
+        The result is in lower case and in the Unicode form NFC.
         """
         return plain(self.known.get(name) or vase_group(name, self.naming))
 
     def untold(self, names: Iterable[str]) -> list[str]:
-        """Return the names from which no vase can be read. Names that select-views treated as separate vases are left
-        out.
+        """Return the names from which no vase can be read, sorted.
+
+        The result doesn't hold names that select-views treated as separate vases.
         """
         return sorted(
             name

@@ -15,14 +15,14 @@ from vasevqa.dataset.tables import Cells
 from vasevqa.storage import refuse_failed
 from vasevqa.text import cell_text
 
-MAX_PART = 512 << 20  # bytes of one part when unpacked
+MAX_PART = 512 << 20  # maximum size of an unpacked part in bytes
 
 
 def sheets(path: Path) -> list[tuple[str, list[Cells]]]:
-    """Return the non-empty sheets of a workbook with their rows. Raise ValueError if the workbook can't be read.
+    """Return the title and the rows of each non-empty sheet. Raise ValueError if the workbook can't be read.
 
-    For a formula, the value that Excel stored is read. Whole numbers have no decimal point. Dates have the form
-    2024-05-01.
+    The value of a formula is the value that Excel stored. Whole numbers are written without a decimal point. Dates have
+    the form 2024-05-01.
     """
     _check(path)
     from openpyxl import load_workbook
@@ -42,7 +42,7 @@ def sheets(path: Path) -> list[tuple[str, list[Cells]]]:
 
 
 def _check(path: Path) -> None:
-    """Raise ValueError if the archive is not a workbook or is too large to read."""
+    """Raise ValueError if the archive is not a workbook, or if a part of it is too large to read."""
     try:
         with zipfile.ZipFile(path) as book:
             parts = {part.filename: part for part in book.infolist()}
@@ -88,10 +88,10 @@ def _text(value: Any) -> str:
 
 
 def parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the rows of a Parquet file. If a cell holds a picture (Hugging Face), the picture's name replaces the
-    picture.
+    """Yield the place and the values of each row of a Parquet file.
 
-    Raise ValueError if the file can't be read.
+    If a cell holds a picture in Hugging Face's format, the bytes of the picture are dropped and its path is kept. Raise
+    ValueError if the file can't be read, or if a picture has no path.
     """
     import pyarrow  # type: ignore[import-untyped]
     from pyarrow import parquet as reader

@@ -1,4 +1,7 @@
-"""Baselines that answer without the picture. A model that uses the picture must score higher than the baselines."""
+"""Compute baselines that answer without the picture.
+
+A model that uses the picture should score higher than these baselines.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +22,10 @@ COMPARED = 400  # maximum number of an attribute's training rows on which a cons
 
 
 def constants(rows: Sequence[Row]) -> dict[str, dict[str, str]]:
-    """Return one constant answer per attribute, for MAJORITY and for CONSTANT, computed from training rows.
+    """Return the constant answer to each attribute, for the baselines MAJORITY and CONSTANT (see ABOUT).
 
-    Conversations and captions are left out. A conversation has no attribute, and captions have no common answer.
+    `rows` are the training rows. Rows without an attribute are not used. Captions are not used, because different vases
+    have no common caption.
     """
     answers: dict[str, list[str]] = defaultdict(list)
     for row in rows:

@@ -1,4 +1,4 @@
-"""Compute the metrics of captions: overlap of words, similarity of embeddings, and retrieval."""
+"""Compute the metrics of captions: overlap of words, similarity and distance of embeddings, and retrieval."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Encoders:
 
     @cached_property
     def clip(self) -> ClipModel | None:
-        """The CLIP model, or None if none was given."""
+        """The CLIP model, or None if no CLIP model was given."""
         if "clip_model" not in self._inputs:
             return None
         from vasevqa.curation.clip import load_clip
@@ -35,7 +35,10 @@ class Encoders:
 
     @cached_property
     def clip_texts(self) -> original.Encoder | None:
-        """The function that returns CLIP features of texts. Each text is encoded once."""
+        """The function that returns CLIP features of texts, or None without a CLIP model.
+
+        It encodes each text once.
+        """
         if self.clip is None:
             return None
         from vasevqa.evaluation.encoders import Remembered, clip_texts
@@ -44,7 +47,10 @@ class Encoders:
 
     @cached_property
     def sentences(self) -> original.Encoder | None:
-        """The function that returns embeddings of texts by the sentence model. Each text is encoded once."""
+        """The function that returns embeddings of texts by the sentence model, or None without a sentence model.
+
+        It encodes each text once.
+        """
         if "sentence_model" not in self._inputs:
             return None
         from vasevqa.evaluation.encoders import Remembered, SentenceModel
@@ -54,7 +60,7 @@ class Encoders:
 
 @dataclass(frozen=True)
 class Caption:
-    """A generated caption of a vase, and the true caption."""
+    """A generated caption of a vase (`said`), and the true caption (`true`)."""
 
     vase: str
     said: str
@@ -64,7 +70,11 @@ class Caption:
 def caption_metrics(
     captions: Sequence[Caption], pictures: Sequence[Path], params: EvaluateParams, encoders: Encoders
 ) -> dict[str, Metric]:
-    """Return the metrics of captions. Retrieval is computed only if `pictures` are given."""
+    """Return the metrics of captions.
+
+    In retrieval, a generated caption is the query. With a CLIP model and `pictures`, the targets are the pictures.
+    Otherwise the targets are the true captions.
+    """
     if not captions:
         return {}
     said, true = [caption.said or " " for caption in captions], [caption.true for caption in captions]

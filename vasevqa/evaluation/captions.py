@@ -1,6 +1,6 @@
-"""Read caption files in the original's format.
+"""Read caption files in the original project's format.
 
-The format is `[{"images": [...], "caption": ..., "data_by": ...}]`. A file may hold captions of one or several models.
+The format is `[{"images": [...], "caption": ..., "data_by": ...}]`. A file may hold captions by one or several models.
 """
 
 from __future__ import annotations
@@ -19,7 +19,11 @@ Key = tuple[str, ...]  # the file names of the images, sorted
 
 @dataclass
 class Captions:
-    """One model's captions by images, and a list of the problems. `entries` holds all captions in the file's order."""
+    """The captions by one model.
+
+    `entries` holds all captions in the file's order. `by` maps images to their caption. `problems` maps each kind of
+    problem to the entries or images that have this problem.
+    """
 
     name: str
     entries: list[Caption] = field(default_factory=list)
@@ -28,10 +32,9 @@ class Captions:
 
 
 def read_captions(path: Path) -> list[Captions]:
-    """Return the captions in a file or in all .json files of a folder. There is one set for each `data_by` (or file
-    name).
+    """Return the captions in a file, or in all .json files of a folder, grouped by model.
 
-    Raise DataError for an invalid file.
+    The name of the model is `data_by`, or the file name if `data_by` is missing. Raise DataError if a file is invalid.
     """
     files = sorted(path.rglob("*.json")) if path.is_dir() else [path]
     if not files:
@@ -84,9 +87,9 @@ def _key(images: Any) -> Key:
 
 
 def pair(captions: Captions, truth: Captions) -> list[tuple[Key, str, str]]:
-    """Return (images, caption, truth) for each caption with a truth, in the truth's order.
+    """Return (images, caption, true caption) for all images that have both captions, in the order of `truth`.
 
-    A caption without a truth, or a truth without a caption, is added to the problems.
+    Images with only one of the two captions are added to the problems of `captions`.
     """
     pairs = []
     for key, right in truth.by.items():

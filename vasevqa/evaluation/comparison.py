@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from vasevqa.evaluation.figures import Evaluation, Metric, ModelEvaluation
 from vasevqa.statistics import FEWEST
 
-# The figures of VaseVQA-3D's own comparison (vasevqa.evaluation.original), and how the main table differs.
+# Each row: a figure of VaseVQA-3D's own comparison (vasevqa.evaluation.original), how it is computed, and how the
+# corresponding metric in the main table differs.
 DIFFERENCES = (
     ("clip_score", "CLIP, caption against reference caption", "clip_similarity: the same, with an interval by vase"),
     ("semantic_similarity", "CLIP again: the same number as clip_score", "semantic_similarity: by a sentence model"),
@@ -38,7 +39,7 @@ DIFFERENCES = (
 
 
 def metrics_of(model: ModelEvaluation) -> Iterator[tuple[str, Metric]]:
-    """Yield every metric of a model in evaluation.json, together with the metric's name in tables."""
+    """Yield the name (in tables) and the value of each metric of a model in evaluation.json."""
     if "rewards" in model:
         yield "mean reward", model["rewards"]
     if "common_rewards" in model:
@@ -51,16 +52,16 @@ def metrics_of(model: ModelEvaluation) -> Iterator[tuple[str, Metric]]:
 
 
 def columns_of(evaluation: Evaluation) -> dict[str, dict[str, Metric]]:
-    """Return the metrics by name for each model, and then for each baseline."""
+    """Return a mapping from each model, and then each baseline, to its metrics by name."""
     columns = {**evaluation.get("models", {}), **evaluation.get("baselines", {})}
     return {name: dict(metrics_of(column)) for name, column in columns.items()}
 
 
 def comparison(evaluation: Evaluation) -> str:
-    """Return comparison.md.
+    """Return the text of comparison.md.
 
-    It has a table with a row for each metric and a column for each model and baseline. Below the table it lists the
-    differences that the data show.
+    The text has a table with a row for each metric and a column for each model and baseline. Below the table, it lists
+    the differences between the models and how certain these differences are.
     """
     tables = columns_of(evaluation)
     rows = list(dict.fromkeys(row for table in tables.values() for row in table))
@@ -80,7 +81,7 @@ def comparison(evaluation: Evaluation) -> str:
             names = "" if len(lacking) == len(known) else f" ({', '.join(lacking)})"
             reasons[row + names] = "; ".join(dict.fromkeys(metric.get("reason", "") for metric in lacking.values()))
         cells = [_cell(table.get(row)) for table in tables.values()]
-        # The counts of a metric that some models lack come from a model that has it.
+        # If some models lack the metric, the counts come from the first model that has the metric.
         some = next((metric for metric in known if not _lacks(metric)), known[0])
         chance = some.get("chance")
         counts = [str(some.get("vases", "")), str(some.get("samples", ""))]
@@ -124,7 +125,10 @@ def _shown(evaluation: Evaluation) -> list[str]:
 
 
 def _confidence(evaluation: Evaluation) -> list[str]:
-    """Return the section of comparison.md that compares confidence with right answers. It is empty without figures."""
+    """Return the section of comparison.md that compares each model's confidence with its share of right answers.
+
+    Return [] if no model has figures of confidence.
+    """
     rows = [
         (model, kind, name, one)
         for model, measured in evaluation["models"].items()
@@ -151,7 +155,10 @@ def _confidence(evaluation: Evaluation) -> list[str]:
 
 
 def _original(evaluation: Evaluation) -> list[str]:
-    """Return the section with the figures of VaseVQA-3D's own comparison, and a table of the differences."""
+    """Return the section with the figures of VaseVQA-3D's own comparison, and a table of the differences.
+
+    Return [] if no model has such figures.
+    """
     models = {name: model["original"] for name, model in evaluation["models"].items() if model.get("original")}
     if not models:
         return []
@@ -182,7 +189,7 @@ def _cell(metric: Metric | None) -> str:
 
 
 def plot(evaluation: Evaluation) -> bytes:
-    """Return comparison.png with a bar for every metric in [0, 1]. Each bar shows the interval of the metric."""
+    """Return the bytes of comparison.png: a bar for each metric in [0, 1], with the metric's interval if known."""
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -1,8 +1,9 @@
-"""Compare a model's confidence with how often the model is right.
+"""Compare a model's confidence with its share of right answers.
 
-The confidence in an answer is either the probability that the model gives to the answer, or the agreement: the share of
-sampled answers that say the same. The expected calibration error follows Naeini et al., "Obtaining Well
-Calibrated Probabilities Using Bayesian Binning", 2015, with ten bins of equal width.
+There are two measures of the confidence in an answer. The probability is the probability that the model assigns to the
+answer. The agreement is the share of sampled answers that have the same meaning as the answer. The expected calibration
+error follows Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian Binning", 2015, with ten bins of
+equal width.
 """
 
 from __future__ import annotations
@@ -20,7 +21,11 @@ ALL = "all"
 
 
 def agreement(answer: str, samples: Sequence[str], attribute: str) -> float | None:
-    """Return the share of samples that say the same as the answer. Return None without samples."""
+    """Return the share of samples with the same meaning as the answer, or None if there are no samples.
+
+    A sample has the same meaning if its normalized text is equal to the answer's normalized text, or if `exact` accepts
+    the sample with the answer as the truth.
+    """
     if not samples:
         return None
     return sum(_same(sample, answer, attribute) for sample in samples) / len(samples)
@@ -31,7 +36,10 @@ def _same(sample: str, answer: str, attribute: str) -> bool:
 
 
 def confidence_of(answered: Sequence[Answered]) -> Confidence:
-    """Return how well confidence and right answers agree, over all short answers and by attribute."""
+    """Return the reliability of a model's confidence, over all short answers and by attribute.
+
+    Captions, and answers to questions without an attribute, are not used.
+    """
     short = [one for one in answered if one.attribute not in ("", "caption")]
     found: Confidence = {}
     for name in sorted({one.attribute for one in short}):
@@ -50,7 +58,7 @@ def _add(found: Confidence, name: str, answered: Sequence[Answered]) -> None:
 
 
 def reliability(answered: Sequence[Answered], confidences: Sequence[float]) -> Reliability:
-    """Return the mean confidence, the share of right answers, their difference, and the figures of each bin."""
+    """Return mean confidence, share of right answers, their difference, calibration error, and the bins."""
     rights = [one.exact for one in answered]
     difference = paired(confidences, rights, [one.vase for one in answered])
     bins = list(_bins(confidences, rights))

@@ -24,7 +24,7 @@ POOLINGS = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token",
 
 
 def clip_texts(model: ClipModel, texts: Sequence[str]) -> np.ndarray:
-    """Return CLIP text features (N, D). CLIP cuts long texts at its context length."""
+    """Return CLIP text features (N, D). A text that is longer than CLIP's context length is truncated."""
     return np.concatenate(
         [model.encode_texts(list(texts[begin : begin + BATCH])).numpy() for begin in range(0, len(texts), BATCH)]
     ).astype(np.float64)
@@ -58,10 +58,11 @@ class Remembered:
 
 @dataclass(frozen=True)
 class _Sentences:
-    """The settings by which a sentence encoder computes one embedding from the states of tokens.
+    """The settings of a sentence encoder.
 
-    A folder of sentence-transformers holds these settings in modules.json and in the modules' own files. A folder
-    without modules.json gets sentence-transformers' defaults: the mean over tokens, not normalized.
+    They say how the embedding of a text is computed from the hidden states of its tokens. A folder of
+    sentence-transformers holds these settings in modules.json and in the modules' own files. For a folder without
+    modules.json, the defaults of sentence-transformers are used: the mean over tokens, not normalized.
     """
 
     pooling: str = "mean"
@@ -71,7 +72,7 @@ class _Sentences:
 
     @classmethod
     def of(cls, folder: Path) -> _Sentences:
-        """Read the settings. Raise DataError for a module or a pooling that this package does not know."""
+        """Read the settings of a model folder. Raise DataError if this package can't compute a module or a pooling."""
         modules = _settings(folder / "modules.json")
         about = _settings(folder / "sentence_bert_config.json")
         if not isinstance(modules, list) or not isinstance(about or {}, dict):
@@ -118,8 +119,9 @@ def _pooling(path: Path) -> str:
 class SentenceModel:
     """A sentence encoder in a Hugging Face folder, or in a folder that sentence-transformers wrote.
 
-    The embedding pools the last hidden states over a text's tokens (Reimers and Gurevych, 2019). The folder's settings
-    choose the pooling.
+    The embedding of a text is pooled from the last hidden states of its tokens (Reimers and Gurevych, 2019). The
+    folder's settings name the pooling. Raise ConfigError if the folder has no config.json. Raise DataError if the model
+    can't be loaded.
     """
 
     def __init__(self, folder: Path, device: torch.device) -> None:
@@ -161,7 +163,7 @@ class SentenceModel:
 
 
 def _pooled(states: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:
-    """Return one vector (N, D) for each text from the states (N, T, D) of its tokens. `mask` is (N, T, 1)."""
+    """Return the pooled vectors (N, D) of N texts from the hidden states (N, T, D). `mask` is (N, T, 1)."""
     if pooling == "cls":
         first = mask.argmax(1, keepdim=True).expand(-1, -1, states.shape[-1])  # tokenizers may pad on the left
         return states.gather(1, first).squeeze(1)

@@ -35,27 +35,25 @@ MODELS = ("base", "sft", "grpo")
 
 @dataclass(frozen=True)
 class _Call(StageCall[EvaluateParams, EvaluateOptions]):
-    """The call of the stage, with the device for the models."""
+    """A call of the stage with the device on which the models run."""
 
     device: Any
 
 
 @dataclass(frozen=True)
 class _HeldOut:
-    """The held-out rows with their solutions. `root` is the folder that image paths are relative to."""
+    """The held-out rows with their solutions. The image paths in rows are relative to `root`."""
 
     rows: list[Row]
     root: Path
 
     def numbers(self, captions: bool) -> list[int]:
-        """Return the indices of the rows that ask for a caption. If `captions` is false, return the indices of the
-        other rows.
-        """
+        """Return the indices of the rows that ask for a caption, or of all other rows if `captions` is False."""
         return [number for number, row in enumerate(self.rows) if (row["attribute"] == "caption") == captions]
 
 
 def evaluate(stage_call: StageCall[EvaluateParams, EvaluateOptions]) -> None:
-    """Write evaluation.json, comparison.md, comparison.png, and every model's answers to the output."""
+    """Write evaluation.json, comparison.md, comparison.png, and the answers of each model to the output folder."""
     from vasevqa.curation.devices import resolve_device
 
     device = resolve_device(stage_call.options.device)
@@ -126,7 +124,7 @@ def _models(call: _Call, encoders: Encoders) -> Evaluation:
 
 
 def _blind(call: _Call, held: _HeldOut, model: str, folder: Path) -> list[metrics.Answered]:
-    """Return the answers of a model that doesn't see the pictures."""
+    """Return the answers of a model to the same questions without the pictures."""
     unseen = _HeldOut([baselines.without_picture(row) for row in held.rows], held.root)
     once = replace(call, params=call.params.model_copy(update={"samples": 0}))
     answers = _answers(once, unseen, f"{model}-blind", folder)
@@ -135,10 +133,11 @@ def _blind(call: _Call, held: _HeldOut, model: str, folder: Path) -> list[metric
 
 
 def _compare_on_common_rows(evaluation: Evaluation, columns: Mapping[str, Mapping[int, metrics.Answered]]) -> None:
-    """If a column lacks rows, add the mean reward on the common rows to every column.
+    """If a column has no answers to some rows, add the mean reward over the common rows to every column.
 
-    The common rows are the rows that all `columns` hold. A column that lacks rows loses its mean reward over all rows.
-    Each line of the table then compares the same rows. The keys of a column are row numbers.
+    A column is a model or a baseline. It maps row numbers to answers. The common rows are the rows that all columns
+    answer. The mean reward over all rows is removed from a column that doesn't answer all rows. Each line of the table
+    therefore compares means over the same rows.
     """
     common = sorted(set.intersection(*(set(column) for column in columns.values())))
     if not common or len(common) == evaluation["samples"]:
@@ -162,7 +161,7 @@ def _held_out(call: _Call) -> _HeldOut:
         where = f"{call.inputs['dataset'] / 'eval.jsonl'}, row {number}"
         if not row["images"] or any("role" not in turn or "content" not in turn for turn in row["messages"]):
             raise DataError(f"{where}: a picture, or a turn's role or content, is missing; build the dataset again.")
-        row["attribute"] = row.get("attribute") or ""  # rows of other programs have no attribute
+        row["attribute"] = row.get("attribute") or ""  # rows from other programs may have no attribute
         row["solution"] = _truth(row, where)
     if call.params.max_samples is not None:
         rows = _whole_vases(rows, call.params.max_samples, call.params.seed)
@@ -170,7 +169,10 @@ def _held_out(call: _Call) -> _HeldOut:
 
 
 def _truth(row: Row, where: str) -> str:
-    """Return the true answer of a row, from its solution (any JSON) or from its last message."""
+    """Return the true answer of a row, from its solution (any JSON value) or from its last message.
+
+    Raise DataError if the solution can't be read or holds several answers.
+    """
     said = row.get("solution")
     try:
         answers = truths(row["messages"][-1]["content"] if said in (None, "") else said, row.get("attribute"))
@@ -185,9 +187,9 @@ def _truth(row: Row, where: str) -> str:
 
 
 def _whole_vases(rows: Sequence[Row], most: int, seed: int) -> list[Row]:
-    """Return all rows of randomly drawn vases.
+    """Draw vases at random by `seed`, and return all rows of these vases.
 
-    The result has at most `most` rows, unless the first drawn vase alone has more.
+    The result has at most `most` rows, unless the first drawn vase alone has more than `most` rows.
     """
     sizes = Counter(metrics.vase_of(row) for row in rows)
     drawn: set[str] = set()
@@ -201,8 +203,9 @@ def _whole_vases(rows: Sequence[Row], most: int, seed: int) -> list[Row]:
 
 
 def _folders(call: _Call) -> tuple[dict[str, Path], dict[str, str]]:
-    """Return the folder of each distinct model. If a model was given under two names, map the second name to the
-    first.
+    """Return two mappings: from each model's name to its folder, and from each repeated name to the first name.
+
+    A name is repeated if its model has the same folder as an earlier model. Raise ConfigError if no model was given.
     """
     folders: dict[str, Path] = {}
     same: dict[str, str] = {}
@@ -277,7 +280,7 @@ def _measured(
 
 
 def _write_answers(held: _HeldOut, answers: Sequence[Answer], name: str, output: Output) -> None:
-    """Write the captions in the original's format, and every answer with its truth."""
+    """Write the captions in the original project's format, and all answers with the true answers."""
     output.write_json(
         f"captions-{name}.json",
         [

@@ -1,4 +1,4 @@
-"""The types of evaluation.json. This module imports no large package."""
+"""The types of evaluation.json. This module doesn't import large packages."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class Metric(TypedDict, total=False):
     vases: int
     chance: float | None  # expected value for random guesses
     threshold: float
-    query: str  # in a retrieval: the kind of query, and the kind of target
+    query: str  # only for retrieval: what a query is; `target` says what a target is
     target: str
     signature: str  # sacrebleu's description of its settings
     weights: dict[str, float]
 
 
 class Bin(TypedDict):
-    """The answers whose confidence lies in [low, high)."""
+    """The answers whose confidence lies in [low, high). The last bin also includes the confidence 1."""
 
     low: float
     high: float
@@ -33,7 +33,7 @@ class Bin(TypedDict):
 
 
 class Reliability(TypedDict):
-    """How well a model's confidence and its right answers agree."""
+    """A comparison of a model's confidence with its share of right answers."""
 
     confidence: float  # mean
     right: float  # share of right answers
@@ -43,10 +43,10 @@ class Reliability(TypedDict):
 
 
 class Confidence(TypedDict, total=False):
-    """The figures by attribute, and for "all"."""
+    """The comparisons for each attribute, and for all short answers together (the key "all")."""
 
-    probability: dict[str, Reliability]  # by the probability that the model gives to its answer
-    agreement: dict[str, Reliability]  # by the share of sampled answers that say the same
+    probability: dict[str, Reliability]  # confidence: the probability that the model assigns to its answer
+    agreement: dict[str, Reliability]  # confidence: the share of sampled answers with the same meaning
 
 
 class ModelEvaluation(TypedDict, total=False):
@@ -54,16 +54,16 @@ class ModelEvaluation(TypedDict, total=False):
 
     attributes: dict[str, dict[str, Metric]]  # attribute -> name of the metric -> metric
     rewards: Metric  # over all held-out rows; missing if some rows were not answered
-    common_rewards: Metric  # over the rows that every model and every baseline answered, if these are not all rows
+    common_rewards: Metric  # over the rows that all models and baselines answered; missing if these are all rows
     confidence: Confidence
     captions: dict[str, Metric]
-    original: dict[str, Metric]  # the figures of VaseVQA-3D's own comparison, by its names
+    original: dict[str, Metric]  # the figures of VaseVQA-3D's own comparison, with their names there
     problems: dict[str, list[str]]  # of a caption file
     mistakes: Any  # evaluation.mistakes.Mistakes
 
 
 class Pair(TypedDict):
-    """The difference between two models on the same rows."""
+    """The difference in mean reward between two models on the same rows: `model` minus `other`."""
 
     model: str
     other: str

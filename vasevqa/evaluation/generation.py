@@ -1,6 +1,6 @@
 """Generate answers with a vision-language model in batches.
 
-An interrupted generation resumes. Only one model is in memory at a time.
+After an interruption, only the missing answers are generated. Only one model is in memory at a time.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from vasevqa.text import IMAGE_TAG, first_line
 
 
 class ChatMessage(TypedDict):
-    """A turn in the form that processors expect: text and image placeholders, in order."""
+    """A turn in the format of transformers' processors: a list of texts and image placeholders, in order."""
 
     role: str
     content: list[dict[str, str]]
@@ -36,9 +36,10 @@ class ChatMessage(TypedDict):
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer. `probability` is the probability that the model gives to the whole answer, or None if it is unknown.
+    """An answer by greedy decoding.
 
-    `samples` holds further answers, sampled at a temperature.
+    `probability` is the probability that the model assigns to the whole answer, or None if it is unknown. `samples`
+    holds further answers to the same question, sampled at a temperature.
     """
 
     text: str
@@ -50,11 +51,11 @@ class Answers(Protocol):
     """A model that answers prompts with images."""
 
     def __call__(self, rows: Sequence[Row]) -> list[Answer]:
-        """Return the answer to each row."""
+        """Return the answer to each row, in the order of `rows`."""
 
 
 def prompt_of(row: Row) -> list[ChatMessage]:
-    """Return the turns before the true answer as chat messages. Image placeholders replace the image tags."""
+    """Return the turns before the true answer as chat messages, with image placeholders in place of image tags."""
     messages = []
     turns = row["messages"][:-1] if row["messages"][-1]["role"] == "assistant" else row["messages"]
     for turn in turns:
@@ -69,14 +70,18 @@ def prompt_of(row: Row) -> list[ChatMessage]:
 
 
 def digest(row: Row, who: str = "") -> str:
-    """Return a digest of a question to the model `who`. A stored answer is used again only if the digest is the
-    same.
+    """Return a digest of a row and of `who`, which identifies the model and its settings (see `identity`).
+
+    A stored answer is used again only if its digest is the same.
     """
     return hashlib.sha256(json.dumps([who, row["messages"], row["images"]], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def identity(model: Path, params: EvaluateParams) -> str:
-    """Return a digest of a model's folder and the generation settings. The weights are not read."""
+    """Return a digest of a model and the generation settings.
+
+    Names, sizes and modification times of the model's files are used. The weights are not read.
+    """
     stats = [
         (file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(model.iterdir()) if file.is_file()
     ]
@@ -98,10 +103,12 @@ def answer_all(
     done: Callable[[int], None],
     who: str = "",
 ) -> list[Answer]:
-    """Return the answer of `who` to every row, in order.
+    """Return the answer to every row, in the order of `rows`.
 
-    Each batch is appended to the file `kept` as soon as it is answered. The model is loaded only if an answer is
-    missing. Each batch holds rows of similar length, so that there is little padding.
+    `kept` is a file of stored answers. Only rows without a stored answer are answered by the model. `load` loads the
+    model, and it is not called if no answer is missing. `who` identifies the model and its settings (see `identity`).
+    The answers to a batch are appended to `kept` at once. A batch holds rows of similar length, so that there is little
+    padding. `done` gets the number of finished rows.
     """
     journal = Journal(kept)
     have = {
@@ -132,7 +139,7 @@ def answer_all(
 
 
 class TransformersAnswers:
-    """Greedy answers by transformers. Raise DataError for a folder that can't be loaded."""
+    """A model that answers by transformers with greedy decoding. Raise DataError if the folder can't be loaded."""
 
     def __init__(self, folder: Path, root: Path, params: EvaluateParams, device: torch.device) -> None:
         from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -173,7 +180,7 @@ class TransformersAnswers:
         ]
 
     def _sampled(self, rows: Sequence[Row]) -> list[tuple[str, ...]]:
-        """Return the sampled answers to each row. Captions are not sampled, because they always differ."""
+        """Return the sampled answers to each row. Captions are not sampled, because sampled captions always differ."""
         count = self._params.samples
         asked = [number for number, row in enumerate(rows) if count and row.get("attribute") != "caption"]
         found: list[tuple[str, ...]] = [() for _ in rows]
@@ -198,12 +205,12 @@ class TransformersAnswers:
         return [str(text).strip() for text in self._processor.batch_decode(tokens, skip_special_tokens=True)]
 
     def _ends(self) -> set[int]:
-        """Return the tokens that end an answer."""
+        """Return the ids of the tokens that end an answer."""
         ends = self._model.generation_config.eos_token_id
         return set(ends) if isinstance(ends, list) else {ends} if ends is not None else set()
 
     def _batch(self, rows: Sequence[Row]) -> Any:
-        """Return the model's inputs for rows."""
+        """Return the model's inputs for `rows`, on the model's device."""
         texts = [
             self._processor.apply_chat_template(prompt_of(row), tokenize=False, add_generation_prompt=True)
             for row in rows
@@ -215,10 +222,10 @@ class TransformersAnswers:
 
 
 class _Sureness:
-    """Records the logarithm of the probability of each greedily chosen token.
+    """A logits processor that records the log probability of each token in greedy decoding.
 
-    transformers calls this object as the last logits processor. The records of transformers itself would keep the
-    logits of the whole vocabulary for every token.
+    transformers calls this object as the last logits processor. transformers could also return the scores itself
+    (output_scores), but then it would store the logits of the whole vocabulary for every token.
     """
 
     def __init__(self) -> None:
@@ -229,7 +236,10 @@ class _Sureness:
         return scores
 
     def probabilities(self, tokens: torch.Tensor, ends: set[int]) -> list[float]:
-        """Return the probability of each answer (N, T), including the token that ends the answer."""
+        """Return the probability of each of N answers, including the token that ends the answer.
+
+        `tokens` (N, T) holds the generated tokens. `ends` holds the ids of the tokens that end an answer.
+        """
         logarithms = torch.stack(self._chosen, dim=1).cpu()
         found = []
         for row, told in zip(tokens.cpu().tolist(), logarithms, strict=True):
@@ -239,7 +249,7 @@ class _Sureness:
 
 
 class VllmAnswers:
-    """Greedy answers by vLLM. Raise ConfigError if vLLM isn't installed."""
+    """A model that answers by vLLM with greedy decoding. Raise ConfigError if vLLM isn't installed."""
 
     def __init__(self, folder: Path, root: Path, params: EvaluateParams) -> None:
         try:
@@ -270,7 +280,7 @@ class VllmAnswers:
         self._resizing, self._root = Resizing.of(self._processor, params.max_pixels), root
 
     def __call__(self, rows: Sequence[Row]) -> list[Answer]:
-        """Return the answers to rows. vLLM divides the rows into batches."""
+        """Return the answers to `rows`. vLLM itself divides the rows into batches."""
         asked = [
             {
                 "prompt": self._processor.apply_chat_template(
@@ -307,7 +317,8 @@ class VllmAnswers:
 class Resizing:
     """The rule that resizes pictures for a model.
 
-    For Qwen's processors, the rule of training is used. For other processors, the processor's own rule is used.
+    For Qwen's processors, pictures are resized as in training. For all other processors, pictures with more than
+    `max_pixels` are reduced, and then the processor resizes them by its own rule.
     """
 
     max_pixels: int
@@ -321,11 +332,14 @@ class Resizing:
 
     @property
     def processor_arguments(self) -> dict[str, bool]:
-        """Return the arguments that stop the processor from resizing a picture a second time."""
+        """The arguments that prevent the processor from resizing a picture again."""
         return {"do_resize": False} if self.patch else {}
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        """Return the image at its size in training (qwen_vl_utils.fetch_image, which ms-swift calls)."""
+        """Return the resized image.
+
+        For Qwen's processors, the function that ms-swift calls in training is used (qwen_vl_utils.fetch_image).
+        """
         if not self.patch:
             pixels = image.width * image.height
             scale = (self.max_pixels / pixels) ** 0.5
@@ -339,7 +353,7 @@ class Resizing:
 
 
 def open_picture(path: Path, cover: int | None = None) -> Image.Image:
-    """Return the picture of a row, as open_image does. Raise DataError if the picture can't be read."""
+    """Open a picture of a row with `open_image`. Raise DataError if the picture can't be read."""
     try:
         return open_image(path, cover)
     except Unreadable as error:
@@ -347,9 +361,9 @@ def open_picture(path: Path, cover: int | None = None) -> Image.Image:
 
 
 def picture(path: Path, resizing: Resizing) -> Image.Image:
-    """Return an RGB image at its size in training.
+    """Return a picture of a row as an RGB image, resized by `resizing`.
 
-    Raise DataError if the image can't be read or is too narrow for the model.
+    Raise DataError if the picture can't be read, or if it is too narrow for the model.
     """
     image = open_picture(path)
     try:

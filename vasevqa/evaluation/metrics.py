@@ -1,4 +1,4 @@
-"""Metrics of answers and captions. Each metric has an interval, or the reason why it has none.
+"""Metrics of answers and captions.
 
 Accuracy and overlap are means over rows, with intervals by vase (vasevqa.statistics). BLEU is computed by sacrebleu
 (Post, 2018). The Fréchet distance (Heusel et al., 2017) is computed over sentence embeddings.
@@ -21,7 +21,7 @@ from vasevqa.reward.score import exact, score
 from vasevqa.reward.words import jaccard, words
 from vasevqa.statistics import FEWEST, by_vase
 
-# The original's overall score of captions.
+# The weights of the original project's overall score of captions.
 OVERALL = {
     "clip_similarity": 0.25,
     "semantic_similarity": 0.25,
@@ -38,10 +38,10 @@ TOO_FEW = f"too few vases (at least {FEWEST} are needed)"
 
 @dataclass(frozen=True)
 class Answered:
-    """An answer to a held-out row with its scores. `exact` is 1 or 0, and `reward` lies in [0, 1].
+    """An answer to a held-out row with its scores. `exact` is 1 for a right answer and 0 otherwise.
 
-    `probability` is the probability that the model gives to its answer. `agreement` is the share of sampled answers
-    that say the same. Both are None if they are not known.
+    `reward` lies in [0, 1]. `probability` is the probability that the model assigns to its answer. `agreement` is the
+    share of sampled answers with the same meaning. Both may be None (unknown).
     """
 
     vase: str
@@ -70,25 +70,25 @@ def answered(row: Row, answer: str) -> Answered:
 
 
 def vase_of(row: Row) -> str:
-    """Return the vase of a row. If the row names no vase, return the first picture."""
+    """Return the vase of a row, or the path of the row's first picture if the row names no vase."""
     return row.get("vase_id") or row["images"][0]
 
 
 def question_of(row: Row) -> str:
-    """Return the last question of a row, or "" if the row asks none."""
+    """Return the last question of a row, or "" if the row has no question."""
     return next((turn["content"] for turn in reversed(row["messages"]) if turn["role"] == "user"), "")
 
 
 def unavailable(reason: str, **about: Any) -> Metric:
-    """Return a metric that could not be computed. The metric has a reason and no value."""
+    """Return a metric without a value. `reason` says why the metric could not be computed."""
     return cast(Metric, {"value": None, "reason": reason, **about})
 
 
 def mean(values: Sequence[float], vases: Sequence[str], **about: Any) -> Metric:
     """Return the mean of values in [0, 1] with its 95% interval by vase.
 
-    `vases` names the vase of each value. Without values, the metric is not available. With fewer than statistics.FEWEST
-    vases, there is no interval.
+    `vases` holds the vase of each value. If there are no values, the metric is not available. If there are fewer than
+    statistics.FEWEST vases, the metric has no interval.
     """
     if not len(values):
         return unavailable("no samples", samples=0, vases=0, **about)
@@ -106,10 +106,10 @@ def mean(values: Sequence[float], vases: Sequence[str], **about: Any) -> Metric:
 
 
 def attribute_accuracy(answered: Sequence[Answered], fuzzy: float) -> dict[str, dict[str, Metric]]:
-    """Return exact accuracy, fuzzy accuracy, mean reward and the IoU of dates for each attribute.
+    """Return exact accuracy, fuzzy accuracy and mean reward for each attribute, and the mean IoU of dates.
 
-    In fuzzy accuracy an answer is right if its reward is at least `fuzzy`. The IoU compares the years in the answer
-    with the years in the truth.
+    In fuzzy accuracy, an answer is right if its reward is at least `fuzzy`. The IoU (intersection over union) compares
+    the years in the answer with the years in the true answer.
     """
     by: dict[str, list[Answered]] = {}
     for one in answered:
@@ -131,9 +131,10 @@ def attribute_accuracy(answered: Sequence[Answered], fuzzy: float) -> dict[str, 
 
 
 def date_overlap(answer: str, truth: str) -> float | None:
-    """Return the IoU of the years that the answer asserts and the years in the truth.
+    """Return the IoU of the years in the answer and the years in the true answer.
 
-    Return None if the truth names no year.
+    Only years that the answer asserts are used. Return 0 if the answer asserts no year, and None if the true answer
+    names no year.
     """
     known, said = parse_dates(truth), parse_dates(claims(read_answer(answer, "date")).asserted)
     if not known:
@@ -142,7 +143,11 @@ def date_overlap(answer: str, truth: str) -> float | None:
 
 
 def bleu(answers: Sequence[str], truths: Sequence[str], order: int, rounds: int) -> Metric:
-    """Return corpus BLEU up to n-grams of `order`, in [0, 1], with sacrebleu's bootstrap over captions."""
+    """Return corpus BLEU in [0, 1] with n-grams of up to `order` words.
+
+    The interval comes from sacrebleu's bootstrap over captions with `rounds` samples. It is None for fewer than FEWEST
+    captions.
+    """
     from sacrebleu.metrics import BLEU
 
     if not answers:
@@ -163,12 +168,12 @@ def bleu(answers: Sequence[str], truths: Sequence[str], order: int, rounds: int)
 
 
 def lexical(answers: Sequence[str], truths: Sequence[str]) -> list[float]:
-    """Return the Jaccard similarity of the word sets of each pair."""
+    """Return, for each answer and its true answer, the Jaccard similarity of their sets of words."""
     return [jaccard(words(answer), words(truth)) for answer, truth in zip(answers, truths, strict=True)]
 
 
 def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Return the cosine similarity of each row (N, D) to the row of the other array with the same index."""
+    """Return the cosine similarities (N,) of the rows with the same index in two arrays (N, D)."""
     return np.asarray((_unit(one) * _unit(other)).sum(-1))
 
 
@@ -180,9 +185,9 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 def recall(queries: np.ndarray, targets: np.ndarray, k: int, vases: Sequence[str], about: Mapping[str, str]) -> Metric:
     """Return the share of queries (N, D) whose own vase is among the `k` nearest vases by cosine similarity.
 
-    `vases` names the vase of query and target i. All views of one vase count as one target. The similarity of a vase is
-    therefore the similarity of its most similar target. Ties count in part: if m vases, the query's own vase included,
-    are equally similar, the own vase has each of their m ranks with the same probability.
+    `vases[i]` is the vase of query i and of target i. Targets are grouped by vase, and the similarity of a vase is the
+    similarity of its most similar target. A tie gives a fraction of a hit: if m vases, including the query's own vase,
+    are equally similar, the own vase has each of the m ranks with the same probability.
     """
     names = list(dict.fromkeys(vases))
     count = len(names)
@@ -203,9 +208,9 @@ def recall(queries: np.ndarray, targets: np.ndarray, k: int, vases: Sequence[str
 
 
 def frechet(answers: np.ndarray, truths: np.ndarray) -> Metric:
-    """Return the Fréchet distance of two Gaussians fitted to embeddings (N, D).
+    """Return the Fréchet distance of two Gaussians fitted to the embeddings (N, D) of answers and true answers.
 
-    It needs more samples than dimensions. It has no interval.
+    The metric is not available unless there are more samples than dimensions. It has no interval.
     """
     count, dimensions = answers.shape
     if count <= dimensions:
@@ -226,7 +231,10 @@ def frechet(answers: np.ndarray, truths: np.ndarray) -> Metric:
 
 
 def overall(measured: Mapping[str, Metric]) -> Metric:
-    """Return the weighted score of the original. It is not available if one of its parts is not available."""
+    """Return the original project's overall score, a weighted sum of metrics (OVERALL).
+
+    The score is not available if one of these metrics is not available.
+    """
     values = {name: measured[name]["value"] for name in OVERALL if name in measured}
     known = {name: value for name, value in values.items() if value is not None}
     missing = [name for name in OVERALL if name not in known]

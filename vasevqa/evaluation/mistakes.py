@@ -1,6 +1,4 @@
-"""Analyse the mistakes of a model: confusion by attribute, metrics by class, kinds of mistakes, and the worst
-answers.
-"""
+"""Analyse a model's mistakes: confusion by attribute, accuracy by class, kinds of mistakes, and the worst answers."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ from vasevqa.statistics import by_vase
 from vasevqa.text import cut
 
 WORST = 20
-LONGEST = 300  # characters of an answer in the list of the worst ones
+LONGEST = 300  # characters of an answer in the list of the worst answers
 NOTHING = "(nothing known)"
 SEVERAL = "(several)"
 HEADER = ("model", "vase", "attribute", "question", "truth", "answer", "exact", "reward", "concept", "concept_uri")
@@ -37,7 +35,7 @@ RIGHT, SUBTYPE, CLASS, HEDGED, REFUSED, MALFORMED = (
 
 
 class ClassFigures(TypedDict):
-    """The share of right answers for a true class, and the numbers of rows and vases of this class."""
+    """The share of exactly right answers for a true class, its interval, and the numbers of rows and vases."""
 
     exact: float
     interval: list[float] | None
@@ -46,7 +44,7 @@ class ClassFigures(TypedDict):
 
 
 class Mistakes(TypedDict):
-    """The mistakes of one model."""
+    """The mistakes of one model. `confusion` uses classes, and `confusion_fine` uses the names in the vocabulary."""
 
     confusion: dict[str, dict[str, dict[str, int]]]  # attribute -> true class -> answered class -> rows
     confusion_fine: dict[str, dict[str, dict[str, int]]]
@@ -109,9 +107,9 @@ def kind_of(one: Answered) -> str:
 
 
 def write_answers(stream: IO[str], models: Mapping[str, Sequence[Answered]]) -> None:
-    """Write answers.csv with a line for each answer.
+    """Write answers.csv with a row for each answer.
 
-    The line holds the concept that the answer names, and the concept's URI if it is known.
+    The row also holds the concepts of the vocabulary that the answer names, and their URIs if they are known.
     """
     rows = (_cells(model, one) for model, answered in models.items() for one in answered)
     files.write_table(stream, HEADER, rows)

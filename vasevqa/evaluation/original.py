@@ -1,7 +1,7 @@
-"""The figures of VaseVQA-3D's own comparison of captions, computed as its code computes them.
+"""Compute the figures of VaseVQA-3D's comparison of captions by the same rules as its code.
 
 Source: AIGeeksGroup/VaseVQA-3D, eval/compare.py (Zhang et al., "VaseVQA-3D", 2025, arXiv:2510.04479). The figures have
-the original's names. comparison.DIFFERENCES says how this package's own figures differ.
+the same names as there. comparison.DIFFERENCES lists how this package's own metrics differ.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class Caption(NamedTuple):
 
 
 def picture_id(picture: str) -> str:
-    """Return the part of a picture's file name by which captions and references are paired."""
+    """Return the part of a picture's file name that is used to pair captions with references."""
     name = PurePosixPath(picture.replace("\\", "/")).name
     parts = name.split("_")
     return "_".join(parts[:2]) if len(parts) >= 3 else name.replace(".jpg", "")
 
 
 def pairs(generated: Sequence[Caption], references: Sequence[Caption]) -> list[tuple[str, str]]:
-    """Return (caption, reference) for each caption with a reference, in the order of the captions."""
+    """Return pairs (caption, reference) in the order of the captions. Skip captions without a reference."""
     known = {picture_id(reference.picture): reference.text for reference in references}
     return [
         (caption.text, known[picture_id(caption.picture)])
@@ -53,10 +53,11 @@ def pairs(generated: Sequence[Caption], references: Sequence[Caption]) -> list[t
 
 
 def figures(paired: Sequence[tuple[str, str]], clip: Encoder | None, sentences: Encoder | None) -> dict[str, Metric]:
-    """Return the original's figures of pairs (caption, reference).
+    """Return VaseVQA-3D's figures for pairs (caption, reference).
 
-    `clip` returns CLIP text features, and `sentences` returns embeddings of a sentence model. Without them, the figures
-    that need them are not available. In the original these figures are then 0.
+    `clip` returns CLIP text features, and `sentences` returns embeddings of a sentence model. If a function is None,
+    the figures that need this function are not available. As in VaseVQA-3D's code, such figures count as 0 in the
+    overall score.
     """
     if not paired:
         return {}

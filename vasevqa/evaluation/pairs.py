@@ -11,11 +11,11 @@ from vasevqa.statistics import Difference, holm, paired, sentence
 
 
 def pairs_of(answers: Mapping[str, Sequence[Answered]], blind: Mapping[str, str]) -> list[Pair]:
-    """Return the difference in reward for each pair of models, over all rows and by attribute.
+    """Return the difference in mean reward for each pair of models, over all rows and by attribute.
 
-    `answers` holds each model's answers to the same rows in the same order. `blind` maps the name of a model that
-    answers without the picture to the name of the same model with the picture. Such a model is compared only with its
-    counterpart.
+    `answers` holds each model's answers to the same rows in the same order. `blind` maps the name of a model without
+    the picture to the name of the same model with the picture. A model without the picture is compared only with the
+    same model with the picture.
     """
     models = [name for name in answers if name not in blind]
     wanted = [(later, earlier) for earlier, later in combinations(models, 2)]

@@ -10,7 +10,7 @@ from vasevqa import spec
 
 
 class EvaluateParams(spec.Params):
-    """The parameters that decide the metrics."""
+    """The parameters that determine the metrics."""
 
     max_new_tokens: int = Field(256, ge=1, description="maximum tokens of an answer")
     max_samples: int | None = Field(

@@ -1,6 +1,6 @@
-"""Captions for drawn photographs, in many different wordings.
+"""Write captions for drawn photographs, in many different wordings.
 
-Each caption is composed of random parts. A model therefore can't memorize whole sentences.
+Each caption is composed of random parts, so that a model can't memorize whole sentences.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ WHOLE_ENDINGS = (
     ", sharp and well lit",
     ", showing {d}",
 )
-# Sentences for each kind of damage. {x} is one of THINGS with its article, and {p} is one without an article.
+# Sentences for each kind of damage. {x} is an element of THINGS with an article. {p} is the same element without an
+# article.
 DAMAGED: dict[str, tuple[str, ...]] = {
     "fragment": (
         "a broken fragment of {x}",
@@ -116,7 +117,10 @@ DAMAGED: dict[str, tuple[str, ...]] = {
 
 
 def caption(vase: Vase, damage: str | None, rng: random.Random) -> str:
-    """Return a random description of a photograph of `vase` with this damage. There are thousands of descriptions."""
+    """Return a random caption for a photograph of `vase` with the damage `damage` (None for no damage).
+
+    There are thousands of different captions.
+    """
     decoration = str(vase.annotation["decoration"])
     words = {"s": vase.shape, "t": vase.technique, "f": vase.ware.fabric, "d": decoration}
     thing = rng.choice(THINGS).format(**words)

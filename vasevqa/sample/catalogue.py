@@ -1,6 +1,6 @@
-"""Invented vases: the look of each vase, and the entry in a museum's catalogue.
+"""Invent vases.
 
-Both are derived from the same fields.
+The look of a vase and its entry in a museum's catalogue are derived from the same fields.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Color = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Ware:
-    """A workshop tradition: the vases that it made, the years (BCE), the clay, and the painters."""
+    """A workshop tradition: the properties of its vases, its years (BCE), its clay, and its painters."""
 
     fabric: str
     technique: str
@@ -123,7 +123,7 @@ SUBJECTS = {
 class Vase:
     """One invented vase.
 
-    `begin` and `end` are years BCE. `seed` decides random details, such as shades of clay and small strokes.
+    `begin` and `end` are years BCE. `seed` is the seed for random details, such as the shade of the clay.
     """
 
     id: str
@@ -172,16 +172,16 @@ class Vase:
 def invent(rng: random.Random) -> Vase:
     """Return a vase with random properties from `rng`.
 
-    Every technique has the same probability. The other properties are drawn from the values that belong to the ware.
+    Every technique has the same probability. All other properties are drawn from the values in the vase's ware.
     """
     technique = rng.choice(sorted({ware.technique for ware in WARES}))
     return invent_one_of(rng.choice([ware for ware in WARES if ware.technique == technique]), rng)
 
 
 def invent_balanced(rng: random.Random) -> Iterator[Vase]:
-    """Yield random vases without end, such that no fabric and no technique has more than 4 of each 10 vases.
+    """Yield random vases without end. In each group of ten vases, at most four have the same fabric or technique.
 
-    A constant answer to questions about these vases is therefore wrong more often than right.
+    A constant answer to a question about the fabric or the technique is therefore wrong more often than right.
     """
     ten = [ware for ware, share in zip(WARES, SHARES, strict=True) for _ in range(share)]
     while True:
@@ -190,7 +190,7 @@ def invent_balanced(rng: random.Random) -> Iterator[Vase]:
 
 
 def invent_one_of(ware: Ware, rng: random.Random) -> Vase:
-    """Return a vase of a ware with random properties from `rng`."""
+    """Return a vase of the ware `ware` with random properties from `rng`."""
     begin = rng.randrange(ware.latest + 20, ware.earliest + 1, 5)
     return Vase(
         id=str(uuid.UUID(int=rng.getrandbits(128), version=4)),

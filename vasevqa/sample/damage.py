@@ -1,7 +1,7 @@
-"""Damage to vases and to their photographs.
+"""Draw damaged vases, and line drawings in place of photographs.
 
-The kinds of damage are sherds, cracks with missing pieces, and line drawings in place of photographs. Every function
-takes colours (n, n, 3) in 0..255 and coverage (n, n) in 0..1.
+The kinds of damage are sherds, and cracks with missing pieces. Every public function takes `color`, the colours of a
+picture, as (n, n, 3) in 0..255. It also takes `cover`, the part of each pixel that shows the vase, as (n, n) in 0..1.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ Point = tuple[float, float]
 
 
 def fragment(color: np.ndarray, cover: np.ndarray, rng: random.Random) -> tuple[np.ndarray, np.ndarray]:
-    """Return one to three sherds of the vase, each rotated at random.
+    """Return colours and coverage of one to three sherds of the vase. Each sherd is rotated at random.
 
-    On one side of each sherd the pale break of the wall is visible.
+    On one side of each sherd, the pale broken edge of the wall is visible.
     """
     size = len(cover)
     canvas = Image.new("RGBA", (size, size))
@@ -51,9 +51,9 @@ def fragment(color: np.ndarray, cover: np.ndarray, rng: random.Random) -> tuple[
 
 
 def cracked(color: np.ndarray, cover: np.ndarray, rng: random.Random) -> tuple[np.ndarray, np.ndarray]:
-    """Return the vase with large missing pieces and wide dark cracks between them.
+    """Return colours and coverage of the vase with large missing pieces and wide dark cracks.
 
-    One of the missing pieces is at the outline.
+    One or two of the missing pieces are at the outline.
     """
     size = len(cover)
     tall = float(np.ptp(np.nonzero(cover.max(1) > 0.5)[0])) if cover.max() > 0.5 else size / 2
@@ -78,7 +78,7 @@ def cracked(color: np.ndarray, cover: np.ndarray, rng: random.Random) -> tuple[n
 def drawing(color: np.ndarray, cover: np.ndarray, rng: random.Random) -> np.ndarray:
     """Return the whole picture (n, n, 3) as a line drawing on paper, as in excavation reports.
 
-    Sometimes the lines are white on a dark sheet.
+    If the paper is dark, the lines are white.
     """
     paper = np.array(
         rng.choice(((238, 232, 216), (190, 180, 160), (120, 112, 100), (34, 36, 40), (52, 66, 98))), dtype=np.float32
@@ -135,9 +135,9 @@ def _edge(part: np.ndarray, width: int) -> np.ndarray:
 
 
 def _largest(cover: np.ndarray) -> np.ndarray:
-    """Return the largest connected piece of `cover`, computed on a coarse grid.
+    """Return `cover` with only its largest connected piece. All other pieces are removed.
 
-    Small separate pieces are removed.
+    The pieces are found on a coarse grid.
     """
     cell = 8
     coarse = np.asarray(Image.fromarray((cover * 255).astype(np.uint8)).reduce(cell)) > 60

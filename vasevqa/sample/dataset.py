@@ -1,6 +1,7 @@
-"""Write a small labelled data set of vases to disk.
+"""Write a small labelled data set of drawn vases to disk.
 
-It holds photographs to curate, labelled photographs to learn from, annotations, and the truth.
+The data set holds photographs to curate, labelled photographs for training, annotations, and the true properties of the
+photographs.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from vasevqa.errors import ConfigError
 from vasevqa.sample.catalogue import Vase, invent
 from vasevqa.sample.photographing import DAMAGE, Shot, photograph
 
-VERSION = 2  # raised when the code draws other pictures for the same settings
+VERSION = 2  # increased when the code draws different pictures for the same settings
 COLLECTIONS = ("london", "berlin", "münchen, antike")
 VIEWS = ("front", "left", "back", "right", "top", "detail")
 # Dark photographs are rarer, so that brightness alone doesn't separate the classes.
@@ -34,18 +35,18 @@ OnProgress = Callable[[str, int, int], None]  # (what, done, total)
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings that decide a sample. The same settings draw the same bytes."""
+    """The settings that determine a sample. The same settings give the same bytes."""
 
     vases: int = 24
     views: int = 4  # photographs per vase, 1 to 6
     quality_vases: int = 100  # labelled vases per class
     seed: int = 0
-    size: int = 288  # pixels, the side of every photograph
+    size: int = 288  # length of each photograph's sides, in pixels
 
 
 @dataclass(frozen=True)
 class Job:
-    """One photograph to draw, and the place to write it."""
+    """One photograph to draw. `name` is the path of the file, relative to the sample's folder."""
 
     name: str
     vase: Vase
@@ -57,9 +58,10 @@ def draw_sample(folder: Path, settings: Settings, on_progress: OnProgress | None
 
     The sample consists of photos/, quality/0, quality/1, annotations.json and truth.json. `sample.json` is written last
     and marks the sample as complete. An interrupted call leaves its files in `.drawing/`, and the next call draws them
-    again. A sample with the same settings from an older version of this module is replaced. Other files are kept.
+    again. A sample with the same settings from an older version of this module is replaced. Files that the older
+    version didn't write are kept.
 
-    Raise ConfigError if the folder holds a sample with other settings, or anything else.
+    Raise ConfigError if the folder holds a sample with different settings, or files but no sample.
     """
     wanted = {"version": VERSION, **asdict(settings)}
     marker, staging = folder / MARKER, folder / STAGING
@@ -68,7 +70,7 @@ def draw_sample(folder: Path, settings: Settings, on_progress: OnProgress | None
     _check(folder, wanted)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / LOCK):
-        if _settings(marker) == wanted:  # another process drew the sample meanwhile
+        if _settings(marker) == wanted:  # meanwhile, another process has drawn the sample
             return False
         if _settings(staging / MARKER) != wanted:
             shutil.rmtree(staging, ignore_errors=True)
@@ -146,9 +148,9 @@ def _truth(job: Job) -> dict[str, Any]:
 
 
 def _publish(staging: Path, folder: Path) -> None:
-    """Move the drawn files to their places. Move the marker last.
+    """Move the drawn files from `staging` to `folder`, the marker last. Remove files of an older sample.
 
-    If a call is interrupted, the next call completes it.
+    If a call is interrupted, the next call moves the remaining files.
     """
     if (folder / MARKER).exists():
         os.replace(folder / MARKER, staging / "replaced.json")
@@ -164,14 +166,14 @@ def _publish(staging: Path, folder: Path) -> None:
 
 
 def damage(rng: random.Random) -> str:
-    """Return a kind of damage for a photograph, chosen at random."""
+    """Return a kind of damage for a photograph, chosen at random with the weights WEIGHTS."""
     return rng.choices(DAMAGE, [WEIGHTS[kind] for kind in DAMAGE])[0]
 
 
 def _photos(settings: Settings) -> tuple[list[Job], list[Vase]]:
     """Return the photographs to draw and their vases.
 
-    Most vases are whole, and most of their views are good. One vase in five is broken in all its views.
+    One vase in five is broken in all its views. The remaining vases are intact, and about 70% of their views are good.
     """
     rng = random.Random(f"photos-{settings.seed}")
     jobs, vases = [], []
@@ -187,7 +189,7 @@ def _photos(settings: Settings) -> tuple[list[Job], list[Vase]]:
 
 
 def _quality(settings: Settings) -> Iterator[Job]:
-    """Yield labelled photographs of other vases: damaged ones for 0/ and intact ones for 1/."""
+    """Yield labelled photographs of vases that are not in photos/: bad photographs for 0/, good photographs for 1/."""
     rng = random.Random(f"quality-{settings.seed}")
     for label in (0, 1):
         for _ in range(settings.quality_vases):
@@ -202,10 +204,10 @@ def _file_name(vase: Vase, view: int) -> str:
 
 
 def _broken_files(staging: Path, first: Job) -> list[str]:
-    """Write broken files like those in real folders, and return their names.
+    """Write broken files as they occur in real folders, and return their names.
 
-    The broken files are a truncated photograph, an empty file, and a text file with the suffix .jpg. Reports must list
-    these files with the reasons.
+    The files are a truncated photograph, an empty file, and a text file with the suffix .jpg. The reports of the
+    pipeline must list these files with the reasons.
     """
     whole = (staging / first.name).read_bytes()
     broken = {

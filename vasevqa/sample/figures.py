@@ -1,7 +1,7 @@
-"""Draw figures in silhouette.
+"""Draw the figures on a vase as silhouettes.
 
-Lengths are in units of the height of the figure. x points right from the middle of the figure. y points down from the
-top of the head.
+The unit of length is the height of the figure. x is measured from the middle of the figure to the right. y is measured
+from the top of the head downwards.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ Points = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Pen:
-    """Draws a figure of `height` pixels around the column `x`. The top of the head is at `top`.
+    """A pen that draws a figure of `height` pixels around the column `x`. The top of the head is at the row `top`.
 
-    `stretch` corrects the width: this number of columns has the length of one row when the picture lies around the
-    vase. `ink` fills the figure. `line` is the colour of the painter's incision (or relief line) inside the figure.
-    `facing` is 1 to the right and -1 to the left.
+    `stretch` corrects the width of the figure: on the round vase, `stretch` columns are as long as one row. `ink` is
+    the colour of the figure. `line` is the colour of thin lines inside the figure (the painter's incisions or relief
+    lines). `facing` is 1 for a figure that faces right, and -1 for a figure that faces left.
     """
 
     draw: ImageDraw.ImageDraw
@@ -41,11 +41,11 @@ class Pen:
         return self.x + self.facing * x * self.height * self.stretch, self.top + y * self.height
 
     def fill(self, points: Points, color: Color | None = None) -> None:
-        """Draw a filled outline."""
+        """Draw a filled polygon. The default colour is `ink`."""
         self.draw.polygon([self.at(*point) for point in points], fill=color or self.ink)
 
     def disc(self, x: float, y: float, radius: float, color: Color | None = None) -> None:
-        """Draw a filled disc."""
+        """Draw a filled disc around (x, y). The default colour is `ink`."""
         ring = [
             (x + radius * math.cos(angle / 12 * math.pi), y + radius * math.sin(angle / 12 * math.pi))
             for angle in range(24)
@@ -53,7 +53,7 @@ class Pen:
         self.fill(ring, color)
 
     def limb(self, points: Points, width: float, color: Color | None = None) -> None:
-        """Draw a bent stroke of constant width with round joints."""
+        """Draw a line through `points` with the width `width` and round joints. The default colour is `ink`."""
         for (ax, ay), (bx, by) in itertools.pairwise(points):
             length = math.hypot(bx - ax, by - ay) or 1.0
             dx, dy = -(by - ay) / length * width / 2, (bx - ax) / length * width / 2
@@ -107,7 +107,7 @@ def warrior(pen: Pen) -> None:
 
 
 def draped(pen: Pen) -> None:
-    """Draw a man in a himation who leans on his staff."""
+    """Draw a man in a himation (a cloak) who leans on his staff."""
     pen.limb([(0.02, 0.9), (0.03, 0.97), (0.12, 0.985)], 0.04)
     pen.limb([(-0.1, 0.9), (-0.1, 0.97), (-0.01, 0.985)], 0.04)
     pen.fill([(-0.13, 0.19), (0.1, 0.18), (0.14, 0.5), (0.16, 0.92), (-0.19, 0.92), (-0.17, 0.5)])
@@ -122,7 +122,7 @@ def draped(pen: Pen) -> None:
 
 
 def dancers(pen: Pen) -> None:
-    """Draw two komasts who face each other with raised arms."""
+    """Draw two komasts (dancing revellers) who face each other with raised arms."""
     for x, side in ((-0.34, 1), (0.34, -1)):
         one = Pen(pen.draw, *pen.at(x, 0)[:1], pen.top, pen.height, pen.stretch, pen.ink, pen.line, pen.facing * side)
         one.limb([(-0.03, 0.5), (-0.07, 0.72), (-0.05, 0.96), (0.04, 0.98)], 0.075)
@@ -135,7 +135,7 @@ def dancers(pen: Pen) -> None:
 
 
 def horse(pen: Pen) -> None:
-    """Draw a horse at a walk."""
+    """Draw a walking horse."""
     body = [
         (-0.44, 0.4),
         (-0.32, 0.33),
@@ -255,5 +255,5 @@ FIGURES: dict[str, Callable[[Pen], None]] = {
     "lion": lion,
     "birds": birds,
 }
-# Width over height, so that neighbours don't overlap
+# Width of each figure divided by its height. The width sets the distance between neighbours, so they don't overlap.
 WIDTHS = {"warrior": 0.75, "draped": 0.65, "dancers": 1.3, "horse": 1.25, "rider": 1.25, "lion": 1.6, "birds": 1.4}

@@ -1,7 +1,7 @@
-"""The questions and answers that teach the tiny Qwen2.5-VL. The answers describe drawn vases without class names.
+"""Give the questions and answers that the tiny Qwen2.5-VL is trained on.
 
-For example, an amphora is "a tall vessel with two upright handles at its neck". The model learns the names in
-fine-tuning.
+The answers describe drawn vases without the names of shapes, techniques and fabrics. For example, an amphora is "a tall
+vessel with two upright handles at its neck". The model learns the names later, in fine-tuning.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from vasevqa.sample.catalogue import Vase, invent_balanced
 from vasevqa.sample.photographing import Shot
 
 VIEWS = 3  # photographs of each vase
-DRAWN = 132  # side of the drawn photographs, in pixels
+DRAWN = 132  # length of the drawn photographs' sides, in pixels
 OUTLINES = {
     "amphora": "a tall vessel with two upright handles at its neck",
     "kylix": "a wide low vessel on a thin stem",
@@ -37,14 +37,14 @@ SUBJECTS = ("shape", "technique", "fabric", "caption")  # subjects of the questi
 
 @dataclass(frozen=True)
 class Seen:
-    """The visible properties of a vase."""
+    """The visible properties of a vase, as phrases."""
 
     outline: str
     ground: str
     clay: str
 
     def say(self, asked: str) -> str:
-        """Return the answer to a question about one of SUBJECTS."""
+        """Return the answer to a question about `asked`, which is an element of SUBJECTS."""
         whole = f"{self.outline}, {self.ground}, {self.clay}"
         return {"shape": self.outline, "technique": self.ground, "fabric": self.clay, "caption": whole}[asked]
 
@@ -64,7 +64,7 @@ def look(vase: Vase) -> Seen:
 
 
 def vases_to_learn_from(seed: int, count: int) -> list[Vase]:
-    """Return balanced vases that occur in no sample."""
+    """Return `count` vases from `invent_balanced`. No sample contains these vases."""
     vases = invent_balanced(random.Random(f"tiny-qwen-{seed}"))
     return [next(vases) for _ in range(count)]
 

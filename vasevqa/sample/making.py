@@ -1,4 +1,4 @@
-"""Functions for making the tiny models: write a complete folder, draw pictures, and fix the random numbers."""
+"""Functions for making the tiny models: write a complete folder, draw pictures, and set the seed."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ THREADS = 2
 
 
 def make_once(folder: Path, marker: str, wanted: Mapping[str, object], write: Callable[[Path], None]) -> bool:
-    """Let `write` fill a new folder, and give it the name `folder`. Return False if `folder` is already complete.
+    """Let `write` fill a temporary folder, and rename it to `folder`. Return False if `folder` is already complete.
 
-    The file `marker` in the folder says what the folder holds. The folder gets its name only when it is complete. An
-    interrupted call therefore leaves nothing that looks complete, and the next call begins again. A folder with the
-    marker and other content is replaced.
+    The file `marker` in a complete folder holds the settings `wanted`. The temporary folder is renamed only when it is
+    complete. After an interruption, the next call starts again from the beginning. A folder whose marker holds
+    different settings is replaced.
 
-    Raise ConfigError if the folder holds anything else.
+    Raise ConfigError if `folder` is a file, or a folder with files but no marker.
     """
     if _read(folder / marker) == wanted:
         return False
@@ -44,7 +44,7 @@ def make_once(folder: Path, marker: str, wanted: Mapping[str, object], write: Ca
         raise ConfigError(f"{folder} holds files that are not from `vasevqa sample`; choose another folder.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f".{folder.name}.lock")):
-        if _read(folder / marker) == wanted:  # another process made it meanwhile
+        if _read(folder / marker) == wanted:  # meanwhile, another process has made the folder
             return False
         partial = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
@@ -62,7 +62,7 @@ def _read(marker: Path) -> object:
 
 @contextmanager
 def reproducible(seed: int) -> Iterator[None]:
-    """Use the same random numbers and the same number of threads each time.
+    """Set PyTorch's seed to `seed` and its number of threads to THREADS inside a `with` block.
 
     The caller's random state and number of threads are restored at the end.
     """
@@ -77,7 +77,7 @@ def reproducible(seed: int) -> Iterator[None]:
 
 
 def draw_pictures(shots: Sequence[tuple[Vase, Shot]], side: int, report: OnProgress) -> Tensor:
-    """Return photographs of the vases as a tensor (N, 3, side, side) of uint8."""
+    """Draw the photographs `shots`, and return them as a tensor (N, 3, side, side) of uint8."""
     pictures = []
     pool = ThreadPoolExecutor(THREADS)
     try:
@@ -96,7 +96,7 @@ def _picture(vase: Vase, shot: Shot, side: int) -> Tensor:
 
 
 def augmented(pixels: Tensor, side: int) -> Tensor:
-    """Crop each picture at random to `side` x `side`, and flip it with probability one half."""
+    """Crop each picture (N, 3, H, W) at a random place to `side` x `side`. Mirror it with a probability of 0.5."""
     corners = torch.randint(0, pixels.shape[-1] - side + 1, (len(pixels), 2)).tolist()
     flips = (torch.rand(len(pixels)) < 0.5).tolist()
     crops = [

@@ -1,4 +1,7 @@
-"""Paint the surface of a vase, unrolled: grounds, bands of ornament, and figures."""
+"""Paint the surface of a vase as a flat picture: background colours, bands of ornament, and figures.
+
+Columns of the picture run around the vase, and rows run from the rim to the foot.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +76,7 @@ def _row(height: float) -> float:
 
 
 def _stretch(shape: Shape, height: float) -> float:
-    """Return the number of columns that have the length of one row on the vase at `height`."""
+    """Return how many columns are as long as one row, on the vase at the height `height` (0 foot, 1 rim)."""
     radius = float(shape.radius(np.array(height)))
     return (WIDTH / (2 * math.pi * radius)) / (HEIGHT / (2 * shape.aspect))
 
@@ -128,7 +131,7 @@ def _geometric(draw: ImageDraw.ImageDraw, vase: Vase, shape: Shape, palette: Pal
 def _band(draw: ImageDraw.ImageDraw, kind: str, zone: Zone, shape: Shape, ink: Color) -> None:
     """Draw a band of ornament between two thin lines.
 
-    The number of repetitions around the vase is a whole number.
+    The ornament is repeated a whole number of times around the vase.
     """
     top, bottom = _row(zone[1]), _row(zone[0])
     height, proportion, ornament = bottom - top, *_ORNAMENTS[kind]

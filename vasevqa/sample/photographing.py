@@ -1,4 +1,4 @@
-"""Take good and bad photographs of painted vases in front of a museum's backgrounds."""
+"""Draw good and bad photographs of painted vases in front of typical museum backgrounds."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ OVERSAMPLING = 1.4  # pictures are drawn larger and then reduced, so that edges 
 class Shot:
     """The settings of one photograph.
 
-    They are the camera's azimuth in degrees, the damage (None or one of DAMAGE), the seed for random details, and the
-    size in pixels.
+    `azimuth` is the camera's angle around the vase in degrees. `damage` is None or an element of DAMAGE. `seed` is the
+    seed for random details. `size` is the length of the photograph's sides in pixels.
     """
 
     azimuth: float
@@ -33,9 +33,9 @@ class Shot:
 
 
 def photograph(vase: Vase, shot: Shot) -> bytes:
-    """Return the photograph as a JPEG of shot.size x shot.size pixels.
+    """Return a photograph as the bytes of a JPEG of shot.size x shot.size pixels.
 
-    The result is the same for the same vase and shot.
+    The same vase and the same shot always give the same bytes.
     """
     rng, noise = random.Random(shot.seed), np.random.default_rng(shot.seed)
     canvas = round(shot.size * OVERSAMPLING)
@@ -50,7 +50,7 @@ def photograph(vase: Vase, shot: Shot) -> bytes:
         * exposure
         * np.array([rng.uniform(0.94, 1.06), 1.0, rng.uniform(0.94, 1.06)], dtype=np.float32)
     )
-    # The sensor's noise comes last and JPEG quality varies, so that blurred and sharp files have similar sizes.
+    # The noise is added last and the JPEG quality varies, so that blurred and sharp pictures have similar file sizes.
     gain = rng.uniform(2.5, 7)
     pixels += noise.standard_normal((shot.size, shot.size, 1), dtype=np.float32) * gain
     pixels += noise.standard_normal(pixels.shape, dtype=np.float32) * (gain / 3)
@@ -83,12 +83,12 @@ def _view(vase: Vase, shot: Shot, canvas: int, rng: random.Random) -> View:
     across, tall = 2 * shape.reach, 2 * shape.aspect + 0.15
     radius = canvas * rng.uniform(0.74, 0.9) / max(across, tall)
     centre, middle = (canvas * (0.5 + rng.uniform(-0.03, 0.03)) for _ in range(2))
-    if shot.damage == "crop":  # the camera is too near, and doesn't point at the middle of the vase
+    if shot.damage == "crop":  # the camera is too close, and it doesn't point at the middle of the vase
         radius *= rng.uniform(2.0, 2.6)
         centre += canvas * rng.choice((-1, 1)) * rng.uniform(0.35, 0.5)
         middle += canvas * rng.uniform(-0.35, 0.35)
     base = middle + shape.aspect * radius
-    # The axis lies on the border of two pixels, so that left and right halves share their geometry.
+    # The axis lies between two columns of pixels, so that the geometry of the left half also serves for the right half.
     return View(
         canvas,
         shot.azimuth,
@@ -102,9 +102,10 @@ def _view(vase: Vase, shot: Shot, canvas: int, rng: random.Random) -> View:
 
 
 def _background(size: int, rng: random.Random, noise: np.random.Generator) -> np.ndarray:
-    """Return a typical background of a museum. Good and bad photographs have the same backgrounds.
+    """Return a typical background of a museum photograph as colours (size, size, 3).
 
-    The background is black velvet, a grey sweep, or white or coloured paper. Sometimes the edge of a table is visible.
+    Good and bad photographs have backgrounds of the same kinds: black velvet, a grey backdrop, or white or coloured
+    paper. Sometimes the edge of a table is visible.
     """
     level = rng.choices((rng.uniform(8, 30), rng.uniform(70, 150), rng.uniform(190, 240)), (0.3, 0.4, 0.3))[0]
     tint = np.array([rng.uniform(0.88, 1.08), rng.uniform(0.95, 1.05), rng.uniform(0.9, 1.12)], dtype=np.float32)

@@ -1,6 +1,7 @@
 """Render a painted vase as a camera sees it.
 
-The vase is a surface of revolution under one lamp. The camera looks from slightly above, by parallel projection.
+The vase is a surface of revolution that is lit by one lamp. The camera looks slightly downwards. The projection is
+parallel.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class View:
 
 
 def render(vase: Vase, view: View) -> tuple[np.ndarray, np.ndarray]:
-    """Return the colours and the coverage of the picture, both float32.
+    """Return the colours and the coverage of a picture of the vase, both float32.
 
     The colours are (size, size, 3) in 0..255. The coverage is (size, size) in 0..1: the part of each pixel that shows
     the vase.
@@ -84,7 +85,7 @@ def _body(shape: Shape, surface: np.ndarray, palette: Palette, view: View) -> tu
         (columns, reach, depth),
         view,
     )
-    # The view into the mouth is an ellipse. The lip surrounds it.
+    # The visible inside of the mouth is an ellipse. The lip surrounds this ellipse.
     for edge, tone in ((lip, 0.9), (lip - max(1.5, 0.045 * view.radius), 0.5)):
         vertical = np.sqrt(np.maximum(edge**2 - away**2, 0)) * sine
         upward = rows[:, None] - tall
@@ -98,11 +99,12 @@ def _body(shape: Shape, surface: np.ndarray, palette: Palette, view: View) -> tu
 
 
 def _heights(shape: Shape, view: View, columns: np.ndarray, rows: np.ndarray, tall: float) -> np.ndarray:
-    """Return the height on the vase (0..1) that each pixel shows, as (rows, columns).
+    """Return the height on the vase (0..1) that each pixel shows, as an array (rows, columns).
 
-    In one column the front of the surface projects to rows y(h) = h tall - sqrt(r(h)^2 - x^2) sin(elevation). The
-    camera looks from above, so a higher point hides a lower one. A height is visible if its y is below the y of all
-    greater heights. For visible heights y is monotone. The function inverts y by interpolation.
+    In the column x, the point of the front surface at the height h projects to the row
+    y(h) = h tall - sqrt(r(h)^2 - x^2) sin(elevation), counted upwards. The camera looks downwards, so a higher point
+    can hide a lower point. The point at a height is visible if its y is less than the y of all greater heights. Over
+    the visible heights, y increases. The function therefore inverts y by interpolation.
     """
     sine = math.sin(math.radians(view.elevation))
     radii = shape.radius(_HEIGHTS) * view.radius
@@ -110,7 +112,7 @@ def _heights(shape: Shape, view: View, columns: np.ndarray, rows: np.ndarray, ta
     known: dict[float, np.ndarray] = {}
     ascending = rows[::-1]
     for index, x in enumerate(np.abs(columns).tolist()):
-        if x not in known:  # left and right are symmetrical
+        if x not in known:  # columns at the same distance left and right of the axis show the same heights
             y = _HEIGHTS * tall - np.sqrt(np.maximum(radii**2 - x**2, 0)) * sine
             known[x] = np.interp(ascending, np.minimum.accumulate(y[::-1])[::-1], _HEIGHTS)[::-1]
         result[:, index] = known[x]
@@ -118,9 +120,9 @@ def _heights(shape: Shape, view: View, columns: np.ndarray, rows: np.ndarray, ta
 
 
 def _sample(surface: np.ndarray, step: np.ndarray, columns: np.ndarray, depth: np.ndarray, view: View) -> np.ndarray:
-    """Return the paint at each pixel.
+    """Return the colour of the painted surface at each pixel.
 
-    The nearest texel is exact enough, because the picture is rendered at a larger size and then reduced.
+    The colour of the nearest pixel of `surface` is accurate enough, because the picture is later reduced in size.
     """
     rows, width = surface.shape[:2]
     turn = np.arctan2(columns[None, :], depth) * (0.5 / math.pi) + (view.azimuth / 360 + 0.5) % 1
@@ -132,7 +134,7 @@ def _sample(surface: np.ndarray, step: np.ndarray, columns: np.ndarray, depth: n
 def _shade(
     paint_: np.ndarray, slope: np.ndarray, at: tuple[np.ndarray, np.ndarray, np.ndarray], view: View
 ) -> np.ndarray:
-    """Shade the paint by Lambert's law with ambient light, and add a Blinn highlight.
+    """Shade the colours `paint_` by Lambert's law with ambient light, and add a highlight by Blinn's model.
 
     The highlight is stronger on dark gloss than on clay.
     """
@@ -156,7 +158,7 @@ def _shade(
 def _handles(
     shape: Shape, palette: Palette, view: View
 ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Return the handles behind the body and the handles in front of it, as colours and coverage."""
+    """Return two pairs of colours and coverage: the handles behind the body, and the handles in front of the body."""
     layers = []
     for front in (False, True):
         image = Image.new("LA", (view.size, view.size))
@@ -197,7 +199,7 @@ def _curve(handle: Handle, shape: Shape, view: View) -> list[tuple[float, float,
 
 
 def _tube(draw: ImageDraw.ImageDraw, points: list[tuple[float, float]], view: View) -> None:
-    """Draw a rounded strap that is darker at its edges and lighter on the lamp's side."""
+    """Draw a round tube along `points`. It is darker at its edges, and lighter on the side of the lamp."""
     width = view.radius * 0.13
     side = math.sin(math.radians(view.lamp)) * width * 0.15
     for part, shift, tone in ((1.0, 0.0, 90), (0.7, 0.5, 125), (0.3, 1.0, 190)):

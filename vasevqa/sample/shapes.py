@@ -1,6 +1,6 @@
-"""Shapes of Greek vases.
+"""The shapes of Greek vases.
 
-Each shape has the profile of a surface of revolution, the handles, and the zones that painters used.
+A shape has a profile (of a surface of revolution), handles, and zones for figures and ornaments.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ Zone = tuple[float, float]  # heights of the lower and the upper edge, 0 at the 
 class Handle:
     """A handle of a vase.
 
-    A `strap` stands upright between the heights `low` and `high`. A `loop` lies on the body at `low`. `azimuth` is in
-    degrees, and 0 is the front. `out` is the distance from the axis to the outermost point of the handle. Its unit is
-    the greatest radius of the vase.
+    A handle of the kind `strap` is upright and joins the body at the heights `low` and `high`. A handle of the kind
+    `loop` joins the body twice at `low`, and `high` is its highest point. `azimuth` is in degrees, and 0 is the front.
+    `out` is the distance from the axis to the outermost point of the handle. Its unit is the greatest radius of the
+    vase.
     """
 
     kind: str
@@ -31,10 +32,10 @@ class Handle:
 
 @dataclass(frozen=True)
 class Shape:
-    """The profile of a vase from foot (0) to rim (1).
+    """The shape of a vase.
 
-    The profile is given as pairs (height, radius), and the greatest radius is 1. `aspect` is the height divided by the
-    greatest width.
+    `profile` holds pairs (height, radius), from the foot (height 0) to the rim (height 1). The greatest radius is 1.
+    `aspect` is the height of the vase divided by its greatest width without handles.
     """
 
     profile: tuple[tuple[float, float], ...]
@@ -45,21 +46,24 @@ class Shape:
     neck: Zone | None = None
 
     def radius(self, height: np.ndarray) -> np.ndarray:
-        """Return the radius at `height` on a smooth profile.
+        """Return the radius of the smoothed profile at `height`.
 
-        `height` is an array of any shape with values in 0..1.
+        `height` is an array of any shape with values in 0..1. The result has the same shape.
         """
         grid, values = _smoothed(self.profile)
         return np.interp(height, grid, values)
 
     def slope(self, height: np.ndarray) -> np.ndarray:
-        """Return the change of radius per unit of height. The unit of both is the greatest radius."""
+        """Return the derivative of the radius with respect to the height, both in units of the greatest radius."""
         grid, values = _smoothed(self.profile)
         return np.interp(height, grid, np.gradient(values, grid)) / (2 * self.aspect)
 
     @property
     def reach(self) -> float:
-        """The distance from the axis to the outermost part. Its unit is the greatest radius."""
+        """The distance from the axis to the outermost point of the body and the side handles.
+
+        Its unit is the greatest radius.
+        """
         return max([1.0, *(handle.out for handle in self.handles if handle.azimuth not in (0, 180))])
 
 

@@ -1,12 +1,12 @@
-"""Teach the tiny Qwen2.5-VL to describe drawn vases. The training takes a few minutes on two cores.
+"""Train the tiny Qwen2.5-VL to describe drawn vases. The training takes a few minutes on two cores.
 
-First the vision tower learns to distinguish outlines, grounds and clays, by linear heads on its mean token. The heads
-are then discarded, and the tower is frozen. The text model learns to answer questions about the tower's tokens. The
-loss covers the tokens of the answers only.
+First the vision tower is trained to classify outlines, grounds and clays, with linear heads on the mean of its tokens.
+Then the heads are discarded, and the tower is frozen. Next the text model is trained to answer questions about the
+tower's tokens. Its loss is computed only over the tokens of the answers.
 
-Of the vocabulary's 151,936 tokens the tokenizer produces about 1,560. The other ones have zero embeddings, so their
-logits are zero. In the softmax they are therefore one class with the constant logit log(number of unused tokens). This
-is exact, and much cheaper than the whole softmax.
+The vocabulary has 151,936 tokens, but the tokenizer produces only about 1,560 of them. All unused tokens have zero
+embeddings, so their logits are zero. In the softmax, the unused tokens are therefore equivalent to one class with the
+constant logit log(number of unused tokens). This is exact, and much cheaper than a softmax over all tokens.
 """
 
 from __future__ import annotations
@@ -29,30 +29,32 @@ from vasevqa.sample.dataset import OnProgress
 from vasevqa.sample.lessons import CLAYS, GROUNDS, OUTLINES, VIEWS, Seen, look, questions, shots_of, vases_to_learn_from
 from vasevqa.sample.making import augmented, draw_pictures, make_once, reproducible
 
-VERSION = 1  # raised when the code makes another model from the same settings
+VERSION = 1  # increased when the code makes a different model from the same settings
 SIZES = tiny_qwen.Sizes(layers=3, depth=3, width=64, heads=4)
-SIDE, MARGIN = 112, 8  # sides in pixels: the model's picture, and the margin for crops
+SIDE, MARGIN = 112, 8  # in pixels: the side of the model's input picture, and the margin for crops
 TOKENS = (SIDE // tiny_qwen.PATCH // tiny_qwen.MERGED) ** 2
-LOOKED_AT, TOLD = 64, 32  # pictures per step
+LOOKED_AT, TOLD = 64, 32  # pictures per step, for the vision tower and for the text model
 RATE, DECAY, WARMUP = 3e-3, 0.02, 0.15
-TAUGHT_ON = "taught_on.json"  # the ids of the vases
+TAUGHT_ON = "taught_on.json"  # holds the ids of the vases in the training pictures
 
 
 @dataclass(frozen=True)
 class Course:
-    """The length of the teaching."""
+    """The length of the training."""
 
     vases: int = 1500
-    looking: int = 300  # steps of the vision tower
-    telling: int = 300  # steps of the text model
+    looking: int = 300  # training steps of the vision tower
+    telling: int = 300  # training steps of the text model
 
 
 def teach_tiny_qwen(
     folder: Path, seed: int = 0, course: Course = Course(), on_progress: OnProgress | None = None
 ) -> bool:
-    """Train a tiny Qwen2.5-VL, and write it as a Hugging Face folder (42 MB). Return False if the folder holds it.
+    """Train a tiny Qwen2.5-VL, and write it as a Hugging Face folder (42 MB).
 
-    The same seed gives the same model on one kind of CPU. Raise ConfigError if the folder holds anything else.
+    Return False if the folder already holds this model. A tiny Qwen2.5-VL with different settings in the folder is
+    replaced. On the same kind of CPU, the same seed gives the same model. Raise ConfigError if the folder holds files
+    that are not a tiny Qwen2.5-VL.
     """
     wanted = {"version": VERSION, "untaught": tiny_qwen.VERSION, "seed": seed, **vars(course)}
     report = on_progress or (lambda what, done, total: None)
@@ -72,16 +74,16 @@ def teach_tiny_qwen(
 
 
 def taught_on(folder: Path) -> set[str]:
-    """Return the ids of the vases that the model in `folder` was taught on."""
+    """Return the ids of the vases on which the model in `folder` was trained."""
     return set(json.loads((folder / TAUGHT_ON).read_text(encoding="utf-8")))
 
 
 def look_at(tower: nn.Module, pixels: Tensor) -> Tensor:
-    """Return the tokens (N, TOKENS, hidden) that the vision tower makes from pictures (N, 3, SIDE, SIDE) in 0..255."""
+    """Return the vision tower's tokens (N, TOKENS, hidden) for pictures (N, 3, SIDE, SIDE) in 0..255."""
     count, cells = len(pixels), SIDE // tiny_qwen.PATCH
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (OPENAI_MEAN, OPENAI_STD))
     blocks = cells // tiny_qwen.MERGED
-    # The order is that of Qwen's image processor: blocks of patches that become one token, two frames per picture.
+    # Patches are ordered as by Qwen's image processor: all patches of a token follow each other. Each has two frames.
     patches = (
         ((pixels.float() / 255 - mean) / std)
         .view(count, 3, blocks, tiny_qwen.MERGED, tiny_qwen.PATCH, blocks, tiny_qwen.MERGED, tiny_qwen.PATCH)
@@ -155,7 +157,7 @@ def _learn_to_tell(model: Any, pixels: Tensor, seen: Sequence[Seen], steps: int,
         begin, end = talk.picture
         inputs = torch.cat([before[:, :begin], tokens[[row for row, _ in pairs]], before[:, end:]], 1)
         positions = talk.positions(ids.shape[1])[:, None].expand(-1, len(turns), -1)
-        # Padding is on the right, where a causal model doesn't see it.
+        # The padding is on the right. A causal model ignores it when it computes the tokens before the padding.
         hidden = text(inputs_embeds=inputs, position_ids=positions, use_cache=False).last_hidden_state
         asked = torch.cat([hidden[number, turn.answer - 1 : len(turn.ids) - 1] for number, turn in enumerate(turns)])
         wanted = torch.tensor([token for turn in turns for token in turn.ids[turn.answer :]])
@@ -168,14 +170,17 @@ def _learn_to_tell(model: Any, pixels: Tensor, seen: Sequence[Seen], steps: int,
 
 @dataclass(frozen=True)
 class Turn:
-    """A question and its answer as indices of used tokens, and where the answer begins."""
+    """A question and its answer. `ids` are indices in the list of used tokens. `answer` is where the answer begins."""
 
     ids: list[int]
     answer: int
 
 
 class Talk:
-    """Lays out questions and answers as ms-swift and the processor do."""
+    """Formats questions and answers as token indices, in the same way as ms-swift and the processor.
+
+    `used` is the list of used token ids. `picture` is the begin and the end of the picture's tokens in each turn.
+    """
 
     def __init__(self, used: list[int]) -> None:
         self._tokenizer = tiny_qwen.make_tokenizer()
@@ -189,13 +194,13 @@ class Talk:
         return [self._number[token] for token in self._tokenizer(text).input_ids]
 
     def turn(self, question: str, answer: str) -> Turn:
-        """Return a question about a picture and its answer."""
+        """Return the tokens of a conversation: system prompt, picture, question, and answer."""
         pad = self._ids("<|image_pad|>") * TOKENS
         asked = self._before + pad + self._ids(f"<|vision_end|>{question}<|im_end|>\n<|im_start|>assistant\n")
         return Turn(asked + self._ids(f"{answer}<|im_end|>"), len(asked))
 
     def positions(self, length: int) -> Tensor:
-        """Return the positions (3, length) of time, row and column that Qwen gives to the tokens of a turn."""
+        """Return Qwen's position ids (3, length) for the tokens of a turn. The 3 axes are time, row and column."""
         begin, end = self.picture
         side = math.isqrt(TOKENS)
         cell = torch.arange(TOKENS)

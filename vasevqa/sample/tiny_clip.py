@@ -1,8 +1,8 @@
-"""A tiny CLIP model for drawn vases.
+"""Train a tiny CLIP model on drawn vases.
 
-It consists of a small ResNet and a small text tower in open_clip's format. Training takes about two minutes. The loss
-is CLIP's (Radford et al., 2021) with soft targets: several captions may fit one picture equally well, and they share
-the probability.
+The model consists of a small ResNet and a small text tower in open_clip's format. Training takes about two minutes. The
+loss is CLIP's loss (Radford et al., 2021) with soft targets. If several captions fit one picture equally well, the
+target probability is divided among these captions.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from vasevqa.sample.dataset import OnProgress, damage
 from vasevqa.sample.making import augmented, draw_pictures, make_once, reproducible
 from vasevqa.sample.photographing import Shot
 
-VERSION = 2  # raised when the code makes another model from the same seed
-SIZE, DRAWN, MARGIN = 96, 144, 8  # sides in pixels: input of the model, drawn picture, margin for crops
-SHOTS = 3  # pictures of each vase: one intact, one damaged, and one of either kind
+VERSION = 2  # increased when the code makes a different model from the same seed
+SIZE, DRAWN, MARGIN = 96, 144, 8  # in pixels: sides of the model's input and of the drawn picture, margin for crops
+SHOTS = 3  # pictures of each vase: the first is intact, the second is damaged, the third is either
 BATCH = 48
 MODEL: dict[str, Any] = {
     "embed_dim": 64,
@@ -39,12 +39,13 @@ Known = tuple[Vase, str | None]  # content of a picture: a vase, and its damage 
 def train_tiny_clip(
     folder: Path, seed: int = 0, images: int = 2400, steps: int = 500, on_progress: OnProgress | None = None
 ) -> bool:
-    """Train a tiny CLIP on `images` drawn vases. Return False if the folder already holds this model.
+    """Train a tiny CLIP on `images` pictures of drawn vases. Return False if the folder already holds this model.
 
-    Write open_clip_config.json and open_clip_model.safetensors. The same seed gives the same model on one kind of CPU.
-    An interrupted training starts again from the beginning. A model with other settings in the folder is replaced.
+    Write open_clip_config.json and open_clip_model.safetensors. On the same kind of CPU, the same seed gives the same
+    model. After an interruption, the training starts again from the beginning. A tiny CLIP with different settings in
+    the folder is replaced.
 
-    Raise ConfigError if the folder holds anything else.
+    Raise ConfigError if the folder holds files that are not a tiny CLIP.
     """
     wanted = {"version": VERSION, "seed": seed, "images": images, "steps": steps}
 
@@ -113,7 +114,7 @@ def _train(seed: int, count: int, steps: int, report: OnProgress) -> tuple[nn.Mo
 
 
 def _pictures(seed: int, count: int, report: OnProgress) -> tuple[Tensor, list[Known]]:
-    """Return newly drawn pictures, and the vase and damage in each.
+    """Draw pictures. Return the pictures, and the vase and the damage in each picture.
 
     The pictures are (count, 3, SIZE + MARGIN, SIZE + MARGIN) uint8.
     """
@@ -133,9 +134,9 @@ def _pictures(seed: int, count: int, report: OnProgress) -> tuple[Tensor, list[K
 
 
 def _likeness(known: list[Known]) -> Tensor:
-    """Return a matrix (N, N) that says how well the caption of each picture fits each other picture.
+    """Return a matrix (N, N). The element i, j says how well the caption of picture j fits picture i.
 
-    The kind of damage has the greatest weight. Shape and technique have a smaller weight.
+    The same kind of damage has the greatest weight. The same shape and the same technique have smaller weights.
     """
 
     def same(values: list[str | None]) -> Tensor:

@@ -1,8 +1,9 @@
-"""A tiny Qwen2.5-VL, which a CPU can train in seconds.
+"""Make a tiny Qwen2.5-VL that a CPU can train in seconds.
 
-The model has the real architecture, random weights and its own tokenizer. ms-swift's template contains the ids of
-Qwen's special tokens. The special tokens therefore have their real ids, and the vocabulary has its real size. The
-ordinary tokens are byte pairs that were learnt from sentences about invented vases. Nothing is downloaded.
+The model has the architecture of Qwen2.5-VL, random weights, and its own tokenizer. ms-swift's template contains the
+ids of Qwen's special tokens. The special tokens therefore have the same ids as in Qwen2.5-VL, and the vocabulary has
+the same size. The ordinary tokens are byte pairs that the tokenizer learns from sentences about invented vases. Nothing
+is downloaded.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from vasevqa.sample.captions import caption
 from vasevqa.sample.catalogue import invent
 from vasevqa.sample.making import make_once
 
-VERSION = 2  # raised when the code makes another model from the same seed
+VERSION = 2  # increased when the code makes a different model from the same seed
 MARKER = "tiny_qwen.json"
 VOCABULARY = 151936
-MERGED_TOKENS = 1536  # ordinary tokens: the 256 bytes and their commonest pairs
+MERGED_TOKENS = 1536  # number of ordinary tokens: the 256 bytes and the most common byte pairs
 FIRST_SPECIAL = 151643
 SPECIAL = (
     "<|endoftext|> <|im_start|> <|im_end|> <|object_ref_start|> <|object_ref_end|> <|box_start|> <|box_end|>"
@@ -50,7 +51,7 @@ PATCH, MERGED, FRAMES = 14, 2, 2  # pixels of a patch's side, patches of a token
 
 @dataclass(frozen=True)
 class Sizes:
-    """The sizes of a tiny model: layers of the text model, and depth, width and heads of the vision tower."""
+    """The sizes of a tiny model: the text model's layers, and the vision tower's depth, width and attention heads."""
 
     layers: int
     depth: int
@@ -64,7 +65,8 @@ SMALLEST = Sizes(layers=2, depth=2, width=32, heads=2)
 def make_tiny_qwen(folder: Path, seed: int = 0) -> bool:
     """Write a complete Hugging Face model folder (40 MB). Return False if the folder already holds this model.
 
-    The same seed makes the same weights. Raise ConfigError if `folder` holds something else.
+    The same seed gives the same weights. A tiny Qwen2.5-VL with different settings in the folder is replaced. Raise
+    ConfigError if the folder holds files that are not a tiny Qwen2.5-VL.
     """
     return make_once(
         folder, MARKER, {"version": VERSION, "seed": seed}, lambda partial: write_model(partial, new_model(seed))
@@ -88,7 +90,7 @@ def write_model(folder: Path, model: Any) -> None:
 
 
 def new_model(seed: int, sizes: Sizes = SMALLEST) -> Any:
-    """Return a model with random weights. The same seed makes the same weights."""
+    """Return a model with random weights. The same seed gives the same weights."""
     from transformers import GenerationConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     text = {
@@ -129,14 +131,14 @@ def new_model(seed: int, sizes: Sizes = SMALLEST) -> Any:
         torch.manual_seed(seed)
         model = Qwen2_5_VLForConditionalGeneration(config).float()
         with torch.no_grad():
-            # With the usual 0.02 such narrow layers would change their input very little, and an adapter would have no
-            # effect.
+            # With the usual standard deviation of 0.02, such narrow layers would hardly change their input, and an
+            # adapter would have no effect.
             for name, weight in model.named_parameters():
                 if weight.ndim == 2 and name.endswith(".weight") and "embed" not in name and "lm_head" not in name:
                     weight.normal_(std=weight.shape[1] ** -0.5)
             embedding = model.get_input_embeddings().weight
-            # The weights are large enough that logits differ between tokens. With the usual 0.02 and few dimensions the
-            # logits would hardly differ. Ids that the tokenizer never produces have zero weights and are never likely.
+            # With few dimensions and the usual standard deviation of 0.02, the logits of tokens would hardly differ, so
+            # the embeddings are larger. Embeddings of ids that the tokenizer never produces are zero.
             embedding.zero_()
             embedding[:MERGED_TOKENS].normal_(std=EMBEDDING_STD)
             embedding[FIRST_SPECIAL : FIRST_SPECIAL + len(SPECIAL.split())].normal_(std=EMBEDDING_STD)
@@ -157,7 +159,7 @@ def used_ids() -> list[int]:
 
 
 def make_tokenizer() -> Any:
-    """Return the tokenizer. It is trained anew each time, which takes a second. The result is always the same."""
+    """Train the tokenizer, and return it. Training takes about a second, and the result is always the same."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import AddedToken, Qwen2Tokenizer
 
@@ -173,7 +175,7 @@ def make_tokenizer() -> Any:
         vocab={**learnt["vocab"], **{token: special_id(token) for token in special}},
         merges=[tuple(pair) for pair in learnt["merges"]],
         extra_special_tokens=[AddedToken(token, special=True, normalized=False) for token in special],
-        eos_token="<|im_end|>",  # noqa: S106 - a token of text, no secret
+        eos_token="<|im_end|>",  # noqa: S106 - a token of text, not a secret
         model_max_length=4096,
     )
     wrong = [token for token in special if tokenizer.convert_tokens_to_ids(token) != special_id(token)]
