@@ -77,10 +77,10 @@ class Session(Api):
             )
 
     def beside_the_claim(self, manifest: Manifest) -> Manifest:
-        """Bind the pod to the claim's node if only one node at a time can mount the claim; return the pod.
+        """Return the pod's manifest, with the claim's node added if only one node at a time can mount the claim.
 
         The claim's node is the node where a running pod uses the claim. If there is no such pod, or if the right to
-        read pods is missing, the pod is returned unchanged.
+        read pods is missing, the manifest is returned unchanged.
         """
         changed = {**manifest, "spec": dict(manifest["spec"])}
         with contextlib.suppress(ApiError):
@@ -95,7 +95,7 @@ class Session(Api):
         return changed
 
     def allowed(self, verb: str, group: str, resource: str, subresource: str = "") -> bool | None:
-        """Return whether this user has a right; None if the cluster does not say."""
+        """Return whether this user may use `verb` on `resource`; None if the cluster does not report permissions."""
         asked = {
             "namespace": self.namespace,
             "verb": verb,

@@ -52,7 +52,8 @@ LONGEST = 400  # maximum length in characters of a message of the cluster
 class Seen:
     """A job as the cluster shows it.
 
-    The fields are the Job (None if it was deleted), its pods (oldest first), and the warnings about both.
+    The fields are the Job (None if it was deleted), its pods (oldest first), and the warnings about the Job and its
+    pods.
     """
 
     job: Manifest | None
@@ -233,7 +234,7 @@ def _no_start(pod: Manifest, seen: Seen, asked: Asked) -> str:
         what = (
             "create that Secret, or change `secrets` in the Cluster file"
             if "secret" in message.lower()
-            else "mend that"
+            else "fix the cause"
         )
         return f"Its container can't be created ({message}); {what}."
     if reason in ("CreateContainerError", "RunContainerError", "CrashLoopBackOff"):
