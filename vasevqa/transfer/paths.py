@@ -66,7 +66,7 @@ def part_of(path: Path, digest: str) -> Path:
 
 
 def standing(path: Path, size: int, digest: str) -> int | None:
-    """Return how many bytes of the file arrived earlier; None if the file is complete and has this digest."""
+    """Return how many bytes of the file were received before; None if the file is complete and has this digest."""
     if path.is_file() and path.stat().st_size == size and files.digest_file(path) == digest:
         return None
     part = part_of(path, digest)
