@@ -7,8 +7,9 @@ from vasevqa.training.params import MergeOptions, MergeParams
 
 
 def run(call: spec.StageCall[MergeParams, MergeOptions]) -> None:
-    """Merge the adapter, compare the logits, and write the differences. A full model without an adapter stays
-    unchanged.
+    """Merge the adapter, compare the logits, and write the differences.
+
+    A full model without an adapter stays unchanged.
 
     Raise GateError if the logits differ by more than the tolerance.
     """
