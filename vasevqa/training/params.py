@@ -28,7 +28,7 @@ SOURCES = (
 
 
 def refused(sentence: str) -> PydanticCustomError:
-    """Return a validation error. Its message is `sentence` and nothing else."""
+    """Return a validation error whose whole message is `sentence`."""
     return PydanticCustomError("refused", "{sentence}", {"sentence": sentence})
 
 
@@ -102,7 +102,7 @@ class TrainingParams(spec.Params):
 
 
 class TrainingOptions(spec.Options):
-    """The options that say how a training by ms-swift runs."""
+    """The options of a training by ms-swift. They decide how the training runs, but not its result."""
 
     device: spec.Device = Field("auto", description="auto, cpu, cuda or cuda:N; a missing device is an error")
     nproc_per_node: int | None = Field(
@@ -152,7 +152,7 @@ class SftParams(TrainingParams):
 
 
 class SftOptions(TrainingOptions):
-    """The options that say how sft runs."""
+    """The options of sft. They decide how sft runs, but not its result."""
 
 
 class GrpoParams(TrainingParams):
@@ -216,7 +216,7 @@ class GrpoParams(TrainingParams):
 
 
 class GrpoOptions(TrainingOptions):
-    """The options that say how grpo runs."""
+    """The options of grpo. They decide how grpo runs, but not its result."""
 
     vllm_gpu_memory_utilization: float = Field(0.4, gt=0, le=1, description="part of the GPU's memory for vLLM")
     sleep_level: int = Field(
@@ -258,7 +258,7 @@ class MergeParams(spec.Params):
 
 
 class MergeOptions(spec.Options):
-    """The options that say how merge runs."""
+    """The options of merge. They decide how merge runs, but not its result."""
 
     device: spec.Device = Field(
         "auto", description="device for the comparison: auto, cpu, cuda or cuda:N; the merge runs on the CPU"
@@ -285,7 +285,7 @@ class ConversionParams(spec.Params):
 
 
 class ConversionOptions(spec.Options):
-    """The options that say how to-megatron runs."""
+    """The options of to-megatron. They decide how to-megatron runs, but not its result."""
 
     device: spec.Device = Field("auto", description="auto or cuda:N")
     hub: Literal["huggingface", "modelscope"] = Field(
