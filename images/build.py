@@ -3,7 +3,8 @@
 Example: `python -m images.build --stage clip-filter --registry registry.example.org/me --push`.
 
 Docker's cache keeps each layer until the sources of the layer change, so an unchanged layer is not built again. New
-labels change no layer. Run the command in the repository's root. It needs Python's standard library and docker.
+labels change no layer. Run the command in the repository's root. The command needs only Python's standard library and
+docker.
 """
 
 from __future__ import annotations

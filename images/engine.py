@@ -12,7 +12,7 @@ from typing import Any
 
 
 class EngineError(Exception):
-    """Docker is missing, this user may not use it, or it can't do the task. The message says what to do."""
+    """Docker is missing, this user may not use Docker, or Docker can't do the task. The message says what to do."""
 
 
 class BuildError(Exception):
@@ -67,7 +67,7 @@ class Engine:
         self.bakes = bool(with_buildx) and int(re.match(r"\d*", alive[self.binary])[0] or 0) >= 23  # type: ignore[index]
 
     def inspect(self, *images: str) -> list[dict[str, Any]]:
-        """Return the engine's description of these images. Images that the engine does not have are left out."""
+        """Return the engine's description of each image in `images`. Images that the engine lacks are skipped."""
         found: list[dict[str, Any]] = json.loads(_call(self.binary, "image", "inspect", *images).stdout or "[]")
         return found
 

@@ -71,8 +71,8 @@ def _digest(names: list[str]) -> str:
 class Source:
     """The source of the images' content.
 
-    `revision` is git's revision, with a suffix if some changes are not committed. Without git, it is a digest of the
-    files.
+    `revision` is git's revision, with a suffix if some changes are not committed. Without git, `revision` is a digest
+    of the files.
     """
 
     version: str

@@ -127,7 +127,7 @@ class Backend(Protocol):
     def existing(self, prefix: str) -> list[str]:
         """Return all job names that begin with `prefix`, sorted by attempt.
 
-        The jobs may be running or finished. A new launcher can adopt them.
+        The jobs may be running or finished. A new launcher can adopt these jobs.
         """
 
     def state(self, name: str) -> State:

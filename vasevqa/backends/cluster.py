@@ -163,8 +163,8 @@ class Cluster(_Model):
     def over(self, environment: Mapping[str, str]) -> dict[str, str]:
         """Return `environment` with the site's proxies and variables added.
 
-        If a variable is in several places, the Cluster file's `environment` comes first, then the Cluster file's
-        `proxy`, then the argument `environment`.
+        The Cluster file's `proxy` overrides variables in the argument `environment`. The Cluster file's `environment`
+        overrides both.
         """
         return {**environment, **self.proxy.variables(), **self.environment}
 

@@ -304,7 +304,7 @@ def _embedded(model: ClipModel, params: Params, images: Path, output: spec.Outpu
 def made_for(model: str, precision: str, params: Params) -> dict[str, object]:
     """Return all facts that decide a stored value, except the photograph. `model` is the digest of the CLIP model.
 
-    A stored value is the embedding of a photograph. If params.checks is "full", it also holds the data checks.
+    A stored value holds a photograph's embedding. If params.checks is "full", the value also holds the data checks.
     """
     made: dict[str, object] = {"stage": STAGE.name, "version": STAGE.version, "model": model, "precision": precision}
     return {**made, "exact": params.exact_decode, **({"checks": DataChecks.VERSION} if params.checks == "full" else {})}

@@ -1,4 +1,4 @@
-"""merge: merge an adapter into its base model, and check that the merged model gives the same logits."""
+"""merge: merge an adapter into its base model, and compare the logits of the merged model and base plus adapter."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Read checkpoints of ms-swift.
 
-The module finds the complete checkpoints, the newest checkpoint and the best checkpoint. It also computes the norm of
-an adapter's weights.
+The module finds the complete checkpoints, the newest checkpoint and the best checkpoint. The module also computes the
+norm of an adapter's weights.
 """
 
 from __future__ import annotations

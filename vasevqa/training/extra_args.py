@@ -71,8 +71,8 @@ def known_arguments() -> Mapping[str, frozenset[str]]:
 def check_extra(command: str, given: Any, own: Collection[str]) -> dict[str, object]:
     """Return `given` as a mapping from ms-swift's argument names to values.
 
-    `given` is a mapping or a list of words. It may also be a text that contains the mapping or the list as JSON. `own`
-    holds the names of the step's own parameters.
+    `given` is a mapping, a list of words, or a text that contains the mapping or the list as JSON. `own` holds the
+    names of the step's own parameters.
 
     Raise ValueError if `given` can't be used, or if it contains a name in `own`. The message states the reason.
     """

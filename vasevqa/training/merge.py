@@ -1,4 +1,4 @@
-"""The stage merge: merge the adapter into its base model with ms-swift, and check that nothing else changed."""
+"""The stage merge: merge the adapter into its base model with ms-swift, and check the merged weights and logits."""
 
 from __future__ import annotations
 

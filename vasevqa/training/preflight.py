@@ -21,7 +21,7 @@ from vasevqa.training.params import TrainingParams
 def check_disk(folder: Path, model: Model, params: TrainingParams) -> None:
     """Raise StorageError if the checkpoints don't fit on the disk.
 
-    There must be space for the checkpoints that are kept, and for one more that is being written.
+    There must be space for save_total_limit checkpoints, and for one more checkpoint that is being written.
     """
     need, free = checkpoint_bytes(model, params) * (params.save_total_limit + 1), files.free_bytes(folder)
     if free < need:

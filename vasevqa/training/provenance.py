@@ -19,8 +19,8 @@ def check(adapter: Adapter, folder: Path, base: Path) -> None:
     """Check that the adapter's alpha and the base model are the same as in the training.
 
     `folder` is the checkpoint. If the training recorded the base model's fingerprint, the check uses this fingerprint.
-    Otherwise it uses the model at the path that the checkpoint names. If that model doesn't exist, the base model is
-    not checked.
+    Otherwise the check uses the model at the path that the checkpoint names. If that model doesn't exist, the base
+    model is not checked.
 
     Raise DataError if the alpha was changed after the training. Raise ConfigError if the adapter was trained on a
     different base model.

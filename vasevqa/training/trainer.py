@@ -1,6 +1,6 @@
 """Run one training inside a stage.
 
-The stage first runs all checks. It then trains in a child process. If the child process is killed, the training can
+The stage first runs all checks, and then trains in a child process. If the child process is killed, the training can
 resume. The stage reports the training curve as events. When the GPU's memory runs out, the stage tries the next batch
 plan of the OOM ladder (`rungs`).
 """

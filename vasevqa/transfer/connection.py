@@ -45,7 +45,7 @@ class Kind:
 
 @contextlib.contextmanager
 def volume_pod(access: Session, purpose: str = "move", kind: Kind | None = None) -> Iterator[str]:
-    """Start a pod that mounts the volume, yield its name, and remove it when the block ends."""
+    """Start a pod that mounts the volume, yield the pod's name, and remove the pod when the block ends."""
     kind = kind or Kind(purpose)
     access.require_claim()
     name = f"vasevqa-{kind.purpose}-{os.urandom(4).hex()}"
@@ -120,7 +120,7 @@ class Connection:
         return answer
 
     def _parsed(self, line: bytes) -> dict[str, Any]:
-        """Return the answer in `line`. Raise ClusterError if it is not JSON, or if it announces more than MOST bytes.
+        """Return the answer in `line`. Raise ClusterError if `line` is not JSON or announces more than MOST bytes.
 
         The pod is not trusted: an answer must not fill this machine's memory.
         """

@@ -61,7 +61,7 @@ def unfinished(name: str) -> bool:
 
 
 def part_of(path: Path, digest: str) -> Path:
-    """Return the temporary path for `path`. It is used until the content with this digest is complete."""
+    """Return the temporary path for `path`. The file has this path until the content with this digest is complete."""
     return path.parent / f".{path.name[:80]}.{digest[:16]}.part"
 
 

@@ -90,10 +90,10 @@ class DockerBackend:
             ) from None
 
     def submit(self, task: Task) -> None:
-        """Create and start the container; if a container with the task's name exists, adopt it.
+        """Create and start the container; if a container with the task's name exists, adopt that container.
 
         Raise ConfigError if the image is missing, and DeviceError if the engine has no GPUs for the container. Raise
-        ClusterUnreachable if the engine doesn't answer, and ClusterError if the engine refuses for another reason.
+        ClusterUnreachable if the engine doesn't answer. Raise ClusterError if the engine refuses for any other reason.
         """
         task.log.parent.mkdir(parents=True, exist_ok=True)
         task.log.touch()

@@ -42,8 +42,8 @@ class ApiError(ClusterError):
 class Api:
     """One namespace of a cluster.
 
-    If `namespace` is None, the class uses the namespace in the kubeconfig's context. In a pod without a kubeconfig, it
-    uses the pod's namespace.
+    If `namespace` is None, the class uses the namespace in the kubeconfig's context. In a pod without a kubeconfig, the
+    class uses the pod's namespace.
 
     Raise ClusterError if no cluster is configured.
     """

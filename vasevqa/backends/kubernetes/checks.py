@@ -43,7 +43,7 @@ CORDON: Manifest = {
 def server(access: Session) -> Finding:
     """Return the API server's address and version.
 
-    Raise ClusterError if the server does not answer, or if it refuses the user's login.
+    Raise ClusterError if the server does not answer, or if the server refuses the user's login.
     """
     try:
         version = access.get("/version")["gitVersion"]

@@ -31,7 +31,7 @@ SETTLED = (1, 2, 3, 4, 5, 6, 130)
 
 
 def start(access: Session, launch: Launch, owner: str | None = None) -> bool:
-    """Start the launch; return False if the launch runs already.
+    """Start the launch; return False if the launch is already running.
 
     `owner` names the ConfigMap that owns the launch. When that ConfigMap is deleted, the cluster deletes the launch
     too.
@@ -104,8 +104,8 @@ def find(access: Session, name: str | None) -> str:
     """Return the full name of a launch.
 
     `name` is the full name of a launch, the beginning of the name of exactly one launch, or the name of a run that a
-    launch made. Without `name`, the function waits until the chart's Job has started a launcher, and then returns the
-    newest launch.
+    launch started. Without `name`, the function waits until the chart's Job has started a launcher, and then returns
+    the newest launch.
 
     Raise ConfigError if there is no such launch, or if several names begin with `name`. Raise ClusterError if the
     chart's Job started no launcher.

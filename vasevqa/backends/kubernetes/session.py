@@ -30,7 +30,7 @@ class Session(Api):
     def ask(self, doing: str, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         """Call `call`, a method of this class, and return the result.
 
-        Raise ApiError if the cluster refuses. `doing` names the action in the error message.
+        Raise ApiError if the cluster refuses the request. `doing` names the action in the error message.
         """
         try:
             return call(*arguments, **options)
@@ -166,7 +166,7 @@ class Session(Api):
     def pod(self, manifest: Manifest, seconds: float = 300) -> Iterator[str]:
         """Create a pod, and yield the pod's name once the pod runs. The pod is removed at the end of the block.
 
-        Raise ClusterError with the reason if the pod does not run within `seconds`. The pod is then removed too.
+        If the pod does not run within `seconds`, remove the pod and raise ClusterError with the reason.
         """
         name = manifest["metadata"]["name"]
         self.ask("create a pod", self.create, "pods", self.beside_the_claim(manifest))

@@ -1,6 +1,6 @@
 """Explain a job's state, what the job waits for, and how the job ended.
 
-All functions are pure: they take objects of the cluster as mappings, and return states and sentences.
+All functions are pure. The functions take objects of the cluster as mappings, and return states and sentences.
 """
 
 from __future__ import annotations
@@ -334,7 +334,7 @@ def _taken(pod: Manifest) -> str:
 def image_of(pod: Manifest, asked: str) -> tuple[str, str]:
     """Return the image that the pod runs: a reference by digest, and the id of the image on the node.
 
-    The reference is empty if the image is not from the repository in `asked`, or if it has no digest.
+    The reference is empty if the image is not from the repository in `asked`, or if the image has no digest.
     """
     known = str(status_of(pod).get("imageID", "")).removeprefix("docker-pullable://")
     repository, _, digest = known.partition("@")

@@ -24,7 +24,7 @@ def create(api: Api, cluster: Cluster, task: Task, owner: dict[str, str], closin
     """Create and return the Job of `task`. If a Job with the same name, artifact and volume exists, return that Job.
 
     Raise ConfigError if the task reads a file outside the volume. Raise ClusterUnreachable if the cluster does not
-    answer. Raise ClusterError if the cluster refuses, or if the existing Job makes another artifact.
+    answer. Raise ClusterError if the cluster refuses the Job, or if the existing Job makes a different artifact.
     """
     manifest = render_job(task, cluster, _placement(api, cluster, owner))
     task.log.parent.mkdir(parents=True, exist_ok=True)

@@ -30,7 +30,8 @@ class Informer(threading.Thread):
     For each change, the class calls `changed(object, alive)`. `alive` is False if the object was deleted. During the
     call, the class holds the condition `news`. Hold `news` while you read `objects`.
 
-    The constructor lists the objects once. It raises ClusterError if the server refuses the list or does not answer.
+    The constructor lists the objects once. The constructor raises ClusterError if the server refuses or does not
+    answer.
 
     `start` then watches from the resource version of that list. A server regularly ends a watch; a new watch then
     continues at the last version. If a watch ends for any other reason, all objects are listed again.
@@ -58,7 +59,7 @@ class Informer(threading.Thread):
         self._closing.set()
 
     def add(self, thing: Manifest) -> None:
-        """Add an object before the watch reports it.
+        """Add an object before the watch reports the object.
 
         The caller must hold the condition `news`.
         """

@@ -79,7 +79,7 @@ class LocalBackend:
         """Do nothing: there are no connections or threads. Supervisors keep running."""
 
     def submit(self, task: Task) -> None:
-        """Start the stage's process; if a job with the task's name exists, adopt it.
+        """Start the stage's process; if a job with the task's name exists, adopt that job.
 
         Raise VaseError if the process can't be started.
         """
@@ -260,7 +260,7 @@ class LocalBackend:
         return block.decode("utf-8", "replace")
 
     def outcome(self, name: str) -> Outcome:
-        """Return how the stage ended. If the supervisor was killed too, the outcome has the signal SIGKILL."""
+        """Return how the stage ended. If no end is recorded, because the supervisor was killed, report SIGKILL."""
         record = self._record(self._jobs / name)
         if not record:
             return Outcome(None, signal.SIGKILL, message="its process vanished")
@@ -278,9 +278,9 @@ class LocalBackend:
         return None
 
     def cancel(self, name: str, grace: float) -> None:
-        """Write a request to stop into the job's folder, and wake the supervisor if it runs on this machine.
+        """Write a request to stop into the job's folder, and send a signal to a supervisor on this machine.
 
-        A supervisor on another machine looks for the request every second.
+        A supervisor on any other machine checks for the request every second.
         """
         job = self._jobs / name
         if self.state(name).is_terminal:

@@ -26,7 +26,7 @@ NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # file s
 
 
 def claim(job: Path, identity: "dict[str, object]") -> bool:
-    """Claim the job for this process; return False if another supervisor has claimed it."""
+    """Claim the job for this process; return False if another supervisor has already claimed the job."""
     started = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
     text = json.dumps({**identity, "pid": os.getpid(), "started": started})
     fresh = job / f"claim.{os.getpid()}.{os.urandom(3).hex()}"
@@ -77,7 +77,7 @@ def asked_to_stop(job: Path) -> float | None:
 
 
 def attend(child: "subprocess.Popen[bytes]", job: Path, beat: float) -> None:
-    """Wait until `child` has ended; stop it on request, and touch the claim every `beat` seconds.
+    """Wait until `child` has ended; stop the child on request, and update the claim's file time every `beat` seconds.
 
     This function does not reap the child, so the id of the child's process group can't be reused.
     """

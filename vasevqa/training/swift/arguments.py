@@ -1,7 +1,7 @@
 """Convert parameters to argument lists of `swift sft`, `swift rlhf` and `swift export`.
 
-This is the only module that knows ms-swift's flags. The flags were checked against ms-swift 4.6. The module imports no
-large package, because it is also used to check a recipe before a run.
+This is the only module that knows ms-swift's flags. The flags were checked against ms-swift 4.6. The check of a recipe
+before a run also uses this module, so the module imports no large package.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def system_prompt(path: Path | None) -> str | None:
 def kind(model: Path, model_type: str | None) -> dict[str, str | None]:
     """Return ms-swift's model_type and template.
 
-    They come from the model's config.json, unless `model_type` is given.
+    Both come from the model type in the model's config.json, unless `model_type` is given.
     """
     path = model / "config.json"
     configured = str(json.loads(path.read_text(encoding="utf-8")).get("model_type")) if path.is_file() else ""

@@ -1,6 +1,7 @@
 """Set the environment of a process that runs ms-swift.
 
-The environment decides which GPUs and caches the process uses and how large images may be. It also forbids downloads.
+The environment decides which GPUs and caches the process uses and how large images may be. The environment also forbids
+downloads.
 Variables of the stage's own environment that would change the training are removed.
 """
 

@@ -1,6 +1,6 @@
 """The process that counts the tokens of every row with ms-swift's own template, before the model is loaded.
 
-Run it as `python -m vasevqa.training.swift.lengths SPEC.json`.
+The command is `python -m vasevqa.training.swift.lengths SPEC.json`.
 
 The template reads the rows, formats the text and resizes the pictures by its own rules. With Qwen's templates, the
 number of tokens depends only on the size of a picture. Such a template therefore gets a blank picture of the same size
@@ -35,7 +35,8 @@ ORIENTATION = 0x0112
 def picture_size(path: Path) -> tuple[int, int]:
     """Decode the picture at `path`, and return the width and height of the picture that open_image would return.
 
-    A JPEG is decoded at an eighth of its size. This reads the whole file too, but takes only a third of the time.
+    A JPEG is decoded at an eighth of its size. This also reads the whole file, but takes a third of the time of a full
+    decoding.
 
     Raise Unreadable if the file can't be decoded.
     """

@@ -1,6 +1,6 @@
 """The process that converts between Hugging Face and Megatron with ms-swift.
 
-Run it as `python -m vasevqa.training.swift.megatron_worker SPEC.json`.
+The command is `python -m vasevqa.training.swift.megatron_worker SPEC.json`.
 
 After a conversion to Megatron, the process also reports the differences between the two models. The conversion needs a
 separate process, because Megatron sets up global state.

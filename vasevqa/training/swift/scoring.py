@@ -153,7 +153,7 @@ async def _awaited(waiting: Any) -> Any:
 
 
 def _as_list(returned: Any) -> Any:
-    """Return the result of a reward as a list if it is iterable, such as an array. Return texts and sets unchanged."""
+    """Return a reward's result as a list if the result is a sequence or an array. Return any other result unchanged."""
     if isinstance(returned, str | bytes | Mapping | set | frozenset) or not hasattr(returned, "__iter__"):
         return returned
     if hasattr(returned, "tolist"):  # arrays of numpy, torch or pandas

@@ -3,8 +3,8 @@
 The process adds a callback of this project to ms-swift. If the training is stopped, the callback first saves a
 checkpoint. The process also reports whether an error means that the GPU's memory is full.
 
-Run it as `python -m vasevqa.training.swift.worker SPEC.json`. With `--processes N`, torch's launcher starts one process
-for each GPU.
+The command is `python -m vasevqa.training.swift.worker SPEC.json`. With `--processes N SPEC.json`, torch's launcher
+starts N processes, one for each GPU.
 
 The process that holds the artifact's lease starts this process, and does not train itself. So if the training is
 killed, the process with the lease continues.
@@ -63,7 +63,7 @@ def _register_callback() -> None:
     from swift.callbacks import TrainerCallback, callbacks_map
 
     class Callback(TrainerCallback):
-        """The callback for SIGTERM: it saves a checkpoint at the end of the step, and then stops the training.
+        """After SIGTERM, this callback saves a checkpoint at the end of the step, and then stops the training.
 
         The callback also stores the trainer, and notes whether the optimizer is in the middle of a step.
         """
@@ -88,7 +88,7 @@ def _register_callback() -> None:
 
 
 def _count_unrewarded() -> None:
-    """Count the answers for which every reward returned None. ms-swift and TRL give such an answer 0 and continue."""
+    """Count the answers for which every reward returned None. ms-swift and TRL score such an answer 0 and continue."""
     from swift.rlhf_trainers.grpo_trainer import GRPOTrainer
 
     real = GRPOTrainer._compute_rewards_per_func
