@@ -105,7 +105,7 @@ def _merge(call: StageCall[MergeParams, MergeOptions], base: Path, name: str, gi
             f"The merged model is not the sum of base and adapter: {'; '.join(complaints)}; see {REPORT}, and check"
             f" that {base} is the model that {name} was trained on."
         )
-    (merged / "args.json").unlink(missing_ok=True)  # it holds paths, which ms-swift would use
+    (merged / "args.json").unlink(missing_ok=True)  # ms-swift would use the paths in this file
     checkpoints.share(merged, (call.output.root / REPORT).stat().st_mode & 0o777)
     for file in sorted(merged.iterdir()):
         call.output.check()

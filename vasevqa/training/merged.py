@@ -62,7 +62,7 @@ class _Model:
         for name, file in files.items():
             now = name if name in known else rename_source_key(name, renamings, [])[0]
             self._places[now] = (opened[file], name)
-        for one, other in self.skeleton.all_tied_weights_keys.items():  # of two tied tensors only one is stored
+        for one, other in self.skeleton.all_tied_weights_keys.items():  # only one of two tied tensors is stored
             for absent, stored in ((one, other), (other, one)):
                 if absent not in self._places and stored in self._places:
                     self._places[absent] = self._places[stored]

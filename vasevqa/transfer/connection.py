@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 IDLE_SECONDS = 1800  # seconds without a request after which the pod ends by itself
 SILENCE = 300.0  # seconds without an answer after which a connection is considered lost
-TRIES = 6  # lost connections in a row without progress, after which a transfer fails
+TRIES = 6  # a transfer fails after this number of lost connections in a row without progress
 MOST = 64 << 20  # maximum number of bytes in one answer
 
 

@@ -157,7 +157,7 @@ class DockerBackend:
         mounts = [Mount(str(task.volume), str(task.volume), "bind")]
         mounts += [Mount(str(path), str(path), "bind", read_only=False) for path in sorted(caches)]
         mounts += [Mount(str(path), os.path.realpath(path), "bind", read_only=True) for path in task.reads]
-        # A step on the CPU must also run on a machine without GPUs, so it requests none.
+        # A step on the CPU must also run on a machine without GPUs, so its container requests no GPUs.
         gpus = asked.gpus if task.device != "cpu" else 0
         return {
             "image": task.image or self._cluster.image(task.stage),
@@ -344,7 +344,7 @@ class DockerBackend:
                 except NotFound:
                     pass
                 except APIError as error:
-                    if error.status_code != 409:  # another launcher is removing it
+                    if error.status_code != 409:  # another launcher is removing the container
                         raise
         self._followers.pop(name, None)
         self._told.pop(name, None)

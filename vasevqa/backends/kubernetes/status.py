@@ -43,7 +43,7 @@ IMAGE = {
 }
 STARTING = ("ContainerCreating", "PodInitializing")
 CANT_START = {*IMAGE, "CreateContainerConfigError"}
-PASSING = ("No API token found",)  # right after a namespace was created; Kubernetes repairs this itself
+PASSING = ("No API token found",)  # a problem right after a namespace was created; it disappears without help
 MOUNTS = {"FailedMount", "FailedAttachVolume"}
 LONGEST = 400  # maximum length in characters of a message of the cluster
 

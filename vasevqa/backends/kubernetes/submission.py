@@ -37,7 +37,7 @@ def create(api: Api, cluster: Cluster, task: Task, owner: dict[str, str], closin
                 raise ClusterError(f"The cluster refuses the Job {task.name}: {short(str(refusal))}.") from None
         try:
             job = api.get(api.path("jobs", task.name))
-        except ApiError:  # it was removed in the meantime
+        except ApiError:  # the existing Job was removed in the meantime
             continue
         if "deletionTimestamp" not in job["metadata"] or time.monotonic() > end:
             _check_same(api, cluster, job, task)

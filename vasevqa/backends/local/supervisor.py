@@ -136,7 +136,7 @@ def main(job: Path, identity: "dict[str, object]") -> None:
     spec = json.loads((job / "spec.json").read_text())
     if not claim(job, identity):
         return
-    # Reserve the space now and overwrite it at the end: that works on a full disk too.
+    # Reserve the space now and overwrite it at the end. The outcome can then be written even if the disk is full.
     with open(job / "exit", "wb") as stream:
         stream.write(b" " * RECORD_BYTES)
     stopped = {"exit_code": None, "signal": signal.SIGTERM, "message": "it was stopped before it began"}

@@ -17,7 +17,7 @@ from vasevqa.training.params import GrpoOptions, GrpoParams, SftOptions, SftPara
 
 CALLBACK = "vasevqa"  # the name under which the child process registers our callback (vasevqa/training/swift/worker.py)
 
-# Parameters and options that ms-swift gets under another name or with another value.
+# Parameters and options that ms-swift gets by a different name or with a different value.
 NOT_PASSED = {
     "batch_size",
     "gradient_accumulation_steps",
