@@ -3,7 +3,8 @@
 Example: `python -m images.build --stage clip-filter --registry registry.example.org/me --push`.
 
 Docker's cache keeps each layer until the sources of the layer change, so an unchanged layer is not built again. New
-labels change no layer. Run the command in the repository's root. It needs Python's standard library and docker.
+labels change no layer. Run the command in the repository's root. The command needs only Python's standard library and
+docker.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Order:
 
     @property
     def tag(self) -> str:
-        """The tag of the images: version and revision; also the training lock if it is not the default lock."""
+        """The tag of the images: version and revision. If the training lock is not the default, its name is added."""
         extra = "" if self.training_lock == names.TRAINING_LOCK else f"-{Path(self.training_lock).stem}"
         return self.source.tag + extra
 
@@ -53,7 +54,8 @@ class Order:
     def below(self, name: str) -> list[str]:
         """Return the shared layers below an image.
 
-        Another training lock brings its own torch, so the layer `swift` is then built directly on the base.
+        A training lock that is not the default installs its own version of torch. The layer `swift` is then built
+        directly on the layer `base`, without the layer `torch`.
         """
         layers = names.stack(name)
         return (
@@ -118,7 +120,7 @@ def _docker_build(engine: Engine, name: str, target: str, arguments: dict[str, s
 
 
 def bake(engine: Engine, order: Order) -> dict[str, str]:
-    """Build the images in parallel with `docker buildx bake`, and push them if the order says so.
+    """Build the images in parallel with `docker buildx bake`, and push them if `order.push` is True.
 
     Return the digests of pushed images.
     """
@@ -166,7 +168,7 @@ def push(engine: Engine, order: Order) -> dict[str, str]:
 
 
 def make(engine: Engine, order: Order) -> dict[str, str]:
-    """Build the images, and push them if the order says so. Return the digests of pushed images.
+    """Build the images, and push them if `order.push` is True. Return the digests of pushed images.
 
     Raise BuildError if an image can't be built or pushed.
     """
@@ -177,7 +179,7 @@ def make(engine: Engine, order: Order) -> dict[str, str]:
 
 
 def write_digests(path: Path, digests: dict[str, str]) -> None:
-    """Write `images: {stage: name@digest}` as YAML. Entries of other images in the file stay."""
+    """Write `images: {stage: name@digest}` as YAML. If the file exists, its entries for other images are kept."""
     known = (
         dict(re.findall(r"^  ([a-z-]+): (\S+)$", path.read_text(encoding="utf-8"), re.MULTILINE))
         if path.is_file()
@@ -191,7 +193,7 @@ def write_digests(path: Path, digests: dict[str, str]) -> None:
 
 
 def parse(arguments: Sequence[str] | None) -> tuple[Order, Path]:
-    """Return the order, and the file for the digests."""
+    """Return the order that the command line describes, and the path of the file for the digests."""
     known = names.image_names()
     parser = argparse.ArgumentParser(
         prog="python -m images.build", description="Build the images of the stages and of the launcher."

@@ -12,11 +12,11 @@ from typing import Any
 
 
 class EngineError(Exception):
-    """Docker is missing, may not be used, or can't do the task. The message says what to do."""
+    """Docker is missing, this user may not use Docker, or Docker can't do the task. The message says what to do."""
 
 
 class BuildError(Exception):
-    """An image couldn't be built or pushed. The message names the reason or the log."""
+    """An image couldn't be built or pushed. The message names the reason or the log file."""
 
 
 def _binaries() -> list[str]:
@@ -63,18 +63,20 @@ class Engine:
             raise EngineError(f"{', '.join(alive)} can't build with BuildKit; install docker's buildx component.")
         with_buildx = [binary for binary in able if _call(binary, "buildx", "version").returncode == 0]
         self.binary = (with_buildx or able)[0]
-        # A bake file builds one image on another by named build contexts. The first engine with such contexts is 23.
+        # A bake file needs named build contexts to build one image on another. Engines support them since version 23.
         self.bakes = bool(with_buildx) and int(re.match(r"\d*", alive[self.binary])[0] or 0) >= 23  # type: ignore[index]
 
     def inspect(self, *images: str) -> list[dict[str, Any]]:
-        """Return the engine's description of these images. Images that the engine does not have are left out."""
+        """Return the engine's description of each image in `images`. Images that the engine lacks are skipped."""
         found: list[dict[str, Any]] = json.loads(_call(self.binary, "image", "inspect", *images).stdout or "[]")
         return found
 
     def run(
         self, words: Sequence[str], log: Path, say: Callable[[str], None], env: dict[str, str] | None = None
     ) -> None:
-        """Run `docker WORDS`, write its output to `log`, and `say` each build step that is not from the cache.
+        """Run `docker WORDS`, and write its output to `log`.
+
+        Call `say` for each build step that is not from the cache.
 
         If docker fails, raise BuildError, or EngineError if the engine does not answer.
         """
@@ -102,7 +104,7 @@ class Engine:
                     steps[match[1]] = match[2][:110]
                 elif (match := re.match(r"#(\d+) \d+\.\d+ ", line)) and match[
                     1
-                ] in steps:  # a step that prints something is not from the cache
+                ] in steps:  # a step that prints output is not from the cache
                     say(steps.pop(match[1]))
         if process.wait():
             raise _failure(lines, log)

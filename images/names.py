@@ -17,7 +17,7 @@ TRAINING_LOCK = "locks/training.txt"
 
 
 def image_names() -> list[str]:
-    """Return the names of the images: every folder here with a Dockerfile, except the shared layers."""
+    """Return the names of the images: every folder in images/ with a Dockerfile, except the shared layers."""
     found = sorted(path.parent.name for path in (ROOT / "images").glob("*/Dockerfile"))
     return [name for name in found if name not in SHARED]
 
@@ -57,7 +57,7 @@ def _git(*words: str) -> str | None:
 
 
 def _digest(names: list[str]) -> str:
-    """Return a digest of the files' names and contents. Of a deleted file, the digest covers only the name."""
+    """Return a digest of the files' names and contents. For a deleted file, the digest covers only the name."""
     digest = hashlib.sha256()
     for name in sorted(names):
         path = ROOT / name
@@ -71,7 +71,8 @@ def _digest(names: list[str]) -> str:
 class Source:
     """The source of the images' content.
 
-    `revision` is git's revision. It has a suffix if some changes are not committed.
+    `revision` is git's revision, with a suffix if some changes are not committed. Without git, `revision` is a digest
+    of the files.
     """
 
     version: str
@@ -88,7 +89,7 @@ class Source:
 def source() -> Source:
     """Return the source of the present working tree.
 
-    Only files in the images affect the tag: a change of the README makes no new tag.
+    Only files in the images affect the tag. A change of the README, for example, does not change the tag.
     """
     commit = (_git("rev-parse", "HEAD") or "").strip()
     if commit:

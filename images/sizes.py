@@ -53,7 +53,11 @@ def _megabytes(size: int) -> str:
 
 
 def table(images: Sequence[Measured]) -> str:
-    """Return a Markdown table with the size of each image, the part above its shared layer, and the size of all."""
+    """Return a Markdown table of the sizes.
+
+    Each row has an image's size, its shared layer, and the size that the image adds to this layer. The last row has the
+    size of all images together on one machine.
+    """
     rows = ["| image | size | on the layer | adds to it |", "|---|--:|---|--:|"]
     blocks: dict[tuple[str, ...], int] = {}
     for image in images:
@@ -69,7 +73,7 @@ def table(images: Sequence[Measured]) -> str:
 
 
 def write(text: str, path: Path = README) -> None:
-    """Write the table between its marks in `path`."""
+    """Write the table between the marks BEGIN and END in the file `path`."""
     page = path.read_text(encoding="utf-8")
     before, rest = page.split(BEGIN)
     _, after = rest.split(END)

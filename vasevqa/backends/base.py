@@ -14,7 +14,7 @@ from vasevqa.spec import Resources
 class State(Enum):
     """State of a job.
 
-    GONE means that the backend no longer knows the job: somebody deleted it, or its machine went down.
+    GONE means that the backend no longer knows the job: somebody deleted the job, or the job's machine failed.
     """
 
     PENDING = "pending"  # waits for resources
@@ -43,7 +43,7 @@ def attempt_of(name: str) -> int:
 class Task:
     """One attempt of one step, ready to run on any backend.
 
-    Two runs that need the same artifact share the job, so the job's name does not contain the run.
+    Two runs that need the same artifact share the job, so the job's name does not contain the name of a run.
     """
 
     run: str
@@ -54,16 +54,16 @@ class Task:
     arguments: tuple[str, ...]  # the arguments of the stage's command, never a shell string
     resources: Resources
     volume: Path
-    log: Path  # where stdout and stderr are kept
+    log: Path  # the file for stdout and stderr
     environment: dict[str, str] = field(default_factory=dict)
     offline: bool = False  # the stage downloads nothing from a hub
-    image: str = ""  # the container image, by digest if that is known; empty without containers
+    image: str = ""  # the container image, by digest if the digest is known; empty without containers
     reads: tuple[Path, ...] = ()  # inputs outside the volume
-    device: str = "auto"  # from the step's options; "cpu" needs no GPU, even if `resources` requests some
+    device: str = "auto"  # from the step's options; with "cpu", the stage uses no GPU, even if the step requests GPUs
 
     @property
     def name(self) -> str:
-        """vase-<step>-<key10>-<attempt>."""
+        """The job's name: vase-<step>-<first 10 characters of the key>-<attempt>."""
         return f"{job_prefix(self.step, self.key)}{self.attempt}"
 
 
@@ -87,7 +87,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Update:
-    """An update on a job: its state, its output since the last update, and the reason why it waits.
+    """An update on a job: the job's state, its output since the last update, and the reason why the job waits.
 
     `note` says why the job waits or can't start, and what to do; it is empty if the job runs. `image` is the image of
     the job, by digest; it is empty until the digest is known. `image_id` is the image's id on the job's machine; other
@@ -107,7 +107,10 @@ class Backend(Protocol):
 
     @property
     def enforces_limits(self) -> bool:
-        """True if each job has its own memory limit and /dev/shm. A retry with a higher limit can then help."""
+        """True if each job has its own memory limit and its own /dev/shm.
+
+        If a job runs out of memory, a retry with a higher limit can then succeed.
+        """
 
     def image(self, stage: str) -> str:
         """Return the image of `stage`, by digest if possible; empty for a backend without containers.
@@ -124,14 +127,14 @@ class Backend(Protocol):
     def existing(self, prefix: str) -> list[str]:
         """Return all job names that begin with `prefix`, sorted by attempt.
 
-        The jobs may be running or finished. A new launcher can adopt them.
+        The jobs may be running or finished. A new launcher can adopt these jobs.
         """
 
     def state(self, name: str) -> State:
         """Return the job's present state."""
 
     def owner(self, name: str) -> str | None:
-        """Return the name of the run whose launcher submitted the job; None if it is not known."""
+        """Return the name of the run whose launcher submitted the job; None if the run is not known."""
 
     def watch(self, names: Collection[str], seconds: float) -> list[Update]:
         """Wait up to `seconds` for updates on these jobs; return as soon as there is an update."""
@@ -140,7 +143,7 @@ class Backend(Protocol):
         """Return how the finished job `name` ended."""
 
     def log(self, name: str) -> Path | None:
-        """Return the file with the job's output; None if there is none."""
+        """Return the file with the job's output; None if the job is unknown."""
 
     def cancel(self, name: str, grace: float) -> None:
         """Send SIGTERM to the job now, and SIGKILL `grace` seconds later.
@@ -150,13 +153,13 @@ class Backend(Protocol):
         """
 
     def remove(self, name: str) -> None:
-        """Remove a finished job. Its log stays."""
+        """Remove a finished job. The job's log file is kept."""
 
     def forget_run(self, run: str) -> None:
         """Remove the objects that were created for `run` as a whole."""
 
     def gone(self, pod: str) -> bool:
-        """Return True if a launcher's pod has certainly ended; `pod` is its UID."""
+        """Return True if it is certain that a launcher's pod has ended. `pod` is the pod's UID."""
 
     def close(self) -> None:
-        """Close connections and threads. Jobs keep running."""
+        """Close connections and stop threads. Jobs keep running."""

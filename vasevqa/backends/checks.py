@@ -12,9 +12,11 @@ OK, WARNING, BAD, UNKNOWN = "ok", "warning", "bad", "not checked"
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the result: the subject of the check, its state, and a remedy if something is wrong.
+    """One line of the result: the subject of the check, the state, and a text.
 
-    `code` is the exit code of `vasevqa doctor` for this finding. It is 0 unless the state is bad.
+    If something is wrong, the text says what to do.
+
+    `code` is the exit code of `vasevqa doctor` for this finding. The code is 0 unless the state is bad.
     """
 
     what: str
@@ -33,5 +35,5 @@ def stage_of(image: str) -> str:
 
 
 def finding_of(given: Mapping[str, Any]) -> Finding:
-    """Return the Finding from a mapping that `plain` has made."""
+    """Return the Finding from a mapping that `Finding.plain` returned."""
     return Finding(str(given["what"]), str(given["state"]), str(given["text"]), int(given["code"]))

@@ -1,6 +1,6 @@
-"""The site's settings (Cluster file).
+"""Read and check the site's settings in the Cluster file.
 
-The settings name the registry, proxies and secrets. For Kubernetes, they also name the namespace, claim, GPUs,
+The file names the registry, proxies and secrets. For Kubernetes, the file also names the namespace, claim, GPUs,
 tolerations and queue.
 """
 
@@ -163,12 +163,13 @@ class Cluster(_Model):
     def over(self, environment: Mapping[str, str]) -> dict[str, str]:
         """Return `environment` with the site's proxies and variables added.
 
-        A proxy replaces a value in `environment`. A variable of the site replaces both.
+        The Cluster file's `proxy` overrides variables in the argument `environment`. The Cluster file's `environment`
+        overrides both.
         """
         return {**environment, **self.proxy.variables(), **self.environment}
 
     def image(self, stage: str) -> str:
-        """Return the image of `stage`, which may also be 'launcher'."""
+        """Return the name of the image for `stage`: the name of a stage, or 'launcher'."""
         prefix = f"{self.registry.rstrip('/')}/" if self.registry else ""
         return self.images.get(stage, f"{prefix}vasevqa/{stage}:{self.tag}")
 
@@ -179,7 +180,7 @@ def load_cluster(path: Path | None, stages: Collection[str] = ()) -> Cluster:
     For a setting of type text, the values `4`, `true` and `no` are read as text. If `stages` is given, the setting
     `images` may name only these stages and the launcher.
 
-    Raise ConfigError with the line and the wrong key.
+    Raise ConfigError for an invalid setting. The message contains the line and the wrong key.
     """
     if path is None:
         return Cluster()
@@ -194,9 +195,9 @@ def load_cluster(path: Path | None, stages: Collection[str] = ()) -> Cluster:
 
 
 def parse_cluster(tree: Any, where: str) -> Cluster:
-    """Return the settings in `tree`; `where` names their file in error messages.
+    """Return the settings in the mapping `tree`. Error messages name the mapping's origin as `where`.
 
-    Raise ConfigError with the wrong key.
+    Raise ConfigError for an invalid setting. The message contains the wrong key.
     """
     return _checked(tree, Lines(where))
 
@@ -245,7 +246,7 @@ def _meant(key: str) -> str:
 
 
 def _plain(problem: ErrorDetails) -> str:
-    """Return in plain words why a value is wrong; pydantic's message would show a regular expression."""
+    """Return in plain words why a value is wrong. pydantic's own message may contain a regular expression."""
     message = problem["msg"]
     if problem["type"] == "string_pattern_mismatch" and problem["ctx"]["pattern"] == NAME:
         return "Kubernetes allows lower-case letters, digits, '-' and '.' here"
@@ -255,7 +256,7 @@ def _plain(problem: ErrorDetails) -> str:
 
 
 def cluster_of(path: Path | None, namespace: str | None, stages: Collection[str] = ()) -> Cluster:
-    """Read the Cluster file like load_cluster; a given `namespace` replaces the namespace in the file."""
+    """Read the Cluster file as load_cluster does. If `namespace` is given, it replaces the namespace in the file."""
     cluster = load_cluster(path, stages)
     names.check_namespace(namespace, "--namespace")
     return cluster.model_copy(update={"namespace": namespace}) if namespace else cluster

@@ -49,9 +49,10 @@ def is_confidential(name: str, value: str) -> bool:
 
 
 def check_confidential(setting: str, variables: Mapping[str, str], lines: Lines) -> None:
-    """Raise ConfigError for a variable that holds a password.
+    """Raise ConfigError for a variable that looks like a password, token or key.
 
-    Variables are written to the volume and to the manifests, and everybody in the namespace can read both.
+    Variables are written to the volume and to the manifests. Everybody in the namespace can read the volume and the
+    manifests.
     """
     for name, value in variables.items():
         if is_confidential(name, value):
@@ -116,7 +117,10 @@ def check_namespace(namespace: str | None, where: str) -> None:
 
 
 def check_labels(setting: str, given: Mapping[str, str], lines: Lines, values: bool = True) -> None:
-    """Raise ConfigError for a key that Kubernetes does not allow; with `values`, also for such a value."""
+    """Raise ConfigError for a key that Kubernetes does not allow, and for a value that looks like a token.
+
+    If `values` is True, also raise ConfigError for a value that Kubernetes does not allow in a label.
+    """
     for key, value in given.items():
         prefix, slash, name = key.rpartition("/")
         if not LABEL_NAME.fullmatch(name) or (slash and not LABEL_PREFIX.fullmatch(prefix)):
@@ -140,6 +144,6 @@ def check_label_value(setting: str, value: str, where: str) -> None:
 
 
 def _allowed(text: str) -> str:
-    """Return the most similar text that Kubernetes allows in a label; empty if there is none."""
+    """Return a text that is similar to `text` and allowed in a label by Kubernetes; empty if there is no such text."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", plain)[:63].strip("-_.")

@@ -46,7 +46,8 @@ PASSED_ON = (
     "TORCH_HOME",
 )
 
-SECRETS = ("HF_TOKEN", "MODELSCOPE_API_TOKEN")  # also inherited, but their values are never shown
+# A container also inherits these variables, but their values are never shown.
+SECRETS = ("HF_TOKEN", "MODELSCOPE_API_TOKEN")
 
 
 def container_environment(task: Task, cores: int, environ: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -11,14 +11,14 @@ from vasevqa.dataset.params import BuildOptions, BuildParams
 
 
 def run(call: spec.StageCall[BuildParams, BuildOptions]) -> None:
-    """Write sft.jsonl, val.jsonl, grpo.jsonl, eval.jsonl, dataset_report.json and images/."""
+    """Build the dataset: write sft.jsonl, val.jsonl, grpo.jsonl, eval.jsonl, dataset_report.json and images/."""
     from vasevqa.dataset import build
 
     build.build(call, made_for())
 
 
 def made_for() -> dict[str, object]:
-    """Return everything that decides the sketch of a photograph besides the photograph."""
+    """Return all facts that decide the sketch of a photograph, except the photograph itself."""
     return {"stage": STAGE.name, "version": STAGE.version, "way": "hash, 64 x 64 details"}
 
 

@@ -54,7 +54,10 @@ class _Unread:
 
 
 class _Decisions:
-    """The decisions of an interrupted attempt: name -> (stamp of the file, probability)."""
+    """The probabilities that an interrupted attempt stored.
+
+    `rows` maps the name of an image to the stamp of its file and to its probability.
+    """
 
     def __init__(self, output: spec.Output, made_for: str) -> None:
         output.check()
@@ -63,14 +66,14 @@ class _Decisions:
         self.rows: dict[str, tuple[str, float]] = {name: (stamp, value) for name, stamp, value in self._journal.rows}
 
     def add(self, rows: list[tuple[str, str, float]]) -> None:
-        """Append a batch of decisions."""
+        """Append a batch of rows (name, stamp of the file, probability) to the journal."""
         self._output.check()
         self._journal.append(rows)
         self.rows.update({name: (stamp, probability) for name, stamp, probability in rows})
 
 
 def run(call: spec.StageCall[Params, Options]) -> None:
-    """Classify the images and place them in 0/ or 1/.
+    """Classify the images, and copy or link each image into 0/ or 1/.
 
     Write predictions.csv, quarantined.json and classification_report.json.
     """
@@ -140,7 +143,7 @@ def _classify(
     output: spec.Output,
     progress: spec.Progress,
 ) -> dict[str, float]:
-    """Place every readable image, and return the seconds by kind of work."""
+    """Classify every readable image and place it in 0/ or 1/. Return the seconds by kind of work (model, disk)."""
     seconds = {"model": 0.0, "disk": 0.0}
     set_aside = 0
     for batch in loader:
@@ -162,9 +165,9 @@ def _place(
     params: Params,
     output: spec.Output,
 ) -> None:
-    """Place images by their probabilities, given as (name, path, probability).
+    """Place each image of `found` in 0/ or 1/ by its probability. `found` holds (name, path, probability).
 
-    If an earlier call gave an image another class, the image is moved.
+    If an earlier call placed an image in the other folder, the image is removed from that folder.
     """
     from vasevqa.curation.reports import remove_ours
 
@@ -195,7 +198,10 @@ def _stamp(path: Path) -> str:
 
 
 def made_for(model: str, precision: str, params: Params) -> dict[str, object]:
-    """Return everything that decides a probability besides the photograph. `model` is the digest of the model file."""
+    """Return all facts that decide a probability, except the photograph itself.
+
+    `model` is the digest of the model file.
+    """
     exact = params.exact_decode
     return {"stage": STAGE.name, "version": STAGE.version, "model": model, "precision": precision, "exact": exact}
 
@@ -203,7 +209,7 @@ def made_for(model: str, precision: str, params: Params) -> dict[str, object]:
 def _known(
     classifier: Classifier, photographs: Sequence[ImageFile], call: spec.StageCall[Params, Options]
 ) -> KnownPhotographs:
-    """Return the probabilities that other runs on the volume computed."""
+    """Return the probabilities that earlier runs on the volume computed for these photographs."""
     from vasevqa.artifacts.known import KnownPhotographs
     from vasevqa.curation.classifier import model_file
     from vasevqa.curation.clip import resolve_precision
@@ -256,7 +262,7 @@ def _write(
     for probability in probabilities.values():
         histogram[min(int(probability * 20), 19)] += 1
     rows = [Prediction(name, _label(value, params), value) for name, value in probabilities.items()]
-    kept = [  # from another input folder, placed here by an earlier call
+    kept = [  # images of another input folder, which an earlier call placed in this output
         Prediction(name, label)
         for name, label in earlier.items()
         if name not in probabilities and (output.root / str(label) / name).exists()

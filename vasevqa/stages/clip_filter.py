@@ -1,4 +1,4 @@
-"""clip-filter: keep photographs that look like complete, undamaged vases, and set the others aside."""
+"""clip-filter: accept photographs that look like complete, undamaged vases, and reject all other photographs."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class _Result:
 def run(call: spec.StageCall[Params, Options]) -> None:
     """Embed and score the images, choose the threshold, and sort the images into accepted/ and rejected/.
 
-    With params.analyze_only the images are not sorted.
+    If params.analyze_only is True, the images are not sorted.
     """
     from vasevqa.curation import checks, scoring
     from vasevqa.curation.distribution import distribution
@@ -176,7 +176,7 @@ def _decide(
     threshold: float,
     figures: dict[str, int | float | str],
 ) -> None:
-    """Decide about every image, sort the images, and write what later steps and people read."""
+    """Accept or reject every image, sort the images, and write the files for later steps and for people."""
     from vasevqa.curation import checks, sorting, typical
 
     rows = sorting.decisions(result.names, result.scores, result.prompts, threshold)
@@ -270,7 +270,7 @@ def _embed(call: spec.StageCall[Params, Options]) -> _Result:
 
 
 def _photographs(params: Params, folder: Path, others: PassedOver) -> list[ImageFile]:
-    """Return all images, or a random sample of the images with analyze_only. Raise DataError if there is no image."""
+    """Return all images, or a random sample if params.analyze_only is True. Raise DataError if there is no image."""
     from vasevqa.curation import images
 
     photographs = list(images.find_images(folder, others=others))
@@ -303,9 +303,9 @@ def _embedded(model: ClipModel, params: Params, images: Path, output: spec.Outpu
 
 
 def made_for(model: str, precision: str, params: Params) -> dict[str, object]:
-    """Return everything that decides a stored value besides the photograph. `model` is the digest of the CLIP model.
+    """Return all facts that decide a stored value, except the photograph. `model` is the digest of the CLIP model.
 
-    A value holds the embedding, and the data checks if they are measured.
+    A stored value holds a photograph's embedding. If params.checks is "full", the value also holds the data checks.
     """
     made: dict[str, object] = {"stage": STAGE.name, "version": STAGE.version, "model": model, "precision": precision}
     return {**made, "exact": params.exact_decode, **({"checks": DataChecks.VERSION} if params.checks == "full" else {})}
@@ -314,7 +314,7 @@ def made_for(model: str, precision: str, params: Params) -> dict[str, object]:
 def _known(
     model: ClipModel, photographs: Sequence[ImageFile], call: spec.StageCall[Params, Options]
 ) -> KnownPhotographs:
-    """Return the embeddings that other runs on the volume computed. A hub's branch doesn't identify a model."""
+    """Return the embeddings of earlier runs on the volume; none for a model on a hub's branch, which may change."""
     from vasevqa.artifacts.known import KnownPhotographs
 
     volume = call.folder.volume if call.folder and not model.digest.endswith("@main") else None
@@ -325,7 +325,7 @@ def _known(
 def _recall(
     missing: list[ImageFile], known: KnownPhotographs, embedded: EmbeddingStore, progress: spec.Progress
 ) -> list[ImageFile]:
-    """Take the embeddings that are known over into `embedded`, and return the images that are new."""
+    """Copy the known embeddings to `embedded`, and return the images that have no known embedding."""
     for item in missing:
         if item.name in known.values:
             embedded.recall(item.name, item.path, known.values[item.name])
@@ -336,7 +336,7 @@ def _recall(
 
 
 def _encode(loader: Loader, model: ClipModel, embedded: EmbeddingStore, progress: spec.Progress) -> float:
-    """Embed every readable image of the loader, and return the seconds that the model needed."""
+    """Embed every readable image of the loader, and return the model's computing time in seconds."""
     seconds = 0.0
     done = 0
     for batch in loader:

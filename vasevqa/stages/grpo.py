@@ -20,8 +20,10 @@ def run(call: spec.StageCall[GrpoParams, GrpoOptions]) -> None:
 def check(inputs: Mapping[str, Path | None], params: GrpoParams) -> None:
     """Check the user's reward file, vocabulary and system prompt before the whole run starts.
 
-    Without this check, a run would find a mistake only after hours of fine-tuning. Raise ConfigError for a reward that
-    is missing or can't be called, for an invalid vocabulary, and for a prompt that isn't a text.
+    Without this check, a run would find a mistake only after hours of fine-tuning.
+
+    Raise ConfigError if a reward is missing or can't be called, if the vocabulary is invalid, or if the prompt's file
+    isn't text in UTF-8.
     """
     from vasevqa.reward import vocabulary
     from vasevqa.training import reward_file

@@ -1,4 +1,4 @@
-"""merge: merge an adapter into its base model, and check that the merged model gives the same logits."""
+"""merge: merge an adapter into its base model, and compare the logits of the merged model and base plus adapter."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from vasevqa.training.params import MergeOptions, MergeParams
 
 
 def run(call: spec.StageCall[MergeParams, MergeOptions]) -> None:
-    """Merge the adapter, compare the logits, and write the differences. A full model without an adapter stays
-    unchanged.
+    """Merge the adapter, compare the logits, and write the differences.
+
+    A full model without an adapter stays unchanged.
 
     Raise GateError if the logits differ by more than the tolerance.
     """

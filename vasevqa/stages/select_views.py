@@ -48,24 +48,27 @@ class Options(spec.Options):
 
 @dataclass(frozen=True)
 class _Scored:
-    """Every readable image as (name, path, similarity to the high prompts), with the source of the similarities."""
+    """The similarities of the images. `images` holds (name, path, similarity to the high prompts).
+
+    `quarantined` holds the unreadable images. `seconds` holds the time by kind of work.
+    """
 
     images: list[tuple[str, Path, float]]
     quarantined: list[QuarantinedFile]
     seconds: dict[str, float]
-    reused: bool = False  # all from clip-filter's report
+    reused: bool = False  # all similarities come from clip-filter's report
     others: PassedOver = field(default_factory=PassedOver)
 
 
 def run(call: spec.StageCall[Params, Options]) -> None:
-    """Group the images by vase, place the best views in best_views/, and report the lost vases."""
+    """Group the images by vase, copy or link each vase's best view into best_views/, and report the lost vases."""
     from vasevqa.curation import naming, views
     from vasevqa.curation.images import find_images
     from vasevqa.curation.reports import FilteringReport
 
     base = call.inputs["images"]
     images = base / "accepted" if (base / "accepted").is_dir() else base
-    # A launcher's step reads nothing above the input, because the artifact's key covers only the input.
+    # A launcher's step reads nothing outside the input folder, because the artifact's key covers only this folder.
     above = images == base and base.name == "accepted" and call.output.standalone
     report = FilteringReport.read(base.parent if above else base)
     others = PassedOver()
@@ -75,7 +78,8 @@ def run(call: spec.StageCall[Params, Options]) -> None:
             f"There is no image in {images}{others.hint()}; check --input-dir, and whether an earlier step"
             " rejected all images."
         )
-    # The pattern also has to fit the rejected photographs. A rejection must not change how other names are read.
+    # The pattern must also match the names of the rejected photographs. Otherwise a rejection could change how the
+    # names of the remaining photographs are read.
     lost_names = [name for _, name, _ in views.losses(report, call.inputs.get("classified"))]
     named = naming.naming_of(call.params.name_pattern, [*(item.name for item in photographs), *lost_names])
     if call.params.unmatched == "error":
@@ -109,7 +113,7 @@ def _similarities(
 ) -> _Scored:
     """Return the similarities of the images.
 
-    Similarities in clip-filter's report are used. Missing similarities are computed here.
+    The similarities in clip-filter's report are used again. Similarities that the report lacks are computed here.
     """
     params, options, inputs = call.params, call.options, call.inputs
     known = {row.name: row.high_similarity for row in (report.images if report else []) if row.accepted}
@@ -181,7 +185,7 @@ def _score(
 
 
 def _place(vases: dict[str, list[View]], output: spec.Output, progress: spec.Progress) -> None:
-    """Place the best view of every vase, and remove the other views that an earlier call placed."""
+    """Place the best view of every vase in best_views/; remove the view that an earlier call chose for the vase."""
     from vasevqa.curation.reports import BestViewsReport, remove_ours
 
     earlier = BestViewsReport.read(output.root)
@@ -224,10 +228,10 @@ def _write(
 
 
 def check(inputs: Mapping[str, Path | None], params: Params) -> None:
-    """Raise ConfigError for an invalid name pattern. Raise DataError if no pattern fits the photographs.
+    """Raise ConfigError for an invalid name pattern. Raise DataError if no pattern matches the photographs' names.
 
-    If only some names don't fit, no error is raised here. An earlier step may still reject these photographs. They are
-    checked when the step runs.
+    If only some names don't match, no error is raised here, because an earlier step may still reject these photographs.
+    The names are checked again when the step runs.
     """
     from vasevqa.curation import naming
     from vasevqa.curation.images import find_images

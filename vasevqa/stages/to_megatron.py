@@ -7,7 +7,7 @@ from vasevqa.training.params import ConversionOptions, ConversionParams
 
 
 def run(call: spec.StageCall[ConversionParams, ConversionOptions]) -> None:
-    """Convert the model, compare both formats on a picture, and write the differences.
+    """Convert the model, compare the answers of both formats about a picture, and write the differences.
 
     Raise GateError if the difference exceeds the tolerance.
     """

@@ -143,7 +143,7 @@ def _tell_doubts(progress: spec.Progress, fitted: Calibration, doubled: list[str
 
 
 def _figure(metrics: ClassifierMetrics, name: str) -> str:
-    """Return a metric as text, with its interval if it has one."""
+    """Return a metric as text, with its confidence interval if the interval was computed."""
     value, low_high = getattr(metrics, name), metrics.intervals.get(name)
     if value is None:
         return "not defined (one class)"
@@ -151,10 +151,10 @@ def _figure(metrics: ClassifierMetrics, name: str) -> str:
 
 
 def _named(labelled: Sequence[Labelled], params: Params) -> Naming:
-    """Return the naming, which reads vases from the names.
+    """Return the rules that read the vase from a photograph's name.
 
-    Raise DataError if no vase can be read from some names, or if a class has too few vases. This is checked before any
-    image is decoded in full.
+    Raise DataError if some names match no rule, or if a class has too few vases. This is checked before any image is
+    decoded in full.
     """
     from vasevqa.curation import naming
     from vasevqa.curation.file_names import vase_group
@@ -187,7 +187,7 @@ def _vases(
 
 
 def _parts(labelled: Sequence[Labelled], data: Data, vases: Sequence[str], params: Params) -> dict[str, list[int]]:
-    """Return the indices of train, val and test."""
+    """Return the indices of the images in each of the parts train, val and test."""
     from vasevqa.curation import classifier_training
 
     if params.leave_out is None:
@@ -197,7 +197,7 @@ def _parts(labelled: Sequence[Labelled], data: Data, vases: Sequence[str], param
 
 
 def _collections(labelled: Sequence[Labelled], names: Sequence[str]) -> list[str]:
-    """Return the collection of each of `names`: the first folder below the label, or ''."""
+    """Return the collection of each of `names`: the first folder below the label's folder, or '' if there is none."""
     below = {item.name: item.file.name for item in labelled}
     return [below[name].split("/")[0] if "/" in below[name] else "" for name in names]
 
@@ -239,7 +239,7 @@ def _resume(trainer: Trainer, params: Params, output: spec.Output, progress: spe
         return
     try:
         state = read_checkpoint(path)
-    except DataError:  # not a checkpoint of this stage, so training starts from the beginning
+    except DataError:  # the file is not a checkpoint of this stage, so the training starts from the beginning
         return
     if state.get("made_for") == _made_for(trainer, params):
         trainer.restore(state["trainer"])

@@ -1,8 +1,8 @@
 """Read LoRA adapters in peft's format, and check that an adapter's tensors fit its base model.
 
-Each tensor must belong to the base model, and no tensor may be missing. peft and ms-swift ignore unknown tensors. They
-set missing tensors to zero at the start. An adapter that doesn't fit would therefore have no effect, and there would be
-no message.
+Each tensor must belong to the base model, and no tensor may be missing. peft and ms-swift ignore unknown tensors, and
+give missing tensors their initial values, which have no effect. So without this check, an adapter that doesn't fit
+would have no effect, and no error would be reported.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 PREFIX = "base_model.model."
-# Other kinds of adapter in peft's LoraConfig, which merge can't check by B @ A.
+# Settings of peft's LoraConfig for further kinds of adapter. merge can't check these adapters by B @ A.
 REFUSED = (
     "use_qalora",
     "use_bdlora",
@@ -39,7 +39,7 @@ REFUSED = (
     "arrow_config",
     "ensure_weight_tying",
 )
-PLAIN_STARTS = (True, False, "gaussian", "orthogonal", "eva")  # other starts change the base's weights too
+PLAIN_STARTS = (True, False, "gaussian", "orthogonal", "eva")  # initializations that don't change the base's weights
 VISION = ("visual", "vision")
 
 
@@ -47,7 +47,7 @@ VISION = ("visual", "vision")
 class Pair:
     """The tensors of an adapter for one linear module: their names in the adapter's file, and the scale.
 
-    A is (rank, inputs), B is (outputs, rank), DoRA's magnitude is (outputs,).
+    The shapes are: A (rank, inputs), B (outputs, rank), DoRA's magnitude (outputs,). `magnitude` is None without DoRA.
     """
 
     a: str
@@ -60,10 +60,10 @@ class Pair:
 class Adapter:
     """An adapter whose tensors all belong to its base model.
 
-    `names` maps the name of each tensor in today's transformers to its name in the adapter's file. The keys of `pairs`
-    are names of modules. `replaced` holds tensors that replace a parameter of the base model (modules_to_save, biases),
-    by their names in the file. `without` holds modules of the vision tower. The configuration names these modules, but
-    the file has no tensors for them.
+    `names` maps each tensor's name in the installed version of transformers to its name in the adapter's file. The keys
+    of `pairs` are names of modules. `replaced` maps a parameter of the base model to the name of the tensor that
+    replaces it (modules_to_save, biases). `without` holds the modules of the vision tower that the configuration names
+    although the file has no tensors for them.
     """
 
     folder: Path
@@ -75,15 +75,15 @@ class Adapter:
 
     @property
     def translated(self) -> dict[str, str]:
-        """The older spelling of each translated name. The keys are today's names."""
+        """A mapping from each translated name to its older spelling. The keys are the names in `names`."""
         return {now: old for now, old in self.names.items() if now != old}
 
 
 def plain(checkpoint: Path) -> Path:
-    """Return the folder with the adapter that belongs to the unchanged base model.
+    """Return the folder with the adapter for the unchanged base model.
 
-    PiSSA and similar starts change the base model's weights before the training. For such a start, ms-swift also writes
-    an adapter for the unchanged base model, into a folder of the checkpoint.
+    Some initializations, such as PiSSA, change the base model's weights before the training. ms-swift then also writes
+    an adapter for the unchanged base model, to a folder in the checkpoint.
     """
     converted = checkpoint / "converted/default"
     return converted if (converted / ADAPTER).is_file() else checkpoint
@@ -92,8 +92,9 @@ def plain(checkpoint: Path) -> Path:
 def configuration(folder: Path, any_start: bool = False) -> LoraConfig:
     """Return the adapter's configuration.
 
-    Raise DataError if the configuration can't be read, or if it needs more than LoRA and DoRA. `any_start` also allows
-    starts that change the base model's weights, such as PiSSA.
+    If `any_start` is True, initializations that change the base model's weights, such as PiSSA, are also allowed.
+
+    Raise DataError if the configuration can't be read, or if it uses features other than LoRA and DoRA.
     """
     from peft import LoraConfig
 
@@ -138,9 +139,10 @@ def _check_numbers(path: Path, config: LoraConfig) -> None:
 
 
 def read(folder: Path, base: Path, any_start: bool = False) -> Adapter:
-    """Return the adapter in `folder`. Older names of tensors are translated to today's names.
+    """Return the adapter in `folder`. Names of tensors from older versions of transformers are translated.
 
-    Raise DataError if the adapter's tensors, the adapter's configuration and the model in `base` don't fit together.
+    `any_start` is passed to `configuration`. Raise DataError if the adapter's tensors don't match the adapter's
+    configuration and the model in `base`, or if some values are not finite.
     """
     header = models.safetensors_header(folder / ADAPTER)
     config = configuration(folder, any_start)
@@ -195,8 +197,9 @@ def _modules(
 ) -> tuple[list[str], list[str]]:
     """Return the modules that get an adapter, and the modules of the vision tower that have no tensors in the file.
 
-    An adapter is often trained with a frozen vision tower. Modules of the tower can have the same names as modules of
-    the language model. The tower was frozen only if all its modules are missing.
+    An adapter is often trained with a frozen vision tower. Names in target_modules can match modules of the language
+    model and also modules of the tower. The tower counts as frozen only if the file has no tensor for any of its
+    modules.
     """
     having = {_module(now.removeprefix(PREFIX)) for now in names if ".lora_" in now}
     named = _targets(folder, config, model, names)
@@ -215,7 +218,7 @@ def _freezes_vision(folder: Path) -> bool:
 
 
 def _targets(folder: Path, config: LoraConfig, model: PreTrainedModel, names: dict[str, str]) -> list[str]:
-    """Return the modules in target_modules, which may hold today's names or the older spellings in the adapter."""
+    """Return the linear modules that target_modules names, with current names or with the adapter's older spellings."""
     from peft.tuners.tuners_utils import check_target_module_exists
     from torch import nn
 
@@ -234,7 +237,7 @@ def _targets(folder: Path, config: LoraConfig, model: PreTrainedModel, names: di
 
 
 def _prefixes(now: str, old: str) -> tuple[str, str]:
-    """Return the different beginnings of two spellings of a name."""
+    """Return the prefixes that remain when the common ending of two spellings of a name is removed."""
     ends = list(zip(reversed(now.split(".")), reversed(old.split(".")), strict=False))
     same = next((number for number, (one, other) in enumerate(ends) if one != other), len(ends))
     same = min(same, now.count("."), old.count("."))
@@ -242,14 +245,14 @@ def _prefixes(now: str, old: str) -> tuple[str, str]:
 
 
 def _injected(folder: Path, config: LoraConfig, model: PreTrainedModel):  # type: ignore[no-untyped-def]
-    """Return the model (without weights) with the layers that peft adds."""
+    """Return the model (without weights) with the layers that peft adds. Raise DataError if peft can't add them."""
     from peft import PeftModel
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             config = copy.deepcopy(config)
-            config.init_lora_weights = True  # other values would need the base's weights
+            config.init_lora_weights = True  # other initializations would need the base's weights
             return PeftModel(copy.deepcopy(model), config, low_cpu_mem_usage=True)
     except (ValueError, TypeError, RuntimeError, KeyError, AttributeError) as error:
         refuse_failed(error, folder)
@@ -300,7 +303,7 @@ def _compare(folder: Path, base: Path, wanted: dict[str, list[int]], given: dict
 
 
 def _sides(name: str, shape: list[int]) -> list[int]:
-    """Return the dimensions of a tensor that depend on its module and not on the rank."""
+    """Return the dimensions of a tensor that depend on the tensor's module and not on the rank."""
     return [side for axis, side in enumerate(shape) if ".lora_magnitude" in name or axis != _rank_axis(name)]
 
 
@@ -358,8 +361,8 @@ def _check_finite(adapter: Adapter) -> None:
 def for_loaders(adapter: Adapter, folder: Path) -> Path:
     """Return a folder from which peft and ms-swift load the complete adapter.
 
-    Usually this is the adapter's own folder. It is `folder` if names had to be translated, or if the configuration
-    names modules without tensors. In these cases the adapter is written to `folder` in the format of today's peft.
+    Usually this is the adapter's own folder. If names were translated, or if the configuration names modules without
+    tensors, the adapter is written to `folder` with corrected names and target_modules. The result is then `folder`.
     """
     if not adapter.translated and not adapter.without:
         return adapter.folder

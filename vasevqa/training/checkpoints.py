@@ -1,7 +1,7 @@
 """Read checkpoints of ms-swift.
 
-The module finds the complete checkpoints, the newest one and the best one. It also measures the size of an adapter's
-weights.
+The module finds the complete checkpoints, the newest checkpoint and the best checkpoint. The module also computes the
+norm of an adapter's weights.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _NAME = re.compile(r"checkpoint-([0-9]+)")
 class Checkpoint:
     """A folder `checkpoint-<step>`.
 
-    `problem` says why a training can't continue from the checkpoint. It is None if nothing is wrong with the
-    checkpoint. `usable` is True if the weights can be read.
+    `problem` says why a training can't continue from the checkpoint; None if a training can continue. `usable` is True
+    if the weights can be read.
     """
 
     path: Path
@@ -42,7 +42,7 @@ def _weights(path: Path) -> list[Path]:
 
 
 def _unreadable(path: Path) -> str | None:
-    """Return why the weights of a checkpoint can't be read, or None if they can."""
+    """Return why the weights of a checkpoint can't be read. Return None if the weights can be read."""
     if not _weights(path):
         return "it holds no weights"
     try:
@@ -55,7 +55,7 @@ def _unreadable(path: Path) -> str | None:
 
 
 def _unfinished(path: Path) -> str | None:
-    """Return why a training can't continue from a checkpoint with readable weights, or None if it can."""
+    """Return why a training can't continue from a checkpoint with readable weights; None if it can continue."""
     try:
         if (path / INDEX).is_file():
             missing = set(shards_of(path)) - {shard.name for shard in _weights(path)}
@@ -76,9 +76,9 @@ def _unfinished(path: Path) -> str | None:
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    """Return the trainer's state at this checkpoint, or {} if there is no state file.
+    """Return the trainer's state at this checkpoint. Return {} if there is no state file.
 
-    Raise DataError if the file is damaged.
+    Raise DataError if the state file is damaged.
     """
     path = checkpoint / STATE
     try:
@@ -100,9 +100,9 @@ def _state(checkpoint: Path) -> dict[str, Any]:
 
 
 def checkpoints(folder: Path) -> list[Checkpoint]:
-    """Return the checkpoints in a training's folder, the oldest first.
+    """Return the checkpoints in a training's folder, sorted by step.
 
-    Incomplete checkpoints are included, together with their problem.
+    The list also contains incomplete checkpoints, each with its `problem`.
     """
     if not folder.is_dir():
         return []
@@ -138,11 +138,11 @@ def newest(folder: Path) -> tuple[Checkpoint | None, list[Checkpoint]]:
 def choose(folder: Path, which: str) -> Path:
     """Return the checkpoint `which` (last, best, or a step) below `folder`.
 
-    If `folder` itself is a checkpoint or a model, `folder` is returned. The best checkpoint is the one that the
-    training recorded as best, by validation loss or reward.
+    If `folder` itself is a checkpoint or a model, return `folder`. For best, return the checkpoint that the training
+    recorded as the best (by validation loss or reward), or the step with the highest logged reward.
 
-    Raise ConfigError if there is no such record, or no checkpoint of that step. Raise DataError if the folder holds no
-    checkpoint.
+    Raise ConfigError if the training has no such record, or if there is no checkpoint of that step. Raise DataError if
+    the folder holds no checkpoint with readable weights.
     """
     if (folder / ADAPTER).is_file() or ((folder / "config.json").is_file() and any(folder.glob("model*.safetensors"))):
         return folder
@@ -177,9 +177,9 @@ def _best_logged(state: dict[str, Any]) -> str | None:
 
 
 def adapter_norm(checkpoint: Path) -> float:
-    """Return the Frobenius norm of an adapter's B matrices.
+    """Return the Frobenius norm of all B matrices of an adapter together.
 
-    The norm is 0 for an adapter that changes nothing, because LoRA starts with B = 0.
+    LoRA starts with B = 0, so a norm of 0 means that the adapter does not change the model.
     """
     from safetensors import safe_open
 
@@ -204,9 +204,9 @@ def tidy(folder: Path) -> None:
 
 
 def share(folder: Path, mode: int) -> None:
-    """Set the permissions of every file below `folder` according to the user's umask.
+    """Give the permissions `mode` to every file below `folder` that only its owner can read.
 
-    This is needed because safetensors writes files that only their owner can read.
+    safetensors writes such files and ignores the user's umask.
     """
     for path in folder.rglob("*"):
         if path.is_file() and not path.is_symlink() and path.stat().st_mode & 0o777 == 0o600:

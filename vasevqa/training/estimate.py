@@ -10,12 +10,13 @@ _BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
 
 def gpu_bytes(model: Model, params: TrainingParams, batch: int, checkpointing: bool) -> int:
-    """Return an estimate of one GPU's peak memory in bytes. It assumes that each GPU holds a whole copy of everything.
+    """Return an estimate of one GPU's peak memory in bytes, if each GPU holds a whole copy of model and optimizer.
 
-    The estimate is a sum of these parts:
-    - the weights
-    - the gradients and Adam's two moments, of the adapter or of all parameters
-    - the activations that are kept; with checkpointing, one hidden state for each layer and one layer in full
+    The estimate is the sum of these parts:
+    - the weights; a second copy for GRPO with vLLM or with full training
+    - the gradients and Adam's two moments: for LoRA, of the adapter only; otherwise, of all parameters
+    - the activations that are kept; with checkpointing, one hidden state for each layer, and all activations of one
+      layer
     - the logits with their gradient in float32; for GRPO, the logits of the answer only
     - for GRPO, a cache of keys and values for the generation
     - 1.5 GB for CUDA itself
@@ -42,7 +43,8 @@ def gpu_bytes(model: Model, params: TrainingParams, batch: int, checkpointing: b
 def checkpoint_bytes(model: Model, params: TrainingParams) -> int:
     """Return the size of one checkpoint in bytes.
 
-    A checkpoint holds the trained weights and Adam's moments of these weights. For an adapter both are in float32.
+    A checkpoint holds the trained weights and Adam's two moments of these weights. For an adapter, the weights and the
+    moments are in float32.
     """
     if params.tuner_type == "lora":
         return model.adapter_per_rank * params.lora_rank * 12 + 20_000_000

@@ -1,4 +1,4 @@
-"""The stage to-megatron: convert a Hugging Face model to a Megatron checkpoint, or back.
+"""The stage to-megatron: convert a Hugging Face model to a Megatron checkpoint, or convert a Megatron checkpoint back.
 
 The stage fails if the conversion isn't precise enough.
 """
@@ -44,7 +44,7 @@ Figures = dict[str, float]  # the measured figures by name
 
 
 def check_machine() -> None:
-    """Check that the machine can convert, before any model is loaded.
+    """Check that this machine can convert a model. The check runs before a model is loaded.
 
     Raise DeviceError if there is no CUDA, and ConfigError if a package is missing.
     """
@@ -66,7 +66,8 @@ def check_machine() -> None:
 def convert(call: StageCall[ConversionParams, ConversionOptions]) -> None:
     """Write the converted model and conversion_report.json to the output.
 
-    Raise GateError if the model gives different answers in the two formats.
+    Raise GateError if the check of the converted model fails. A Megatron checkpoint must give the same answers as the
+    model. A model that was converted back must have the same tensors as the model in the input `model`.
     """
     check_machine()
     began = time.monotonic()
@@ -115,7 +116,8 @@ def convert(call: StageCall[ConversionParams, ConversionOptions]) -> None:
 class _Verdict:
     """The result of the check of a converted model.
 
-    It says whether the model is the same, gives the measured figures, and explains a difference.
+    `passed` is True if the models agree. `told` gives the measured figures in words. `complaint` is the error message
+    for a failed check.
     """
 
     passed: bool
@@ -147,7 +149,7 @@ def _same_answers(figures: Figures, params: ConversionParams) -> _Verdict:
 
 
 def _compared(converted: Path, model: Path) -> Figures:
-    """Compare the tensors of both folders in bfloat16, one tensor at a time, and return the figures."""
+    """Compare the tensors in `converted` and `model` in bfloat16, one tensor at a time, and return the figures."""
     import torch
     from safetensors import safe_open
 

@@ -1,6 +1,6 @@
 """Check the additional arguments for ms-swift that a user gives.
 
-Each argument must be known to ms-swift, and it must be one that users may set.
+ms-swift must know each argument. Users may not set an argument that the step sets itself.
 """
 
 from __future__ import annotations
@@ -71,8 +71,10 @@ def known_arguments() -> Mapping[str, frozenset[str]]:
 def check_extra(command: str, given: Any, own: Collection[str]) -> dict[str, object]:
     """Return `given` as a mapping from ms-swift's argument names to values.
 
-    `given` is a mapping, a list of words, or JSON of either. Raise ValueError with a complete sentence if `given` can't
-    be used. A name in `own` also raises ValueError.
+    `given` is a mapping, a list of words, or a text that contains the mapping or the list as JSON. `own` holds the
+    names of the step's own parameters.
+
+    Raise ValueError if `given` can't be used, or if it contains a name in `own`. The message states the reason.
     """
     if isinstance(given, str):
         try:
@@ -107,7 +109,7 @@ def check_extra(command: str, given: Any, own: Collection[str]) -> dict[str, obj
 
 
 def _from_words(words: Sequence[str]) -> dict[str, object]:
-    """Return words as a mapping of arguments.
+    """Return the mapping of arguments that a list of command-line words describes.
 
     For example, ['--a', '1', '2', '--b=3', '--c'] becomes {'a': ['1', '2'], 'b': '3', 'c': True}.
     """

@@ -1,4 +1,4 @@
-"""The stage merge: merge the adapter into its base model with ms-swift, and check that nothing else changed."""
+"""The stage merge: merge the adapter into its base model with ms-swift, and check the merged weights and logits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 REPORT = "merge_report.json"
 WORK, TRANSLATED = ".merging", ".adapter"
-COMPLAINTS = 20  # maximum number in a report
+COMPLAINTS = 20  # maximum number of complaints in a report
 # Files in a checkpoint of a full training that are not part of the model.
 TRAINING_FILES = {
     "optimizer.pt",
@@ -43,8 +43,9 @@ TRAINING_FILES = {
 def merge(call: StageCall[MergeParams, MergeOptions]) -> None:
     """Write a whole model folder and merge_report.json to the output.
 
-    Raise DataError or ConfigError if adapter and base model don't fit. Raise GateError if the merged weights are wrong,
-    or if the difference of the answers is over the tolerance. After a GateError the figures stay in the partial output.
+    Raise DataError or ConfigError if the adapter doesn't fit the base model. Raise GateError if the merged weights are
+    wrong, or if the logits or the predicted tokens differ too much. After a GateError, merge_report.json stays in the
+    partial output.
     """
     began = time.monotonic()
     chosen = checkpoints.choose(call.inputs["adapters"], call.params.checkpoint)
@@ -70,9 +71,10 @@ def merge(call: StageCall[MergeParams, MergeOptions]) -> None:
 
 
 def _merge(call: StageCall[MergeParams, MergeOptions], base: Path, name: str, given: Adapter, loaded: Path) -> None:
-    """Merge, compare weights and answers, and move the model to the output.
+    """Merge the adapter, compare weights and logits, and move the merged model to the output.
 
-    `name` is the name of the checkpoint. `loaded` is the adapter folder that peft and ms-swift load.
+    `name` is the name of the checkpoint. `given` is the adapter as it was read. `loaded` is the folder from which peft
+    and ms-swift load the adapter.
     """
     dtype = _dtype(base) if call.params.torch_dtype == "auto" else call.params.torch_dtype
     _tell(given, call.progress)
@@ -104,7 +106,7 @@ def _merge(call: StageCall[MergeParams, MergeOptions], base: Path, name: str, gi
             f"The merged model is not the sum of base and adapter: {'; '.join(complaints)}; see {REPORT}, and check"
             f" that {base} is the model that {name} was trained on."
         )
-    (merged / "args.json").unlink(missing_ok=True)  # it holds paths, which ms-swift would use
+    (merged / "args.json").unlink(missing_ok=True)  # ms-swift would use the paths in this file
     checkpoints.share(merged, (call.output.root / REPORT).stat().st_mode & 0o777)
     for file in sorted(merged.iterdir()):
         call.output.check()
@@ -160,8 +162,8 @@ def _summarize(
 def _complaint(parity: Parity, dtype: str, params: MergeParams) -> str:
     """Return what is wrong with the merged model, or an empty string if nothing is wrong.
 
-    In float32 the logits must be equal within the tolerance. In other types the rounding differs. The most probable
-    tokens are compared instead.
+    In float32, the logits must be equal within the tolerance. In bfloat16 and float16, the logits also differ by
+    rounding. For these types, the most probable tokens are compared instead.
     """
     if dtype == "float32":
         passed = parity.max_difference <= params.tolerance
@@ -185,8 +187,8 @@ def _compare(base: Path, adapter: Path, merged: Path, dtype: str, options: Merge
 
 
 def export(base: Path, adapter: Path, merged: Path, dtype: str) -> None:
-    """Run ms-swift's merge in this process."""
-    os.environ |= {"USE_HF": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}  # swift reads them on import
+    """Run ms-swift's merge in this process. Raise DataError if ms-swift writes no merged weights."""
+    os.environ |= {"USE_HF": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}  # ms-swift's import reads these
     from swift import export_main
 
     environment.refuse_model_code()

@@ -1,8 +1,9 @@
 """Check every tensor of a merged model against the base model and the adapter, without peft.
 
-For a target of LoRA the merged weight must be base + scale * B @ A (Hu et al. 2021, arXiv:2106.09685). For a target of
-DoRA the rows of this sum are scaled to the trained magnitude (Liu et al. 2024, arXiv:2402.09353). Every other tensor
-must be equal to the tensor of the base model. The check loads only a few rows at a time.
+A target is a weight that LoRA or DoRA changes. For a target of LoRA, the merged weight must be base + scale * B @ A (Hu
+et al. 2021, arXiv:2106.09685). For a target of DoRA, the rows of this sum are scaled to the trained magnitude (Liu et
+al. 2024, arXiv:2402.09353). Every other tensor must be equal to the base model's tensor, or to the adapter's tensor
+that replaces it. The check loads only a few rows at a time.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from vasevqa.training.adapter import Adapter, Pair
 from vasevqa.training.checkpoints import ADAPTER
 
 ROWS = 4_000_000  # how many numbers of a tensor are compared at a time
-# Double rounding may shift single weights by one step. If many weights differ, the change itself differs.
+# Double rounding may shift single weights by one rounding step. If the deviations are larger than this fraction of the
+# whole change (both as root of the sum of squares), the change itself is wrong.
 OTHER_CHANGE = 0.3
 
 
@@ -30,8 +32,9 @@ OTHER_CHANGE = 0.3
 class Weights:
     """The result of the comparison: counts of tensors, and the greatest deviation of a weight from its expected value.
 
-    `zero` counts the targets with B = 0. The weights of these targets must not change. Each entry of `complaints` says
-    what is wrong with one tensor.
+    `targets` counts the targets, and `changed` counts the targets whose weights differ from the base model. `zero`
+    counts the targets with B = 0, whose weights must not change. `replaced` counts the tensors that the adapter
+    replaces. `others` counts all other tensors. Each entry of `complaints` says what is wrong with one tensor.
     """
 
     targets: int = 0
@@ -44,7 +47,7 @@ class Weights:
 
 
 class _Model:
-    """The tensors of a model folder, by the names of today's transformers."""
+    """The tensors of a model folder, by the names that the installed version of transformers uses."""
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         from transformers.conversion_mapping import get_model_conversion_mapping
@@ -59,7 +62,7 @@ class _Model:
         for name, file in files.items():
             now = name if name in known else rename_source_key(name, renamings, [])[0]
             self._places[now] = (opened[file], name)
-        for one, other in self.skeleton.all_tied_weights_keys.items():  # of two tied tensors only one is stored
+        for one, other in self.skeleton.all_tied_weights_keys.items():  # only one of two tied tensors is stored
             for absent, stored in ((one, other), (other, one)):
                 if absent not in self._places and stored in self._places:
                     self._places[absent] = self._places[stored]
@@ -109,7 +112,7 @@ def _rows(shape: list[int]) -> Iterator[slice]:
 
 
 def _same(name: str, old: Any, new: Any, dtype: torch.dtype, found: Weights) -> None:
-    """Check that a tensor is the same in both models, except for the rounding to the merged model's type."""
+    """Check that the tensor `new` equals `old` rounded to `dtype`, the merged model's type."""
     shape = old.get_shape()
     if new.get_shape() != shape:
         found.complaints.append(f"{name} has shape {new.get_shape()}, but should have {shape}")
@@ -127,7 +130,7 @@ def _same(name: str, old: Any, new: Any, dtype: torch.dtype, found: Weights) -> 
 
 
 class _Change:
-    """Return the values that LoRA or DoRA adds to rows of a weight, in float32."""
+    """The change that LoRA or DoRA makes to a weight. `weight` returns the changed rows in float32."""
 
     def __init__(self, pair: Pair, given: Any) -> None:
         self.scale = pair.scale
@@ -141,9 +144,9 @@ class _Change:
         return whole * (self.magnitude[rows] / whole.norm(dim=1))[:, None]
 
     def rounding(self, old: Tensor, rows: slice, dtype: torch.dtype) -> Tensor:
-        """Return the largest allowed deviation of a weight.
+        """Return the largest allowed deviation of each weight in `rows` from its exact value.
 
-        Base, A, B, the product and the sum are each rounded to `dtype`.
+        The bound assumes that base, A, B, the product and the sum are each rounded to `dtype`.
         """
         kind, single = torch.finfo(dtype), torch.finfo(torch.float32)
         sizes = abs(self.scale) * (self.b[rows].abs() @ self.a.abs())

@@ -28,7 +28,7 @@ SOURCES = (
 
 
 def refused(sentence: str) -> PydanticCustomError:
-    """Return a validation error. Its message is `sentence` and nothing else."""
+    """Return a validation error whose whole message is `sentence`."""
     return PydanticCustomError("refused", "{sentence}", {"sentence": sentence})
 
 
@@ -102,7 +102,7 @@ class TrainingParams(spec.Params):
 
 
 class TrainingOptions(spec.Options):
-    """The options that say how a training by ms-swift runs."""
+    """The options of a training by ms-swift. These options decide how the training runs, but not its result."""
 
     device: spec.Device = Field("auto", description="auto, cpu, cuda or cuda:N; a missing device is an error")
     nproc_per_node: int | None = Field(
@@ -138,7 +138,7 @@ class TrainingOptions(spec.Options):
 
 
 class SftParams(TrainingParams):
-    """The parameters of sft. They decide the fine-tuned weights."""
+    """The parameters of sft. These parameters decide the fine-tuned weights."""
 
     packing: bool = Field(False, description="several rows in one sequence of max_length (needs flash attention)")
     eval_steps: int = Field(100, ge=1, description="steps between evaluations on the validation rows")
@@ -152,11 +152,11 @@ class SftParams(TrainingParams):
 
 
 class SftOptions(TrainingOptions):
-    """The options that say how sft runs."""
+    """The options of sft. These options decide how sft runs, but not its result."""
 
 
 class GrpoParams(TrainingParams):
-    """The parameters of grpo. They decide the weights after the reinforcement learning."""
+    """The parameters of grpo. These parameters decide the weights after the reinforcement learning."""
 
     command: ClassVar[str] = "rlhf"
 
@@ -216,7 +216,7 @@ class GrpoParams(TrainingParams):
 
 
 class GrpoOptions(TrainingOptions):
-    """The options that say how grpo runs."""
+    """The options of grpo. These options decide how grpo runs, but not its result."""
 
     vllm_gpu_memory_utilization: float = Field(0.4, gt=0, le=1, description="part of the GPU's memory for vLLM")
     sleep_level: int = Field(
@@ -234,7 +234,7 @@ class GrpoOptions(TrainingOptions):
 
 
 class MergeParams(spec.Params):
-    """The parameters of merge. They decide the merged model."""
+    """The parameters of merge. These parameters decide the merged model."""
 
     checkpoint: str = Field(
         "last",
@@ -258,7 +258,7 @@ class MergeParams(spec.Params):
 
 
 class MergeOptions(spec.Options):
-    """The options that say how merge runs."""
+    """The options of merge. These options decide how merge runs, but not its result."""
 
     device: spec.Device = Field(
         "auto", description="device for the comparison: auto, cpu, cuda or cuda:N; the merge runs on the CPU"
@@ -269,7 +269,7 @@ class MergeOptions(spec.Options):
 
 
 class ConversionParams(spec.Params):
-    """The parameters of to-megatron. They decide when the check of a conversion passes."""
+    """The parameters of to-megatron. These parameters decide when the check of a conversion passes."""
 
     tolerance: float = Field(
         0.1,
@@ -285,7 +285,7 @@ class ConversionParams(spec.Params):
 
 
 class ConversionOptions(spec.Options):
-    """The options that say how to-megatron runs."""
+    """The options of to-megatron. These options decide how to-megatron runs, but not its result."""
 
     device: spec.Device = Field("auto", description="auto or cuda:N")
     hub: Literal["huggingface", "modelscope"] = Field(

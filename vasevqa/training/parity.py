@@ -1,6 +1,6 @@
-"""Check that the base model with its adapter and the merged model give the same answers.
+"""Compare the logits of the merged model with the logits of the base model with its adapter.
 
-The check compares logits on fixed prompts with an image. Only one model is in memory at a time.
+The prompts and the image are fixed. Only one model is in memory at a time.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PROMPTS = (
 
 
 def picture() -> Image.Image:
-    """Return a fixed picture of 224 x 224 pixels that roughly shows a red-figure pot."""
+    """Return a fixed drawing of 224 x 224 pixels that resembles a red-figure pot."""
     image = Image.new("RGB", (224, 224), (214, 204, 188))
     draw = ImageDraw.Draw(image)
     draw.ellipse((62, 60, 162, 200), fill=(40, 26, 22))
@@ -39,7 +39,7 @@ def picture() -> Image.Image:
 
 
 def inputs(processor: Any) -> list[dict[str, Tensor]]:
-    """Return the model inputs for each of PROMPTS together with the picture."""
+    """Return the model's inputs for each prompt in PROMPTS, together with the picture."""
     rows = []
     for prompt in PROMPTS:
         content = [{"type": "image"}, {"type": "text", "text": prompt}]
@@ -94,7 +94,7 @@ def logits(
 
 
 def _check_loaded(model: Any, adapter: Path) -> None:
-    """Raise DataError if the model lacks a tensor of the adapter or has other values. peft only gives a warning."""
+    """Raise DataError if peft did not load every tensor of the adapter unchanged. peft itself only gives a warning."""
     from peft import get_peft_model_state_dict
     from safetensors import safe_open
 
@@ -113,13 +113,13 @@ class Parity:
 
     max_difference: float
     mean_difference: float
-    agreement: float  # part of the tokens whose first choice is the same
+    agreement: float  # fraction of the tokens for which both models predict the same next token
     tokens: int
     prompts: int = len(PROMPTS)
 
 
 def compare(before: list[Tensor], after: list[Tensor]) -> Parity:
-    """Return the differences between two results of `logits`."""
+    """Return the differences between two results of `logits` for the same prompts."""
     differences = [(one - other).abs() for one, other in zip(before, after, strict=True)]
     same = [(one.argmax(-1) == other.argmax(-1)) for one, other in zip(before, after, strict=True)]
     return Parity(

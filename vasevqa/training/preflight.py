@@ -1,7 +1,6 @@
-"""Run all checks that need no loaded model, because loading a model takes minutes.
+"""Check a training's inputs before the model is loaded, because loading a model takes minutes.
 
-The module checks the model, the dataset and the given adapters, the signatures of the rewards, the GPU memory, and the
-disk space.
+The module checks the disk space, the rewards and their rows, and the adapters that the training starts from.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from vasevqa.training.params import TrainingParams
 def check_disk(folder: Path, model: Model, params: TrainingParams) -> None:
     """Raise StorageError if the checkpoints don't fit on the disk.
 
-    There must be space for the checkpoints that are kept, and for one more that is being written.
+    There must be space for save_total_limit checkpoints, and for one more checkpoint that is being written.
     """
     need, free = checkpoint_bytes(model, params) * (params.save_total_limit + 1), files.free_bytes(folder)
     if free < need:
@@ -33,11 +32,12 @@ def check_disk(folder: Path, model: Model, params: TrainingParams) -> None:
 
 
 def check_rewards(names: Sequence[str], plugin: Path | None, rows: Path) -> None:
-    """Check the rewards `names` in the user's file `plugin`, and check that our reward can read the solutions in
-    `rows`.
+    """Check the rewards `names`, and the solutions in the file `rows` that our own reward compares answers with.
 
-    `rows` is a JSON-lines file that `check_rows` accepted. Raise ConfigError if a reward is missing or can't be called.
-    Raise DataError for the first line with a solution that our own reward can't compare with an answer.
+    `plugin` is the user's file of rewards. `rows` is a JSON-lines file that `check_rows` accepted.
+
+    Raise ConfigError if a reward is missing or can't be called. If the reward external_vase_acc is used, raise
+    DataError for the first line whose solution this reward can't read.
     """
     columns: set[str] = set()
     unreadable = ""
@@ -66,8 +66,8 @@ def check_rewards(names: Sequence[str], plugin: Path | None, rows: Path) -> None
 def check_adapters(base: Path, params: TrainingParams, resume: Path | None) -> None:
     """Check the adapters that a training starts from: `resume`, and the adapters that extra_args names.
 
-    ms-swift loads these adapters with the names, rank and alpha in their files. Raise DataError if they don't fit the
-    base model. Raise ConfigError if their rank or alpha differs from the parameters.
+    ms-swift loads each adapter with the names, rank and alpha in the adapter's files. Raise DataError if an adapter
+    doesn't fit the base model. Raise ConfigError if an adapter's rank or alpha differs from the parameters.
     """
     _check_extra(base, params)
     given = [(name, params.extra_args.get(name)) for name in ("adapters", "ref_adapters")]
@@ -102,9 +102,10 @@ def check_adapters(base: Path, params: TrainingParams, resume: Path | None) -> N
 
 
 def _check_extra(base: Path, params: TrainingParams) -> None:
-    """Raise ConfigError for settings whose result can't be saved or merged.
+    """Raise ConfigError for settings in extra_args whose result can't be saved or merged.
 
-    peft doesn't save some biases. A merged model can't hold different values for two tied tensors.
+    peft doesn't save the biases of `lora_bias: lora_only`. A merged model can't hold different values for two tied
+    tensors.
     """
     if params.extra_args.get("lora_bias") == "lora_only":
         raise ConfigError("extra_args: peft doesn't save the biases of lora_bias: lora_only; set it to all or none.")
@@ -121,5 +122,5 @@ def _check_extra(base: Path, params: TrainingParams) -> None:
 
 
 def _words(given: object) -> list[str]:
-    """Return the words of an argument that ms-swift accepts as one word or as a list."""
+    """Return an argument's value as a list of words. ms-swift accepts such an argument as one word or as a list."""
     return [str(item) for item in given] if isinstance(given, list | tuple) else [str(given)] if given else []

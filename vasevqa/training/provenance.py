@@ -16,11 +16,14 @@ WEIGHTS = "weights_of_model"  # the fingerprint of the base model (vasevqa.model
 
 
 def check(adapter: Adapter, folder: Path, base: Path) -> None:
-    """Raise DataError if the adapter's alpha was changed. Raise ConfigError if the adapter was trained on another base
-    model.
+    """Check that the adapter's alpha and the base model are the same as in the training.
 
-    `folder` is the checkpoint. The training's own record is used if there is one. Otherwise the base model is compared
-    with the model at the path that the checkpoint names, if that model exists.
+    `folder` is the checkpoint. If the training recorded the base model's fingerprint, the check uses this fingerprint.
+    Otherwise the check uses the model at the path that the checkpoint names. If that model doesn't exist, the base
+    model is not checked.
+
+    Raise DataError if the alpha was changed after the training. Raise ConfigError if the adapter was trained on a
+    different base model.
     """
     settings = _noted(folder.parent.parent / SETTINGS) if folder.name.startswith("checkpoint-") else {}
     arguments = _noted(folder / ARGUMENTS)

@@ -1,4 +1,4 @@
-"""Check a user's file of rewards without running the file, so that mistakes are found before anything is loaded."""
+"""Check a user's file of rewards without running the file, so that mistakes are found before a model is loaded."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ OURS = ("external_vase_acc", "external_vase_format", "external_vase_paper")
 def check_file(path: Path, names: Sequence[str], columns: Collection[str] | None = None) -> None:
     """Check the rewards `names` of a user's file without running the file.
 
-    Some rewards can't be checked by the text of the file, such as a decorated function. They are checked when ms-swift
-    imports the file.
+    Some rewards, such as a decorated function, can't be checked by the text of the file. These rewards are checked when
+    ms-swift imports the file.
 
     Raise ConfigError if the file isn't Python, if it doesn't define a reward, or if a reward can't be called.
     """
@@ -48,15 +48,16 @@ def check_file(path: Path, names: Sequence[str], columns: Collection[str] | None
 
 
 def defines(path: Path, name: str) -> bool:
-    """Return True if the text of the user's file shows that it defines or registers `name`."""
+    """Return True if the user's file defines or registers the reward `name`, according to the text of the file."""
     source = _File(ast.parse(path.read_bytes()))
     return bool(source.definitions(name)) or name in source.names or name in source.registered
 
 
 def check_known(name: str, complaint: str, others: Collection[str] = ()) -> None:
-    """Raise ConfigError if `name` is neither a reward of this project nor of ms-swift.
+    """Raise ConfigError if neither this project nor ms-swift has a reward called `name`.
 
-    The message begins with `complaint`.
+    The message begins with `complaint`. If `name` is misspelt, the message suggests a similar name. `others` holds
+    further names to suggest.
     """
     known = _of_swift()
     if name not in OURS and known and name not in known:
@@ -65,7 +66,7 @@ def check_known(name: str, complaint: str, others: Collection[str] = ()) -> None
 
 
 def _of_swift() -> list[str]:
-    """Return the names of ms-swift's rewards. They are read from its source code, because an import takes 10 s."""
+    """Return the names of ms-swift's rewards, read from ms-swift's source code. An import would take 10 s."""
     spec = importlib.util.find_spec("swift")
     for folder in (spec.submodule_search_locations if spec else None) or ():
         path = Path(folder) / "rewards/orm.py"
@@ -97,7 +98,7 @@ class _File:
                 self.dynamic |= any(alias.name == "*" for alias in node.names)
             elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):  # every form of assignment
                 self.names.add(node.id)
-            elif isinstance(node, ast.Name):  # these can define any name
+            elif isinstance(node, ast.Name):  # code that uses one of these names can define any reward
                 self.dynamic |= node.id in ("globals", "exec", "setattr", "vars", "orms")
 
     def _alias(self, node: ast.Assign | ast.AnnAssign) -> None:
@@ -121,7 +122,7 @@ def _targets(node: ast.Assign | ast.AnnAssign) -> list[ast.expr]:
 
 
 def _signature_of(node: _Definition) -> inspect.Signature | None:
-    """Return the signature that a call must match, or None if the text of the file doesn't show the signature."""
+    """Return the signature of a reward's definition. Return None if the text of the file doesn't show the signature."""
     if node.decorator_list:
         return None
     if not isinstance(node, ast.ClassDef):

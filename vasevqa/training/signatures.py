@@ -1,4 +1,4 @@
-"""Find out from a reward's signature how to call the reward. No model needs to be loaded for this.
+"""Find out from a reward's signature how to call the reward. This works before a model is loaded.
 
 The parameter names come from TRL (https://huggingface.co/docs/trl/grpo_trainer), from ms-swift, and from the original's
 README.
@@ -19,7 +19,7 @@ SOLUTIONS = {
     "solution", "solutions", "references", "reference", "answer", "gold", "ground_truth", "ground_truths", "truth",
     "truths", "targets", "labels", "y_true"
 }  # fmt: skip
-PASSED = {  # by ms-swift, and by this project under TRL's names
+PASSED = {  # names of further arguments, from ms-swift, or from this project under TRL's names
     "prompts", "completion_ids", "messages", "images", "prompt_id", "request_id", "finish_reason", "is_truncated",
     "rollout_infos", "response_token_ids", "trainer_state"
 }  # fmt: skip
@@ -34,7 +34,7 @@ class Binding:
     """The arguments for the parameters of a reward.
 
     `positional` and `keywords` name a source for each parameter: `completions`, `solution` or a column of the rows. If
-    `rest` is true, the reward also gets every other column.
+    `rest` is True, the reward gets all remaining columns as keyword arguments.
     """
 
     positional: tuple[str, ...]
@@ -51,8 +51,9 @@ def bind(name: str, signature: inspect.Signature, columns: Collection[str] | Non
     """Return how the reward `name` with this signature is called.
 
     The name of a parameter decides its argument. If no parameter has a known name for the completions, the first
-    unknown parameter gets the completions, and the second one gets the solutions. `columns` holds the names of the
-    rows' columns. If `columns` is given, each other parameter must be a column or have a default.
+    parameter with an unknown name gets the completions, and the second such parameter gets the solutions. `columns`
+    holds the names of the rows' columns. If `columns` is given, every remaining parameter must have the name of a
+    column or a default.
 
     Raise ConfigError with the expected signature if the reward can't be called in this way.
     """
@@ -69,7 +70,7 @@ def bind(name: str, signature: inspect.Signature, columns: Collection[str] | Non
             if free and unnamed and parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
                 source = free.pop(0)
             elif columns is None:
-                source = parameter.name  # this may be a column, which only the rows can show
+                source = parameter.name  # this may be a column; without the rows it can't be checked
             else:
                 known = ", ".join(sorted({*columns} - PASSED))
                 raise _refused(name, signature, f"nothing is passed for '{parameter.name}' (the rows hold {known})")
@@ -89,7 +90,7 @@ def bind(name: str, signature: inspect.Signature, columns: Collection[str] | Non
 
 
 class _Parameters:
-    """The named parameters of a signature, and whether the signature accepts more (`*args`, `**kwargs`)."""
+    """The named parameters of a signature. `anything` is True for `*args`, and `rest` is True for `**kwargs`."""
 
     def __init__(self, parameters: list[inspect.Parameter]) -> None:
         kinds = {parameter.kind for parameter in parameters}
@@ -100,7 +101,7 @@ class _Parameters:
 
 
 def _source_in(columns: Collection[str] | None) -> Callable[[str], str | None]:
-    """Return a function that maps a parameter's name to the source of its argument, or to None for an unknown name."""
+    """Return a function that maps a parameter's name to the source of the argument. An unknown name gives None."""
 
     def source(name: str) -> str | None:
         if name in COMPLETIONS:

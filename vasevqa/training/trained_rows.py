@@ -1,4 +1,4 @@
-"""Count the tokens of a training's rows before the model is loaded, and leave out rows that can't be trained on.
+"""Count the tokens of a training's rows before the model is loaded, and exclude rows that can't be used.
 
 A separate process counts the tokens with ms-swift's own template (vasevqa/training/swift/lengths.py).
 """
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 CHILD = "vasevqa.training.swift.lengths"
 DROPPED = "dropped_rows.csv"
-LEFT_OUT_AT_MOST = 0.05  # of a file's rows; a larger part means a wrong setting or a broken dataset
+LEFT_OUT_AT_MOST = 0.05  # maximum fraction of a file's rows; a larger fraction means a wrong setting or broken dataset
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A row that the training leaves out: its file and line, and the reason.
+    """A row that the training does not use: the row's file and line, and the reason.
 
-    `length` is in tokens. It is None for a broken row.
+    `length` is the row's length in tokens; None for a broken row.
     """
 
     file: str
@@ -46,14 +46,17 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class TrainedRows:
-    """The rows that ms-swift gets: the file, the number of its rows, and the rows of the dataset that were left out."""
+    """The rows that ms-swift gets: the file `path` with `count` rows.
+
+    `left_out` holds the rows of the dataset that are not used.
+    """
 
     path: Path
     count: int
     left_out: tuple[LeftOut, ...] = ()
 
     def summary(self) -> dict[str, int]:
-        """Return the number of rows that were left out, by reason. The mapping is empty if no row was left out."""
+        """Return the number of rows that are not used, by reason. The mapping is empty if all rows are used."""
         long = sum(one.length is not None for one in self.left_out)
         counted = {"too_long": long, "broken": len(self.left_out) - long}
         return {why: number for why, number in counted.items() if number}
@@ -73,9 +76,9 @@ class Reading:
 def trainable_rows(
     checked: Mapping[str, CheckedRows], reading: Reading, params: TrainingParams, output: Output, progress: Progress
 ) -> dict[str, TrainedRows]:
-    """Count the tokens of every row, leave out the rows that can't be trained on, and report these rows.
+    """Count the tokens of every row, exclude the rows that can't be used for training, and report these rows.
 
-    Raise DataError if too many rows would be left out, or if ms-swift can't read the files.
+    Raise DataError if too many rows would be excluded, or if ms-swift can't read the files.
     """
     began = time.monotonic()
     measured = lengths(list(checked.values()), reading, cache_folder(output), output.check)
@@ -96,10 +99,10 @@ def trainable_rows(
 
 
 def cache_folder(output: Output) -> Path:
-    """Return the folder in which lengths are stored.
+    """Return the folder in which the lengths of rows are stored.
 
-    It lies on the volume if there is one, so that other trainings can use the lengths. Otherwise it lies in the
-    training's own folder.
+    If there is a volume, the folder is on the volume, so that any later training can use the lengths. Otherwise the
+    folder is in the training's own folder.
     """
     return output.volume / ".cache/row-lengths" if output.volume else output.root / "training/rows"
 
@@ -107,11 +110,11 @@ def cache_folder(output: Output) -> Path:
 def lengths(
     checked: Sequence[CheckedRows], reading: Reading, cache: Path, alive: Callable[[], None]
 ) -> dict[Path, list[tuple[int | None, str]]]:
-    """Return the length of every row in tokens, in the order of the rows. For a broken row, return None and the reason.
+    """Return (length in tokens, '') for every row of each file, in the order of the rows.
 
-    A separate process counts the tokens with ms-swift's own template. The result is stored in the folder `cache`. It is
-    used again if rows, pictures, model and arguments are the same. `alive` is called while the process works, and may
-    raise an error.
+    For a broken row, return (None, reason). A separate process counts the tokens with ms-swift's own template. The
+    result is stored in the folder `cache`. The stored result is used again if rows, pictures, model and arguments are
+    the same. `alive` is called again and again while the process works. An error that `alive` raises ends the process.
     """
     kept = cache / f"row-lengths-{_key(checked, reading)}.json"
     try:
@@ -125,7 +128,7 @@ def lengths(
 
 
 def _key(checked: Sequence[CheckedRows], reading: Reading) -> str:
-    """Return a digest of everything that decides the lengths."""
+    """Return a digest of all facts that decide the lengths: rows, pictures, model, arguments and ms-swift's version."""
     pictures = []
     for name in sorted({image for rows in checked for image in rows.images}):
         status = (reading.root / name).stat()
@@ -175,9 +178,11 @@ def _count(
 def trainable(
     checked: CheckedRows, measured: Sequence[tuple[int | None, str]], params: TrainingParams, folder: Path
 ) -> TrainedRows:
-    """Leave out the rows that are broken or longer than max_length. Raise DataError if there are too many of them.
+    """Exclude the rows that are broken or longer than max_length, and write the remaining rows to `folder`/rows.
 
-    The remaining rows are written below `folder`. If the user's truncation_strategy cuts long rows, no row is too long.
+    If the user's truncation_strategy shortens long rows, no row is too long. If no row is excluded, nothing is written.
+
+    Raise DataError if too many rows would be excluded.
     """
     cut = params.extra_args.get("truncation_strategy") in ("left", "right", "split")
     left_out = []
@@ -220,9 +225,9 @@ def _refusal(checked: CheckedRows, rows: TrainedRows, params: TrainingParams) ->
 
 
 def expected(parts: Mapping[str, TrainedRows], params: TrainingParams) -> tuple[int | None, int | None]:
-    """Return the numbers of rows that ms-swift must read for training and validation.
+    """Return the numbers of rows that ms-swift must read for training and for validation.
 
-    A number is None if the user's arguments change how many rows ms-swift reads.
+    A number is None if there are no such rows, or if the user's arguments change how many rows ms-swift reads.
     """
     if {"split_dataset_ratio", "truncation_strategy", "streaming"} & set(params.extra_args):
         return None, None
@@ -230,12 +235,12 @@ def expected(parts: Mapping[str, TrainedRows], params: TrainingParams) -> tuple[
 
 
 def said(rows: TrainedRows) -> str:
-    """Return a short summary of the rows that were left out, such as '3 too long, 1 broken'."""
+    """Return a short summary of the excluded rows, such as '3 too long, 1 broken'."""
     return ", ".join(f"{number} {why.replace('_', ' ')}" for why, number in rows.summary().items())
 
 
 def write_left_out(output: Output, parts: Iterable[TrainedRows]) -> None:
-    """Write the table of the rows that were left out. Write nothing if no row was left out."""
+    """Write the table of the excluded rows (dropped_rows.csv). Write nothing if no row was excluded."""
     left_out = [one for rows in parts for one in rows.left_out]
     if left_out:
         with output.writing(DROPPED, "w") as stream:

@@ -1,7 +1,8 @@
 """Run one training inside a stage.
 
-The stage first runs all checks. It then trains in a child process, which can be killed and resumed. It reports the
-training curve as events. When the GPU's memory runs out, the stage tries the next batch plan of the OOM ladder.
+The stage first runs all checks, and then trains in a child process. If the child process is killed, the training can
+resume. The stage reports the training curve as events. When the GPU's memory runs out, the stage tries the next batch
+plan of the OOM ladder (`rungs`).
 """
 
 from __future__ import annotations
@@ -45,9 +46,11 @@ PLUGIN = Path(__file__).with_name("swift") / "plugin.py"
 def rungs(batch: int, accumulation: int, processes: int, checkpointing: bool) -> list[BatchPlan]:
     """Return the batch plans to try in turn when the GPU's memory runs out.
 
-    Every plan uses the same number of rows for an optimizer step. A later plan recomputes activations or loads fewer
-    rows at once. `batch` x `accumulation` is the global batch, which the GPUs (`processes`) share equally. Raise
-    ConfigError if this is impossible.
+    Every plan uses the same number of rows for an optimizer step. A later plan recomputes activations, or processes
+    fewer rows at once. `batch` x `accumulation` is the global batch. `processes` is the number of GPUs, which share the
+    global batch equally.
+
+    Raise ConfigError if the global batch can't be shared equally.
     """
     if accumulation % processes == 0:
         accumulation //= processes
@@ -68,7 +71,7 @@ def rungs(batch: int, accumulation: int, processes: int, checkpointing: bool) ->
 
 
 class Training:
-    """A training of kind sft or grpo that writes to `output`."""
+    """A training of kind sft or grpo, with the parameters, options, inputs and output of the stage's call."""
 
     def __init__(self, call: StageCall[TrainingParams, TrainingOptions]) -> None:
         params, options = call.params, call.options
@@ -88,7 +91,7 @@ class Training:
         )
         self.walked: list[dict[str, Any]] = []
         self.seen = 0
-        self.unrewarded = 0  # answers to which no reward applied, since the last resume
+        self.unrewarded = 0  # number of answers for which every reward returned None, in all attempts of this stage
 
     def check(self) -> dict[str, int]:
         """Check parameters, rows and models before the model is loaded, and return the number of rows per split."""
@@ -118,7 +121,7 @@ class Training:
         return {name: part.count for name, part in self.rows.items()}
 
     def _trainable(self, checked: Mapping[str, CheckedRows]) -> dict[str, TrainedRows]:
-        """Count the tokens of every row, and leave out the rows that can't be trained on."""
+        """Count the tokens of every row, and exclude the rows that can't be used for training."""
         paths = TrainingPaths(self.model, checked["train"].path, self.folder, system=self.inputs.get("system"))
         reading = trained_rows.Reading(
             self.kind,
@@ -130,9 +133,10 @@ class Training:
         return trained_rows.trainable_rows(checked, reading, self.params, self.output, self.progress)
 
     def _same_training(self) -> None:
-        """Raise ConfigError if the folder holds checkpoints of a training with other settings.
+        """Raise ConfigError if the folder holds checkpoints of a training with different settings.
 
-        If a training continued from them, it would match neither the old settings nor the new ones.
+        A training that continued from these checkpoints would match neither the old settings nor the new settings. Only
+        a stage without a launcher is checked, because a launcher's folder belongs to one set of settings.
         """
         dataset = self.inputs["dataset"] / f"{self.kind}.jsonl"
         now = {
@@ -234,7 +238,8 @@ class Training:
                 *(["--processes", str(self.processes)] if self.processes > 1 else []),
                 str(spec),
             ]
-            # The child has its own session, so Ctrl-C reaches only this process, which then lets the child save.
+            # The child has its own session, so Ctrl-C reaches only this process. This process then lets the child save
+            # a checkpoint.
             child = subprocess.Popen(words, env=environ, start_new_session=True, stdin=subprocess.DEVNULL)
             try:
                 code = self._follow(child)
@@ -299,7 +304,10 @@ class Training:
         return at + len(whole)
 
     def _stop(self, child: subprocess.Popen[bytes]) -> None:
-        """Let the child finish its step and save a checkpoint. Then end the child and every process that it started."""
+        """Send SIGTERM to the child, so that the child finishes its step and saves a checkpoint.
+
+        Wait at most options.stop_seconds. Then kill the child and every process that the child started.
+        """
         child.send_signal(signal.SIGTERM)
         try:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -311,7 +319,7 @@ class Training:
 
 
 def metrics(row: LogRow, params: TrainingParams) -> dict[str, float]:
-    """Return a row of the log under this project's names.
+    """Return the measurements in a row of ms-swift's log, by this project's names.
 
     The names include step, loss, reward, learning_rate, tokens_per_second and seconds_left.
     """
@@ -329,12 +337,13 @@ def metrics(row: LogRow, params: TrainingParams) -> dict[str, float]:
 
 
 def train(call: StageCall[TrainingParams, TrainingOptions]) -> None:
-    """Train by SFT or GRPO, as `params` say.
+    """Train with GRPO if the call's parameters are GrpoParams, and with SFT otherwise.
 
     Write the folder training/ (checkpoints and logs) and training_summary.json.
 
-    Raise ConfigError, DataError, DeviceError or StorageError for problems that can be known before the training. Raise
-    GpuMemoryError when no plan of the ladder is left. Raise Interrupted when the child was killed.
+    Raise ConfigError, DataError, DeviceError or StorageError for problems that are found before the training. Raise
+    GpuMemoryError if the GPU's memory ran out with every plan of the OOM ladder. Raise Interrupted if the child process
+    was killed.
     """
     began = time.monotonic()
     training = Training(call)

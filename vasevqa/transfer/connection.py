@@ -28,24 +28,24 @@ if TYPE_CHECKING:
 
 IDLE_SECONDS = 1800  # seconds without a request after which the pod ends by itself
 SILENCE = 300.0  # seconds without an answer after which a connection is considered lost
-TRIES = 6  # lost connections in a row without progress, after which a transfer fails
-MOST = 64 << 20  # bytes of one answer
+TRIES = 6  # a transfer fails after this number of lost connections in a row without progress
+MOST = 64 << 20  # maximum number of bytes in one answer
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of pod that mounts the volume: its purpose, its image, its resources, and the module of its far end."""
+    """A kind of pod that mounts the volume: the pod's purpose, image and resources, and the module that runs in it."""
 
     purpose: str = "move"
     image: str = "launcher"
     resources: Manifest = field(default_factory=lambda: LAUNCHER_RESOURCES)
     module: str = "vasevqa.transfer"
-    seconds: float = 300  # in which the pod must start
+    seconds: float = 300  # time limit for the start of the pod
 
 
 @contextlib.contextmanager
 def volume_pod(access: Session, purpose: str = "move", kind: Kind | None = None) -> Iterator[str]:
-    """Start a pod that mounts the volume, yield its name, and remove it when the block ends."""
+    """Start a pod that mounts the volume, yield the pod's name, and remove the pod when the block ends."""
     kind = kind or Kind(purpose)
     access.require_claim()
     name = f"vasevqa-{kind.purpose}-{os.urandom(4).hex()}"
@@ -92,14 +92,14 @@ class Connection:
                 )
 
     def one(self) -> dict[str, Any]:
-        """Wait for one answer and return it. Signs of life (`busy`) are passed over."""
+        """Wait for one answer and return it. Answers that only report activity (with the key `busy`) are skipped."""
         while True:
             for answer in self.answers(True):
                 if "busy" not in answer:
                     return answer
 
     def listed(self) -> Iterator[dict[str, Any]]:
-        """Yield the answers before the one that says `end`. Signs of life are passed over."""
+        """Yield all answers before the answer with the key `end`. Answers with the key `busy` are skipped."""
         while "end" not in (answer := self.one()):
             yield answer
 
@@ -120,13 +120,16 @@ class Connection:
         return answer
 
     def _parsed(self, line: bytes) -> dict[str, Any]:
-        """Return an answer. The pod is not trusted: an answer can't fill this machine's memory."""
+        """Return the answer in `line`. Raise ClusterError if `line` is not JSON or announces more than MOST bytes.
+
+        The pod is not trusted: an answer must not fill this machine's memory.
+        """
         try:
             answer = json.loads(line)
             size = int(answer.get("data", 0))
         except (ValueError, TypeError, AttributeError):
             raise ClusterError(
-                f"Pod {self.process.pod} sent a line that is no answer; check that the image has this version of"
+                f"Pod {self.process.pod} sent a line that is not an answer; check that the image has this version of"
                 " vasevqa."
             ) from None
         self._refuse_large(size)
@@ -135,25 +138,25 @@ class Connection:
     def _refuse_large(self, size: int) -> None:
         if not 0 <= size <= MOST:
             raise ClusterError(
-                f"Pod {self.process.pod} announced an answer of {size} bytes, and {MOST} are the most; check that the"
-                " image has this version of vasevqa."
+                f"Pod {self.process.pod} announced an answer of {size} bytes, but at most {MOST} bytes are allowed;"
+                " check that the image has this version of vasevqa."
             )
 
 
 class Far(Protocol):
-    """Where the far end of a transfer runs."""
+    """The far end of a transfer, to which connections can be made."""
 
     def connect(self) -> Connection:
-        """Return a new connection. Raise ConnectionLost, or another ClusterError, if there is none."""
+        """Return a new connection. Raise ConnectionLost or another ClusterError if no connection can be made."""
 
     def close(self) -> None:
-        """Remove what the far end needed."""
+        """Remove the resources of the far end, such as its pod."""
 
 
 class PodFar:
-    """A far end in a pod of `kind`. The pod starts at the first connection, and again if it has ended meanwhile.
+    """A far end in a pod of `kind`. Several threads may use one object of this class at the same time.
 
-    Threads may use it at the same time.
+    The pod is created for the first connection. If the pod has ended before a later connection, a new pod is created.
     """
 
     def __init__(self, access: Session, kind: Kind | None = None) -> None:
@@ -161,7 +164,7 @@ class PodFar:
         self._lock, self._stack, self._pod = Lock(), contextlib.ExitStack(), ""
 
     def connect(self) -> Connection:
-        """Return a new connection."""
+        """Return a new connection to the pod. Create the pod if no pod runs."""
         with self._lock:
             if not self._pod or not _runs(self._access, self._pod):
                 self._pod = ""
@@ -180,8 +183,8 @@ class PodFar:
 def persistently(access: Session, work: Callable[[Connection], None]) -> None:
     """Call `work` with a new connection until `work` returns without an error.
 
-    Raise ConnectionLost or ClusterUnreachable after TRIES lost connections in a row. If data
-    was transferred before the loss (`moved` of the error is True), the count starts again.
+    Raise ConnectionLost or ClusterUnreachable after TRIES lost connections in a row. If data was transferred before a
+    loss (the error's `moved` is True), the count starts again.
     """
     with contextlib.closing(PodFar(access)) as far:
         work_on(far, work)

@@ -1,10 +1,10 @@
-"""Move files to and from a volume over one connection.
+"""Copy files to and from a volume over one connection.
 
 `python -m vasevqa.transfer ROOT` runs in a pod and serves one connection. Requests are JSON lines on stdin; bytes
 follow a `put` request. Answers are JSON lines on stdout; bytes follow an answer with `data`.
 
-A file first has a temporary name with the digest of the content, so an interrupted transfer can resume. After the
-digest is verified, the file gets its final name. Paths outside ROOT are refused.
+A file is first written under a temporary name that contains the digest of the content, so an interrupted transfer can
+resume. After the digest is verified, the file gets its final name. Paths outside ROOT are refused.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vasevqa import files
 from vasevqa.errors import ConfigError, VaseError, storage_error
 from vasevqa.transfer.paths import inside, standing, walk, write
 
-OURS = ("artifacts", "runs")  # only launchers and stages write these
+OURS = ("artifacts", "runs")  # folders of the volume that only launchers and stages write to
 ALIVE = Path("/tmp/vasevqa-transfer")  # noqa: S108 - inside the pod; touched at each request
 
 
@@ -42,11 +42,11 @@ class FarEnd:
         self.answers.flush()
 
     def do_check(self, path: str, size: int, sha256: str) -> None:
-        """Say how much of a file is here."""
+        """Send the number of bytes of a file that are already here, or null if the file is complete."""
         self.say(path=path, have=standing(self._target(path), size, sha256))
 
     def do_put(self, path: str, offset: int, length: int, sha256: str, last: bool) -> None:
-        """Write a block of a file."""
+        """Write a block of a file. After the last block, send whether the content has the right digest."""
         block = self.requests.read(length)
         if len(block) < length:
             raise EOFError
@@ -55,7 +55,7 @@ class FarEnd:
             self.say(path=path, written=good)
 
     def do_list(self, path: str) -> None:
-        """List the files below `path` with their digests."""
+        """Send the name, size and digest of each file below `path`."""
         top = inside(self.root, path)
         if not top.exists():
             raise ConfigError(f"There is no {path} on the volume.")
@@ -109,7 +109,7 @@ def main(arguments: list[str]) -> int:
 
 
 def served(far: FarEnd) -> int:
-    """Serve a connection to its end, send the error that ended it, and return the exit code."""
+    """Serve one connection until it ends, and return the exit code. If an error ends the connection, send the error."""
     try:
         far.serve()
     except (EOFError, BrokenPipeError):  # the connection is lost; received data is kept

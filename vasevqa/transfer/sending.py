@@ -25,8 +25,8 @@ def upload_inputs(access: Session, inputs: Mapping[str, str], base: Path) -> lis
     """Upload the recipe's inputs to the volume; return NAME=PATH for each input.
 
     Each input that is on this machine is uploaded to inputs/NAME-DIGEST. DIGEST is the digest of the content. So an
-    upload never changes files that another run reads, and the same content is uploaded only once. Inputs that are not
-    on this machine keep their value.
+    upload never changes files that any other run reads, and the same content is uploaded only once. For an input that
+    is not on this machine, PATH is the value in `inputs`.
     """
     here = {name: base / files.expanded(value) for name, value in inputs.items()}
     local_paths = {name: path for name, path in here.items() if path.exists()}
@@ -100,7 +100,7 @@ class _Upload:
             raise
 
     def _round(self, connection: Connection) -> None:
-        """Check which files are on the volume, and send the others.
+        """Check which files are already on the volume, and send the missing files.
 
         A request is sent without waiting for the answers to earlier requests.
         """

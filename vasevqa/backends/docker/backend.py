@@ -1,6 +1,6 @@
 """The docker backend: run each stage as a container on this machine.
 
-A container continues when its launcher ends. The next launcher finds the container by its labels.
+A container continues to run when its launcher ends. The next launcher finds the container by its labels.
 
 The volume and a step's other inputs have the same paths in the container as on this machine. Containers run as the
 user who starts the launcher, with a read-only root and without capabilities. A container is removed once its outcome is
@@ -90,10 +90,10 @@ class DockerBackend:
             ) from None
 
     def submit(self, task: Task) -> None:
-        """Create and start the container; if a container with the task's name exists, adopt it.
+        """Create and start the container; if a container with the task's name exists, adopt that container.
 
         Raise ConfigError if the image is missing, and DeviceError if the engine has no GPUs for the container. Raise
-        ClusterUnreachable if the engine doesn't answer, and ClusterError if the engine refuses for another reason.
+        ClusterUnreachable if the engine doesn't answer. Raise ClusterError if the engine refuses for any other reason.
         """
         task.log.parent.mkdir(parents=True, exist_ok=True)
         task.log.touch()
@@ -109,7 +109,7 @@ class DockerBackend:
                 if error.status_code != 409:
                     raise
                 container = self._container(task.name)
-                # Another launcher used the container and has removed it since. The caller gets the state GONE.
+                # Another launcher used the container and has removed it. The caller then gets the state GONE.
                 if container is None:
                     return
                 if container.labels.get(f"{LABEL}.key") != task.key:
@@ -157,7 +157,7 @@ class DockerBackend:
         mounts = [Mount(str(task.volume), str(task.volume), "bind")]
         mounts += [Mount(str(path), str(path), "bind", read_only=False) for path in sorted(caches)]
         mounts += [Mount(str(path), os.path.realpath(path), "bind", read_only=True) for path in task.reads]
-        # A step on the CPU must also run on a machine without GPUs, so it requests none.
+        # A step on the CPU must also run on a machine without GPUs, so its container requests no GPUs.
         gpus = asked.gpus if task.device != "cpu" else 0
         return {
             "image": task.image or self._cluster.image(task.stage),
@@ -329,12 +329,13 @@ class DockerBackend:
             with contextlib.suppress(*AWAY):
                 container.stop(timeout=int(grace))
 
-        # The engine counts the seconds of `grace`, even if this process ends. If `grace` is 0, the call is short, and
-        # this process waits for the thread (not a daemon). Otherwise the caller waits for the end of the container.
+        # The engine counts the seconds of `grace`, even if this process ends. If `grace` is 0, the call is short. The
+        # thread is then not a daemon, so this process ends only after the call. If `grace` is larger, the thread is a
+        # daemon, and `watch` reports the end of the container.
         threading.Thread(target=stop, name=f"stop {name}", daemon=grace > 0).start()
 
     def remove(self, name: str) -> None:
-        """Remove the container. Its log stays."""
+        """Remove the container. The job's log file is kept."""
         with translated(f"remove {name}"):
             container = self._container(name)
             if container is not None:
@@ -343,7 +344,7 @@ class DockerBackend:
                 except NotFound:
                     pass
                 except APIError as error:
-                    if error.status_code != 409:  # another launcher is removing it
+                    if error.status_code != 409:  # another launcher is removing the container
                         raise
         self._followers.pop(name, None)
         self._told.pop(name, None)

@@ -27,7 +27,7 @@ def built_here(cluster: Cluster, reference: str) -> bool:
 def connect() -> Any:
     """Return a client of the engine that DOCKER_HOST names.
 
-    Raise ClusterError if the engine doesn't answer or this user can't use it.
+    Raise ClusterError if the engine doesn't answer, or if this user has no permission to use the engine.
     """
     where = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
     try:

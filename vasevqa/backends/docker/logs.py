@@ -1,4 +1,4 @@
-"""Follow a container's output in a thread: write the output to the log, and keep it for `watch`."""
+"""Follow a container's output in a thread: write the output to the log file, and store new output for `watch`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from vasevqa.backends.base import State
 
 
 class Follower(threading.Thread):
-    """Runs `follow(self)`, which calls `write` and returns the final state of the container.
+    """A thread that calls `follow(self)`. `follow` calls `write` and returns the final state of the container.
 
-    Each byte of the output has the same offset in the log. Several launchers may follow the same container at the same
-    time. A launcher may also continue after the crash of another launcher. All launchers write the same bytes to the
-    same offsets, so nothing is lost or duplicated.
+    Each byte has the same offset in the log file as in the container's output. Several launchers may follow the same
+    container at the same time. A launcher may also continue after the crash of another launcher. All launchers write
+    the same bytes to the same offsets, so nothing is lost or duplicated.
     """
 
     def __init__(self, log: Path | None, news: threading.Condition, follow: Callable[[Follower], State]) -> None:
@@ -63,9 +63,9 @@ class Follower(threading.Thread):
             self._news.notify_all()
 
     def news(self) -> tuple[State, str, str]:
-        """Return the state, the new complete lines (all text once the container has ended) and the note.
+        """Return the state, the new complete lines, and the note. After the container's end, return all new text.
 
-        The caller must hold the condition.
+        The caller must hold the condition that the constructor got as `news`.
         """
         cut = len(self._pending) if self._state.is_terminal else self._pending.rfind(b"\n") + 1
         text, self._pending = self._pending[:cut], self._pending[cut:]

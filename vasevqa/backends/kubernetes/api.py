@@ -1,6 +1,7 @@
 """Call the API server of a cluster.
 
-Objects are plain mappings. ClusterUnreachable means that a new attempt can help; ApiError means that it can't.
+Objects are plain mappings. After ClusterUnreachable, a new attempt may succeed. After ApiError, a new attempt would
+fail again.
 
 The Kubernetes client finds the cluster and signs the requests. The client's classes for pods, Jobs and other objects
 are not used, because the rest of the backend handles plain mappings.
@@ -41,7 +42,8 @@ class ApiError(ClusterError):
 class Api:
     """One namespace of a cluster.
 
-    It is the namespace in the kubeconfig's context, or the namespace in which this process runs.
+    If `namespace` is None, the class uses the namespace in the kubeconfig's context. In a pod without a kubeconfig, the
+    class uses the pod's namespace.
 
     Raise ClusterError if no cluster is configured.
     """
@@ -83,16 +85,16 @@ class Api:
     def get(self, path: str, **query: str) -> Manifest:
         """Return the object or list at `path`.
 
-        Raise ApiError if the server refuses (status 404: there is no such object) and ClusterUnreachable if it does not
-        answer.
+        Raise ApiError if the server refuses the request (status 404: there is no such object). Raise ClusterUnreachable
+        if the server does not answer.
         """
         return self._answer("GET", path, query)
 
     def create(self, kind: str, manifest: Manifest) -> Manifest:
         """Create an object and return it as the server stored it.
 
-        Raise ApiError if the server refuses (status 409: an object of that name exists) and ClusterUnreachable if it
-        does not answer.
+        Raise ApiError if the server refuses the request (status 409: an object with this name exists). Raise
+        ClusterUnreachable if the server does not answer.
         """
         return self._answer("POST", self.path(kind), {}, manifest)
 
@@ -110,7 +112,7 @@ class Api:
         return True
 
     def watch(self, path: str, version: str, **query: str) -> Iterator[Manifest]:
-        """Yield the events of a collection after `version`, until the server ends the watch.
+        """Yield the events of a collection after the resource version `version`, until the server ends the watch.
 
         Raise ClusterUnreachable if the connection breaks.
         """
@@ -131,7 +133,8 @@ class Api:
     def log(self, pod: str, container: str, since: str = "") -> Iterator[list[bytes]]:
         """Follow a container's output, and yield new lines as soon as they arrive. Each line begins with a timestamp.
 
-        `since` is the time of the first line, in whole seconds. An empty `since` means the beginning of the output.
+        `since` is the timestamp of the first line to return, in whole seconds. If `since` is empty, the output is read
+        from its beginning.
         """
         query = {
             "container": container,

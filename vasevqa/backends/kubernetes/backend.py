@@ -1,8 +1,8 @@
 """The Kubernetes backend: each attempt of a step is a Job.
 
 The pod of the Job mounts the claim at the same path as the launcher. Jobs, pods and warnings are watched, not polled. A
-thread follows the output of each pod. If the API server does not answer for some minutes, the backend reports this, and
-continues once the server answers again.
+thread follows the output of each pod. If the API server does not answer for more than AWAY_SECONDS, the backend reports
+this. The backend continues once the server answers again.
 
 The backend needs only rights in the namespace: create, get, list, watch and delete jobs and configmaps; get, list and
 watch pods, pod logs, events and claims.
@@ -38,14 +38,14 @@ from vasevqa.backends.kubernetes.watch import Informer
 from vasevqa.errors import ClusterError, ClusterUnreachable
 from vasevqa.faults import FaultPoint, fault
 
-AWAY_SECONDS = 2.0  # seconds; a shorter failure of the server is not reported
+AWAY_SECONDS = 2.0  # if the server is unreachable for a shorter time, this is not reported
 
 
 @dataclass
 class Known:
-    """What this launcher knows about a job, and what it has already reported.
+    """The facts that this launcher knows about a job, and the facts that it has already reported.
 
-    Deleted pods are kept too, because only such a pod may show how the job ended.
+    Deleted pods are also kept, because sometimes only a deleted pod shows how the job ended.
     """
 
     told: tuple[Any, ...] = ()
@@ -64,7 +64,7 @@ class KubernetesBackend:
 
     `cluster` names the claim that holds the artifacts.
 
-    Raise ClusterError if the cluster does not answer or does not grant the rights.
+    Raise ClusterError if the cluster does not answer or does not grant the required rights.
     """
 
     enforces_limits = True
@@ -332,8 +332,8 @@ class KubernetesBackend:
     def cancel(self, name: str, grace: float) -> None:
         """Delete the Job with its pods.
 
-        `grace` is not used. The pods keep the grace period of their manifest (stage_job.GRACE), because another grace
-        period would need the right to delete pods.
+        `grace` is not used. The pods keep the grace period of their manifest (stage_job.GRACE), because a change of the
+        grace period would need the right to delete pods.
 
         If the cluster does not answer, a thread tries again until the cluster answers.
         """
@@ -351,7 +351,7 @@ class KubernetesBackend:
                 return
 
     def remove(self, name: str) -> None:
-        """Delete a finished Job with its pods; its log stays.
+        """Delete a finished Job with its pods. The job's log file is kept.
 
         If the cluster does not answer, the finished Job stays until the cluster deletes it some days later
         (stage_job.KEPT).

@@ -1,6 +1,6 @@
 """Check whether a recipe can run in a namespace.
 
-If the user has no right to look something up, the finding is "not checked", never an error.
+If the user has no right to read an object, the finding is "not checked", never an error.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ CORDON: Manifest = {
 def server(access: Session) -> Finding:
     """Return the API server's address and version.
 
-    Raise ClusterError if the server does not answer, or if it refuses the user's login.
+    Raise ClusterError if the server does not answer, or if the server refuses the user's login.
     """
     try:
         version = access.get("/version")["gitVersion"]
@@ -57,8 +57,8 @@ def server(access: Session) -> Finding:
 def rights(access: Session, remote: bool) -> Iterator[Finding]:
     """Check the rights that a launcher needs.
 
-    `remote` means that the volume is not mounted on this machine. The user then needs more rights, which are checked
-    too.
+    If `remote` is True, the volume is not mounted on this machine. The user then needs more rights (USER). These rights
+    are checked too.
     """
     inside = SERVICE_ACCOUNT.is_dir() and "KUBECONFIG" not in os.environ
     for group, resource, verbs in (*LAUNCHER, *(USER if remote and not inside else ())):
@@ -333,7 +333,7 @@ def _pull_pod(access: Session, name: str, image: str) -> Manifest:
 
 
 def _pulled(image: str, pod: Manifest | None, late: bool) -> Finding | None:
-    """Return the finding about a pod's image; None if the pull has not succeeded or failed yet."""
+    """Return the finding about a pod's image; None while the pull is in progress. `late`: the time limit has passed."""
     statuses = (pod or {}).get("status", {}).get("containerStatuses") or []
     state = (statuses[0].get("state") or {}) if statuses else {}
     waiting = state.get("waiting") or {}

@@ -45,7 +45,7 @@ class Launch:
     same name.
     """
 
-    recipe: str  # its text
+    recipe: str  # the text of the recipe
     title: str
     cluster: Cluster
     arguments: tuple[str, ...] = ()  # further options of `vasevqa run`

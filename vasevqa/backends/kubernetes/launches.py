@@ -26,12 +26,12 @@ LOOK_SECONDS = 1.0
 REMOVAL_SECONDS = 120.0
 LAUNCH_SECONDS = 120.0  # seconds that the chart's Job has to start a launcher
 REFUSED_SECONDS = 60.0  # seconds in which an API server that has just started may not know the users' rights
-# After these exit codes the result of the launch is final. A further restart by the Job would only repeat it.
+# After these exit codes the result of the launch is final. A further restart by the Job would give the same result.
 SETTLED = (1, 2, 3, 4, 5, 6, 130)
 
 
 def start(access: Session, launch: Launch, owner: str | None = None) -> bool:
-    """Start the launch; return False if the launch runs already.
+    """Start the launch; return False if the launch is already running.
 
     `owner` names the ConfigMap that owns the launch. When that ConfigMap is deleted, the cluster deletes the launch
     too.
@@ -81,9 +81,9 @@ def _create(access: Session, doing: str, kind: str, manifest: Manifest) -> Manif
 
 
 def _gone(access: Session, kind: str, name: str) -> None:
-    """Wait until an object no longer exists; its removal has begun already.
+    """Wait until an object no longer exists. The object is already being removed.
 
-    Raise ClusterError if this takes longer than REMOVAL_SECONDS.
+    Raise ClusterError if the removal takes longer than REMOVAL_SECONDS.
     """
     end = time.monotonic() + REMOVAL_SECONDS
     while access.ask("look for objects of an earlier launch", access.find, kind, name) is not None:
@@ -104,8 +104,8 @@ def find(access: Session, name: str | None) -> str:
     """Return the full name of a launch.
 
     `name` is the full name of a launch, the beginning of the name of exactly one launch, or the name of a run that a
-    launch made. Without `name`, the function waits until the chart's Job has started a launcher, and then returns the
-    newest launch.
+    launch started. Without `name`, the function waits until the chart's Job has started a launcher, and then returns
+    the newest launch.
 
     Raise ConfigError if there is no such launch, or if several names begin with `name`. Raise ClusterError if the
     chart's Job started no launcher.
@@ -250,7 +250,8 @@ def _waits(access: Session, launch: str, pod: Manifest | None) -> str:
 def _began(pod: Manifest) -> bool:
     """Return True if the container has a log.
 
-    Between two starts, a container waits. Its log is then the log of the last process.
+    After its process has ended, a container waits for the next start. Until that start, its log is the log of the
+    process that has ended.
     """
     for status in pod["status"].get("containerStatuses") or []:
         state, last = status.get("state") or {}, status.get("lastState") or {}
@@ -262,7 +263,8 @@ def _began(pod: Manifest) -> bool:
 def _code(pod: Manifest) -> int:
     """Return the exit code of the launcher's last process.
 
-    Return 0 if no process has ended yet, or if the next process runs already. That process then reports the result.
+    Return 0 if no process has ended yet, or if the next process is already running. The running process will report
+    the result.
     """
     for status in pod["status"].get("containerStatuses") or []:
         for when in () if (status.get("state") or {}).get("running") else ("state", "lastState"):
@@ -273,7 +275,7 @@ def _code(pod: Manifest) -> int:
 
 
 class _Log:
-    """Prints the logs of a launcher's pods. After a lost connection, no line is printed twice."""
+    """Prints the logs of a launcher's pods. No line is printed twice, even after a lost connection."""
 
     def __init__(self, access: Session, say: Callable[[str], None]) -> None:
         self.access, self.say = access, say
@@ -295,5 +297,5 @@ class _Log:
         except ClusterUnreachable:
             return False
         except ApiError:
-            return True  # the container is between two starts, or it no longer exists; the next loop finds out
+            return True  # the container waits for its next start or no longer exists; the next loop finds out which
         return True

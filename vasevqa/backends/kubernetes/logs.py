@@ -45,8 +45,8 @@ def unstamped(line: bytes) -> tuple[bytes, bytes]:
 class Unseen:
     """Removes the lines that were already received before the connection broke.
 
-    Lines that are older than the last timestamp are removed. Several lines may have exactly the last timestamp. Of
-    these lines, as many are removed as were received before.
+    `last` is the timestamp of the last line that was received. Lines with an older timestamp are removed. Several lines
+    may have exactly the timestamp `last`. If n of these lines were received before, the first n of them are removed.
     """
 
     def __init__(self) -> None:
@@ -108,8 +108,8 @@ class Tee:
     def write(self, block: bytes) -> None:
         """Write whole lines.
 
-        A full disk is no error. Bytes that can't be written wait for the next call. If more than PENDING bytes wait,
-        all waiting bytes are dropped.
+        A full disk does not raise an error. Bytes that can't be written are kept until the next call. If more than
+        PENDING bytes are kept, all of them are dropped.
         """
         self._pending += block
         with contextlib.suppress(OSError):

@@ -82,7 +82,7 @@ def pod_security(cluster: Cluster) -> Manifest:
 def site_settings(cluster: Cluster) -> Manifest:
     """Return the site's settings for every pod: on which nodes a pod may run, and how images are pulled.
 
-    Settings without a value are left out.
+    Settings without a value are omitted.
     """
     settings = {
         "nodeSelector": dict(cluster.node_selector),

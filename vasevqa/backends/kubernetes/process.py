@@ -12,7 +12,7 @@ from vasevqa.text import first_line
 
 class _Forgotten:
     def write(self, block: bytes) -> None:
-        """Keep nothing."""
+        """Discard `block`."""
 
 
 class Process:

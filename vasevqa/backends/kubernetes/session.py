@@ -30,7 +30,7 @@ class Session(Api):
     def ask(self, doing: str, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         """Call `call`, a method of this class, and return the result.
 
-        Raise ApiError if the cluster refuses. `doing` names the action in the error message.
+        Raise ApiError if the cluster refuses the request. `doing` names the action in the error message.
         """
         try:
             return call(*arguments, **options)
@@ -77,10 +77,10 @@ class Session(Api):
             )
 
     def beside_the_claim(self, manifest: Manifest) -> Manifest:
-        """Bind the pod to the claim's node if only one node at a time can mount the claim; return the pod.
+        """Return the pod's manifest, with the claim's node added if only one node at a time can mount the claim.
 
         The claim's node is the node where a running pod uses the claim. If there is no such pod, or if the right to
-        read pods is missing, the pod is returned unchanged.
+        read pods is missing, the manifest is returned unchanged.
         """
         changed = {**manifest, "spec": dict(manifest["spec"])}
         with contextlib.suppress(ApiError):
@@ -95,7 +95,7 @@ class Session(Api):
         return changed
 
     def allowed(self, verb: str, group: str, resource: str, subresource: str = "") -> bool | None:
-        """Return whether this user has a right; None if the cluster does not say."""
+        """Return whether this user may use `verb` on `resource`; None if the cluster does not report permissions."""
         asked = {
             "namespace": self.namespace,
             "verb": verb,
@@ -166,7 +166,7 @@ class Session(Api):
     def pod(self, manifest: Manifest, seconds: float = 300) -> Iterator[str]:
         """Create a pod, and yield the pod's name once the pod runs. The pod is removed at the end of the block.
 
-        Raise ClusterError with the reason if the pod does not run within `seconds`. The pod is then removed too.
+        If the pod does not run within `seconds`, remove the pod and raise ClusterError with the reason.
         """
         name = manifest["metadata"]["name"]
         self.ask("create a pod", self.create, "pods", self.beside_the_claim(manifest))

@@ -47,8 +47,8 @@ SHM = "/dev/shm"  # noqa: S108 - the shared memory of data loaders
 class Placement:
     """Facts that must be read from the cluster: the owner of the Job, and the node that mounts the claim.
 
-    Only one node at a time can mount some claims. `together` then puts all pods of the volume on one node. `node` is
-    the name of that node; None if no running pod uses the claim yet.
+    Some claims can be mounted by only one node at a time. For such a claim, `together` is True, and all pods of the
+    volume run on one node. `node` is the name of that node; None if no running pod uses the claim yet.
 
     `environ` is the launcher's environment. Its proxies and hub settings are passed to the stage.
     """
@@ -112,7 +112,7 @@ def render_run(
 def render_job(task: Task, cluster: Cluster, placement: Placement | None = None) -> Manifest:
     """Return the Job of one attempt.
 
-    Raise ConfigError if the task reads a file that no pod can read.
+    Raise ConfigError if the task reads a file outside the volume, because no pod can read such a file.
     """
     if task.reads:
         raise ConfigError(
@@ -232,7 +232,7 @@ def _affinity(asked: Resources, cluster: Cluster, placement: Placement) -> Manif
 def _variables(task: Task, cluster: Cluster, environ: Mapping[str, str]) -> list[Manifest]:
     """Return the container's environment.
 
-    A secret is a reference to a Secret, so no manifest, event or log ever contains its value.
+    A confidential variable refers to a key of a Secret, so its value is never in a manifest, event or log.
     """
     caches = ("HF_HOME", "TORCH_HOME")  # a pod mounts only the volume
     passed = {

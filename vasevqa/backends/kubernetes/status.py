@@ -1,6 +1,6 @@
 """Explain a job's state, what the job waits for, and how the job ended.
 
-All functions are pure: they take objects of the cluster as mappings, and return states and sentences.
+All functions are pure. The functions take objects of the cluster as mappings, and return states and sentences.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ IMAGE = {
 }
 STARTING = ("ContainerCreating", "PodInitializing")
 CANT_START = {*IMAGE, "CreateContainerConfigError"}
-PASSING = ("No API token found",)  # right after a namespace was created; Kubernetes repairs this itself
+PASSING = ("No API token found",)  # a problem right after a namespace was created; it disappears without help
 MOUNTS = {"FailedMount", "FailedAttachVolume"}
 LONGEST = 400  # maximum length in characters of a message of the cluster
 
@@ -52,7 +52,8 @@ LONGEST = 400  # maximum length in characters of a message of the cluster
 class Seen:
     """A job as the cluster shows it.
 
-    The fields are the Job (None if it was deleted), its pods (oldest first), and the warnings about both.
+    The fields are the Job (None if it was deleted), its pods (oldest first), and the warnings about the Job and its
+    pods.
     """
 
     job: Manifest | None
@@ -233,7 +234,7 @@ def _no_start(pod: Manifest, seen: Seen, asked: Asked) -> str:
         what = (
             "create that Secret, or change `secrets` in the Cluster file"
             if "secret" in message.lower()
-            else "mend that"
+            else "fix the cause"
         )
         return f"Its container can't be created ({message}); {what}."
     if reason in ("CreateContainerError", "RunContainerError", "CrashLoopBackOff"):
@@ -333,7 +334,7 @@ def _taken(pod: Manifest) -> str:
 def image_of(pod: Manifest, asked: str) -> tuple[str, str]:
     """Return the image that the pod runs: a reference by digest, and the id of the image on the node.
 
-    The reference is empty if the image is not from the repository in `asked`, or if it has no digest.
+    The reference is empty if the image is not from the repository in `asked`, or if the image has no digest.
     """
     known = str(status_of(pod).get("imageID", "")).removeprefix("docker-pullable://")
     repository, _, digest = known.partition("@")

@@ -21,10 +21,10 @@ RECIPE_BYTES = 500_000  # maximum size in bytes of a recipe in a ConfigMap
 
 
 def create(api: Api, cluster: Cluster, task: Task, owner: dict[str, str], closing: threading.Event) -> Manifest:
-    """Create the Job of `task` and return it. Return an existing Job of the same name, artifact and volume instead.
+    """Create and return the Job of `task`. If a Job with the same name, artifact and volume exists, return that Job.
 
     Raise ConfigError if the task reads a file outside the volume. Raise ClusterUnreachable if the cluster does not
-    answer. Raise ClusterError if the cluster refuses, or if the existing Job makes another artifact.
+    answer. Raise ClusterError if the cluster refuses the Job, or if the existing Job makes a different artifact.
     """
     manifest = render_job(task, cluster, _placement(api, cluster, owner))
     task.log.parent.mkdir(parents=True, exist_ok=True)
@@ -37,7 +37,7 @@ def create(api: Api, cluster: Cluster, task: Task, owner: dict[str, str], closin
                 raise ClusterError(f"The cluster refuses the Job {task.name}: {short(str(refusal))}.") from None
         try:
             job = api.get(api.path("jobs", task.name))
-        except ApiError:  # it was removed in the meantime
+        except ApiError:  # the existing Job was removed in the meantime
             continue
         if "deletionTimestamp" not in job["metadata"] or time.monotonic() > end:
             _check_same(api, cluster, job, task)
@@ -65,10 +65,10 @@ def _placement(api: Api, cluster: Cluster, owner: dict[str, str]) -> Placement:
 
 
 def run_owner(api: Api, cluster: Cluster, volume: Path, run: str) -> dict[str, str]:
-    """Return name and uid of the ConfigMap that owns the run's Jobs; create the ConfigMap if it does not exist.
+    """Return the name and uid of the ConfigMap that owns the run's Jobs; create the ConfigMap if it does not exist.
 
-    The function runs once for each Job, because somebody may have deleted the ConfigMap. The cluster would delete a Job
-    without an owner at once.
+    The function is called before each Job is created, because somebody may have deleted the ConfigMap. If a Job's owner
+    no longer exists, the cluster deletes the Job at once.
     """
     try:
         recipe = (volume / "runs" / run / "recipe.yaml").read_text(encoding="utf-8")[:RECIPE_BYTES]
@@ -85,7 +85,7 @@ def run_owner(api: Api, cluster: Cluster, volume: Path, run: str) -> dict[str, s
 
 
 def _release_owner(api: Api) -> dict[str, str] | None:
-    """Return name and uid of the ConfigMap that owns the run's ConfigMap; None if no owner is set.
+    """Return the name and uid of the ConfigMap that owns the run's ConfigMap; None if no owner is set.
 
     The environment variable VASEVQA_OWNER_CONFIGMAP names the owner. When the owner is deleted, for example with the
     Helm release, the cluster also deletes all objects of the run.

@@ -27,12 +27,14 @@ SHORTEST = 1.0  # seconds from one list to the next
 class Informer(threading.Thread):
     """The objects at `path` that `query` selects, by UID.
 
-    The class calls `changed(object, alive)` with the condition `news` held. Hold `news` while you read the objects.
+    For each change, the class calls `changed(object, alive)`. `alive` is False if the object was deleted. During the
+    call, the class holds the condition `news`. Hold `news` while you read `objects`.
 
-    The constructor lists the objects once. It raises ClusterError if the server refuses the list or does not answer.
+    The constructor lists the objects once. The constructor raises ClusterError if the server refuses or does not
+    answer.
 
-    `start` then watches from the version of that list. A server regularly ends a watch; a new watch then continues at
-    the last version. If a watch ends for another reason, all objects are listed again.
+    `start` then watches from the resource version of that list. A server regularly ends a watch; a new watch then
+    continues at the last version. If a watch ends for any other reason, all objects are listed again.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class Informer(threading.Thread):
         self._closing.set()
 
     def add(self, thing: Manifest) -> None:
-        """Add an object before the watch reports it.
+        """Add an object before the watch reports the object.
 
         The caller must hold the condition `news`.
         """

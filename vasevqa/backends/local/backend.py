@@ -1,8 +1,8 @@
 """The local backend: run each stage as a process. The process continues when its launcher ends.
 
 A job is a folder `<volume>/.jobs/<name>/` with these files:
-- spec.json: what to run; created together with the folder
-- claim.json: the supervisor that runs the job; created once
+- spec.json: the command to run; created together with the folder
+- claim.json: the identity of the supervisor that runs the job; created once
 - exit: how the job ended
 - cancel: a request to stop the job
 
@@ -79,7 +79,7 @@ class LocalBackend:
         """Do nothing: there are no connections or threads. Supervisors keep running."""
 
     def submit(self, task: Task) -> None:
-        """Start the stage's process; if a job with the task's name exists, adopt it.
+        """Start the stage's process; if a job with the task's name exists, adopt that job.
 
         Raise VaseError if the process can't be started.
         """
@@ -185,13 +185,13 @@ class LocalBackend:
             return Holder("unknown", "", 0, "", "", "", "")
 
     def _is_here(self, claim: Holder) -> bool:
-        """Return True if the claim's supervisor belongs to this machine and process namespace."""
+        """Return True if the claim's supervisor runs on this machine and in the process namespace of this process."""
         return (claim.boot, claim.namespace, claim.host) == (self._me.boot, self._me.namespace, self._me.host)
 
     def _silent(self, job: Path) -> bool:
-        """Return True if the claim was not touched for lease_ttl() seconds.
+        """Return True if the supervisor has not updated the claim's file time for lease_ttl() seconds.
 
-        The supervisor of the claim is on another machine, so its process can't be checked.
+        The supervisor of the claim runs on another machine, so its process can't be checked.
         """
         clock = self._jobs / ".clock"
         try:
@@ -260,7 +260,7 @@ class LocalBackend:
         return block.decode("utf-8", "replace")
 
     def outcome(self, name: str) -> Outcome:
-        """Return how the stage ended. If supervisor and stage were both killed, the outcome is SIGKILL."""
+        """Return how the stage ended. If no end is recorded, because the supervisor was killed, report SIGKILL."""
         record = self._record(self._jobs / name)
         if not record:
             return Outcome(None, signal.SIGKILL, message="its process vanished")
@@ -278,9 +278,9 @@ class LocalBackend:
         return None
 
     def cancel(self, name: str, grace: float) -> None:
-        """Write a request to stop into the job's folder, and wake the supervisor if it runs on this machine.
+        """Write a request to stop into the job's folder, and send a signal to a supervisor on this machine.
 
-        A supervisor on another machine looks for the request every second.
+        A supervisor on any other machine checks for the request every second.
         """
         job = self._jobs / name
         if self.state(name).is_terminal:
@@ -288,7 +288,7 @@ class LocalBackend:
         number = signal.SIGUSR1
         try:
             files.write_text(job / "cancel", str(grace))
-        except OSError:  # the job must also stop on a full disk
+        except OSError:  # the job must stop even if the disk is full
             number = signal.SIGTERM if grace else signal.SIGKILL
         self._ensure_started(
             name
@@ -298,7 +298,7 @@ class LocalBackend:
             _send(claim, number)
 
     def remove(self, name: str) -> None:
-        """Remove the job's folder. Its log stays with the run."""
+        """Remove the job's folder. The job's log file is outside the folder and is kept."""
         aside = self._jobs / f".{name}.{os.urandom(4).hex()}"
         with contextlib.suppress(FileNotFoundError):
             (self._jobs / name).rename(aside)

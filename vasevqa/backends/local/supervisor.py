@@ -26,7 +26,7 @@ NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # file s
 
 
 def claim(job: Path, identity: "dict[str, object]") -> bool:
-    """Claim the job for this process; return False if another supervisor has claimed it."""
+    """Claim the job for this process; return False if another supervisor has already claimed the job."""
     started = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
     text = json.dumps({**identity, "pid": os.getpid(), "started": started})
     fresh = job / f"claim.{os.getpid()}.{os.urandom(3).hex()}"
@@ -67,19 +67,19 @@ def oom_kills() -> int:
 
 
 def asked_to_stop(job: Path) -> float | None:
-    """Return the grace period in seconds if JOB/cancel exists, else None."""
+    """Return the grace period in seconds if JOB/cancel exists. Otherwise return None."""
     try:
         return float((job / "cancel").read_text())
     except ValueError:
         return GRACE
-    except OSError:  # there is no such file, or the storage fails for a moment, which is no request
+    except OSError:  # the file does not exist, or the storage fails for a moment; neither is a request to stop
         return None
 
 
 def attend(child: "subprocess.Popen[bytes]", job: Path, beat: float) -> None:
-    """Wait until `child` has ended; stop it on request, and touch the claim every `beat` seconds.
+    """Wait until `child` has ended; stop the child on request, and update the claim's file time every `beat` seconds.
 
-    The child is not reaped here, so the id of its process group can't be reused.
+    This function does not reap the child, so the id of the child's process group can't be reused.
     """
     kill_at: float | None = None
     beaten = time.monotonic()
@@ -136,7 +136,7 @@ def main(job: Path, identity: "dict[str, object]") -> None:
     spec = json.loads((job / "spec.json").read_text())
     if not claim(job, identity):
         return
-    # Reserve the space now and overwrite it at the end: that works on a full disk too.
+    # Reserve the space now and overwrite it at the end. The outcome can then be written even if the disk is full.
     with open(job / "exit", "wb") as stream:
         stream.write(b" " * RECORD_BYTES)
     stopped = {"exit_code": None, "signal": signal.SIGTERM, "message": "it was stopped before it began"}
@@ -153,4 +153,4 @@ if __name__ == "__main__":
         main(Path(sys.argv[1]), json.loads(sys.argv[2]))
     except OSError as problem:
         print(f"The job {sys.argv[1]} could not be supervised: {problem}.", file=sys.stderr)
-        sys.exit(problem.errno or 1)  # for the launcher, which knows what may pass
+        sys.exit(problem.errno or 1)  # the launcher decides by the errno whether a retry can help

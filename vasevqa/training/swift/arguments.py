@@ -1,7 +1,7 @@
 """Convert parameters to argument lists of `swift sft`, `swift rlhf` and `swift export`.
 
-This is the only module that knows ms-swift's flags. The flags were checked against ms-swift 4.6. The module imports no
-large package, because recipes are checked with it before anything runs.
+This is the only module that knows ms-swift's flags. The flags were checked against ms-swift 4.6. The check of a recipe
+before a run also uses this module, so the module imports no large package.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from vasevqa.training.params import GrpoOptions, GrpoParams, SftOptions, SftPara
 
 CALLBACK = "vasevqa"  # the name under which the child process registers our callback (vasevqa/training/swift/worker.py)
 
-# Parameters and options that ms-swift gets under another name or with another value.
+# Parameters and options that ms-swift gets by a different name or with a different value.
 NOT_PASSED = {
     "batch_size",
     "gradient_accumulation_steps",
@@ -47,9 +47,10 @@ class TrainingPaths:
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """The number of rows that each GPU processes at once.
+    """The batches of one process (one GPU).
 
-    In an optimizer step, one process handles `batch_size` times `accumulation` rows.
+    A forward pass processes `batch_size` rows. An optimizer step consists of `accumulation` forward passes. If
+    `gradient_checkpointing` is True, activations are computed twice instead of being kept.
     """
 
     batch_size: int
@@ -60,8 +61,8 @@ class BatchPlan:
 def words(arguments: Mapping[str, object]) -> list[str]:
     """Return `arguments` as an argument list.
 
-    Booleans become true and false. Lists become several words. Mappings become JSON. Arguments that are None are left
-    out.
+    Booleans become true and false. Lists become several words. Mappings become JSON. Arguments that are None or an
+    empty list are omitted.
     """
     line: list[str] = []
     for name, value in arguments.items():
@@ -117,9 +118,11 @@ def reading(params: TrainingParams, paths: TrainingPaths) -> list[str]:
 
 
 def system_prompt(path: Path | None) -> str | None:
-    """Return the text of the file with the system prompt. Raise ConfigError if it isn't in UTF-8.
+    """Return the text of the file with the system prompt; None if `path` is None.
 
-    ms-swift gets the text itself, because it reads only paths that end in .txt as files.
+    ms-swift gets the text instead of the path, because ms-swift reads a file only if its name ends in .txt.
+
+    Raise ConfigError if the file isn't in UTF-8.
     """
     try:
         return path.read_text(encoding="utf-8").strip() if path else None
@@ -130,7 +133,7 @@ def system_prompt(path: Path | None) -> str | None:
 def kind(model: Path, model_type: str | None) -> dict[str, str | None]:
     """Return ms-swift's model_type and template.
 
-    They come from the model's config.json, unless `model_type` names another type.
+    Both come from the model type in the model's config.json, unless `model_type` is given.
     """
     path = model / "config.json"
     configured = str(json.loads(path.read_text(encoding="utf-8")).get("model_type")) if path.is_file() else ""
@@ -179,8 +182,8 @@ def to_mcore(model: Path, output: Path) -> list[str]:
 def to_hf(model: Path, mcore: Path, output: Path) -> list[str]:
     """Return the arguments of `swift export` that convert the Megatron checkpoint `mcore` back.
 
-    `model` gives the configuration. The arguments turn off ms-swift's precision check. That check loads a second model
-    under mcore-bridge's patches, and this fails with transformers 5.
+    `model` provides the configuration and the tokenizer. The arguments don't turn on ms-swift's precision check,
+    because the check fails with transformers 5: it loads a second model under mcore-bridge's patches.
     """
     given = {"model": model, **kind(model, None), "mcore_model": mcore, "to_hf": True}
     return words({**given, "output_dir": output, "torch_dtype": "bfloat16", "load_args": False})

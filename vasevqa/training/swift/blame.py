@@ -1,6 +1,6 @@
 """Find the cause of an error in ms-swift from the frames of its traceback.
 
-The cause may be the user's rows, plugin or model. It may be the machine (disk, device, memory), or a bug.
+The cause may be the user's rows, plugin or model. The cause may also be the machine (disk, device, memory), or a bug.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ class Frame:
 def frames_of(error: BaseException) -> list[Frame]:
     """Return the frames of an error's traceback, the innermost last.
 
-    Frames from other processes are included. Frames of the errors that caused this error are included too.
+    The list also contains the frames of the errors that caused this error. If an error was raised in a child process,
+    the list contains the frames of the child process.
     """
     found: list[Frame] = []
     for link in _chain(error):
@@ -77,7 +78,7 @@ def _told(error: BaseException) -> str:
 
 
 def failure_of(error: BaseException) -> str:
-    """Return the kind and the first line of an error of another library, as a part of a sentence."""
+    """Return the class name and the first line of a library's error, as a part of a sentence."""
     kind, said = type(error).__name__, first_line(error)
     if "Original Traceback" in str(error):  # the error in a process that prepares rows
         raised = _RAISED.findall(str(error))
@@ -86,9 +87,9 @@ def failure_of(error: BaseException) -> str:
 
 
 def blame(error: BaseException, model: Path | str, rows: Path | str | None = None) -> WorkerResult:
-    """Return the exit code and the sentence for an error in a process with ms-swift.
+    """Return the exit code and the sentence for an error in a process that runs ms-swift.
 
-    `model` and `rows` are the inputs of the process. Exit code 1 means a bug of this project.
+    `model` and `rows` are the inputs of the process, for the sentence. Exit code 1 means a bug in this project.
     """
     failure = failure_of(error)
     links = list(_chain(error))
@@ -121,7 +122,7 @@ def blame(error: BaseException, model: Path | str, rows: Path | str | None = Non
 
 @contextlib.contextmanager
 def blaming(model: Path) -> Iterator[None]:
-    """Replace an error of ms-swift in this process by the VaseError that `blame` finds. A bug is not replaced."""
+    """Replace an error of ms-swift in this block by the VaseError that `blame` finds. A bug is raised unchanged."""
     try:
         yield
     except Exception as error:
@@ -185,7 +186,7 @@ def _of_rewards(frame: Frame) -> bool:
 
 
 def _of_rows(frame: Frame) -> bool:
-    # A template also takes part in the forward pass; only its encoding reads a row.
+    # A template's functions are also called in the forward pass. Only the functions that encode read a row.
     encodes = "encode" in frame.function and "post" not in frame.function
     return "/swift/dataset/" in frame.file or ("/swift/template/" in frame.file and encodes)
 

@@ -1,7 +1,8 @@
 """Set the environment of a process that runs ms-swift.
 
-The environment says which GPUs and caches the process uses, how large images may be, and that nothing is downloaded.
-Other variables that would change the training are removed.
+The environment decides which GPUs and caches the process uses and how large images may be. The environment also forbids
+downloads.
+Variables of the stage's own environment that would change the training are removed.
 """
 
 from __future__ import annotations
@@ -63,13 +64,13 @@ class ChildSettings:
     reward_plugin: Path | None = None
     reward_funcs: tuple[str, ...] = ()
     vocabulary: Path | None = None
-    reward_rows: Path | None = None  # the file of rows, in which a reward's error is looked up
+    reward_rows: Path | None = None  # the file of rows, in which the row of a reward's error is searched
 
 
 def child(settings: ChildSettings) -> dict[str, str]:
     """Return the environment variables of the process.
 
-    They hide the GPUs that the process must not use. Otherwise ms-swift would spread one model over all GPUs.
+    The variables hide the GPUs that the process must not use. Otherwise ms-swift would spread one model over all GPUs.
     """
     environ = {name: value for name, value in os.environ.items() if name not in STRAY}
     environ |= {
@@ -128,9 +129,9 @@ def refuse_model_code() -> None:
 
 
 def processes(options: TrainingOptions) -> int:
-    """Return the number of processes that train. There is one process for each GPU.
+    """Return the number of processes that train: one process for each GPU of the step.
 
-    Raise DeviceError if the machine has fewer GPUs.
+    Raise DeviceError if the machine has too few GPUs.
     """
     from vasevqa.curation.devices import resolve_device
 

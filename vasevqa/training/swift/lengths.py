@@ -1,10 +1,10 @@
 """The process that counts the tokens of every row with ms-swift's own template, before the model is loaded.
 
-Run it as `python -m vasevqa.training.swift.lengths SPEC.json`.
+The command is `python -m vasevqa.training.swift.lengths SPEC.json`.
 
-The template reads the rows, writes the text and resizes the pictures by its own rules. For Qwen's templates only the
-size of a picture matters. The template therefore gets a blank picture of the right size instead of the photograph. The
-length stays the same. Each photograph is decoded once, to find the photographs that can't be decoded.
+The template reads the rows, formats the text and resizes the pictures by its own rules. With Qwen's templates, the
+number of tokens depends only on the size of a picture. Such a template therefore gets a blank picture of the same size
+instead of the photograph. Each photograph is still decoded once, to find the photographs that can't be decoded.
 """
 
 from __future__ import annotations
@@ -33,10 +33,12 @@ ORIENTATION = 0x0112
 
 
 def picture_size(path: Path) -> tuple[int, int]:
-    """Decode the picture at `path`, and return the width and height that open_image would give it.
+    """Decode the picture at `path`, and return the width and height of the picture that open_image would return.
 
-    A JPEG is decoded at an eighth of its size. This also reads the whole file, and takes a third of the time. Raise
-    Unreadable if the file can't be decoded.
+    A JPEG is decoded at an eighth of its size. This also reads the whole file, but takes a third of the time of a full
+    decoding.
+
+    Raise Unreadable if the file can't be decoded.
     """
     with open_image(path, cover=1) as decoded:
         size: tuple[int, int] = decoded.size
@@ -54,7 +56,7 @@ def picture_size(path: Path) -> tuple[int, int]:
 
 
 class Blank(Image.Image):
-    """An RGB picture with a size and without pixels."""
+    """An RGB picture that has a size but no pixels."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         super().__init__()
@@ -97,7 +99,7 @@ class _Pictures:
         self.measured = {name: self.pool.submit(picture_size, root / name) for name in names}
 
     def name(self, image: Any) -> str:
-        """Return the name that a row of ms-swift gives a picture."""
+        """Return the name of a picture in a row of ms-swift. `image` is the name, or a mapping with `path`."""
         return str(image["path"] if isinstance(image, dict) else image)
 
     def blank(self, image: Any, load_images: bool) -> Image.Image:
@@ -123,9 +125,9 @@ def template_of(argv: list[str]) -> tuple[Any, Any]:
 
 @contextmanager
 def without_pixels(template: Any, pictures: _Pictures) -> Iterator[None]:
-    """Let `template` count the tokens of pictures by their sizes, if its rule is known (Qwen's templates).
+    """In this block, let one of Qwen's templates count the tokens of a picture by the picture's size alone.
 
-    Other templates get the photographs.
+    A template of any other class gets the photographs, because its rule is not known.
     """
     from swift.template.templates.qwen import Qwen2VLTemplate
 
@@ -143,9 +145,7 @@ def without_pixels(template: Any, pictures: _Pictures) -> Iterator[None]:
 
 
 def count(task: LengthsTask) -> dict[str, list[tuple[int | None, str]]]:
-    """Return the length of every row in tokens for each file of the task. For a broken row, return None and the
-    reason.
-    """
+    """Return (length in tokens, '') for every row of each file in the task. For a broken row, return (None, reason)."""
     pictures = _Pictures(Path(task.image_root), task.images)
     try:
         refuse_model_code()
@@ -190,7 +190,7 @@ def _length(row: Any, template: Any, kind: str) -> tuple[int | None, str]:
 
 
 def main() -> None:
-    """Read the task, count the tokens, write the result beside the task, and exit with the result's exit code."""
+    """Read the task, count the tokens, write the result next to the task, and exit with the result's exit code."""
     die_with_parent()
     spec = Path(sys.argv[1])
     task = LengthsTask.read(spec)
@@ -202,7 +202,7 @@ def main() -> None:
     ended.write(result_of(spec))
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(ended.exit_code)  # the threads may still decode
+    os._exit(ended.exit_code)  # without waiting for threads that still decode pictures
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ LogRow = dict[str, float]  # `step` and `max_steps` (whole numbers), and ms-swif
 def read_log(path: Path) -> list[LogRow]:
     """Return the lines of logging.jsonl as rows with `step` and `max_steps`.
 
-    If a step was repeated after a resume, only its last row counts.
+    If a step was repeated after a resume, only the step's last row is returned.
     """
     rows: dict[tuple[int, bool], LogRow] = {}
     if not path.is_file():
@@ -26,7 +26,7 @@ def read_log(path: Path) -> list[LogRow]:
 def log_row(line: str) -> LogRow | None:
     """Return one line of logging.jsonl as a row.
 
-    Return None for the last line, which is a summary. Also return None for a line that was not written completely.
+    Return None for the last line, which is a summary, and for a line that was not written completely.
     """
     try:
         row = json.loads(line)

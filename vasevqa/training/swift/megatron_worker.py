@@ -1,9 +1,9 @@
 """The process that converts between Hugging Face and Megatron with ms-swift.
 
-Run it as `python -m vasevqa.training.swift.megatron_worker SPEC.json`.
+The command is `python -m vasevqa.training.swift.megatron_worker SPEC.json`.
 
-The process also measures the differences after the conversion. The conversion needs a separate process, because
-Megatron sets up global state.
+After a conversion to Megatron, the process also reports the differences between the two models. The conversion needs a
+separate process, because Megatron sets up global state.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ _ANSWERED = re.compile(r"hf_tokens: \[([0-9, ]*)\]")
 
 
 class _Tee(io.TextIOBase):
-    """A stream that writes ms-swift's output to the log. It also stores the output, so that figures can be read from
-    it.
+    """A stream that writes ms-swift's output to the log, and also stores the output.
+
+    Figures are read from the stored output.
     """
 
     def __init__(self, out: Any) -> None:
@@ -99,7 +100,7 @@ def work(task: ConversionTask) -> WorkerResult:
 
 
 def main() -> None:
-    """Read the spec, convert, write the result beside the spec, and exit with the result's exit code."""
+    """Read the spec, convert, write the result next to the spec, and exit with the result's exit code."""
     spec_file = Path(sys.argv[1])
     result = work(ConversionTask.read(spec_file))
     result.write(result_of(spec_file))

@@ -82,7 +82,7 @@ class LengthsTask(_Message):
 class ConversionTask(_Message):
     """A conversion to Megatron or back.
 
-    `image` is the picture for the question of the precision check.
+    `image` is the path of the picture that the precision check asks a question about.
     """
 
     argv: list[str]
@@ -93,8 +93,8 @@ class ConversionTask(_Message):
 class WorkerResult(_Message):
     """The result of the process: an exit code (see errors.py), a sentence, and the measured figures.
 
-    `error` is the name of the error's class, because several classes share an exit code. It is empty after a success
-    or a bug.
+    `error` is the name of the error's class, because several classes share an exit code. The name is empty after a
+    success or a bug.
     """
 
     exit_code: int

@@ -74,16 +74,18 @@ def _question(inputs: Any) -> str:
 
 
 def _load_for_template(image: Any, load_images: bool) -> Image.Image:
-    """Load a picture even if the template asks for a path. Otherwise another library would open the path."""
+    """Load a picture even if the template asks for a path. Otherwise a different library would decode the picture."""
     return load_picture(image)
 
 
 def load_picture(image: Any) -> Image.Image:
     """Return a row's picture, decoded in the same way as in curation and evaluation.
 
-    `image` is a path (relative to ROOT_IMAGE_DIR, as in the evaluation), a data: URL, base64, bytes, a row of a table
-    with `bytes` and `path`, or an image. Raise Unreadable with the picture's name in the reason. Addresses on the
-    internet are refused, because a training downloads nothing.
+    `image` is a path (relative to ROOT_IMAGE_DIR, as in the evaluation), a data: URL, base64, bytes, a mapping with
+    `bytes` and `path`, or an image.
+
+    Raise Unreadable if the picture can't be read; the reason names the picture. Web addresses are also refused, because
+    a training downloads nothing.
     """
     if isinstance(image, dict):
         image = image.get("bytes") or image.get("path")
@@ -113,7 +115,7 @@ def _named(what: str, decode: Any) -> Image.Image:
 
 
 def _place(written: str) -> Path | None:
-    """Return the path that a row names, or None if the text is base64."""
+    """Return the path that a row names. Return None if the text is base64."""
     if len(written) > LONGEST_PATH:
         return None
     root = os.environ.get("ROOT_IMAGE_DIR")

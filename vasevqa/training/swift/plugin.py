@@ -1,7 +1,8 @@
 """The module that ms-swift loads by --external_plugins.
 
-The module registers our rewards and a user's rewards. A user's reward may be a function, an async function, one of
-ms-swift's ORM classes, another class, or a callable object. Each reward is called by its signature.
+The module registers this project's rewards and a user's rewards. A user's reward may be a function, an async function,
+a subclass of ms-swift's ORM, any other class, or a callable object. The signature of a reward decides how the reward is
+called.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def _question(messages: Any) -> str:
 
 
 class VaseAccuracy(ORM):
-    """The reward `external_vase_acc`: how right each completion is."""
+    """The reward `external_vase_acc` for the correctness of each completion."""
 
     def __call__(self, completions: Sequence[str], solution: Sequence[Any], **kwargs: Any) -> list[float]:
         """Return a reward for each completion."""
@@ -47,7 +48,7 @@ class VaseAccuracy(ORM):
 
 
 class VaseFormat(ORM):
-    """The reward `external_vase_format`: how well-formed each completion is."""
+    """The reward `external_vase_format` for the format of each completion."""
 
     def __call__(self, completions: Sequence[str], **kwargs: Any) -> list[float]:
         """Return a reward for each completion."""
@@ -57,7 +58,7 @@ class VaseFormat(ORM):
 class VasePaper(ORM):
     """The reward `external_vase_paper`: the paper's combination of scores, for captions.
 
-    A solution is a mapping from attribute to value (or JSON of one), or the value of the row's attribute.
+    A solution is a mapping from attribute to value, a mapping as JSON text, or the value of the row's attribute.
     """
 
     def __call__(self, completions: Sequence[str], solution: Sequence[Any], **kwargs: Any) -> list[float]:
@@ -90,7 +91,10 @@ def _imported(path: Path) -> ModuleType:
 
 
 def _ready(name: str, given: Any, args: Any) -> Callable[..., Any]:
-    """Return the callable that scores. It is `given` itself, or an instance if `given` is a class."""
+    """Return the callable of the reward `given`: an instance if `given` is a class, and otherwise `given` itself.
+
+    Raise ConfigError if no instance of the class can be created.
+    """
     if not inspect.isclass(given):
         found: Callable[..., Any] = given
         return found
@@ -105,9 +109,9 @@ def _ready(name: str, given: Any, args: Any) -> Callable[..., Any]:
 
 
 def _init_arguments(name: str, kind: Any, args: Any) -> dict[str, object]:
-    """Return the arguments for the constructor of a reward's class: ms-swift's `args`, if the class accepts them.
+    """Return the arguments for the constructor of a reward's class: ms-swift's `args`, if the constructor accepts it.
 
-    Raise ConfigError if the constructor needs other arguments.
+    Raise ConfigError if the constructor requires further arguments.
     """
     accepted = inspect.signature(kind)
     variable = any(known.kind is inspect.Parameter.VAR_KEYWORD for known in accepted.parameters.values())
@@ -134,7 +138,7 @@ def _signature(name: str, given: Any) -> inspect.Signature:
 
 
 def _registrable(name: str, given: Any, title: str) -> type:
-    """Return a class that ms-swift can create and call. Its name is `title`, which ms-swift's logs show."""
+    """Return a class that ms-swift can instantiate and call. ms-swift's logs show the class by its name, `title`."""
     bind(name, _signature(name, given))
     if inspect.isclass(given):
         _init_arguments(name, given, None)
@@ -165,15 +169,17 @@ def _registrable(name: str, given: Any, title: str) -> type:
 def register_user_plugin(path: Path, names: Sequence[str]) -> None:
     """Register the rewards of a user's file under `names`.
 
-    The user's definition replaces our reward of the same name. Raise ConfigError if the file can't be imported, if a
-    reward can't be called by its signature, or if neither the file nor ms-swift has a reward of a given name.
+    If the user and this project define a reward of the same name, the user's reward is used.
+
+    Raise ConfigError if the file can't be imported, or if a reward can't be called by its signature. Also raise
+    ConfigError if a reward of `names` exists neither in the file nor in ms-swift.
     """
     before = dict(orms)
     module = _imported(path)
     found: dict[str, Any] = {}
     for name in names:
         if before.get(name) is not orms.get(name):
-            found[name] = orms[name]  # the file registered it
+            found[name] = orms[name]  # the file registered this reward
         elif callable(vars(module).get(name)):
             found[name] = vars(module)[name]
         elif name not in orms:

@@ -22,15 +22,16 @@ Columns = Mapping[str, Any]  # column -> one value per completion; trainer_state
 
 
 class UserReward:
-    """The reward `name`. It scores completions by calling `function`."""
+    """A user's reward, which scores completions by a call of `function`. Error messages use `name`."""
 
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
         self.name, self._function = name, function
 
     def score(self, completions: Sequence[str], columns: Columns) -> list[float | None]:
-        """Return a number for each completion, or None where the reward doesn't apply.
+        """Return a number for each completion. The number is None if the reward doesn't apply to the completion.
 
-        Raise ConfigError if the reward raises an error or returns anything else. The message names the row.
+        Raise ConfigError if the reward raises an error, or returns anything other than such a list. If possible, the
+        message names the row.
         """
         try:
             returned = self._call(completions, columns)
@@ -44,7 +45,7 @@ class UserReward:
         return self._checked(returned, completions, columns)
 
     async def wait(self, completions: Sequence[str], columns: Columns) -> list[float | None]:
-        """Do the same as `score` for a reward that is a coroutine. Other rewards can run at the same time."""
+        """Do the same as `score` for an async reward. While the reward waits, any other async reward can run."""
         try:
             returned = _as_list(await self._call(completions, columns))
         except (Exception, SystemExit) as error:
@@ -72,8 +73,9 @@ class UserReward:
         return self._function(*(given[source] for source in binding.positional), **keywords)
 
     def _failing_row(self, completions: Sequence[str], columns: Columns) -> int | None:
-        """Return the number of the first completion for which the reward also fails when it gets this completion
-        alone.
+        """Call the reward with each completion alone, and return the index of the first completion that fails.
+
+        Return None if no call fails.
         """
         for number in range(len(completions)):
             alone = {
@@ -134,7 +136,7 @@ class UserReward:
 
 
 def raised_in(error: BaseException) -> str:
-    """Return the kind and first line of an error in a user's file, and its place in the file."""
+    """Return the class name and first line of an error, and the line of the user's file that raised the error."""
     said = first_line(error)
     kind = type(error).__name__
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == _plugin()]
@@ -151,7 +153,7 @@ async def _awaited(waiting: Any) -> Any:
 
 
 def _as_list(returned: Any) -> Any:
-    """Return the result of a reward as a list, if the result is any kind of sequence or array."""
+    """Return a reward's result as a list if the result is a sequence or an array. Return any other result unchanged."""
     if isinstance(returned, str | bytes | Mapping | set | frozenset) or not hasattr(returned, "__iter__"):
         return returned
     if hasattr(returned, "tolist"):  # arrays of numpy, torch or pandas
@@ -164,7 +166,7 @@ def _is_column(value: Any, count: int) -> bool:
 
 
 def _trl_names(columns: Columns) -> Columns:
-    """Return the columns. Columns that TRL names differently from ms-swift are added under TRL's names."""
+    """Return the columns. Two columns that TRL names differently from ms-swift are added by TRL's names."""
     prompts = [
         messages[:-1] if messages and messages[-1].get("role") == "assistant" else messages
         for messages in columns.get("messages") or []
@@ -173,7 +175,7 @@ def _trl_names(columns: Columns) -> Columns:
 
 
 def described(row: int, completions: Sequence[str], columns: Columns) -> str:
-    """Return a description of a completion: the row of the dataset, and the completion itself, shortened."""
+    """Return a description of a completion: the row of the dataset, the question, and the completion (shortened)."""
     messages = _at(columns.get("messages"), row) or []
     asked = next((turn.get("content") for turn in reversed(messages) if turn.get("role") == "user"), "")
     question = str(asked).replace(IMAGE_TAG, "").strip()
@@ -190,8 +192,9 @@ def _at(column: Any, row: int) -> Any:
 
 
 def _line(question: str, solution: Any, images: Any) -> str:
-    """Return `grpo.jsonl, line N` for the first row with this question, solution and image. Return '' if there is
-    none.
+    """Return `grpo.jsonl, line N` for the first row with this question, solution and image.
+
+    Return '' if there is no such row.
     """
     path = Path(os.environ.get("VASEVQA_REWARD_ROWS", ""))
     if not path.is_file():

@@ -1,13 +1,13 @@
 """The process that trains with ms-swift.
 
 The process adds a callback of this project to ms-swift. If the training is stopped, the callback first saves a
-checkpoint. The process also distinguishes a full GPU memory from other errors.
+checkpoint. The process also reports whether an error means that the GPU's memory is full.
 
-Run it as `python -m vasevqa.training.swift.worker SPEC.json`. With `--processes N`, torch's launcher starts one process
-for each GPU.
+The command is `python -m vasevqa.training.swift.worker SPEC.json`. With `--processes N SPEC.json`, torch's launcher
+starts N processes, one for each GPU.
 
-The process that holds the lease never trains itself. If the training is killed, the process with the lease therefore
-continues.
+The process that holds the artifact's lease starts this process, and does not train itself. So if the training is
+killed, the process with the lease continues.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ STATE = _State()
 def die_with_parent() -> None:
     """On Linux, make the system kill this process when its parent ends.
 
-    The parent holds the lease. Without the parent, a second process could write to the same output.
+    The parent holds the artifact's lease. After the parent's end, a new training could write to the same output, so
+    this process must not continue.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -62,7 +63,7 @@ def _register_callback() -> None:
     from swift.callbacks import TrainerCallback, callbacks_map
 
     class Callback(TrainerCallback):
-        """The callback for SIGTERM: it saves a checkpoint at the end of the step, and then stops the training.
+        """After SIGTERM, this callback saves a checkpoint at the end of the step, and then stops the training.
 
         The callback also stores the trainer, and notes whether the optimizer is in the middle of a step.
         """
@@ -87,7 +88,7 @@ def _register_callback() -> None:
 
 
 def _count_unrewarded() -> None:
-    """Count the answers for which every reward returned None. ms-swift and TRL give such an answer 0 and continue."""
+    """Count the answers for which every reward returned None. ms-swift and TRL score such an answer 0 and continue."""
     from swift.rlhf_trainers.grpo_trainer import GRPOTrainer
 
     real = GRPOTrainer._compute_rewards_per_func
@@ -102,10 +103,12 @@ def _count_unrewarded() -> None:
 
 
 def check_counts(train: Any, validation: Any, expected: tuple[int | None, int | None]) -> None:
-    """Raise GateError if the number of rows that ms-swift reads differs from the number that was counted before.
+    """Raise GateError if the number of rows that ms-swift reads differs from the `expected` number.
 
-    For a packed dataset, the rows inside the packs are counted. Raise GateError as well if ms-swift would replace rows
-    that it can't encode.
+    `expected` holds the numbers for training and validation. A number that is None is not checked. For a packed
+    dataset, the rows inside the packs are counted.
+
+    Also raise GateError if ms-swift would replace the rows that it can't encode by different rows.
     """
     for name, found, wanted in zip(("training", "validation"), (train, validation), expected, strict=True):
         if wanted is None:
@@ -169,9 +172,9 @@ def _check_memory(need: int | None) -> None:
 
 
 def _save_after_oom() -> None:
-    """Save a checkpoint of the last complete step. The next batch plan of the OOM ladder can continue from it.
+    """Save a checkpoint of the last complete step, so that the next batch plan of the OOM ladder can continue from it.
 
-    With several processes nothing is saved, because one process alone can't save.
+    With several processes, nothing is saved, because a checkpoint needs all processes.
     """
     trainer = STATE.trainer
     if trainer is None or STATE.stepping or not trainer.state.global_step or int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -195,7 +198,7 @@ def _given(argv: list[str], name: str) -> str:
 def sentence_of(error: VaseError) -> str:
     """Return the error's sentence without a traceback.
 
-    If the error was raised in a process that loads data, torch puts this process's traceback before the sentence.
+    If the error was raised in a process that loads data, torch puts the traceback of that process before the sentence.
     """
     return str(error).rpartition(f"{type(error).__qualname__}: ")[2].strip()
 
@@ -231,7 +234,7 @@ def work(task: TrainingTask) -> WorkerResult:
 
 
 def main() -> None:
-    """Read the spec, train, write the result beside the spec, and exit with the result's exit code."""
+    """Read the spec, train, write the result next to the spec, and exit with the result's exit code."""
     if sys.argv[1] == "--processes":
         die_with_parent()  # the setting stays after exec
         processes, spec_file = sys.argv[2:]
@@ -249,7 +252,7 @@ def main() -> None:
     spec_file = sys.argv[1]
     ended = work(TrainingTask.read(Path(spec_file)))
     result, code = result_of(Path(spec_file)), ended.exit_code
-    # The process that ran out of memory reports the cause. The other processes only lost their connection to it.
+    # The process that ran out of memory reports the cause. All other processes only report a lost connection.
     if code == GpuMemoryError.exit_code or (not result.exists() and (code or os.environ.get("RANK", "0") == "0")):
         ended.write(result)
     sys.stdout.flush()
