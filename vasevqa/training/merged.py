@@ -185,4 +185,4 @@ def _target(name: str, old: Any, new: Any, change: _Change, dtype: torch.dtype, 
     elif real and not changed:
         found.complaints.append(f"{name} equals the base, although its adapter is not zero")
     elif off > OTHER_CHANGE**2 * wanted_change and real:
-        found.complaints.append(f"{name} has another change than scale * B @ A, by up to {greatest:.2g}")
+        found.complaints.append(f"the change of {name} is not scale * B @ A; it differs by up to {greatest:.2g}")

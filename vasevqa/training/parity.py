@@ -104,7 +104,9 @@ def _check_loaded(model: Any, adapter: Path) -> None:
             raise DataError(f"peft can't load {name} of the adapter {adapter}; copy or train it again.")
         for name in tensors.keys():  # noqa: SIM118 - not a mapping
             if not torch.equal(tensors.get_tensor(name).to(has[name].dtype), has[name].cpu()):
-                raise DataError(f"peft loads {name} of the adapter {adapter} with other values; train it again.")
+                raise DataError(
+                    f"peft loads {name} of the adapter {adapter} with changed values; train the adapter again."
+                )
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def check_known(name: str, complaint: str, others: Collection[str] = ()) -> None
     known = _of_swift()
     if name not in OURS and known and name not in known:
         near = nearest(name, sorted({*others, *OURS, *known}))
-        raise ConfigError(f"{complaint}, and neither vasevqa nor ms-swift has one of this name.{near}")
+        raise ConfigError(f"{complaint}, and neither vasevqa nor ms-swift has a reward of this name.{near}")
 
 
 def _of_swift() -> list[str]:

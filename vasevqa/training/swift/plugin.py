@@ -185,7 +185,7 @@ def register_user_plugin(path: Path, names: Sequence[str]) -> None:
         elif name not in orms:
             known = [other for other, value in vars(module).items() if callable(value) and not other.startswith("_")]
             raise ConfigError(
-                f"{path} defines no reward '{name}', and ms-swift knows none.{nearest(name, [*known, *orms])}"
+                f"{path} defines no reward '{name}', and ms-swift has no such reward.{nearest(name, [*known, *orms])}"
             )
     titles = {name: given.__name__ if inspect.isclass(given) else name for name, given in found.items()}
     for name, given in found.items():

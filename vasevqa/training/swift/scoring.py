@@ -115,7 +115,7 @@ class UserReward:
         if len(returned) != len(completions):
             raise ConfigError(
                 f"The reward {self.name} returned {len(returned)} scores for {len(completions)} completions, of which"
-                f" the first is {described(0, completions, columns)}; it must return one for each."
+                f" the first is {described(0, completions, columns)}; it must return one score for each."
             )
         return [self._number(value, row, completions, columns) for row, value in enumerate(returned)]
 
