@@ -21,14 +21,15 @@ from vasevqa.report.lost import HALF, reasons_of
 from vasevqa.report.pictures import Card, Picture, chosen
 from vasevqa.report.sources import Sources
 
-LISTED = 200  # names without a picture
+LISTED = 200  # maximum number of names that are listed without a picture
 
 
 @dataclass(frozen=True)
 class Loss:
-    """What is lost between two levels. `pictures` shows some of it, the borderline cases first.
+    """Photographs, vases or problems that are lost between two levels.
 
-    `subtracted` is False if the loss counts other things than the level above it.
+    `pictures` shows some of them, the borderline cases first. `subtracted` is False if the loss is not counted in the
+    unit of the level above, such as vases below a level of photographs.
     """
 
     count: int
@@ -47,7 +48,10 @@ class Loss:
 
 @dataclass(frozen=True)
 class Level:
-    """A number of things that are left at one point. `width` is the length of its bar in percent."""
+    """The number of photographs, vases or rows that are left after a step.
+
+    `width` is the length of the level's bar in percent.
+    """
 
     count: int
     label: str
@@ -56,7 +60,7 @@ class Level:
 
 
 def funnel(sources: Sources) -> list[Level]:
-    """Return the levels from the photographs to the rows; [] without a report of the curation."""
+    """Return the levels from the photographs to the rows; [] without a report of the curation steps."""
     levels: list[tuple[int, str, list[Loss]]] = []
     _photographs(sources, levels)
     _vases(sources, levels)
@@ -107,7 +111,7 @@ def _rows(sources: Sources, levels: list[tuple[int, str, list[Loss]]]) -> None:
     if dataset is None or not levels:
         return
     levels[-1][2].extend([_undecoded(dataset.quarantined), *_problems(dataset)])
-    kept = {name: count for name, count in dataset.rows.items() if name != "grpo"}  # GRPO asks the rows of sft again
+    kept = {name: count for name, count in dataset.rows.items() if name != "grpo"}  # grpo repeats rows of sft
     levels.append((sum(kept.values()), "rows", []))
 
 
@@ -124,7 +128,7 @@ def _undecoded(files: Sequence[QuarantinedFile]) -> Loss:
 
 def _low(sources: Sources, classified: ClassificationReport) -> Loss:
     threshold = classified.confidence_threshold if classified.confidence_threshold is not None else HALF
-    # An image without a probability was classified by an earlier call; the counts of this call don't include it.
+    # An image without a probability was classified by an earlier call. The report's counts don't include such images.
     low = [one for one in sources.predictions if one.label == 0 and one.probability is not None]
     pictures = tuple(
         Picture(one.name, _number(one.probability), sources.picture("classify", one.name), accepted=False)
@@ -210,7 +214,7 @@ def _problems(dataset: DatasetReport) -> Iterable[Loss]:
 
 
 def remarks(dataset: DatasetReport | None) -> list[Loss]:
-    """Return the problems in the annotations that leave nothing out of the dataset."""
+    """Return the problems in the annotations that remove nothing from the dataset."""
     if dataset is None:
         return []
     return [_problem(dataset, kind, kind, NOTHING_LOST[kind]) for kind in dataset.problems if kind in NOTHING_LOST]
