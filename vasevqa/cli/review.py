@@ -41,13 +41,13 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError, ImportError):  # a container whose user has no name
+    except (KeyError, OSError, ImportError):  # in a container, the user may have no name
         return "reviewer"
 
 
 @dataclass(frozen=True)
 class Request:
-    """The options of the command."""
+    """The values of the command's argument and options."""
 
     source: str
     volume: Path
@@ -72,12 +72,12 @@ class Request:
 
     @property
     def is_remote(self) -> bool:
-        """Whether the run is in a cluster."""
+        """Whether SOURCE is a run in a cluster."""
         here = self.namespace is None and Path(self.source).exists()
         return not here and options.is_remote(self.volume, self.cluster, self.namespace)
 
     def asked(self, question: Question) -> Asked:
-        """Return what is asked of the cluster."""
+        """Return the request to the pod of the review."""
         more = {
             "name_pattern": list(self.name_pattern),
             "vase_column": self.vase_column,
@@ -86,7 +86,7 @@ class Request:
         return Asked.of(self.source, question.name, self.into or Path(question.name), **more)
 
     def command(self) -> str:
-        """Return the command that takes the labels to the volume."""
+        """Return the command that sends the labels to the volume."""
         given = (
             ("-n", self.namespace),
             ("--cluster", self.cluster),
@@ -152,14 +152,14 @@ class Request:
 def review(context: Context, **given: Any) -> None:
     """Label the photographs of FOLDER, or of RUN, by keys on a page that only this machine sees.
 
-    Each label is saved at once; Ctrl-C ends the review, and the same command resumes it. With RUN, typical
-    photographs are shown first, then those that the run's model is least sure of, and those where labels and model
-    disagree. Labels of quality are what train-classifier learns from. With
-    --calibrate, labels of quality choose the threshold of classify, and labels of intact that of clip-filter.
+    Each label is saved at once. Ctrl-C ends the review, and the same command resumes it. With RUN, typical
+    photographs are shown first. Then come photographs of which the run's model is least sure, and photographs like
+    those where labels and model disagree. train-classifier learns from labels of quality. With --calibrate, labels of
+    quality show which threshold of classify is good enough, and labels of intact show this for clip-filter.
 
-    With -n, RUN is a run of the cluster. A pod sends its photographs as pictures of at most 1,600 pixels, while you
-    label, and the labels are taken to the volume at the end. There they lie in labels/NAME, where NAME is that of
-    --into, with the labels of the other reviewers.
+    With -n, RUN is a run in the cluster. While you label, a pod sends the photographs as pictures of at most 1,600
+    pixels. At the end, the labels are copied to the folder labels/NAME on the volume, where NAME is the name of the
+    folder --into. The folder also holds the labels of other reviewers.
 
     \b
     Examples:
@@ -196,7 +196,7 @@ def review(context: Context, **given: Any) -> None:
 
 
 def _review_in_cluster(request: Request, question: Question) -> None:
-    """Review the photographs of a run on the volume of a cluster, or only say what the labels of it show."""
+    """Review the photographs of a run in a cluster. With --calibrate, only print what the labels show."""
     asked, who, quiet = request.asked(question), request.who.strip(), request.calibrate
     far, volume = _reach(request)
     with contextlib.closing(far):
@@ -223,7 +223,10 @@ def _review_in_cluster(request: Request, question: Question) -> None:
 
 
 def _reach(request: Request) -> tuple[Far, str]:
-    """Return the far end of the review, and a name of its volume among the volumes of all clusters."""
+    """Return the connection to the pod, and a name of the volume.
+
+    The name holds the context, the namespace and the claim, so that it is unique among the volumes of all clusters.
+    """
     from vasevqa.backends.kubernetes.session import Session as Access
 
     access = Access(cluster_of(request.cluster, request.namespace))
@@ -232,7 +235,7 @@ def _reach(request: Request) -> tuple[Far, str]:
 
 
 def _taken_there(distant: DistantReview, request: Request) -> list[str]:
-    """Take the labels to the volume, and return the lines that say so. Raise ClusterError if this fails."""
+    """Send the labels to the volume, and return lines about the result. Raise ClusterError if this fails."""
     record, folder = distant.record, distant.asked.folder
     try:
         given = distant.give()
@@ -250,7 +253,7 @@ def _taken_there(distant: DistantReview, request: Request) -> list[str]:
 
 
 def _give_out(record: Record, request: Request) -> None:
-    """Write Label Studio's JSON if it was asked for."""
+    """Write Label Studio's JSON if --label-studio was given."""
     if request.label_studio is not None:
         tasks = read_tasks(request.label_studio) if request.label_studio.exists() else []
         record.give_out(request.label_studio, tasks)
@@ -258,7 +261,7 @@ def _give_out(record: Record, request: Request) -> None:
 
 
 def _calibrate(record: Record, scores: Scores | None, request: Request) -> None:
-    """Print what the labels say about thresholds."""
+    """Print what the labels show about thresholds."""
     if scores is None:
         raise DataError(f"The run {request.source} has no scores of {decides(record.question)}; run this step first.")
     scored = scored_of(record.photographs, scores)
@@ -267,7 +270,7 @@ def _calibrate(record: Record, scores: Scores | None, request: Request) -> None:
 
 
 def ended(record: Record, who: str) -> list[str]:
-    """Return the lines that say what a review came to."""
+    """Return the summary of a review, one line per text."""
     counts = ", ".join(f"{count} {label}" for label, count in record.counts().items() if count)
     mine = len(record.mine(who))
     lines = [f"{mine} label{'s' if mine != 1 else ''} of {who}; photographs of all reviewers: {counts or 'none'}"]
@@ -276,7 +279,7 @@ def ended(record: Record, who: str) -> list[str]:
 
 
 def _next_step(record: Record) -> list[str]:
-    """Return the command that trains on the labels, if they suffice."""
+    """Return the command that trains on the labels; nothing if the labels are not enough."""
     if record.question is not QUALITY or not all(record.answered().values()):
         return []
     return [f"Next: python -m jobs.train_classifier --data-dir {shlex.quote(str(record.into))} --output-dir models"]
@@ -294,7 +297,7 @@ def _taken_in(record: Record, request: Request) -> Iterable[str]:
 
 
 def _serve(session: Session, request: Request) -> None:
-    """Serve the page until Ctrl-C or SIGTERM, which are how a review ends."""
+    """Serve the page until Ctrl-C or SIGTERM. Both are the normal end of a review."""
     try:
         with Server(session, request.port, lambda link: click.echo(f"Open {link}")) as server:
             link = server.new_link()
@@ -307,5 +310,5 @@ def _serve(session: Session, request: Request) -> None:
 
 
 def _has_desktop() -> bool:
-    """Return whether a browser would open a window. One for terminals would wait for its user, and stop the server."""
+    """Return whether a browser can open a window. A browser for terminals would block the server."""
     return sys.platform == "darwin" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
