@@ -33,7 +33,7 @@ COMMANDS = {
     "submit": "Run a recipe in the cluster.",
     "upload": "Copy files to the cluster's volume.",
     "vocabulary": "Check or make the words that the reward knows.",
-    "why": "Tell why RUN kept or lost PHOTOGRAPH.",
+    "why": "Explain why RUN kept or lost PHOTOGRAPH.",
 }
 
 

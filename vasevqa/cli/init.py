@@ -84,7 +84,7 @@ def told(found: Beginning) -> list[str]:
         lines.append(f"vases told apart by {collection.naming}: {matched} of {len(collection.files)} names fit")
         lines += [f"  {name} shows {vase}" for name, vase in examples(collection)]
     if found.vases_by_table:
-        lines.append("the table names the vases of the other photographs")
+        lines.append("the table gives the vases of the remaining photographs")
     lines += _table(found)
     for name in ("clip_model", "model"):
         model = found.model(name)

@@ -114,35 +114,45 @@ class Request:
 @click.option("--who", default=_user, help="name of the reviewer; unset: the user of this machine")
 @options.volume_option
 @options.cluster_options
-@click.option("--name-pattern", multiple=True, help="how names tell vases, as in select-views (may be repeated)")
-@click.option("--annotations", type=FILE, help="table that tells the vases of photographs whose names tell none")
+@click.option(
+    "--name-pattern", multiple=True, help="how to read the vase from a name, as in select-views (may be repeated)"
+)
+@click.option("--annotations", type=FILE, help="table with the vases of photographs whose names contain no vase")
 @click.option("--vase-column", help="heading of the table's column that names the vase")
-@click.option("--merge", type=FILE, multiple=True, help="take in the labels of another labels.jsonl (may be repeated)")
+@click.option("--merge", type=FILE, multiple=True, help="add the labels of a different labels.jsonl (may be repeated)")
 @click.option(
     "--label-studio",
     type=FILE,
-    help="Label Studio's JSON: its labels are taken in if the file exists, and all labels are written to it at the end",
+    help="Label Studio's JSON: its labels are added if the file exists; at the end, the file gets all labels",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="order; the same for reviewers who shall overlap")
+@click.option(
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    help="seed of the order; with the same seed, reviewers begin with the same photographs",
+)
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
     default=0,
-    help="port of the page, for a tunnel such as ssh -L 8000:127.0.0.1:8000; unset: a free one",
+    help="port of the page, for a tunnel such as ssh -L 8000:127.0.0.1:8000; unset: any free port",
 )
 @click.option("--no-browser", is_flag=True, help="only print the link")
 @click.option(
-    "--calibrate", is_flag=True, help="open no page: say which threshold of RUN the labels show to reach --precision"
+    "--calibrate",
+    is_flag=True,
+    help="open no page: print which threshold of RUN reaches --precision according to the labels",
 )
 @click.option(
     "--precision",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     default=AIM,
     show_default=True,
-    help="the aim of a threshold: share of the accepted photographs that should be good",
+    help="required precision: share of the accepted photographs that should be good",
 )
 @click.option("--json", "as_json", is_flag=True, help="with --calibrate: print JSON")
-@click.option("--sync", is_flag=True, help="with -n: open no page, only take the labels to the volume and back")
+@click.option("--sync", is_flag=True, help="with -n: open no page, only copy new labels to the volume and from it")
 @click.option(
     "--pictures",
     type=click.Path(path_type=Path, file_okay=False),
@@ -241,8 +251,8 @@ def _taken_there(distant: DistantReview, request: Request) -> list[str]:
         given = distant.give()
     except VaseError as error:
         raise ClusterError(
-            f"The labels are safe in {record.file.path}, but did not reach the volume ({first_line(error)}); take them"
-            f" there with `{request.command()}`."
+            f"The labels are safe in {record.file.path}, but were not copied to the volume ({first_line(error)}); copy"
+            f" them with `{request.command()}`."
         ) from None
     lines = [f"{given.new} labels were new in {folder} on the volume; all are in {record.file.path} too"]
     if record.question is QUALITY:
@@ -292,7 +302,7 @@ def _taken_in(record: Record, request: Request) -> Iterable[str]:
         yield f"{record.merge(path)} new labels from {path}"
     if request.label_studio is not None and request.label_studio.exists():
         new, missing = record.take_in(read_tasks(request.label_studio))
-        more = f"; {missing} annotated tasks are of photographs that aren't here, or that it doesn't tell apart"
+        more = f"; {missing} annotated tasks fit no photograph here, or more than one"
         yield f"{new} new labels from {request.label_studio}{more if missing else ''}"
 
 

@@ -134,7 +134,7 @@ def _low(sources: Sources, classified: ClassificationReport) -> Loss:
         Picture(one.name, _number(one.probability), sources.picture("classify", one.name), accepted=False)
         for one in chosen(low, lambda one: threshold - (one.probability or 0.0))
     )
-    reason = f"The classifier's probability of high quality is below {threshold:g}. It stands under each picture."
+    reason = f"The classifier's probability of high quality is below {threshold:g}. It is shown under each picture."
     return Loss(classified.low, "of low quality", reason, pictures)
 
 
@@ -158,7 +158,7 @@ def _rejected(sources: Sources, filtered: FilteringReport) -> Loss:
         for row in shown
     )
     below = "The score is too low" if threshold is None else f"The score is below the threshold {threshold:.4f}"
-    reason = f"{below}. It stands under each picture, with the most similar description."
+    reason = f"{below}. The score is shown under each picture, with the most similar description."
     reason += f" {cards.note}" if cards and cards.note else ""
     return Loss(len(rejected), "rejected by CLIP", reason, pictures)
 
@@ -180,7 +180,12 @@ def _other_views(sources: Sources, views: BestViewsReport) -> Loss:
         Picture(view.name, f"{vase}, {behind:.4f} behind", sources.picture("accepted", view.name))
         for vase, view, behind in chosen(others, lambda other: other[2])
     )
-    return Loss(len(others), "further views", "Another view of the same vase is more similar to a vase.", pictures)
+    return Loss(
+        len(others),
+        "further views",
+        "A different view of the same vase has a higher similarity and was chosen.",
+        pictures,
+    )
 
 
 def _lost(sources: Sources, lost: Sequence[LostVase]) -> Loss:

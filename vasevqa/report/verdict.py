@@ -205,9 +205,9 @@ def _next(
     """Yield the commands after a finished run. `download` is empty if the volume is on this machine."""
     done = [step for step in MODELS if step in history and history[step].state in DONE]
     if done and download:
-        yield Command("Take the model", f"{download} steps/{done[0]} model --cluster cluster.yaml")
+        yield Command("Download the model", f"{download} steps/{done[0]} model --cluster cluster.yaml")
     elif done:
-        yield Command("Take the model", f"cp -rL {shlex.quote(str(run.path / 'steps' / done[0]))} model")
+        yield Command("Copy the model", f"cp -rL {shlex.quote(str(run.path / 'steps' / done[0]))} model")
     trained = [step for step in TRAININGS if step in history and history[step].state in DONE]
     if done and trained:
         seed = 2 if results.seeds.get(trained[0]) == 1 else 1
@@ -218,4 +218,4 @@ def _next(
     other = results.threshold
     if other is not None and not done:
         kept = f"which keeps {other.kept:,} photographs instead of {other.kept - other.more:,}"
-        yield Command(f"Try another threshold ({other.name}), {kept}", f"{again} {other.setting}")
+        yield Command(f"Try a different threshold ({other.name}), {kept}", f"{again} {other.setting}")

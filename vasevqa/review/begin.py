@@ -116,7 +116,9 @@ def open_review(source: Source, question: Question, into: Path) -> Review:
         first = "then" if source.groups else "shown first"
         said.append(f"{first}: photographs near the threshold {source.scores.threshold:g} of {source.scores.step}")
     if record.elsewhere():
-        said.append(f"{record.elsewhere()} labels in {into} are of other photographs")
+        said.append(
+            f"{record.elsewhere()} labels in {into} belong to photographs that are missing here or have changed"
+        )
     if record.file.torn:
         said.append(f"{record.file.torn} lines of {record.file.path} were cut by a kill and are left out")
     return Review(record, source.scores, [*said, *record.problems()], source.groups)
@@ -139,7 +141,7 @@ def _vases(source: Source, collection: Collection) -> tuple[dict[str, str], list
             f"{source.table} needs {missing.name}, which isn't installed here; save it as CSV UTF-8."
         ) from None
     by_table = {name: vase for name, vase in told.items() if name in set(collection.unmatched)}
-    return by_table, [*said, f"{source.table} tells the vases of {len(by_table)} of the other photographs"]
+    return by_table, [*said, f"{source.table} gives the vases of {len(by_table)} further photographs"]
 
 
 def with_options(

@@ -114,7 +114,7 @@ def scored_of(photographs: Sequence[Photograph], scores: Scores) -> Scored:
     vases = {one.name: one.vase for one in photographs if one.name in scores.values}
     if not vases:
         raise DataError(
-            f"The scores of {scores.step} are of other photographs than those that are here; give another run."
+            f"{scores.step} scored none of the photographs that are here; give the run that scored these photographs."
         )
     return Scored(scores.step, scores.threshold, {name: scores.values[name] for name in vases}, vases)
 
@@ -226,7 +226,9 @@ def said(candidates: Sequence[Candidate], chosen: Candidate | None, scored: Scor
         return f"{shown}, and more labels alone won't show it, because {which} above {aim:g}."
     left = len(scored.values) - labels
     short = f", more than the {left} photographs that are left" if missing > left else ""
-    return f"{shown}; about {missing:g} labels more would show it if they say the same{short}."
+    return (
+        f"{shown}; about {missing:g} more labels would show it if the share of good photographs stays the same{short}."
+    )
 
 
 def more(precision: Share, labels: int, aim: float) -> float:

@@ -194,9 +194,7 @@ class DistantPictures:
         except OSError as error:
             if not self._full:
                 self._full = True
-                self._tell(
-                    f"Pictures can't be kept in {self._store.root} ({error.strerror}); the review goes on without."
-                )
+                self._tell(f"Pictures can't be kept in {self._store.root} ({error.strerror}); the review goes on.")
 
     def _done(self, want: Want, content: bytes, error: BaseException | None) -> None:
         with self._changed:

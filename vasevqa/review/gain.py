@@ -33,9 +33,10 @@ def precision(vases: int) -> str:
     """
     labels = f"labels of {vases} vase{'s' if vases != 1 else ''}"
     if vases < FEWEST:
-        return f"{labels}: {FEWEST} vases are needed before a share, such as an accuracy, gets an interval"
+        return f"{labels}: an interval of a share, such as an accuracy, needs labels of {FEWEST} vases"
     return (
-        f"{labels} tell a share, such as an accuracy, to ±{_half(vases)} points; {2 * vases} vases: ±{_half(2 * vases)}"
+        f"{labels} measure a share, such as an accuracy, to ±{_half(vases)} points; labels of {2 * vases} vases would"
+        f" measure it to ±{_half(2 * vases)} points"
     )
 
 

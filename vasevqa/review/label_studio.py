@@ -204,7 +204,7 @@ def _label(choice: str, question: Question) -> str:
     if question is QUALITY and word in WORDS:
         return question.yes if WORDS[word] else question.no
     raise DataError(
-        f"Label Studio's choice '{choice}' is no answer to --question {question.name}; the labels are"
+        f"Label Studio's choice '{choice}' is not an answer to --question {question.name}; the labels are"
         f" {', '.join(question.labels)}."
     )
 

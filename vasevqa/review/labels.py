@@ -141,7 +141,7 @@ class LabelFile:
             line = Line.model_validate_json(text)
         except ValidationError as error:
             raise DataError(
-                f"{where} is no label ({first_line(error.errors()[0]['msg'])}); move the file away, or give another"
+                f"{where} is not a label ({first_line(error.errors()[0]['msg'])}); move the file away, or give another"
                 " folder as --into."
             ) from None
         self._refuse_other(line, where)

@@ -39,8 +39,8 @@ class _Message(BaseModel):
 
 
 _WRONG = {
-    "run": "{run} is no name of a run; with -n, give the name of a run of the cluster.",
-    "into": "{into} can't give the labels on the volume a name; give --into a folder whose name begins with no dot.",
+    "run": "{run} is not the name of a run; with -n, give the name of a run of the cluster.",
+    "into": "The name of {into} can't be used on the volume; give --into a folder whose name doesn't begin with a dot.",
     "annotations": "With -n, the table is a file on the volume; give --annotations its path relative to the volume.",
 }
 
@@ -165,6 +165,6 @@ def parsed(model: type[M], answer: object) -> M:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise ClusterError(
-            f"The pod sent something that is no {model.__name__} ({where}: {first_line(first['msg'])}); check that the"
-            " image has this version of vasevqa."
+            f"The pod sent an invalid message of the type {model.__name__} ({where}: {first_line(first['msg'])}); check"
+            " that the image has this version of vasevqa."
         ) from None

@@ -48,7 +48,9 @@ def settle(into: Path, photograph: Photograph, digest: str, answer: bool | None)
         free = (target for target in _targets(into / wanted, photograph, digest) if not target.exists())
         target = next(free, None)
         if target is None:
-            raise ConfigError(f"{into / wanted} holds other pictures called {photograph.place}; move them elsewhere.")
+            raise ConfigError(
+                f"{into / wanted} holds different pictures called {photograph.place}; move these pictures elsewhere."
+            )
         files.copy(photograph.path, target)
 
 

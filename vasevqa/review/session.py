@@ -152,7 +152,7 @@ class Session:
         """
         with self._lock:
             if index not in self._shown or label not in self.record.question.labels:
-                raise NotShown("The photograph was not shown, or the word is no label; load the page again.")
+                raise NotShown("The photograph was not shown, or the word is not a label; load the page again.")
             problems = []
             try:
                 self.record.say(self.record.photographs[index], label, self.who, self._shown[index], milliseconds)
