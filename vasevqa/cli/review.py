@@ -280,7 +280,7 @@ def _calibrate(record: Record, scores: Scores | None, request: Request) -> None:
 
 
 def ended(record: Record, who: str) -> list[str]:
-    """Return the summary of a review, one line per text."""
+    """Return the lines of the summary that is printed at the end of a review."""
     counts = ", ".join(f"{count} {label}" for label, count in record.counts().items() if count)
     mine = len(record.mine(who))
     lines = [f"{mine} label{'s' if mine != 1 else ''} of {who}; photographs of all reviewers: {counts or 'none'}"]

@@ -34,7 +34,10 @@ class Dot:
 
 @dataclass(frozen=True)
 class Plot:
-    """The dots of one metric, and sentences about the differences between models. `chance` is the value by chance."""
+    """The dots of one metric, and sentences about the differences between models.
+
+    `chance` is the expected value for random guesses.
+    """
 
     title: str
     dots: tuple[Dot, ...]
@@ -45,7 +48,10 @@ class Plot:
 
 @dataclass(frozen=True)
 class MetricRow:
-    """A metric with one cell for each model and baseline, the numbers of rows and vases, and the value by chance."""
+    """A metric with one cell for each model and baseline, and with the numbers of rows and vases.
+
+    `chance` is the expected value for random guesses.
+    """
 
     name: str
     cells: tuple[str, ...]

@@ -135,7 +135,10 @@ def left_out(artifacts: Mapping[str, Path], dataset: DatasetReport | None = None
 
 @dataclass(frozen=True)
 class MergeRow:
-    """The figures of one merge: how often both models choose the same token, and the largest difference of a logit."""
+    """The check of one merge, which compares the merged model with the base model and its adapter.
+
+    `agreement` says how often both models choose the same token. `max_difference` is the largest difference of a logit.
+    """
 
     step: str
     checkpoint: str

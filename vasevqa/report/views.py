@@ -1,4 +1,4 @@
-"""Show the best view of each vase beside its second-best view; the closest decisions come first."""
+"""Show the best view of each vase beside its second-best view, with the smallest margins first."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def _classified(one: predictions.Prediction, report: ClassificationReport | None
 
 
 def _viewed(name: str, report: BestViewsReport | None) -> Viewed | None:
-    """Return what select-views decided about the vase of a photograph; None if it has no such vase.
+    """Return what select-views decided about the vase of a photograph; None if select-views doesn't know the vase.
 
     The photograph may be one that select-views didn't see.
     """

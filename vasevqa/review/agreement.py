@@ -18,7 +18,7 @@ class Agreement:
     """How far two reviewers agree on the photographs that both labelled.
 
     `alike` counts the photographs with the same label. `chance` is the expected number of such photographs if both
-    reviewers gave their labels at random, each as often as they really did.
+    reviewers gave their labels at random, with the same frequency of each label.
     """
 
     one: str

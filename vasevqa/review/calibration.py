@@ -168,12 +168,13 @@ def aim_of(record: Record, scores: Scores, aim: float) -> str | None:
 
 
 def calibrate(rows: Sequence[Labelled], scored: Scored, aim: float) -> tuple[list[Candidate], Candidate | None]:
-    """Return all candidates, and the lowest that is shown to have a precision of at least `aim`, or None.
+    """Return all candidates, and the lowest that is shown to have a precision of at least `aim`.
 
-    Each test of a candidate has a risk of a false result. Therefore the candidates are tested in a fixed sequence, from
-    the highest threshold down to the first that fails. The risk is then that of a single test (Maurer, Hothorn and
-    Lehmacher, 1995; Angelopoulos et al., "Learn then Test", 2021). Candidates with too few labels are skipped. Whether
-    a candidate is skipped doesn't depend on the answers, so skipping adds no risk.
+    The second value is None if no candidate is shown to have this precision. Each test of a candidate has a risk of a
+    false result. Therefore the candidates are tested in a fixed sequence, from the highest threshold down to the first
+    that fails. The risk is then that of a single test (Maurer, Hothorn and Lehmacher, 1995; Angelopoulos et al., "Learn
+    then Test", 2021). Candidates with too few labels are skipped. Whether a candidate is skipped doesn't depend on the
+    answers, so skipping adds no risk.
     """
     candidates = [_candidate(rows, scored, threshold, aim) for threshold in scored.candidates()]
     tested = (one for one in reversed(candidates) if one.testable)
@@ -234,8 +235,10 @@ def said(candidates: Sequence[Candidate], chosen: Candidate | None, scored: Scor
 def more(precision: Share, labels: int, aim: float) -> float:
     """Return about how many further labels would raise the lower limit of `precision` to `aim`.
 
-    The result is infinity if no number of labels would. Wilson's interval has the lower limit `low` after quantile^2 *
-    low * (1 - low) / (value - low)^2 observations.
+    The result is infinity if no number of labels would. For the lower limit `low`, Wilson's interval needs the
+    following number of observations:
+
+    quantile^2 * low * (1 - low) / (value - low)^2
     """
     low = precision.low
     if low is None or low <= 0 or precision.value <= aim:

@@ -229,7 +229,10 @@ class _Index:
         return None
 
     def _longest(self, path: str) -> tuple[int, Sequence[Photograph]]:
-        """Return how many last parts of the path fit a photograph, at most, and the photographs that fit."""
+        """Find the photographs whose paths share the most last parts with `path`.
+
+        Return the number of shared parts, and the photographs.
+        """
         parts = PurePosixPath(path).parts
         for length in range(len(parts), 0, -1):
             end = "/".join(parts[-length:])

@@ -86,7 +86,7 @@ class Server(ThreadingHTTPServer):
 
     @property
     def cookie_name(self) -> str:
-        """The name of the cookie. It contains the port, because all ports of a machine share the browser's cookies."""
+        """The name of the cookie. It contains the port, because browsers share cookies among all ports of a host."""
         return f"vasevqa-{self.server_port}"
 
     def new_link(self) -> str:
@@ -98,7 +98,7 @@ class Server(ThreadingHTTPServer):
         return link
 
     def admits(self, token: str) -> bool:
-        """Return whether a link's token opens the page. For a token that no longer does, make a new link."""
+        """Return whether a link's token opens the page. If the link was used or replaced, create a new link."""
         if not any(_same(token, known) for known in self._links):
             return False
         if self._used or not _same(token, self._links[-1]):
@@ -180,7 +180,10 @@ class _Handler(BaseHTTPRequestHandler):
         return found is not None and _same(found.value, self.server.cookie)
 
     def _is_from_page(self) -> bool:
-        """Return whether the page itself sent the request: a different site has neither the token nor the origin."""
+        """Return whether the page itself sent the request.
+
+        A different site doesn't know the token, and its requests name a different origin.
+        """
         origin = self.headers.get("Origin", f"http://{self.headers.get('Host', '')}")
         return (
             _same(self.headers.get("X-Vasevqa", ""), self.server.token)

@@ -34,9 +34,9 @@ def default_folder() -> Path:
 class Store:
     """Pictures in the folder `root`. The store never removes pictures; the user may remove the folder at any time.
 
-    `volume` is a name of the volume that is unique among all clusters. The store saves the digest of each photograph by
-    name and stamp, so that an unchanged photograph is not fetched again. Several threads and processes may use a store
-    at the same time.
+    `volume` names the volume and the folder of the photographs, and is unique among all clusters. The store saves the
+    digest of each photograph by name and stamp, so that an unchanged photograph is not fetched again. Several threads
+    and processes may use a store at the same time.
     """
 
     def __init__(self, root: Path, volume: str) -> None:

@@ -50,9 +50,9 @@ def draw_weights(probabilities: Sequence[float], photographs: int) -> list[float
     """Return the weight of each drawn photograph, in the order of the draws.
 
     Each of the `probabilities` is the chance of the drawn photograph among the photographs that were left at that draw.
-    `photographs` is the number of all photographs. If few photographs are drawn, the weight is about 1 / (left *
-    probability), where `left` is the number of photographs that were left. If all are drawn, each weight is 1. The
-    weights are those of Farquhar, Gal and Rainforth, "On Statistical Bias in Active Learning", 2021.
+    `photographs` is the number of photographs before the first draw. If few photographs are drawn, the weight is about
+    1 / (left * probability), where `left` is the number of photographs that were left. If all are drawn, each weight is
+    1. The weights are those of Farquhar, Gal and Rainforth, "On Statistical Bias in Active Learning", 2021.
     """
     drawn = len(probabilities)
     if drawn >= photographs:

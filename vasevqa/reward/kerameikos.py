@@ -79,8 +79,9 @@ def _concept(graph: Any, subject: Any) -> Published:
 def vocabulary(kind: str, concepts: list[Published]) -> dict[str, dict[str, object]]:
     """Return the content of a vocabulary file: the published concepts, merged with this project's vocabulary.
 
-    If both have a concept, this project's name, labels and wider concept are used. For example, Kerameikos.org has
-    "black figure" below "incised". In this project, "incised" is a way of making and not a kind of technique.
+    If both vocabularies contain a concept, this project's name, labels and wider concept are used. For example,
+    Kerameikos.org has "black figure" below "incised". In this project, "incised" is a way of making and not a kind of
+    technique.
     """
     ours = read(FOLDER / f"{kind}.yaml")
     names = _names(concepts, ours)
