@@ -182,7 +182,7 @@ def test_a_table_tells_the_vases(here: Path) -> None:
     rows = [f"IMG_{number:04}.png,F{number // 2},amphora" for number in range(4)]
     (here / "t.csv").write_text("\n".join(["image,Fund,shape", *rows]))
     with reviewing("flat", "--annotations", "t.csv", "--vase-column", "Fund") as review:
-        assert "t.csv tells the vases of 4 of the other photographs" in review.said
+        assert "t.csv gives the vases of 4 further photographs" in review.said
         assert json.loads(review.ask("GET", "/state")[1])["vase"] in ("f0", "f1")
 
 
@@ -375,8 +375,8 @@ def test_labels_that_did_not_reach_the_volume_are_taken_there_later(
     said = (
         f"`vasevqa review {in_cluster.name} -n vases --cluster 'my site.yaml' --question intact --into intact --sync`"
     )
-    assert str(error).startswith("The labels are safe in intact/labels.jsonl, but did not reach the volume (The")
-    assert str(error).endswith(f"take them there with {said}.")
+    assert str(error).startswith("The labels are safe in intact/labels.jsonl, but were not copied to the volume (The")
+    assert str(error).endswith(f"copy them with {said}.")
     assert not (tmp_path / "far/labels").exists()
     result = invoked(in_cluster.name, "--question", "intact", "--sync")
     assert result.exit_code == 0, result.output
@@ -400,4 +400,4 @@ def test_labels_on_the_volume_choose_a_threshold(in_cluster: Run, tmp_path: Path
 def test_only_a_run_of_a_cluster_has_a_volume_to_take_labels_to(here: Path) -> None:
     assert "--sync is for a run of a cluster; add -n NAMESPACE." in error("photos", "--sync")
     assert "--sync is for a run of a cluster" in error("photos", "--sync", "--cluster", "none.yaml")  # a folder here
-    assert "photos/x is no name of a run; with -n" in error("photos/x", "-n", "vases")
+    assert "photos/x is not the name of a run; with -n" in error("photos/x", "-n", "vases")

@@ -84,7 +84,7 @@ def test_labels_that_can_not_be_taken_to_the_volume_stay_here(site: Site) -> Non
         process.wait()
         site.volume.chmod(0o777)
     assert process.returncode == 69, errors
-    assert f"The labels are safe in {into / FILE}, but did not reach the volume" in errors
+    assert f"The labels are safe in {into / FILE}, but were not copied to the volume" in errors
     assert f"`vasevqa review {run} -n {site.namespace} --cluster" in errors
     assert errors.rstrip().endswith("--sync`.")
     assert not (site.volume / "labels").exists()

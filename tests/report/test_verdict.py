@@ -87,10 +87,13 @@ def test_the_verdict_on_a_finished_run_names_photographs_vases_and_the_paired_di
     ("report", "expected"),
     [
         ({}, None),  # no recommendations, as in older reports
-        ({"between": 0.625}, "Try another threshold (between the two groups), which keeps 3 photographs instead of 8"),
+        (
+            {"between": 0.625},
+            "Try a different threshold (between the two groups), which keeps 3 photographs instead of 8",
+        ),
         (
             {"recommendations": [("conservative", 0.125), ("balanced", 0.5), ("strict", 0.75)]},
-            "Try another threshold (balanced), which keeps 5 photographs instead of 8",
+            "Try a different threshold (balanced), which keeps 5 photographs instead of 8",
         ),
         ({"recommendations": [("moderate", 0.2), ("none", 2.0)]}, None),  # the same photographs, and none at all
     ],

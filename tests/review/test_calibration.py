@@ -97,7 +97,7 @@ def test_what_is_not_shown_says_what_is_and_how_many_labels_are_missing() -> Non
     assert told.startswith(
         "No threshold is shown to reach a precision of 0.97; what is shown is at least 0.94 at 0.3 (1.00 [0.94, 1.00]"
     )
-    assert "about 98 labels more would show it if they say the same." in told
+    assert "about 98 more labels would show it if the share of good photographs stays the same." in told
     none = [Labelled(row.score, row.vase, good=False) for row in every_fifth]
     assert "more labels alone won't show it" in said(calibrate(none, photographs, 0.97)[0], None, photographs, 80, 0.97)
     few = every_fifth[-3:]

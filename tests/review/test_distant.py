@@ -301,13 +301,13 @@ def test_a_store_that_can_not_be_written_is_said_once(place: Place) -> None:
 
 @pytest.mark.parametrize("run", ["../x", "a/b", ""])
 def test_only_names_of_runs_are_asked_for(place: Place, run: str) -> None:
-    with pytest.raises(ConfigError, match="is no name of a run"):
+    with pytest.raises(ConfigError, match="is not the name of a run"):
         Asked.of(run, "quality", place.here / "quality")
 
 
 def test_the_folder_on_the_volume_has_a_plain_name(place: Place) -> None:
     assert Asked.of("r", "quality", place.here / "x" / ".." / "quality").folder == "labels/quality"
-    with pytest.raises(ConfigError, match="whose name begins with no dot"):
+    with pytest.raises(ConfigError, match="whose name doesn't begin with a dot"):
         Asked.of("r", "quality", place.here / ".hidden")
     with pytest.raises(ConfigError, match="the table is a file on the volume"):
         Asked.of("r", "quality", place.here / "quality", annotations="/etc/passwd")

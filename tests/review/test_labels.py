@@ -148,7 +148,7 @@ def test_a_last_line_without_its_end_is_a_label(tmp_path: Path) -> None:
 )
 def test_another_file_of_that_name_is_refused_with_its_line(tmp_path: Path, text: str) -> None:
     (tmp_path / FILE).write_text(text)
-    with pytest.raises(DataError, match=r"labels.jsonl, line 1 is no label"):
+    with pytest.raises(DataError, match=r"labels.jsonl, line 1 is not a label"):
         LabelFile(tmp_path / FILE, QUALITY)
     assert (tmp_path / FILE).read_text() == text
 
@@ -160,7 +160,7 @@ def test_a_refused_line_is_refused_again_and_hides_no_label_behind_it(tmp_path: 
     good = (into / FILE).read_text()
     (into / FILE).write_text(f"not a label\n{good}")
     for _ in range(2):
-        with pytest.raises(DataError, match=r"line 1 is no label"):
+        with pytest.raises(DataError, match=r"line 1 is not a label"):
             record.follow()
     (into / FILE).write_text(good)
     record.follow()

@@ -247,7 +247,9 @@ def test_a_project_with_one_control_may_call_it_anything(tmp_path: Path) -> None
     (tmp_path / "export.json").write_text(json.dumps([task("V1/IMG_0000.png", "good", 1, control="choice")]))
     assert record.take_in(read_tasks(tmp_path / "export.json")) == (1, 0)
     (tmp_path / "export.json").write_text(json.dumps([task("V1/IMG_0000.png", "purple", 1, control="choice")]))
-    with pytest.raises(DataError, match=r"choice 'purple' is no answer to --question quality; .* high, low, unsure"):
+    with pytest.raises(
+        DataError, match=r"choice 'purple' is not an answer to --question quality; .* high, low, unsure"
+    ):
         record.take_in(read_tasks(tmp_path / "export.json"))
 
 

@@ -240,7 +240,7 @@ def test_it_says_what_the_labels_are_good_for(tmp_path: Path) -> None:
     now = session(tmp_path)
     assert now.state().gains == [
         "train-classifier needs photographs of 3 vases with each label: high has 0 and low has 0",
-        "labels of 0 vases: 8 vases are needed before a share, such as an accuracy, gets an interval",
+        "labels of 0 vases: an interval of a share, such as an accuracy, needs labels of 8 vases",
     ]
 
     def word(state: State) -> str:
@@ -250,7 +250,8 @@ def test_it_says_what_the_labels_are_good_for(tmp_path: Path) -> None:
         now.label(state.picture, word(state), 1)
     assert state.gains == [
         "train-classifier can run with these labels",
-        "labels of 9 vases tell a share, such as an accuracy, to ±27 points; 18 vases: ±21",
+        "labels of 9 vases measure a share, such as an accuracy, to ±27 points; labels of 18 vases would measure it to"
+        " ±21 points",
     ]
 
 

@@ -187,7 +187,7 @@ def test_the_filled_template_can_be_used_as_the_table(here: Path) -> None:
     table(here / "annotations.csv", filled)
     (here / "recipe.yaml").unlink()
     said, text, recipe = init("photos")
-    assert "the table names the vases of the other photographs" in said
+    assert "the table gives the vases of the remaining photographs" in said
     assert recipe["to"] == "build-dataset"
     assert recipe["steps"]["select-views"] == {"unmatched": "own-vase"}  # type: ignore[index]
     assert "3 of 3 vases annotated" in text

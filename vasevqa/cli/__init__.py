@@ -33,7 +33,7 @@ COMMANDS = {
     "submit": "Run a recipe in the cluster.",
     "upload": "Copy files to the cluster's volume.",
     "vocabulary": "Check or make the words that the reward knows.",
-    "why": "Tell why RUN kept or lost PHOTOGRAPH.",
+    "why": "Explain why RUN kept or lost PHOTOGRAPH.",
 }
 
 
@@ -61,7 +61,7 @@ def cli() -> None:
 def main(context: object = None) -> None:
     """Run the command, and exit with the exit code of the command. An expected error is printed as one sentence.
 
-    `context` is a cli.context.Context with another pipeline or other backends. None means the defaults.
+    `context` is a cli.context.Context with a different pipeline or different backends. None means the defaults.
     """
     import signal
 

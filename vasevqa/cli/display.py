@@ -88,7 +88,7 @@ class PlainDisplay:
             print(line, flush=True)
 
     def close(self) -> None:
-        """Nothing to tidy up."""
+        """Do nothing: there is nothing to close."""
 
 
 class JsonDisplay:
@@ -99,7 +99,7 @@ class JsonDisplay:
         print(json.dumps(event, ensure_ascii=False, default=str), flush=True)
 
     def close(self) -> None:
-        """Nothing to tidy up."""
+        """Do nothing: there is nothing to close."""
 
 
 class TerminalDisplay:

@@ -43,7 +43,7 @@ TEMPLATE = "annotations.csv"
 def init(context: Context, folder: Path, annotations: Path | None, out: Path, cluster: Path | None, yes: bool) -> None:
     """Look at FOLDER and write a recipe for its photographs.
 
-    Reports the number of photographs, how their vases are told apart, and which columns of the table are understood.
+    Reports the number of photographs, how vases are read from the names, and which columns of the table are known.
     Runs CLIP for five seconds to estimate the time of the recipe. Without a table, also writes a template. On a
     terminal, asks you to confirm guesses. Never overwrites a file.
 
@@ -84,7 +84,7 @@ def told(found: Beginning) -> list[str]:
         lines.append(f"vases told apart by {collection.naming}: {matched} of {len(collection.files)} names fit")
         lines += [f"  {name} shows {vase}" for name, vase in examples(collection)]
     if found.vases_by_table:
-        lines.append("the table names the vases of the other photographs")
+        lines.append("the table gives the vases of the remaining photographs")
     lines += _table(found)
     for name in ("clip_model", "model"):
         model = found.model(name)

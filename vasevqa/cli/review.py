@@ -41,13 +41,13 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError, ImportError):  # a container whose user has no name
+    except (KeyError, OSError, ImportError):  # in a container, the user may have no name
         return "reviewer"
 
 
 @dataclass(frozen=True)
 class Request:
-    """The options of the command."""
+    """The values of the command's argument and options."""
 
     source: str
     volume: Path
@@ -72,12 +72,12 @@ class Request:
 
     @property
     def is_remote(self) -> bool:
-        """Whether the run is in a cluster."""
+        """Whether SOURCE is a run in a cluster."""
         here = self.namespace is None and Path(self.source).exists()
         return not here and options.is_remote(self.volume, self.cluster, self.namespace)
 
     def asked(self, question: Question) -> Asked:
-        """Return what is asked of the cluster."""
+        """Return the request to the pod of the review."""
         more = {
             "name_pattern": list(self.name_pattern),
             "vase_column": self.vase_column,
@@ -86,7 +86,7 @@ class Request:
         return Asked.of(self.source, question.name, self.into or Path(question.name), **more)
 
     def command(self) -> str:
-        """Return the command that takes the labels to the volume."""
+        """Return the command that sends the labels to the volume."""
         given = (
             ("-n", self.namespace),
             ("--cluster", self.cluster),
@@ -114,35 +114,45 @@ class Request:
 @click.option("--who", default=_user, help="name of the reviewer; unset: the user of this machine")
 @options.volume_option
 @options.cluster_options
-@click.option("--name-pattern", multiple=True, help="how names tell vases, as in select-views (may be repeated)")
-@click.option("--annotations", type=FILE, help="table that tells the vases of photographs whose names tell none")
+@click.option(
+    "--name-pattern", multiple=True, help="how to read the vase from a name, as in select-views (may be repeated)"
+)
+@click.option("--annotations", type=FILE, help="table with the vases of photographs whose names contain no vase")
 @click.option("--vase-column", help="heading of the table's column that names the vase")
-@click.option("--merge", type=FILE, multiple=True, help="take in the labels of another labels.jsonl (may be repeated)")
+@click.option("--merge", type=FILE, multiple=True, help="add the labels of a different labels.jsonl (may be repeated)")
 @click.option(
     "--label-studio",
     type=FILE,
     help="Label Studio's JSON file: labels are read from it if it exists, and all labels are written to it at the end",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="order; the same for reviewers who shall overlap")
+@click.option(
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    help="seed of the order; with the same seed, reviewers begin with the same photographs",
+)
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
     default=0,
-    help="port of the page, for a tunnel such as ssh -L 8000:127.0.0.1:8000; unset: a free one",
+    help="port of the page, for a tunnel such as ssh -L 8000:127.0.0.1:8000; unset: any free port",
 )
 @click.option("--no-browser", is_flag=True, help="only print the link")
 @click.option(
-    "--calibrate", is_flag=True, help="open no page: say which threshold of RUN the labels show to reach --precision"
+    "--calibrate",
+    is_flag=True,
+    help="open no page: print which threshold of RUN reaches --precision according to the labels",
 )
 @click.option(
     "--precision",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     default=AIM,
     show_default=True,
-    help="the aim of a threshold: share of the accepted photographs that should be good",
+    help="required precision: share of the accepted photographs that should be good",
 )
 @click.option("--json", "as_json", is_flag=True, help="with --calibrate: print JSON")
-@click.option("--sync", is_flag=True, help="with -n: open no page, only take the labels to the volume and back")
+@click.option("--sync", is_flag=True, help="with -n: open no page, only copy new labels to the volume and from it")
 @click.option(
     "--pictures",
     type=click.Path(path_type=Path, file_okay=False),
@@ -152,14 +162,14 @@ class Request:
 def review(context: Context, **given: Any) -> None:
     """Label the photographs of FOLDER, or of RUN, by keys on a page that only this machine sees.
 
-    Each label is saved at once; Ctrl-C ends the review, and the same command resumes it. With RUN, typical
-    photographs are shown first, then those that the run's model is least sure of, and those where labels and model
-    disagree. Labels of quality are what train-classifier learns from. With
-    --calibrate, labels of quality choose the threshold of classify, and labels of intact that of clip-filter.
+    Each label is saved at once. Ctrl-C ends the review, and the same command resumes it. With RUN, typical
+    photographs are shown first. Then come photographs of which the run's model is least sure, and photographs like
+    those where labels and model disagree. train-classifier learns from labels of quality. With --calibrate, labels of
+    quality show which threshold of classify is good enough, and labels of intact show this for clip-filter.
 
-    With -n, RUN is a run of the cluster. A pod sends its photographs as pictures of at most 1,600 pixels, while you
-    label, and the labels are taken to the volume at the end. There they lie in labels/NAME, where NAME is that of
-    --into, with the labels of the other reviewers.
+    With -n, RUN is a run in the cluster. While you label, a pod sends the photographs as pictures of at most 1,600
+    pixels. At the end, the labels are copied to the folder labels/NAME on the volume, where NAME is the name of the
+    folder --into. The folder also holds the labels of other reviewers.
 
     \b
     Examples:
@@ -196,7 +206,7 @@ def review(context: Context, **given: Any) -> None:
 
 
 def _review_in_cluster(request: Request, question: Question) -> None:
-    """Review the photographs of a run on the volume of a cluster, or only say what the labels of it show."""
+    """Review the photographs of a run in a cluster. With --calibrate, only print what the labels show."""
     asked, who, quiet = request.asked(question), request.who.strip(), request.calibrate
     far, volume = _reach(request)
     with contextlib.closing(far):
@@ -223,7 +233,10 @@ def _review_in_cluster(request: Request, question: Question) -> None:
 
 
 def _reach(request: Request) -> tuple[Far, str]:
-    """Return the far end of the review, and a name of its volume among the volumes of all clusters."""
+    """Return the connection to the pod, and a name of the volume.
+
+    The name holds the context, the namespace and the claim, so that it is unique among the volumes of all clusters.
+    """
     from vasevqa.backends.kubernetes.session import Session as Access
 
     access = Access(cluster_of(request.cluster, request.namespace))
@@ -232,14 +245,14 @@ def _reach(request: Request) -> tuple[Far, str]:
 
 
 def _taken_there(distant: DistantReview, request: Request) -> list[str]:
-    """Take the labels to the volume, and return the lines that say so. Raise ClusterError if this fails."""
+    """Send the labels to the volume, and return lines about the result. Raise ClusterError if this fails."""
     record, folder = distant.record, distant.asked.folder
     try:
         given = distant.give()
     except VaseError as error:
         raise ClusterError(
-            f"The labels are safe in {record.file.path}, but did not reach the volume ({first_line(error)}); take them"
-            f" there with `{request.command()}`."
+            f"The labels are safe in {record.file.path}, but were not copied to the volume ({first_line(error)}); copy"
+            f" them with `{request.command()}`."
         ) from None
     lines = [f"{given.new} labels were new in {folder} on the volume; all are in {record.file.path} too"]
     if record.question is QUALITY:
@@ -250,7 +263,7 @@ def _taken_there(distant: DistantReview, request: Request) -> list[str]:
 
 
 def _give_out(record: Record, request: Request) -> None:
-    """Write Label Studio's JSON if it was asked for."""
+    """Write Label Studio's JSON if --label-studio was given."""
     if request.label_studio is not None:
         tasks = read_tasks(request.label_studio) if request.label_studio.exists() else []
         record.give_out(request.label_studio, tasks)
@@ -258,7 +271,7 @@ def _give_out(record: Record, request: Request) -> None:
 
 
 def _calibrate(record: Record, scores: Scores | None, request: Request) -> None:
-    """Print what the labels say about thresholds."""
+    """Print what the labels show about thresholds."""
     if scores is None:
         raise DataError(f"The run {request.source} has no scores of {decides(record.question)}; run this step first.")
     scored = scored_of(record.photographs, scores)
@@ -267,7 +280,7 @@ def _calibrate(record: Record, scores: Scores | None, request: Request) -> None:
 
 
 def ended(record: Record, who: str) -> list[str]:
-    """Return the lines that say what a review came to."""
+    """Return the lines of the summary that is printed at the end of a review."""
     counts = ", ".join(f"{count} {label}" for label, count in record.counts().items() if count)
     mine = len(record.mine(who))
     lines = [f"{mine} label{'s' if mine != 1 else ''} of {who}; photographs of all reviewers: {counts or 'none'}"]
@@ -276,7 +289,7 @@ def ended(record: Record, who: str) -> list[str]:
 
 
 def _next_step(record: Record) -> list[str]:
-    """Return the command that trains on the labels, if they suffice."""
+    """Return the command that trains on the labels; nothing if the labels are not enough."""
     if record.question is not QUALITY or not all(record.answered().values()):
         return []
     return [f"Next: python -m jobs.train_classifier --data-dir {shlex.quote(str(record.into))} --output-dir models"]
@@ -289,12 +302,12 @@ def _taken_in(record: Record, request: Request) -> Iterable[str]:
         yield f"{record.merge(path)} new labels from {path}"
     if request.label_studio is not None and request.label_studio.exists():
         new, missing = record.take_in(read_tasks(request.label_studio))
-        more = f"; {missing} annotated tasks are of photographs that aren't here, or that it doesn't tell apart"
+        more = f"; {missing} annotated tasks fit no photograph here, or more than one"
         yield f"{new} new labels from {request.label_studio}{more if missing else ''}"
 
 
 def _serve(session: Session, request: Request) -> None:
-    """Serve the page until Ctrl-C or SIGTERM, which are how a review ends."""
+    """Serve the page until Ctrl-C or SIGTERM. Both are the normal end of a review."""
     try:
         with Server(session, request.port, lambda link: click.echo(f"Open {link}")) as server:
             link = server.new_link()
@@ -307,5 +320,5 @@ def _serve(session: Session, request: Request) -> None:
 
 
 def _has_desktop() -> bool:
-    """Return whether a browser would open a window. One for terminals would wait for its user, and stop the server."""
+    """Return whether a browser can open a window. A browser for terminals would block the server."""
     return sys.platform == "darwin" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

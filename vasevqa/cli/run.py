@@ -95,7 +95,7 @@ def _run(context: Context, request: RunRequest) -> int:
         remember(record, request.backend, cluster)
         try:
             return _execute(planned, record, backend, request)
-        except LeaseHeld:  # another launcher has just resumed that run: make a new run, which adopts its jobs
+        except LeaseHeld:  # a different launcher has just resumed the run: make a new run, which adopts the jobs
             record = new_run(planned.volume, recipe.name, recipe.text, plan_rows(planned))
             remember(record, request.backend, cluster)
             return _execute(planned, record, backend, request)

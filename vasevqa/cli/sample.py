@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 def sample(output: Path, vases: int, views: int, quality_vases: int, seed: int, size: int, models: bool) -> None:
     """Draw synthetic vases into OUTPUT: photos/, quality/, annotations.json, truth.json (and models/).
 
-    Existing files are not made again. Example: vasevqa sample demo/inputs --models
+    Existing files are kept. Example: vasevqa sample demo/inputs --models
     """
     from vasevqa.runtime.progress import make_progress
     from vasevqa.sample.dataset import Settings, draw_sample

@@ -1,4 +1,4 @@
-"""`vasevqa why`: tell why a run kept or lost a photograph."""
+"""`vasevqa why`: explain why a run kept or lost a photograph."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vasevqa.report.decisions import Filtered, Near
     from vasevqa.report.why import Why
 
-WIDTH = 13  # of the steps' names
+WIDTH = 13  # width of the column with the steps' names
 
 
 @click.command()
@@ -25,10 +25,10 @@ WIDTH = 13  # of the steps' names
 @volume_option
 @click.option("--json", "as_json", is_flag=True, help="print JSON")
 def why(name: str, photograph: str, volume: Path, as_json: bool) -> None:
-    """Tell what each step of RUN decided about PHOTOGRAPH, and show its nearest photographs.
+    """Show what each step of RUN decided about PHOTOGRAPH, and its nearest photographs.
 
-    PHOTOGRAPH is the name relative to the folder of the photographs, or a part of it that no other name has. The
-    nearest accepted and rejected photographs are those with the most similar CLIP embeddings; they need numpy.
+    PHOTOGRAPH is the name relative to the folder of the photographs, or a part of the name that is unique. The
+    nearest accepted and rejected photographs are those with the most similar CLIP embeddings. The search needs numpy.
 
     \b
     Example:
@@ -64,7 +64,7 @@ def _line(step: str, text: str) -> str:
 
 
 def _prompts(filtered: Filtered) -> Iterator[str]:
-    """Yield both sides' descriptions, with a mark at the most similar one of the deciding side."""
+    """Yield the descriptions of both sides; the most similar description of the deciding side is marked."""
     if filtered.prompts is None:
         if filtered.decided_by:
             yield _line("", f"most similar description: {filtered.decided_by}")

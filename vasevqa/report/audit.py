@@ -1,4 +1,4 @@
-"""Whether a filter removes some kinds of vases more than others: acceptance by class, with intervals by vase."""
+"""Check whether a filter removes some kinds of vases more than others: acceptance by class, with intervals by vase."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ from vasevqa.spec import Report
 from vasevqa.statistics import Estimate, by_vase
 from vasevqa.text import percent
 
-COLLECTION = "collection"  # the top folder of a photograph
-WORDS = ("fabric", "technique", "shape")  # attributes whose texts are classes
+COLLECTION = "collection"  # name of the attribute for the top folder of a photograph
+WORDS = ("fabric", "technique", "shape")  # attributes whose values are classes
 
 
 class ClassAcceptance(BaseModel):
     """The share of a class's photographs that a step accepted, with its 95% interval by vase.
 
-    `warned` is true if the step removed most of the class, and more of it than of all photographs.
+    `warned` is true if the step removed most photographs of the class, and if the interval lies below the share of all
+    photographs that the step accepted.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -57,10 +58,10 @@ class ClassAcceptance(BaseModel):
 
 
 class Acceptance(Report):
-    """The acceptance of each step by class. Classes of fewer than FEWEST vases have no interval and are left out.
+    """The acceptance of each step by class. Classes with too few vases for an interval are left out.
 
-    `overall` holds the share of all photographs that each step accepted, and `annotated` the number of photographs with
-    an annotation.
+    The keys of the mappings are steps. `overall` holds the share of all photographs that the step accepted.
+    `photographs` holds the number of all photographs, and `annotated` the number of photographs with an annotation.
     """
 
     FILE: ClassVar[str] = "acceptance.json"
@@ -73,10 +74,10 @@ class Acceptance(Report):
 
 
 def acceptance(sources: Sources, told: Told) -> Acceptance:
-    """Return the acceptance of clip-filter and classify, as far as the run has their results.
+    """Return the acceptance of clip-filter and classify, for those of the two steps that have results.
 
-    The classes come from the annotations of the run's recipe, `told`. Without readable annotations, only top folders
-    are classes.
+    The classes come from the annotations of the run's recipe, `told`. Without readable annotations, the classes are
+    only the top folders.
     """
     found = Acceptance()
     for step, decided in _decisions(sources).items():
@@ -91,9 +92,10 @@ def acceptance(sources: Sources, told: Told) -> Acceptance:
 
 
 def century(text: str) -> str | None:
-    """Return the century in which the middle of a date lies, or None if the text tells no date.
+    """Return the century in which the middle of a date lies; None if the text contains no date.
 
-    The 5th century BC is -500 to -401, and the 1st century AD is 1 to 100. Of two middle years the later one counts.
+    The 5th century BC is -500 to -401, and the 1st century AD is 1 to 100. If a date has two middle years, the later
+    year is used.
     """
     spans = parse_dates(text)
     if not spans:
@@ -104,9 +106,10 @@ def century(text: str) -> str | None:
 
 
 def named_class(kind: str, text: str, own: Path | None = None) -> str:
-    """Return the class of a shape, a technique or a fabric: its concept, or the text itself if no concept is known.
+    """Return the class of a shape, technique or fabric: the name of its concept in the vocabulary.
 
-    A text that names several main concepts is a class of its own. `own` is the folder of the user's vocabulary.
+    If the text names several main concepts, the class is their combination. If it names none, the class is the text in
+    lower case. `own` is the folder of the user's vocabulary.
     """
     terms = load(kind, own)
     parts = parts_of(text, terms)
@@ -115,7 +118,7 @@ def named_class(kind: str, text: str, own: Path | None = None) -> str:
 
 
 def _decisions(sources: Sources) -> dict[str, dict[str, bool]]:
-    """Return what each step decided about each photograph."""
+    """Return for each step whether it accepted each photograph, by name. Steps without decisions are left out."""
     filtered = sources.filtered.images if sources.filtered else []
     classified = {one.name: one.label == 1 for one in sources.predictions if one.probability is not None}
     decided = {"clip-filter": {row.name: row.accepted for row in filtered}, "classify": classified}
@@ -126,7 +129,7 @@ def _pictures(names: Mapping[str, bool], told: Told) -> list[Picture]:
     """Return the photographs with their vases and records. No photograph is opened."""
     try:
         naming = naming_of(told.reading.name_pattern, names)
-    except VaseError:  # the pattern fits none of the photographs that this step saw
+    except VaseError:  # the pattern matches no photograph of this step
         naming = naming_of(None, names)
 
     def vase(name: str) -> str:
@@ -147,7 +150,7 @@ def _pictures(names: Mapping[str, bool], told: Told) -> list[Picture]:
 def _classes(
     step: str, pictures: Sequence[Picture], decided: Mapping[str, bool], own: Path | None
 ) -> tuple[list[ClassAcceptance], int]:
-    """Return the classes with an interval, and the number of classes of too few vases."""
+    """Return the classes that have an interval, and the number of classes that have too few vases for an interval."""
     rows: dict[tuple[str, str], list[Picture]] = defaultdict(list)
     for picture in pictures:
         for attribute, name in _belongs(picture, own).items():
@@ -179,7 +182,10 @@ def _class(
 
 
 def _belongs(picture: Picture, own: Path | None) -> dict[str, str]:
-    """Return the classes of a photograph by attribute. The first record that tells an attribute counts."""
+    """Return the classes of a photograph by attribute.
+
+    If several records give a value for an attribute, the value of the first record is used.
+    """
     told: dict[str, str] = {}
     for record in reversed(picture.records):
         told.update(record.attributes)

@@ -19,8 +19,8 @@ NO_NUMPY = (
 class Cards:
     """Makes the cards of photographs that clip-filter scored, from its report and the embeddings in `folder`.
 
-    `picture` returns the thumbnail of a name in a folder of funnel.PARTS. `note` is a sentence for the reader if the
-    nearest photographs can't be computed.
+    `picture(folder, name)` returns the thumbnail of a photograph in a folder of sources.PARTS. `note` is a sentence for
+    the reader if the nearest photographs can't be computed.
     """
 
     def __init__(self, filtered: FilteringReport, folder: Path, picture: Callable[[str, str], str | None]) -> None:
@@ -30,7 +30,7 @@ class Cards:
         self.note = ""
         try:
             self._around = Neighbourhood.read(folder, {name: row.accepted for name, row in self._scored.items()})
-        except ModuleNotFoundError:  # a launcher's machine
+        except ModuleNotFoundError:  # the launcher has no numpy
             self.note = NO_NUMPY
 
     def of(self, row: ScoredImage) -> Card:

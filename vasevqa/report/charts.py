@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-WIDTH, HEIGHT = 360, 210  # of a chart, in SVG units
-LEFT, RIGHT, TOP, BOTTOM = 60, 350, 10, 168  # of the plot in the chart
+WIDTH, HEIGHT = 360, 210  # size of a chart in SVG units
+LEFT, RIGHT, TOP, BOTTOM = 60, 350, 10, 168  # edges of the plot in the chart
 POINTS = 400
-LARGEST = 1e100  # larger values can't be drawn beside others
-SMALLEST = 1e-100  # smaller differences are drawn as none
-FLAT = 1e-3  # a smaller spread, as a part of the values, is drawn as a flat line
+LARGEST = 1e100  # larger values are not drawn
+SMALLEST = 1e-100  # smaller differences are drawn as a flat line
+FLAT = 1e-3  # a smaller spread, relative to the largest value, is drawn as a flat line
 
 Measured = Sequence[tuple[float, float]]  # (training step, value)
 
@@ -26,7 +26,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Line:
-    """One series of a chart. `points` is an SVG polyline; `dot` is the only point of a series that has one."""
+    """One series of a chart. `points` is an SVG polyline. A series of one value has a point `dot` instead."""
 
     title: str
     points: str
@@ -41,7 +41,7 @@ class Line:
 class Chart:
     """Series over the training steps. `resumed` marks the steps from which the training was resumed.
 
-    `gaps` says which values are not drawn, because they are no finite numbers.
+    `gaps` holds sentences about values that are not drawn because they are not finite.
     """
 
     title: str
@@ -60,9 +60,9 @@ class Chart:
 
 
 def chart(title: str, unit: str, series: Mapping[str, Measured], resumed: Sequence[int] = ()) -> Chart | None:
-    """Return a chart of the series; None if no series has two finite values, and all values are finite.
+    """Return a chart of the series; None if every series has at most one value and all values are finite.
 
-    Values that are not finite are not drawn. The chart says so, because a training that diverged has such values.
+    Values that are not finite are not drawn. `gaps` reports these values, because they are a sign of divergence.
     """
     kept = {name: [point for point in points if _drawable(point[1])] for name, points in series.items()}
     kept = {name: points for name, points in kept.items() if points}
@@ -104,7 +104,7 @@ def _drawable(value: float) -> bool:
 
 
 def _gap(name: str, points: Measured) -> str:
-    """Return a sentence about the values that are not drawn; "" if all are drawn."""
+    """Return a sentence about the values of a series that are not drawn; '' if all values are drawn."""
     steps = [step for step, value in points if not _drawable(value)]
     if not steps:
         return ""
@@ -114,7 +114,7 @@ def _gap(name: str, points: Measured) -> str:
 
 
 def _labels(values: Sequence[float]) -> list[str]:
-    """Return the values as texts with as few digits as distinguish them, but with four digits at least."""
+    """Return the values as texts, with at least four digits and as many as are needed to distinguish them."""
     for digits in range(4, 17):
         labels = [f"{value:.{digits}g}" for value in values]
         if len(set(labels)) == len(labels):
@@ -129,9 +129,9 @@ def _thinned(points: Measured) -> Measured:
 
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """Return round values at equal distances; the first is at most `low`, and the last is at least `high`.
+    """Return round values at equal distances. The first is at most `low`, and the last is at least `high`.
 
-    There are at least two values, also if `low` and `high` are equal or almost equal.
+    The result has at least two values, even if `low` and `high` are equal or almost equal.
     """
     largest = max(abs(low), abs(high))
     span = high - low if high - low > FLAT * largest else largest
@@ -144,7 +144,7 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
 
 
 def _steps(begin: float, end: float) -> list[float]:
-    """Return the first step, the last step, and round steps between them that leave room for both labels."""
+    """Return the first step, the last step, and round steps between them. Steps near the two ends are left out."""
     room = (end - begin) / 8
     between = [step for step in ticks(begin, end) if begin + room < step < end - room and step == round(step)]
     return [begin, *between, end] if begin < end else [begin]

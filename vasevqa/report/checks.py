@@ -1,4 +1,4 @@
-"""Show the data checks of clip-filter: how the values are distributed, what was found, and the worst photographs."""
+"""Show the data checks of clip-filter: the distribution of the values, the findings, and the worst photographs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from vasevqa.report.funnel import LISTED
 from vasevqa.report.pictures import Picture
 from vasevqa.report.sources import Sources
 
-TINY = 448  # pixels of the shorter side: twice the input of the usual CLIP models
-CLIPPED = 0.25  # of the pixels
-WORST = 24  # pictures
+TINY = 448  # shorter side in pixels: twice the input size of the usual CLIP models
+CLIPPED = 0.25  # share of the pixels
+WORST = 24  # number of pictures
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Found:
-    """How many photographs have one finding."""
+    """A finding, and the number of photographs with this finding."""
 
     name: str
     count: int
@@ -35,9 +35,10 @@ class Found:
 
 @dataclass(frozen=True)
 class DataQuality:
-    """The section about the data of the photographs.
+    """The section of the report about the photographs' data.
 
-    `failed` lists photographs (name, reason) that the limits in `limits` rejected; `failures` counts all of them.
+    `failed` lists photographs (name, reason) that clip-filter rejected by `limits`, at most LISTED. `failures` is the
+    number of all such photographs.
     """
 
     photographs: int
@@ -105,7 +106,7 @@ def _is_clipped(row: ScoredImage) -> bool:
 
 
 def _findings(row: ScoredImage) -> list[str]:
-    """Return what was found in a photograph, in a few words each."""
+    """Return the findings about a photograph, each in a few words."""
     return [
         *([f"{_clipped(row):.0%} clipped"] if _is_clipped(row) else []),
         *([f"{_side(row)} px"] if _side(row) < TINY else []),

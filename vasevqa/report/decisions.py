@@ -1,4 +1,4 @@
-"""The decisions of the curation's steps about one photograph, and how they are said."""
+"""The decisions of the curation's steps about one photograph, and the texts of these decisions."""
 
 from __future__ import annotations
 
@@ -11,21 +11,24 @@ from vasevqa.curation.reports import FilteringReport, PromptLists, ScoredImage
 
 
 class SetAside(BaseModel):
-    """A step that did not look at the photograph, and its reason."""
+    """A step that did not process the photograph, and the reason."""
 
     step: str
     reason: str
 
 
 class Classified(BaseModel):
-    """The decision of classify. `probability` is that of high quality; None if an earlier call decided."""
+    """The decision of classify.
+
+    `probability` is the probability of high quality. It is None if an earlier call of classify made the decision.
+    """
 
     high: bool
     probability: float | None
     threshold: float
 
     def said(self) -> str:
-        """Return the decision in words."""
+        """Return the decision as text."""
         side = "high" if self.high else "low"
         if self.probability is None:
             return f"{side} quality, by an earlier call"
@@ -46,7 +49,7 @@ class Filtered(BaseModel):
     prompts: PromptLists | None
 
     def said(self) -> str:
-        """Return the decision in words."""
+        """Return the decision as text."""
         side = "accepted" if self.accepted else "rejected"
         if self.threshold is None:
             return f"{side}: the score is {self.score:+.4f}"
@@ -65,7 +68,7 @@ class Viewed(BaseModel):
     lost_at: str | None = None
 
     def said(self) -> str:
-        """Return the decision in words."""
+        """Return the decision as text."""
         if self.best is None:
             return f"vase {self.vase} lost every view; the last were lost at {self.lost_at}"
         if self.chosen:
@@ -77,7 +80,7 @@ class Viewed(BaseModel):
 
 
 class Near(BaseModel):
-    """A similar photograph, with clip-filter's score and the cosine similarity of the embeddings."""
+    """A similar photograph, with its score from clip-filter and the cosine similarity of the two embeddings."""
 
     name: str
     score: float

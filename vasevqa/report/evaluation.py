@@ -12,9 +12,9 @@ from vasevqa.evaluation.figures import Evaluation, Metric, Pair
 from vasevqa.report.quality import read_json
 
 OVERALL, COMMON, CAPTIONS = "mean reward", "mean reward on common rows", "captions: overall"
-SHOWN = (OVERALL, COMMON, CAPTIONS)  # besides the reward of each attribute
+SHOWN = (OVERALL, COMMON, CAPTIONS)  # plotted in addition to the reward of each attribute
 REWARD = ": reward"
-UNTESTED = {  # what is said beside a plot whose differences evaluate doesn't test
+UNTESTED = {  # the note on a plot whose differences evaluate doesn't test
     COMMON: "Differences between models are tested on all rows, not on these",
     CAPTIONS: "Differences between models in this metric are not tested",
 }
@@ -34,7 +34,10 @@ class Dot:
 
 @dataclass(frozen=True)
 class Plot:
-    """The dots of one metric, and the sentences about the differences between models."""
+    """The dots of one metric, and sentences about the differences between models.
+
+    `chance` is the expected value for random guesses.
+    """
 
     title: str
     dots: tuple[Dot, ...]
@@ -45,7 +48,10 @@ class Plot:
 
 @dataclass(frozen=True)
 class MetricRow:
-    """A metric with one cell for each model and baseline, the numbers of rows and vases, and the value by chance."""
+    """A metric with one cell for each model and baseline, and with the numbers of rows and vases.
+
+    `chance` is the expected value for random guesses.
+    """
 
     name: str
     cells: tuple[str, ...]
@@ -57,11 +63,11 @@ class MetricRow:
 class EvaluationTable:
     """The metrics of all models and baselines.
 
-    `plots` shows the most important metrics, and `rows` all that a model or a baseline has. `missing` holds each metric
-    that no model and no baseline has, with the reason. `same` holds each model that is equal to another model. `hidden`
-    is the number of differences by attribute that are not significant, and `untested` is the number of those with too
-    few vases. `few` is true if a metric has too few vases for an interval. `overall` holds the sentences about all rows
-    if no plot can show them.
+    `plots` shows the most important metrics. `rows` shows all metrics that at least one model or baseline has.
+    `missing` holds the remaining metrics, each with the reason. `same` maps a model to an identical model. `hidden` is
+    the number of differences by attribute that are not significant. `untested` is the number of differences by
+    attribute with too few vases. `few` is true if a metric has too few vases for an interval. `overall` holds the
+    sentences about all rows if no plot can show these sentences.
     """
 
     models: list[str]
@@ -79,12 +85,12 @@ class EvaluationTable:
 
 
 def evaluation_of(artifacts: Mapping[str, Path]) -> Evaluation:
-    """Return the content of evaluation.json, or an empty one without an evaluation."""
+    """Return the content of evaluation.json; {} without an evaluation."""
     return cast(Evaluation, read_json(artifacts["evaluate"] / "evaluation.json") if "evaluate" in artifacts else {})
 
 
 def evaluated(evaluation: Evaluation) -> EvaluationTable:
-    """Return what the report shows of an evaluation; the table is empty without an evaluation."""
+    """Return the tables and plots of an evaluation; they are empty without an evaluation."""
     tables = columns_of(evaluation)
     names = list(dict.fromkeys(metric for flat in tables.values() for metric in flat))
     known = [metric for metric in names if any(_known(flat.get(metric)) for flat in tables.values())]
@@ -137,7 +143,7 @@ def _plot(metric: str, evaluation: Evaluation) -> Plot:
 
 
 def _counts(found: Mapping[str, Metric]) -> str:
-    """Return the numbers of rows and vases, by model if they differ."""
+    """Return the numbers of rows and vases. If they differ between models, return them for each model."""
     counts = {}
     for name, one in found.items():
         parts = [f"{one['samples']:,} rows"] if "samples" in one else []
@@ -149,11 +155,11 @@ def _counts(found: Mapping[str, Metric]) -> str:
 
 
 def _sentences(attribute: str, metric: str, pairs: list[Pair], models: int) -> tuple[str, ...]:
-    """Return the sentences that belong beside a plot of `models` models: all about all rows, or those shown about an
-    attribute.
+    """Return the sentences beside a plot of `models` models.
 
-    A sentence holds for the rows of its difference alone. So a plot of other rows or of another metric says where the
-    differences are tested.
+    Without an attribute, these are all sentences about all rows. With an attribute, these are the sentences about its
+    significant differences. A sentence is valid only for the rows of its difference. A plot of different rows or of a
+    different metric therefore only says where the differences are tested.
     """
     if metric in UNTESTED:
         return (UNTESTED[metric],) if models > 1 else ()

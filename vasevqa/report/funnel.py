@@ -21,14 +21,15 @@ from vasevqa.report.lost import HALF, reasons_of
 from vasevqa.report.pictures import Card, Picture, chosen
 from vasevqa.report.sources import Sources
 
-LISTED = 200  # names without a picture
+LISTED = 200  # maximum number of names that are listed without a picture
 
 
 @dataclass(frozen=True)
 class Loss:
-    """What is lost between two levels. `pictures` shows some of it, the borderline cases first.
+    """Photographs, vases or problems that are lost between two levels.
 
-    `subtracted` is False if the loss counts other things than the level above it.
+    `pictures` shows some of them, the borderline cases first. `subtracted` is False if the loss is not counted in the
+    unit of the level above, such as vases below a level of photographs.
     """
 
     count: int
@@ -47,7 +48,10 @@ class Loss:
 
 @dataclass(frozen=True)
 class Level:
-    """A number of things that are left at one point. `width` is the length of its bar in percent."""
+    """The number of photographs, vases or rows that are left after a step.
+
+    `width` is the length of the level's bar in percent.
+    """
 
     count: int
     label: str
@@ -56,7 +60,7 @@ class Level:
 
 
 def funnel(sources: Sources) -> list[Level]:
-    """Return the levels from the photographs to the rows; [] without a report of the curation."""
+    """Return the levels from the photographs to the rows; [] without a report of the curation steps."""
     levels: list[tuple[int, str, list[Loss]]] = []
     _photographs(sources, levels)
     _vases(sources, levels)
@@ -107,7 +111,7 @@ def _rows(sources: Sources, levels: list[tuple[int, str, list[Loss]]]) -> None:
     if dataset is None or not levels:
         return
     levels[-1][2].extend([_undecoded(dataset.quarantined), *_problems(dataset)])
-    kept = {name: count for name, count in dataset.rows.items() if name != "grpo"}  # GRPO asks the rows of sft again
+    kept = {name: count for name, count in dataset.rows.items() if name != "grpo"}  # grpo repeats rows of sft
     levels.append((sum(kept.values()), "rows", []))
 
 
@@ -124,13 +128,13 @@ def _undecoded(files: Sequence[QuarantinedFile]) -> Loss:
 
 def _low(sources: Sources, classified: ClassificationReport) -> Loss:
     threshold = classified.confidence_threshold if classified.confidence_threshold is not None else HALF
-    # An image without a probability was classified by an earlier call; the counts of this call don't include it.
+    # An image without a probability was classified by an earlier call. The report's counts don't include such images.
     low = [one for one in sources.predictions if one.label == 0 and one.probability is not None]
     pictures = tuple(
         Picture(one.name, _number(one.probability), sources.picture("classify", one.name), accepted=False)
         for one in chosen(low, lambda one: threshold - (one.probability or 0.0))
     )
-    reason = f"The classifier's probability of high quality is below {threshold:g}. It stands under each picture."
+    reason = f"The classifier's probability of high quality is below {threshold:g}. It is shown under each picture."
     return Loss(classified.low, "of low quality", reason, pictures)
 
 
@@ -154,7 +158,7 @@ def _rejected(sources: Sources, filtered: FilteringReport) -> Loss:
         for row in shown
     )
     below = "The score is too low" if threshold is None else f"The score is below the threshold {threshold:.4f}"
-    reason = f"{below}. It stands under each picture, with the most similar description."
+    reason = f"{below}. The score is shown under each picture, with the most similar description."
     reason += f" {cards.note}" if cards and cards.note else ""
     return Loss(len(rejected), "rejected by CLIP", reason, pictures)
 
@@ -176,7 +180,12 @@ def _other_views(sources: Sources, views: BestViewsReport) -> Loss:
         Picture(view.name, f"{vase}, {behind:.4f} behind", sources.picture("accepted", view.name))
         for vase, view, behind in chosen(others, lambda other: other[2])
     )
-    return Loss(len(others), "further views", "Another view of the same vase is more similar to a vase.", pictures)
+    return Loss(
+        len(others),
+        "further views",
+        "A different view of the same vase has a higher similarity and was chosen.",
+        pictures,
+    )
 
 
 def _lost(sources: Sources, lost: Sequence[LostVase]) -> Loss:
@@ -210,7 +219,7 @@ def _problems(dataset: DatasetReport) -> Iterable[Loss]:
 
 
 def remarks(dataset: DatasetReport | None) -> list[Loss]:
-    """Return the problems in the annotations that leave nothing out of the dataset."""
+    """Return the problems in the annotations that remove nothing from the dataset."""
     if dataset is None:
         return []
     return [_problem(dataset, kind, kind, NOTHING_LOST[kind]) for kind in dataset.problems if kind in NOTHING_LOST]

@@ -71,7 +71,7 @@ def write_report(folder: Path, volume: Volume) -> Path:
 
 
 def script_digest(script: str) -> str:
-    """Return the digest by which the page's policy allows this script and no other, whatever the run's texts hold."""
+    """Return the digest of the report's script. The page's security policy allows only a script with this digest."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
@@ -137,7 +137,7 @@ def _results(
 
 @dataclass(frozen=True)
 class Total:
-    """What all steps of the run used of one resource."""
+    """The amount of one resource that all steps of the run used."""
 
     value: str
     label: str

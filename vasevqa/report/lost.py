@@ -1,4 +1,4 @@
-"""Say why vases lost every view: the decision about the best photograph of each vase."""
+"""Explain why vases lost all views: the decision about the best photograph of each vase."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from vasevqa.curation.reports import LostVase, ScoredImage
 from vasevqa.report.decisions import Classified, filtered_of
 from vasevqa.report.sources import Sources
 
-HALF = 0.5  # classify's threshold in reports that don't record it
+HALF = 0.5  # the threshold of classify for reports that don't record a threshold
 
 
 def reasons_of(lost: Sequence[LostVase], sources: Sources) -> dict[str, str]:
-    """Return by vase why its best photograph was rejected; a vase without a known reason is left out."""
+    """Return, for each vase, why its best photograph was rejected.
+
+    A vase without a known reason is left out.
+    """
     scored = {row.name: row for row in (sources.filtered.images if sources.filtered else [])}
     unread = {file.name: file.reason for files in sources.unread.values() for file in files} if lost else {}
     found = {

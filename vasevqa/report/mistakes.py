@@ -1,4 +1,4 @@
-"""Show what the last model confuses, and its worst answers."""
+"""Show which classes the last model confuses, and the model's worst answers."""
 
 from __future__ import annotations
 
@@ -40,20 +40,23 @@ class _Mistakes(BaseModel):
 
 @dataclass(frozen=True)
 class Truth:
-    """The answers to the rows with one true class: their share of right ones, the vases, and a count per class."""
+    """The answers to the rows with one true class.
+
+    `right` is the share of right answers, and `counts` holds the number of rows for each answered class.
+    """
 
     name: str
     right: str
     vases: str
-    counts: tuple[tuple[int, bool], ...]  # the count, and whether this answer is right
+    counts: tuple[tuple[int, bool], ...]  # number of answers, and whether this answer is right
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """True classes against answered classes of one attribute.
+    """A table of true classes against answered classes for one attribute.
 
-    `rows` is the number of rows in the table. `left_out` is the number of the attribute's other rows: their truth names
-    no known class, or several.
+    `rows` is the number of rows in the table. `left_out` is the number of the attribute's remaining rows. Their truth
+    names no known class, or more than one.
     """
 
     attribute: str
@@ -73,7 +76,7 @@ class ModelMistakes:
 
 
 def mistakes(evaluation: Evaluation) -> ModelMistakes | None:
-    """Return the mistakes of the last model that has a list of them; None without one."""
+    """Return the mistakes of the last model with valid mistakes in the evaluation; None if there are none."""
     for model, measured in reversed(evaluation.get("models", {}).items()):
         try:
             found = _Mistakes.model_validate(measured.get("mistakes"))

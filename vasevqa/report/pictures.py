@@ -13,17 +13,17 @@ from typing import TypeVar
 from vasevqa import files
 from vasevqa.artifacts.known import KnownValues, content_digests, recorded_digests
 
-SIDE = 240  # pixels of the longer side; the page shows them at half the size, for sharp screens
+SIDE = 240  # longer side in pixels; the page shows the pictures at half this size, for sharp screens
 QUALITY = 75
-MADE_FOR = {"stage": "report", "version": 1, "side": SIDE, "quality": QUALITY}  # of the stored thumbnails
-MOST = 60  # pictures of one kind
+MADE_FOR = {"stage": "report", "version": 1, "side": SIDE, "quality": QUALITY}  # identifies the stored thumbnails
+MOST = 60  # maximum number of pictures of one kind
 SEED = 0
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture with its name and a caption. `uri` holds the picture; it is None if there is no readable picture."""
+    """A picture with its name and a caption. `uri` holds the picture; `uri` is None if the picture can't be read."""
 
     name: str
     caption: str
@@ -34,7 +34,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Card:
-    """What a reader may open below a picture: sentences, and the pictures that are most similar to it."""
+    """Details that a reader can open below a picture: sentences, and the most similar photographs."""
 
     lines: tuple[str, ...]
     nearest: tuple[Picture, ...] = ()
@@ -43,15 +43,15 @@ class Card:
 class Thumbnails:
     """Small copies of photographs as data URIs: JPEGs of at most SIDE pixels per side.
 
-    They are kept on the volume by the photographs' content, so that a further report decodes only new photographs.
-    Without a volume they are kept only in memory.
+    On a volume, the thumbnails are stored by the digest of the photograph, so that a later report decodes only new
+    photographs. Without a volume, they are kept only in memory.
     """
 
     def __init__(self, volume: Path | None = None) -> None:
         self._volume = volume
         self._store = None if volume is None else KnownValues(volume, MADE_FOR)
         self._uris: dict[Path, str | None] = {}
-        self._recorded: dict[Path, dict[str, str]] = {}  # digests by artifact
+        self._recorded: dict[Path, dict[str, str]] = {}  # artifact -> relative path -> digest
         self._new: dict[str, bytes] = {}
 
     def of(self, path: Path) -> str | None:
@@ -105,9 +105,10 @@ def _uri(content: bytes) -> str:
 
 
 def chosen(items: Sequence[Item], distance: Callable[[Item], float], most: int = MOST) -> list[Item]:
-    """Return at most `most` items, those with the smallest distance first.
+    """Return at most `most` items. The items with the smallest distance come first.
 
-    If there are more, half of the result are the nearest items, and the other half is a seeded sample of the rest.
+    If there are more than `most` items, half of the result are the nearest items. The other half is a seeded sample of
+    the remaining items.
     """
     by_distance = sorted(items, key=distance)
     if len(by_distance) <= most:

@@ -1,4 +1,4 @@
-"""Say where each artifact of a run comes from: its key, run, host, image, seed and package versions."""
+"""Report where each artifact of a run comes from: its key, run, host, image, seed and package versions."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from vasevqa.artifacts.contents import RECORD
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the artifact of a step comes from. A text is empty if the artifact doesn't record it."""
+    """Where the artifact of a step comes from. A field is empty if the artifact's record doesn't contain the value."""
 
     step: str
-    stage: str  # with its version
+    stage: str  # name and version of the stage
     key: str
     run: str
     host: str
@@ -27,7 +27,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Packages:
-    """The package versions that some steps share."""
+    """The package versions that several steps have in common."""
 
     steps: str
     versions: str
@@ -59,12 +59,12 @@ class Record(BaseModel):
 
 
 def read_records(artifacts: Mapping[str, Path]) -> dict[str, Record]:
-    """Return the records of the artifacts that have a readable one."""
+    """Return the readable records of the artifacts, by step."""
     return {step: record for step, folder in artifacts.items() if (record := _read(folder / RECORD)) is not None}
 
 
 def provenance(records: Mapping[str, Record]) -> Provenance:
-    """Return the provenance of the artifacts whose records name a key."""
+    """Return the provenance of the artifacts whose records contain a key."""
     records = {step: record for step, record in records.items() if record.key}
     by_versions: dict[str, list[str]] = {}
     for step, record in records.items():

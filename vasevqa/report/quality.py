@@ -14,8 +14,8 @@ from vasevqa.report.sources import Sources
 
 SHEET = 12  # pictures per contact sheet
 BINS = 40
-WIDTH, HEIGHT = 720, 180  # of the histogram, in SVG units
-LOWEST = 1.0  # of a bar that isn't empty, so that a few images beside many can be seen
+WIDTH, HEIGHT = 720, 180  # size of the histogram in SVG units
+LOWEST = 1.0  # minimum height of a bar that isn't empty, so that a bar for few images is visible
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Histogram:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file; {} if it is missing or invalid.
+    """Return the mapping in a JSON file; {} if the file is missing or invalid.
 
     If the value is not a mapping, return {"items": value}.
     """
@@ -69,7 +69,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def histogram(
     rows: Iterable[ScoredImage], threshold: float, recommended: Iterable[Recommendation] = ()
 ) -> Histogram | None:
-    """Return the histogram of the rows' scores, with bins of equal width; None without rows."""
+    """Return the histogram of the rows' scores, with bins of equal width; None if there are no rows."""
     scores = [row.score for row in rows]
     if not scores:
         return None
@@ -103,7 +103,11 @@ def histogram(
 
 @dataclass(frozen=True)
 class Choice:
-    """A recommended threshold, how many photographs it keeps, and how that differs from the run's threshold."""
+    """A recommended threshold, and how many photographs it keeps.
+
+    `more` is this number minus the number of photographs that the run's own threshold keeps. `setting` is the
+    command-line option that sets the threshold.
+    """
 
     name: str
     threshold: float
@@ -113,17 +117,18 @@ class Choice:
 
 
 def choices(filtered: FilteringReport) -> list[Choice]:
-    """Return the recommended thresholds with what they keep; [] without scores."""
+    """Return the recommended thresholds with the number of photographs that each keeps; [] without scores."""
     if not filtered.images:
         return []
     return [_choice(filtered, one.name.replace("_", " "), one.threshold) for one in filtered.recommendations]
 
 
 def other_threshold(filtered: FilteringReport) -> Choice | None:
-    """Return the threshold that is worth a try after the run's own; None if the scores show none.
+    """Return a threshold to try after the run's own threshold; None if the scores suggest none.
 
-    It is the one between two groups of scores. Without two groups it is the recommended one that keeps nearest to half
-    of the photographs. A threshold that changes nothing is no other threshold.
+    If the scores form two groups, it is the threshold between the groups. Otherwise it is the recommended threshold
+    that keeps closest to half of the photographs. A threshold that keeps no photograph, or as many as the run's own
+    threshold, is never returned.
     """
     between = [] if filtered.between is None else [_choice(filtered, "between the two groups", filtered.between)]
     half = len(filtered.images) / 2
@@ -133,14 +138,14 @@ def other_threshold(filtered: FilteringReport) -> Choice | None:
 
 def _choice(filtered: FilteringReport, name: str, threshold: float) -> Choice:
     written = f"{threshold:.4f}"
-    # What the setting keeps, as it is written.
+    # Count with the rounded threshold, because the setting contains this value.
     kept = sum(row.score >= float(written) and not row.failed_check for row in filtered.images)
     more = kept - sum(row.accepted for row in filtered.images)
     return Choice(name, float(written), kept, more, f"--set clip-filter.threshold={written}")
 
 
 def _sheet(title: str, note: str, sources: Sources, rows: Sequence[ScoredImage], every: int | None = None) -> Sheet:
-    """Return a sheet with the pictures that can be read. With `every`, the note says how many of how many they are."""
+    """Return a sheet with the readable pictures. With `every`, the note says how many of `every` pictures are shown."""
     pictures = []
     for row in rows:
         uri = sources.picture("accepted" if row.accepted else "clip-filter", row.name)
@@ -160,8 +165,8 @@ def _evenly(rows: Sequence[ScoredImage], most: int) -> list[ScoredImage]:
 def contact_sheets(sources: Sources, rows: list[ScoredImage], threshold: float) -> list[Sheet]:
     """Return the contact sheets of clip-filter: accepted, borderline and rejected images.
 
-    The accepted images are chosen evenly over the range of scores. The borderline images are those nearest to the
-    threshold, on whichever side. The rejected images are those with the lowest scores.
+    The accepted images are chosen evenly over the range of scores. The borderline images are the images nearest to the
+    threshold, accepted or not. The rejected images are those with the lowest scores.
     """
     by_score = sorted(rows, key=lambda row: (row.score, row.name))
     accepted = [row for row in by_score if row.accepted][::-1]
@@ -188,6 +193,6 @@ class Unread:
 
 
 def quarantined(sources: Sources) -> list[Unread]:
-    """Return every file that a step could not read; each file appears once per step."""
+    """Return every file that a step could not read. If several steps could not read a file, each has an entry."""
     unread = ((step, file) for step, files in sources.unread.items() for file in files)
     return list({(step, file.name): Unread(file.name, file.reason, step) for step, file in unread}.values())

@@ -1,4 +1,4 @@
-"""Read what the recipe of a run says about its annotations and words. What can't be read is left out of a report."""
+"""Read the settings of a run's recipe that concern annotations and words. Unreadable settings are left out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ from vasevqa.reward import vocabulary
 
 @dataclass(frozen=True)
 class Told:
-    """How a recipe reads names and tables. Its annotations and its vocabulary, if they are there. Its questions."""
+    """The settings of a recipe that a report needs.
+
+    `reading` says how names and tables are read. `table` is the file or folder with the annotations, and `vocabulary`
+    is the user's folder of words; each is None if it doesn't exist. `questions` are the questions of the dataset.
+    """
 
     reading: Reading = field(default_factory=Reading)
     table: Path | None = None
@@ -26,7 +30,7 @@ class Told:
 
     @classmethod
     def by(cls, recipe: Path) -> Told:
-        """Return what the recipe in a file tells."""
+        """Return the settings of the recipe in a file; the defaults if the recipe can't be read."""
         try:
             loaded = load_recipe(recipe, PIPELINE, here=False)
         except (VaseError, OSError):

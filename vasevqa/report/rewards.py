@@ -1,4 +1,4 @@
-"""Report on the rewards of GRPO: how they are combined, and what the answers of the training got."""
+"""Report on the rewards of GRPO: how they are combined, and which rewards the answers got during the training."""
 
 from __future__ import annotations
 
@@ -17,16 +17,19 @@ from vasevqa.text import IMAGE_TAG, byte_size, cut
 from vasevqa.training.swift.log import LogRow
 
 SAMPLES = 12
-MOST_QUESTION, MOST_ANSWER = 200, 400  # characters that are shown
+MOST_QUESTION, MOST_ANSWER = 200, 400  # maximum number of characters that are shown
 MAX_BYTES = 64 << 20  # larger files of completions are not read
-OTHER = "other questions"  # in place of an attribute
-NO_REWARDS = ("step", "advantages", "entropy", "num_turns", "solution")  # columns of numbers beside the rewards
+OTHER = "other questions"  # the group of answers whose attribute is not known
+NO_REWARDS = ("step", "advantages", "entropy", "num_turns", "solution")  # columns of numbers that are not rewards
 _MEAN = re.compile(r"rewards/(.+)/mean")
 
 
 @dataclass(frozen=True)
 class Combined:
-    """The reward functions of a training in their order, and their weights. None if the weights are not known."""
+    """The reward functions of a training in their order, with their weights.
+
+    `weights` is None if the weights are not known.
+    """
 
     names: tuple[str, ...]
     weights: tuple[float, ...] | None
@@ -51,7 +54,7 @@ class Combined:
 def combined(log: Sequence[LogRow], record: Record | None) -> Combined:
     """Return how a training combined its rewards, from its log and from the parameters in its record.
 
-    ms-swift's names in the log are those of classes, but their order is that of reward_funcs.
+    In its log, ms-swift names rewards after classes. Their order is the order of `reward_funcs`.
     """
     names = tuple(dict.fromkeys(match[1] for row in log for key in row if (match := _MEAN.fullmatch(key))))
     asked = record.params if record is not None else {}
@@ -78,13 +81,13 @@ class Completion:
 
 
 def some(answers: list[Completion]) -> list[Completion]:
-    """Return some answers from the beginning and from the end of GRPO."""
+    """Return at most SAMPLES answers: half from the beginning and half from the end of GRPO."""
     return answers if len(answers) <= SAMPLES else answers[: SAMPLES // 2] + answers[-SAMPLES // 2 :]
 
 
 @dataclass(frozen=True)
 class AttributeReward:
-    """The mean reward of the answers about an attribute, in the first and in the second half of GRPO."""
+    """The mean reward of the answers about one attribute, in the first and in the second half of GRPO."""
 
     attribute: str
     answers: int
@@ -107,7 +110,7 @@ def by_attribute(answers: Sequence[Completion]) -> list[AttributeReward]:
 def completions(artifacts: Mapping[str, Path], rewards: Combined, questions: Questions) -> list[Completion]:
     """Return the answers of GRPO with their rewards, in the order of the training.
 
-    `questions` are those of the dataset, by which the attribute of an answer is known.
+    `questions` are the questions of the dataset. They are used to find the attribute of an answer.
     """
     path = _file(artifacts)
     if path is None or path.stat().st_size > MAX_BYTES:
@@ -131,7 +134,7 @@ def completions(artifacts: Mapping[str, Path], rewards: Combined, questions: Que
 
 
 def too_large(artifacts: Mapping[str, Path]) -> str:
-    """Return a sentence if the file of the answers is too large for a report, or else ''."""
+    """Return a sentence if the file of the answers is too large for a report; otherwise ''."""
     path = _file(artifacts)
     if path is None or path.stat().st_size <= MAX_BYTES:
         return ""
@@ -147,7 +150,11 @@ def _file(artifacts: Mapping[str, Path]) -> Path | None:
 
 
 def _rewards(columns: Mapping[str, list[Any]], rewards: Combined) -> list[str]:
-    """Return the columns that hold rewards: those in the training's log, or else those of numbers."""
+    """Return the names of the columns that hold rewards.
+
+    These are the columns that the training's log names. If there are none, all columns of numbers count except
+    NO_REWARDS.
+    """
     numbers = [
         name
         for name, values in columns.items()

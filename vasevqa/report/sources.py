@@ -24,7 +24,7 @@ from vasevqa.errors import DataError
 from vasevqa.report.pictures import Thumbnails
 from vasevqa.spec import Report
 
-PARTS = {  # where photographs lie: by the step that rejected them, accepted ones, and best views
+PARTS = {  # the folders of rejected photographs (by step), accepted photographs and best views
     "classify": "classify/0",
     "clip-filter": "clip-filter/rejected",
     "accepted": "clip-filter/accepted",
@@ -36,7 +36,10 @@ _OfPhotographs = TrainingResults | ClassificationReport | FilteringReport | Best
 
 @dataclass(frozen=True)
 class Sources:
-    """The reports of a run's artifacts; None for a step without a report. `artifacts` maps steps to folders."""
+    """The reports of a run's artifacts. `artifacts` maps steps to folders.
+
+    A step without a report has the value None.
+    """
 
     artifacts: Mapping[str, Path]
     thumbnails: Thumbnails = field(default_factory=Thumbnails)
@@ -53,7 +56,7 @@ class Sources:
 
     @cached_property
     def predictions(self) -> Sequence[Prediction]:
-        """The predictions of classify; () without readable ones, because a report is written all the same."""
+        """The predictions of classify; () if they are missing or can't be read, so that the report is still written."""
         try:
             return tuple(predictions.read(self.artifacts["classify"])) if "classify" in self.artifacts else ()
         except DataError:
@@ -87,13 +90,13 @@ class Sources:
 
     @cached_property
     def passed_over(self) -> Mapping[str, Sequence[PassedOverFiles]]:
-        """The files that each step did not try to read, in the order of the steps."""
+        """The files that each step skipped without reading, by step in the order of the steps."""
         found = {step: report.passed_over if report else [] for step, report in self._of_photographs.items()}
         return {step: found[step] for step in self.artifacts if found.get(step)}
 
     @cached_property
     def unread(self) -> Mapping[str, Sequence[QuarantinedFile]]:
-        """The files that each step could not read, in the order of the steps."""
+        """The files that each step could not read, by step in the order of the steps."""
         found = {step: report.quarantined if report else [] for step, report in self._of_photographs.items()}
         if not found["classify"]:
             quarantine = self._read("classify", Quarantine)

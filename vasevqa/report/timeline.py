@@ -11,7 +11,7 @@ from vasevqa.report.costs import costs
 from vasevqa.report.provenance import Record
 from vasevqa.text import duration
 
-LABELS = {"waiting": "not reached"}  # states whose names differ in the report and in `status`
+LABELS = {"waiting": "not reached"}  # states that the report and `vasevqa status` name differently
 WAITING, STARTING, RUNNING, FAILED = "waiting", "starting", "running", "failed attempt"
 KINDS = (WAITING, STARTING, RUNNING, FAILED)
 ENDS = ("step-done", "step-failed", "step-cancelled")
@@ -39,9 +39,9 @@ class Bar:
 
 @dataclass(frozen=True)
 class StepRow:
-    """One step: its state, its bars, its result, and what its attempts came to.
+    """One step: its state, its bars, its result, and its failed attempts.
 
-    `took` is the sum of the bars, so that it leaves out the same pauses.
+    `took` is the total duration of the bars. Pauses are not included.
     """
 
     name: str
@@ -57,9 +57,10 @@ class StepRow:
 
 @dataclass(frozen=True)
 class Timeline:
-    """All steps on one axis. `kinds` are the kinds of bars that occur, and `pauses` says what is left out.
+    """All steps on one axis. `kinds` are the kinds of bars that occur.
 
-    `active` is the time in seconds in which at least one step was active.
+    `pauses` is a sentence about the pauses that are left out. `active` is the time in seconds in which at least one
+    step was active.
     """
 
     rows: tuple[StepRow, ...]
@@ -70,7 +71,10 @@ class Timeline:
 
 
 def timeline(events: Sequence[Event], history: Mapping[str, StepHistory], records: Mapping[str, Record]) -> Timeline:
-    """Return the timeline of a run. A step without any time has no bars. `records` are those of the artifacts."""
+    """Return the timeline of a run. `records` are the records of the artifacts by step.
+
+    A step that took no time has no bars.
+    """
     spans = {name: spans_of([event for event in events if event.get("step") == name]) for name in history}
     active = _union(span for found in spans.values() for span in found)
     total = sum(end - begin for begin, end in active)
@@ -107,14 +111,14 @@ def timeline(events: Sequence[Event], history: Mapping[str, StepHistory], record
 def spans_of(events: Iterable[Event]) -> list[Span]:
     """Return the spans of one step from its events.
 
-    A step starts until it runs. If it reported a reason to wait, this time counts as waiting. The last span of a step
-    that did not end lasts until its last event.
+    The time between the start of a step and its first event as running is of the kind `starting`. If the step reported
+    a reason to wait, this time is of the kind `waiting`. If the step did not end, its last span ends at its last event.
     """
     spans: list[Span] = []
     current: Span | None = None
     for event in events:
         kind, time = event["event"], float(event["time"])
-        if kind == "step-started":  # after a launcher's end, the earlier attempt ended at an unknown time
+        if kind == "step-started":  # if the launcher was stopped, the end of the earlier attempt is unknown
             current = None
         if current is not None:
             current.end = time
@@ -155,7 +159,7 @@ def _bar(span: Span, active: Sequence[tuple[float, float]], total: float) -> Bar
 
 
 def _troubles(events: Iterable[Event], step: str) -> tuple[str, ...]:
-    """Return a sentence for each failed attempt of the step that was tried again."""
+    """Return a sentence for each attempt of the step that failed and was repeated."""
     return tuple(
         f"Attempt {event.get('attempt', '')} failed and was tried again: {event.get('message', '')}"
         for event in events

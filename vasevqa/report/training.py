@@ -18,7 +18,7 @@ LOG = "training/logging.jsonl"
 SUMMARY = "training_summary.json"
 SIGNAL = "share of groups without a signal (all answers have the same reward)"
 CUT = "share of answers cut at max_completion_length"
-CHARTS: dict[str, tuple[tuple[str, str, dict[str, str]], ...]] = {  # step -> title, unit, key in the log -> name
+CHARTS: dict[str, tuple[tuple[str, str, dict[str, str]], ...]] = {  # step -> (title, unit, {log key: name})
     "sft": (
         ("Loss", "nats per token", {"loss": "training loss", "eval_loss": "validation loss"}),
         ("Right tokens", "share", {"token_acc": "training", "eval_token_acc": "validation"}),
@@ -57,7 +57,7 @@ def curves(
 ) -> list[Curves]:
     """Return the charts of sft and of grpo. `answers` are the answers that GRPO sampled.
 
-    The title of a chart of combined rewards says how `rewards` are combined.
+    The title of the chart of the total reward contains the formula of `rewards`.
     """
     found = []
     for step, log in logged.items():
@@ -90,7 +90,7 @@ def _resumed(artifact: Path) -> list[int]:
 
 
 def _attributes(answers: Sequence[Completion]) -> dict[str, Measured]:
-    """Return the mean reward of each attribute at each training step that asked about it."""
+    """Return the mean reward of each attribute at each training step, if the step had questions about the attribute."""
     found: dict[str, dict[int, list[float]]] = {}
     for one in answers:
         if str(one.step).isdecimal():
@@ -103,9 +103,9 @@ def _attributes(answers: Sequence[Completion]) -> dict[str, Measured]:
 
 @dataclass(frozen=True)
 class LeftOutRows:
-    """The number of rows of a file that a training left out. The rows were too long or broken.
+    """The rows of a file that a training left out because they were too long or broken.
 
-    `rows` is the number of all rows of the file; None if it is not known.
+    `count` is their number. `rows` is the number of all rows of the file; None if it is not known.
     """
 
     step: str
@@ -113,11 +113,11 @@ class LeftOutRows:
     rows: int | None
     count: int
     too_long: int
-    example: str  # the first of these rows: its line number and the reason
+    example: str  # line number of the first such row, and the reason
 
 
 def left_out(artifacts: Mapping[str, Path], dataset: DatasetReport | None = None) -> list[LeftOutRows]:
-    """Return the rows that the trainings left out of `dataset`, counted by file; [] if no row was left out."""
+    """Return the rows of `dataset` that the trainings left out, one entry per training and file."""
     every = dataset.rows if dataset is not None else {}
     found = []
     for step in ("sft", "grpo"):
@@ -135,7 +135,10 @@ def left_out(artifacts: Mapping[str, Path], dataset: DatasetReport | None = None
 
 @dataclass(frozen=True)
 class MergeRow:
-    """The figures of one merge: how often both models choose the same token, and the largest difference of a logit."""
+    """The check of one merge, which compares the merged model with the base model and its adapter.
+
+    `agreement` says how often both models choose the same token. `max_difference` is the largest difference of a logit.
+    """
 
     step: str
     checkpoint: str

@@ -1,4 +1,4 @@
-"""Say in a few sentences what a run came to, why it failed, and which commands come next."""
+"""Summarize a run in a few sentences: its result, why it failed, and which commands come next."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vasevqa.report.timeline import LONG
 from vasevqa.text import duration
 
 TAIL_LINES = 40
-TAIL_BYTES = 64 << 10  # of a log's end
+TAIL_BYTES = 64 << 10  # bytes at the end of a log that are read
 DONE = ("done", "up to date")
 MODELS = ("merge-grpo", "merge-sft")  # the steps whose artifact is a model, the last one first
 TRAININGS = ("sft", "grpo")
@@ -59,7 +59,7 @@ class Trouble:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a run came to. `trouble` is None unless the run failed."""
+    """The summary of a run. `trouble` is None unless the run failed."""
 
     state: str
     headline: str
@@ -71,21 +71,21 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Results:
-    """The results that the verdict names. A figure is None if its step has no artifact."""
+    """The results that the verdict mentions. A number is None if its step has no artifact."""
 
     photographs: int | None
     accepted: int | None
     vases: int | None
     lost: int | None
     evaluation: Evaluation
-    threshold: Choice | None  # another one for clip-filter
-    seeds: Mapping[str, int]  # of the steps whose records name one
+    threshold: Choice | None  # a different threshold to try for clip-filter
+    seeds: Mapping[str, int]  # seeds by step, for steps whose records contain a seed
 
 
 def verdict(
     run: Run, events: Sequence[Event], history: Mapping[str, StepHistory], results: Results, active: float
 ) -> Verdict:
-    """Return the verdict on `run`, whatever its state. Its steps were active for `active` seconds."""
+    """Return the verdict on `run` in any state. `active` is the time in seconds in which steps were active."""
     times = [event["time"] for event in events]
     last = next((event for event in reversed(events) if event["event"] in ENDS), None)
     state = run.state_after(last) if last else "not started"
@@ -152,7 +152,7 @@ def _trouble(run: Run, events: Sequence[Event]) -> Trouble | None:
     said = [event for event in ends if event.get("step") == step]
     known = {name: value for event in said for name, value in event.items() if value not in ("", None)}
     code = known.get("exit_code")
-    log = PurePath(str(known.get("log", ""))).name  # the launcher may have seen the volume under another path
+    log = PurePath(str(known.get("log", ""))).name  # the launcher may have mounted the volume at a different path
     return Trouble(
         step=step,
         message=str(known.get("message", "The log says why.")),
@@ -163,7 +163,7 @@ def _trouble(run: Run, events: Sequence[Event]) -> Trouble | None:
 
 
 def log_tail(path: Path) -> tuple[str, ...]:
-    """Return the last lines of a log without the stage's JSON events; nothing if it can't be read."""
+    """Return the last lines of a log without the stage's JSON events; () if the log can't be read."""
     try:
         with path.open("rb") as stream:
             stream.seek(max(0, path.stat().st_size - TAIL_BYTES))
@@ -205,9 +205,9 @@ def _next(
     """Yield the commands after a finished run. `download` is empty if the volume is on this machine."""
     done = [step for step in MODELS if step in history and history[step].state in DONE]
     if done and download:
-        yield Command("Take the model", f"{download} steps/{done[0]} model --cluster cluster.yaml")
+        yield Command("Download the model", f"{download} steps/{done[0]} model --cluster cluster.yaml")
     elif done:
-        yield Command("Take the model", f"cp -rL {shlex.quote(str(run.path / 'steps' / done[0]))} model")
+        yield Command("Copy the model", f"cp -rL {shlex.quote(str(run.path / 'steps' / done[0]))} model")
     trained = [step for step in TRAININGS if step in history and history[step].state in DONE]
     if done and trained:
         seed = 2 if results.seeds.get(trained[0]) == 1 else 1
@@ -218,4 +218,4 @@ def _next(
     other = results.threshold
     if other is not None and not done:
         kept = f"which keeps {other.kept:,} photographs instead of {other.kept - other.more:,}"
-        yield Command(f"Try another threshold ({other.name}), {kept}", f"{again} {other.setting}")
+        yield Command(f"Try a different threshold ({other.name}), {kept}", f"{again} {other.setting}")

@@ -1,4 +1,4 @@
-"""Show the best view of each vase beside its runner-up, the closest decisions first."""
+"""Show the best view of each vase beside its second-best view, with the smallest margins first."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from vasevqa.curation.reports import ViewChoice
 from vasevqa.report.pictures import MOST, Picture, chosen
 from vasevqa.report.sources import Sources
 
-FEW = MOST // 2  # vases; each shows two pictures
+FEW = MOST // 2  # maximum number of vases; each has two pictures
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class BestViews:
 
 
 def best_views(sources: Sources) -> BestViews | None:
-    """Return the best views, those with the smallest margin first; None without a report of select-views."""
+    """Return the best views, the smallest margin first; None without a report of select-views."""
     report = sources.views
     if report is None or not report.vases:
         return None

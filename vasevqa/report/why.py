@@ -1,4 +1,4 @@
-"""Tell why a photograph was kept or lost: what each step decided, and which photographs CLIP sees as most similar."""
+"""Explain why a photograph was kept or lost: the decision of each step, and the most similar photographs (CLIP)."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ NO_NUMPY = (
     "The nearest photographs are left out, because numpy or safetensors is not installed here;"
     ' `pip install "vasevqa[curation]"` installs both.'
 )
-LISTED = 10  # names in a message
+LISTED = 10  # maximum number of names in a message
 UNKNOWN = "clip-filter did not score this photograph, so its nearest photographs are not known."
 NO_EMBEDDINGS = "clip-filter's embeddings are missing or damaged, so the nearest photographs are not known."
 
 
 class Why(BaseModel):
-    """What the steps of a run decided about one photograph. A step that did not see it is None."""
+    """The decisions of a run's steps about one photograph; None for a step that did not see the photograph."""
 
     run: str
     photograph: str
@@ -50,9 +50,9 @@ class Why(BaseModel):
 
 
 def why(run: Run, text: str) -> Why:
-    """Return what the run decided about the photograph `text`, a relative name or a unique part of one.
+    """Return the decisions about a photograph. `text` is its relative name, or a part of it that is unique.
 
-    Raise ConfigError if no photograph of the run has this name, or if several have it.
+    Raise ConfigError if no photograph of the run matches `text`, or if several match.
     """
     sources = Sources(run.artifacts())
     labels = {one.name: one for one in sources.predictions}
@@ -96,9 +96,9 @@ def _found(names: Iterable[str], text: str, run: Run) -> str:
 
 
 def _set_aside(sources: Sources) -> Iterator[tuple[str, SetAside]]:
-    """Yield the files that a step could not read or passed over, by name."""
+    """Yield the name of each file that a step could not read or skipped, with the step and the reason."""
     for step, unread in sources.unread.items():
-        if step != "train-classifier":  # its photographs are others
+        if step != "train-classifier":  # train-classifier reads different photographs
             yield from ((file.name, SetAside(step=step, reason=f"can't be read: {file.reason}")) for file in unread)
     for step, groups in sources.passed_over.items():
         for group in groups if step in STEPS else ():
@@ -117,7 +117,10 @@ def _classified(one: predictions.Prediction, report: ClassificationReport | None
 
 
 def _viewed(name: str, report: BestViewsReport | None) -> Viewed | None:
-    """Return what select-views decided about the vase of a photograph, whether it saw the photograph or not."""
+    """Return what select-views decided about the vase of a photograph; None if select-views doesn't know the vase.
+
+    The photograph may be one that select-views didn't see.
+    """
     if report is None:
         return None
     vase = _vase_of(name, report)
@@ -138,14 +141,14 @@ def _viewed(name: str, report: BestViewsReport | None) -> Viewed | None:
 
 
 def _vase_of(name: str, report: BestViewsReport) -> str | None:
-    with contextlib.suppress(ConfigError):  # a pattern that another version of vasevqa wrote
+    with contextlib.suppress(ConfigError):  # the report may contain a pattern of a different version of vasevqa
         parsed = parse_name(name, naming.recorded(report.named_by or []))
         return parsed.vase if parsed else None
     return None
 
 
 def _state(decided: Why) -> str:
-    """Return what became of the photograph."""
+    """Return the final state of the photograph as text."""
     if decided.set_aside:
         return f"set aside by {decided.set_aside[0].step}"
     if decided.classify is not None and not decided.classify.high:

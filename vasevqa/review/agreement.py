@@ -1,4 +1,4 @@
-"""What several reviewers say together: the answer for each photograph, and how far two reviewers agree."""
+"""Combine the labels of several reviewers: the joint answer for each photograph, and how far reviewers agree."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Labels = Mapping[str, Mapping[str, Line]]  # digest -> reviewer -> the reviewer'
 class Agreement:
     """How far two reviewers agree on the photographs that both labelled.
 
-    `alike` counts the photographs with the same label, and `chance` is their expected number if both had given their
-    labels at random.
+    `alike` counts the photographs with the same label. `chance` is the expected number of such photographs if both
+    reviewers gave their labels at random, with the same frequency of each label.
     """
 
     one: str
@@ -35,7 +35,7 @@ class Agreement:
         return (share - expected) / (1 - expected) if expected < 1 else None
 
     def said(self) -> str:
-        """Return a sentence without a full stop."""
+        """Return the agreement as a sentence without a full stop."""
         kappa = f"Cohen's kappa {self.kappa:.2f}" if self.kappa is not None else "Cohen's kappa is not defined"
         return (
             f"{self.one} and {self.other} gave the same label to {self.alike} of {self.pictures} photographs of"
@@ -44,7 +44,7 @@ class Agreement:
 
 
 def agreements(labels: Labels) -> list[Agreement]:
-    """Return the agreement of each two reviewers who labelled the same photographs."""
+    """Return the agreement of each pair of reviewers who labelled at least one photograph in common."""
     reviewers = sorted({who for given in labels.values() for who in given})
     found = []
     for one, other in itertools.combinations(reviewers, 2):
@@ -59,11 +59,14 @@ def agreements(labels: Labels) -> list[Agreement]:
 
 
 def answer(given: Mapping[str, Line], question: Question) -> bool | None:
-    """Return the answer of all reviewers of a photograph, or None if they disagree or nobody is sure."""
+    """Return the joint answer to a photograph: True for yes, False for no, or None.
+
+    Labels `unsure` are ignored. The result is None if the remaining labels differ, or if no label remains.
+    """
     answers = {line.label for line in given.values()} & {question.yes, question.no}
     return answers == {question.yes} if len(answers) == 1 else None
 
 
 def disputed(given: Mapping[str, Line], question: Question) -> bool:
-    """Return whether reviewers gave a photograph opposite labels."""
+    """Return whether a photograph has both answers: yes from a reviewer, and no from a different reviewer."""
     return {question.yes, question.no} <= {line.label for line in given.values()}

@@ -1,4 +1,4 @@
-"""Open a review: find the photographs, their vases and what is known of them."""
+"""Open a review: find the photographs, their vases, their labels, and the scores of a run."""
 
 from __future__ import annotations
 
@@ -24,18 +24,21 @@ from vasevqa.spec import Pipeline
 
 @dataclass(frozen=True)
 class Source:
-    """The photographs' folder, how names and tables are read, and the table and scores if there are any."""
+    """The folder of the photographs, and how to read names and tables.
+
+    `table` is the table with the vases. `scores` and `groups` are results of a run. Each may be missing.
+    """
 
     folder: Path
     reading: Reading = field(default_factory=Reading)
     table: Path | None = None
     scores: Scores | None = None
-    groups: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # as in choosing.Pool
+    groups: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # name -> (group, rank), as in choosing.Pool
 
 
 @dataclass(frozen=True)
 class Review:
-    """An open review. `said` holds sentences for the user."""
+    """An open review: the labels, the scores and groups of a run, and remarks for the user (`said`)."""
 
     record: Record
     scores: Scores | None
@@ -44,9 +47,10 @@ class Review:
 
 
 def source_of(name: str, volume: Path, question: Question, pipeline: Pipeline) -> Source:
-    """Return the folder `name`, or the photographs and scores of the run `name` on the volume.
+    """Return the photographs in the folder `name`, or the photographs and scores of the run `name` on the volume.
 
-    Raise ConfigError if there is neither.
+    Raise ConfigError if neither the folder nor the run exists. Raise DataError if the run's photographs are not on this
+    machine.
     """
     folder = Path(name)
     if folder.exists():
@@ -68,12 +72,12 @@ def source_of(name: str, volume: Path, question: Question, pipeline: Pipeline) -
 
 
 def decides(question: Question) -> str:
-    """Return the name of the step that answers a question."""
+    """Return the name of the step that decides a question for each photograph: classify or clip-filter."""
     return "classify" if question is QUALITY else "clip-filter"
 
 
 def scores_of(run: Run, question: Question) -> Scores | None:
-    """Return the scores of the step that answers the question, or None if the run has none."""
+    """Return the scores of the step that decides the question; None if the run has no scores of this step."""
     step = decides(question)
     folder = run.artifacts().get(step)
     if folder is None:
@@ -92,9 +96,10 @@ def scores_of(run: Run, question: Question) -> Scores | None:
 
 
 def open_review(source: Source, question: Question, into: Path) -> Review:
-    """List the photographs, and read and follow the labels in `into`.
+    """List the photographs, and read the labels in the folder `into`.
 
-    Raise ConfigError or DataError if the folder, the table or `into` can't be used.
+    For the question `quality`, labelled photographs are also copied to 0/ and 1/ in `into`. Raise ConfigError or
+    DataError if the folder of the photographs, the table or `into` can't be used.
     """
     collection = look_at(source.folder, source.reading)
     if into.resolve().is_relative_to(source.folder.resolve()):
@@ -111,14 +116,19 @@ def open_review(source: Source, question: Question, into: Path) -> Review:
         first = "then" if source.groups else "shown first"
         said.append(f"{first}: photographs near the threshold {source.scores.threshold:g} of {source.scores.step}")
     if record.elsewhere():
-        said.append(f"{record.elsewhere()} labels in {into} are of other photographs")
+        said.append(
+            f"{record.elsewhere()} labels in {into} belong to photographs that are missing here or have changed"
+        )
     if record.file.torn:
         said.append(f"{record.file.torn} lines of {record.file.path} were cut by a kill and are left out")
     return Review(record, source.scores, [*said, *record.problems()], source.groups)
 
 
 def _vases(source: Source, collection: Collection) -> tuple[dict[str, str], list[str]]:
-    """Return the vases that the table tells of photographs whose names tell none, and what is said about vases."""
+    """Return the vases that the table adds, by photograph name, and remarks about the vases.
+
+    The table is used only for photographs whose names contain no vase.
+    """
     said = [collection.said()]
     if collection.vases:
         said.append(f"vases told apart by {collection.naming}")
@@ -131,15 +141,15 @@ def _vases(source: Source, collection: Collection) -> tuple[dict[str, str], list
             f"{source.table} needs {missing.name}, which isn't installed here; save it as CSV UTF-8."
         ) from None
     by_table = {name: vase for name, vase in told.items() if name in set(collection.unmatched)}
-    return by_table, [*said, f"{source.table} tells the vases of {len(by_table)} of the other photographs"]
+    return by_table, [*said, f"{source.table} gives the vases of {len(by_table)} further photographs"]
 
 
 def with_options(
     source: Source, name_pattern: Sequence[str], vase_column: str | None, annotations: Path | None
 ) -> Source:
-    """Return the source with what the user says about vases.
+    """Return the source with the user's options about vases: name patterns, vase column and table.
 
-    Raise ConfigError if there is no table, or none in which a column can be named.
+    Raise ConfigError if a vase column is given without a table, or if the file `annotations` doesn't exist.
     """
     columns = {"vase_id": vase_column} if vase_column else source.reading.columns
     reading = Reading(list(name_pattern) or source.reading.name_pattern, columns, source.reading.records)

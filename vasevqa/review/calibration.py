@@ -16,9 +16,9 @@ from vasevqa.review.record import Record
 from vasevqa.review.weights import Sample, sample_of
 from vasevqa.statistics import FEWEST, Estimate, by_vase
 
-STEPS = 20  # candidates are the scores below which 0/20, 1/20, ... of the photographs lie
-DIGITS = 4  # of a candidate
-AIM = 0.95  # share of the accepted photographs that should be good
+STEPS = 20  # the candidates are the quantiles 0/20, 1/20, ... of the scores
+DIGITS = 4  # decimal places of a candidate
+AIM = 0.95  # the default precision: the share of the accepted photographs that should be good
 PARAMETERS = {"classify": "confidence_threshold", "clip-filter": "threshold"}
 
 
@@ -34,7 +34,7 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Scored:
-    """All photographs that a step scored, with vases by name, and the step's present threshold."""
+    """All photographs that a step scored: their scores and vases by name, and the step's present threshold."""
 
     step: str
     threshold: float
@@ -42,37 +42,38 @@ class Scored:
     vases: Mapping[str, str]
 
     def candidates(self) -> list[float]:
-        """Return the thresholds to look at, lowest first. They follow from the scores alone, not from the labels."""
+        """Return the candidate thresholds, lowest first. They depend on the scores alone, not on the labels."""
         ordered = sorted(self.values.values())
         quantiles = {ordered[number * len(ordered) // STEPS] for number in range(STEPS)}
         return sorted({*(math.floor(value * 10**DIGITS) / 10**DIGITS for value in quantiles), self.threshold})
 
     def lost(self, threshold: float) -> tuple[int, int]:
-        """Return the number of photographs below a threshold, and of vases of which all views are below it."""
+        """Return how many photographs are below a threshold, and how many vases have all photographs below it."""
         kept = {self.vases[name] for name, value in self.values.items() if value >= threshold}
         below = sum(value < threshold for value in self.values.values())
         return below, len({self.vases[name] for name in self.values} - kept)
 
 
 class Share(BaseModel):
-    """An estimated share, and its 95% interval if there are labels of enough vases."""
+    """An estimated share, with its 95% interval if enough vases have labels."""
 
     value: float
     low: float | None
     high: float | None
 
     def said(self) -> str:
-        """Return the share in words."""
+        """Return the share as text, with its interval if there is one."""
         if self.low is None or self.high is None:
             return f"{self.value:.2f}"
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
 class Candidate(BaseModel):
-    """What a threshold does.
+    """What a candidate threshold would do.
 
-    `labels` and `vases` count the labelled photographs that it accepts, from which `precision` is estimated. `testable`
-    says whether these labels would show the aim if all of them were good. The losses are of all scored photographs.
+    `labels` counts the labelled photographs that the threshold accepts, and `vases` counts their vases. `precision` is
+    estimated from these labels. `testable` is true if these labels would show the required precision if all of them
+    were good. `lost_photographs` and `lost_vases` count all scored photographs and vases, with or without labels.
     """
 
     threshold: float
@@ -86,7 +87,11 @@ class Candidate(BaseModel):
 
 
 class Calibration(BaseModel):
-    """The candidates, and the lowest threshold that is shown to reach the aim (`calibrate`), or None."""
+    """The result of a calibration: the candidates, and the threshold that `calibrate` chose.
+
+    `chosen` is None if no threshold is shown to reach the precision `aim`. `photographs` and `vases` count what the
+    step scored. `recipe` is the setting of the chosen threshold for the recipe.
+    """
 
     question: str
     step: str
@@ -105,19 +110,19 @@ class Calibration(BaseModel):
 
 
 def scored_of(photographs: Sequence[Photograph], scores: Scores) -> Scored:
-    """Return the scores of the photographs that are here. Raise DataError if there is none."""
+    """Return the scores of `photographs`. Raise DataError if the step scored none of these photographs."""
     vases = {one.name: one.vase for one in photographs if one.name in scores.values}
     if not vases:
         raise DataError(
-            f"The scores of {scores.step} are of other photographs than those that are here; give another run."
+            f"{scores.step} scored none of the photographs that are here; give the run that scored these photographs."
         )
     return Scored(scores.step, scores.threshold, {name: scores.values[name] for name in vases}, vases)
 
 
 def calibration_of(sample: Sample, question: str, scored: Scored, aim: float) -> Calibration:
-    """Return what the labels of `sample` say about thresholds.
+    """Choose a threshold from the labels of `sample`, and return the result with all candidates.
 
-    Raise DataError if no label is of a scored photograph.
+    Raise DataError if no labelled photograph of `sample` has a score.
     """
     rows = [
         Labelled(scored.values[name], scored.vases[name], good, weight)
@@ -150,7 +155,10 @@ def calibration_of(sample: Sample, question: str, scored: Scored, aim: float) ->
 
 
 def aim_of(record: Record, scores: Scores, aim: float) -> str | None:
-    """Return the sentence about the threshold that the labels show to reach `aim`. None if no label can show it yet."""
+    """Return a sentence about the threshold that reaches the precision `aim`, without a full stop.
+
+    The result is None while no photograph with a score has an answer.
+    """
     scored = {one.name for one in record.photographs if one.name in scores.values}
     sample = sample_of(record)
     if not scored & set(sample.answers):
@@ -160,12 +168,13 @@ def aim_of(record: Record, scores: Scores, aim: float) -> str | None:
 
 
 def calibrate(rows: Sequence[Labelled], scored: Scored, aim: float) -> tuple[list[Candidate], Candidate | None]:
-    """Return all candidates, and the lowest that is shown to have a precision of `aim`.
+    """Return all candidates, and the lowest that is shown to have a precision of at least `aim`.
 
-    Each look at an interval is a chance of a wrong promise. Therefore the candidates are tested in a fixed sequence,
-    from the highest threshold down to the first that fails. The chance is then that of a single look (Maurer, Hothorn
-    and Lehmacher, 1995; Angelopoulos et al., "Learn then Test", 2021). Candidates with too few labels are passed over.
-    The number of labels depends on the scores alone, and so this adds no look.
+    The second value is None if no candidate is shown to have this precision. Each test of a candidate has a risk of a
+    false result. Therefore the candidates are tested in a fixed sequence, from the highest threshold down to the first
+    that fails. The risk is then that of a single test (Maurer, Hothorn and Lehmacher, 1995; Angelopoulos et al., "Learn
+    then Test", 2021). Candidates with too few labels are skipped. Whether a candidate is skipped doesn't depend on the
+    answers, so skipping adds no risk.
     """
     candidates = [_candidate(rows, scored, threshold, aim) for threshold in scored.candidates()]
     tested = (one for one in reversed(candidates) if one.testable)
@@ -174,7 +183,10 @@ def calibrate(rows: Sequence[Labelled], scored: Scored, aim: float) -> tuple[lis
 
 
 def rates(rows: Sequence[Labelled], threshold: float) -> tuple[Estimate | None, Estimate | None]:
-    """Return precision and recall of a threshold, None without a photograph that they are about."""
+    """Return precision and recall of a threshold.
+
+    Precision is None if the threshold accepts no labelled photograph. Recall is None if no label is good.
+    """
     accepted = [row for row in rows if row.score >= threshold]
     good = [row for row in rows if row.good]
     return (
@@ -184,7 +196,7 @@ def rates(rows: Sequence[Labelled], threshold: float) -> tuple[Estimate | None, 
 
 
 def said(candidates: Sequence[Candidate], chosen: Candidate | None, scored: Scored, labels: int, aim: float) -> str:
-    """Return the sentence that says what the labels show."""
+    """Return the result of a calibration as one sentence."""
     if chosen is not None and chosen.precision is not None:
         recall = f", with a recall of {chosen.recall.said()}" if chosen.recall else ""
         return (
@@ -215,13 +227,18 @@ def said(candidates: Sequence[Candidate], chosen: Candidate | None, scored: Scor
         return f"{shown}, and more labels alone won't show it, because {which} above {aim:g}."
     left = len(scored.values) - labels
     short = f", more than the {left} photographs that are left" if missing > left else ""
-    return f"{shown}; about {missing:g} labels more would show it if they say the same{short}."
+    return (
+        f"{shown}; about {missing:g} more labels would show it if the share of good photographs stays the same{short}."
+    )
 
 
 def more(precision: Share, labels: int, aim: float) -> float:
-    """Return about how many labels more would lift the interval of `precision` to `aim`, infinity if none would.
+    """Return about how many further labels would raise the lower limit of `precision` to `aim`.
 
-    Wilson's lower limit `low` needs quantile^2 * low * (1 - low) / (value - low)^2 observations.
+    The result is infinity if no number of labels would. For the lower limit `low`, Wilson's interval needs the
+    following number of observations:
+
+    quantile^2 * low * (1 - low) / (value - low)^2
     """
     low = precision.low
     if low is None or low <= 0 or precision.value <= aim:
@@ -234,7 +251,7 @@ def more(precision: Share, labels: int, aim: float) -> float:
 
 
 def lines(calibration: Calibration) -> list[str]:
-    """Return what a terminal shows: the table, the sentence, and the line for the recipe."""
+    """Return the lines for a terminal: the table of candidates, the sentence, and the setting for the recipe."""
     more = [(calibration.unsure, "without a clear answer"), (calibration.undrawn, "that no draw chose")]
     aside = [f"{count} {what}" for count, what in more if count]
     head = (
@@ -289,13 +306,13 @@ def _shown(estimate: Estimate | None) -> Share | None:
 
 
 def _best(rows: Sequence[Labelled], threshold: float) -> float:
-    """Return the lower end of the precision's interval if all accepted labels were good, and -1 without an interval."""
+    """Return the lower limit of the precision if all accepted labels were good; -1 if there is no interval."""
     estimate = _share((row, True) for row in rows if row.score >= threshold)
     return estimate.interval[0] if estimate is not None and estimate.interval is not None else -1.0
 
 
 def _low(candidate: Candidate) -> float:
-    """The lower end of the precision's interval, and -1 without an interval."""
+    """Return the lower limit of the candidate's precision; -1 if there is no interval."""
     low = candidate.precision.low if candidate.precision else None
     return -1.0 if low is None else low
 

@@ -8,15 +8,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-UNIFORM = 0.05  # the part of the draws in which every photograph that is left has the same chance
-FOR_THRESHOLD = 0.5  # the same, for labels that shall show precision and recall: their intervals are half as wide
+UNIFORM = 0.05  # share of the draws in which every remaining photograph has the same chance
+FOR_THRESHOLD = 0.5  # the same share for a review that estimates precision and recall: it halves their intervals
 
 
 @dataclass(frozen=True)
 class Scores:
-    """The scores that a step gave to photographs by their names, its threshold, and the step's name.
+    """The scores that a step gave to photographs, by name, with the step's threshold and the step's name.
 
-    `uniform` is the part of the draws in which every photograph that is left has the same chance.
+    `uniform` is the share of the draws in which every remaining photograph has the same chance.
     """
 
     values: Mapping[str, float]
@@ -26,17 +26,18 @@ class Scores:
 
     @property
     def why(self) -> str:
-        """Why photographs near the threshold are shown."""
+        """The reason that is recorded for a photograph near the threshold."""
         return f"near the threshold of {self.step}"
 
 
 @dataclass(frozen=True)
 class Pool:
-    """The photographs that are left, and what the labels so far say.
+    """The photographs that have no label yet, and a summary of the labels so far.
 
-    `names` and `vases` belong together, and `labelled` counts labels by vase. `answers` holds the clear answers so far
-    by name. `groups` tells the group of look-alikes of each photograph, and how near to the group's centre the
-    photograph is (the lowest number is the nearest); photographs that no step has looked at are left out.
+    `vases` holds the vase of each photograph in `names`, in the same order. `labelled` counts the labels by vase.
+    `answers` maps the names of photographs with a clear answer to True (yes) or False (no). `groups` maps names to two
+    numbers: the group of look-alikes, and the rank by distance to the group's centre (the lowest rank is the nearest).
+    Photographs without a group are missing in `groups`.
     """
 
     names: Sequence[str]
@@ -44,12 +45,12 @@ class Pool:
     labelled: Counter[str] = field(default_factory=Counter)
     answers: Mapping[str, bool] = field(default_factory=dict)
     groups: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    seen: frozenset[int] = frozenset()  # the groups that have a label
+    seen: frozenset[int] = frozenset()  # the groups with at least one label
 
 
 @dataclass(frozen=True)
 class Draw:
-    """The drawn photograph as its place in the pool, why it was drawn, and the probability of that."""
+    """The index of the drawn photograph in the pool, the reason for the draw, and the draw's probability."""
 
     place: int
     why: str
@@ -58,7 +59,7 @@ class Draw:
 
 @dataclass(frozen=True)
 class _Part:
-    """A reason to show photographs: its share of the draws, its words, and a weight for each photograph."""
+    """A reason to show photographs: its share of the draws, its text, and a weight for each photograph in the pool."""
 
     share: float
     why: str
@@ -66,15 +67,17 @@ class _Part:
 
 
 def draw(pool: Pool, scores: Scores | None, number: float) -> Draw:
-    """Return the photograph to show next. `number` in [0, 1) decides.
+    """Draw the photograph to show next. `number` in [0, 1) determines the draw.
 
-    With UNIFORM's probability, or that of the scores, every photograph has the same chance. The other draws have
-    reasons, in this order: typical photographs, while a group of look-alikes has no label; then photographs near the
-    threshold, and as often those of groups in which answers and step disagree; without scores the draws spread over the
-    vases. Each label of a vase makes the vase's other photographs less likely.
+    In a share of the draws (`scores.uniform`, or UNIFORM without scores), every photograph has the same chance. The
+    remaining draws prefer some photographs. While a group of look-alikes has no label, they prefer typical photographs
+    of such groups. Afterwards, half of them prefer photographs near the threshold. The other half prefer photographs of
+    groups in which the answers and the step disagree. Without scores, they prefer the vases with the fewest labels.
+    After the typical photographs, each label of a vase lowers the chance of the vase's other photographs.
 
-    The probability is the one among the photographs that are left, over all reasons together, as estimators for draws
-    without replacement need it (Farquhar, Gal and Rainforth, "On Statistical Bias in Active Learning", 2021).
+    The probability of the draw is the chance of the photograph among all remaining photographs, summed over all
+    reasons. Estimators for draws without replacement need this probability (Farquhar, Gal and Rainforth, "On
+    Statistical Bias in Active Learning", 2021).
     """
     parts = _parts(pool, scores)
     begin = 0.0
@@ -103,7 +106,7 @@ def _parts(pool: Pool, scores: Scores | None) -> list[_Part]:
 
 
 def number_of(*words: object) -> float:
-    """Return a number in [0, 1) that follows from `words` alone, so that a draw can be repeated."""
+    """Return a number in [0, 1) that depends on `words` alone, so that a draw can be repeated."""
     digest = hashlib.sha256("\0".join(map(str, words)).encode()).digest()
     return int.from_bytes(digest[:6], "big") / (1 << 48)
 
@@ -116,8 +119,10 @@ def _spread(pool: Pool) -> list[float]:
 
 
 def _near(pool: Pool, scores: Scores) -> list[float]:
-    """Return weights that fall with the distance to the threshold, by the factor e at the distance of the nearest
-    tenth.
+    """Return a weight for each photograph that falls with the distance between score and threshold.
+
+    The weight falls by the factor e per `scale`. A tenth of the scored photographs are within this distance of the
+    threshold. Each label of the photograph's vase lowers the weight further.
     """
     distances = sorted(abs(value - scores.threshold) for value in scores.values.values())
     scale = distances[min(max(1, len(distances) // 10), len(distances) - 1)] if distances else 0.0
@@ -131,7 +136,10 @@ def _near(pool: Pool, scores: Scores) -> list[float]:
 
 
 def _typical(pool: Pool) -> list[float]:
-    """Return weights of the photographs of groups without a label, which fall with the distance to the centre."""
+    """Return a weight for each photograph: 0 if its group has a label, else 2 to the power of minus its rank.
+
+    The rank grows with the distance to the group's centre. Photographs without a group have the weight 0.
+    """
     weights = []
     for name in pool.names:
         group, rank = pool.groups.get(name, (-1, 0))
@@ -140,7 +148,10 @@ def _typical(pool: Pool) -> list[float]:
 
 
 def _disputed(pool: Pool, scores: Scores) -> list[float]:
-    """Return weights that grow with the share of answers against the step in the photograph's group."""
+    """Return a weight for each photograph: the share of answers in its group that contradict the step's decision.
+
+    Each label of the photograph's vase lowers the weight.
+    """
     against: Counter[int] = Counter()
     answered: Counter[int] = Counter()
     for name, yes in pool.answers.items():

@@ -1,6 +1,7 @@
-"""A review of photographs on the volume of a cluster: this machine's end.
+"""A review of photographs on the volume of a cluster: the part that runs on this machine.
 
-Pictures come from the volume. Labels go to this machine's labels.jsonl first, and `give` takes them to the volume.
+The pictures come from the volume. Labels are first saved in labels.jsonl on this machine. `give` then sends the labels
+to the volume.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from vasevqa.review.session import Session, State
 from vasevqa.review.store import Store
 from vasevqa.transfer.connection import Connection, Far, Kind, work_on
 
-# The image of a stage of curation: 16-bit scans need numpy and workbooks need openpyxl, which the launcher's image
-# lacks. A node that ran the stage has it already. A large scan takes gigabytes, and the pod decodes one at a time.
+# The pod uses the image of a curation stage, because 16-bit scans need numpy and workbooks need openpyxl. The image of
+# the launcher has neither. A node that ran the stage already has the image. A large scan takes gigabytes of memory, so
+# the pod decodes one photograph at a time.
 POD = Kind(
     purpose="review",
     image="select-views",
@@ -32,29 +34,29 @@ POD = Kind(
     module="vasevqa.review",
     seconds=1800,
 )
-AHEAD = 8  # photographs whose pictures are fetched ahead
-BESIDE = 12  # views of the vase of each of them
-AT_ONCE = 200  # names in one request for digests
+AHEAD = 8  # photographs whose pictures are fetched in advance
+BESIDE = 12  # views of the same vase that are fetched with each of these photographs
+AT_ONCE = 200  # names per request for digests
 
 
 @dataclass
 class Opened:
-    """What the volume knows of a review: photographs, scores, groups, and the labels as the text of a labels.jsonl."""
+    """What the volume holds for a review: photographs, scores, groups, and the content of labels.jsonl (`labels`)."""
 
     head: Head
     photographs: list[Listed] = field(default_factory=list)
     values: dict[str, float] = field(default_factory=dict)
-    groups: dict[str, tuple[int, int]] = field(default_factory=dict)  # as in choosing.Pool
+    groups: dict[str, tuple[int, int]] = field(default_factory=dict)  # name -> (group, rank), as in choosing.Pool
     labels: bytearray = field(default_factory=bytearray)
 
     @property
     def scores(self) -> Scores | None:
-        """The scores of the step that answers the question."""
+        """The scores of the step that decides the question; None without scores."""
         return self.head.threshold.scores(self.values) if self.head.threshold and self.values else None
 
 
 def open_distant(far: Far, asked: Asked) -> Opened:
-    """List photographs, scores and labels.
+    """Ask the pod for the photographs, scores, groups and labels of a review.
 
     Raise ConfigError or DataError if the run or the table can't be used, and ClusterError if the pod can't answer.
     """
@@ -85,9 +87,9 @@ def _listed(connection: Connection, asked: Asked) -> Opened:
 
 
 class DistantReview:
-    """The review of a run's photographs in the folder `into` of this machine.
+    """A review of a run's photographs on the volume. This machine saves the labels in the folder `into`.
 
-    Raise ConfigError if `into` holds other labels.
+    Raise ConfigError if `into` holds labels of a different question, or photographs that no review copied there.
     """
 
     def __init__(self, far: Far, asked: Asked, question: Question, into: Path, store: Store, opened: Opened) -> None:
@@ -105,16 +107,16 @@ class DistantReview:
         self.new = [line for line in theirs if line not in known]
 
     def take(self) -> None:
-        """Take in the labels of the volume that are new here."""
+        """Add the volume's labels that are missing on this machine."""
         if self.new:
             self.record.prepare()
             self.record.file.append(self.new)
             self.record.follow()
 
     def give(self) -> Given:
-        """Take all labels to the volume, and return what came of it. Labels that are there already stay as they are.
+        """Send all labels to the volume, and return the pod's answer.
 
-        Raise ClusterError if the pod can't take them.
+        Labels that the volume already has stay unchanged. Raise ClusterError if the pod can't save the labels.
         """
         found: list[Given] = []
         text = "".join(line.model_dump_json() + "\n" for line in self.record.file.lines).encode()
@@ -122,7 +124,7 @@ class DistantReview:
         return found[-1]
 
     def pictures(self, tell: Callable[[str], None]) -> DistantPictures:
-        """Return the source of the pictures. `tell` gets sentences for the user."""
+        """Return the source of the pictures. `tell` is called with sentences for the user."""
         return DistantPictures(self.photographs, self.opened.head.folder, self.far, self.store, tell)
 
     def _digest(self, name: str) -> str:
@@ -131,7 +133,7 @@ class DistantReview:
         return self.store.digest(name, self._stamps[name]) or ""
 
     def _learn(self, names: Iterable[str]) -> None:
-        """Ask the volume for digests that aren't known here."""
+        """Ask the pod for the digests that the store doesn't know, and add them to the store."""
         unknown = [name for name in dict.fromkeys(names) if self.store.digest(name, self._stamps[name]) is None]
         if unknown:
             work_on(self.far, lambda connection: self._ask(connection, unknown))
@@ -147,19 +149,19 @@ class DistantReview:
 
 
 class DistantSession(Session):
-    """A session whose pictures are fetched ahead."""
+    """A session that fetches pictures before the page requests them."""
 
     pictures: DistantPictures
-    _chain: Sequence[int] = ()  # the photographs that will probably be drawn next, in this order
+    _chain: Sequence[int] = ()  # numbers of the photographs that will probably be drawn next, in this order
 
     def state(self, problems: Sequence[str] = ()) -> State:
-        """Return what the page shows now, and fetch what it will probably show next."""
+        """Return the state of the page, and start to fetch the pictures that will probably be shown next."""
         with self._lock:
             state = super().state(problems)
             if state.picture is not None:
                 known = list(self._chain)
                 known = known[known.index(state.picture) + 1 :] if state.picture in known else []
-                if known[:1] != [state.after]:  # a label changed the order
+                if known[:1] != [state.after]:  # a label changed the order of the draws
                     known = [] if state.after is None else [state.after]
                 self._chain = known
                 given = {name: line.label for name, line in self.record.mine(self.who).items()}
@@ -167,9 +169,11 @@ class DistantSession(Session):
             return state
 
     def _coming(self, known: list[int], given: dict[str, str | None]) -> Iterator[Want]:
-        """Yield the pictures of the photographs that are drawn after the labels `given`. Labels are guesses (None).
+        """Yield the pictures that will probably be needed next: drawn photographs and further views of their vases.
 
-        The photographs that are `known` aren't drawn again, because a draw among many photographs takes long.
+        `given` maps the names of labelled photographs to labels. The label None stands for a label that is still to
+        come. The photographs in `known` aren't drawn again, because a draw among many photographs takes long. New draws
+        are appended to `known`.
         """
         photographs = self.record.photographs
         for place in range(AHEAD):
@@ -184,7 +188,7 @@ class DistantSession(Session):
 
 
 def _lines(text: bytes, question: Question) -> list[Line]:
-    """Return the labels of the volume."""
+    """Return the labels in the content of a labels.jsonl."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / FILE
         path.write_bytes(text)
@@ -197,4 +201,4 @@ def _given(connection: Connection, asked: Asked, text: bytes) -> Given:
 
 
 def _placed_there(into: Path, photograph: Photograph, digest: str, answer: bool | None) -> None:
-    """Place nothing here: the volume's end places the photographs themselves."""
+    """Copy nothing on this machine: the pod copies labelled photographs to 0/ and 1/ on the volume."""

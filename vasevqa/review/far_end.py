@@ -1,7 +1,8 @@
-"""The end of a review that runs in a pod: it lists the photographs of a run, scales them, and keeps the labels.
+"""The part of a review that runs in a pod: it lists the photographs of a run, scales them, and saves the labels.
 
-The folder of the labels is labels/NAME on the volume. It is a folder of labels like any other: labels.jsonl, and for
-quality also 0/ and 1/ with copies of the photographs themselves, which train-classifier reads.
+The labels are in the folder labels/NAME on the volume. The folder has the same content as the folder of a local review:
+labels.jsonl and, for the question `quality`, 0/ and 1/. These hold full-size copies of the photographs, which
+train-classifier reads.
 """
 
 from __future__ import annotations
@@ -40,26 +41,26 @@ from vasevqa.transfer.paths import inside
 
 T = TypeVar("T")
 
-AT_ONCE = 500  # photographs, scores or labels of one answer
-BEAT = 20.0  # seconds between signs of life during long work
-TURNS = Path("/tmp/vasevqa-turns")  # noqa: S108 - inside the pod; locked by the process that decodes
+AT_ONCE = 500  # photographs, scores or labels per answer
+BEAT = 20.0  # seconds between messages that the pod still works
+TURNS = Path("/tmp/vasevqa-turns")  # noqa: S108 - a file in the pod, locked by the process that decodes
 BROKEN_OFF = "the file is being written"
 
 
 class ReviewEnd(FarEnd):
-    """Answers the requests of a review, and those of a transfer."""
+    """Answers the requests of a review, and the requests of a file transfer."""
 
     def __init__(self, root: Path, requests: IO[bytes], answers: IO[bytes]) -> None:
         super().__init__(root, requests, answers)
         self._saying = threading.Lock()
 
     def say(self, payload: bytes = b"", **answer: Any) -> None:
-        """Send one answer. The thread that gives signs of life sends answers too."""
+        """Send one answer. The lock is needed because the thread of `_busy` also sends answers."""
         with self._saying:
             super().say(payload, **answer)
 
     def do_open(self, asked: object) -> None:
-        """List the photographs, the scores, the groups of look-alikes and the labels."""
+        """Send the photographs, the scores, the groups of look-alikes and the labels."""
         with self._busy():
             wanted = _asked(asked)
             opened, folder = self._opened(wanted)
@@ -85,7 +86,7 @@ class ReviewEnd(FarEnd):
         self.say(end=True)
 
     def do_picture(self, folder: str, name: str, side: int) -> None:
-        """Send a picture of a photograph, and the digest of the photograph's file."""
+        """Send a photograph as JPEG of at most `side` pixels, and the digest of the photograph's file."""
         path = self._photograph(folder, name)
         if side not in QUALITY:
             raise ConfigError(f"There are no pictures of {side} pixels.")
@@ -98,7 +99,7 @@ class ReviewEnd(FarEnd):
             self.say(content, picture=picture.model_dump(), data=len(content))
 
     def do_digests(self, folder: str, names: Sequence[str]) -> None:
-        """Send the digests of photographs."""
+        """Send the digest of each photograph in `names`."""
         for name in names:
             path = self._photograph(folder, name)
             with self._busy():
@@ -110,7 +111,7 @@ class ReviewEnd(FarEnd):
         self.say(end=True)
 
     def do_give(self, asked: object, length: int) -> None:
-        """Take in labels. For quality, place the photographs in 0/ and 1/."""
+        """Read `length` bytes of labels, and save the new ones. For quality, copy the photographs to 0/ and 1/."""
         if not 0 <= length <= MOST:
             raise ConfigError(f"{length} bytes of labels are too many; send at most {MOST}.")
         text = self.requests.read(length)
@@ -125,7 +126,10 @@ class ReviewEnd(FarEnd):
         self.say(given=Given(new=new, low=low, high=high, problems=record.problems()).model_dump())
 
     def _opened(self, asked: Asked) -> tuple[Review, str]:
-        """Return the open review, and the folder of its photographs relative to the volume."""
+        """Open the review. Return the review, and the folder of its photographs relative to the volume's root.
+
+        Raise DataError if the run's photographs are not on the volume.
+        """
         question = QUESTIONS[asked.question]
         volume = Volume(self.root.absolute())
         run = find_run(volume, asked.run)
@@ -151,7 +155,7 @@ class ReviewEnd(FarEnd):
 
     @contextlib.contextmanager
     def _busy(self) -> Iterator[None]:
-        """Say every BEAT seconds that the work goes on: a large folder may take minutes, and a lost pod is silent."""
+        """Send a message every BEAT seconds: a large folder may take minutes, and a silent pod seems to be lost."""
         over = threading.Event()
 
         def beat() -> None:
@@ -182,7 +186,7 @@ def _asked(given: object) -> Asked:
 
 
 def _listed(photographs: Iterable[Photograph]) -> list[Listed]:
-    """Return the photographs with their stamps. One that vanished since the folder was read is left out."""
+    """Return the photographs with their stamps, without photographs that vanished since the folder was read."""
     found = []
     for one in photographs:
         with contextlib.suppress(FileNotFoundError):
@@ -191,7 +195,10 @@ def _listed(photographs: Iterable[Photograph]) -> list[Listed]:
 
 
 def _picture(path: Path, name: str, side: int) -> tuple[Picture, bytes]:
-    """Return the picture and the digest of one and the same content of a file. Raise Unreadable if there is none."""
+    """Return a scaled picture and the digest of the file; both are of the same content of the file.
+
+    Raise Unreadable if the file can't be decoded, if it vanished, or if it changed during each of three attempts.
+    """
     for _ in range(3):
         try:
             stamp = stamp_of(path)
@@ -207,7 +214,7 @@ def _picture(path: Path, name: str, side: int) -> tuple[Picture, bytes]:
 
 @contextlib.contextmanager
 def _turn() -> Iterator[None]:
-    """Wait until no other process of the pod decodes, since a large scan takes gigabytes."""
+    """Wait until no other process of the pod decodes a photograph: a large scan takes gigabytes of memory."""
     with TURNS.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

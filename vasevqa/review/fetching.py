@@ -1,4 +1,4 @@
-"""Fetch pictures of a volume's photographs: those that are asked for, and ahead those that will probably be drawn."""
+"""Fetch pictures from the volume: first the requested ones, then those that will probably be requested next."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from vasevqa.review.store import Store
 from vasevqa.text import first_line, printable
 from vasevqa.transfer.connection import Connection, Far
 
-WORKERS = 2  # connections; the pod decodes one picture while another one is on the way
-LONGEST_WAIT = 180.0  # seconds that the page waits for a picture; a pod that starts needs most of them
-TRIES = 3  # lost connections in a row, after which a picture can't be had now
-PAUSE = 1.0  # seconds before the next try; twice as long each time
-KEPT = 64  # pictures in memory
+WORKERS = 2  # connections: the pod decodes a picture for one of them while the other transfers a picture
+LONGEST_WAIT = 180.0  # seconds that the page waits for a picture; the start of a pod takes most of this time
+TRIES = 3  # lost connections in a row after which a request fails
+PAUSE = 1.0  # seconds before the second try; the pause doubles before each further try
+KEPT = 64  # maximum number of pictures in memory
 
-Want = tuple[int, int]  # the photograph's number and the side of the picture
+Want = tuple[int, int]  # the number of the photograph, and the longer side of the picture in pixels
 
 
 @dataclass(frozen=True)
 class Distant(Photograph):
-    """A photograph on the volume of a cluster. `path` is its path there; the file is never opened here."""
+    """A photograph on the volume of a cluster. `path` is a path on the volume; this machine never opens it."""
 
-    seen: str = ""  # its stamp when it was listed
-    ask: Callable[[str], str] = str  # its digest by its name
+    seen: str = ""  # the photograph's stamp when it was listed
+    ask: Callable[[str], str] = str  # returns the digest of a photograph by name
 
     @property
     def stamp(self) -> str:
-        """The stamp that the photograph had when it was listed."""
+        """The photograph's stamp (size and time of modification) when it was listed."""
         return self.seen
 
     def digest(self) -> str:
@@ -46,9 +46,10 @@ class Distant(Photograph):
 
 
 class DistantPictures:
-    """The pictures of `photographs` in `folder` of the volume behind `far`. They are kept in `store`.
+    """The pictures of `photographs` in `folder` of a volume; `far` makes connections to the volume.
 
-    Threads may use it at the same time. `tell` gets sentences for the user.
+    Fetched pictures are saved in `store`. Several threads may use the object at the same time. `tell` is called with
+    sentences for the user.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class DistantPictures:
         self._changed = threading.Condition()
         self._urgent: deque[Want] = deque()
         self._ahead: Iterator[Want] = iter(())
-        self._drawing = threading.Lock()  # of the thread that takes the next one of `_ahead`
+        self._drawing = threading.Lock()  # held by the thread that takes the next item of `_ahead`
         self._pending: dict[Want, Future[bytes]] = {}
         self._memory: OrderedDict[Want, bytes] = OrderedDict()
         self._over = self._full = False
@@ -67,21 +68,24 @@ class DistantPictures:
             thread.start()
 
     def large(self, index: int, /) -> bytes:
-        """Return the picture that is judged. Wait until it is here."""
+        """Wait for the large picture of a photograph, which the reviewer labels, and return it."""
         return self._get((index, LARGE))
 
     def small(self, index: int, /) -> bytes:
-        """Return the picture that stands beside it."""
+        """Wait for the small picture of a photograph, which the page shows as a further view, and return it."""
         return self._get((index, SMALL))
 
     def expect(self, ahead: Iterator[Want]) -> None:
-        """Fetch what will probably be asked for, in this order, whenever nothing is asked for. Replaces `ahead`."""
+        """Set the pictures to fetch in advance, in this order, while no request is open.
+
+        The pictures of an earlier call are no longer fetched.
+        """
         with self._changed:
             self._ahead = ahead
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Fetch nothing any more."""
+        """Stop fetching. Requests that still wait fail with a ClusterError."""
         with self._changed:
             self._over = True
             self._ahead = iter(())
@@ -114,11 +118,11 @@ class DistantPictures:
         digest = self._store.digest(photograph.name, photograph.stamp)
         try:
             return None if digest is None else self._store.get(digest, want[1])
-        except (OSError, Unreadable):  # a store that can't be read: fetch the picture
+        except (OSError, Unreadable):  # the store can't be read: fetch the picture
             return None
 
     def _work(self) -> None:
-        """Fetch pictures until the end, over one connection at a time."""
+        """Fetch pictures until the review ends. Each thread has at most one open connection."""
         line, losses = _Line(self._far), 0
         while (want := self._next()) is not None:
             error: BaseException | None = None
@@ -131,14 +135,14 @@ class DistantPictures:
                 if losses < TRIES and self._again(want, losses):
                     continue
                 error, losses = _later(lost), 0
-                self.expect(iter(()))  # wait until a picture is asked for
+                self.expect(iter(()))  # fetch nothing in advance until the page sends a request
             except Exception as failure:
                 error = failure
             self._done(want, content, error)
         line.close()
 
     def _next(self) -> Want | None:
-        """Wait for something to fetch. None at the end."""
+        """Wait for a picture to fetch, and return it; None if the review has ended."""
         while True:
             with self._changed:
                 if self._over:
@@ -155,7 +159,7 @@ class DistantPictures:
                     self._changed.wait()
 
     def _drawn(self, ahead: Iterator[Want]) -> Want | None:
-        """Return the next picture of `ahead` that isn't here."""
+        """Return the next picture of `ahead` that is not in the store; None if there is none."""
         with self._drawing:
             for want in ahead:
                 photograph = self._photographs[want[0]]
@@ -165,7 +169,7 @@ class DistantPictures:
         return None
 
     def _again(self, want: Want, losses: int) -> bool:
-        """Put a picture back after a lost connection, and wait. Return False at the end."""
+        """Queue a picture again after a lost connection, and pause. Return False if the review has ended."""
         with self._changed:
             self._urgent.appendleft(want)
             self._changed.wait_for(lambda: self._over, PAUSE * 2 ** (losses - 1))
@@ -190,9 +194,7 @@ class DistantPictures:
         except OSError as error:
             if not self._full:
                 self._full = True
-                self._tell(
-                    f"Pictures can't be kept in {self._store.root} ({error.strerror}); the review goes on without."
-                )
+                self._tell(f"Pictures can't be kept in {self._store.root} ({error.strerror}); the review goes on.")
 
     def _done(self, want: Want, content: bytes, error: BaseException | None) -> None:
         with self._changed:
@@ -206,7 +208,7 @@ class DistantPictures:
 
 
 class _Line:
-    """A connection of one thread, opened when it is needed."""
+    """The connection of one thread. It is opened when it is needed."""
 
     def __init__(self, far: Far) -> None:
         self._far = far
@@ -215,7 +217,7 @@ class _Line:
     def picture(self, folder: str, name: str, side: int) -> tuple[Picture, bytes]:
         """Return a picture. Raise Unreadable if the photograph can't be decoded.
 
-        After another error, the next picture gets a new connection.
+        After any other error, the connection is closed, and the next call opens a new connection.
         """
         try:
             self._connection = self._connection or self._far.connect()
@@ -232,19 +234,19 @@ class _Line:
         return picture, content
 
     def close(self) -> None:
-        """End the connection."""
+        """Close the connection."""
         if self._connection is not None:
             self._connection.process.close()
             self._connection = None
 
 
 def _later(error: VaseError) -> ClusterError:
-    """Return the error without its advice: the review goes on, and the picture is asked for again."""
+    """Return the error without its advice to run the command again, because the review goes on and tries again."""
     return ClusterError(f"{first_line(error).partition('; run the same command')[0]}.")
 
 
 def is_jpeg(content: bytes, picture: Picture) -> bool:
-    """Return whether a picture arrived whole, and is a JPEG of a possible size."""
+    """Return whether a picture is complete, and is a JPEG of at most MOST_PICTURE bytes."""
     return (
         len(content) <= MOST_PICTURE
         and content[:3] == b"\xff\xd8\xff"

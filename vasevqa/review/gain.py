@@ -1,4 +1,4 @@
-"""What the labels so far are good for, and how many more would help."""
+"""Describe what the labels so far are enough for, and what more labels would add."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from vasevqa.review.questions import QUALITY
 from vasevqa.review.record import Record
 from vasevqa.statistics import FEWEST, wilson
 
-SIDES = 3  # of the classifier's split: training, validation and test need a vase of each class
+SIDES = 3  # parts of the classifier's split: training, validation and test; each needs a vase of each class
 
 
 def gains(record: Record) -> list[str]:
-    """Return sentences without full stops."""
+    """Return sentences without full stops about what the labels so far are enough for."""
     answered = record.answered()
     vases = len(answered[True] | answered[False])
     said = []
@@ -26,16 +26,17 @@ def gains(record: Record) -> list[str]:
 
 
 def precision(vases: int) -> str:
-    """Return how precisely labels of so many vases tell a share, such as an accuracy.
+    """Return how precisely labels of `vases` vases measure a share, such as an accuracy.
 
-    It is the half of Wilson's 95% interval at a share of one half, with each vase as one observation. Photographs of
-    one vase can only make it better.
+    The precision is half the width of Wilson's 95% interval at a share of 1/2, with each vase as one observation.
+    Several photographs of one vase can only make the interval narrower.
     """
     labels = f"labels of {vases} vase{'s' if vases != 1 else ''}"
     if vases < FEWEST:
-        return f"{labels}: {FEWEST} vases are needed before a share, such as an accuracy, gets an interval"
+        return f"{labels}: an interval of a share, such as an accuracy, needs labels of {FEWEST} vases"
     return (
-        f"{labels} tell a share, such as an accuracy, to ±{_half(vases)} points; {2 * vases} vases: ±{_half(2 * vases)}"
+        f"{labels} measure a share, such as an accuracy, to ±{_half(vases)} points; labels of {2 * vases} vases would"
+        f" measure it to ±{_half(2 * vases)} points"
     )
 
 

@@ -1,6 +1,6 @@
-"""Label Studio's JSON: read the labels of its users, and write labels as annotations of its tasks.
+"""Read labels from Label Studio's JSON, and write labels as annotations of its tasks.
 
-What the format means: https://labelstud.io/guide/task_format
+The format is described at https://labelstud.io/guide/task_format
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from vasevqa.review.photographs import Photograph
 from vasevqa.review.questions import QUALITY, QUESTIONS, UNSURE, Question
 from vasevqa.text import first_line
 
-_LOCAL = "/data/local-files/?d="  # Label Studio's address of a file on its machine
-_UPLOAD = re.compile(r"[0-9a-f]{8}-(?=.)")  # that Label Studio puts before the name of an uploaded file
+_LOCAL = "/data/local-files/?d="  # the beginning of Label Studio's address of a local file
+_UPLOAD = re.compile(r"[0-9a-f]{8}-(?=.)")  # the prefix that Label Studio adds to the name of an uploaded file
 
 
 class _Kept(BaseModel):
-    """A part of a task. Keys that are not read here are kept as they are."""
+    """A part of a task. Keys that vasevqa doesn't read are kept unchanged."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -60,14 +60,14 @@ class Annotation(_Kept):
 
     @property
     def who(self) -> str:
-        """The reviewer: as vasevqa wrote it, or the user's address or number in Label Studio."""
+        """The reviewer's name: the name that vasevqa wrote, or else the user's address or number in Label Studio."""
         written = [str(result.meta["who"]) for result in self.result if "who" in result.meta]
         user = self.completed_by.get("email") if isinstance(self.completed_by, dict) else self.completed_by
         return written[0] if written else str(user) if user is not None else "somebody in Label Studio"
 
 
 class Task(_Kept):
-    """A photograph in Label Studio."""
+    """A task of Label Studio: one photograph with its annotations."""
 
     data: dict[str, object]
     annotations: list[Annotation] = Field(default_factory=list)
@@ -88,7 +88,7 @@ class Given:
 
 
 def read_tasks(path: Path) -> list[Task]:
-    """Return the tasks in a file. Raise DataError if it isn't Label Studio's JSON."""
+    """Return the tasks in a file. Raise DataError if the file isn't Label Studio's JSON."""
     try:
         return _TASKS.validate_json(path.read_bytes())
     except ValidationError as error:
@@ -100,8 +100,8 @@ def read_tasks(path: Path) -> list[Task]:
 def labels_in(tasks: Sequence[Task], photographs: Sequence[Photograph], question: Question) -> tuple[list[Given], int]:
     """Return the labels that answer the question, and the number of annotated tasks whose photograph isn't here.
 
-    Choices count if their control is called like the question. If no control is called like a question, all choices
-    count. Raise DataError for a choice that is no label.
+    A choice counts if the name of its control is the name of the question. If no control has the name of a question,
+    all choices count. Raise DataError for a choice that is not a label.
     """
     index, named = _Index(photographs), _has_questions(tasks)
     found, missing = [], 0
@@ -124,7 +124,11 @@ def write_tasks(
     photographs: Sequence[Photograph],
     question: Question,
 ) -> None:
-    """Write the tasks with the labels in `lines` as annotations. Whatever else the tasks hold stays as it is."""
+    """Write the tasks with the labels in `lines` as annotations.
+
+    Annotations that vasevqa wrote earlier are removed if they differ from `lines`. Labelled tasks get the photograph's
+    vase and digest. Everything else in the tasks is kept unchanged.
+    """
     index, named, control = _Index(photographs), _has_questions(tasks), _control(tasks, question)
     kept = [task.model_copy(deep=True) for task in tasks]
     by_name = {found.name: task for task in kept if (found := index.photograph(task)) is not None}
@@ -142,7 +146,7 @@ def write_tasks(
         for given in task.annotations:
             choice = _choice(given, question, named)
             said = (given.who, None if choice is None else _label(choice, question))
-            # What somebody chose in Label Studio stays, even if they chose otherwise here.
+            # A choice that was made in Label Studio is kept, even if the reviewer's label differs.
             if choice is None or said in wanted or not _is_ours(given):
                 staying.append(given)
                 there.add(said)
@@ -153,7 +157,7 @@ def write_tasks(
 
 
 def _control(tasks: Sequence[Task], question: Question) -> tuple[str, str]:
-    """Return the names of the control that asks the question, and of the picture that it asks about."""
+    """Return the name of the control that asks the question, and the name of the image that the control refers to."""
     results = [result for task in tasks for one in task.annotations for result in one.result if result.value.choices]
     fitting = [result for result in results if result.from_name == question.name]
     known = fitting or ([] if _has_questions(tasks) else results)
@@ -165,7 +169,7 @@ def _has_questions(tasks: Sequence[Task]) -> bool:
 
 
 def _choice(given: Annotation, question: Question, named: bool) -> str | None:
-    """Return the chosen word of an annotation, or None. `named` is true if controls are called like questions."""
+    """Return the chosen word of an annotation, or None. `named` is true if controls have the names of questions."""
     for result in given.result:
         if result.value.choices and (result.from_name == question.name or not named) and not given.was_cancelled:
             return result.value.choices[0]
@@ -177,7 +181,7 @@ def _is_ours(given: Annotation) -> bool:
 
 
 def _annotation(line: Line, control: tuple[str, str]) -> Annotation:
-    # Label Studio refuses users whom it doesn't know, so the reviewer stands with the result.
+    # Label Studio refuses unknown users, so the result holds the reviewer's name.
     result = Result(
         from_name=control[0],
         to_name=control[1],
@@ -190,26 +194,29 @@ def _annotation(line: Line, control: tuple[str, str]) -> Annotation:
 
 
 def _label(choice: str, question: Question) -> str:
-    """Return the label that a choice means, in any case. For quality, the names of labelled folders count too."""
+    """Return the label that a choice means, in upper or lower case. Raise DataError if there is none.
+
+    For quality, the names of label folders that train-classifier knows are also accepted.
+    """
     word = choice.strip().casefold()
     if word in question.labels:
         return word
     if question is QUALITY and word in WORDS:
         return question.yes if WORDS[word] else question.no
     raise DataError(
-        f"Label Studio's choice '{choice}' is no answer to --question {question.name}; the labels are"
+        f"Label Studio's choice '{choice}' is not an answer to --question {question.name}; the labels are"
         f" {', '.join(question.labels)}."
     )
 
 
 class _Index:
-    """Photographs by the ends of their paths, since Label Studio has URLs and paths of another machine."""
+    """Finds photographs by the ends of their paths: URLs and paths in Label Studio come from a different machine."""
 
     def __init__(self, photographs: Sequence[Photograph]) -> None:
         self._ends: Mapping[str, list[Photograph]] = _ends(photographs)
 
     def photograph(self, task: Task) -> Photograph | None:
-        """Return the photograph of a task, or None if none or several fit."""
+        """Return the photograph of a task; None if no photograph or more than one fits."""
         for text in (value for value in task.data.values() if isinstance(value, str)):
             longest = 0
             found: Sequence[Photograph] = ()
@@ -222,7 +229,10 @@ class _Index:
         return None
 
     def _longest(self, path: str) -> tuple[int, Sequence[Photograph]]:
-        """Return the photographs with the longest end of the path, and the number of its parts."""
+        """Find the photographs whose paths share the most last parts with `path`.
+
+        Return the number of shared parts, and the photographs.
+        """
         parts = PurePosixPath(path).parts
         for length in range(len(parts), 0, -1):
             end = "/".join(parts[-length:])
@@ -233,9 +243,9 @@ class _Index:
 
 
 def _paths(text: str) -> list[str]:
-    """Return the paths that a text of a task may mean, the likeliest first.
+    """Return the paths that a text in a task may mean, the likeliest first.
 
-    Addresses of the web are percent-encoded. Addresses of buckets, such as s3://bucket/a#1.jpg, and paths are not.
+    HTTP addresses are percent-encoded. Paths and addresses of buckets, such as s3://bucket/a#1.jpg, are not.
     """
     try:
         url = urlsplit(text)

@@ -18,11 +18,11 @@ from vasevqa.review.questions import Question
 from vasevqa.text import first_line
 
 FILE = "labels.jsonl"
-_BEGIN = b'{"digest":"'  # of each line, by which a line that a kill cut is recognised
+_BEGIN = b'{"digest":"'  # the first bytes of each line; they identify a truncated line
 
 
 class NotSaved(StorageError):
-    """Labels that the disk didn't take, with the disk's error."""
+    """Labels could not be written to the disk. `error` is the error of the operating system."""
 
     def __init__(self, error: OSError, path: Path) -> None:
         super().__init__(f"The label was not saved: {reason(error, 'write', path)}.")
@@ -30,11 +30,12 @@ class NotSaved(StorageError):
 
 
 class Line(BaseModel):
-    """A label that a reviewer gave to a photograph, or took back (`label` is None).
+    """A label that a reviewer gave to a photograph, or the withdrawal of a label (`label` is None).
 
-    `digest` is the SHA-256 of the photograph's file, and `name` its path in the reviewed folder. `why` says why the
-    photograph was shown. `probability` is the probability with which it was drawn among the photographs that were left;
-    None if no draw chose it. `stamp` holds size and time of the file, so that an unchanged file isn't read again.
+    `digest` is the SHA-256 of the photograph's file, and `name` is the photograph's path in the reviewed folder. `why`
+    says why the photograph was shown. `probability` is the chance of the photograph among all photographs that were
+    left at the draw; it is None if no draw chose the photograph. `stamp` holds size and time of modification of the
+    file, so that an unchanged file isn't read again.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -55,8 +56,9 @@ class Line(BaseModel):
 class LabelFile:
     """The file `path` with the labels of one question. Several processes may append to it at the same time.
 
-    Each append is on the disk when it returns. `torn` counts lines that a kill cut; they hold no label. Raise
-    ConfigError if the file holds labels of another question, and DataError if it is no such file.
+    The lines are on the disk when `append` returns. `torn` counts truncated lines, which a killed process left; these
+    hold no label. Raise ConfigError if the file holds labels of a different question, and DataError if it is not a file
+    of labels.
     """
 
     def __init__(self, path: Path, question: Question) -> None:
@@ -68,12 +70,12 @@ class LabelFile:
             self.refresh()
 
     def refresh(self) -> None:
-        """Read the lines that this and other processes appended. A last line that is still cut is left for later.
+        """Read the lines that this process and other processes appended. A later call reads a truncated last line.
 
-        If a line is refused, none of the new lines counts as read.
+        If a line is invalid, an error is raised, and none of the new lines is added.
         """
         with self.path.open("rb") as stream:
-            _lock(stream.fileno(), fcntl.LOCK_SH)  # what a failing append still takes back isn't read
+            _lock(stream.fileno(), fcntl.LOCK_SH)  # don't read lines that a failed append is about to remove
             stream.seek(self._read)
             new = stream.read()
         whole, newline, last = new.rpartition(b"\n")
@@ -87,7 +89,10 @@ class LabelFile:
         self.lines += [line for line in lines if line is not None]
 
     def append(self, lines: Iterable[Line]) -> None:
-        """Append lines, and write them to the disk. If that fails, raise NotSaved; the file keeps no part of them."""
+        """Append lines, and sync the file. If this fails, remove the written part and raise NotSaved.
+
+        Without a file lock, the written part is not removed.
+        """
         try:
             self._append(lines)
         except OSError as error:
@@ -101,19 +106,19 @@ class LabelFile:
                 _write_all(file, _end_of_last_line(file, size) + text)
                 os.fsync(file)
             except BaseException:
-                if alone:  # otherwise another process may have appended its own lines meanwhile
+                if alone:  # without the lock, a different process may have appended lines meanwhile
                     with contextlib.suppress(OSError):
                         os.ftruncate(file, size)
                 raise
 
     def moment(self) -> datetime:
-        """Return the present time. It is later than all lines, even if the clock was set back."""
+        """Return the current time, or a time just after the latest line if the clock was set back."""
         latest = max((line.when for line in self.lines), default=datetime.min.replace(tzinfo=UTC))
         return max(datetime.now(UTC), latest + timedelta(milliseconds=1))
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[tuple[int, bool]]:
-        """Open the file for appending, and yield it. The flag says whether the file is locked."""
+        """Open the file for appending and lock it. Yield the file, and whether the lock was possible."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         new = not self.path.exists()
         file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
@@ -125,7 +130,10 @@ class LabelFile:
             os.close(file)
 
     def _parsed(self, text: bytes, number: int) -> Line | None:
-        """Return the label in a line, or None if a kill cut the line."""
+        """Return the label in a line, or None if the line is truncated.
+
+        Raise DataError if the line is invalid, and ConfigError if it answers a different question.
+        """
         where = f"{self.path}, line {number}"
         if _is_torn(text):
             return None
@@ -133,7 +141,7 @@ class LabelFile:
             line = Line.model_validate_json(text)
         except ValidationError as error:
             raise DataError(
-                f"{where} is no label ({first_line(error.errors()[0]['msg'])}); move the file away, or give another"
+                f"{where} is not a label ({first_line(error.errors()[0]['msg'])}); move the file away, or give another"
                 " folder as --into."
             ) from None
         self._refuse_other(line, where)
@@ -150,7 +158,10 @@ class LabelFile:
 
 
 def reason(error: OSError | VaseError, doing: str, what: object) -> str:
-    """Return why `doing` something failed, as words that can end a sentence."""
+    """Return why an operation failed, in words that can end a sentence.
+
+    `doing` is a verb such as "read", and `what` is its object.
+    """
     if isinstance(error, VaseError):
         text = str(error)
     else:
@@ -159,9 +170,9 @@ def reason(error: OSError | VaseError, doing: str, what: object) -> str:
 
 
 def standing(lines: Iterable[Line]) -> dict[tuple[str, str, str], Line]:
-    """Return the labels that stand, by reviewer, digest and name: the latest that the reviewer didn't take back.
+    """Return the current labels by reviewer, digest and name: the latest that the reviewer didn't withdraw.
 
-    A line that occurs twice, because two files were put together, counts once.
+    A line that occurs twice, because two files were concatenated, counts once.
     """
     given: dict[tuple[str, str, str], list[Line]] = defaultdict(list)
     for line in sorted(dict.fromkeys(lines), key=lambda line: line.when):
@@ -174,7 +185,7 @@ def standing(lines: Iterable[Line]) -> dict[tuple[str, str, str], Line]:
 
 
 def by_picture(stand: Mapping[tuple[str, str, str], Line]) -> dict[str, dict[str, Line]]:
-    """Return the latest label of each reviewer by the photograph's digest. Copies of one file count once."""
+    """Return each reviewer's latest label, by digest and reviewer. Copies of one photograph count once."""
     found: dict[str, dict[str, Line]] = defaultdict(dict)
     for (who, digest, _), line in sorted(stand.items(), key=lambda item: item[1].when):
         found[digest][who] = line
@@ -182,7 +193,7 @@ def by_picture(stand: Mapping[tuple[str, str, str], Line]) -> dict[str, dict[str
 
 
 def _lock(file: int, how: int) -> bool:
-    """Wait for the lock of an open file. Return False without locks, as on some network file systems."""
+    """Lock an open file, and wait if necessary. Return False if the file system has no locks (some network shares)."""
     try:
         fcntl.flock(file, how)
     except OSError:
@@ -191,18 +202,21 @@ def _lock(file: int, how: int) -> bool:
 
 
 def _end_of_last_line(file: int, size: int) -> bytes:
-    """Return what ends a line that a kill cut, so that the next label begins a line of its own."""
+    """Return a newline if the last line is truncated, so that the next label begins a new line; else b''."""
     return b"\n" if size and os.pread(file, 1, size - 1) != b"\n" else b""
 
 
 def _write_all(file: int, content: bytes) -> None:
-    """Write the whole content. One call may write only a part of it."""
+    """Write the whole content. One call of os.write may write only a part of it."""
     while content:
         content = content[os.write(file, content) :]
 
 
 def _is_torn(text: bytes) -> bool:
-    """Return whether a text is the beginning of a line. A file system that lost power may leave null bytes."""
+    """Return whether a text is a truncated line.
+
+    Null bytes at both ends are ignored, because some file systems leave null bytes after a power loss.
+    """
     bare = text.strip(b"\0")
     if not (bare.startswith(_BEGIN) or _BEGIN.startswith(bare)):
         return False

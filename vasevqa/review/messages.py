@@ -1,4 +1,4 @@
-"""What both ends of a review in a cluster say to each other. Neither end trusts the words of the other."""
+"""The messages between this machine and the pod of a review. Each side validates the messages of the other side."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from vasevqa.review.choosing import Scores
 from vasevqa.text import first_line
 
 LABELS = "labels"  # the folder of the volume that holds the folders of labels
-MOST_PICTURE = 16 << 20  # bytes of one JPEG
+MOST_PICTURE = 16 << 20  # maximum size of a JPEG in bytes
 
 
 def _inner(name: str) -> str:
-    """Return a relative path that leads nowhere else."""
+    """Return a relative path. Raise ValueError if the path leads out of its folder."""
     pure = PurePosixPath(name)
     if pure.is_absolute() or ".." in pure.parts or not pure.parts or "\0" in name:
         raise ValueError("the path leads elsewhere")
@@ -24,7 +24,7 @@ def _inner(name: str) -> str:
 
 
 def _shown(text: str) -> str:
-    """Return a text without characters that could control a terminal."""
+    """Return a text with a space in place of each character that could control a terminal."""
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
@@ -39,14 +39,14 @@ class _Message(BaseModel):
 
 
 _WRONG = {
-    "run": "{run} is no name of a run; with -n, give the name of a run of the cluster.",
-    "into": "{into} can't give the labels on the volume a name; give --into a folder whose name begins with no dot.",
+    "run": "{run} is not the name of a run; with -n, give the name of a run of the cluster.",
+    "into": "The name of {into} can't be used on the volume; give --into a folder whose name doesn't begin with a dot.",
     "annotations": "With -n, the table is a file on the volume; give --annotations its path relative to the volume.",
 }
 
 
 class Asked(_Message):
-    """The run and the question of a review, the options about vases, and the name of the folder of labels."""
+    """A request for a review: the run, the question, the options about vases, and the name of the folder of labels."""
 
     run: str = Field(min_length=1, max_length=200, pattern=r"^[^/\x00]+$")
     question: str
@@ -57,9 +57,9 @@ class Asked(_Message):
 
     @classmethod
     def of(cls, run: str, question: str, into: Path, **more: object) -> Asked:
-        """Return what is asked. The folder of the labels on the volume has the name of this machine's folder `into`.
+        """Return a request. The folder of labels on the volume gets the name of this machine's folder `into`.
 
-        Raise ConfigError if the volume can't have such a run or folder.
+        Raise ConfigError if the name of the run or of the folder, or the path of the table, is not valid on the volume.
         """
         try:
             return cls.model_validate({"run": run, "question": question, "into": into.resolve().name, **more})
@@ -69,24 +69,24 @@ class Asked(_Message):
 
     @property
     def folder(self) -> str:
-        """The folder of the labels, relative to the volume."""
+        """The folder of the labels, relative to the volume's root."""
         return f"{LABELS}/{self.into}"
 
 
 class Threshold(_Message):
-    """The step that scored the photographs, its threshold, and how evenly photographs are drawn, as in Scores."""
+    """The step that scored the photographs, its threshold, and `uniform` as in choosing.Scores."""
 
     step: str
     threshold: float
     uniform: float = Field(gt=0, le=1)
 
     def scores(self, values: dict[str, float]) -> Scores:
-        """Return the scores."""
+        """Return the scores in `values` together with the step and its threshold."""
         return Scores(values, self.threshold, self.step, self.uniform)
 
 
 class Head(_Message):
-    """The first answer: the run's name, the folder and number of its photographs, and what is said to the user."""
+    """The first answer: the run's name, the folder and number of its photographs, and remarks for the user (`said`)."""
 
     run: str
     folder: Inner
@@ -96,7 +96,7 @@ class Head(_Message):
 
 
 class Listed(_Message):
-    """A photograph of the volume, as in Photograph."""
+    """A photograph on the volume. The fields are those of photographs.Photograph."""
 
     name: Inner
     vase: str = Field(max_length=4096)
@@ -105,25 +105,25 @@ class Listed(_Message):
 
 
 class Photographs(_Message):
-    """Some of the photographs."""
+    """A part of the list of photographs."""
 
     photographs: list[Listed]
 
 
 class Values(_Message):
-    """The scores of some photographs by name."""
+    """The scores of a part of the photographs, by name."""
 
     scores: dict[str, FiniteFloat]
 
 
 class Groups(_Message):
-    """The group of look-alikes of photographs by name, and how near each is to the group's centre."""
+    """The groups of a part of the photographs: name -> (group, rank), as in choosing.Pool."""
 
     groups: dict[str, tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]]
 
 
 class Known(_Message):
-    """The digest of a photograph that had this stamp; None if the photograph is gone."""
+    """The digest and the stamp of a photograph; both are None if the photograph is gone."""
 
     name: Inner
     stamp: Stamp | None
@@ -131,7 +131,10 @@ class Known(_Message):
 
 
 class Picture(_Message):
-    """A picture that follows: the digest of the photograph's own file, and `check`, that of the picture."""
+    """The header before the bytes of a picture.
+
+    `digest` is the digest of the photograph's file. `check` is the digest of the picture's bytes.
+    """
 
     name: Inner
     stamp: Stamp
@@ -140,7 +143,10 @@ class Picture(_Message):
 
 
 class Given(_Message):
-    """What came of labels that were sent: how many were new, the photographs that lie in 0/ and in 1/, and problems."""
+    """The pod's answer to labels: how many were new, and which problems occurred.
+
+    `low` and `high` count the photographs that are now in 0/ and in 1/.
+    """
 
     new: int = Field(ge=0)
     low: int = Field(ge=0)
@@ -152,13 +158,13 @@ M = TypeVar("M", bound=_Message)
 
 
 def parsed(model: type[M], answer: object) -> M:
-    """Return a message from the pod. Raise ClusterError if it is none."""
+    """Return a valid message from the pod. Raise ClusterError if the message is invalid."""
     try:
         return model.model_validate(answer)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise ClusterError(
-            f"The pod sent something that is no {model.__name__} ({where}: {first_line(first['msg'])}); check that the"
-            " image has this version of vasevqa."
+            f"The pod sent an invalid message of the type {model.__name__} ({where}: {first_line(first['msg'])}); check"
+            " that the image has this version of vasevqa."
         ) from None

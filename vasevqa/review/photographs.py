@@ -1,4 +1,4 @@
-"""The photographs that are reviewed, with their vases. No picture is decoded or digested to list them."""
+"""List the photographs to review, with their vases. No picture is decoded and no digest is computed for the list."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from vasevqa.dataset.collection import Collection
 
 @dataclass(frozen=True)
 class Photograph:
-    """A photograph, its path relative to the reviewed folder, and its vase. A vase that isn't known is the name itself.
+    """A photograph to review.
 
-    `place` is the path below 0/ or 1/. train-classifier reads the vase from it.
+    `name` is the path relative to the reviewed folder. If the vase isn't known, the name is used as `vase`. `place` is
+    the path of the copy below 0/ or 1/, from which train-classifier reads the vase.
     """
 
     path: Path
@@ -34,7 +35,7 @@ class Photograph:
 
 
 def stamp_of(path: Path) -> str:
-    """Return a file's size and time of modification as a text that changes with the file."""
+    """Return a file's size and time of modification as a text, to recognise a changed file."""
     status = path.stat()
     return f"{status.st_size}:{status.st_mtime_ns}"
 
@@ -42,7 +43,7 @@ def stamp_of(path: Path) -> str:
 def photographs_of(collection: Collection, by_table: Mapping[str, str] | None = None) -> list[Photograph]:
     """Return the photographs of a folder that may be opened, in the order of their names.
 
-    `by_table` holds the vases that a table tells of photographs whose names tell none.
+    `by_table` maps names to the vases of a table. It is used for photographs whose names contain no vase.
     """
     by_name = {name: vase for vase, names in collection.vases.items() for name in names}
     found = []
@@ -55,6 +56,6 @@ def photographs_of(collection: Collection, by_table: Mapping[str, str] | None = 
 
 
 def _below_vase(vase: str, name: str) -> str:
-    """Return a path whose folder tells the vase. Names stay different where photographs had the same file name."""
+    """Return a path in a folder named after the vase. Slashes in `name` become underscores, so paths stay different."""
     folder = vase.replace("/", "_").lstrip(".") or "_"
     return str(PurePosixPath(folder, name.replace("/", "_")))

@@ -1,4 +1,4 @@
-"""The photographs as JPEGs for the page: upright, in sRGB, without metadata. The decoder is that of all steps."""
+"""Encode photographs as JPEGs for the page: upright, in sRGB, without metadata. All steps use the same decoder."""
 
 from __future__ import annotations
 
@@ -12,26 +12,30 @@ from typing import Protocol
 from vasevqa.curation.images import open_image
 from vasevqa.review.photographs import Photograph
 
-LARGE, SMALL = 1600, 320  # pixels of the longer side
-QUALITY = {LARGE: 90, SMALL: 80}  # of the JPEG
-_DECODERS = 2  # pictures that are decoded at once, since a large scan takes a gigabyte
+LARGE, SMALL = 1600, 320  # maximum length of the longer side in pixels
+QUALITY = {LARGE: 90, SMALL: 80}  # quality of the JPEG by longer side
+_DECODERS = 2  # pictures that are decoded at the same time; a large scan takes a gigabyte of memory
 
 
 class PictureSource(Protocol):
-    """Where the pictures of photographs come from. Both methods take a photograph's number and return a JPEG.
+    """The source of the page's pictures. Both methods take the number of a photograph and return a JPEG.
 
-    They raise Unreadable if the photograph can't be decoded, and VaseError if its picture can't be had now.
+    They raise Unreadable if the photograph can't be decoded, and VaseError if the picture isn't available at the
+    moment.
     """
 
     def large(self, index: int, /) -> bytes:
-        """Return a picture of at most LARGE pixels."""
+        """Return a picture whose longer side has at most LARGE pixels."""
 
     def small(self, index: int, /) -> bytes:
-        """Return a picture of at most SMALL pixels."""
+        """Return a picture whose longer side has at most SMALL pixels."""
 
 
 def encoded(path: Path, side: int) -> bytes:
-    """Return a photograph as JPEG of at most `side` pixels. Raise Unreadable if it can't be decoded."""
+    """Return a photograph as JPEG. The longer side has at most `side` pixels.
+
+    Raise Unreadable if the photograph can't be decoded.
+    """
     image = open_image(path, side)
     image.thumbnail((side, side))
     buffer = io.BytesIO()
@@ -40,7 +44,7 @@ def encoded(path: Path, side: int) -> bytes:
 
 
 class Pictures:
-    """Encodes photographs on demand. The latest are kept, because the page asks for the next one ahead."""
+    """Encodes photographs on request. The latest pictures are cached, because the page requests the next one early."""
 
     def __init__(self, photographs: Sequence[Photograph]) -> None:
         self._photographs = photographs

@@ -16,7 +16,7 @@ SIDES = ("0", "1")
 
 
 def refuse_foreign(into: Path) -> None:
-    """Raise ConfigError if `into` is no folder, or if it holds labelled photographs that no review wrote."""
+    """Raise ConfigError if `into` is not a folder, or if it holds labelled photographs that no review copied there."""
     if into.exists() and not into.is_dir():
         raise ConfigError(f"{into} is a file; give a folder as --into.")
     if (into / FILE).exists():
@@ -29,10 +29,11 @@ def refuse_foreign(into: Path) -> None:
 
 
 def settle(into: Path, photograph: Photograph, digest: str, answer: bool | None) -> None:
-    """Place a photograph on the side of its answer, by reflink or copy, and remove it from the other side.
+    """Copy a photograph to the folder of its answer, 0/ or 1/, and remove its copy from the other folder.
 
-    Without an answer it is on neither side. Another picture of the same name stays, and this one gets a folder of its
-    own.
+    If `answer` is None, copies in both folders are removed. The copy is a reflink if the file system supports reflinks.
+    If a different picture has the same path, that picture stays, and the copy gets a folder named after the digest.
+    Raise ConfigError if a different picture has this path, too.
     """
     wanted = None if answer is None else SIDES[answer]
     placed = False
@@ -47,7 +48,9 @@ def settle(into: Path, photograph: Photograph, digest: str, answer: bool | None)
         free = (target for target in _targets(into / wanted, photograph, digest) if not target.exists())
         target = next(free, None)
         if target is None:
-            raise ConfigError(f"{into / wanted} holds other pictures called {photograph.place}; move them elsewhere.")
+            raise ConfigError(
+                f"{into / wanted} holds different pictures called {photograph.place}; move these pictures elsewhere."
+            )
         files.copy(photograph.path, target)
 
 
@@ -57,9 +60,9 @@ def _targets(folder: Path, photograph: Photograph, digest: str) -> Iterator[Path
 
 
 def _is_same(target: Path, photograph: Photograph, digest: str) -> bool:
-    """Return whether a file holds the photograph. A copy with its size and time isn't read again."""
+    """Return whether `target` is a copy of the photograph. If size and time are equal, the file isn't read."""
     status = target.stat()
-    with contextlib.suppress(FileNotFoundError):  # the photograph was removed, and its copy remains
+    with contextlib.suppress(FileNotFoundError):  # the photograph was removed, but its copy remains
         if f"{status.st_size}:{status.st_mtime_ns}" == photograph.stamp:
             return True
     return files.digest_file(target) == digest

@@ -9,7 +9,7 @@ UNSURE = "unsure"
 
 @dataclass(frozen=True)
 class Question:
-    """A question with its two answers. `buys` says which part of the pipeline needs the labels."""
+    """A question with its two answers. `buys` says what the labels are used for."""
 
     name: str
     asks: str
@@ -19,7 +19,7 @@ class Question:
 
     @property
     def labels(self) -> tuple[str, str, str]:
-        """All labels: the two answers, and unsure."""
+        """All labels of the question: yes, no, and unsure."""
         return self.yes, self.no, UNSURE
 
 

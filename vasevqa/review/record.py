@@ -1,4 +1,4 @@
-"""What people said about the photographs of a folder, and what follows from it on the disk."""
+"""The labels of the photographs in a folder, and the copies in 0/ and 1/ that follow from the labels."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class Shown:
 
 
 WHY = Shown("Label Studio")
-MOST_FAILURES = 3  # copies that may fail before the others wait for the next label
+MOST_FAILURES = 3  # failed copies after which the remaining copies wait for the next label
 Settle = Callable[[Path, Photograph, str, bool | None], None]
 
 
 class Record:
-    """The labels of `photographs` in the folder `into`.
+    """The labels of `photographs`, saved in the folder `into`.
 
-    Labels of quality also place the photographs in 0/ and 1/; `settle` does this for one photograph. Raise ConfigError
-    if `into` holds labels of another question or photographs of somebody else, and DataError for a damaged file of
-    labels.
+    For the question `quality`, labelled photographs are also copied to 0/ and 1/. `settle` is the function that copies
+    one photograph. Raise ConfigError if `into` holds labels of a different question, or photographs that no review
+    copied there. Raise DataError if the file of labels is damaged.
     """
 
     def __init__(
@@ -44,18 +44,18 @@ class Record:
         self.into, self.question, self.photographs = into, question, photographs
         self.file = LabelFile(into / FILE, question)
         self._by_name = {photograph.name: photograph for photograph in photographs}
-        self._digests: dict[tuple[str, str], str] = {}  # by name and stamp
-        self._first: dict[str, Photograph] = {}  # the photograph that stands for all copies of a file
-        self._here: set[tuple[str, str]] = set()  # name and digest of the photographs that have lines
+        self._digests: dict[tuple[str, str], str] = {}  # (name, stamp) -> digest
+        self._first: dict[str, Photograph] = {}  # digest -> the first photograph with this content
+        self._here: set[tuple[str, str]] = set()  # name and digest of the labelled photographs that were found
         self._followed = 0
-        self._unread: dict[Line, str] = {}  # lines whose photograph can't be read now, and why
-        self._unplaced: dict[str, str] = {}  # digests of photographs that aren't in 0/ or 1/ yet, and why
+        self._unread: dict[Line, str] = {}  # lines whose photograph can't be read now -> reason
+        self._unplaced: dict[str, str] = {}  # digests of photographs that are not copied yet -> reason
         self._standing: dict[tuple[str, str, str], Line] = {}
-        self._given: dict[str, dict[str, Line]] = {}  # the standing labels by digest and reviewer
+        self._given: dict[str, dict[str, Line]] = {}  # digest -> reviewer -> current label
         self.follow()
 
     def prepare(self) -> None:
-        """Make the file of labels, so that a folder that can't be written to is found before the first label."""
+        """Create the file of labels, so that a folder without write access is found before the first label."""
         try:
             self.file.append([])
         except NotSaved as failed:
@@ -64,10 +64,10 @@ class Record:
             raise storage_error(error, "write", self.into) or ConfigError(why) from None
 
     def follow(self) -> None:
-        """Place the photographs of all lines that are new, whoever wrote them.
+        """Read the new lines of the file, whoever wrote them. For quality, also copy their photographs.
 
-        A photograph that can't be read or copied now keeps no other from its place. `problems` tells of it, and the
-        next call tries it again.
+        A photograph that can't be read or copied now doesn't stop the remaining ones, up to MOST_FAILURES failed
+        copies. `problems` reports the failures, and the next call tries these photographs again.
         """
         if self.file.path.exists():
             self.file.refresh()
@@ -82,7 +82,7 @@ class Record:
             self._place()
 
     def problems(self) -> list[str]:
-        """Return what didn't work with labelled photographs so far, in sentences."""
+        """Return sentences about labelled photographs that could not be read or copied so far."""
         told = []
         if self._unplaced:
             why = next(filter(None, self._unplaced.values()), "")
@@ -96,39 +96,39 @@ class Record:
         return told
 
     def say(self, photograph: Photograph, label: str | None, who: str, shown: Shown, milliseconds: int | None) -> None:
-        """Append a label of a photograph, or take the reviewer's latest label of it back (`label` is None)."""
+        """Append a label of a photograph. With `label` None, append the withdrawal of the reviewer's latest label."""
         self._append([self._line(photograph, label, who, shown, milliseconds, self.file.moment())])
 
     def take_back(self, line: Line) -> None:
-        """Append that a label is taken back. The photograph isn't read, so that it may be gone."""
+        """Append the withdrawal of a label. The photograph isn't read, so it may be gone."""
         self._append([line.model_copy(update={"label": None, "when": self.file.moment(), "milliseconds": None})])
 
     def mine(self, who: str) -> dict[str, Line]:
-        """Return the labels of a reviewer that stand, by the photograph's name, in the order in which they were given.
+        """Return a reviewer's current labels by photograph name, in the order in which they were given.
 
-        Labels of files that have changed since, or that aren't here, are left out.
+        A label is left out if the photograph is not in the folder, or if its file has changed since.
         """
         found = {line.name: line for line in self._standing.values() if line.who == who and self._is_here(line)}
         return dict(sorted(found.items(), key=lambda item: item[1].when))
 
     def reviewers(self) -> list[str]:
-        """Return the reviewers who have labels that stand."""
+        """Return the names of the reviewers with current labels."""
         return sorted({who for who, _, _ in self._standing})
 
     def given(self) -> Mapping[str, Mapping[str, Line]]:
-        """Return the labels that stand by the photograph's digest and the reviewer."""
+        """Return the current labels by the photograph's digest and the reviewer."""
         return self._given
 
     def elsewhere(self) -> int:
-        """Return the number of labels that are of other photographs than those of the folder."""
+        """Return the number of current labels whose photograph is not in the folder or has changed."""
         return sum(not self._is_here(line) for line in self._standing.values())
 
     def agreements(self) -> list[Agreement]:
-        """Return how far reviewers agree, for each two of them."""
+        """Return the agreement of each pair of reviewers."""
         return agreements(self._given)
 
     def counts(self) -> dict[str, int]:
-        """Return the number of photographs by what all reviewers say: yes, no, unsure, and disputed."""
+        """Return the number of photographs by the joint answer of all reviewers: yes, no, unsure, and disputed."""
         counts = dict.fromkeys((self.question.yes, self.question.no, "unsure", "disputed"), 0)
         for given in self._given.values():
             said = answer(given, self.question)
@@ -137,7 +137,7 @@ class Record:
         return counts
 
     def answered(self) -> dict[bool, set[str]]:
-        """Return the vases of the photographs with a clear answer, by the answer."""
+        """Return the vases that have photographs with a clear answer, by the answer (True for yes)."""
         vases: dict[bool, set[str]] = {True: set(), False: set()}
         for given in self._given.values():
             said = answer(given, self.question)
@@ -146,18 +146,18 @@ class Record:
         return vases
 
     def merge(self, path: Path) -> int:
-        """Take in the labels of another labels.jsonl, and return how many were new."""
+        """Add the labels of a different labels.jsonl that are missing here, and return their number."""
         known = set(self.file.lines)
         return self._append(line for line in LabelFile(path, self.question).lines if line not in known)
 
     def take_in(self, tasks: Sequence[label_studio.Task]) -> tuple[int, int]:
-        """Take in the labels of Label Studio.
+        """Add the labels of Label Studio's tasks.
 
-        Return how many were new, and how many annotated tasks have no photograph here.
+        Return the number of new labels, and the number of annotated tasks whose photograph is not in the folder.
         """
         given, missing = label_studio.labels_in(tasks, self.photographs, self.question)
         known: set[tuple[str, str, str | None, datetime | None]] = set()
-        for line in self.file.lines:  # a label without a time is known if the same words were taken in before
+        for line in self.file.lines:  # a label without a time is known if the same label was added before
             known |= {(line.name, line.who, line.label, when) for when in (line.when, None)}
         lines = [
             self._line(one.photograph, one.label, one.who, WHY, one.milliseconds, one.when or self.file.moment())
@@ -167,12 +167,12 @@ class Record:
         return self._append(lines), missing
 
     def give_out(self, path: Path, tasks: Sequence[label_studio.Task]) -> None:
-        """Write Label Studio's JSON with all labels that stand."""
+        """Write Label Studio's JSON with all current labels of the photographs in the folder."""
         lines = [line for line in self._standing.values() if self._is_here(line)]
         label_studio.write_tasks(path, tasks, lines, self.photographs, self.question)
 
     def _found(self, lines: Iterable[Line]) -> set[str]:
-        """Look for the photographs of lines, and return the digests of those that are here."""
+        """Look for the photograph of each line, and return the digests of the photographs that were found."""
         found = set()
         self._unread = {}
         for line in lines:
@@ -184,7 +184,7 @@ class Record:
         return found
 
     def _place(self) -> None:
-        """Place the photographs that aren't in their place yet. Those that fail are tried last the next time."""
+        """Copy the photographs that are not in 0/ or 1/ yet. Those that fail come last in the next call."""
         failures = 0
         for digest in list(self._unplaced):
             said = answer(self._given.get(digest, {}), self.question)
@@ -231,14 +231,14 @@ class Record:
         return self._digests[key]
 
     def _find(self, line: Line) -> bool:
-        """Look for a line's photograph, and return whether it has the content that was labelled."""
+        """Return whether the folder has the photograph of a line, with the content that was labelled."""
         photograph = self._by_name.get(line.name)
         if photograph is None:
             return False
         try:
             stamp = photograph.stamp
         except (FileNotFoundError, NotADirectoryError):
-            return (line.name, line.digest) in self._here  # a label that is taken back, of a photograph that is gone
+            return (line.name, line.digest) in self._here  # the photograph is gone, and the line withdraws its label
         if line.stamp == stamp:  # an unchanged file isn't read again
             self._digests.setdefault((line.name, stamp), line.digest)
         if self._digest(photograph, stamp) != line.digest:

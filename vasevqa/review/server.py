@@ -1,6 +1,6 @@
-"""The page's server. It listens on this machine alone, and answers only the browser that opened the printed link.
+"""The page's server. It listens only on this machine, and answers only the browser that opened the printed link.
 
-No path of a request reaches the file system: photographs are asked for by their number.
+No path of a request reaches the file system: a request names a photograph by its number.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from vasevqa.review.labels import NotSaved, reason
 from vasevqa.review.session import Session, State
 
 HERE = "127.0.0.1"
-MOST = 4096  # bytes of a request's body
+MOST = 4096  # maximum size of a request's body in bytes
 REFUSED = (
     "This page belongs to the browser that opened the link which `vasevqa review` printed. The link works once; when an"
     " old link is opened, a new one is printed."
@@ -53,7 +53,7 @@ class Given(BaseModel):
 
 
 class Server(ThreadingHTTPServer):
-    """Serves one session on `port` (0: a free one). `tell` gets each link that opens the page.
+    """Serves one session on `port` (0 means any free port). `tell` is called with each link that opens the page.
 
     Raise ConfigError if the port can't be used.
     """
@@ -64,7 +64,7 @@ class Server(ThreadingHTTPServer):
         self.session, self.tell = session, tell
         self.page = importlib.resources.files("vasevqa.review").joinpath("page.html").read_text(encoding="utf-8")
         self.cookie, self.token = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
-        self._links: list[str] = []  # the last one works, unless it was used
+        self._links: list[str] = []  # only the last link works, and only once
         self._used = False
         try:
             super().__init__((HERE, port), _Handler)
@@ -75,7 +75,7 @@ class Server(ThreadingHTTPServer):
             raise ConfigError(f"Port {port} {why} on this machine; give another --port, or leave it out.") from None
 
     def server_bind(self) -> None:
-        """Bind the socket. The name of the machine isn't looked up, since that could ask a server elsewhere."""
+        """Bind the socket without looking up the machine's name, since a lookup could ask a distant name server."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = HERE, self.server_address[1]
 
@@ -86,11 +86,11 @@ class Server(ThreadingHTTPServer):
 
     @property
     def cookie_name(self) -> str:
-        """The name of the cookie. Browsers keep the cookies of all ports of a machine together."""
+        """The name of the cookie. It contains the port, because browsers share cookies among all ports of a host."""
         return f"vasevqa-{self.server_port}"
 
     def new_link(self) -> str:
-        """Return a new link, which opens the page once, and tell it."""
+        """Create a link that opens the page once. Pass the link to `tell`, and return it."""
         self._links.append(secrets.token_urlsafe(32))
         self._used = False
         link = f"{self.origin}/?token={self._links[-1]}"
@@ -98,7 +98,7 @@ class Server(ThreadingHTTPServer):
         return link
 
     def admits(self, token: str) -> bool:
-        """Return whether a link's token opens the page. If it did so before, a new link is told."""
+        """Return whether a link's token opens the page. If the link was used or replaced, create a new link."""
         if not any(_same(token, known) for known in self._links):
             return False
         if self._used or not _same(token, self._links[-1]):
@@ -108,7 +108,7 @@ class Server(ThreadingHTTPServer):
         return True
 
     def handle_error(self, request: socket.socket | tuple[bytes, socket.socket], client_address: object) -> None:
-        """Say nothing of a browser that closed its connection or kept it open in silence."""
+        """Ignore the error if a browser closed its connection or let it time out."""
         if not isinstance(sys.exception(), ConnectionError | TimeoutError):
             super().handle_error(request, client_address)
 
@@ -164,8 +164,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(HTTPStatus.NOT_FOUND, b"")
 
     def _is_addressed(self) -> bool:
-        """Return whether the request names this server. A page whose name leads here by a trick (DNS rebinding) names
-        itself.
+        """Return whether the request's Host header names this server.
+
+        This stops DNS rebinding: a page whose domain resolves to this machine sends that domain as Host.
         """
         port = self.server.server_port
         return self.headers.get("Host", "") in (f"{HERE}:{port}", f"localhost:{port}")
@@ -179,7 +180,10 @@ class _Handler(BaseHTTPRequestHandler):
         return found is not None and _same(found.value, self.server.cookie)
 
     def _is_from_page(self) -> bool:
-        """Return whether the page itself sent the request: another site knows no token, and names another origin."""
+        """Return whether the page itself sent the request.
+
+        A different site doesn't know the token, and its requests name a different origin.
+        """
         origin = self.headers.get("Origin", f"http://{self.headers.get('Host', '')}")
         return (
             _same(self.headers.get("X-Vasevqa", ""), self.server.token)
@@ -209,7 +213,7 @@ class _Handler(BaseHTTPRequestHandler):
         except (VaseError, OSError) as error:
             self._answer(HTTPStatus.SERVICE_UNAVAILABLE, reason(error, "read", "the photograph").encode())
             return
-        # The page asks with the session's name, so that another session's pictures are never taken for these.
+        # The URL contains the session's name, so that the browser never shows a cached picture of an earlier session.
         self._answer(HTTPStatus.OK, content, {"Cache-Control": "private, max-age=3600"}, "image/jpeg")
 
     def _act(self, action: Callable[[], State]) -> None:
@@ -219,7 +223,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(HTTPStatus.INTERNAL_SERVER_ERROR, json.dumps({"error": str(error)}))
         except VaseError as error:
             self._json(HTTPStatus.CONFLICT, json.dumps({"error": str(error)}))
-        except OSError as error:  # labels that others may have appended
+        except OSError as error:  # the file with labels that other processes may have appended can't be read
             why = reason(error, "read", self.server.session.record.file.path)
             text = (
                 f"The labels can't be shown now: {why}. Every label that was saved before stays; load the page again."

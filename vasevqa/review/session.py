@@ -1,4 +1,4 @@
-"""What one reviewer sees and does. The page asks for the state, and sends labels and undo."""
+"""The session of one reviewer. The page requests its state, and sends labels and undo requests."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from vasevqa.review.labels import Line, reason
 from vasevqa.review.pictures import Pictures, PictureSource
 from vasevqa.review.record import Record, Shown
 
-MOST_VIEWS = 60  # of one vase that stand beside the picture
-MOST_FAILURES = 3  # photographs that the storage may refuse before a request is answered without a photograph
+MOST_VIEWS = 60  # maximum number of views of the vase beside the picture
+MOST_FAILURES = 3  # storage errors after which a request is answered without a photograph
 
 
 class NotShown(VaseError):
-    """A label of a photograph that was not shown, or a word that is no label."""
+    """A label of a photograph that was not shown, or a word that is not a label."""
 
     exit_code = 2
 
 
 class View(BaseModel):
-    """A photograph of the vase that is shown: its number, its name, and the reviewer's label."""
+    """A view of the vase that is shown: the photograph's number and name, and the reviewer's label."""
 
     picture: int
     name: str
@@ -37,10 +37,12 @@ class View(BaseModel):
 
 
 class State(BaseModel):
-    """All that the page shows. `picture` is the photograph to label, and `after` probably follows.
+    """All that the page shows.
 
-    `picture` is None at the end, or if no photograph can be read now. `unreadable` counts the photographs that can't be
-    decoded. `waiting` counts those that the storage didn't give; they are tried again after all others.
+    `picture` is the number of the photograph to label. It is None at the end, or if no photograph can be read now.
+    `after` is the number of the photograph that will probably come next. `unreadable` counts the photographs that can't
+    be decoded. `waiting` counts the photographs that the storage didn't deliver; they are tried again after all other
+    photographs.
     """
 
     session: str
@@ -56,7 +58,7 @@ class State(BaseModel):
     done: int
     total: int
     counts: dict[str, int]
-    undo: str | None  # the name of the photograph whose label would be taken back
+    undo: str | None  # the name of the photograph whose label would be withdrawn
     gains: list[str]
     unreadable: int
     waiting: int
@@ -64,10 +66,10 @@ class State(BaseModel):
 
 
 class Session:
-    """The session of the reviewer `who`. Threads may use it at the same time.
+    """The session of the reviewer `who`. Several threads may use it at the same time.
 
-    The order of the photographs follows from `seed`, the question and the labels so far, so that it is the same after a
-    restart, and for each reviewer with the same seed.
+    The order of the photographs depends on `seed`, the question, the scores and the reviewer's labels so far. A restart
+    therefore doesn't change the order. Reviewers with the same seed and the same labels get the same order.
     """
 
     pictures: PictureSource
@@ -97,7 +99,7 @@ class Session:
             self._views[photograph.vase].append(index)
 
     def state(self, problems: Sequence[str] = ()) -> State:
-        """Return what the page shows now, with the `problems` of the request."""
+        """Return the state of the page. `problems` holds the problems of the current request."""
         with self._lock:
             self.record.follow()
             mine = self.record.mine(self.who)
@@ -125,15 +127,15 @@ class Session:
             return state if self._current is None else self._with_picture(state, self._current, mine)
 
     def _gains(self) -> list[str]:
-        """Return what the labels buy: with scores, what they show of the step's threshold."""
+        """Return what the labels are enough for. With scores, also return what they show about the step's threshold."""
         shown = aim_of(self.record, self.scores, self.aim) if self.scores is not None else None
         return [*gains(self.record), *([shown] if shown else [])]
 
     def picture(self, size: str, index: int) -> bytes:
-        """Return a photograph as JPEG, `large` or `small`.
+        """Return a photograph as JPEG. `size` is `large` or `small`.
 
-        Raise Unreadable, StorageError or OSError if it can't be read. Such a photograph is set aside; the next state
-        shows another one.
+        Raise Unreadable, VaseError or OSError if the photograph can't be read. Such a photograph is set aside, and the
+        next state shows a different one.
         """
         try:
             return self.pictures.large(index) if size == "large" else self.pictures.small(index)
@@ -143,10 +145,14 @@ class Session:
             raise
 
     def label(self, index: int, label: str, milliseconds: int | None) -> State:
-        """Label a photograph that was shown. Another tab may have labelled it too; the later label counts."""
+        """Save a label of a photograph that was shown.
+
+        If two tabs label the same photograph, the later label counts. Raise NotShown if the photograph was not shown,
+        or if the word is not a label.
+        """
         with self._lock:
             if index not in self._shown or label not in self.record.question.labels:
-                raise NotShown("The photograph was not shown, or the word is no label; load the page again.")
+                raise NotShown("The photograph was not shown, or the word is not a label; load the page again.")
             problems = []
             try:
                 self.record.say(self.record.photographs[index], label, self.who, self._shown[index], milliseconds)
@@ -161,7 +167,7 @@ class Session:
             return self.state(problems)
 
     def undo(self) -> State:
-        """Take the reviewer's latest label back, and show the photograph again if it can be read."""
+        """Withdraw the reviewer's latest label, and show its photograph again if the photograph can be read."""
         with self._lock:
             name, line = next(reversed(self.record.mine(self.who).items()), (None, None))
             if name is not None and line is not None:
@@ -172,13 +178,13 @@ class Session:
             return self.state()
 
     def _next(self, mine: Mapping[str, Line]) -> int | None:
-        """Draw a photograph that can be read. Those that can't be read are set aside."""
+        """Draw a photograph that can be read; None if there is none. Photographs that can't be read are set aside."""
         labels = {name: line.label for name, line in mine.items()}
         before = len(self.waiting)
         while len(self.waiting) < before + MOST_FAILURES:
             index = self._drawn(labels, keep=True)
             if index is None and self.waiting and len(self.waiting) == before:
-                self.waiting.clear()  # only these are left, and they are tried again
+                self.waiting.clear()  # only waiting photographs are left: try them again
                 before = 0
             elif index is None or self._is_readable(index):
                 return index
@@ -193,7 +199,7 @@ class Session:
         return True
 
     def _set_aside(self, index: int, error: Unreadable | VaseError | OSError) -> None:
-        """Set a photograph aside: for good if it can't be decoded, and for now if the storage failed."""
+        """Set a photograph aside: for the whole session if it can't be decoded, or for now if the storage failed."""
         if isinstance(error, Unreadable):
             self.unreadable[index] = error.reason
         else:
@@ -202,9 +208,10 @@ class Session:
             self._current = None
 
     def _drawn(self, mine: Mapping[str, str | None], keep: bool) -> int | None:
-        """Draw one of the photographs that are left after the labels `mine`. `keep` says that it will be shown.
+        """Draw a photograph without a label in `mine`, and return its number; None if no photograph is left.
 
-        The label None is one that isn't given yet.
+        With `keep`, the draw is recorded because the photograph will be shown. In `mine`, the label None stands for a
+        label that is still to come.
         """
         photographs = self.record.photographs
         left = [

@@ -1,4 +1,4 @@
-"""The pictures of a volume's photographs that this machine keeps, by the digests of the photographs."""
+"""Keep pictures of a volume's photographs on this machine, by the digests of the photographs."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ class _Seen(BaseModel):
 
 
 def default_folder() -> Path:
-    """Return the folder where pictures lie unless the user names another."""
+    """Return the folder for the pictures if the user names no folder."""
     return files.expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "vasevqa" / "review"
 
 
 class Store:
-    """Pictures in the folder `root`. Nothing is ever removed from it; the user may remove it at any time.
+    """Pictures in the folder `root`. The store never removes pictures; the user may remove the folder at any time.
 
-    `volume` names the folder of the photographs among all clusters. The store remembers the digest of each photograph
-    by name and stamp, so that an unchanged photograph is not fetched again. Threads and processes may use a store at
-    the same time.
+    `volume` names the volume and the folder of the photographs, and is unique among all clusters. The store saves the
+    digest of each photograph by name and stamp, so that an unchanged photograph is not fetched again. Several threads
+    and processes may use a store at the same time.
     """
 
     def __init__(self, root: Path, volume: str) -> None:
@@ -49,11 +49,11 @@ class Store:
                 self._take(line)
 
     def digest(self, name: str, stamp: str) -> str | None:
-        """Return the digest of a photograph; None if it isn't known."""
+        """Return the digest of a photograph; None if the store doesn't know it."""
         return self._digests.get((name, stamp))
 
     def learn(self, name: str, stamp: str, digest: str) -> None:
-        """Remember the digest of a photograph."""
+        """Save the digest of a photograph."""
         seen = _Seen(name=name, stamp=stamp, digest=digest)
         with self._lock:
             if self._digests.get((name, stamp)) == digest:
@@ -61,14 +61,14 @@ class Store:
             self._digests[name, stamp] = digest
             self._make(self._index.parent)
             with self._index.open("ab") as stream:
-                stream.write(b"\n" + seen.model_dump_json().encode() + b"\n")  # ends a line that a kill cut
+                stream.write(b"\n" + seen.model_dump_json().encode() + b"\n")  # the first newline ends a truncated line
 
     def has(self, digest: str, side: int) -> bool:
         """Return whether `get` would find a picture."""
         return self._path(digest, side).is_file() or (side == SMALL and self._path(digest, LARGE).is_file())
 
     def get(self, digest: str, side: int) -> bytes | None:
-        """Return a picture that is here; None if it isn't. A small one is made of the large one."""
+        """Return a picture; None if the store doesn't have it. A small picture can be made from the large one."""
         try:
             return self._path(digest, side).read_bytes()
         except FileNotFoundError:
@@ -76,14 +76,14 @@ class Store:
             return encoded(large, side) if side == SMALL and large.is_file() else None
 
     def put(self, digest: str, side: int, content: bytes) -> None:
-        """Keep a picture."""
+        """Save a picture."""
         path = self._path(digest, side)
         self._make(path.parent)
         with files.writing(path) as stream:
             stream.write(content)
 
     def said(self) -> str:
-        """Return where the pictures lie and how large they are."""
+        """Return a sentence with the folder of the pictures, their number and their total size."""
         sizes = [path.stat().st_size for path in self.root.rglob("*.jpg") if _FILE.fullmatch(path.name)]
         return (
             f"Pictures for the next review are kept in {self.root} ({len(sizes)} files, {byte_size(sum(sizes))});"
@@ -94,7 +94,7 @@ class Store:
         return self.root / "pictures" / digest[:2] / f"{digest}-{side}.jpg"
 
     def _make(self, folder: Path) -> None:
-        """Make a folder of the store. Others on this machine may not look at the photographs."""
+        """Create a folder of the store. Other users of this machine can't read it."""
         if not folder.is_dir():
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -102,6 +102,6 @@ class Store:
     def _take(self, line: bytes) -> None:
         try:
             seen = _Seen.model_validate_json(line)
-        except ValidationError:  # an empty line, or one that a kill cut
+        except ValidationError:  # an empty line or a truncated line
             return
         self._digests[seen.name, seen.stamp] = seen.digest

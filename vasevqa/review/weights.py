@@ -12,10 +12,11 @@ from vasevqa.review.record import Record
 
 @dataclass(frozen=True)
 class Sample:
-    """The answers of a question by the photograph's name, each with its weight.
+    """The answers to a question by photograph name: True for yes or False for no, and the answer's weight.
 
-    `unsure` counts the drawn photographs without a clear answer. `undrawn` counts labels that no draw chose, such as
-    those of Label Studio: nothing says which photographs they stand for.
+    The weight is the number of photographs that an answer stands for. `unsure` counts the drawn photographs without a
+    clear answer. `undrawn` counts the labels of photographs that no draw chose, such as labels from Label Studio. These
+    labels have no weight and are not in `answers`.
     """
 
     answers: dict[str, tuple[bool, float]]
@@ -24,7 +25,10 @@ class Sample:
 
 
 def sample_of(record: Record) -> Sample:
-    """Return the labels of all reviewers as one sample. The weights of a photograph that several drew are added."""
+    """Return the labels of all reviewers as one sample.
+
+    If several reviewers drew the same photograph, its weights are added.
+    """
     weights: dict[str, float] = defaultdict(float)
     given = record.given()
     digests: dict[str, str] = {}
@@ -43,11 +47,12 @@ def sample_of(record: Record) -> Sample:
 
 
 def draw_weights(probabilities: Sequence[float], photographs: int) -> list[float]:
-    """Return the weights of drawn photographs, in the order of the draws.
+    """Return the weight of each drawn photograph, in the order of the draws.
 
-    Each probability is the one among the photographs that were left of `photographs`. While few are drawn, the weight
-    is 1 / (left * probability); if all are drawn, each weight is 1. The weights are those of Farquhar, Gal and
-    Rainforth, "On Statistical Bias in Active Learning", 2021.
+    Each of the `probabilities` is the chance of the drawn photograph among the photographs that were left at that draw.
+    `photographs` is the number of photographs before the first draw. If few photographs are drawn, the weight is about
+    1 / (left * probability), where `left` is the number of photographs that were left. If all are drawn, each weight is
+    1. The weights are those of Farquhar, Gal and Rainforth, "On Statistical Bias in Active Learning", 2021.
     """
     drawn = len(probabilities)
     if drawn >= photographs:

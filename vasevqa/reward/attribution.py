@@ -15,7 +15,7 @@ from vasevqa.reward.claims import claims
 from vasevqa.reward.phrases import attributing
 from vasevqa.reward.words import likeness, normalize, words
 
-RELATION, KIND = 0.5, 0.5  # scores of the right name with another relation, or with another kind
+RELATION, KIND = 0.5, 0.5  # scores of the right name with a wrong relation, or with a wrong kind
 NEAR_RELATION = 0.8  # score for two different relations of followers
 _RELATIONS = (
     (
@@ -119,7 +119,7 @@ def score_attribution(text: str, truth: str) -> tuple[float, str]:
         return 0.0, "the answer names no painter, group or class"
     values = [max(alike(hand, other) for other in known) for hand in said]
     best = max(values)
-    # Every hand in the truth is right. A list of other hands lowers the score.
+    # An answer with any hand of the truth is right. Wrong hands lower the score.
     value = sum(values) / len(values) if len(said) > len(known) else best if min(values) > 0 else best / len(said)
     return (
         value,
@@ -152,7 +152,7 @@ def _name_likeness(said: tuple[str, ...], known: tuple[str, ...]) -> float:
     if all(numbers) and numbers[0] != numbers[1]:
         return 0.0
     if len(said) == 1 == len(known) and min(len(said[0]), len(known[0])) < 3:
-        return 0.0  # Group E, Group G
+        return 0.0  # short names such as Group E and Group G must be equal
     near = likeness(" ".join(said), " ".join(known))
     if near >= 0.85:
         return 0.95
@@ -162,7 +162,7 @@ def _name_likeness(said: tuple[str, ...], known: tuple[str, ...]) -> float:
 
 
 def _latin(name: str) -> str:
-    """Return a Greek name as Latin spells it: Epiktetos and Epictetus are one."""
+    """Return a Greek name in Latin spelling, so that Epiktetos and Epictetus are equal."""
     for greek, latin in _LATIN:
         name = re.sub(greek, latin, name)
     return name

@@ -278,7 +278,7 @@ def _of_range(match: re.Match[str]) -> Interval | None:
     era1, era2 = match["era1"] or match["era"], match["era2"] or match["before2"]
     if not (era1 or era2):
         if not _is_bare(match.string) and not 1200 >= first > second >= 100:
-            return None  # these are pages or sizes
+            return None  # these numbers are pages or sizes
         if max(first, second) < 100:
             return None  # without an era, such small numbers are not years
     era2 = era2 or era1 or ("bc" if first >= second else "ad")
@@ -295,9 +295,9 @@ def _of_decade(match: re.Match[str]) -> Interval | None:
 
 
 def _of_slash(match: re.Match[str]) -> Interval | None:
-    """Return the interval of two years BC around a slash.
+    """Return the interval of two years BC with a slash between them.
 
-    421/0 BC is a year of Athens, which began in summer. 480/70 BC and 480/470 BC are ranges.
+    421/0 BC is one year of the calendar of Athens, which began in summer. 480/70 BC and 480/470 BC are ranges.
     """
     first, digits = int(match[1]), len(match[2])
     second = int(match[1][: len(match[1]) - digits] + match[2])
@@ -310,14 +310,14 @@ def _of_slash(match: re.Match[str]) -> Interval | None:
 def _of_year(match: re.Match[str]) -> Interval | None:
     year, era = int(match["year"]), match["era"] or match["before"]
     if era is None and not match["sign"] and (year < 100 or year > 1200 or not _is_bare(match.string)):
-        return None  # this is a page, a size, an inventory number or a modern year
+        return None  # a page, a size, an inventory number or a modern year
     signed = year if era == "ad" else -year
     around = CIRCA if match["circa"] else EXACT
     return signed - around, signed + around
 
 
 def _is_bare(text: str) -> bool:
-    """Return whether a text consists only of a date. A number without an era is then a year."""
+    """Return whether a text contains only a date. In such a text, a number without an era is read as a year."""
     return all(word in _ABOUT_DATES for word in re.findall(r"[a-z]+", text))
 
 
@@ -341,13 +341,13 @@ def parse_dates(text: str) -> tuple[Interval, ...]:
 
 
 def single_years(text: str) -> frozenset[Interval]:
-    """Return those intervals of `parse_dates` that are single years in the text, such as "450 BC" and "421/0 BC"."""
+    """Return the intervals of `parse_dates` that are single years in the text, such as 450 BC and 421/0 BC."""
     return frozenset(interval for interval, single in _read(text).items() if single)
 
 
 @lru_cache(maxsize=4096)
 def _read(text: str) -> dict[Interval, bool]:
-    """Return every interval, and whether it is a single year."""
+    """Return every interval in the text; True marks an interval of a single year."""
     left = _plain(text[:2000])
     intervals: dict[Interval, bool] = {}
     for pattern, read in _READERS:
@@ -367,12 +367,11 @@ def _period(match: re.Match[str]) -> Interval:
 
 
 def nearness(said: Interval, known: Interval) -> float:
-    """Return the similarity of two intervals, in [0, 1]. It is the IoU or the nearness of the ends, whichever is
-    greater.
+    """Return the similarity of two intervals, in [0, 1]: the IoU or the nearness of the ends, whichever is greater.
 
     The nearness of the ends falls with the mean distance between the ends of the two intervals. The scale of this
-    distance is TOLERANCE years plus half the width of the true interval. A year inside the true interval therefore
-    earns something, and so does a near miss. A closer answer never earns less than a more distant one.
+    distance is TOLERANCE years plus half the width of the true interval. A year inside or near the true interval
+    therefore earns something. A closer answer never earns less than a more distant one.
     """
     distance = (abs(said[0] - known[0]) + abs(said[1] - known[1])) / 2
     scale = TOLERANCE + (known[1] - known[0]) / 2
@@ -382,7 +381,8 @@ def nearness(said: Interval, known: Interval) -> float:
 def years_nearness(said: Interval, known: Interval) -> float:
     """Return the similarity of two single years, in [0, 1].
 
-    It falls with the distance between the years on a scale of YEARS, and is at least the nearness of the intervals.
+    The similarity falls with the distance between the years, on a scale of YEARS years. It is never less than
+    `nearness` of the two intervals.
     """
     distance = abs(sum(said) - sum(known)) / 2
     return max(nearness(said, known), SAME_YEARS * math.exp(-((distance / YEARS) ** 2)))

@@ -15,8 +15,8 @@ from vasevqa.reward.claims import claims
 from vasevqa.reward.vocabulary import Terms, load
 from vasevqa.reward.words import STOP, normalize, words
 
-NAMED, WORD, COMMON = 1.0, 0.5, 0.3  # weights of a concept, of another word, and of a concept that many vases show
-SWAPPED = 0.5  # factor for right things on the wrong side
+NAMED, WORD, COMMON = 1.0, 0.5, 0.3  # weights of a concept, of any other word, and of a concept of many vases
+SWAPPED = 0.5  # factor if the right things are on the wrong side of the vase
 # Allowed weight of things that are not in the truth: SPARE times the weight of the right things, plus FREE.
 SPARE, FREE = 1.0, 0.5
 _SIDES = {
@@ -65,7 +65,7 @@ def score_decoration(text: str, truth: str) -> tuple[float, str]:
 
 
 def share_of_scene(text: str, truth: str) -> float:
-    """Return the share (by weight) of the things in the truth that a text names. Other things have no effect."""
+    """Return the share (by weight) of the things in the truth that a text names. Further things have no effect."""
     return _recall(things(claims(text).asserted), things(claims(truth).asserted or normalize(truth)))
 
 
@@ -102,7 +102,7 @@ def _things(text: str, terms: Terms) -> Mapping[str, float]:
 
 
 def _stem(word: str) -> str:
-    """Return a word without plural and verb endings (a light stemmer, after Harman, 1991)."""
+    """Return a word without its plural or verb ending (a light stemmer, after Harman, 1991)."""
     for ending, kept in (("ing", ""), ("ies", "y"), ("ied", "y"), ("es", ""), ("ed", ""), ("s", ""), ("e", "")):
         if word.endswith(ending) and len(word) - len(ending) >= 4:
             return word[: -len(ending)] + kept

@@ -79,9 +79,9 @@ def _concept(graph: Any, subject: Any) -> Published:
 def vocabulary(kind: str, concepts: list[Published]) -> dict[str, dict[str, object]]:
     """Return the content of a vocabulary file: the published concepts, merged with this project's vocabulary.
 
-    If a published concept is also in this project's vocabulary, this project's name, labels and wider concept are used.
-    For example, Kerameikos.org has "black figure" below "incised". In this project "incised" is a way of making and not
-    a kind of technique.
+    If both vocabularies contain a concept, this project's name, labels and wider concept are used. For example,
+    Kerameikos.org has "black figure" below "incised". In this project, "incised" is a way of making and not a kind of
+    technique.
     """
     ours = read(FOLDER / f"{kind}.yaml")
     names = _names(concepts, ours)
@@ -111,7 +111,7 @@ def _names(concepts: list[Published], ours: Mapping[str, Concept]) -> dict[str, 
     """
     by_label = {label: concept.name for concept in ours.values() for label in concept.labels}
     names: dict[str, str] = {}
-    # Concepts with the name of our concept are matched first, then concepts with another of its labels.
+    # Match concepts by the name of our concept first, and then by its further labels.
     for exact in (True, False):
         for concept in concepts:
             labels = [" ".join(words(label)) for label in concept.labels.get("en", [])]

@@ -10,13 +10,13 @@ from vasevqa.reward.claims import Claims, claims, without_gloss
 from vasevqa.reward.vocabulary import Terms, load
 from vasevqa.reward.words import likeness, words
 
-CLASS = 0.8  # score of the class alone, if the truth names a subtype
-FINER = 0.9  # score of a subtype, if the truth names the class alone
+CLASS = 0.8  # score of an answer with only the class, if the truth names a subtype
+FINER = 0.9  # score of an answer with a subtype, if the truth names only the class
 OTHER_SUBTYPE = 0.5
-SIBLING = 0.15  # score of another shape with the same use
+SIBLING = 0.15  # score of a different shape with the same use
 MAIN = 0.8  # weight of the main techniques, if the truth adds other techniques
-SPANS = 16  # maximum number of places in an answer where a misspelt label is searched
-SPELT = 0.82  # minimum similarity of another spelling
+SPANS = 16  # maximum number of word positions in an answer where a misspelt label is searched
+SPELT = 0.82  # minimum similarity of a misspelt label
 _THEREFORE = re.compile(
     r"\b(?:therefore|thus|hence|consequently|so (?:it|this|that|the \w+) (?:is|was|must be|would be|should be)"
     r"|(?:making|which makes) (?:it|this)|also ist es|donc c'est|quindi è)\b,?",
@@ -49,17 +49,19 @@ def named(kind: str, text: str, truth: str) -> tuple[float, str] | None:
 def named_in(text: str, terms: Terms) -> tuple[Claims, list[str]]:
     """Return the claims of an answer, and the concepts that the answer asserts.
 
-    Explanations and premises don't count: "Pelike (a type of amphora)" and "The lip is that of a cup, so it is a
-    kyathos" name one shape each. Reward, exact match and mistakes read answers by this function.
+    Explanations and premises are ignored: "Pelike (a type of amphora)" and "The lip is that of a cup, so it is a
+    kyathos" name one shape each. The reward, the exact match and the list of mistakes all read answers with this
+    function.
     """
     claim = claims(_main_part(without_gloss(concluded(text, terms)), terms))
     return claim, parts_of(claim.asserted, terms)
 
 
 def concluded(text: str, terms: Terms) -> str:
-    """Return what follows the last "so it is" of a text, or the whole text without such words.
+    """Return the text after the last "so it is" or a similar phrase, or the whole text without such a phrase.
 
-    A conclusion must name a concept, and its premise at most one: a list of names isn't the premise of a conclusion.
+    The text after the phrase must name a concept, and the text before it at most one. Otherwise the whole text is
+    returned, because a list of names isn't the premise of a conclusion.
     """
     *before, after = _THEREFORE.split(text)
     if not before or not parts_of(claims(after).asserted, terms):
@@ -68,15 +70,15 @@ def concluded(text: str, terms: Terms) -> str:
 
 
 def denies(claim: Claims, names: Iterable[str], terms: Terms) -> bool:
-    """Return whether a text denies one of the concepts, or a wider concept."""
+    """Return whether a text denies one of the concepts in `names`, or a concept that includes one of them."""
     denied = set(parts_of(claim.denied, terms))
     return any(denied & {name, *terms.wider(name)} for name in names)
 
 
 def _main_part(text: str, terms: Terms) -> str:
-    """Return `text` without an explanation in brackets. "(storage jar)" is removed from "pelike (storage jar)".
+    """Return `text` without an explanation in brackets: "pelike (storage jar)" becomes "pelike".
 
-    "(neck)" is kept in "amphora (neck)", because it names the type of amphora.
+    The brackets of "amphora (neck)" are kept, because they name the type of amphora.
     """
     outside = re.sub(r"\([^)]*\)", " ", text)
     named_outside = set(terms.find(outside))
@@ -132,7 +134,7 @@ def _covered(said: Sequence[str], known: Sequence[str], terms: Terms) -> float:
 
 
 def _spelt(text: str, known: Sequence[str], terms: Terms) -> tuple[float, str]:
-    """Return the score of an answer without a known label. The answer may be a misspelt label."""
+    """Return the score of an answer that contains no known label. The answer may contain a misspelt label."""
     said = words(text)
     best, which = 0.0, known[0]
     for name in known:

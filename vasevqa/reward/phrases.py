@@ -28,7 +28,7 @@ _THEREFORE = re.compile(
     r"\A\s*(?:therefore|thus|hence|consequently|so)\b,?\s*"
     r"|\A.*,\s*(?:and )?(?:so|therefore|thus|hence) (?=(?:it|this|the \w+) (?:is|was|must be|should be)\b)"
 )
-# What follows the name of a painter and tells about the painter: "the Berlin Painter was active in Athens".
+# A statement about the painter after the painter's name: "the Berlin Painter was active in Athens".
 _NAMED = r"painter|group|class|workshop|ptr|pntr|maler|gruppe|peintre|groupe|pittore|gruppo"
 _TOLD = re.compile(
     rf"(?P<name>\b(?!(?:the|its|this|a) (?:{_NAMED}))\w+ (?:{_NAMED})\b\.?),?\s+(?:(?:was|is|were|are) (?!not\b|near\b)"
@@ -40,7 +40,7 @@ _TOLD = re.compile(
 def attributing(text: str) -> str:
     """Return the sentences of a normalized text that attribute the vase, joined by semicolons.
 
-    If no sentence has a word of attribution, the first sentence is returned: it is the answer.
+    If no sentence contains a word of attribution, such as "painter" or "attributed", the first sentence is returned.
     """
     sentences = [sentence for sentence in _END.split(text) if sentence.strip(" .,;")]
     own = [one for number, one in enumerate(sentences) if number == 0 or not _ABOUT.search(one)]

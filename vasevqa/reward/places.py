@@ -1,4 +1,4 @@
-"""Score find-spots as a hierarchy of places. The most specific name has most weight; a wider place earns less."""
+"""Score find-spots as a hierarchy of places. The most specific name has the most weight; a wider place earns less."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from vasevqa.reward.words import content, likeness, overlap, words
 
 SITE = 0.9  # score of the most specific name alone
 REGION, COUNTRY = 0.4, 0.2
-WRONG_SITE = 0.22  # score of another site in the right region
+WRONG_SITE = 0.22  # score of a wrong site in the right region
 MOST = 3  # maximum number of places in an answer
-SPELT = 0.85  # minimum similarity of another spelling
-WRONG_REGION = 0.1  # score of another site in the right country
+SPELT = 0.85  # minimum similarity of a misspelt name
+WRONG_REGION = 0.1  # score of a wrong site in the right country
 
 
 def score_place(text: str, truth: str) -> tuple[float, str]:
@@ -43,7 +43,7 @@ def score_place(text: str, truth: str) -> tuple[float, str]:
 
 
 def _one_of(values: Sequence[float]) -> float:
-    """Return the score of several places in one answer. A long list earns little."""
+    """Return the score of an answer with several places. A long list earns little."""
     return max(values) / len(values) if len(values) <= MOST else min(values)
 
 
@@ -92,7 +92,10 @@ def _by_words(
 
 
 def _other_names(text: str, own: Sequence[str], terms: Terms) -> int:
-    """Return the number of further names in a list of places, without the names that the vocabulary contains."""
+    """Return the number of names in a list of places that are neither `own` nor in the vocabulary.
+
+    `own` holds the words of the right name.
+    """
     parts = [part.strip() for part in re.split(r"[,;/|\n]|\bor\b", text)]
     names = [part for part in parts if part[:1].isupper() and not terms.find(part)]
     return sum(not (set(content(name)) <= set(own) or set(own) <= set(words(name))) for name in names)

@@ -43,15 +43,15 @@ PAPER_WEIGHTS = {
 }
 PAPER_FLOOR, PAPER_PENALTY, PAPER_BONUS = 0.7, 0.2, 0.05
 NAMED = ("shape", "technique", "fabric")  # attributes whose values are names in the vocabulary
-SHORTEST_QUESTION = 3  # words; an answer may contain all words of a shorter question
-# Characters of an answer that are read. The length of a longer answer has already lowered its score to almost nothing.
+SHORTEST_QUESTION = 3  # minimum number of words; a shorter question isn't searched in the answer
+# Number of characters of an answer that are read. A longer answer has almost no score because of its length.
 READ, READ_PER_LETTER = 600, 8
 FORM = 0.1  # the share of external_vase_acc that depends on the form
 
 
 @dataclass(frozen=True)
 class Score:
-    """A reward in [0, 1], its parts, and a sentence that explains it."""
+    """A reward in [0, 1], its parts, and a sentence that explains the reward."""
 
     value: float
     parts: dict[str, float] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class Score:
 
 
 def infer_attribute(truth: str) -> str:
-    """Return the attribute that a truth is about. The function is used if no attribute was given.
+    """Return the attribute that a truth is about, for a truth without a given attribute.
 
     A truth of at most eight words with a known shape, technique or fabric, or with a date, is about that attribute. Any
     other truth is a caption.
@@ -110,7 +110,7 @@ def score(answer: str, truth: str, attribute: str | None = None, question: str =
 
 
 def exact(answer: str, truth: str, attribute: str) -> bool:
-    """Return whether an answer has the same words as the truth, or the same known name in another spelling.
+    """Return whether an answer has the same words as the truth, or a different spelling of the same known name.
 
     The answer is read in the same way as for the reward. Denied words don't count.
     """
@@ -168,7 +168,7 @@ def _date(text: str, truth: str) -> tuple[float, str]:
         return close, f"the truth names no years; words overlap by {close:.0%}"
     if not said:
         return 0.0, "the answer names no years"
-    # If the answer names several dates, the worst counts, so that naming many doesn't help.
+    # If the answer names several dates, the worst date counts. A list of dates therefore doesn't help.
     years, right_years = single_years(claim.asserted), single_years(truth)
     worst = min(
         max(
@@ -233,13 +233,14 @@ def _repetition(text: str) -> float:
 def _alternatives(kind: str, text: str, truth: str) -> float:
     """Return a factor that lowers the score of an answer with several alternatives.
 
-    The factor is the number of alternatives in the truth divided by their number in the answer. It is at most 1.
+    The factor is the number of alternatives in the truth, divided by the number of alternatives in the answer. It is at
+    most 1.
     """
     if kind == "decoration":
         offered = len([part for part in re.split(r"\bor\b|\|", normalize(text)) if words(part)])
         return min(1.0, max(1, len(re.split(r"\bor\b|\|", normalize(truth)))) / max(1, offered))
     if kind not in NAMED or load(kind).find(text):
-        return 1.0  # several known names, places or hands are already scored one by one
+        return 1.0  # several known names, places or hands are scored one by one before
     marks = re.compile(r";|\n|\||\s/\s|\bor\b")
     offered = len([part for part in marks.split(normalize(text)) if words(part)])
     return min(1.0, max(1, len(marks.split(normalize(truth)))) / max(1, offered))
@@ -271,8 +272,9 @@ def paper_score(answer: str, truth: Mapping[str, str]) -> Score:
 
 
 def paper_truth(solution: Any, attribute: str | None) -> dict[str, str]:
-    """Return the attributes in a solution. The solution is a mapping, JSON of a mapping, or the value of
-    `attribute`.
+    """Return the attributes in a solution.
+
+    The solution is a mapping, JSON of a mapping, or only the value of `attribute`.
     """
     given = solution
     if isinstance(given, str) and given.lstrip().startswith("{"):
@@ -286,7 +288,7 @@ def paper_truth(solution: Any, attribute: str | None) -> dict[str, str]:
 
 
 def _stated(name: str, text: str, truth: str) -> float:
-    """Return how well a caption states one attribute. The caption may say other things too."""
+    """Return how well a caption states one attribute. Further statements in the caption have no effect."""
     if name == "date":
         return _date(text, truth)[0]
     if name in NAMED and load(name).find(truth):

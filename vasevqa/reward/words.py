@@ -117,8 +117,8 @@ def content(text: str) -> list[str]:
 def likeness(one: str, other: str, least: float = 0.0) -> float:
     """Return the similarity of the spellings of two short texts, in [0, 1], or 0 if it is below `least`.
 
-    The method is Ratcliff and Obershelp's matching blocks. The longest common subsequence is never shorter than these
-    blocks and much faster to find. It is therefore compared with `least` first.
+    The similarity is that of Ratcliff and Obershelp's matching blocks. The similarity by the longest common subsequence
+    is never smaller and much faster to compute. It is therefore compared with `least` first.
     """
     if Indel.normalized_similarity(one, other) < least:
         return 0.0
@@ -133,9 +133,9 @@ def jaccard(one: Iterable[str], other: Iterable[str]) -> float:
 
 
 def overlap(answer: Sequence[str], truth: Sequence[str], close: float = 0.84) -> float:
-    """Return the F1 of the words of two texts. A repeated word counts each time.
+    """Return the F1 of the words of two texts. Each occurrence of a repeated word counts.
 
-    Two words with nearly the same spelling count by their similarity.
+    A pair of words with nearly the same spelling counts by the similarity of the spellings.
     """
     if not answer or not truth:
         return 0.0
