@@ -107,7 +107,7 @@ def test_the_analysis_prints_the_distribution_for_limits(photos: Path, tiny_clip
 
 
 def test_a_limit_without_checks_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"^--min-side: a limit needs the data checks"):
+    with pytest.raises(ConfigError, match=r"^--min-side: a limit can be used only if the data checks run"):
         validate(Params, {"checks": "none", "min_side": 300})
     with pytest.raises(ConfigError, match="--max-clipped"):
         validate(Params, {"max_clipped": 1.5})

@@ -77,7 +77,7 @@ class Request:
         return not here and options.is_remote(self.volume, self.cluster, self.namespace)
 
     def asked(self, question: Question) -> Asked:
-        """Return the request to the pod of the review."""
+        """Return the request that is sent to the review's pod."""
         more = {
             "name_pattern": list(self.name_pattern),
             "vase_column": self.vase_column,

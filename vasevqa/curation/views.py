@@ -120,9 +120,9 @@ def losses(filtered: FilteringReport | None, classified: Path | None) -> Iterato
 def view_statistics(
     views: Mapping[str, Sequence[View]], lost: Sequence[LostVase], unmatched: Sequence[str]
 ) -> ViewStatistics:
-    """Return the number of views per vase, and statistics of the similarity to descriptions of a complete vase.
+    """Return the number of views per vase, and statistics of how similar views are to texts about a complete vase.
 
-    `views` holds at least one vase. The best view of each vase comes first.
+    `views` must hold at least one vase, and the views of each vase must begin with the best one.
     """
     images = sum(len(group) for group in views.values())
     return ViewStatistics(

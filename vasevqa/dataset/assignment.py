@@ -57,7 +57,7 @@ def read(path: Path) -> dict[str, str]:
             f"{path} can't be read ({error.strerror}); give a CSV file with the columns vase,side."
         ) from None
     if not sides:
-        raise DataError(f"{path} names no vase; write a line vase,side for each vase.")
+        raise DataError(f"{path} names no vase; write one line `vase,side` for each vase.")
     return sides
 
 

@@ -172,10 +172,10 @@ def _matched(record: Record, index: Index, problems: list[Problem]) -> _Match:
 def _conversation(record: Record, match: _Match, one_vase: bool, problems: list[Problem]) -> Conversation | None:
     """Return the conversation with as many <image> tags as pictures.
 
-    If the numbers can't be made equal, add a problem and return None. If the conversation names several pictures, it is
-    not used with fewer pictures. There is one exception: in the original project's format, a conversation has at most
-    one tag for several views of one vase. Such a conversation is about the vase as a whole, so missing views are
-    accepted. If the conversation has no tags, they are added to the first question.
+    If the numbers can't be made equal, add a problem and return None. A conversation with several pictures is
+    dropped if one of the pictures is missing. There is one exception: in the original project's format, a conversation
+    has at most one tag for several views of one vase. Such a conversation is about the vase as a whole, so it is kept
+    even if some views are missing. If the conversation has no tags, they are added to the first question.
     """
     turns = list(record.turns)
     tags = [text.count(IMAGE_TAG) if role == "user" else 0 for role, text in turns]

@@ -1,4 +1,4 @@
-"""Cards for rejected photographs: the score, the deciding description, and the nearest photographs on both sides."""
+"""Cards for rejected photographs: the score, the description that decided, and similar accepted and rejected ones."""
 
 from __future__ import annotations
 

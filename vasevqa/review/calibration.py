@@ -306,7 +306,7 @@ def _shown(estimate: Estimate | None) -> Share | None:
 
 
 def _best(rows: Sequence[Labelled], threshold: float) -> float:
-    """Return the lower limit of the precision if all accepted labels were good; -1 if there is no interval."""
+    """Return the lower limit of the precision's interval as if all accepted labels were good; -1 without one."""
     estimate = _share((row, True) for row in rows if row.score >= threshold)
     return estimate.interval[0] if estimate is not None and estimate.interval is not None else -1.0
 

@@ -90,7 +90,7 @@ class Params(spec.Params):
     @classmethod
     def _needs_checks(cls, limit: float | None, others: ValidationInfo) -> float | None:
         if limit is not None and others.data.get("checks") == "none":
-            raise PydanticCustomError("checks", "a limit needs the data checks; leave out --checks none")
+            raise PydanticCustomError("checks", "a limit can be used only if the data checks run; remove --checks none")
         return limit
 
 

@@ -48,9 +48,9 @@ class Options(spec.Options):
 
 @dataclass(frozen=True)
 class _Scored:
-    """The similarities of the images. `images` holds (name, path, similarity to the high prompts).
+    """The similarities of the images. `images` holds (name, path, similarity to the prompts of high quality).
 
-    `quarantined` holds the unreadable images. `seconds` holds the time by kind of work.
+    `quarantined` holds the unreadable images. `seconds` holds the seconds spent on each kind of work.
     """
 
     images: list[tuple[str, Path, float]]

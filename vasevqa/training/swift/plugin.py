@@ -171,8 +171,8 @@ def register_user_plugin(path: Path, names: Sequence[str]) -> None:
 
     If the user and this project define a reward of the same name, the user's reward is used.
 
-    Raise ConfigError if the file can't be imported, or if a reward can't be called by its signature. Also raise
-    ConfigError if a reward of `names` exists neither in the file nor in ms-swift.
+    Raise ConfigError if the file can't be imported, or if a reward's signature doesn't accept the arguments that
+    ms-swift passes. Also raise ConfigError if a name in `names` is defined neither in the file nor in ms-swift.
     """
     before = dict(orms)
     module = _imported(path)
