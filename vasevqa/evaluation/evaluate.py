@@ -331,8 +331,8 @@ def _caption_files(call: _Call, encoders: Encoders) -> Evaluation:
             progress.note(f"{captions.name}: " + ", ".join(f"{len(items)} {kind}" for kind, items in problems.items()))
         if not pairs:
             raise DataError(
-                f"No caption in {captions.name} belongs to an image of the reference file; compare the image names in the"
-                " two files."
+                f"No caption in {captions.name} belongs to an image of the reference file; compare the image names in"
+                " the two files."
             )
         told = [Caption(" ".join(key), said, right) for key, said, right in pairs]
         measured = caption_metrics(told, [], call.params, encoders)
