@@ -43,7 +43,7 @@ HERE = Path(__file__).parent
 SIDE = 96  # pixels of the classifier's input
 PLAIN = ("--arch", "resnet18", "--image-size", str(SIDE), "--device", "cpu")
 TRAINING = ("--learning-rate", "0.0005", "--warmup-epochs", "1", "--patience", "0", "--batch-size", "16")
-STEPS = 300  # of each training, so that few labels are not trained on less
+STEPS = 150  # of each training, so that few labels are not trained on less
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def starting_weights(folder: Path, vases: int, seed: int) -> Path:
     model = classifier.build("resnet18")
     model.fc = nn.Linear(512, len(kinds))
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (classifier.MEAN, classifier.STD))
-    batch, epochs = 32, 8
+    batch, epochs = 32, 6
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=epochs * (len(truth) // batch))
     for _ in range(epochs):
@@ -167,7 +167,7 @@ def main() -> None:
     parser.add_argument("--clip", type=Path, help="folder of the demo's CLIP; choose clip-filter's threshold instead")
     parser.add_argument("--write", action="store_true", help="write benchmarks/labels.md")
     given = parser.parse_args()
-    sizes = Sizes(40, 40, 20) if given.quick else Sizes(120, 120, 60)
+    sizes = Sizes(40, 40, 20) if given.quick else Sizes(80, 80, 40)
     if given.clip is not None:
         lines = thresholds(given.seeds, given.clip, 40 if given.quick else 200)
         write(given.write, "thresholds.md", lines)

@@ -348,7 +348,7 @@ def test_caption_files_are_compared_without_models(tmp_path: Path) -> None:
         ("{", "not valid JSON"),
         ("{}", "is not a list"),
         ("[3]", "entry 1 is not an object"),
-        ('[{"images": ["x.jpg"], "caption": "y"}]', "No caption by"),
+        ('[{"images": ["x.jpg"], "caption": "y"}]', "No caption in"),
     ],
 )
 def test_invalid_caption_files_are_refused(text: str, said: str, tmp_path: Path) -> None:
