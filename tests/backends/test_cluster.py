@@ -57,7 +57,7 @@ def test_settings_are_the_same_after_writing_and_reading() -> None:
     ("text", "says"),
     [
         ("namespase: x", "there is no setting 'namespase'. Did you mean 'namespace'?"),
-        ("- a\n- b", "must map each setting to a value"),
+        ("- a\n- b", "must consist of settings in the form `name: value`"),
         ("claim: [", "is not valid YAML"),
         (
             "claim: Not_A_Name",

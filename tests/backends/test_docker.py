@@ -329,8 +329,8 @@ def test_a_missing_requirement_is_reported_in_one_sentence(kit: DockerKit) -> No
     result = kit.docker(check=69, env={"DOCKER_HOST": "unix:///nowhere/docker.sock"})
     assert (
         result.stderr
-        == "error: No Docker engine answers at unix:///nowhere/docker.sock; start it, set DOCKER_HOST, or use --backend"
-        " local.\n"
+        == "error: No Docker engine answers at unix:///nowhere/docker.sock; start the engine, set DOCKER_HOST, or use"
+        " `--backend local`.\n"
     )
     kit.use_image("vasevqa/nowhere:1")
     result = kit.docker("--to", "first", check=2)

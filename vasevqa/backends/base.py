@@ -12,9 +12,9 @@ from vasevqa.spec import Resources
 
 
 class State(Enum):
-    """State of a job.
+    """The state of a job.
 
-    GONE means that the backend no longer knows the job: somebody deleted the job, or the job's machine failed.
+    GONE means that the backend no longer knows the job, because somebody deleted it or its machine failed.
     """
 
     PENDING = "pending"  # waits for resources
@@ -25,12 +25,15 @@ class State(Enum):
 
     @property
     def is_terminal(self) -> bool:
-        """Return True if the job no longer runs."""
+        """True if the job has ended or no longer exists."""
         return self in (State.FINISHED, State.GONE)
 
 
 def job_prefix(step: str, key: str) -> str:
-    """Return the prefix of all job names for the artifact `key` of `step`; the attempt number follows."""
+    """Return the beginning of the name of each job that makes the artifact `key` of `step`.
+
+    A job's name is this prefix, followed by the attempt number.
+    """
     return f"vase-{step}-{key[:10]}-"
 
 
@@ -43,7 +46,7 @@ def attempt_of(name: str) -> int:
 class Task:
     """One attempt of one step, ready to run on any backend.
 
-    Two runs that need the same artifact share the job, so the job's name does not contain the name of a run.
+    Two runs that need the same artifact share one job. For this reason, the job's name does not contain a run's name.
     """
 
     run: str
@@ -63,7 +66,7 @@ class Task:
 
     @property
     def name(self) -> str:
-        """The job's name: vase-<step>-<first 10 characters of the key>-<attempt>."""
+        """The job's name, in the form `vase-<step>-<first 10 characters of the key>-<attempt>`."""
         return f"{job_prefix(self.step, self.key)}{self.attempt}"
 
 
@@ -71,10 +74,10 @@ class Task:
 class Outcome:
     """How a finished job ended.
 
-    `exit_code` is None if a signal ended the job, or if the exit code was not recorded. `oom` is True if the kernel or
-    the kubelet reports that memory ran out. `transient` is True if the job's node failed, or if the job was evicted,
-    preempted or drained; `message` then gives the reason. `overdue` is True if the cluster stopped the job at a
-    deadline.
+    `exit_code` is None if a signal ended the job, or if the exit code was not recorded. `oom` is True if the job ran
+    out of memory, according to the kernel or the kubelet. `transient` is True if the job was lost because its node
+    failed or was drained, or because the job was evicted or preempted; `message` then gives the reason. `overdue` is
+    True if the cluster stopped the job because it had exceeded its deadline.
     """
 
     exit_code: int | None
@@ -87,11 +90,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Update:
-    """An update on a job: the job's state, its output since the last update, and the reason why the job waits.
+    """A job's state, its new output, and what it waits for.
 
-    `note` says why the job waits or can't start, and what to do; it is empty if the job runs. `image` is the image of
-    the job, by digest; it is empty until the digest is known. `image_id` is the image's id on the job's machine; other
-    machines may not know this id.
+    `text` is the output since the last update. `note` says why the job waits or can't start, and what to do about it;
+    it is empty while the job runs. `image` names the job's image by digest; it is empty until the digest is known.
+    `image_id` is the id of the image on the machine where the job runs. Other machines may not know this id.
     """
 
     name: str
@@ -109,35 +112,37 @@ class Backend(Protocol):
     def enforces_limits(self) -> bool:
         """True if each job has its own memory limit and its own /dev/shm.
 
-        If a job runs out of memory, a retry with a higher limit can then succeed.
+        With such limits, a job that ran out of memory can succeed when it is retried with a higher limit.
         """
 
     def image(self, stage: str) -> str:
-        """Return the image of `stage`, by digest if possible; empty for a backend without containers.
+        """Return the name of the image for `stage`, with the image's digest if it is known.
 
-        The launcher calls this method once per run. Raise ConfigError if the image does not exist.
+        Return an empty string if the backend uses no containers. The launcher calls this method once per run.
+
+        Raise ConfigError if the image does not exist.
         """
 
     def submit(self, task: Task) -> None:
-        """Start `task`; if a job with the task's name exists already, adopt that job.
+        """Start `task` as a job, or take over the existing job with the task's name.
 
         Several launchers may call this method at the same time.
         """
 
     def existing(self, prefix: str) -> list[str]:
-        """Return all job names that begin with `prefix`, sorted by attempt.
+        """Return the names of all jobs whose names begin with `prefix`, sorted by attempt number.
 
-        The jobs may be running or finished. A new launcher can adopt these jobs.
+        The jobs may be running or finished. A new launcher can take them over.
         """
 
     def state(self, name: str) -> State:
         """Return the job's present state."""
 
     def owner(self, name: str) -> str | None:
-        """Return the name of the run whose launcher submitted the job; None if the run is not known."""
+        """Return the name of the run that submitted the job; None if the job is unknown."""
 
     def watch(self, names: Collection[str], seconds: float) -> list[Update]:
-        """Wait up to `seconds` for updates on these jobs; return as soon as there is an update."""
+        """Wait at most `seconds` for updates on the jobs `names`; return as soon as there is an update."""
 
     def outcome(self, name: str) -> Outcome:
         """Return how the finished job `name` ended."""
@@ -156,10 +161,10 @@ class Backend(Protocol):
         """Remove a finished job. The job's log file is kept."""
 
     def forget_run(self, run: str) -> None:
-        """Remove the objects that were created for `run` as a whole."""
+        """Remove the objects that the backend created for the run itself, not for one of its jobs."""
 
     def gone(self, pod: str) -> bool:
-        """Return True if it is certain that a launcher's pod has ended. `pod` is the pod's UID."""
+        """Return True if the launcher's pod with the UID `pod` has certainly ended."""
 
     def close(self) -> None:
         """Close connections and stop threads. Jobs keep running."""

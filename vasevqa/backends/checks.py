@@ -1,4 +1,4 @@
-"""Findings of `vasevqa doctor`, for all backends."""
+"""The results of the checks that `vasevqa doctor` makes, in one form for all backends."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ OK, WARNING, BAD, UNKNOWN = "ok", "warning", "bad", "not checked"
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the result: the subject of the check, the state, and a text.
+    """The result of one check: what was checked, its state, and a text for the user.
 
-    If something is wrong, the text says what to do.
-
-    `code` is the exit code of `vasevqa doctor` for this finding. The code is 0 unless the state is bad.
+    If something is wrong, `text` says what to do. `code` is the exit code of `vasevqa doctor` for this finding. It is 0
+    unless `state` is BAD.
     """
 
     what: str
@@ -30,10 +29,10 @@ class Finding:
 
 
 def stage_of(image: str) -> str:
-    """Return the stage in an image's name, such as `classify` for registry.example.org:5000/me/vasevqa/classify:1."""
+    """Return the stage in an image's name, such as `classify` in `registry.example.org:5000/me/vasevqa/classify:1`."""
     return re.split(r"[@:]", image.rpartition("/")[2])[0]
 
 
 def finding_of(given: Mapping[str, Any]) -> Finding:
-    """Return the Finding from a mapping that `Finding.plain` returned."""
+    """Return the Finding whose method `plain` returned the mapping `given`."""
     return Finding(str(given["what"]), str(given["state"]), str(given["text"]), int(given["code"]))

@@ -71,7 +71,10 @@ class SecretKey(_Model):
 
 
 class Proxy(_Model):
-    """The proxies of every stage. Each variable is set in upper and in lower case."""
+    """The proxies that every stage uses.
+
+    Each proxy is set as an environment variable with an upper-case name and with a lower-case name.
+    """
 
     http: str | None = Field(None, description="HTTP_PROXY")
     https: str | None = Field(None, description="HTTPS_PROXY")
@@ -88,7 +91,7 @@ class Proxy(_Model):
         )
 
     def variables(self) -> dict[str, str]:
-        """Return the environment variables, in upper and lower case."""
+        """Return the environment variables of the proxies, with upper-case and with lower-case names."""
         named = {"HTTP_PROXY": self.http, "HTTPS_PROXY": self.https, "NO_PROXY": self.no}
         return {spelt: value for name, value in named.items() if value for spelt in (name, name.lower())}
 
@@ -161,15 +164,15 @@ class Cluster(_Model):
         return given
 
     def over(self, environment: Mapping[str, str]) -> dict[str, str]:
-        """Return `environment` with the site's proxies and variables added.
+        """Return `environment` with the Cluster file's proxies and environment variables added.
 
-        The Cluster file's `proxy` overrides variables in the argument `environment`. The Cluster file's `environment`
-        overrides both.
+        If a variable occurs more than once, the Cluster file's setting `environment` has priority over its setting
+        `proxy`, and both have priority over the argument `environment`.
         """
         return {**environment, **self.proxy.variables(), **self.environment}
 
     def image(self, stage: str) -> str:
-        """Return the name of the image for `stage`: the name of a stage, or 'launcher'."""
+        """Return the name of the image for `stage`, which is the name of a stage or 'launcher'."""
         prefix = f"{self.registry.rstrip('/')}/" if self.registry else ""
         return self.images.get(stage, f"{prefix}vasevqa/{stage}:{self.tag}")
 
@@ -177,10 +180,10 @@ class Cluster(_Model):
 def load_cluster(path: Path | None, stages: Collection[str] = ()) -> Cluster:
     """Read the Cluster file at `path`; return the defaults if `path` is None.
 
-    For a setting of type text, the values `4`, `true` and `no` are read as text. If `stages` is given, the setting
-    `images` may name only these stages and the launcher.
+    If a setting is a text, unquoted values such as `4`, `true` and `no` are also read as text. If `stages` is given,
+    the setting `images` may name only these stages and the launcher.
 
-    Raise ConfigError for an invalid setting. The message contains the line and the wrong key.
+    Raise ConfigError for an invalid setting. The message names the setting and its line.
     """
     if path is None:
         return Cluster()
@@ -195,16 +198,17 @@ def load_cluster(path: Path | None, stages: Collection[str] = ()) -> Cluster:
 
 
 def parse_cluster(tree: Any, where: str) -> Cluster:
-    """Return the settings in the mapping `tree`. Error messages name the mapping's origin as `where`.
+    """Return the settings in the mapping `tree`.
 
-    Raise ConfigError for an invalid setting. The message contains the wrong key.
+    Raise ConfigError for an invalid setting. The message names the setting, and says with `where` where the mapping
+    comes from.
     """
     return _checked(tree, Lines(where))
 
 
 def _checked(tree: Any, lines: Lines) -> Cluster:
     if not isinstance(tree, Mapping):
-        raise ConfigError(f"{lines.where}: the Cluster file must map each setting to a value.")
+        raise ConfigError(f"{lines.where}: the Cluster file must consist of settings in the form `name: value`.")
     for key in tree:
         if key not in Cluster.model_fields:
             raise ConfigError(f"{lines.at(str(key))}: there is no setting '{key}'.{_meant(str(key))}")
@@ -246,7 +250,7 @@ def _meant(key: str) -> str:
 
 
 def _plain(problem: ErrorDetails) -> str:
-    """Return in plain words why a value is wrong. pydantic's own message may contain a regular expression."""
+    """Return in plain words why a value is invalid, because pydantic's message may contain a regular expression."""
     message = problem["msg"]
     if problem["type"] == "string_pattern_mismatch" and problem["ctx"]["pattern"] == NAME:
         return "Kubernetes allows lower-case letters, digits, '-' and '.' here"

@@ -39,20 +39,19 @@ NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 def has_password(name: str, value: str) -> bool:
-    """Return True if the variable's value is a URL that contains a user name or password."""
+    """Return True if the variable's value is a URL with credentials, such as `https://user:password@host`."""
     return "@" in value if name.upper().endswith("_PROXY") else re.search(r"://[^/?#\s]*@", value) is not None
 
 
 def is_confidential(name: str, value: str) -> bool:
-    """Return True if the variable looks like a password, token or key, by its name or its value."""
+    """Return True if the variable's name or value looks like a password, token or key."""
     return CONFIDENTIAL.search(name) is not None or TOKEN.search(value) is not None or has_password(name, value)
 
 
 def check_confidential(setting: str, variables: Mapping[str, str], lines: Lines) -> None:
     """Raise ConfigError for a variable that looks like a password, token or key.
 
-    Variables are written to the volume and to the manifests. Everybody in the namespace can read the volume and the
-    manifests.
+    The variables are written to the volume and to Kubernetes manifests, and everybody in the namespace can read both.
     """
     for name, value in variables.items():
         if is_confidential(name, value):
@@ -63,9 +62,9 @@ def check_confidential(setting: str, variables: Mapping[str, str], lines: Lines)
 
 
 def check_registry(registry: str, where: str) -> None:
-    """Raise ConfigError unless `registry` is empty or has the form HOST/PATH.
+    """Raise ConfigError unless `registry` is empty or has the form HOST or HOST/PATH.
 
-    A scheme (https://) and a password are errors.
+    A registry with a scheme such as https://, or with a password, is also an error.
     """
     _check_no_password("registry", registry, where)
     scheme, slashes, rest = registry.partition("://")
@@ -81,16 +80,16 @@ def check_registry(registry: str, where: str) -> None:
 
 
 def check_tag(tag: str, where: str) -> None:
-    """Raise ConfigError unless `tag` can be the tag of an image."""
+    """Raise ConfigError unless `tag` is a valid tag of an image."""
     if not re.fullmatch(TAG, tag):
         raise ConfigError(
-            f"{where}: tag: '{tag}' is not a tag; write letters, digits, '_', '.' and '-', at most 128, beginning with"
-            " a letter or digit."
+            f"{where}: tag: '{tag}' is not a tag; write at most 128 letters, digits, '_', '.' and '-', and begin with a"
+            " letter or digit."
         )
 
 
 def check_image(setting: str, image: str, where: str) -> None:
-    """Raise ConfigError unless `image` can be the name of an image."""
+    """Raise ConfigError unless `image` is a valid name of an image."""
     _check_no_password(setting, image, where)
     if not IMAGE.fullmatch(image):
         raise ConfigError(
@@ -102,24 +101,24 @@ def _check_no_password(setting: str, value: str, where: str) -> None:
     before, at, _ = value.partition("@")
     if (at and ("/" not in before or "://" in before)) or TOKEN.search(value):
         raise ConfigError(
-            f"{where}: {setting} contains a user name or password, which must not be written here; write it without"
-            " them, and name a Secret with the registry's credentials under `pull_secrets`."
+            f"{where}: {setting} contains a user name or password; remove them, and name a Secret with the registry's"
+            " credentials under `pull_secrets`."
         )
 
 
 def check_namespace(namespace: str | None, where: str) -> None:
-    """Raise ConfigError unless Kubernetes allows the name of the namespace."""
+    """Raise ConfigError unless `namespace` is None or a valid name of a namespace."""
     if namespace is not None and not NAMESPACE.fullmatch(namespace):
         raise ConfigError(
-            f"{where}: namespace: '{namespace}' is not the name of a namespace; write lower-case letters, digits and"
-            " '-', at most 63."
+            f"{where}: namespace: '{namespace}' is not the name of a namespace; write at most 63 lower-case letters,"
+            " digits and '-'."
         )
 
 
 def check_labels(setting: str, given: Mapping[str, str], lines: Lines, values: bool = True) -> None:
-    """Raise ConfigError for a key that Kubernetes does not allow, and for a value that looks like a token.
+    """Raise ConfigError for a key that Kubernetes does not allow, or for a value that looks like a token.
 
-    If `values` is True, also raise ConfigError for a value that Kubernetes does not allow in a label.
+    If `values` is True, also raise ConfigError for a value that is not a valid value of a label.
     """
     for key, value in given.items():
         prefix, slash, name = key.rpartition("/")
@@ -135,7 +134,7 @@ def check_labels(setting: str, given: Mapping[str, str], lines: Lines, values: b
 
 
 def check_label_value(setting: str, value: str, where: str) -> None:
-    """Raise ConfigError unless Kubernetes allows `value` as the value of a label."""
+    """Raise ConfigError unless `value` is a valid value of a label in Kubernetes."""
     if value and not LABEL_NAME.fullmatch(value):
         raise ConfigError(
             f"{where}: {setting}: Kubernetes does not allow the value '{value}'; write at most 63 letters, digits, '-',"
@@ -144,6 +143,6 @@ def check_label_value(setting: str, value: str, where: str) -> None:
 
 
 def _allowed(text: str) -> str:
-    """Return a text that is similar to `text` and allowed in a label by Kubernetes; empty if there is no such text."""
+    """Return `text` changed so that it is valid in a label; empty if no valid character is left."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", plain)[:63].strip("-_.")

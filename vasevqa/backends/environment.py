@@ -1,4 +1,4 @@
-"""Environment variables of a stage, for all backends."""
+"""The environment variables that all backends set for a stage."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vasevqa.backends.base import Task
 
 
 def stage_defaults(task: Task, cores: int) -> dict[str, str]:
-    """Return default variables of a stage. The launcher's environment may override these variables."""
+    """Return default variables for a stage; the launcher's environment may override them."""
     return {
         "OMP_NUM_THREADS": str(max(1, min(math.ceil(task.resources.cpus), cores))),
         "HF_HOME": str(task.volume / ".cache/huggingface"),
@@ -20,7 +20,7 @@ def stage_defaults(task: Task, cores: int) -> dict[str, str]:
 
 
 def stage_environment(task: Task) -> dict[str, str]:
-    """Return the variables that the launcher sets for every stage. Nothing overrides these variables."""
+    """Return the variables that the launcher sets for every stage and that nothing overrides."""
     return {
         "VASEVQA_VOLUME": str(task.volume),
         "VASEVQA_GPUS": str(task.resources.gpus),
@@ -51,9 +51,9 @@ SECRETS = ("HF_TOKEN", "MODELSCOPE_API_TOKEN")
 
 
 def container_environment(task: Task, cores: int, environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment of a stage in a container.
+    """Return the environment variables of a stage in a container.
 
-    The container inherits only the variables PASSED_ON and SECRETS from the launcher.
+    The container inherits only the variables in PASSED_ON and SECRETS from the launcher.
     """
     given = os.environ if environ is None else environ
     passed = {name: given[name] for name in (*PASSED_ON, *SECRETS) if given.get(name)}

@@ -1,9 +1,9 @@
-"""The docker backend: run each stage as a container on this machine.
+"""The docker backend, which runs each stage as a container on this machine.
 
 A container continues to run when its launcher ends. The next launcher finds the container by its labels.
 
-The volume and a step's other inputs have the same paths in the container as on this machine. Containers run as the
-user who starts the launcher, with a read-only root and without capabilities. A container is removed once its outcome is
+The volume and a step's other inputs have the same paths in the container as on this machine. Containers run as the user
+who starts the launcher, with a read-only root and without capabilities. A container is removed once its outcome is
 known.
 """
 
@@ -45,7 +45,10 @@ ENDING = 2.0  # seconds to wait for a container to end after its output has ende
 
 
 class DockerBackend:
-    """Runs stages as containers of the engine at DOCKER_HOST; `volume` holds the artifacts."""
+    """Runs stages as containers on the Docker engine that the environment variable DOCKER_HOST names.
+
+    The folder `volume` holds the artifacts.
+    """
 
     enforces_limits = True
 
@@ -61,9 +64,9 @@ class DockerBackend:
     # Commands.
 
     def image(self, stage: str) -> str:
-        """Return the stage's image by digest, or by id if the image has no digest.
+        """Return the name of the stage's image with its digest, or the image's id if it has no digest.
 
-        A missing image is pulled. Raise ConfigError if the image is neither on this machine nor in a registry.
+        If the image is not on this machine, the method pulls it. Raise ConfigError if the image can't be pulled.
         """
         reference = self._cluster.image(stage)
         with translated(f"look for the image {reference}"):
@@ -90,10 +93,11 @@ class DockerBackend:
             ) from None
 
     def submit(self, task: Task) -> None:
-        """Create and start the container; if a container with the task's name exists, adopt that container.
+        """Start a container for `task`, or take over the existing container with the task's name.
 
         Raise ConfigError if the image is missing, and DeviceError if the engine has no GPUs for the container. Raise
-        ClusterUnreachable if the engine doesn't answer. Raise ClusterError if the engine refuses for any other reason.
+        ClusterUnreachable if the engine doesn't answer, and ClusterError if it refuses the container for any other
+        reason.
         """
         task.log.parent.mkdir(parents=True, exist_ok=True)
         task.log.touch()
@@ -137,7 +141,7 @@ class DockerBackend:
             raise
 
     def container(self, task: Task) -> dict[str, object]:
-        """Return the arguments of `containers.create` for the task."""
+        """Return the arguments for `containers.create` of the docker client that create the task's container."""
         asked = task.resources
         # Docker has no Secrets: their values come from the launcher's environment.
         secrets = {name: os.environ[name] for name in self._cluster.secrets if os.environ.get(name)}
@@ -199,7 +203,7 @@ class DockerBackend:
             return None
 
     def existing(self, prefix: str) -> list[str]:
-        """Return the jobs of this volume whose names begin with `prefix`, sorted by attempt."""
+        """Return the names of this volume's jobs that begin with `prefix`, sorted by attempt number."""
         with translated("list the containers"):
             listed = self._client.api.containers(all=True, filters={"label": f"{LABEL}={self._where}"})
         names = [str(entry["Labels"].get(f"{LABEL}.job", "")) for entry in listed]
@@ -228,7 +232,7 @@ class DockerBackend:
         return None if container is None else container.labels.get(f"{LABEL}.{label}")
 
     def watch(self, names: Collection[str], seconds: float) -> list[Update]:
-        """Wait up to `seconds` for updates on these jobs; return as soon as there is an update."""
+        """Wait at most `seconds` for updates on the jobs `names`; return as soon as there is an update."""
         for name in names:
             if name not in self._followers:
                 with contextlib.suppress(ClusterUnreachable):  # the next call of `watch` tries again
@@ -250,8 +254,7 @@ class DockerBackend:
     def _follow(self, name: str) -> None:
         """Follow the container's output in a thread.
 
-        The container may not be started yet, because its launcher was killed. The method then starts the container
-        first.
+        If a launcher was killed before it could start the container, start the container first.
         """
         with translated(f"inspect {name}"):
             container = self._container(name)
@@ -263,10 +266,10 @@ class DockerBackend:
         follower.start()
 
     def _output(self, container: Any | None) -> Callable[[Follower], State]:
-        """Return the function that a follower runs.
+        """Return a function that reads the container's output, for use by a Follower.
 
-        The function passes on the container's output and returns the container's final state. The function reads the
-        output from the beginning. If the engine does not answer, the function tries again and reads from the beginning.
+        The function passes the output to the follower, and returns the container's final state. If the engine does not
+        answer, the function tries again and reads the output from its beginning.
         """
 
         def follow(follower: Follower) -> State:
@@ -293,7 +296,7 @@ class DockerBackend:
         return follow
 
     def _ended(self, container: Any) -> bool:
-        """Wait up to ENDING seconds for the end of the container; return True if the container has ended."""
+        """Wait at most ENDING seconds until the container ends; return False if it still runs."""
         end = time.monotonic() + ENDING
         while time.monotonic() < end:
             container.reload()
@@ -303,7 +306,7 @@ class DockerBackend:
         return False
 
     def outcome(self, name: str) -> Outcome:
-        """Return the exit code, and whether the kernel killed the container because memory ran out."""
+        """Return the job's exit code, and whether the kernel killed the container because memory ran out."""
         with translated(f"inspect {name}"):
             container = self._container(name)
         if container is None:
@@ -350,10 +353,10 @@ class DockerBackend:
         self._told.pop(name, None)
 
     def forget_run(self, run: str) -> None:
-        """Do nothing: no objects are created for a run as a whole."""
+        """Do nothing, because this backend creates objects only for jobs, not for runs."""
 
     def gone(self, pod: str) -> bool:
-        """Return False: this backend has no pods."""
+        """Return False, because this backend has no pods."""
         return False
 
     def close(self) -> None:

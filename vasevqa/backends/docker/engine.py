@@ -1,4 +1,4 @@
-"""Connect to the Docker engine, and translate its errors."""
+"""Connect to the Docker engine, and turn its errors into VaseErrors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TIMEOUT = 60.0
 
 
 def built_here(cluster: Cluster, reference: str) -> bool:
-    """Return True if `reference` is an image of this project without a registry. Such an image can't be pulled."""
+    """Return True if `reference` is an image of this project and no registry is set, so it can't be pulled."""
     return not cluster.registry and reference.split("/", maxsplit=1)[0] == "vasevqa"
 
 
@@ -42,15 +42,16 @@ def connect() -> Any:
                 " $USER`, then log in again)."
             ) from None
         raise ClusterError(
-            f"No Docker engine answers at {where}; start it, set DOCKER_HOST, or use --backend local."
+            f"No Docker engine answers at {where}; start the engine, set DOCKER_HOST, or use `--backend local`."
         ) from None
 
 
 @contextlib.contextmanager
 def translated(doing: str) -> Iterator[None]:
-    """Translate an error of the engine in this block.
+    """Turn errors of the Docker engine in a `with` block into VaseErrors.
 
-    Raise ClusterUnreachable if a retry may help, and ClusterError otherwise.
+    `doing` names the action in the error message. Raise ClusterUnreachable if a retry may help, and ClusterError
+    otherwise.
     """
     try:
         yield
@@ -68,5 +69,5 @@ def translated(doing: str) -> Iterator[None]:
 
 
 def said(error: Exception) -> str:
-    """Return the engine's message for an error, as part of a sentence."""
+    """Return the first line of the engine's message for an error, for use within a sentence."""
     return first_line(getattr(error, "explanation", None) or error, 300)

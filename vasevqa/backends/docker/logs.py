@@ -1,4 +1,4 @@
-"""Follow a container's output in a thread: write the output to the log file, and store new output for `watch`."""
+"""Read a container's output in a thread, write it to the log file, and keep new output for `watch`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from vasevqa.backends.base import State
 
 
 class Follower(threading.Thread):
-    """A thread that calls `follow(self)`. `follow` calls `write` and returns the final state of the container.
+    """A thread that reads a container's output with the function `follow`.
 
-    Each byte has the same offset in the log file as in the container's output. Several launchers may follow the same
-    container at the same time. A launcher may also continue after the crash of another launcher. All launchers write
-    the same bytes to the same offsets, so nothing is lost or duplicated.
+    `follow` passes each block of output to `write`, and returns the final state of the container.
+
+    Each byte has the same offset in the log file as in the container's output. So several launchers can follow the same
+    container, at the same time or one after the other. They write the same bytes to the same offsets, and nothing is
+    lost or duplicated.
     """
 
     def __init__(self, log: Path | None, news: threading.Condition, follow: Callable[[Follower], State]) -> None:
@@ -41,7 +43,7 @@ class Follower(threading.Thread):
                 self._news.notify_all()
 
     def write(self, block: bytes, position: int) -> None:
-        """Add `block`, which begins at byte `position` of the output; skip bytes that were added before."""
+        """Add `block`, which begins at byte `position` of the output, but skip the part that was added before."""
         block = block[max(0, self._size - position) :]
         if not block:
             return
@@ -63,9 +65,10 @@ class Follower(threading.Thread):
             self._news.notify_all()
 
     def news(self) -> tuple[State, str, str]:
-        """Return the state, the new complete lines, and the note. After the container's end, return all new text.
+        """Return the container's state, the output since the last call, and the note.
 
-        The caller must hold the condition that the constructor got as `news`.
+        While the container runs, the output ends with a complete line. The caller must hold the condition that the
+        constructor got as `news`.
         """
         cut = len(self._pending) if self._state.is_terminal else self._pending.rfind(b"\n") + 1
         text, self._pending = self._pending[:cut], self._pending[cut:]
