@@ -1,10 +1,10 @@
 """Call the API server of a cluster.
 
-Objects are plain mappings. After ClusterUnreachable, a new attempt may succeed. After ApiError, a new attempt would
-fail again.
+Objects are plain mappings. If a call raises ClusterUnreachable, the same call may succeed later. If a call raises
+ApiError, the same call would fail again.
 
-The Kubernetes client finds the cluster and signs the requests. The client's classes for pods, Jobs and other objects
-are not used, because the rest of the backend handles plain mappings.
+The Python package `kubernetes` finds the cluster and authenticates the requests. Its classes for pods, Jobs and other
+objects are not used, because the rest of the backend handles plain mappings.
 """
 
 from __future__ import annotations
@@ -29,10 +29,7 @@ _NETWORK = (urllib3.exceptions.HTTPError, OSError)
 
 
 class ApiError(ClusterError):
-    """The server refused a request.
-
-    `status` is the HTTP status.
-    """
+    """The server refused a request; `status` is the HTTP status code."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
@@ -40,12 +37,12 @@ class ApiError(ClusterError):
 
 
 class Api:
-    """One namespace of a cluster.
+    """Access to the objects in one namespace of a cluster.
 
-    If `namespace` is None, the class uses the namespace in the kubeconfig's context. In a pod without a kubeconfig, the
-    class uses the pod's namespace.
+    If `namespace` is None, the kubeconfig's context gives the namespace. In a pod without a kubeconfig, the pod's own
+    namespace is used.
 
-    Raise ClusterError if no cluster is configured.
+    The constructor raises ClusterError if no cluster is configured.
     """
 
     def __init__(self, context: str | None, namespace: str | None) -> None:
@@ -78,7 +75,7 @@ class Api:
         self._client.close()
 
     def path(self, kind: str, name: str = "") -> str:
-        """Return the path of a collection in the namespace, or of one object in the collection."""
+        """Return the URL path of all objects of `kind` in the namespace, or of the one object called `name`."""
         group = "apis/batch/v1" if kind == "jobs" else "api/v1"
         return f"/{group}/namespaces/{self.namespace}/{kind}{f'/{name}' if name else ''}"
 
@@ -101,7 +98,7 @@ class Api:
     def delete(self, kind: str, name: str) -> bool:
         """Delete an object; return False if the object does not exist.
 
-        The cluster then also deletes all objects that this object owns.
+        The cluster also deletes all objects that the deleted object owns.
         """
         try:
             self._answer("DELETE", self.path(kind, name), {}, {"propagationPolicy": "Background"})
@@ -112,7 +109,7 @@ class Api:
         return True
 
     def watch(self, path: str, version: str, **query: str) -> Iterator[Manifest]:
-        """Yield the events of a collection after the resource version `version`, until the server ends the watch.
+        """Yield the changes at `path` since the resource version `version`, until the server ends the watch.
 
         Raise ClusterUnreachable if the connection breaks.
         """
@@ -193,7 +190,7 @@ class Api:
 
 
 def _lines(response: Any) -> Iterator[list[bytes]]:
-    """Yield the complete lines of each block of the answer; at the end, yield the remaining text."""
+    """Yield the complete lines of each block that arrives, and at the end the text after the last line break."""
     rest = b""
     try:
         for block in response.stream(1 << 16, decode_content=False):

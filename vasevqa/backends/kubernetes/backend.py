@@ -1,11 +1,11 @@
-"""The Kubernetes backend: each attempt of a step is a Job.
+"""The Kubernetes backend, which runs each attempt of a step as a Job.
 
-The pod of the Job mounts the claim at the same path as the launcher. Jobs, pods and warnings are watched, not polled. A
-thread follows the output of each pod. If the API server does not answer for more than AWAY_SECONDS, the backend reports
-this. The backend continues once the server answers again.
+The Job's pod mounts the claim at the path where the launcher mounts it. The backend watches Jobs, pods and warnings
+instead of polling them. A thread reads the output of each pod. If the API server has not answered for AWAY_SECONDS, the
+backend reports this. It continues once the server answers again.
 
-The backend needs only rights in the namespace: create, get, list, watch and delete jobs and configmaps; get, list and
-watch pods, pod logs, events and claims.
+The backend needs only rights in its namespace: create, get, list, watch and delete for jobs and configmaps; get, list
+and watch for pods, pod logs, events and claims.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ AWAY_SECONDS = 2.0  # if the server is unreachable for a shorter time, this is n
 
 @dataclass
 class Known:
-    """The facts that this launcher knows about a job, and the facts that it has already reported.
+    """What this launcher knows about a job, and what it has already reported about the job.
 
-    Deleted pods are also kept, because sometimes only a deleted pod shows how the job ended.
+    `pods` also contains deleted pods, because sometimes only a deleted pod shows how the job ended.
     """
 
     told: tuple[Any, ...] = ()
@@ -64,7 +64,7 @@ class KubernetesBackend:
 
     `cluster` names the claim that holds the artifacts.
 
-    Raise ClusterError if the cluster does not answer or does not grant the required rights.
+    The constructor raises ClusterError if the cluster does not answer or does not grant the required rights.
     """
 
     enforces_limits = True
@@ -100,9 +100,9 @@ class KubernetesBackend:
             informer.start()
 
     def image(self, stage: str) -> str:
-        """Return the image as the Cluster file names it.
+        """Return the name of the stage's image according to the Cluster file.
 
-        The digest is known only after a pod has started with the image.
+        The image's digest is known only after a pod has started with the image.
         """
         return self._cluster.image(stage)
 
@@ -160,18 +160,18 @@ class KubernetesBackend:
     # Queries.
 
     def existing(self, prefix: str) -> list[str]:
-        """Return the names of this volume's Jobs that begin with `prefix`, sorted by attempt."""
+        """Return the names of this volume's Jobs that begin with `prefix`, sorted by attempt number."""
         with self._news:
             names = [name for name, known in self._known.items() if known.job is not None and name.startswith(prefix)]
         return sorted((name for name in names if re.search(r"-[0-9]+$", name)), key=attempt_of)
 
     def state(self, name: str) -> State:
-        """Return the Job's state according to the watches."""
+        """Return the job's state, as far as the watches have reported it."""
         with self._news:
             return reasons.state_of(self._seen(name))
 
     def owner(self, name: str) -> str | None:
-        """Return the run in the Job's label; None if there is no such Job."""
+        """Return the name of the run in the Job's label; None if there is no such Job."""
         with self._news:
             known = self._known.get(name)
             return None if known is None or known.job is None else known.job["metadata"].get("labels", {}).get(RUN)
@@ -190,9 +190,9 @@ class KubernetesBackend:
             return known.log
 
     def _seen(self, name: str) -> reasons.Seen:
-        """Return the Job with its pods (oldest first) and its warnings.
+        """Return the Job called `name`, its pods (oldest first), and the warnings about them.
 
-        The caller must hold the condition.
+        The caller must hold `self._news`.
         """
         known = self._known.get(name)
         if known is None:
@@ -214,7 +214,7 @@ class KubernetesBackend:
         )
 
     def watch(self, names: Collection[str], seconds: float) -> list[Update]:
-        """Wait up to `seconds` for updates on these jobs; return as soon as there is an update."""
+        """Wait at most `seconds` for updates on the jobs `names`; return as soon as there is an update."""
         end = time.monotonic() + seconds
         with self._news:
             for name in names:
@@ -233,9 +233,9 @@ class KubernetesBackend:
                 self._news.wait(left)
 
     def _follow(self, name: str, known: Known) -> None:
-        """Follow the output of each pod of the job, once the pod's container has started.
+        """Start a Follower for each pod of the job whose container has started.
 
-        The caller must hold the condition.
+        The caller must hold `self._news`.
         """
         log = self.log(name)
         if log is None:
@@ -256,7 +256,7 @@ class KubernetesBackend:
     def _update(self, name: str) -> Update | None:
         """Return the update on one job; None if nothing has changed.
 
-        The caller must hold the condition.
+        The caller must hold `self._news`.
         """
         known = self._known[name]
         seen = self._seen(name)
@@ -287,9 +287,9 @@ class KubernetesBackend:
         return ""
 
     def _look_at_nodes(self, names: Collection[str]) -> None:
-        """For each job that is not scheduled yet, look up the nodes' free GPUs once.
+        """For each job whose pod waits for a node, look up once how many GPUs are free.
 
-        The job's note then mentions the free GPUs. Without the right to read nodes, nothing is added.
+        The job's note then mentions the free GPUs. If the user has no right to read nodes, the note does not change.
         """
         for name in names:
             with self._news:
@@ -316,10 +316,10 @@ class KubernetesBackend:
     # Actions for a launcher.
 
     def submit(self, task: Task) -> None:
-        """Create the Job; if a Job with the task's name makes the same artifact on the same volume, adopt that Job.
+        """Create the Job of `task`, or take over the existing Job that makes the same artifact on the same volume.
 
         Raise ConfigError if the task reads a file outside the volume. Raise ClusterUnreachable if the cluster does not
-        answer, and ClusterError if the cluster refuses the Job.
+        answer. Raise ClusterError if the cluster refuses the Job, or if a Job with its name makes a different artifact.
         """
         owner = submission.run_owner(self._api, self._cluster, self._volume, task.run)
         job = submission.create(self._api, self._cluster, task, owner, self._closing)
@@ -376,7 +376,7 @@ class KubernetesBackend:
         self._api.delete("configmaps", f"vase-run-{run}")
 
     def gone(self, pod: str) -> bool:
-        """Return True if the pod with this UID has ended or no longer exists in the namespace.
+        """Return True if the pod with the UID `pod` has ended or no longer exists in the namespace.
 
         Return False if the cluster does not answer.
         """

@@ -1,6 +1,6 @@
 """Check whether a recipe can run in a namespace.
 
-If the user has no right to read an object, the finding is "not checked", never an error.
+If the user has no right to read the object that a check needs, the result is "not checked" instead of an error.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ CORDON: Manifest = {
 
 
 def server(access: Session) -> Finding:
-    """Return the API server's address and version.
+    """Return a Finding with the API server's address and version.
 
     Raise ClusterError if the server does not answer, or if the server refuses the user's login.
     """
@@ -57,8 +57,8 @@ def server(access: Session) -> Finding:
 def rights(access: Session, remote: bool) -> Iterator[Finding]:
     """Check the rights that a launcher needs.
 
-    If `remote` is True, the volume is not mounted on this machine. The user then needs more rights (USER). These rights
-    are checked too.
+    `remote` says that the volume is not mounted on this machine. In this case, also check the further rights (USER)
+    that a user outside the cluster needs.
     """
     inside = SERVICE_ACCOUNT.is_dir() and "KUBECONFIG" not in os.environ
     for group, resource, verbs in (*LAUNCHER, *(USER if remote and not inside else ())):
@@ -78,7 +78,7 @@ def rights(access: Session, remote: bool) -> Iterator[Finding]:
 
 
 def account(access: Session) -> Finding:
-    """Check the launcher's service account."""
+    """Check that the launcher's service account exists."""
     name = access.cluster.service_account or "vasevqa"
     try:
         there = access.find("serviceaccounts", name)
@@ -95,7 +95,7 @@ def account(access: Session) -> Finding:
 
 
 def claim(access: Session) -> Iterator[Finding]:
-    """Check the claim, and whether its access mode suits the number of nodes."""
+    """Check that the claim exists and has a volume, and that its access mode suits the number of nodes."""
     name = access.cluster.claim
     try:
         there = access.find("persistentvolumeclaims", name)
@@ -147,7 +147,7 @@ def claim(access: Session) -> Iterator[Finding]:
 
 
 def gpus(access: Session, steps: Mapping[str, Resources]) -> Iterator[Finding]:
-    """Check for each step whether a node has the GPUs that the step requests."""
+    """For each step, check that at least one node has the GPUs that the step requests."""
     cluster = access.cluster
     asking = {step: resources for step, resources in steps.items() if resources.gpus}
     nodes = _nodes(access) if asking else []
@@ -212,7 +212,7 @@ def _lack(cluster: Cluster, node: Manifest, resources: Resources) -> str:
 
 
 def _taints(cluster: Cluster, node: Manifest) -> list[Manifest]:
-    """Return the taints of the node that a stage's pod does not tolerate."""
+    """Return the node's taints that a stage's pod does not tolerate."""
     taints = node.get("spec", {}).get("taints") or []
     return [
         taint for taint in taints if taint["effect"] in ("NoSchedule", "NoExecute") and not _tolerated(cluster, taint)
@@ -220,9 +220,9 @@ def _taints(cluster: Cluster, node: Manifest) -> list[Manifest]:
 
 
 def _tolerated(cluster: Cluster, taint: Manifest) -> bool:
-    """Return True if a toleration of the Cluster file covers the taint, by the scheduler's rules.
+    """Return True if a toleration in the Cluster file covers the taint, by the scheduler's rules.
 
-    A field that is missing in the toleration matches everything.
+    A toleration without a key covers every key, and a toleration without an effect covers every effect.
     """
     return any(
         item.effect in (None, taint["effect"])
@@ -233,9 +233,9 @@ def _tolerated(cluster: Cluster, taint: Manifest) -> bool:
 
 
 def _of_gpus(taint: Manifest, resource: str) -> bool:
-    """Return True if the admission plugin ExtendedResourceToleration adds a toleration for this taint.
+    """Return True if the admission plugin ExtendedResourceToleration makes some pods tolerate this taint.
 
-    The plugin adds the toleration to pods that request `resource`.
+    These are the pods that request `resource`.
     """
     return bool(taint["key"] == resource and taint["effect"] == "NoSchedule")
 
@@ -247,7 +247,7 @@ def _spelt(taint: Manifest) -> str:
 
 
 def secrets(access: Session) -> Iterator[Finding]:
-    """Check the Secrets that stages and image pulls need."""
+    """Check that the Secrets for stages and for image pulls exist and contain the required keys."""
     wanted: dict[str, set[str]] = {name: set() for name in access.cluster.pull_secrets}
     for key in access.cluster.secrets.values():
         wanted.setdefault(key.secret, set()).add(key.key)
@@ -272,7 +272,7 @@ def secrets(access: Session) -> Iterator[Finding]:
 
 
 def queue(access: Session) -> Iterator[Finding]:
-    """Check Kueue's local queue, if the Cluster file names one."""
+    """Check that Kueue's local queue exists, if the Cluster file names a queue."""
     name = access.cluster.queue
     if name is None:
         return
@@ -294,7 +294,10 @@ def queue(access: Session) -> Iterator[Finding]:
 
 
 def pulls(access: Session, images: Iterable[str]) -> Iterator[Finding]:
-    """Check whether each image can be pulled: start a small pod with the image, then delete the pod."""
+    """Check that each image can be pulled, with a small pod that starts the image.
+
+    All these pods are deleted at the end.
+    """
     names: dict[str, str] = {}
     try:
         for number, image in enumerate(dict.fromkeys(images)):
@@ -333,7 +336,10 @@ def _pull_pod(access: Session, name: str, image: str) -> Manifest:
 
 
 def _pulled(image: str, pod: Manifest | None, late: bool) -> Finding | None:
-    """Return the finding about a pod's image; None while the pull is in progress. `late`: the time limit has passed."""
+    """Return the finding about the image of `pod`; None while the pull is in progress.
+
+    `late` says that the time limit has passed.
+    """
     statuses = (pod or {}).get("status", {}).get("containerStatuses") or []
     state = (statuses[0].get("state") or {}) if statuses else {}
     waiting = state.get("waiting") or {}

@@ -1,6 +1,7 @@
-"""Render the Job of the launcher, and the pods that transfer files, as plain mappings.
+"""Build the manifests of the launcher's Job and of the pods that transfer files.
 
-The Helm chart starts the same Job. `stage_job.py` renders the Jobs of stages.
+The manifests are plain mappings. A release of the Helm chart starts the launcher with the same Job. `stage_job.py`
+builds the Jobs of stages.
 """
 
 from __future__ import annotations
@@ -39,10 +40,10 @@ LAUNCHER_RESOURCES: Manifest = {"requests": {"cpu": "100m", "memory": "256Mi"}, 
 
 @dataclass(frozen=True)
 class Launch:
-    """A recipe that is to run in the cluster.
+    """A recipe, with the settings and options for its run in the cluster.
 
-    The name of the launch contains a digest of recipe, options, images and settings. So the same values always give the
-    same name.
+    The name of the launch contains a digest of the recipe, the settings, the options and the launcher's image. So the
+    same launch always has the same name.
     """
 
     recipe: str  # the text of the recipe
@@ -52,10 +53,11 @@ class Launch:
 
     @property
     def settings(self) -> str:
-        """The Cluster file for the launcher.
+        """The text of the Cluster file for the launcher.
 
         The file names no context and no namespace, because the launcher already runs in the right cluster and
-        namespace. The file names the image tag of this machine, so the launcher's environment can't change the tag.
+        namespace. The file names the image tag that is used on this machine, so the launcher's environment can't change
+        the tag.
         """
         kept = self.cluster.model_dump(
             mode="json", by_alias=True, exclude_defaults=True, exclude={"context", "namespace"}
@@ -64,7 +66,7 @@ class Launch:
 
     @property
     def name(self) -> str:
-        """The name of the launch's ConfigMap and Job: vasevqa-<recipe>-<hash>."""
+        """The name of the launch's ConfigMap and Job, in the form `vasevqa-<recipe>-<hash>`."""
         word = re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")[:30].strip("-") or "run"
         said = json.dumps([self.recipe, self.settings, self.arguments, self.cluster.image("launcher")])
         return f"vasevqa-{word}-{hashlib.sha256(said.encode()).hexdigest()[:10]}"
@@ -101,9 +103,9 @@ def render_settings(launch: Launch, owner: Manifest | None = None) -> Manifest:
 
 
 def render_launcher(launch: Launch, owner: Manifest) -> Manifest:
-    """Return the Job of the launcher.
+    """Return the manifest of the launcher's Job.
 
-    The ConfigMap of `render_settings` owns the Job.
+    `owner` holds the name and UID of the ConfigMap from `render_settings`. This ConfigMap owns the Job.
     """
     arguments = ["run", f"{SETTINGS}/recipe.yaml", "--backend", "kubernetes", "--cluster", f"{SETTINGS}/cluster.yaml"]
     arguments += ["--volume", VOLUME, "--inputs-from", VOLUME, "--detach", *launch.arguments]
@@ -142,9 +144,10 @@ def render_pod(
     image: str = "launcher",
     resources: Manifest = LAUNCHER_RESOURCES,
 ) -> Manifest:
-    """Return a pod that mounts the volume and has no rights in the cluster.
+    """Return the manifest of a pod that mounts the volume and has no rights in the cluster.
 
-    File transfers, checks and reviews use such pods. `image` names the stage whose image runs, or the launcher.
+    File transfers, checks and reviews use such pods. The pod runs the image of `image`, which is the name of a stage or
+    'launcher'.
     """
     container = {**_container(cluster, component, arguments, []), "resources": resources}
     container["image"] = cluster.image(image)

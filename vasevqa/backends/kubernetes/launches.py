@@ -33,8 +33,8 @@ SETTLED = (1, 2, 3, 4, 5, 6, 130)
 def start(access: Session, launch: Launch, owner: str | None = None) -> bool:
     """Start the launch; return False if the launch is already running.
 
-    `owner` names the ConfigMap that owns the launch. When that ConfigMap is deleted, the cluster deletes the launch
-    too.
+    `owner` names the ConfigMap that is to own the launch. When somebody deletes this ConfigMap, the cluster deletes the
+    launch too.
 
     Raise ClusterError if somebody else starts the same launch at the same time, or if the cluster refuses the launch.
     """
@@ -81,7 +81,7 @@ def _create(access: Session, doing: str, kind: str, manifest: Manifest) -> Manif
 
 
 def _gone(access: Session, kind: str, name: str) -> None:
-    """Wait until an object no longer exists. The object is already being removed.
+    """Wait until an object that is being removed no longer exists.
 
     Raise ClusterError if the removal takes longer than REMOVAL_SECONDS.
     """
@@ -93,7 +93,7 @@ def _gone(access: Session, kind: str, name: str) -> None:
 
 
 def verdict(job: Manifest) -> str:
-    """Return 'Complete' or 'Failed'; '' for a Job that is not finished."""
+    """Return 'Complete' or 'Failed' for a finished Job, and '' for any other Job."""
     conditions = job.get("status", {}).get("conditions") or []
     return next(
         (item["type"] for item in conditions if item["type"] in ("Complete", "Failed") and item["status"] == "True"), ""
@@ -103,9 +103,9 @@ def verdict(job: Manifest) -> str:
 def find(access: Session, name: str | None) -> str:
     """Return the full name of a launch.
 
-    `name` is the full name of a launch, the beginning of the name of exactly one launch, or the name of a run that a
-    launch started. Without `name`, the function waits until the chart's Job has started a launcher, and then returns
-    the newest launch.
+    `name` is the full name of a launch, or the beginning of the name of exactly one launch, or the name of a run that a
+    launch started. If `name` is None, return the newest launch. If a Job of the Helm chart is still starting a
+    launcher, wait for that launcher first.
 
     Raise ConfigError if there is no such launch, or if several names begin with `name`. Raise ClusterError if the
     chart's Job started no launcher.
@@ -140,7 +140,7 @@ def find(access: Session, name: str | None) -> str:
 
 
 def _await_launch(access: Session) -> None:
-    """Wait until the chart's Job has started a launcher; return at once if there is no such Job.
+    """Wait until the Helm chart's Job has started a launcher; return at once if there is no such Job.
 
     Raise ClusterError if the Job failed, or if the Job started no launcher within LAUNCH_SECONDS.
     """
@@ -155,17 +155,17 @@ def _await_launch(access: Session) -> None:
         name = newest["metadata"]["name"]
         if verdict(newest) or time.monotonic() > end:
             raise ClusterError(
-                f"The Job {name} of the chart has started no launcher; look for the reason in `kubectl -n"
+                f"The Helm chart's Job {name} has started no launcher; look for the reason in `kubectl -n"
                 f" {access.namespace} logs job/{name}`."
             )
         time.sleep(LOOK_SECONDS)
 
 
 def release(access: Session) -> str | None:
-    """Return the ConfigMap of the Helm release that uses this claim.
+    """Return the name of the ConfigMap of the Helm release that uses the same claim as this session.
 
-    Return None if several releases or no release use the claim, or if the right to read ConfigMaps is missing. A launch
-    that this ConfigMap owns is deleted together with the release.
+    Return None if several releases or no release use the claim, or if the user has no right to read ConfigMaps. A
+    launch that the ConfigMap owns is deleted together with the release.
     """
     with contextlib.suppress(ApiError, yaml.YAMLError):
         config_maps = access.all(
@@ -189,9 +189,10 @@ def newest_pod(access: Session, launch: str) -> Manifest | None:
 def follow(access: Session, launch: str, say: Callable[[str], None], where: str = "") -> int:
     """Print the launcher's output until the launcher ends, and return its exit code.
 
-    If the cluster does not answer, the function reports this once and continues to ask.
+    If the cluster does not answer, the function reports this once and tries again.
 
-    `where` holds the command-line options that select this cluster and namespace. Messages repeat these options.
+    `where` holds the command-line options that select the cluster and the namespace. The function adds them to the
+    commands that it suggests to the user.
 
     Raise ClusterError if the launcher was removed.
     """
@@ -232,7 +233,7 @@ def follow(access: Session, launch: str, say: Callable[[str], None], where: str 
 
 
 def _waits(access: Session, launch: str, pod: Manifest | None) -> str:
-    """Return the reason why the launcher does not run.
+    """Return the reason why the launcher does not run; empty if no reason is known.
 
     The reason comes from the launcher's pod, or from the Job's events if there is no pod.
     """
@@ -248,10 +249,9 @@ def _waits(access: Session, launch: str, pod: Manifest | None) -> str:
 
 
 def _began(pod: Manifest) -> bool:
-    """Return True if the container has a log.
+    """Return True if the launcher's container has a log.
 
-    After its process has ended, a container waits for the next start. Until that start, its log is the log of the
-    process that has ended.
+    While a container waits for a restart, it still has the log of its previous process.
     """
     for status in pod["status"].get("containerStatuses") or []:
         state, last = status.get("state") or {}, status.get("lastState") or {}
@@ -261,10 +261,9 @@ def _began(pod: Manifest) -> bool:
 
 
 def _code(pod: Manifest) -> int:
-    """Return the exit code of the launcher's last process.
+    """Return the exit code of the launcher's latest process.
 
-    Return 0 if no process has ended yet, or if the next process is already running. The running process will report
-    the result.
+    Return 0 if a process is running or none has ended yet, because the result is then unknown.
     """
     for status in pod["status"].get("containerStatuses") or []:
         for when in () if (status.get("state") or {}).get("running") else ("state", "lastState"):
@@ -282,7 +281,7 @@ class _Log:
         self.pod, self.unseen, self.heard = "", Unseen(), False
 
     def read(self, pod: str) -> bool:
-        """Read the log until the container's present process ends.
+        """Print the log of `pod` until the process that runs in its container ends.
 
         Return False if the connection broke before the process ended. The next call continues after the last line that
         was read.

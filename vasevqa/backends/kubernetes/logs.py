@@ -1,4 +1,4 @@
-"""Follow a pod's output: pass on each byte once, and write each byte to the right offset of the job's log."""
+"""Read a pod's output without gaps and repetitions, and write it to the job's log."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def unstamped(line: bytes) -> tuple[bytes, bytes]:
 
 
 class Unseen:
-    """Removes the lines that were already received before the connection broke.
+    """Filters out the lines that the server sends a second time after a connection broke.
 
-    `last` is the timestamp of the last line that was received. Lines with an older timestamp are removed. Several lines
-    may have exactly the timestamp `last`. If n of these lines were received before, the first n of them are removed.
+    `last` is the timestamp of the last received line. A line with an older timestamp was received before. Several lines
+    may have exactly the timestamp `last`. If n of them were received before, the first n are removed.
     """
 
     def __init__(self) -> None:
@@ -55,10 +55,10 @@ class Unseen:
         self._again = 0  # number of lines with this timestamp that the present connection has sent
 
     def reconnected(self) -> str:
-        """Prepare for a new connection, and return the time of the first line to request.
+        """Prepare for a new connection, and return the timestamp of the first line to request.
 
-        The time is in whole seconds, because the server accepts only whole seconds. The time is empty if no line was
-        received yet.
+        The timestamp is in whole seconds, because the server accepts no fractions. It is empty if no line was received
+        yet.
         """
         self._again = 0
         return re.sub(r"\.\d+", "", self.last.decode())
@@ -66,12 +66,12 @@ class Unseen:
     def fresh(self, lines: Iterable[bytes]) -> list[bytes]:
         """Return the new lines, without their timestamps.
 
-        A line without a timestamp is a message of the kubelet about a lost log. Such a line is removed.
+        Lines without a timestamp are left out, because they are messages of the kubelet about a lost log.
         """
         return [text for stamp, text in map(unstamped, lines) if stamp and self.new(stamp)]
 
     def new(self, stamp: bytes) -> bool:
-        """Count a line with this timestamp, and return True if the line is new."""
+        """Return True if the next line, which has the timestamp `stamp`, was not received before; count the line."""
         if self.last and _order(stamp) < _order(self.last):
             return False
         if stamp == self.last:
@@ -89,14 +89,14 @@ def _order(stamp: bytes) -> tuple[bytes, bytes]:
 
 
 class Tee:
-    """Writes one pod's output into the job's log, at fixed offsets.
+    """Writes one pod's output into the job's log, always at the same offsets.
 
-    Another launcher may follow the same pod, at the same time or after a crash. Both launchers write the same bytes at
-    the same offsets.
+    Another launcher may write the output of the same pod, at the same time or before a crash. Both launchers write the
+    same bytes at the same offsets.
 
-    The class searches the file for the place where the output begins. Usually the output begins at the start of the
-    file. If the kubelet has deleted the first lines, the output begins later. If another pod of the same Job has
-    already written to the file, the output begins at the end of the file.
+    To find the offsets, the class searches the file for the beginning of the output. Usually this is the start of the
+    file. If the kubelet has deleted the output's first lines, the place is further on. If another pod of the same Job
+    has already written to the file, the place is the end of the file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -106,9 +106,9 @@ class Tee:
         self._pending = b""
 
     def write(self, block: bytes) -> None:
-        """Write whole lines.
+        """Write `block`, which consists of whole lines.
 
-        A full disk does not raise an error. Bytes that can't be written are kept until the next call. If more than
+        A full disk does not cause an error. Bytes that can't be written are kept until the next call. If more than
         PENDING bytes are kept, all of them are dropped.
         """
         self._pending += block
@@ -131,10 +131,10 @@ class Tee:
             self._place = None
 
     def _begin(self, block: bytes) -> int:
-        """Return the file offset of `block`, the beginning of the output.
+        """Return the offset in the file for `block`, the beginning of the output.
 
-        The file may contain the block, or the first part of the block, already. If so, return the offset of that text.
-        Otherwise return the end of the file.
+        If the file already contains the block or its first part, return the offset of that text. Otherwise return the
+        end of the file.
         """
         assert self._descriptor is not None
         size = os.fstat(self._descriptor).st_size
@@ -164,10 +164,10 @@ class Tee:
 
 
 class Follower(threading.Thread):
-    """Reads the output of `pod` to the end, and connects again when the connection breaks.
+    """A thread that reads the output of `pod` to the end, and connects again when the connection breaks.
 
-    `take` returns the text since the last call. `done` is True once the reading has ended. The reading ends when all
-    output has arrived or when `close` is called, but at the latest PATIENCE seconds after the pod's end.
+    `done` is True once the thread has finished. It finishes when all output has arrived or after a call of `close`, but
+    at the latest PATIENCE seconds after the pod's end.
     """
 
     def __init__(self, api: Api, pod: str, log: Path, news: threading.Condition, over: Callable[[], bool]) -> None:
@@ -180,13 +180,13 @@ class Follower(threading.Thread):
         self._closing = threading.Event()
 
     def close(self) -> None:
-        """Stop when the next lines arrive."""
+        """Make the thread stop when the next lines arrive."""
         self._closing.set()
 
     def take(self) -> str:
-        """Return the text since the last call.
+        """Return the text that has arrived since the last call.
 
-        The caller must hold the condition.
+        The caller must hold the condition that the constructor got as `news`.
         """
         text, self._text = b"".join(self._text), []
         return text.decode("utf-8", "replace")
@@ -224,9 +224,9 @@ class Follower(threading.Thread):
             self._wait()
 
     def _wait(self) -> None:
-        """Wait for more output, at most PAUSE seconds.
+        """Wait until the pod has ended or `close` was called, but at most PAUSE seconds.
 
-        The wait is short, because a stream may end at a log rotation although the output continues.
+        The wait is short, because a log rotation may have ended the stream although the output continues.
         """
         with self._news:
             self._news.wait_for(lambda: self._closing.is_set() or self._over(), PAUSE)
