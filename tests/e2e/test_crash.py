@@ -241,4 +241,5 @@ def test_a_job_of_another_volume_is_not_adopted(kit: ClusterKit) -> None:
     job = render_job(task, kit.cluster.model_copy(update={"claim": "another"}))
     job["metadata"]["namespace"] = kit.namespace.name
     apply([job])
-    assert f"There is another Job {task.name}" in kit.run("--to", "first", check=69).stderr
+    message = f"The Job {task.name} in namespace {kit.namespace.name} belongs to another volume or artifact"
+    assert message in kit.run("--to", "first", check=69).stderr

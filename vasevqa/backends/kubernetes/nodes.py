@@ -1,6 +1,6 @@
-"""Find the node that mounts the claim, and the GPUs of the nodes.
+"""Find the node that uses the claim, and count the free GPUs of each node.
 
-The number of free GPUs may explain why a pod waits for a long time. Only a user with the right to read nodes sees this
+The number of free GPUs may explain why a pod waits for a long time. Only a user with the right to read nodes gets this
 number.
 """
 
@@ -29,10 +29,10 @@ def node_of_claim(api: Api, claim: str) -> str | None:
 
 
 def free_gpus(api: Api, resource: str, cluster: Cluster) -> str:
-    """Return the nodes' GPUs and the number of free GPUs, such as "vase-node 4 (1 free, NVIDIA-H200)".
+    """Return a text with each node's GPUs and how many of them are free: "vase-node 4 (1 free, NVIDIA-H200)".
 
-    Without the right to read the pods of all namespaces, the text gives the number of GPUs that this namespace uses.
-    Return an empty text if nodes or pods cannot be read.
+    If the user has no right to read the pods of all namespaces, the text says how many GPUs this namespace uses. Return
+    an empty text if the nodes or the pods can't be read.
     """
     try:
         nodes = api.get("/api/v1/nodes")["items"]

@@ -33,9 +33,9 @@ def standard_labels(cluster: Cluster, component: str) -> dict[str, str]:
 
 
 def owned_by(owner: Mapping[str, str] | None) -> Manifest:
-    """Return the metadata of an object that a ConfigMap owns; `owner` holds the ConfigMap's name and uid.
+    """Return the metadata that makes a ConfigMap the owner of an object; empty without an owner.
 
-    When the ConfigMap is deleted, the cluster deletes the object too. Without an owner, the metadata is empty.
+    `owner` holds the ConfigMap's name and UID. When the ConfigMap is deleted, the cluster deletes the object too.
     """
     if not owner:
         return {}
@@ -44,18 +44,18 @@ def owned_by(owner: Mapping[str, str] | None) -> Manifest:
 
 
 def claim_folder(cluster: Cluster) -> str:
-    """Return the folder in the claim that is the volume's root; empty if the volume is the whole claim."""
+    """Return the claim's folder that serves as the volume's root; empty if the volume is the whole claim."""
     return str(Path(cluster.claim_path)) if cluster.claim_path.strip("/.") else ""
 
 
 def mounts(cluster: Cluster, path: str) -> list[Manifest]:
-    """Return a container's mounts: the volume at `path`, and /tmp."""
+    """Return a container's two mounts, which are the volume at `path` and a temporary folder at /tmp."""
     folder = {"subPath": claim_folder(cluster)} if claim_folder(cluster) else {}
     return [{"name": "volume", "mountPath": path, **folder}, {"name": "tmp", "mountPath": TMP}]
 
 
 def volumes(cluster: Cluster) -> list[Manifest]:
-    """Return the pod's volumes for `mounts`."""
+    """Return the pod's volumes to which the result of `mounts` refers."""
     return [
         {"name": "volume", "persistentVolumeClaim": {"claimName": cluster.claim}},
         {"name": "tmp", "emptyDir": {}},
@@ -63,12 +63,12 @@ def volumes(cluster: Cluster) -> list[Manifest]:
 
 
 def container_security() -> Manifest:
-    """Return a container's security context: no privileges, and only mounts are writable."""
+    """Return a container's security context, which gives no privileges and makes only mounts writable."""
     return {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": True}
 
 
 def pod_security(cluster: Cluster) -> Manifest:
-    """Return a pod's security context, with the site's user and group. The user is never root."""
+    """Return a pod's security context, with the Cluster file's user and group; the user is never root."""
     return {
         "runAsNonRoot": True,
         "runAsUser": cluster.user,
@@ -80,7 +80,7 @@ def pod_security(cluster: Cluster) -> Manifest:
 
 
 def site_settings(cluster: Cluster) -> Manifest:
-    """Return the site's settings for every pod: on which nodes a pod may run, and how images are pulled.
+    """Return the fields that the Cluster file sets in every pod, such as tolerations and pull secrets.
 
     Settings without a value are omitted.
     """

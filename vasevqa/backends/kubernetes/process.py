@@ -16,7 +16,7 @@ class _Forgotten:
 
 
 class Process:
-    """A process in a pod, with its streams in bytes.
+    """A process in a pod, whose input and output are bytes.
 
     Reading and writing raise ConnectionLost if the connection breaks.
     """
@@ -27,11 +27,11 @@ class Process:
 
     @property
     def over(self) -> bool:
-        """True once the connection has ended and all received data was read."""
+        """True once the connection has ended."""
         return not self._socket.is_open()
 
     def write(self, block: bytes) -> None:
-        """Send `block` to the process' stdin."""
+        """Send `block` to the process's stdin."""
         with self._watched():
             self._socket.write_stdin(block)
 
@@ -51,7 +51,7 @@ class Process:
             return bytes(self._socket.read_stderr(timeout=0))
 
     def exit_code(self) -> int:
-        """Return the process' exit code.
+        """Return the process's exit code.
 
         Raise ConnectionLost if the connection was lost before the exit code was known.
         """
@@ -61,7 +61,7 @@ class Process:
             raise ConnectionLost(f"The connection to pod {self.pod} was lost; try again.") from None
 
     def close(self) -> None:
-        """Close the connection; this also closes the input of the process."""
+        """Close the connection, and thereby the input of the process."""
         with contextlib.suppress(Exception):
             self._socket.close(timeout=1)
 

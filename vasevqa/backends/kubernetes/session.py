@@ -1,4 +1,4 @@
-"""Use a namespace from outside or inside the cluster: check rights, explain refusals and run commands in pods."""
+"""Use a namespace from outside or inside the cluster, with clear messages for requests that the cluster refuses."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from vasevqa.text import first_line
 
 
 class Session(Api):
-    """A session in the namespace of `cluster`, with the calls for launches, file transfers and checks."""
+    """Access to the namespace of `cluster`, with methods for launches, file transfers and checks."""
 
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster.context, cluster.namespace)
         self.cluster = cluster
 
     def ask(self, doing: str, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """Call `call`, a method of this class, and return the result.
+        """Call `call`, a method of this class, and return its result.
 
-        Raise ApiError if the cluster refuses the request. `doing` names the action in the error message.
+        If the cluster refuses the request, raise ApiError. Its message names the action that `doing` describes.
         """
         try:
             return call(*arguments, **options)
@@ -54,15 +54,15 @@ class Session(Api):
             return None
 
     def all(self, kind: str, **query: str) -> list[Manifest]:
-        """Return the objects of a kind, oldest first."""
+        """Return all objects of `kind` in the namespace, oldest first."""
         return sorted(
             self.get(self.path(kind), **query)["items"], key=lambda item: str(item["metadata"]["creationTimestamp"])
         )
 
     def require_claim(self) -> None:
-        """Raise ClusterError if the claim does not exist. Without a claim, a pod would wait forever.
+        """Raise ClusterError if the claim does not exist, because a pod would then wait forever.
 
-        Without the right to read claims, nothing is checked.
+        Do nothing if the user has no right to read claims.
         """
         name = self.cluster.claim
         try:
@@ -77,10 +77,11 @@ class Session(Api):
             )
 
     def beside_the_claim(self, manifest: Manifest) -> Manifest:
-        """Return the pod's manifest, with the claim's node added if only one node at a time can mount the claim.
+        """Return the pod's manifest, changed so that the pod runs on the node that has mounted the claim.
 
-        The claim's node is the node where a running pod uses the claim. If there is no such pod, or if the right to
-        read pods is missing, the manifest is returned unchanged.
+        The change is made only if one node at a time can mount the claim. The node is found with a running pod that
+        uses the claim. If there is no such pod, or if the user has no right to read pods, the manifest is returned
+        unchanged.
         """
         changed = {**manifest, "spec": dict(manifest["spec"])}
         with contextlib.suppress(ApiError):
@@ -146,9 +147,9 @@ class Session(Api):
     def run_in(
         self, pod: str, command: Sequence[str], out: Callable[[bytes], None], err: Callable[[bytes], None]
     ) -> int:
-        """Run `command` in `pod`, print its output and return its exit code.
+        """Run `command` in `pod`, and return its exit code.
 
-        Raise ConnectionLost if the connection breaks.
+        The stdout of the command goes to `out`, and its stderr to `err`. Raise ConnectionLost if the connection breaks.
         """
         process = self.open(pod, command)
         try:
@@ -164,9 +165,10 @@ class Session(Api):
 
     @contextlib.contextmanager
     def pod(self, manifest: Manifest, seconds: float = 300) -> Iterator[str]:
-        """Create a pod, and yield the pod's name once the pod runs. The pod is removed at the end of the block.
+        """Create a pod for a `with` block, and yield the pod's name once the pod runs.
 
-        If the pod does not run within `seconds`, remove the pod and raise ClusterError with the reason.
+        The pod is removed at the end of the block. If the pod does not run within `seconds`, remove it and raise
+        ClusterError with the reason.
         """
         name = manifest["metadata"]["name"]
         self.ask("create a pod", self.create, "pods", self.beside_the_claim(manifest))
@@ -177,7 +179,7 @@ class Session(Api):
             self._drop(name)
 
     def run_pod(self, manifest: Manifest, out: Callable[[bytes], None], seconds: float = 300) -> int:
-        """Run a pod to its end, print its output and return its exit code.
+        """Run a pod to its end, pass its output to `out`, and return its exit code.
 
         Raise ClusterError with the reason if the pod does not start within `seconds`. The pod is always removed.
         """

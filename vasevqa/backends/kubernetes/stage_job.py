@@ -1,9 +1,9 @@
-"""Render the Kubernetes objects of a run: a Job for each attempt of a step, and a ConfigMap that owns the Jobs.
+"""Build the Kubernetes objects of a run: a Job for each attempt of a step, and a ConfigMap that owns the Jobs.
 
 The objects are plain mappings. The same task, settings and placement always give the same manifest.
 
-The objects use only fields of batch/v1 and v1 that every server since 1.20 knows. An older server ignores an unknown
-field without a message.
+The objects use only fields of batch/v1 and v1 that every Kubernetes server since version 1.20 knows. This is important
+because a server ignores a field that it does not know, without a message.
 """
 
 from __future__ import annotations
@@ -45,12 +45,11 @@ SHM = "/dev/shm"  # noqa: S108 - the shared memory of data loaders
 
 @dataclass(frozen=True)
 class Placement:
-    """Facts that must be read from the cluster: the owner of the Job, and the node that mounts the claim.
+    """What the launcher finds out at run time for the manifest of a Job.
 
-    Some claims can be mounted by only one node at a time. For such a claim, `together` is True, and all pods of the
-    volume run on one node. `node` is the name of that node; None if no running pod uses the claim yet.
-
-    `environ` is the launcher's environment. Its proxies and hub settings are passed to the stage.
+    `owner` is the ConfigMap that owns the Job. `together` is True if only one node at a time can mount the claim, so
+    that all pods of the volume must run on one node. `node` is the name of this node; None if no running pod uses the
+    claim yet. `environ` is the launcher's environment. The stage gets its proxies and its settings of the model hub.
     """
 
     owner: Mapping[str, str] | None = None  # name and uid of the run's ConfigMap
@@ -60,9 +59,9 @@ class Placement:
 
 
 def volume_id(cluster: Cluster) -> str:
-    """Return the label value of all objects that belong to one volume: 16 hexadecimal digits.
+    """Return the value of the label that all objects of a volume have: 16 hexadecimal digits.
 
-    The value is a digest of the claim and of the folder in the claim.
+    The value is a digest of the claim's name and of the volume's folder in the claim.
     """
     return files.digest_json([cluster.claim, claim_folder(cluster)])[:16]
 
@@ -71,8 +70,8 @@ def artifact_hash(task: Task, cluster: Cluster) -> str:
     """Return a digest of the artifact and its volume: 32 hexadecimal digits.
 
     Two Jobs with the same name and the same digest make the same artifact on the same volume, even if different runs
-    submitted the Jobs. The digest does not cover log folders, deadlines and resources, because two runs share a Job
-    even if these values differ.
+    submitted the Jobs. Log folders, deadlines and resources do not change the digest, so runs that differ in these
+    values can share a Job.
     """
     return files.digest_json(
         {
@@ -86,7 +85,7 @@ def artifact_hash(task: Task, cluster: Cluster) -> str:
 
 
 def _labels(cluster: Cluster, component: str) -> dict[str, str]:
-    """Return the labels of all objects that belong to a volume."""
+    """Return the labels that all objects of the volume have; one of them identifies the volume."""
     return {**standard_labels(cluster, component), VOLUME: volume_id(cluster)}
 
 
@@ -230,7 +229,7 @@ def _affinity(asked: Resources, cluster: Cluster, placement: Placement) -> Manif
 
 
 def _variables(task: Task, cluster: Cluster, environ: Mapping[str, str]) -> list[Manifest]:
-    """Return the container's environment.
+    """Return the container's environment variables.
 
     A confidential variable refers to a key of a Secret, so its value is never in a manifest, event or log.
     """

@@ -1,6 +1,6 @@
-"""Explain a job's state, what the job waits for, and how the job ended.
+"""Find out a job's state, what the job waits for, and how it ended.
 
-All functions are pure. The functions take objects of the cluster as mappings, and return states and sentences.
+All functions are pure. They take objects of the cluster as mappings, and return states and sentences.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ LONGEST = 400  # maximum length in characters of a message of the cluster
 
 @dataclass(frozen=True)
 class Seen:
-    """A job as the cluster shows it.
+    """What the cluster shows about a job.
 
-    The fields are the Job (None if it was deleted), its pods (oldest first), and the warnings about the Job and its
-    pods.
+    `job` is None if the Job was deleted. `pods` are the Job's pods, oldest first. `warnings` are the events of type
+    Warning about the Job and its pods.
     """
 
     job: Manifest | None
@@ -63,7 +63,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Asked:
-    """The details of a job for messages: the job's image, requests and placement."""
+    """What a job requested, and where it should run, for use in messages."""
 
     image: str
     requests: Mapping[str, str] = field(default_factory=dict)
@@ -74,7 +74,7 @@ class Asked:
 
 
 def asked_of(job: Manifest, namespace: str) -> Asked:
-    """Return the details of `job`, from its own spec."""
+    """Return what `job` requested, according to its manifest."""
     pod = job["spec"]["template"]["spec"]
     container = pod["containers"][0]
     labels = job["metadata"].get("labels", {})
@@ -107,8 +107,8 @@ def began(pod: Manifest) -> bool:
 def ended(pod: Manifest, now: datetime | None = None) -> bool:
     """Return True if no container of the pod runs any more, or if the pod is considered lost.
 
-    A pod that is being deleted has ended if its container can't start. If a pod still exists LOST_SECONDS after its
-    grace period, its node no longer answers, and the pod is considered lost.
+    A pod that is being deleted counts as ended if its container can't start. A pod is considered lost if it still
+    exists LOST_SECONDS after its grace period, because its node then no longer answers.
     """
     if pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
         return True
@@ -119,13 +119,13 @@ def ended(pod: Manifest, now: datetime | None = None) -> bool:
 
 
 def moment(stamp: str) -> datetime:
-    """Return the time in a Kubernetes timestamp (RFC 3339, with a fraction of any length), in UTC."""
+    """Convert a Kubernetes timestamp to a datetime in UTC; the timestamp may have a fraction of any length."""
     whole, _, fraction = stamp.rstrip("Z").partition(".")
     return datetime.strptime(f"{whole}.{(fraction or '0')[:6]}", "%Y-%m-%dT%H:%M:%S.%f").replace(tzinfo=UTC)
 
 
 def condition(thing: Manifest, kind: str) -> Manifest:
-    """Return the condition `kind` of a Job or pod; an empty mapping unless the condition's status is True."""
+    """Return the condition `kind` of a Job or pod, or an empty mapping if this condition is not true."""
     matching = (
         entry
         for entry in thing.get("status", {}).get("conditions") or []
@@ -137,8 +137,8 @@ def condition(thing: Manifest, kind: str) -> Manifest:
 def state_of(seen: Seen, now: datetime | None = None) -> State:
     """Return the job's state.
 
-    The Job's condition (Complete or Failed) is used only after all pods of the Job have ended. If a pod has succeeded,
-    the condition is not needed.
+    A job is finished when all its pods have ended and, in addition, one of them has succeeded or the Job has the
+    condition Complete or Failed.
     """
     alive = [pod for pod in seen.pods if not ended(pod, now)]
     if seen.job is None:
@@ -160,7 +160,7 @@ def state_of(seen: Seen, now: datetime | None = None) -> State:
 
 
 def note_of(seen: Seen, asked: Asked) -> str:
-    """Return what the job waits for and what to do about it, in sentences; empty if there is nothing to report."""
+    """Return sentences that say what the job waits for and what to do; empty if there is nothing to report."""
     if seen.job is None:
         return ""
     newest = next((pod for pod in reversed(seen.pods) if not ended(pod)), None)
@@ -286,7 +286,7 @@ def hopeless(pod: Manifest) -> bool:
 
 
 def short(message: str) -> str:
-    """Return a message of the cluster as part of a sentence: on one line, without a final full stop.
+    """Return a message of the cluster on one line and without a final full stop, for use within a sentence.
 
     The result has at most LONGEST characters.
     """
@@ -332,9 +332,9 @@ def _taken(pod: Manifest) -> str:
 
 
 def image_of(pod: Manifest, asked: str) -> tuple[str, str]:
-    """Return the image that the pod runs: a reference by digest, and the id of the image on the node.
+    """Return the image that the pod runs, as a reference with a digest and as the id that the node uses.
 
-    The reference is empty if the image is not from the repository in `asked`, or if the image has no digest.
+    The reference is empty if the image has no digest, or if its repository is not the repository of `asked`.
     """
     known = str(status_of(pod).get("imageID", "")).removeprefix("docker-pullable://")
     repository, _, digest = known.partition("@")

@@ -21,10 +21,11 @@ RECIPE_BYTES = 500_000  # maximum size in bytes of a recipe in a ConfigMap
 
 
 def create(api: Api, cluster: Cluster, task: Task, owner: dict[str, str], closing: threading.Event) -> Manifest:
-    """Create and return the Job of `task`. If a Job with the same name, artifact and volume exists, return that Job.
+    """Create the Job of `task`, or return the existing Job with the same name, artifact and volume.
 
     Raise ConfigError if the task reads a file outside the volume. Raise ClusterUnreachable if the cluster does not
-    answer. Raise ClusterError if the cluster refuses the Job, or if the existing Job makes a different artifact.
+    answer. Raise ClusterError if the cluster refuses the Job, or if a Job with the same name makes another artifact or
+    uses another volume.
     """
     manifest = render_job(task, cluster, _placement(api, cluster, owner))
     task.log.parent.mkdir(parents=True, exist_ok=True)
@@ -48,8 +49,8 @@ def create(api: Api, cluster: Cluster, task: Task, owner: dict[str, str], closin
 def _check_same(api: Api, cluster: Cluster, job: Manifest, task: Task) -> None:
     if job["metadata"].get("annotations", {}).get(HASH) != artifact_hash(task, cluster):
         raise ClusterError(
-            f"There is another Job {task.name} in namespace {api.namespace}, for another volume or artifact; wait until"
-            f" it ends, or remove it (`kubectl delete job {task.name}`)."
+            f"The Job {task.name} in namespace {api.namespace} belongs to another volume or artifact; wait until it"
+            f" ends, or remove it (`kubectl delete job {task.name}`)."
         )
 
 
@@ -85,7 +86,7 @@ def run_owner(api: Api, cluster: Cluster, volume: Path, run: str) -> dict[str, s
 
 
 def _release_owner(api: Api) -> dict[str, str] | None:
-    """Return the name and uid of the ConfigMap that owns the run's ConfigMap; None if no owner is set.
+    """Return the name and UID of the ConfigMap that owns the run's ConfigMap; None if there is no owner.
 
     The environment variable VASEVQA_OWNER_CONFIGMAP names the owner. When the owner is deleted, for example with the
     Helm release, the cluster also deletes all objects of the run.

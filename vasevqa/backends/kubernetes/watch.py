@@ -1,4 +1,4 @@
-"""Keep a collection of the cluster in memory: list the objects once, then follow each change with a watch."""
+"""Keep a copy of a collection of the cluster's objects in memory, and follow each change with a watch."""
 
 from __future__ import annotations
 
@@ -25,16 +25,15 @@ SHORTEST = 1.0  # seconds from one list to the next
 
 
 class Informer(threading.Thread):
-    """The objects at `path` that `query` selects, by UID.
+    """A thread that keeps a copy of the cluster's objects at `path` that `query` selects.
 
-    For each change, the class calls `changed(object, alive)`. `alive` is False if the object was deleted. During the
-    call, the class holds the condition `news`. Hold `news` while you read `objects`.
+    `objects` holds the copy, by UID. For each change of an object, the informer calls `changed(object, alive)`. `alive`
+    is False if the object was deleted. The informer holds the condition `news` during the call. Hold `news` while you
+    read `objects`.
 
-    The constructor lists the objects once. The constructor raises ClusterError if the server refuses or does not
-    answer.
-
-    `start` then watches from the resource version of that list. A server regularly ends a watch; a new watch then
-    continues at the last version. If a watch ends for any other reason, all objects are listed again.
+    The constructor lists the objects once, and raises ClusterError if the server refuses or does not answer. After
+    `start`, the thread watches for changes since that list. A server regularly ends a watch; the next watch then
+    continues at the last version. If a watch ends for any other reason, the thread lists all objects again.
     """
 
     def __init__(
@@ -55,11 +54,11 @@ class Informer(threading.Thread):
         self._list()
 
     def close(self) -> None:
-        """Stop at the next opportunity."""
+        """Make the thread stop at the next opportunity."""
         self._closing.set()
 
     def add(self, thing: Manifest) -> None:
-        """Add an object before the watch reports the object.
+        """Add an object that the watch has not reported yet.
 
         The caller must hold the condition `news`.
         """
@@ -68,7 +67,7 @@ class Informer(threading.Thread):
             self.objects[thing["metadata"]["uid"]] = {**thing, "added": time.monotonic()}
 
     def drop(self, uid: str) -> None:
-        """Forget a deleted object before the watch reports the deletion.
+        """Forget a deleted object whose deletion the watch has not reported yet.
 
         The caller must hold the condition `news`.
         """
@@ -118,9 +117,9 @@ class Informer(threading.Thread):
         self._reached()
 
     def _watch(self) -> None:
-        """Follow changes until the watch breaks.
+        """Follow changes until a watch breaks.
 
-        The caller then lists all objects again. The list also shows whether the server answers.
+        The caller then lists all objects again. In this way the caller also finds out whether the server answers.
         """
         while not self._closing.is_set():
             began = time.monotonic()
