@@ -1,4 +1,4 @@
-"""The click command of the build-dataset image."""
+"""The command that the build-dataset image runs."""
 
 from vasevqa.runtime.command import main
 from vasevqa.stages.build_dataset import STAGE

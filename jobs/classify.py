@@ -1,4 +1,4 @@
-"""The click command of the classify image."""
+"""The command that the classify image runs."""
 
 from vasevqa.runtime.command import main
 from vasevqa.stages.classify import STAGE

@@ -1,4 +1,4 @@
-"""The click command of the clip-filter image."""
+"""The command that the clip-filter image runs."""
 
 from vasevqa.runtime.command import main
 from vasevqa.stages.clip_filter import STAGE

@@ -1,4 +1,4 @@
-"""The click command of the evaluate image."""
+"""The command that the evaluate image runs."""
 
 from vasevqa.runtime.command import main
 from vasevqa.stages.evaluate import STAGE

@@ -1,4 +1,4 @@
-"""The click command of the grpo image."""
+"""The command that the grpo image runs."""
 
 from vasevqa.runtime.command import main
 from vasevqa.stages.grpo import STAGE

@@ -1,4 +1,4 @@
-"""The click command of the merge image."""
+"""The command that the merge image runs."""
 
 from vasevqa.runtime.command import main
 from vasevqa.stages.merge import STAGE

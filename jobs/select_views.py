@@ -1,4 +1,4 @@
-"""The click command of the select-views image."""
+"""The command that the select-views image runs."""
 
 from vasevqa.runtime.command import main
 from vasevqa.stages.select_views import STAGE

@@ -1,4 +1,4 @@
-"""The click command of the sft image."""
+"""The command that the sft image runs."""
 
 from vasevqa.runtime.command import main
 from vasevqa.stages.sft import STAGE

@@ -1,4 +1,4 @@
-"""The click command of the to-megatron image."""
+"""The command that the to-megatron image runs."""
 
 from vasevqa.runtime.command import main
 from vasevqa.stages.to_megatron import STAGE

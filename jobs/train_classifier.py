@@ -1,4 +1,4 @@
-"""The click command of the train-classifier image."""
+"""The command that the train-classifier image runs."""
 
 from vasevqa.runtime.command import main
 from vasevqa.stages.train_classifier import STAGE

@@ -23,7 +23,7 @@ class FaultPoint(Enum):
 
 
 def fault(point: FaultPoint, step: str = "") -> None:
-    """Kill this process with SIGKILL if VASEVQA_FAULT names this point (`point`, or `point:step`)."""
+    """Kill this process with SIGKILL if the variable VASEVQA_FAULT is `<point>` or `<point>:<step>`."""
     asked = os.environ.get("VASEVQA_FAULT")
     if asked is not None and asked in (point.value, f"{point.value}:{step}"):
         os.kill(os.getpid(), signal.SIGKILL)

@@ -1,6 +1,6 @@
-"""Read files from a storage that may fail for a moment.
+"""Read files from storage that may fail for a moment.
 
-Errors of the storage are distinguished from errors of the content.
+The functions tell errors of the storage from errors in the content of a file.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ _FILES = 100  # maximum number of a folder's files that are read
 def patiently(
     work: Callable[[], T], path: Path | str | None, doing: str = "read", sleep: Callable[[float], None] | None = None
 ) -> T:
-    """Return `work()`. After a transient error of the storage, try again within about two seconds.
+    """Return the result of `work()`; if the storage fails for a moment, try again within about two seconds.
 
-    Raise TransientStorageError if the storage still fails. Raise StorageError if the storage refuses (full, read-only,
-    not permitted), and HostMemoryError if the system still has no memory for the call. Other errors stay as they are.
+    Raise TransientStorageError if the storage still fails, and HostMemoryError if the system still has no memory for
+    the call. Raise StorageError at once if the storage is full or read-only, or if access is not permitted. Other
+    errors of `work` are raised unchanged.
     """
     pause = sleep or time.sleep
     for seconds in PAUSES:
@@ -46,10 +47,10 @@ def patiently(
 
 
 def refuse_failed(error: BaseException, path: Path) -> None:
-    """Raise a storage or memory error if it caused `error`. A library raised `error` while it read `path`.
+    """Raise a storage or memory error if such an error made a library fail with `error` while it read `path`.
 
-    `path` is a file or folder. Libraries often hide the cause, so the beginning of each file is read again. Return if
-    the content caused `error`.
+    `path` is a file or a folder. Libraries often hide the cause, so the function reads the beginning of each file
+    again. If this works, the content is the cause of `error`, and the function returns.
     """
     known: VaseError | None = machine_error(error, "read", path)
     if known is not None:

@@ -1,4 +1,4 @@
-"""The command of one stage. The command is the same on a laptop, in a container and under a launcher."""
+"""The command that runs one stage, the same on a laptop, in a container and under a launcher."""
 
 from __future__ import annotations
 
@@ -34,7 +34,11 @@ from vasevqa.spec import Input, Stage, StageCall
 
 @dataclass(frozen=True)
 class CommandLine:
-    """The values from a stage's command line: paths of inputs, parameters and options (None if not given)."""
+    """The values from a stage's command line.
+
+    `inputs` holds the path of each input. `fields` holds the value of each parameter and of each option. A value is
+    None or an empty tuple if the user did not give it.
+    """
 
     inputs: Mapping[str, str | None]
     fields: Mapping[str, object]
@@ -44,7 +48,7 @@ class CommandLine:
 
     @classmethod
     def of(cls, stage: Stage, **values: Any) -> CommandLine:
-        """Return the values that click read for the command of `stage`."""
+        """Return the values that click has read for the command of `stage`, as a CommandLine."""
         return cls(
             inputs={known.name: values[f"input__{known.name}"] for known in stage.inputs},
             fields={name: values[name] for model in (stage.params, stage.options) for name in model.model_fields},
@@ -69,7 +73,7 @@ def _input_path(stage: Stage, known: Input, value: str | None) -> Path | None:
 
 
 class _StageCommand(click.Command):
-    """A command that also accepts flags with underscores, as in the original program."""
+    """A command whose flags may be written with underscores instead of dashes."""
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
@@ -88,7 +92,7 @@ def _dashed(word: str) -> str:
 def command(stage: Stage) -> click.Command:
     """Return the click command of `stage`.
 
-    The command has a flag for each input, parameter and option, and the flag --task for a launcher.
+    The command has a flag for each input, parameter and option, and a hidden flag --task for the launcher.
     """
     options: list[click.Parameter] = [
         click.Option(
@@ -118,7 +122,7 @@ def command(stage: Stage) -> click.Command:
             ["--task", "task__file"],
             hidden=True,
             type=click.Path(path_type=Path),
-            help="the launcher's description of this attempt",
+            help="file in which the launcher describes this attempt",
         )
     )
 
@@ -131,7 +135,7 @@ def command(stage: Stage) -> click.Command:
 
 
 def run_stage(stage: Stage, line: CommandLine) -> int:
-    """Run `stage` with the values of the command line, and return the exit code (errors.py).
+    """Run `stage` with the values of the command line, and return an exit code (errors.py lists them).
 
     A mistake by the user is printed as one sentence, without a stack trace.
     """
@@ -205,7 +209,7 @@ def _stop_on_sigterm() -> None:
 
 
 def _paths_as_inputs(stage: Stage, line: CommandLine) -> CommandLine:
-    """If the user gave a path instead of a choice (`--weights FILE`), turn the path into an input."""
+    """If the user gave a file instead of a choice (`--weights FILE`), use the file's path as an input."""
     inputs, fields = dict(line.inputs), dict(line.fields)
     for known in stage.inputs:
         given = fields.get(known.also) if known.also else None
@@ -227,7 +231,8 @@ def _run(stage: Stage, given: CommandLine, progress: Any) -> None:
     line = _paths_as_inputs(stage, given)
     if line.task is not None and not line.task.is_file():
         raise ConfigError(
-            f"{line.task} does not exist, so this is not the launcher's volume; compare claim, claim_path and --volume."
+            f"{line.task} does not exist, so this is not the launcher's volume; check `claim`, `claim_path` and"
+            " `--volume`."
         )
     params, options = validate(stage.params, line.fields), validate(stage.options, line.fields)
     paths = {known.name: _input_path(stage, known, line.inputs[known.name]) for known in stage.inputs}
@@ -254,5 +259,5 @@ def _run(stage: Stage, given: CommandLine, progress: Any) -> None:
 
 
 def main(stage: Stage, args: Sequence[str] | None = None) -> None:
-    """Run the stage's command with `args` (the arguments of the process by default)."""
+    """Run the stage's command with the arguments `args`, by default those of this process."""
     command(stage).main(args=list(args) if args is not None else None, prog_name=stage.name)

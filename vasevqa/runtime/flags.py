@@ -1,4 +1,4 @@
-"""Convert a stage's parameters to command-line flags, read parameters from flags, and write arguments."""
+"""Convert a stage's parameters to command-line flags and arguments, and back."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from vasevqa.spec import Options, Params, Stage
 
 
 def flag(field: str) -> str:
-    """Return the command-line flag of a field: confidence_threshold -> --confidence-threshold."""
+    """Return the command-line flag of a field, such as `--confidence-threshold` for `confidence_threshold`."""
     return "--" + field.replace("_", "-")
 
 
 def in_recipe(stage: Stage, message: str) -> str:
-    """Return a message of a stage with the recipe's keys in place of the stage's own flags.
+    """Return a stage's message, with the keys of a recipe in place of the stage's own flags.
 
-    `--name-pattern` becomes `name_pattern`, `--device cpu` becomes `device: cpu`, and `--input-dir` becomes the input
-    `images`.
+    For example, `--name-pattern` becomes `name_pattern`, `--device cpu` becomes `device: cpu`, and `--input-dir`
+    becomes the input `images`.
     """
     inputs = {word: known.name for known in stage.inputs for word in (known.flag, *known.aliases)}
     fields = {flag(name): name for model in (stage.params, stage.options) for name in model.model_fields}
@@ -69,9 +69,9 @@ def _help(info: FieldInfo, kind: Any) -> str:
 
 
 def option(name: str, info: FieldInfo, or_path: bool = False) -> click.Option:
-    """Return the click option of a field.
+    """Return the click option for the field `name`.
 
-    With `or_path`, the option accepts any text, because the user may give a path instead of a choice.
+    If `or_path` is True, the option accepts any text, so that the user can give a path instead of one of the choices.
     """
     kind = str if or_path else plain_type(info)
     origin = typing.get_origin(kind)
@@ -98,7 +98,7 @@ def option(name: str, info: FieldInfo, or_path: bool = False) -> click.Option:
 
 
 def argv(stage: Stage, params: Params, options: Options, inputs: Mapping[str, str], output: str) -> list[str]:
-    """Return the command-line arguments that repeat this call of a stage, as a list and not as a shell string.
+    """Return a list of command-line arguments that runs `stage` with the same values.
 
     Values that equal the stage's defaults are left out.
     """
@@ -143,9 +143,9 @@ def _given(model: type[BaseModel], values: Mapping[str, object]) -> dict[str, ob
 
 
 def validate(model: type[BaseModel], values: Mapping[str, object]) -> Any:
-    """Return an instance of `model` with the values of the command line.
+    """Return an instance of `model` with the values from the command line.
 
-    Raise ConfigError with the name of the wrong flag.
+    Raise ConfigError if a value is invalid. The message names the flag.
     """
     try:
         return model(**_given(model, values))

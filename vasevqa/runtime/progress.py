@@ -43,7 +43,7 @@ class StageProgress:
         self._end()
 
     def start(self, what: str, total: int | None = None, unit: str = "images") -> None:
-        """Begin a phase, and end the previous phase."""
+        """End the current phase, and begin a phase with the title `what`."""
         self._end()
         self._what, self._total, self._unit, self._done = what, total, unit, 0
         self._began, self._shown = time.monotonic(), time.monotonic()
@@ -60,17 +60,20 @@ class StageProgress:
         print(f"{self.stage}: {text}", file=sys.stderr, flush=True)
 
     def event(self, kind: str, **fields: Any) -> None:
-        """Emit a machine-readable event. Only the output as JSON lines shows such events."""
+        """Report an event for programs; only JsonProgress prints such events."""
 
     def summary(self, text: str, **figures: Any) -> None:
-        """Report the stage's one-line result."""
+        """Report the stage's result: one line for the user, and figures for programs."""
         self._end()
         self.last_summary = text
         self.figures.update(figures)
         self._say_summary(text, figures)
 
     def speed(self, seconds: Mapping[str, float], count: int, unit: str = "images") -> None:
-        """Report the rate and the slowest part of the work."""
+        """Report the rate and the slowest part of the work.
+
+        `seconds` maps each part of the work to its duration, and `count` is the number of processed units.
+        """
         total = sum(seconds.values())
         if not seconds or total <= 0:
             return
@@ -139,7 +142,7 @@ class LineProgress(StageProgress):
 
 
 class JsonProgress(StageProgress):
-    """Prints one JSON object per line on stdout."""
+    """Prints each event as a line of JSON on stdout."""
 
     def event(self, kind: str, **fields: Any) -> None:
         """Print one event."""
@@ -148,11 +151,11 @@ class JsonProgress(StageProgress):
             print(line, flush=True)
 
     def note(self, text: str) -> None:
-        """Print a line for the user as an event."""
+        """Print an event that contains one line for the user."""
         self.event("note", text=text)
 
     def error(self, kind: str, exit_code: int, message: str) -> None:
-        """Print the final error message of a failed stage: as an event on stdout, and as a line for the log."""
+        """Print the final error message of a failed stage, as an event on stdout and as a line on stderr."""
         self.event("error", **{"class": kind, "exit_code": exit_code, "message": message})
         super().error(kind, exit_code, message)
 
@@ -183,7 +186,7 @@ class JsonProgress(StageProgress):
 
 
 class TerminalProgress(StageProgress):
-    """Shows a rich bar with rate and time left."""
+    """Shows a progress bar with the rate and the remaining time, with the library `rich`."""
 
     def __init__(self, stage: str) -> None:
         super().__init__(stage)
@@ -224,7 +227,10 @@ class TerminalProgress(StageProgress):
 
 
 def make_progress(stage: str, json_events: bool = False) -> StageProgress:
-    """Return the progress display that suits stdout and stderr."""
+    """Return the progress display that suits the output.
+
+    The display prints JSON if `json_events` is True, shows a bar on a terminal, and prints lines otherwise.
+    """
     if json_events:
         return JsonProgress(stage)
     return TerminalProgress(stage) if sys.stderr.isatty() and sys.stdout.isatty() else LineProgress(stage)

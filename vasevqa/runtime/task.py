@@ -1,4 +1,4 @@
-"""Run a stage under a launcher: take the lease, write the partial folder of the artifact, and seal the artifact."""
+"""Run a stage for a launcher, so that its output becomes an artifact."""
 
 from __future__ import annotations
 
@@ -32,18 +32,22 @@ def run_task(
     task_file: Path,
     progress: StageProgress,
 ) -> None:
-    """Run a stage under a launcher: take the lease, write the partial folder, and seal the artifact."""
+    """Run `stage` for a launcher, so that its output becomes an artifact.
+
+    The function takes the artifact's lease, so that no other process writes to `folder`. After the stage, it writes
+    artifact.json, which marks the output as complete. The launcher then gives the folder its final name.
+    """
     task = json.loads(patiently(lambda: task_file.read_text(encoding="utf-8"), task_file))
     key = artifact_key(stage, params, {name: given["key"] for name, given in task["inputs"].items()})
     if key != task["key"]:
         raise ConfigError(
-            f"This {stage.name} (vasevqa {__version__}, stage version {stage.version}) doesn't make the planned"
-            " artifact; use the launcher's version."
+            f"{stage.name} (vasevqa {__version__}, stage version {stage.version}) would make another artifact than the"
+            " launcher has planned; use the launcher's version of vasevqa."
         )
     artifact = Volume(Path(task["volume"])).artifact(task["step"], key)
     if folder is None or folder.resolve() != artifact.partial.resolve():
         raise ConfigError(
-            f"{stage.output_flag} {folder} is not the folder of the planned artifact; give {artifact.partial}."
+            f"{stage.output_flag} {folder} is not the folder that the launcher has planned; give {artifact.partial}."
         )
     if artifact.complete:
         progress.event("sealed", already=True)
@@ -91,9 +95,9 @@ def _lease(artifact: Artifact, attempt: str) -> Lease:
 
 
 def _provenance(task: Mapping[str, object], started: datetime) -> dict[str, object]:
-    """Return the host, the run, the times and the versions for the artifact's record.
+    """Return the values in the artifact's record that say where, when and with which versions it was made.
 
-    None of these values is part of the key.
+    The artifact's key does not depend on these values.
     """
     return {
         "versions": _versions(),

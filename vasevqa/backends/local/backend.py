@@ -1,4 +1,4 @@
-"""The local backend: run each stage as a process. The process continues when its launcher ends.
+"""The local backend, which runs each stage as a process. The process continues when its launcher ends.
 
 A job is a folder `<volume>/.jobs/<name>/` with these files:
 - spec.json: the command to run; created together with the folder
@@ -6,8 +6,9 @@ A job is a folder `<volume>/.jobs/<name>/` with these files:
 - exit: how the job ended
 - cancel: a request to stop the job
 
-Any launcher may start a supervisor for a job without a supervisor. Only the supervisor that creates the claim
-continues. So if a launcher is killed during `submit`, the next launcher can finish the submission.
+If a job has no supervisor, any launcher may start one. Several supervisors may start at the same time, but only the
+supervisor that creates claim.json continues. So if a launcher is killed during `submit`, the next launcher can finish
+the submission.
 """
 
 from __future__ import annotations
@@ -49,9 +50,9 @@ FULL = 64 * 1024  # bytes; with less free space, even a job's small files don't 
 
 
 class LocalBackend:
-    """Runs stages as processes of this machine.
+    """Runs stages as processes on this machine.
 
-    `modules` maps a stage to the module that runs the stage. The default module is jobs.<stage>.
+    `modules` maps a stage to the Python module that runs it. By default, this is the module `jobs.<stage>`.
     """
 
     enforces_limits = False
@@ -65,21 +66,21 @@ class LocalBackend:
         self._me = Holder.this_process("")
 
     def image(self, stage: str) -> str:
-        """Return an empty string: a stage runs without a container."""
+        """Return an empty string, because stages run without containers."""
         return ""
 
     def forget_run(self, run: str) -> None:
-        """Do nothing: no objects are created for a run as a whole."""
+        """Do nothing, because this backend creates objects only for jobs, not for runs."""
 
     def gone(self, pod: str) -> bool:
-        """Return False: this backend has no pods."""
+        """Return False, because this backend has no pods."""
         return False
 
     def close(self) -> None:
-        """Do nothing: there are no connections or threads. Supervisors keep running."""
+        """Do nothing, because there are no connections or threads. Supervisors keep running."""
 
     def submit(self, task: Task) -> None:
-        """Start the stage's process; if a job with the task's name exists, adopt that job.
+        """Start a process for `task`, or take over the existing job with the task's name.
 
         Raise VaseError if the process can't be started.
         """
@@ -113,7 +114,7 @@ class LocalBackend:
         }
 
     def _ensure_started(self, name: str) -> None:
-        """Start a supervisor if the job has none, and wait until the supervisor has the claim."""
+        """Start a supervisor if the job has none, and wait until a supervisor has claimed the job."""
         job = self._jobs / name
         end = time.monotonic() + CLAIM_SECONDS
         while not (job / "claim.json").exists() and job.is_dir():
@@ -151,7 +152,7 @@ class LocalBackend:
             ) from None
 
     def existing(self, prefix: str) -> list[str]:
-        """Return the jobs whose names begin with `prefix`, sorted by attempt."""
+        """Return the names of the jobs that begin with `prefix`, sorted by attempt number."""
         names = (
             [entry.name for entry in self._jobs.iterdir() if entry.name.startswith(prefix)]
             if self._jobs.is_dir()
@@ -185,13 +186,13 @@ class LocalBackend:
             return Holder("unknown", "", 0, "", "", "", "")
 
     def _is_here(self, claim: Holder) -> bool:
-        """Return True if the claim's supervisor runs on this machine and in the process namespace of this process."""
+        """Return True if the claim's supervisor runs on this machine and in the PID namespace of this process."""
         return (claim.boot, claim.namespace, claim.host) == (self._me.boot, self._me.namespace, self._me.host)
 
     def _silent(self, job: Path) -> bool:
-        """Return True if the supervisor has not updated the claim's file time for lease_ttl() seconds.
+        """Return True if the supervisor has not touched claim.json for lease_ttl() seconds.
 
-        The supervisor of the claim runs on another machine, so its process can't be checked.
+        The method is for a supervisor on another machine, because its process can't be checked.
         """
         clock = self._jobs / ".clock"
         try:
@@ -217,7 +218,7 @@ class LocalBackend:
             return None
 
     def watch(self, names: Collection[str], seconds: float) -> list[Update]:
-        """Wait up to `seconds` for updates on these jobs; return as soon as there is an update."""
+        """Wait at most `seconds` for updates on the jobs `names`; return as soon as there is an update."""
         end = time.monotonic() + seconds
         while True:
             updates: list[Update] = []
@@ -260,7 +261,7 @@ class LocalBackend:
         return block.decode("utf-8", "replace")
 
     def outcome(self, name: str) -> Outcome:
-        """Return how the stage ended. If no end is recorded, because the supervisor was killed, report SIGKILL."""
+        """Return how the stage ended; report SIGKILL if the supervisor was killed before it could record the end."""
         record = self._record(self._jobs / name)
         if not record:
             return Outcome(None, signal.SIGKILL, message="its process vanished")
@@ -278,9 +279,10 @@ class LocalBackend:
         return None
 
     def cancel(self, name: str, grace: float) -> None:
-        """Write a request to stop into the job's folder, and send a signal to a supervisor on this machine.
+        """Ask the job's supervisor to stop the stage; the request is the file `cancel` in the job's folder.
 
-        A supervisor on any other machine checks for the request every second.
+        A supervisor on this machine also gets a signal, so it sees the request at once. A supervisor on another machine
+        looks for the file every second.
         """
         job = self._jobs / name
         if self.state(name).is_terminal:
@@ -316,7 +318,7 @@ def _bytes_from(log: Path, offset: int) -> bytes:
 
 
 def _send(claim: Holder, number: signal.Signals) -> None:
-    """Send a signal to the process of the claim.
+    """Send a signal to the supervisor that holds the claim.
 
     The function uses a file descriptor of the process, because a process id can be reused.
     """

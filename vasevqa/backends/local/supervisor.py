@@ -1,9 +1,9 @@
-"""Run one stage as a child process, and record how the stage ended; any launcher can read the record.
+"""Run one stage as a child process, and record how the stage ended in a file that any launcher can read.
 
 A launcher calls `python -I -S supervisor.py JOB IDENTITY`. The module imports only the standard library, so the
 supervisor starts in milliseconds. JOB is a folder with spec.json. The supervisor that creates JOB/claim.json runs the
-job; any other supervisor ends. If JOB/cancel appears, the stage gets SIGTERM at once. JOB/cancel contains a number of
-seconds. After these seconds the process group of the stage gets SIGKILL.
+job; any other supervisor ends. If JOB/cancel appears, the stage gets SIGTERM. JOB/cancel contains a number of seconds,
+after which the stage's process group gets SIGKILL.
 """
 
 import contextlib
@@ -49,7 +49,7 @@ def claim(job: Path, identity: "dict[str, object]") -> bool:
 
 
 def die_with_supervisor() -> None:
-    """Prepare the child: unblock signals, and let the kernel kill the child when the supervisor dies."""
+    """In the child, unblock signals, and tell the kernel to kill the child when the supervisor dies."""
     parent = os.getppid()
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -77,7 +77,7 @@ def asked_to_stop(job: Path) -> float | None:
 
 
 def attend(child: "subprocess.Popen[bytes]", job: Path, beat: float) -> None:
-    """Wait until `child` has ended; stop the child on request, and update the claim's file time every `beat` seconds.
+    """Wait until `child` has ended, stop it on request, and touch claim.json every `beat` seconds.
 
     This function does not reap the child, so the id of the child's process group can't be reused.
     """
@@ -102,9 +102,9 @@ def attend(child: "subprocess.Popen[bytes]", job: Path, beat: float) -> None:
 
 
 def run(spec: "dict[str, object]", job: Path) -> "dict[str, object]":
-    """Run the job's command.
+    """Run the job's command, and return a record of its end.
 
-    Return the command's exit code or signal, and whether the kernel killed the command because memory ran out.
+    The record contains the exit code or signal, and whether the kernel killed the command because memory ran out.
     """
     before = oom_kills()
     try:
