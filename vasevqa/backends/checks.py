@@ -34,5 +34,5 @@ def stage_of(image: str) -> str:
 
 
 def finding_of(given: Mapping[str, Any]) -> Finding:
-    """Return the Finding whose method `plain` returned the mapping `given`."""
+    """Convert a mapping from `Finding.plain` back to a Finding."""
     return Finding(str(given["what"]), str(given["state"]), str(given["text"]), int(given["code"]))

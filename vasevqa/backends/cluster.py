@@ -180,8 +180,8 @@ class Cluster(_Model):
 def load_cluster(path: Path | None, stages: Collection[str] = ()) -> Cluster:
     """Read the Cluster file at `path`; return the defaults if `path` is None.
 
-    If a setting is a text, unquoted values such as `4`, `true` and `no` are also read as text. If `stages` is given,
-    the setting `images` may name only these stages and the launcher.
+    In a setting that expects text, the unquoted values `4`, `true` and `no` are read as text. If `stages` is given, the
+    setting `images` may name only these stages and the launcher.
 
     Raise ConfigError for an invalid setting. The message names the setting and its line.
     """
@@ -198,10 +198,9 @@ def load_cluster(path: Path | None, stages: Collection[str] = ()) -> Cluster:
 
 
 def parse_cluster(tree: Any, where: str) -> Cluster:
-    """Return the settings in the mapping `tree`.
+    """Return the settings in the mapping `tree`; in error messages, `where` names the mapping's origin.
 
-    Raise ConfigError for an invalid setting. The message names the setting, and says with `where` where the mapping
-    comes from.
+    Raise ConfigError for an invalid setting. The message names the setting.
     """
     return _checked(tree, Lines(where))
 
@@ -250,7 +249,7 @@ def _meant(key: str) -> str:
 
 
 def _plain(problem: ErrorDetails) -> str:
-    """Return in plain words why a value is invalid, because pydantic's message may contain a regular expression."""
+    """Explain in plain words why a value is invalid; pydantic's own message may contain a regular expression."""
     message = problem["msg"]
     if problem["type"] == "string_pattern_mismatch" and problem["ctx"]["pattern"] == NAME:
         return "Kubernetes allows lower-case letters, digits, '-' and '.' here"

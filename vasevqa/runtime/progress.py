@@ -186,7 +186,7 @@ class JsonProgress(StageProgress):
 
 
 class TerminalProgress(StageProgress):
-    """Shows a progress bar with the rate and the remaining time, with the library `rich`."""
+    """Shows a progress bar of the library `rich`, with the rate and the remaining time."""
 
     def __init__(self, stage: str) -> None:
         super().__init__(stage)

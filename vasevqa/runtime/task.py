@@ -95,9 +95,9 @@ def _lease(artifact: Artifact, attempt: str) -> Lease:
 
 
 def _provenance(task: Mapping[str, object], started: datetime) -> dict[str, object]:
-    """Return the values in the artifact's record that say where, when and with which versions it was made.
+    """Return the values that tell where, when and with which versions the artifact was made.
 
-    The artifact's key does not depend on these values.
+    They are part of the artifact's record, but not of its key.
     """
     return {
         "versions": _versions(),

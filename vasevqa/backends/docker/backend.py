@@ -141,7 +141,7 @@ class DockerBackend:
             raise
 
     def container(self, task: Task) -> dict[str, object]:
-        """Return the arguments for `containers.create` of the docker client that create the task's container."""
+        """Return the keyword arguments with which the docker client creates the task's container."""
         asked = task.resources
         # Docker has no Secrets: their values come from the launcher's environment.
         secrets = {name: os.environ[name] for name in self._cluster.secrets if os.environ.get(name)}

@@ -57,8 +57,8 @@ def server(access: Session) -> Finding:
 def rights(access: Session, remote: bool) -> Iterator[Finding]:
     """Check the rights that a launcher needs.
 
-    `remote` says that the volume is not mounted on this machine. In this case, also check the further rights (USER)
-    that a user outside the cluster needs.
+    If `remote` is True, the volume is not mounted on this machine. A user outside the cluster then needs further rights
+    (USER), which are checked too.
     """
     inside = SERVICE_ACCOUNT.is_dir() and "KUBECONFIG" not in os.environ
     for group, resource, verbs in (*LAUNCHER, *(USER if remote and not inside else ())):
@@ -233,9 +233,9 @@ def _tolerated(cluster: Cluster, taint: Manifest) -> bool:
 
 
 def _of_gpus(taint: Manifest, resource: str) -> bool:
-    """Return True if the admission plugin ExtendedResourceToleration makes some pods tolerate this taint.
+    """Return True if the cluster may make all pods that request `resource` tolerate this taint.
 
-    These are the pods that request `resource`.
+    The admission plugin ExtendedResourceToleration does this.
     """
     return bool(taint["key"] == resource and taint["effect"] == "NoSchedule")
 
@@ -338,7 +338,7 @@ def _pull_pod(access: Session, name: str, image: str) -> Manifest:
 def _pulled(image: str, pod: Manifest | None, late: bool) -> Finding | None:
     """Return the finding about the image of `pod`; None while the pull is in progress.
 
-    `late` says that the time limit has passed.
+    `late` is True once the time limit has passed.
     """
     statuses = (pod or {}).get("status", {}).get("containerStatuses") or []
     state = (statuses[0].get("state") or {}) if statuses else {}

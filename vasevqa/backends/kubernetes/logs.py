@@ -94,9 +94,9 @@ class Tee:
     Another launcher may write the output of the same pod, at the same time or before a crash. Both launchers write the
     same bytes at the same offsets.
 
-    To find the offsets, the class searches the file for the beginning of the output. Usually this is the start of the
-    file. If the kubelet has deleted the output's first lines, the place is further on. If another pod of the same Job
-    has already written to the file, the place is the end of the file.
+    To find the offsets, the class searches the file for the beginning of the output. Usually the output begins at the
+    start of the file. If the kubelet has deleted the first lines, the rest begins further on. If another pod of the
+    same Job has already written to the file, the output begins at the end of the file.
     """
 
     def __init__(self, path: Path) -> None:

@@ -49,7 +49,7 @@ class Placement:
 
     `owner` is the ConfigMap that owns the Job. `together` is True if only one node at a time can mount the claim, so
     that all pods of the volume must run on one node. `node` is the name of this node; None if no running pod uses the
-    claim yet. `environ` is the launcher's environment. The stage gets its proxies and its settings of the model hub.
+    claim yet. `environ` is the launcher's environment, from which the stage gets its proxies and its hub settings.
     """
 
     owner: Mapping[str, str] | None = None  # name and uid of the run's ConfigMap

@@ -63,7 +63,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Asked:
-    """What a job requested, and where it should run, for use in messages."""
+    """What a job requests from the cluster, for use in messages."""
 
     image: str
     requests: Mapping[str, str] = field(default_factory=dict)
@@ -74,7 +74,7 @@ class Asked:
 
 
 def asked_of(job: Manifest, namespace: str) -> Asked:
-    """Return what `job` requested, according to its manifest."""
+    """Return what `job` requests, according to its manifest."""
     pod = job["spec"]["template"]["spec"]
     container = pod["containers"][0]
     labels = job["metadata"].get("labels", {})
@@ -137,8 +137,8 @@ def condition(thing: Manifest, kind: str) -> Manifest:
 def state_of(seen: Seen, now: datetime | None = None) -> State:
     """Return the job's state.
 
-    A job is finished when all its pods have ended and, in addition, one of them has succeeded or the Job has the
-    condition Complete or Failed.
+    After all its pods have ended, a job is finished if one of the pods has succeeded, or if the Job has the condition
+    Complete or Failed.
     """
     alive = [pod for pod in seen.pods if not ended(pod, now)]
     if seen.job is None:
