@@ -302,7 +302,7 @@ class Step:
     """One use of a Stage in the pipeline. `inputs` maps the stage's input names to sources.
 
     If the step is skipped, later steps read the input `passthrough_input` instead of the step's output. If
-    `passthrough_input` is None, the step can be skipped only if all steps that read its output are skipped too. If a
+    `passthrough_input` is None, the step can be skipped only if the steps that read its output don't run either. If a
     recipe has an input with the step's name, this input replaces the step. `preset` holds parameters that differ from
     the stage's defaults.
     """

@@ -1,6 +1,6 @@
 """Measure the size, sharpness, exposure and frame of photographs, and find suspected cards and near-duplicates.
 
-These values are called data checks.
+The results are called the data checks of a photograph.
 
 - Sharpness is measured on the luminance at full resolution. The luminance is first smoothed by a binomial 3 x 3 filter,
   because noise would otherwise count as detail. Sharpness is the variance of the Laplacian, in squared grey levels,
@@ -15,8 +15,8 @@ These values are called data checks.
 - The frame consists of the rows and columns at the picture's edges that have a single tone. Its value is its share of
   the picture. A plain backdrop that reaches the edges is part of the frame.
 - The module curation.cards detects colour cards and scale bars.
-- Two photographs are near-duplicates if their hashes (curation.hashes) differ in at most DISTANCE bits. This is also
-  the default of build-dataset.
+- Two photographs are near-duplicates if their hashes (curation.hashes) differ in at most DISTANCE bits. By default,
+  build-dataset uses the same limit.
 """
 
 from __future__ import annotations

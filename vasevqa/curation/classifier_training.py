@@ -176,7 +176,7 @@ def centre(pixels: Tensor, size: int) -> Tensor:
 class Trainer:
     """A training run that trains one epoch at a time.
 
-    After an interruption, a new Trainer can continue the run if `restore` gets the result of `state`.
+    To continue an interrupted run, pass the saved result of `state` to `restore` of a new Trainer.
     """
 
     model: nn.Module

@@ -265,7 +265,7 @@ def _select_page(image: Image.Image) -> None:
 def _loaded_low_bytes(stream: IO[bytes], page: int) -> Image.Image:
     """Decode a page of 16-bit values once more, and return the low bytes of the values.
 
-    Pillow keeps only one byte of each value. It is the low byte if the two bytes are swapped first.
+    Pillow keeps only the high byte of each value. This function swaps the two bytes, so that Pillow keeps the low byte.
     """
     stream.seek(0)
     again = _opened(stream)

@@ -78,7 +78,8 @@ class Neighbourhood:
     def nearest(self, name: str, accepted: bool, most: int) -> list[Neighbour]:
         """Return the photographs that are most similar to the photograph `name`, the most similar one first.
 
-        At most `most` photographs are returned. All of them are accepted if `accepted` is True, and otherwise rejected.
+        At most `most` photographs are returned. They are chosen from the accepted photographs if `accepted` is True,
+        and otherwise from the rejected ones.
         """
         import numpy as np
 
