@@ -70,9 +70,8 @@ def load_data(
 ) -> Data:
     """Decode the labelled photographs. `others` counts the other files in the folders, which are not read.
 
-    `size` is the side of the model's input. The images are stored with a side of 256/224 times `size`, so that random
-    crops have a margin. If the pixels take 2 GiB or more, they are stored in the memory-mapped file `scratch` (if it is
-    given). Raise DataError if no image of a class can be read.
+    Images are stored at 256/224 of the model's input size, to give random crops a margin. If `scratch` is given, pixels
+    of 2 GiB or more are stored in this memory-mapped file. Raise DataError if no image of a class can be read.
     """
     photographs = [ImageFile(item.file.path, item.name, item.file.problem) for item in labelled]
     side = round(size * 256 / 224)
@@ -174,10 +173,7 @@ def centre(pixels: Tensor, size: int) -> Tensor:
 
 @dataclass
 class Trainer:
-    """A training run that trains one epoch at a time.
-
-    To continue an interrupted run, pass the saved result of `state` to `restore` of a new Trainer.
-    """
+    """A training run, epoch by epoch. An interrupted run continues if `restore` gets the saved result of `state`."""
 
     model: nn.Module
     data: Data
@@ -206,11 +202,7 @@ class Trainer:
         )
 
     def rate(self, epoch: int) -> float:
-        """Return the learning rate of an epoch.
-
-        The rate rises linearly during the warm-up. It then stays constant (schedule 'constant'), or falls along a
-        cosine to a hundredth of its highest value.
-        """
+        """Return the learning rate. After the linear warm-up, it is constant or falls to a hundredth along a cosine."""
         settings = self.settings
         if epoch < settings.warmup_epochs:
             return settings.learning_rate * (epoch + 1) / (settings.warmup_epochs + 1)
@@ -333,8 +325,7 @@ def _intervals(
     """Return the 95% confidence intervals by the name of the metric.
 
     The intervals take into account that images of one vase are alike. Accuracy, precision and recall get Wilson's
-    interval with the effective number of images. The ROC-AUC gets a bootstrap interval. A metric with too few vases is
-    omitted.
+    interval, and the ROC-AUC gets a bootstrap interval. A metric with too few vases is omitted.
     """
     right = [float(one == true) for one, true in zip(predicted, labels, strict=True)]
     of = {
@@ -353,10 +344,7 @@ def _intervals(
 
 
 def _rank_interval(probabilities: np.ndarray, labels: np.ndarray, vases: Sequence[str]) -> tuple[float, float] | None:
-    """Return the 95% bootstrap interval of the ROC-AUC, or None if there are too few vases.
-
-    The bootstrap resamples the vases and takes percentiles (Efron, 1979).
-    """
+    """Return the 95% interval of the ROC-AUC by resampling vases (Efron, 1979), or None if there are too few vases."""
     from sklearn.metrics import roc_auc_score
 
     names = sorted(set(vases))

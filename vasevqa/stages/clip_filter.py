@@ -315,10 +315,7 @@ def made_for(model: str, precision: str, params: Params) -> dict[str, object]:
 def _known(
     model: ClipModel, photographs: Sequence[ImageFile], call: spec.StageCall[Params, Options]
 ) -> KnownPhotographs:
-    """Return the embeddings that earlier runs on the volume computed for these photographs.
-
-    If the model comes from the main branch of a hub, no embeddings are returned, because the model may have changed.
-    """
+    """Return the embeddings of earlier runs on the volume, but none for a model that may have changed on a hub."""
     from vasevqa.artifacts.known import KnownPhotographs
 
     volume = call.folder.volume if call.folder and not model.digest.endswith("@main") else None
