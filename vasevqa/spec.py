@@ -1,4 +1,4 @@
-"""The terms of the pipeline (Stage, Step, Resources, Pipeline), and the objects that a running stage receives."""
+"""The classes that describe a pipeline (Pipeline, Step, Stage), and the objects that a running stage receives."""
 
 from __future__ import annotations
 
@@ -52,7 +52,10 @@ def quantity_bytes(quantity: str) -> int:
 
 
 class Resources(BaseModel):
-    """A step's resource requests, as Kubernetes quantities. After an OOM, memory is raised up to `memory_limit`."""
+    """The resources that a step requests. Sizes are Kubernetes quantities, such as 8Gi.
+
+    If a step runs out of memory, its next attempt requests more memory, up to `memory_limit`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -78,7 +81,7 @@ class Resources(BaseModel):
 
 @dataclass(frozen=True)
 class Input:
-    """A named input of a stage. `kind` is its kind of path, and `flag` is its command-line flag."""
+    """A named input of a stage. `kind` says whether it is a folder or a file. `flag` is its command-line flag."""
 
     name: str
     flag: str
@@ -91,10 +94,10 @@ class Input:
     kind: Literal["folder", "file", "file or folder"] = "folder"
 
     def refuse_other_kind(self, path: Path, where: str) -> None:
-        """Raise ConfigError if `path` exists and isn't of this input's kind.
+        """Raise ConfigError if `path` isn't of this input's kind. `path` must exist.
 
-        `where` names the flag or the key that gives the path. The path isn't opened, because a pipe may block and
-        reading a device may never end.
+        `where` names the flag or the key that gives the path. The path isn't opened, because opening a pipe may block,
+        and reading a device may never end.
         """
         mode = path.stat().st_mode
         given = "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "pipe, socket or device"
@@ -105,7 +108,8 @@ class Input:
 class Output(Protocol):
     """The output folder of a stage.
 
-    Every write uses this class. If a stage has lost its lease, the next write fails and the stage stops.
+    A stage writes only through this class. If another attempt has taken over the output, the next write raises
+    LeaseLost, so that the stage stops.
     """
 
     @property
@@ -118,7 +122,7 @@ class Output(Protocol):
 
     @property
     def final(self) -> Path:
-        """The path that the folder `root` has once it is complete."""
+        """The path of the output folder after the stage has completed. During the stage, `root` may be another path."""
 
     @property
     def volume(self) -> Path | None:
@@ -140,16 +144,18 @@ class Output(Protocol):
         """Write a JSON file atomically."""
 
     def place(self, source: Path, name: str) -> str:
-        """Create the image `name`: a hard link to a file of an artifact, or a copy of a user's file.
+        """Create the image `name` in the output, with the content of `source`.
 
-        Return 'link', 'reflink' or 'copy'.
+        A file of an artifact is hard-linked if possible. A user's file is copied, if possible as a reflink. Return
+        'link', 'reflink' or 'copy'.
         """
 
 
 class Progress(Protocol):
     """The interface by which a stage reports its progress.
 
-    The user sees a bar on a terminal, and lines in a pipe. A launcher gets JSON events.
+    A terminal shows the user a progress bar. If the output goes to a pipe or a file, it consists of lines of text. A
+    launcher gets JSON events.
     """
 
     def start(self, what: str, total: int | None = None, unit: str = "images") -> None:
@@ -210,8 +216,8 @@ OptionsT_co = TypeVar("OptionsT_co", bound=Options, covariant=True)
 class StageCall(Generic[ParamsT_co, OptionsT_co]):
     """One call of a stage.
 
-    `inputs` maps names to absolute paths. It has no entry for an optional input that was not given. `folder` is None
-    only if a stage needs no output with these parameters.
+    `inputs` maps names to absolute paths. It has no entry for an optional input that was not given. `folder` is the
+    output folder. It may be None if the stage needs no output with these parameters.
     """
 
     params: ParamsT_co
@@ -295,9 +301,10 @@ class Source:
 class Step:
     """One use of a Stage in the pipeline. `inputs` maps the stage's input names to sources.
 
-    If the step is skipped, the input `passthrough_input` takes the place of the step's output. If `passthrough_input`
-    is None, the step can be skipped only if no step that runs reads its output. A recipe input with the step's name
-    replaces the step. `preset` holds parameters that differ from the stage's defaults.
+    If the step is skipped, later steps read the input `passthrough_input` instead of the step's output. If
+    `passthrough_input` is None, the step can be skipped only if the steps that read its output don't run either. If a
+    recipe has an input with the step's name, this input replaces the step. `preset` holds parameters that differ from
+    the stage's defaults.
     """
 
     name: str

@@ -22,7 +22,7 @@ def test_written_predictions_can_be_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("path,probability,class\nvase_ä.jpg,0.5,1\n".encode("cp1252"), "not a text in UTF-8"),
+        ("path,probability,class\nvase_ä.jpg,0.5,1\n".encode("cp1252"), "not UTF-8 text"),
         (b'path,probability,class\na.jpg,"0,5",1\n', "row 1: could not convert string to float: '0,5'"),
         (b"path;probability;class\na.jpg;0,5;1\n", "row 1 has no 'probability'"),
         (b"path,class\na.jpg,1\n", "row 1 has no 'probability'"),

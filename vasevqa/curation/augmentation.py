@@ -1,8 +1,8 @@
 """Augment batches of training photographs on the model's device.
 
-torchvision's transforms draw one set of random numbers for a whole batch, or they process the images one by one.
-Processing them one by one is slow on a GPU. This module applies all geometric changes in one resampling of the batch
-(Jaderberg et al., "Spatial Transformer Networks", 2015). It changes the colours by matrix products.
+A transform of torchvision changes all images of a batch in the same way. Calling it for one image after another is
+slow on a GPU. This module changes each image in its own way, but processes the whole batch at once. It combines all
+geometric changes in one resampling (Jaderberg et al., "Spatial Transformer Networks", 2015).
 """
 
 from __future__ import annotations
@@ -72,7 +72,10 @@ def _coloured(images: Tensor) -> Tensor:
 
 
 def _hues(count: int) -> Tensor:
-    """Return the rotations about the grey axis of the RGB space, (B, 3, 3), by Rodrigues' formula."""
+    """Return `count` random changes of the hue, as matrices (count, 3, 3) that multiply RGB values.
+
+    Each matrix is a rotation about the grey axis of the RGB space (Rodrigues' formula).
+    """
     angle = _draw(count, -2 * math.pi * HUE, 2 * math.pi * HUE).view(-1, 1, 1)
     third = math.sqrt(1 / 3)
     axis = torch.tensor([[0, -third, third], [third, 0, -third], [-third, third, 0]])

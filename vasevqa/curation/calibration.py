@@ -21,8 +21,9 @@ BINS = 10
 
 @dataclass(frozen=True)
 class Calibration:
-    """A calibration: probability = sigmoid(margin / temperature + bias). The margin is the difference of the two
-    logits.
+    """The two numbers that turn a classifier's logits into a probability of class 1.
+
+    The probability is sigmoid(margin / temperature + bias). The margin is the logit of class 1 minus that of class 0.
     """
 
     temperature: float = 1.0
@@ -39,7 +40,10 @@ class Calibration:
 
 
 def calibrate(logits: Tensor, labels: Tensor) -> Calibration:
-    """Return the calibration that minimizes the cross entropy of logits (N, 2) against smoothed labels (N,)."""
+    """Return the calibration that fits logits (N, 2) best to labels (N,), which are 0 or 1.
+
+    It minimizes the cross entropy against smoothed labels.
+    """
     from scipy.optimize import minimize
 
     margins = (logits[:, 1] - logits[:, 0]).double().numpy()

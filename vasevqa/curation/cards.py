@@ -2,14 +2,14 @@
 
 Both detectors are simple rules: each can miss a card or a bar, and each can report one that isn't there.
 
-A colour card is suspected where flat patches of at least HUES of the six main hues lie close together, with edges
-between the patches. Vases are red, orange and yellow. They hardly ever have green, cyan, blue and magenta areas beside
-each other. A card that has only grey patches isn't found.
+A colour card has patches of many hues, with edges between the patches. The detector looks for an area in which at least
+HUES of the six main hues have flat patches. Vases are red, orange and yellow. They hardly ever have green, cyan, blue
+and magenta areas beside each other. A card that has only grey patches isn't found.
 
-A scale bar is suspected where at least RUNS blocks of equal length alternate between neutral dark and neutral bright,
-in an outer third of the photograph, over at least ROWS rows (or columns). The first and the last block may run into a
-backdrop of the same tone. A black-and-white photograph with a meander or a chequerboard in an outer third is suspected
-too.
+A scale bar is a row of dark and bright blocks without colour. The blocks alternate and have equal lengths. The detector
+looks for at least RUNS such blocks in an outer third of the photograph. At least ROWS rows (or columns) of pixels must
+show them. The first and the last block may run into a backdrop of the same tone. A meander or a chequerboard in an
+outer third of a black-and-white photograph is reported too.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ COLOURS, DETAILS = 512, 1024  # pixels of the longer side
 
 
 def suspected(image: Image.Image) -> tuple[bool, bool]:
-    """Return two values for an RGB picture: whether a colour card is suspected, and whether a scale bar is."""
+    """Return whether an RGB picture probably shows a colour card, and whether it probably shows a scale bar."""
     detailed = _reduced(image, DETAILS)
     return _colour_card(_reduced(detailed, COLOURS)), _scale_bar(detailed)
 
@@ -62,7 +62,7 @@ def _colour_card(image: Image.Image) -> bool:
 
 
 def _steps(image: Image.Image) -> np.ndarray:
-    """Return the greatest difference of each pixel from its right and its lower neighbour, in any colour."""
+    """Return, for each pixel, the greatest difference from its right and lower neighbours in any colour channel."""
     steps = np.zeros((image.height, image.width), dtype=np.int16)
     for band in image.split():
         values = np.asarray(band, dtype=np.int16)
@@ -91,7 +91,10 @@ def _bar_in_outer_rows(tones: np.ndarray) -> bool:
 
 
 def _bar(tones: np.ndarray) -> bool:
-    """Return whether ROWS rows of `tones` (-1 dark, 1 bright, 0 other) have RUNS equal blocks at the same place."""
+    """Return whether a scale bar lies across `tones`, whose values are -1 (dark), 1 (bright) or 0 (other).
+
+    ROWS neighbouring rows must have RUNS alternating blocks of equal length, at the same place in each row.
+    """
     rows, columns = tones.shape
     if rows < ROWS or columns < RUNS * SHORTEST:
         return False

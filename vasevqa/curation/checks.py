@@ -1,18 +1,22 @@
-"""Check the data of a photograph: its size, sharpness, exposure, frame, cards, and near-duplicates.
+"""Measure the size, sharpness, exposure and frame of photographs, and find suspected cards and near-duplicates.
 
-- Sharpness is the variance of the Laplacian (LAPV in Pech-Pacheco et al., "Diatom autofocusing in brightfield
-  microscopy", 2000; Pertuz et al., "Analysis of focus measure operators for shape-from-focus", 2013) of the luminance
-  at full resolution, in squared grey levels, times the square root of the number of megapixels. The luminance is
-  smoothed by a binomial 3 x 3 filter first, because noise would otherwise count as detail. The square root makes
-  photographs of different sizes comparable: the longer the sides, the smaller the share of pixels at sharp edges. Drawn
-  vases with sides of 288 to 1,400 pixels have a median sharpness of 35 to 53, and blurred drawings of 3 to 9. Dark or
-  plain photographs have low values too.
-- Brightness is the mean luminance from 0 to 1. The clipped shares are the share of pixels of at most DARK and the share
-  of pixels of at least BRIGHT. They include the pixels of a pure black or white backdrop.
-- The frame is the share of the picture in rows and columns of one tone at the edges. A plain backdrop that reaches the
-  edges is part of the frame.
+The results are called the data checks of a photograph.
+
+- Sharpness is measured on the luminance at full resolution. The luminance is first smoothed by a binomial 3 x 3 filter,
+  because noise would otherwise count as detail. Sharpness is the variance of the Laplacian, in squared grey levels,
+  times the square root of the number of megapixels. (The variance is called LAPV in Pech-Pacheco et al., "Diatom
+  autofocusing in brightfield microscopy", 2000, and in Pertuz et al., "Analysis of focus measure operators for
+  shape-from-focus", 2013.) The square root makes photographs of different sizes comparable: the longer the sides, the
+  smaller the share of pixels at sharp edges. For drawings of vases with sides of 288 to 1,400 pixels, the median
+  sharpness is 35 to 53. For blurred drawings, it is 3 to 9. Dark or plain photographs have low values too.
+- Brightness is the mean luminance from 0 to 1.
+- There are two clipped shares: the share of pixels with a luminance of at most DARK, and the share of pixels with a
+  luminance of at least BRIGHT. The pixels of a pure black or white backdrop are included.
+- The frame consists of the rows and columns at the picture's edges that have a single tone. Its value is its share of
+  the picture. A plain backdrop that reaches the edges is part of the frame.
 - The module curation.cards detects colour cards and scale bars.
-- A near-duplicate has a hash (curation.hashes) that differs in at most DISTANCE bits, as in build-dataset.
+- Two photographs are near-duplicates if their hashes (curation.hashes) differ in at most DISTANCE bits. By default,
+  build-dataset uses the same limit.
 """
 
 from __future__ import annotations
@@ -49,10 +53,10 @@ ABSENT = bytes(SIZE)
 
 
 def measure(path: Path, decoded: Image.Image, reduced: bool = True) -> bytes:
-    """Return the checks of a photograph as SIZE bytes, or ABSENT if the photograph can't be decoded at full size.
+    """Return the data checks of a photograph, packed into SIZE bytes.
 
-    `decoded` is the image that open_image returned. Set `reduced` if `decoded` may be smaller than the picture in the
-    file.
+    Return ABSENT if the photograph can't be decoded at full size. `decoded` is the image that open_image returned. If
+    `reduced` is False, `decoded` must have the full size of the picture in the file.
     """
     try:
         luminance = open_luminance(path, decoded) if reduced else decoded.convert("L")
@@ -80,7 +84,7 @@ def _measured(luminance: Image.Image, decoded: Image.Image) -> bytes:
 
 
 def sharpness(luminance: Image.Image) -> float:
-    """Return the sharpness of a luminance image (mode L)."""
+    """Return the sharpness of a luminance image (mode L), as the module's docstring defines it."""
     width, height = luminance.size
     if min(height, width) < 5:
         return 0.0
@@ -102,14 +106,20 @@ def sharpness(luminance: Image.Image) -> float:
 
 
 def _bands(height: int, width: int) -> Iterator[int]:
-    """Yield the first row of each band."""
+    """Yield the number of the first row of each band of BAND rows that `sharpness` measures.
+
+    A large photograph is measured only in evenly spaced bands.
+    """
     starts = range(0, height - 4, BAND)
     every = max(1, -(-height * width // MEASURED))
     yield from starts[(every - 1) // 2 :: every] or starts[:1]
 
 
 def frame(pixels: np.ndarray) -> float:
-    """Return the share of a luminance image (H, W) that lies in rows and columns of one tone at the edges."""
+    """Return the share of a luminance image (H, W) that belongs to its frame.
+
+    The frame consists of the rows and columns at the edges that have a single tone.
+    """
     top, bottom = _edge(pixels), _edge(pixels[::-1])
     if top == len(pixels):
         return 1.0
@@ -120,7 +130,7 @@ def frame(pixels: np.ndarray) -> float:
 
 
 def _edge(rows: np.ndarray) -> int:
-    """Return the number of rows at the top that have one tone, the tone of the first row."""
+    """Return how many rows at the top are uniform and have the same tone as the first row."""
     values = rows.astype(np.float32)
     plain = (values.std(1) <= ONE_TONE) & (np.abs(values.mean(1) - values[0].mean()) <= SAME_TONE)
     return len(plain) if plain.all() else int(plain.argmin())
@@ -128,7 +138,7 @@ def _edge(rows: np.ndarray) -> int:
 
 @dataclass(frozen=True)
 class Limits:
-    """The limits of the checks, from the stage's parameters. None means that there is no limit."""
+    """The limits of the data checks, from clip-filter's parameters. A limit of None is not applied."""
 
     min_side: int | None = None
     min_sharpness: float | None = None
@@ -151,10 +161,10 @@ class Limits:
 
 
 def read(names: Sequence[str], stored: Sequence[bytes]) -> list[DataChecks]:
-    """Return the checks of photographs from the bytes of `measure`, in the same order.
+    """Unpack the bytes that `measure` returned for each photograph, and find the near-duplicates.
 
-    The photographs are compared with each other. The checks of a near-duplicate hold the name of the first photograph
-    that it resembles.
+    The result holds the data checks of each photograph, in the order of `names`. A photograph may be a near-duplicate
+    of photographs before it. Its `near_duplicate_of` is then the name of the first of these photographs.
     """
     numbers = [number for number, value in enumerate(stored) if value and value != ABSENT]
     found = [DataChecks() for _ in names]
@@ -183,7 +193,10 @@ def read(names: Sequence[str], stored: Sequence[bytes]) -> list[DataChecks]:
 
 
 def applied(rows: Sequence[ScoredImage], checks: Sequence[DataChecks], limits: Limits) -> list[ScoredImage]:
-    """Return the rows with the checks. A photograph that violates a limit is rejected, and the row says why."""
+    """Return copies of the rows that also hold the data checks of each photograph.
+
+    A photograph that violates a limit is rejected. The field `failed_check` of its row says why.
+    """
     decided = []
     for row, one in zip(rows, checks, strict=True):
         failed = limits.failed(one)
@@ -193,7 +206,10 @@ def applied(rows: Sequence[ScoredImage], checks: Sequence[DataChecks], limits: L
 
 
 def write(output: Output, rows: Sequence[ScoredImage], unreadable: Iterable[str]) -> None:
-    """Write the decisions and the checks as a table (FILE). The cells of unreadable photographs are empty."""
+    """Write the decision and the data checks of each photograph to checks.csv.
+
+    The row of an unreadable photograph holds only its name.
+    """
     header = ("name", "accepted", "score", "failed_check", *DataChecks.model_fields)
     lines = [[getattr(row, column) for column in header] for row in rows]
     with output.writing(FILE, "w") as stream:
@@ -202,7 +218,11 @@ def write(output: Output, rows: Sequence[ScoredImage], unreadable: Iterable[str]
 
 
 def report_lines(checks: Sequence[DataChecks]) -> list[str]:
-    """Return the distribution of each value that can be limited, as lines for a terminal."""
+    """Return lines for a terminal that summarize the data checks.
+
+    The lines show the distribution of each value for which the user can set a limit. The last line counts the suspected
+    cards and the near-duplicates.
+    """
     there = [one for one in checks if one.width and one.height]
     if not there:
         return []

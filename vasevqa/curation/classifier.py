@@ -50,9 +50,9 @@ def build(arch: str) -> nn.Module:
 def load_backbone(model: nn.Module, arch: str, weights: str, path: Path | None) -> None:
     """Load weights into `model`.
 
-    `weights` is none (random weights), imagenet (from torchvision's hub), or file (from `path`). The head keeps its
-    random weights. Raise ConfigError if the weights can't be downloaded, or if `path` is missing. Raise DataError if
-    the file has no weights of this architecture.
+    `weights` is 'none' (keep the random weights), 'imagenet' (from torchvision's hub), or 'file' (from `path`). The
+    head always keeps its random weights. Raise ConfigError if the weights can't be downloaded, or if `weights` is
+    'file' and `path` is None. Raise DataError if the file can't be read or has no weights of this architecture.
     """
     if weights == "none":
         return
@@ -190,7 +190,7 @@ def load_classifier(where: Path, device: torch.device) -> Classifier:
         refuse_failed(error, path)
         detail = str(error).splitlines()[1].strip()[:160] if len(str(error).splitlines()) > 1 else str(error)[:160]
         raise DataError(
-            f"{path} doesn't fit {arch} with this project's head ({detail}); train it with train-classifier."
+            f"{path} doesn't fit {arch} with this project's head ({detail}); give a model that train-classifier wrote."
         ) from None
     model = model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     calibration = Calibration(float(loaded.get("temperature", 1.0)), float(loaded.get("bias", 0.0)))

@@ -1,4 +1,4 @@
-"""Train the classifier: split by vase, augment batches, resume after an interruption, and calibrate."""
+"""Split the labelled images by vase, train the classifier epoch by epoch, and measure how good it is."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def load_data(
 ) -> Data:
     """Decode the labelled photographs. `others` counts the other files in the folders, which are not read.
 
-    Images are stored at 256/224 of the model's size, so that random crops have a margin. Pixels of 2 GiB or more are
-    stored in the memory-mapped file `scratch`, if it is given. Raise DataError if no image of a class can be read.
+    Images are stored at 256/224 of the model's input size, to give random crops a margin. If `scratch` is given, pixels
+    of 2 GiB or more are stored in this memory-mapped file. Raise DataError if no image of a class can be read.
     """
     photographs = [ImageFile(item.file.path, item.name, item.file.problem) for item in labelled]
     side = round(size * 256 / 224)
@@ -109,10 +109,10 @@ def _store(count: int, side: int, scratch: Path | None) -> Tensor:
 
 
 def split(labels: Tensor, vases: Sequence[str], seed: int) -> dict[str, list[int]]:
-    """Split the images 80/10/10 by vase, and return the indices of train, val and test.
+    """Split the images into train (80%), val (10%) and test (10%), and return the indices of the images in each part.
 
-    `vases` holds the vase of each image. All views of a vase are in the same part. The parts are stratified by class.
-    A vase with images of both classes belongs to the class of most of its images. Raise DataError if a class has fewer
+    `vases` holds the vase of each image. All images of a vase are in the same part. Each class is split separately. A
+    vase with images of both classes counts for the class of most of its images. Raise DataError if a class has fewer
     than three vases.
     """
     groups: dict[str, list[int]] = defaultdict(list)
@@ -142,11 +142,11 @@ def split(labels: Tensor, vases: Sequence[str], seed: int) -> dict[str, list[int
 def split_by_collection(
     labels: Tensor, vases: Sequence[str], collections: Sequence[str], left_out: str, seed: int
 ) -> dict[str, list[int]]:
-    """Return the indices of train, val and test. The test part is the collection `left_out`.
+    """Use the collection `left_out` as the test part, and return the indices of the images in each part.
 
-    `collections` holds the collection of each image. If one image of a vase is in the collection `left_out`, all images
-    of this vase are in the test part. The function `split` splits the remaining vases. Their test part is added to
-    train. Raise DataError if there is no collection `left_out`, or if the remaining vases are too few.
+    `collections` holds the collection of each image. The test part consists of all vases that have an image in the
+    collection `left_out`. The function `split` divides the other vases into train, val and test, and its test part
+    is added to train. Raise DataError if there is no collection `left_out`, or if there are too few other vases.
     """
     names = sorted({name for name in collections if name})
     if left_out not in names:
@@ -173,7 +173,7 @@ def centre(pixels: Tensor, size: int) -> Tensor:
 
 @dataclass
 class Trainer:
-    """A training run that trains one epoch at a time. After an interruption, `restore` continues from `state()`."""
+    """A training run, epoch by epoch. An interrupted run continues if `restore` gets the saved result of `state`."""
 
     model: nn.Module
     data: Data
@@ -202,7 +202,7 @@ class Trainer:
         )
 
     def rate(self, epoch: int) -> float:
-        """Return the learning rate of an epoch: linear warm-up, then cosine decay to a hundredth (or constant)."""
+        """Return the learning rate. After the linear warm-up, it is constant or falls to a hundredth along a cosine."""
         settings = self.settings
         if epoch < settings.warmup_epochs:
             return settings.learning_rate * (epoch + 1) / (settings.warmup_epochs + 1)
@@ -212,7 +212,7 @@ class Trainer:
         return settings.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * part)))
 
     def epoch(self, on_batch: Callable[[int], None]) -> dict[str, float]:
-        """Train one epoch and validate.
+        """Train one epoch, and return its learning rate, its losses and its validation accuracy.
 
         The random numbers depend only on the seed and the epoch. An interruption therefore doesn't change the result.
         """
@@ -284,7 +284,7 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Set the state to a result of `state()`, so that training continues from there."""
+        """Restore a state that `state` returned, so that the training continues from there."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.history, self.best = list(state["history"]), dict(state["best"])
@@ -294,7 +294,7 @@ def evaluate(probabilities: Tensor, labels: Tensor, vases: Sequence[str]) -> Cla
     """Return the classification metrics of probabilities (N,) of class 1 against labels (N,).
 
     An image is classified as high quality if its probability is at least 0.5. `vases` holds the vase of each image. The
-    vases are needed for the intervals.
+    confidence intervals depend on the vases, because images of one vase are alike.
     """
     from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support, roc_auc_score
 
@@ -322,9 +322,10 @@ def evaluate(probabilities: Tensor, labels: Tensor, vases: Sequence[str]) -> Cla
 def _intervals(
     predicted: Sequence[int], probabilities: np.ndarray, labels: Sequence[int], vases: Sequence[str]
 ) -> dict[str, tuple[float, float]]:
-    """Return the intervals of the metrics, computed by vase.
+    """Return the 95% confidence intervals by the name of the metric.
 
-    Each share has Wilson's interval with the effective number of rows. The ROC-AUC has a bootstrap interval.
+    The intervals take into account that images of one vase are alike. Accuracy, precision and recall get Wilson's
+    interval, and the ROC-AUC gets a bootstrap interval. A metric with too few vases is omitted.
     """
     right = [float(one == true) for one, true in zip(predicted, labels, strict=True)]
     of = {
@@ -343,7 +344,7 @@ def _intervals(
 
 
 def _rank_interval(probabilities: np.ndarray, labels: np.ndarray, vases: Sequence[str]) -> tuple[float, float] | None:
-    """Return the ROC-AUC's percentile interval over resampled vases (Efron, 1979), or None if they are too few."""
+    """Return the 95% interval of the ROC-AUC by resampling vases (Efron, 1979), or None if there are too few vases."""
     from sklearn.metrics import roc_auc_score
 
     names = sorted(set(vases))
@@ -362,9 +363,9 @@ def _rank_interval(probabilities: np.ndarray, labels: np.ndarray, vases: Sequenc
 
 
 def doubled(data: Data) -> list[str]:
-    """Return texts about the images of class 1 that have the same pixels as an image of class 0.
+    """Return a text about each image of class 1 that has the same pixels as an image of class 0.
 
-    The labels of such images contradict each other.
+    The labels of two such images contradict each other.
     """
 
     def digests(label: int) -> dict[bytes, str]:

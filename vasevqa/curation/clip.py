@@ -1,8 +1,8 @@
-"""CLIP models from a Hugging Face folder, an open_clip folder or a hub id, with one interface.
+"""Load CLIP models from a Hugging Face folder, an open_clip folder or a hub, and use all of them in the same way.
 
-CLIP: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021. OpenAI's weights
-need QuickGELU. The configuration says whether a model uses QuickGELU. In a Hugging Face folder, the key is
-`hidden_act`. In an open_clip folder, the key is part of the model's configuration.
+CLIP: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021. Some models, such
+as OpenAI's, need the activation function QuickGELU. The model's configuration says so: the key is `hidden_act` in a
+Hugging Face folder, and `quick_gelu` in an open_clip folder.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ class Preprocess:
 
     @property
     def cover(self) -> int:
-        """The minimum length of the shorter side of a decoded JPEG, in pixels.
+        """The minimum length of the sides of a JPEG that is decoded at a reduced scale, in pixels.
 
-        It is twice the model's input size. Decoding at the model's own input size changes the order of the scores: the
-        rank correlation with the scores of fully decoded JPEGs was 0.97 (a tiny CLIP, photographs of 500 px). At twice
-        the size, the correlation was at least 0.997. Decoding still takes less than a sixth of the encoding time.
+        It is twice the model's input size. The scores then hardly change: their rank correlation with the scores of
+        fully decoded JPEGs was at least 0.997. It was only 0.97 for JPEGs decoded at the input size itself (measured
+        with a tiny CLIP and photographs of 500 px). Decoding takes less than a sixth of the time that the model needs.
         """
         return 2 * self.size
 

@@ -1,4 +1,7 @@
-"""Convert pixel values of photographs to 8-bit sRGB: ICC profiles, CMYK, LAB, and values of more than 8 bits."""
+"""Convert the pixel values of photographs to 8-bit sRGB.
+
+The module handles ICC profiles, the colour spaces CMYK and LAB, and values of more than 8 bits.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,12 @@ _SPACES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK", "LAB": "LAB"}
 
 
 def depth(largest: int, told: int = 0) -> int:
-    """Return the number of bits per value of a picture, from its greatest value and the depth in its file's tags.
+    """Return the depth of a picture: the number of bits that each of its values has.
 
-    `largest` is the greatest value. `told` is the depth in the tags (TIFF's MaxSampleValue, or BitsPerSample below 16).
-    The result is the smallest depth in BITS that is enough for `largest` and for `told`. BITS holds only a few depths.
-    Two pictures of one camera are therefore usually scaled equally, even if one picture is darker. A 16-bit picture
-    whose values all lie in the lowest quarter of the range is treated as a picture with fewer bits, such as 14.
+    `largest` is the picture's greatest value. `told` is the depth in the file's tags (TIFF's MaxSampleValue, or
+    BitsPerSample below 16). The result is the smallest depth in BITS that is enough for both. BITS holds only a few
+    depths, so that two pictures from one camera usually get the same depth, even if one picture is darker. A 16-bit
+    picture whose values all lie in the lowest quarter of the range gets a smaller depth, such as 14.
     """
     need = max(told, largest.bit_length())
     return next((bits for bits in BITS if bits >= need), need)
@@ -39,10 +42,10 @@ def _told(image: Image.Image) -> int:
 def grey(image: Image.Image) -> Image.Image:
     """Return a picture of 16-bit, 32-bit or floating-point values as 8-bit grey.
 
-    Integers are divided by 2 to the power of (depth - 8). They are never stretched to the picture's own range. For
-    floating-point values there is no convention for white. White is therefore the smallest of the numbers 1, 255 and
-    65535 that is not below the greatest value. If a value is negative or greater than 65535, all values are stretched
-    to the picture's own range.
+    Integers are divided by 2 to the power of (`depth` - 8). For floating-point values, there is no convention for
+    white. The smallest of the numbers 1, 255 and 65535 that is at least the greatest value is therefore taken as white.
+    If a picture has negative values, or floating-point values greater than 65535, its values are stretched so that they
+    fill the range from black to white.
     """
     if image.mode == "F":
         return _float(image)
@@ -58,7 +61,7 @@ def grey(image: Image.Image) -> Image.Image:
 
 
 def _without_key(scaled: Image.Image, values: Image.Image, key: Any) -> Image.Image:
-    """Return `scaled` with an alpha channel: pixels whose value in `values` is `key` are transparent.
+    """Return `scaled` with an alpha channel that hides the pixels whose value in `values` is `key`.
 
     `key` is the transparent grey of a PNG (tRNS). Without a `key`, return `scaled` unchanged.
     """
@@ -103,14 +106,17 @@ def _raw(tile: Any) -> str:
 def is_dim(image: Image.Image) -> bool:
     """Return whether all values of a 16-bit picture lie in the lower half of the range.
 
-    `image` holds the high bytes. If all values lie in the lower half, the low bytes are needed to find the value of
-    white.
+    `image` contains the high bytes of the values. If a picture is dim, its values may have fewer than 16 bits. The low
+    bytes are then needed too.
     """
     return max(high for _, high in image.convert("RGB").getextrema()) < 128  # type: ignore[misc, union-attr]
 
 
 def low_bytes(image: Image.Image) -> Image.Image:
-    """Return the low bytes of the 16-bit values in an undecoded picture. Pillow decodes only the high bytes."""
+    """Decode a picture with 16-bit values, and return the low bytes of the values.
+
+    `image` must not be decoded yet. By itself, Pillow would return only the high bytes.
+    """
     grey_and_alpha = raw_mode(image).startswith("LA")
     _swap_bytes(image)
     image.load()
@@ -133,7 +139,7 @@ def _swap_bytes(image: Image.Image) -> None:
 
 
 def with_low_bytes(image: Image.Image, low: Image.Image) -> Image.Image:
-    """Combine the high bytes in `image` and the low bytes in `low` to 16-bit values, and scale these to 8 bits.
+    """Combine the high bytes in `image` with the low bytes in `low`, and return the values scaled to 8 bits.
 
     The scale depends on the depth of the values (see `depth`).
     """

@@ -1,4 +1,4 @@
-"""The decoder for photographs, which curation, training and evaluation share.
+"""Decode photographs, in the same way for curation, training and evaluation.
 
 A decoded image is upright, and its pixels are RGB in sRGB. It has none of the file's metadata (place, owner, serial
 number).
@@ -75,10 +75,11 @@ def open_image(path: Path, cover: int | None = None) -> Image.Image:
     """Return the image in `path` as RGB in sRGB, turned upright by its EXIF orientation, without metadata.
 
     For an animation, the first frame is returned. For a TIFF, the largest page is returned. With `cover`, a JPEG is
-    decoded at a DCT scale of 1, 1/2, 1/4 or 1/8: the smallest scale at which both sides have at least `cover` pixels.
+    decoded at the smallest of the scales 1, 1/2, 1/4 and 1/8 at which both sides have at least `cover` pixels.
     Transparent pixels are shown on white. Values of more than 8 bits are scaled to 8 bits (module colours). Raise
-    Unreadable if the file's content can't be decoded, or if the memory doesn't suffice even while no other photograph
-    is decoded. Raise TransientStorageError or StorageError if the storage fails.
+    Unreadable if the file's content can't be decoded. Raise Unreadable also if there is too little memory for the
+    photograph, even though no other photograph is decoded at that time. Raise TransientStorageError or StorageError if
+    the storage fails.
     """
     try:
         return sparing(lambda: patiently(lambda: _read(path, lambda stream: _decoded(stream, cover)), path))
@@ -133,9 +134,9 @@ def _from_file(path: Path, decode: Callable[[IO[bytes]], Image.Image]) -> Image.
 
 
 def _read_through(path: Path) -> None:
-    """Raise OSError if the file can't be read to its end.
+    """Read a file to its end, so that an error of the storage is raised as OSError.
 
-    libtiff reads files itself and hides the errors of the storage.
+    libtiff reads files itself and hides such errors.
     """
     with open(path, "rb", buffering=0) as stream:
         while stream.read(_BLOCK):
@@ -143,7 +144,7 @@ def _read_through(path: Path) -> None:
 
 
 def _refuse(error: OSError) -> NoReturn:
-    """Raise `error` if the storage failed. Otherwise raise Unreadable: the file is missing or can't be read."""
+    """Raise `error` if the storage failed. Otherwise raise Unreadable with a short reason."""
     if storage_error(error, "read") is not None:
         raise error
     if isinstance(error, FileNotFoundError):
@@ -205,7 +206,10 @@ def _luminance(stream: IO[bytes], decoded: Image.Image) -> Image.Image:
 
 @contextlib.contextmanager
 def _one_reason() -> Iterator[None]:
-    """Turn each error of Pillow's decoders into Unreadable, with a short reason. Pass a MemoryError on."""
+    """Turn each error of Pillow's decoders into Unreadable with a short reason.
+
+    If a decoder lacks memory, raise MemoryError instead.
+    """
     try:
         yield
     except (Unreadable, MemoryError):
@@ -238,7 +242,7 @@ def _check_size(image: Image.Image) -> None:
 def _select_page(image: Image.Image) -> None:
     """Select the largest page of a TIFF, because the first page may be a thumbnail.
 
-    A mask is never selected. The search ends at the first page that Pillow can't open, and after PAGES pages.
+    Pages that are masks are ignored. The search ends after PAGES pages, or earlier at a page that Pillow can't open.
     """
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return
@@ -259,9 +263,9 @@ def _select_page(image: Image.Image) -> None:
 
 
 def _loaded_low_bytes(stream: IO[bytes], page: int) -> Image.Image:
-    """Decode the page `page` with swapped bytes, and return the low bytes.
+    """Decode a page of 16-bit values once more, and return the low bytes of the values.
 
-    Pillow keeps only one byte of each 16-bit value.
+    Pillow keeps only the high byte of each value. This function swaps the two bytes, so that Pillow keeps the low byte.
     """
     stream.seek(0)
     again = _opened(stream)

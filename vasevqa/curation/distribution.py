@@ -1,11 +1,12 @@
-"""Describe the shape of scores, to help choose a threshold: two groups, one group, too few scores, or equal scores.
+"""Describe the shape of scores, to help a user choose a threshold.
 
-Two normal distributions are fitted to the scores. The scores form two groups if four conditions hold:
+The shape is "two groups", "one group", "few" (there are too few scores) or "constant" (all scores are equal). Two
+normal distributions are fitted to the scores. The scores form two groups if four conditions hold:
 
-- The two distributions fit better than one by the Bayesian information criterion (Schwarz, 1978).
-- The two distributions are separated by Ashman's D > 2 (Ashman, Bird and Zepf, 1994).
-- The density between the two means has a valley (VALLEY).
-- The smaller group has at least a part SMALLEST of the images.
+- By the Bayesian information criterion (Schwarz, 1978), the two distributions fit better than a single one.
+- The two distributions are apart: Ashman's D is greater than 2 (Ashman, Bird and Zepf, 1994).
+- There is a valley between the two means: the density falls to at most VALLEY times the lower peak.
+- The smaller group's share of the images is at least SMALLEST.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ SMALLEST = 0.05  # smallest part of the images that forms a group
 
 @dataclass(frozen=True)
 class Distribution:
-    """The shape of scores, a sentence of advice, and the score between the two groups.
+    """The shape of scores (see the module), and advice for the user in one sentence.
 
-    `between` is None unless the scores form two groups.
+    If the scores form two groups, `between` is a threshold between the groups. Otherwise it is None.
     """
 
     shape: str  # two groups, one group, few, constant

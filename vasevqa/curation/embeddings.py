@@ -1,8 +1,8 @@
 """Store image embeddings on disk.
 
 The embeddings are written in parts while the model computes them. A resumed run therefore reuses the embeddings of all
-written parts. At the end, the parts are merged into one file. The bytes of a photograph's data checks (curation.checks)
-may be stored with its embedding.
+written parts. At the end, the parts are merged into one file. The data checks of a photograph (curation.checks) may be
+stored with its embedding.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ Writer = Callable[[str], AbstractContextManager[IO[Any]]]
 
 
 def stamp(path: Path) -> str:
-    """Return a file's size and modification time. They show later whether the file changed after its embedding."""
+    """Return a text with a file's size and modification time. If it differs later, the file has changed."""
     status = path.stat()
     return f"{status.st_size}-{status.st_mtime_ns}"
 
 
 @dataclass(frozen=True)
 class Row:
-    """The stored data of an image: its stamp (see `stamp`), its feature (D), and its data checks as bytes."""
+    """The stored data of an image: its stamp (see `stamp`), its feature vector (D), and its data checks as bytes."""
 
     stamp: str
     feature: Tensor
@@ -59,7 +59,8 @@ def save(writing: Writer, name: str, names: list[str], rows: list[Row], header: 
 def load(path: Path) -> tuple[list[str], list[str], Tensor, dict[str, str], list[bytes]] | None:
     """Return names, stamps, features (N, D), header and checks from a file that `save` wrote.
 
-    If the file has no checks, each element of the checks is b"". Return None if the file is missing or damaged.
+    If the file has no data checks, the list of checks contains b"" for each name. Return None if the file is missing or
+    damaged.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -83,8 +84,8 @@ def load(path: Path) -> tuple[list[str], list[str], Tensor, dict[str, str], list
 class EmbeddingStore:
     """Embeddings by image name: new embeddings, and embeddings that an earlier attempt left on disk.
 
-    Stored embeddings are used only if their header and the size of their checks are the same. `checks_size` is the
-    number of bytes of each image's data checks, or 0 without checks.
+    `header` describes the model and the settings. `checks_size` is the number of bytes of each image's data checks, or
+    0 without checks. Embeddings on disk are used only if they were stored with the same `header` and `checks_size`.
     """
 
     def __init__(self, root: Path | None, writing: Writer | None, header: dict[str, str], checks_size: int = 0) -> None:
@@ -109,13 +110,16 @@ class EmbeddingStore:
                 yield part[0], [Row(*row) for row in zip(part[1], part[2], part[4], strict=True)]
 
     def __contains__(self, item: ImageFile) -> bool:
-        """Return whether the store has an embedding of `item` and the file hasn't changed since."""
+        """Return whether the store has an embedding of `item` that was made from the file's present content."""
         with contextlib.suppress(OSError):
             return item.name in self._rows and self._rows[item.name].stamp == stamp(item.path)
         return False
 
     def add(self, names: list[str], paths: list[Path], features: Tensor, checks: list[bytes]) -> None:
-        """Add a batch of features (B, D). Write a part when at least PART_SIZE images are not on disk yet."""
+        """Add a batch of features (B, D).
+
+        If PART_SIZE or more images are then not on disk yet, they are written as a part.
+        """
         for name, path, row, one in zip(names, paths, features, checks, strict=True):
             try:
                 self._rows[name] = Row(stamp(path), row, one)
@@ -126,16 +130,19 @@ class EmbeddingStore:
             self.flush()
 
     def recall(self, name: str, path: Path, value: bytes) -> None:
-        """Add the embedding and the checks that another run computed for the same picture. `as_bytes` made `value`."""
+        """Add the embedding and the data checks that another run computed for the same picture.
+
+        `value` contains both, in the format of `as_bytes`.
+        """
         checks, feature = value[: self._checks_size], value[self._checks_size :]
         with contextlib.suppress(FileNotFoundError):
             self._rows[name] = Row(stamp(path), torch.frombuffer(bytearray(feature), dtype=torch.float32), checks)
 
     def as_bytes(self, names: list[str]) -> dict[str, bytes]:
-        """Return, for each name, the bytes of the checks followed by the bytes of the embedding's float32 values.
+        """Return, for each name, the bytes of the data checks followed by the embedding's float32 values.
 
-        The result omits an image whose checks failed (all bytes are zero). Another run may have enough memory to
-        measure this image.
+        An image whose data checks couldn't be measured (all bytes are zero) is omitted. Another run, which may have
+        more memory, then measures this image again.
         """
         rows = {name: self._rows[name] for name in names}
         return {

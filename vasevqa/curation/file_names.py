@@ -89,8 +89,8 @@ class Rule:
 class Naming:
     """The rules for reading the names in one folder. The rules are tried in turn.
 
-    `bare` holds vase ids that may also be a whole stem. In a folder with `F 2159.jpg` and `F 2159_2.jpg`, the id
-    `f 2159` is such an id.
+    `bare` holds the vase ids that may be a whole file name, without a view. An example is the id `f 2159` in a folder
+    with `F 2159.jpg` and `F 2159_2.jpg`.
     """
 
     rules: tuple[Rule, ...] = ()
@@ -160,9 +160,9 @@ def rule_of(pattern: str) -> Rule:
 
 
 def _one_or_several(value: object) -> object:
-    """Return the pattern in a list of one pattern, and None for an empty list. Return other values unchanged.
+    """Replace a list of one pattern by this pattern, and an empty list by None. Return other values unchanged.
 
-    Both spellings of one pattern therefore give the same cache key.
+    A pattern and a list of only this pattern therefore give the same cache key.
     """
     if isinstance(value, list) and len(value) < 2:
         return value[0] if value else None
@@ -189,12 +189,12 @@ def is_camera_name(text: str) -> bool:
 
 
 def is_date(text: str) -> bool:
-    """Return whether the text is a year, a month or a day."""
+    """Return whether the text is a date, such as 2019, 2019-05 or 2019-05-31."""
     return _DATE.fullmatch(text) is not None
 
 
 def is_kind_folder(name: str) -> bool:
-    """Return whether a folder is named after a kind of photographs (`jpg`, `detail`) or by a camera (`DCIM`).
+    """Return whether a folder's name is a kind of photograph (`jpg`, `detail`), or was given by a camera (`DCIM`).
 
     Such a folder is not named after a vase.
     """
@@ -203,7 +203,10 @@ def is_kind_folder(name: str) -> bool:
 
 
 def vase_folder(name: str) -> tuple[str, ...]:
-    """Return the names of the folders in a path, from the top down. Omit folders that is_kind_folder accepts."""
+    """Return the names of the folders in a path that may be named after a vase, from the top down.
+
+    Folders that is_kind_folder accepts are omitted.
+    """
     return tuple(part for part in _parts(name)[:-1] if not is_kind_folder(part))
 
 

@@ -58,11 +58,11 @@ class Quarantined:
 def find_images(folder: Path, boundary: Path | None = None, others: PassedOver | None = None) -> Iterator[ImageFile]:
     """Yield every image file below `folder`. The order depends on the names only.
 
-    Each target of symbolic links is read once. A link is never followed out of `boundary` (default:
-    folders.boundary_of). An image or a folder outside `boundary` is yielded with a problem. A link to a file inside
-    `folder` is skipped if the file itself is yielded or counted. Otherwise the link is read: git-annex and model hubs
-    store content in hidden folders, in files without suffixes. `others` counts all files that are not images, and the
-    images whose format needs a missing package.
+    If several symbolic links lead to one image, it is yielded once. A link that leads out of `boundary` (default:
+    folders.boundary_of) is not followed. If it leads to an image or a folder, it is yielded with a problem. A link to a
+    file inside `folder` is skipped if the search finds the file itself. Otherwise the link is followed, because
+    git-annex and model hubs store content in hidden folders, in files without suffixes. `others` counts the files that
+    are not images, and the images whose format needs a missing package.
     """
     inside = (boundary or boundary_of(folder)).resolve()
     yield from _walk(
@@ -136,9 +136,10 @@ def _kind(entry: os.DirEntry[str], search: _Search) -> str:
 
 
 def _is_met(target: Path, root: Path, named: str) -> bool:
-    """Return whether the search yields or counts a link's target even without the link. `named` is the link's kind.
+    """Return whether the search finds the target of a link also under the target's own name.
 
-    If the link has an image's suffix, the result is True only if the target is read as an image too.
+    `named` is 'image' if the link's name has the suffix of an image, and otherwise 'other'. For 'image', the result is
+    True only if the target's own name has a suffix that is read as an image, too.
     """
     hidden = any(passed_over(part) or part.startswith(".") for part in target.relative_to(root).parts)
     is_read = is_photograph(target.name) and target.suffix.lower() not in MISSING

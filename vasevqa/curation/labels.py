@@ -1,4 +1,4 @@
-"""Find the labelled photographs: the folders of low quality (label 0) and of high quality (label 1)."""
+"""Find the labelled photographs, in a folder of low quality (label 0) and a folder of high quality (label 1)."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Labelled:
 
     @property
     def name(self) -> str:
-        """The photograph's name within the data. It begins with the label."""
+        """The photograph's path within the data. It begins with the label instead of the folder's name."""
         return f"{self.label}/{self.split}/{self.file.name}" if self.split else f"{self.label}/{self.file.name}"
 
 
 @dataclass(frozen=True)
 class _Place:
-    """The settings for reading the folder of a label.
+    """The settings for reading the photographs in the folder of a label.
 
     `split` is the name of the split that holds the folder, or '' if the data have no splits. Links must not lead out of
     the folder `boundary`. `others` counts the files that are not read.
@@ -91,7 +91,7 @@ def check_vases(vases: Mapping[int, Collection[str]]) -> None:
 def _merged(folder: Path, splits: Sequence[Path], beside: Sequence[Path], place: _Place) -> tuple[list[Labelled], str]:
     """Merge the photographs of all splits, and return them with a sentence about the folders.
 
-    The splits come from a different training program. train-classifier draws a new split by vase.
+    The user split the photographs for a different training program. train-classifier splits them anew by vase.
     """
     for path in beside:
         if _holds_images(path):
@@ -124,7 +124,7 @@ def _merged(folder: Path, splits: Sequence[Path], beside: Sequence[Path], place:
 def _unread(folder: Path, beside: Sequence[Path], others: PassedOver) -> str:
     """Add the photographs without a label to `others`. Return a sentence about them, or '' if there are none.
 
-    These photographs lie directly in `folder`, or in the folders `beside`, which are not the folder of a label.
+    All photographs directly in `folder` and all photographs in the folders `beside` have no label.
     """
     names = []
     loose = sorted(
@@ -144,7 +144,7 @@ def _unread(folder: Path, beside: Sequence[Path], others: PassedOver) -> str:
 
 
 def _classes(folder: Path, inside: Sequence[Path]) -> dict[int, Path]:
-    """Return the folder of each label. The result lacks a label that has no folder in `inside`.
+    """Return a mapping from each label to its folder in `inside`. A label without a folder is omitted.
 
     Raise DataError if the name of a folder with images has no clear meaning, or if two folders mean the same label.
     """

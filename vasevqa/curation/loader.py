@@ -1,4 +1,7 @@
-"""Decode images ahead of the model, in worker threads and bounded memory. Batches come in a fixed order."""
+"""Decode images in worker threads while the model computes.
+
+The batches come in a fixed order. At most a few batches are in memory.
+"""
 
 from __future__ import annotations
 
@@ -55,8 +58,9 @@ class Loader:
 
     `measure` is called in the same threads with the path and the decoded image.
 
-    `quarantined` lists the images that couldn't be decoded so far. `seconds` holds two times in seconds: 'decode' is
-    the sum of the working times of all threads, and 'wait' is the time in which the consumer waited for pixels.
+    During the iteration, images that can't be decoded are added to `quarantined`. `seconds` holds two times in seconds:
+    'decode' is the sum of the working times of all threads, and 'wait' is the time in which the consumer waited for
+    pixels.
     """
 
     def __init__(

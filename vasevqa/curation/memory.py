@@ -14,7 +14,7 @@ LONGEST_WAIT = 60.0  # in seconds; afterwards a thread decodes although other th
 
 
 class Turns:
-    """Lets many threads decode at the same time, or one thread alone."""
+    """A lock for decoding: either any number of threads decode at the same time, or one thread decodes alone."""
 
     def __init__(self) -> None:
         self._reset()
@@ -27,7 +27,7 @@ class Turns:
 
     @contextlib.contextmanager
     def shared(self) -> Iterator[None]:
-        """Wait until no thread decodes alone. Then decode while other threads may decode too."""
+        """Wait until no thread decodes alone. Other threads may decode at the same time as the `with` block."""
         with self._changed:
             self._changed.wait_for(lambda: not self._alone)
             self._decoding += 1
@@ -40,7 +40,10 @@ class Turns:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Let no other thread begin to decode, and wait at most LONGEST_WAIT until the other threads have finished."""
+        """Prevent other threads from starting to decode during the `with` block.
+
+        The block starts as soon as no other thread decodes, or after LONGEST_WAIT seconds.
+        """
         with self._changed:
             self._changed.wait_for(lambda: not self._alone)
             self._alone = True

@@ -76,7 +76,7 @@ def _is_webp(content: bytes) -> bool:
 
 
 def _after(content: bytes) -> bytes:
-    """Return the bytes after the picture in the file of a JPEG, PNG or WebP."""
+    """Return the bytes that follow the picture in a JPEG, PNG or WebP file."""
     end = len(content)
     try:
         if content.startswith(_JPEG):
@@ -135,9 +135,10 @@ def _jpeg(content: bytes) -> bytes:
 
 
 def _segments(content: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield the marker, the begin and the end of each segment of a JPEG's first picture.
+    """Yield the marker, the start and the end of each segment of a JPEG's first picture.
 
-    Compressed pixels between two segments are yielded as a segment with the marker 0.
+    The start and the end are positions in `content`. Compressed pixels between two segments are yielded as a segment
+    with the marker 0.
     """
     begin = 2
     while found := _MARKER.search(content, begin):

@@ -47,10 +47,10 @@ _NUMBERED = re.compile(r"(?P<before>.*?)[ _-]*\(?(?P<number>\d{1,4})\)?")
 
 
 def naming_of(patterns: str | Sequence[str] | None, names: Iterable[str]) -> Naming:
-    """Return the naming for `names`, the relative paths of all photographs.
+    """Return the rules for reading the vases from `names`, the relative paths of all photographs.
 
-    The naming uses `patterns` if they are given. Otherwise it uses the built-in pattern that fits best, or no pattern.
-    Raise ConfigError for a pattern that is invalid or that matches no name.
+    If `patterns` are given, they are the rules. Otherwise the built-in pattern that fits best is the only rule. If none
+    fits, there are no rules. Raise ConfigError for a pattern that is invalid or that matches no name.
     """
     names = sorted(set(names))
     given = tuple(rule_of(pattern) for pattern in as_list(patterns))
@@ -64,7 +64,7 @@ def naming_of(patterns: str | Sequence[str] | None, names: Iterable[str]) -> Nam
 
 
 def recorded(named_by: Sequence[str]) -> Naming:
-    """Return the naming that an earlier step used. `named_by` holds the names of its rules, from the step's report."""
+    """Return the rules that an earlier step used. `named_by` holds the names of these rules, from the step's report."""
     return Naming(tuple(rule_of(name) for name in named_by))
 
 
@@ -82,8 +82,8 @@ def unmatched_error(unmatched: Sequence[str], naming: Naming, everyone: int) -> 
 def refuse_unmatched(found: Sequence[ImageFile], naming: Naming) -> None:
     """Raise DataError if the name of a readable photograph matches no rule.
 
-    Unreadable files are ignored. Photographs whose names match no rule are therefore opened (JPEGs at a reduced scale)
-    until three of these photographs could be read.
+    To ignore unreadable files, the function opens the photographs whose names match no rule. It stops when it has found
+    three readable ones, which are the examples in the message.
     """
     strangers = [item for item in found if not item.problem and parse_name(item.name, naming) is None]
     readable = list(itertools.islice((item.name for item in strangers if _is_readable(item)), 3))
@@ -111,7 +111,7 @@ def _examples(names: Sequence[str]) -> str:
 
 
 def _fitting(names: Sequence[str]) -> tuple[Rule, ...]:
-    """Return a tuple of the built-in rule that fits the names best, or () if no rule fits."""
+    """Return the built-in rule that fits the names best, as the only element of a tuple, or () if no rule fits."""
     read = {key: _read_all(rule, names) for key, rule in BUILT_IN.items()}
     if names and 2 * len(read[UUID_VIEW]) >= len(names):
         return (BUILT_IN[UUID_VIEW],)
@@ -124,9 +124,9 @@ def _read_all(rule: Rule, names: Iterable[str]) -> dict[str, VaseView]:
 
 
 def _with_bare_ids(rules: tuple[Rule, ...], names: Sequence[str]) -> Naming:
-    """Return the naming of `rules` with the bare ids in `names` (see Naming).
+    """Return a Naming of `rules` in which the ids found in `names` may also be whole file names.
 
-    `F 2159.jpg` is then a view of the same vase as `F 2159_2.jpg`.
+    `F 2159.jpg` is then a view of the same vase as `F 2159_2.jpg`. Only the patterns id_view and id (n) have such ids.
     """
     naming = Naming(rules)
     if not {ID_VIEW, ID_NUMBER} & set(naming.names):
@@ -216,7 +216,7 @@ _OBJECTIONS: Mapping[str, Callable[[Mapping[str, VaseView]], str]] = {
 
 
 def _count_views(numbers: Sequence[int]) -> bool:
-    """Return whether the numbers count the views of one vase, with few gaps.
+    """Return whether the numbers look like a count of one vase's views, with few gaps.
 
     The numbers may begin with 0 or 1. They may begin with 2 if the first view has a name without a number.
     """

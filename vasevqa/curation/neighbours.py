@@ -76,9 +76,10 @@ class Neighbourhood:
         return name in self._rows
 
     def nearest(self, name: str, accepted: bool, most: int) -> list[Neighbour]:
-        """Return at most `most` photographs that are most similar to `name`, the most similar photograph first.
+        """Return the photographs that are most similar to the photograph `name`, the most similar one first.
 
-        With `accepted`, only accepted photographs are returned. Otherwise only rejected photographs are returned.
+        At most `most` photographs are returned. They are chosen from the accepted photographs if `accepted` is True,
+        and otherwise from the rejected ones.
         """
         import numpy as np
 

@@ -17,7 +17,10 @@ _HEADER = ("path", "probability", "class")
 
 @dataclass(frozen=True)
 class Prediction:
-    """The class of an image, 0 or 1. `probability` is None if an earlier call with the same output set the class."""
+    """The class of an image (0 or 1), and the probability of class 1.
+
+    `probability` is None for an image that was classified only by an earlier call with the same output folder.
+    """
 
     name: str
     label: int
@@ -33,7 +36,7 @@ def write(stream: IO[str], predictions: Iterable[Prediction]) -> None:
 def read(folder: Path) -> Iterator[Prediction]:
     """Yield the predictions in `folder`. Yield nothing if `folder` holds no predictions.csv.
 
-    Raise DataError if the file doesn't have classify's format. The message gives the number of the wrong row.
+    Raise DataError if the file doesn't have classify's format. If a row is wrong, the message gives its number.
     """
     path = folder / FILE
     if not path.is_file():
@@ -44,7 +47,7 @@ def read(folder: Path) -> Iterator[Prediction]:
             yield _prediction(row)
             number += 1
     except UnicodeDecodeError:
-        raise _damaged(path, "it is not a text in UTF-8") from None
+        raise _damaged(path, "it is not UTF-8 text") from None
     except KeyError as error:
         raise _damaged(path, f"row {number} has no {error}") from None
     except (ValueError, csv.Error) as error:

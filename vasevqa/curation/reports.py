@@ -172,8 +172,8 @@ class ViewChoice(_Row):
 class LostVase(_Row):
     """A vase without an accepted view.
 
-    `lost_at` is the last step that rejected an image of the vase. `best` is the best image of the vase in that step,
-    and `score` is the score that the step gave this image.
+    `lost_at` is the last step that rejected an image of the vase, or 'unreadable' if no step could read the images.
+    `best` is the best image that this step rejected. `score` is the step's score of this image (None if unreadable).
     """
 
     vase: str
@@ -251,8 +251,8 @@ class Quarantine(Report):
 class ClassifierMetrics(_Row):
     """Metrics of class 1 (high quality) on the test images.
 
-    `roc_auc` is None if all test images have the same class. `intervals` holds the 95% intervals by vase. It is empty
-    if there are few vases.
+    `roc_auc` is None if all test images have the same class. `intervals` holds the 95% confidence interval of each
+    metric, computed by vase. A metric has no interval if there are too few vases.
     """
 
     accuracy: float
@@ -328,9 +328,9 @@ def passed_over_files(others: PassedOver) -> list[PassedOverFiles]:
 
 
 def remove_ours(output: Output, name: str) -> None:
-    """Remove the file `name` from the output folder. An earlier call of the stage wrote this file.
+    """Remove a file that an earlier call of the stage wrote to the output folder.
 
-    A name that leads out of the output folder is ignored.
+    If `name` leads out of the output folder, no file is removed.
     """
     output.check()
     target = output.root / name

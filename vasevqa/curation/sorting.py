@@ -40,7 +40,7 @@ def sort(
     output: Output,
     progress: Progress,
 ) -> float:
-    """Copy or link every image into accepted/ or rejected/, and return the time that this took in seconds.
+    """Copy or link every image into accepted/ or rejected/, and return how many seconds this took.
 
     If an earlier call with the same output folder made the opposite decision about an image, the image is moved.
     """

@@ -1,7 +1,8 @@
-"""Order photographs by how typical they are. The first photographs then show a reviewer every kind of picture.
+"""Order photographs so that the first ones show a reviewer every kind of picture.
 
-clip-filter groups the CLIP embeddings by k-means (Lloyd, 1982; scikit-learn's KMeans). The photograph that is nearest
-to the centre of its cluster is the most typical photograph of the cluster. The order needs no labels.
+clip-filter groups the CLIP embeddings into clusters by k-means (Lloyd, 1982; scikit-learn's KMeans). The nearer a
+photograph is to the centre of its cluster, the more typical it is. The most typical photographs of all clusters come
+first. No labels are needed.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ def read(folder: Path) -> dict[str, tuple[int, int]]:
     """Return a mapping from each photograph's name to its cluster and its rank in the cluster.
 
     `folder` is clip-filter's output. Clusters and ranks are counted from 1. Cluster 1 is the largest cluster. The
-    photograph with rank 1 is the most typical photograph of its cluster. Return {} if `folder` has no FILE. Damaged
-    rows are skipped.
+    photograph with rank 1 is the most typical photograph of its cluster. Return {} if `folder` has no typical.csv.
+    Damaged rows are skipped.
     """
     found = {}
     try:
@@ -42,7 +43,10 @@ def read(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 def write(output: Output, names: Sequence[str], features: np.ndarray, seed: int) -> None:
-    """Write FILE for photographs with embeddings `features` (N, D). The rows are sorted by rank, then by cluster."""
+    """Write the cluster and the rank of each photograph to typical.csv, sorted by rank and then by cluster.
+
+    `features` holds the embeddings of the photographs (N, D).
+    """
     places = order(features, min(MOST, _vases(names)), seed)
     rows = sorted((rank, cluster, name) for name, (cluster, rank) in zip(names, places, strict=True))
     with output.writing(FILE, "w") as stream:

@@ -87,8 +87,9 @@ def lost_vases(
 ) -> list[LostVase]:
     """Return the vases without an accepted view, sorted by vase.
 
-    Each entry holds the last step that rejected an image of the vase, and the best image that this step rejected.
-    `filtered` is clip-filter's report, and `classified` is the output folder of classify. Both are optional.
+    `kept` holds the vases with an accepted view. Each entry of the result names the last step that rejected an image of
+    the vase, and the best image that this step rejected. `filtered` is clip-filter's report, and `classified` is the
+    output folder of classify. Both are optional.
     """
     lost: dict[str, LostVase] = {}
     for where, name, value in losses(filtered, classified):
@@ -103,7 +104,10 @@ def lost_vases(
 
 
 def losses(filtered: FilteringReport | None, classified: Path | None) -> Iterator[tuple[str, str, float | None]]:
-    """Yield (step, name, score) for each image that a step rejected or couldn't read."""
+    """Yield (step, name, score) for each image that a step rejected or couldn't read.
+
+    For an image that couldn't be read, `step` is 'unreadable' and `score` is None.
+    """
     unread: list[QuarantinedFile] = []
     if filtered is not None:
         yield from (("clip-filter", row.name, row.score) for row in filtered.images if not row.accepted)

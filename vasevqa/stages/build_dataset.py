@@ -18,7 +18,10 @@ def run(call: spec.StageCall[BuildParams, BuildOptions]) -> None:
 
 
 def made_for() -> dict[str, object]:
-    """Return all facts that decide the sketch of a photograph, except the photograph itself."""
+    """Return the version of the method that computes a photograph's sketch.
+
+    A stored sketch is used again only if it was computed by the same version.
+    """
     return {"stage": STAGE.name, "version": STAGE.version, "way": "hash, 64 x 64 details"}
 
 

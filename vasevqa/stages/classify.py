@@ -143,7 +143,7 @@ def _classify(
     output: spec.Output,
     progress: spec.Progress,
 ) -> dict[str, float]:
-    """Classify every readable image and place it in 0/ or 1/. Return the seconds by kind of work (model, disk)."""
+    """Classify every readable image and place it in 0/ or 1/. Return the seconds that the model and the disk took."""
     seconds = {"model": 0.0, "disk": 0.0}
     set_aside = 0
     for batch in loader:
@@ -198,9 +198,9 @@ def _stamp(path: Path) -> str:
 
 
 def made_for(model: str, precision: str, params: Params) -> dict[str, object]:
-    """Return all facts that decide a probability, except the photograph itself.
+    """Return the facts that determine an image's probability, other than the image itself.
 
-    `model` is the digest of the model file.
+    A stored probability is used again only if these facts are the same. `model` is the digest of the model file.
     """
     exact = params.exact_decode
     return {"stage": STAGE.name, "version": STAGE.version, "model": model, "precision": precision, "exact": exact}

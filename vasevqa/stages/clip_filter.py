@@ -303,9 +303,10 @@ def _embedded(model: ClipModel, params: Params, images: Path, output: spec.Outpu
 
 
 def made_for(model: str, precision: str, params: Params) -> dict[str, object]:
-    """Return all facts that decide a stored value, except the photograph. `model` is the digest of the CLIP model.
+    """Return the facts that determine a photograph's stored value, other than the photograph itself.
 
-    A stored value holds a photograph's embedding. If params.checks is "full", the value also holds the data checks.
+    The value holds the photograph's embedding and, if params.checks is "full", its data checks. It is used again only
+    if these facts are the same. `model` is the digest of the CLIP model.
     """
     made: dict[str, object] = {"stage": STAGE.name, "version": STAGE.version, "model": model, "precision": precision}
     return {**made, "exact": params.exact_decode, **({"checks": DataChecks.VERSION} if params.checks == "full" else {})}
@@ -314,7 +315,7 @@ def made_for(model: str, precision: str, params: Params) -> dict[str, object]:
 def _known(
     model: ClipModel, photographs: Sequence[ImageFile], call: spec.StageCall[Params, Options]
 ) -> KnownPhotographs:
-    """Return the embeddings of earlier runs on the volume; none for a model on a hub's branch, which may change."""
+    """Return the embeddings of earlier runs on the volume, but none for a model that may have changed on a hub."""
     from vasevqa.artifacts.known import KnownPhotographs
 
     volume = call.folder.volume if call.folder and not model.digest.endswith("@main") else None

@@ -10,7 +10,7 @@ from vasevqa.training.params import INPUTS, SOURCES, GrpoOptions, GrpoParams
 
 
 def run(call: spec.StageCall[GrpoParams, GrpoOptions]) -> None:
-    """Check the inputs, train in a child process, and write checkpoints, reward curve and completions."""
+    """Check the inputs, train in a child process, and write the checkpoints, the reward curve and the completions."""
     from vasevqa.training import trainer
 
     check(call.inputs, call.params)
@@ -18,12 +18,12 @@ def run(call: spec.StageCall[GrpoParams, GrpoOptions]) -> None:
 
 
 def check(inputs: Mapping[str, Path | None], params: GrpoParams) -> None:
-    """Check the user's reward file, vocabulary and system prompt before the whole run starts.
+    """Check the user's reward file, vocabulary and system prompt before the first step of a run starts.
 
-    Without this check, a run would find a mistake only after hours of fine-tuning.
+    Otherwise a mistake in them would be found only after hours of fine-tuning.
 
-    Raise ConfigError if a reward is missing or can't be called, if the vocabulary is invalid, or if the prompt's file
-    isn't text in UTF-8.
+    Raise ConfigError if a reward function is missing or can't be called, if the vocabulary is invalid, or if the file
+    with the system prompt is not UTF-8 text.
     """
     from vasevqa.reward import vocabulary
     from vasevqa.training import reward_file

@@ -1,4 +1,4 @@
-"""merge: merge an adapter into its base model, and compare the logits of the merged model and base plus adapter."""
+"""merge: merge an adapter into its base model, and check that the merged model gives the same logits."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from vasevqa.training.params import MergeOptions, MergeParams
 
 
 def run(call: spec.StageCall[MergeParams, MergeOptions]) -> None:
-    """Merge the adapter, compare the logits, and write the differences.
+    """Merge the adapter into its base model, compare the result with base plus adapter, and write the differences.
 
     A full model without an adapter stays unchanged.
 
-    Raise GateError if the logits differ by more than the tolerance.
+    Raise GateError if the weights or the logits differ too much.
     """
     from vasevqa.training import merge
 

@@ -185,7 +185,10 @@ def _score(
 
 
 def _place(vases: dict[str, list[View]], output: spec.Output, progress: spec.Progress) -> None:
-    """Place the best view of every vase in best_views/; remove the view that an earlier call chose for the vase."""
+    """Place the best view of every vase in best_views/.
+
+    If an earlier call chose a different view of the vase, that view is removed.
+    """
     from vasevqa.curation.reports import BestViewsReport, remove_ours
 
     earlier = BestViewsReport.read(output.root)

@@ -7,7 +7,7 @@ from vasevqa.training.params import INPUTS, SOURCES, SftOptions, SftParams
 
 
 def run(call: spec.StageCall[SftParams, SftOptions]) -> None:
-    """Check the inputs, train in a child process, and write checkpoints, learning curve and metrics."""
+    """Check the inputs, train in a child process, and write the checkpoints, the learning curve and the metrics."""
     from vasevqa.training import trainer
 
     trainer.train(call)

@@ -1,4 +1,4 @@
-"""to-megatron: convert the trained model to a Megatron checkpoint."""
+"""to-megatron: convert the trained model to a Megatron checkpoint, or convert such a checkpoint back."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from vasevqa.training.params import ConversionOptions, ConversionParams
 
 
 def run(call: spec.StageCall[ConversionParams, ConversionOptions]) -> None:
-    """Convert the model, compare the answers of both formats about a picture, and write the differences.
+    """Convert the model, compare the result with the original model, and write the differences.
 
-    Raise GateError if the difference exceeds the tolerance.
+    After a conversion to Megatron's format, the logits for a question about a picture are compared. After a conversion
+    back, the tensors are compared. Raise GateError if the differences are too large.
     """
     from vasevqa.training import export
 

@@ -208,7 +208,9 @@ def check(inputs: Mapping[str, Path | None], params: Params) -> None:
 
     check_patterns(params.name_pattern)
     if params.weights == "file" and "weights_file" not in inputs:
-        raise ConfigError("train-classifier: weights is file, but no file is given; add the input classifier_weights.")
+        raise ConfigError(
+            "train-classifier has `weights: file`, but no file is given; add the input `classifier_weights`."
+        )
     if (data := inputs.get("data")) is not None:
         _named(labels.labelled_images(data, PassedOver())[0], params)
 
