@@ -104,7 +104,7 @@ def test_the_right_sheet_of_a_workbook_is_read(tmp_path: Path) -> None:
     _, problems = read(tmp_path, data[:800], "cut.xlsx")
     assert "not a complete workbook" in problems[0].what
     _, problems = read(tmp_path, spoiled(data, "xl/workbook.xml", '<!DOCTYPE a [<!ENTITY a "b">]>'), "bomb.xlsx")
-    assert "declares entities" in problems[0].what
+    assert "declares XML entities" in problems[0].what
     _, problems = read(tmp_path, spoiled(data, "xl/workbook.xml", "<broken"), "broken.xlsx")
     assert "not a complete workbook" in problems[0].what
 
@@ -255,7 +255,7 @@ def test_columns_as_json_are_checked_like_other_columns() -> None:
 def test_two_possible_lists_of_records_are_refused(tmp_path: Path) -> None:
     text = json.dumps({"items": OBJECTS, "results": OBJECTS[:1]})
     _, [problem] = read(tmp_path, text, "a.json")
-    assert problem.what == "it holds several lists (items, results); name one with --records"
+    assert problem.what == "it holds several lists (items, results); choose one with --records"
     records, problems = read(tmp_path, text, "a.json", records="results")
     assert (len(records), problems) == (1, [])
 
