@@ -143,7 +143,7 @@ def _check_keys(entries: list[tuple[str, Any]], columns: Columns) -> None:
             if isinstance(entry.get("attributes"), dict):
                 keys.update(dict.fromkeys(map(str, entry["attributes"])))
     if len(keys) > MOST:
-        raise ValueError(f"it has {len(keys)} different keys; an annotation file has at most {MOST}")
+        raise ValueError(f"it has {len(keys)} different keys; an annotation file may have at most {MOST}")
     if keys:
         columns.check(keys)
 

@@ -134,8 +134,8 @@ def _pairs(text: str) -> Iterable[tuple[str, str]]:
 class Columns:
     """The mapping from headings to fields.
 
-    `given` maps fields to the headings that the user named. For each heading and its field, `used` counts the
-    rows in which the heading's cell was used. For each heading, `unused` counts the rows in which it was not used.
+    `given` maps fields to the headings that the user named. For each heading and its field, `used` counts the rows in
+    which the heading's cell was used. For each heading, `unused` counts the rows in which it was not used.
     """
 
     given: Mapping[str, str] = field(default_factory=dict)  # field -> heading

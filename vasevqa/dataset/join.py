@@ -175,10 +175,10 @@ def _matched(record: Record, index: Index, problems: list[Problem]) -> _Match:
 def _conversation(record: Record, match: _Match, one_vase: bool, problems: list[Problem]) -> Conversation | None:
     """Return the conversation of a record, with as many <image> tags as pictures.
 
-    If the conversation has no tags, they are added to the first question. If the numbers can't be made equal, add a
-    problem and return None. Do the same if one of several pictures is missing. There is one exception: in the original
-    project's format, a conversation has at most one tag for several views of one vase. Such a conversation is about the
-    vase as a whole, so it is kept even if some views are missing.
+    If the conversation has no tags, they are added to the first question. If the numbers of tags and pictures can't be
+    made equal, add a problem and return None. Do the same if one of several pictures is missing. There is one
+    exception: in the original project's format, a conversation has at most one tag for several views of one vase. Such
+    a conversation is about the vase as a whole, so it is kept even if some views are missing.
     """
     turns = list(record.turns)
     tags = [text.count(IMAGE_TAG) if role == "user" else 0 for role, text in turns]

@@ -1,7 +1,7 @@
 """Check the rows of a JSON-lines dataset before training, by the rules of ms-swift 4.6.
 
-ms-swift silently skips a row that it can't read. It also ignores a picture in an unexpected column. In
-contrast, this module raises an error for the first invalid row. The message names the file and the line.
+ms-swift silently skips a row that it can't read. It also ignores a picture in an unexpected column. In contrast, this
+module raises an error for the first invalid row. The message names the file and the line.
 """
 
 from __future__ import annotations

@@ -188,9 +188,9 @@ def _truth(row: Row, where: str) -> str:
 
 
 def _whole_vases(rows: Sequence[Row], most: int, seed: int) -> list[Row]:
-    """Draw vases at random by `seed`, and return all rows of these vases.
+    """Choose vases at random with `seed`, and return all rows of these vases.
 
-    The result has at most `most` rows, unless the first drawn vase alone has more than `most` rows.
+    The result has at most `most` rows, unless the first chosen vase alone has more than `most` rows.
     """
     sizes = Counter(metrics.vase_of(row) for row in rows)
     drawn: set[str] = set()

@@ -41,7 +41,7 @@ class Answered:
     """An answer to a held-out row with its scores. `exact` is 1 for a right answer and 0 otherwise.
 
     `reward` lies in [0, 1]. `probability` is the probability that the model assigns to its answer. `agreement` is the
-    share of sampled answers with the same meaning as `answer`. If one of these two is unknown, it is None.
+    share of sampled answers with the same meaning as `answer`. Each of these two is None if it is unknown.
     """
 
     vase: str
@@ -186,9 +186,9 @@ def recall(queries: np.ndarray, targets: np.ndarray, k: int, vases: Sequence[str
     """Return the share of queries (N, D) whose own vase is among the `k` nearest vases by cosine similarity.
 
     `vases[i]` is the vase of query i and of target i. Targets are grouped by vase, and the similarity of a vase is the
-    similarity of its most similar target. If several vases, including the query's own vase, are equally
-    similar, they are treated as if their order were random. The query then counts as a fraction of a hit: the
-    probability that its own vase is among the `k` nearest.
+    similarity of its most similar target. If several vases, including the query's own vase, are equally similar, they
+    are treated as if their order were random. The query then counts as a fraction of a hit: the probability that its
+    own vase is among the `k` nearest.
     """
     names = list(dict.fromkeys(vases))
     count = len(names)

@@ -348,7 +348,7 @@ def single_years(text: str) -> frozenset[Interval]:
 
 @lru_cache(maxsize=4096)
 def _read(text: str) -> dict[Interval, bool]:
-    """Return a mapping from each interval in the text to whether the text gives it as one year."""
+    """Return the intervals in the text as keys. The value is True if the text gives the interval as one year."""
     left = _plain(text[:2000])
     intervals: dict[Interval, bool] = {}
     for pattern, read in _READERS:

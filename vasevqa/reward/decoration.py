@@ -117,8 +117,8 @@ def _recall(have: Mapping[str, float], need: Mapping[str, float]) -> float:
 def _measure(have: Mapping[str, float], need: Mapping[str, float]) -> float:
     """Return a factor that lowers the score if most things in the answer are not in the truth.
 
-    The weight of the right things sets an allowed weight for all things in the answer. Up to this weight, the factor is
-    1. Above it, the factor is the square of the allowed weight divided by the weight of the answer.
+    The weight of the right things decides how much weight all things in the answer may have. Up to this allowed weight,
+    the factor is 1. Above it, the factor is (allowed weight / weight of the things in the answer) squared.
     """
     right = sum(weight for name, weight in need.items() if name in have)
     more = sum(weight for name, weight in have.items() if name not in need)

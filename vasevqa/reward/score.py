@@ -1,4 +1,4 @@
-"""The reward `external_vase_acc`: how correct an answer about a vase is, in [0, 1].
+"""Compute the reward `external_vase_acc`, which says how correct an answer about a vase is, in [0, 1].
 
 VaseVQA-3D names this reward, but its code was never published. In this project, the reward is defined by this module.
 
