@@ -1,11 +1,9 @@
 """Read dates of vases as intervals of years.
 
-Examples are "c. 525-475 BCE", "-500 to -450", "early 5th century BC" and "2nd half of 6th c. BC".
-
-Years BC are negative, and both ends of an interval are inclusive. The 5th century BC is -500 to -401. The 1st century
-AD is 1 to 100. A single year becomes the interval from five years before it to five years after it. With "c.", the
-interval extends ten years in both directions. The intervals are this wide because catalogues date by generations, not
-by years.
+Examples are "c. 525-475 BCE", "-500 to -450", "early 5th century BC" and "2nd half of 6th c. BC". Years BC are
+negative, and both ends of an interval are inclusive. The 5th century BC is -500 to -401. The 1st century AD is 1 to
+100. A single year becomes the interval from five years before it to five years after it. With "c.", the interval
+extends ten years in both directions. The intervals are this wide because catalogues date by generations, not by years.
 """
 
 from __future__ import annotations
