@@ -220,7 +220,7 @@ def test_the_metropolitan_museums_headings_are_suggested_then_mapped(tmp_path: P
 def test_missing_columns_and_records_are_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no table has the column 'Name'"):
         read(tmp_path, COMMA, columns=Columns({"shape": "Name"}))
-    with pytest.raises(ConfigError, match=r"no 'recrods'.*Did you mean 'records'"):
+    with pytest.raises(ConfigError, match=r"no key 'recrods'.*Did you mean 'records'"):
         read(tmp_path, json.dumps({"records": OBJECTS}), "a.json", records="recrods")
     _, [problem] = read(tmp_path, json.dumps({"one": OBJECTS, "two": OBJECTS}), "a.json")
     assert "several lists (one, two)" in problem.what

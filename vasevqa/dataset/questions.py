@@ -50,7 +50,7 @@ def load_questions(path: Path | None) -> Questions:
             )
         if any(IMAGE_TAG in item for item in value):
             raise ConfigError(
-                f"{path}: a question for {key} contains {IMAGE_TAG}; remove it, because every question gets it later."
+                f"{path}: a question for {key} contains {IMAGE_TAG}; remove {IMAGE_TAG}, which is added later."
             )
         ask[key] = tuple(item.strip() for item in value)
     system = loaded.get("system")
