@@ -169,9 +169,9 @@ def _clusters(values: Sequence[float], vases: Sequence[Hashable], weights: Seque
 
 
 def _uneven(weights: Sequence[float]) -> list[float] | None:
-    """Return the weights, scaled so that the largest is about 1; None if all weights are equal.
+    """Return the weights, scaled so that the largest is about 1, or None if all weights are equal.
 
-    Equal weights are not used, because their sums have rounding errors. These errors could reduce the effective number
+    Equal weights are dropped, because their sums have rounding errors. These errors could reduce the effective number
     of eight vases below eight, and then there would be no interval.
     """
     largest = max(weights)
@@ -182,7 +182,7 @@ def _uneven(weights: Sequence[float]) -> list[float] | None:
 
 
 def _worth(weights: Sequence[float]) -> float:
-    """Return the effective number of rows (Kish) as a part of the number of rows, in (0, 1]."""
+    """Return the effective number of rows (Kish) divided by the number of rows, in (0, 1]."""
     return math.fsum(weights) ** 2 / (len(weights) * math.fsum(weight * weight for weight in weights))
 
 

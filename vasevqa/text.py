@@ -1,4 +1,4 @@
-"""Format suggestions, durations, sizes, shares and amounts for messages."""
+"""Convert durations, sizes, shares and amounts to text for messages, and suggest similar words."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def nearest(word: str, known: list[str] | tuple[str, ...]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as text: 7 s, 3:05, 2:10:00."""
+    """Return a duration as text, such as 7 s, 3:05 or 2:10:00."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -41,7 +41,7 @@ def duration(seconds: float) -> str:
 
 
 def byte_size(count: float) -> str:
-    """Return bytes as text: 512 bytes, 3 MiB."""
+    """Return a number of bytes as text, such as 512 bytes or 3 MiB."""
     units = ["bytes", "KiB", "MiB", "GiB", "TiB"]
     while count >= 1024 and len(units) > 1:
         count, units = count / 1024, units[1:]
@@ -49,7 +49,7 @@ def byte_size(count: float) -> str:
 
 
 def percent(share: float, digits: int = 0) -> str:
-    """Return a share as text: 0%, <1%, 12%, >99%, 100%. Only the exact shares 0 and 1 give 0% and 100%."""
+    """Return a share as text, such as <1% or 12%. Only the exact shares 0 and 1 give 0% and 100%."""
     none, some, most, every = (f"{part:.{digits}%}" for part in (0, 10.0**-digits / 100, 1 - 10.0**-digits / 100, 1))
     text = f"{share:.{digits}%}"
     if 0 < share < 1 and text in (none, every):
@@ -58,7 +58,7 @@ def percent(share: float, digits: int = 0) -> str:
 
 
 def amount(value: float) -> str:
-    """Return an amount that is not negative as text: 0, <0.01, 0.51, 3.2, 12, 1,234."""
+    """Return an amount of at least 0 as text, such as <0.01, 0.51, 3.2, 12 or 1,234."""
     if 0 < value < 0.01:
         return "<0.01"
     return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"

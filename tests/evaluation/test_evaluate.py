@@ -247,7 +247,7 @@ def test_held_out_vases_must_not_be_in_the_training_rows(
 
 def test_missing_inputs_are_reported(tmp_path: Path, qwen: Path, dataset: Path) -> None:
     for inputs, kind, said in (
-        ({"base": qwen}, ConfigError, "needs --dataset-dir"),
+        ({"base": qwen}, ConfigError, "needs either --dataset-dir"),
         ({"dataset": dataset}, ConfigError, "needs a model"),
         ({"dataset": tmp_path, "base": qwen}, DataError, r"no eval\.jsonl"),
         ({"dataset": dataset, "base": dataset}, ConfigError, r"no config\.json"),
@@ -348,7 +348,7 @@ def test_caption_files_are_compared_without_models(tmp_path: Path) -> None:
         ("{", "not valid JSON"),
         ("{}", "is not a list"),
         ("[3]", "entry 1 is not an object"),
-        ('[{"images": ["x.jpg"], "caption": "y"}]', "No caption in"),
+        ('[{"images": ["x.jpg"], "caption": "y"}]', "No caption by"),
     ],
 )
 def test_invalid_caption_files_are_refused(text: str, said: str, tmp_path: Path) -> None:

@@ -213,11 +213,11 @@ def rows_for(count: int, strangers: int) -> list[dict[str, Any]]:
         (rows_for(5, 0), "Only 5 of 12 photographs have a row in the annotations"),
         (
             rows_for(12, 13),
-            r"13 of 25 rows of the annotations are dropped, most often 'row without an image' \(13 times",
+            r"13 of 25 rows of the annotations are dropped, and the most common problem is 'row without an image' \(",
         ),
         (
             [{**row, "date": ""} for row in rows_for(12, 13)],  # 25 empty cells, for which no row is dropped
-            r"13 of 25 rows of the annotations are dropped, most often 'row without an image' \(13 times",
+            r"13 of 25 rows of the annotations are dropped, and the most common problem is 'row without an image' \(",
         ),
     ],
 )

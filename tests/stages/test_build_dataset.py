@@ -376,7 +376,7 @@ def test_the_command(tmp_path: Path, views: Path) -> None:
     result = CliRunner().invoke(command(build_dataset.STAGE), words)
     assert result.exit_code == 3, result.output
     assert "train, val, eval needs at least 3 vases with annotations, and there are 2" in result.output
-    assert "problems: most often 'image without a row' (10 times, first " in result.output
+    assert "; the most common problem is 'image without a row' (10 times, first " in result.output
     assert CliRunner().invoke(command(build_dataset.STAGE), [*words, "--val-fraction", "0"]).exit_code == 0
     (tmp_path / "a.json").write_text(json.dumps([attributes(number) for number in range(3)]))
     result = CliRunner().invoke(command(build_dataset.STAGE), words)

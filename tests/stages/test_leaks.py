@@ -137,12 +137,12 @@ def test_the_splits_are_written_and_can_be_reused(tmp_path: Path, views: Path) -
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("a,b\n1,2\n", r"line 1: the header is a,b; write vase,side"),
-        ("vase,side\nv1,test\n", r"line 2: there is no side 'test'; write train, val, eval"),
+        ("a,b\n1,2\n", r"line 1: the header is `a,b`; write `vase,side`"),
+        ("vase,side\nv1,test\n", r"line 2: there is no side 'test'; write one of train, val, eval"),
         ("vase,side\nv1,train\nv1,eval\n", "line 3: v1 is on two sides"),
         ("vase,side\nv1\n", "line 2 has no side"),
         ("vase,side\n", "names no vase"),
-        ("", "the header is ; write vase,side"),
+        ("", "the header is ``; write `vase,side`"),
     ],
 )
 def test_invalid_splits_are_reported_in_one_sentence(text: str, says: str, tmp_path: Path, views: Path) -> None:
@@ -157,7 +157,7 @@ def test_given_splits_that_separate_near_duplicates_are_refused(tmp_path: Path, 
     given = tmp_path / "mine.csv"
     given.write_text(f"vase,side\n{IDS[0]},train\n{twin},eval\n")
     rows = [*(attributes(number) for number in range(12)), {**attributes(0), "vase_id": twin}]
-    with pytest.raises(DataError, match="near-duplicates or in one row; put both on one side"):
+    with pytest.raises(DataError, match="near-duplicate photographs or occur in one row; assign both to one side"):
         build(tmp_path, rows, views, inputs={"splits": given})
 
 
@@ -207,7 +207,7 @@ def test_splits_in_another_unicode_form_name_the_same_vases(tmp_path: Path) -> N
 def test_splits_of_other_vases_are_an_error(tmp_path: Path, views: Path) -> None:
     given = tmp_path / "mine.csv"
     given.write_text("vase,side\nBasel 1,eval\nBasel 2,train\n")
-    with pytest.raises(DataError, match=r"None of the 2 vases in the splits has a photograph here.*basel 1"):
+    with pytest.raises(DataError, match=r"None of the 2 vases in the splits file, such as basel 1, has a photograph"):
         build(tmp_path, [attributes(0)], views, inputs={"splits": given})
 
 

@@ -104,7 +104,7 @@ def test_the_right_sheet_of_a_workbook_is_read(tmp_path: Path) -> None:
     _, problems = read(tmp_path, data[:800], "cut.xlsx")
     assert "not a complete workbook" in problems[0].what
     _, problems = read(tmp_path, spoiled(data, "xl/workbook.xml", '<!DOCTYPE a [<!ENTITY a "b">]>'), "bomb.xlsx")
-    assert "declares entities" in problems[0].what
+    assert "declares XML entities" in problems[0].what
     _, problems = read(tmp_path, spoiled(data, "xl/workbook.xml", "<broken"), "broken.xlsx")
     assert "not a complete workbook" in problems[0].what
 
@@ -220,7 +220,7 @@ def test_the_metropolitan_museums_headings_are_suggested_then_mapped(tmp_path: P
 def test_missing_columns_and_records_are_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no table has the column 'Name'"):
         read(tmp_path, COMMA, columns=Columns({"shape": "Name"}))
-    with pytest.raises(ConfigError, match=r"no 'recrods'.*Did you mean 'records'"):
+    with pytest.raises(ConfigError, match=r"no key 'recrods'.*Did you mean 'records'"):
         read(tmp_path, json.dumps({"records": OBJECTS}), "a.json", records="recrods")
     _, [problem] = read(tmp_path, json.dumps({"one": OBJECTS, "two": OBJECTS}), "a.json")
     assert "several lists (one, two)" in problem.what
@@ -255,7 +255,7 @@ def test_columns_as_json_are_checked_like_other_columns() -> None:
 def test_two_possible_lists_of_records_are_refused(tmp_path: Path) -> None:
     text = json.dumps({"items": OBJECTS, "results": OBJECTS[:1]})
     _, [problem] = read(tmp_path, text, "a.json")
-    assert problem.what == "it holds several lists (items, results); name one with --records"
+    assert problem.what == "it holds several lists (items, results); choose one with --records"
     records, problems = read(tmp_path, text, "a.json", records="results")
     assert (len(records), problems) == (1, [])
 

@@ -1,8 +1,8 @@
-"""Read annotations as records: the attributes of a vase, and conversations about pictures.
+"""Read annotation files, which describe the attributes of vases or hold conversations about pictures.
 
-dataset/formats.py reads the file formats, and dataset/columns.py maps the headings to fields. A conversation may have
-the format of the original project (a list of `{images, caption, conversations}`), of ShareGPT (`from`/`value`, or
-`role`/`content`), of LLaVA, or of ms-swift.
+dataset/formats.py reads the file formats, and dataset/columns.py maps column headings to fields. A conversation may
+have the format of the original project (a list of `{images, caption, conversations}`), of ShareGPT (with the keys
+`from` and `value`, or `role` and `content`), of LLaVA, or of ms-swift.
 """
 
 from __future__ import annotations
@@ -62,7 +62,10 @@ class Record:
 
 @dataclass
 class Annotations:
-    """The records of all files, the problems, and the number of entries from which no record was read (`unread`)."""
+    """The records in the annotation files, and the problems that were found in these files.
+
+    `unread` is the number of entries that could not be read as records.
+    """
 
     records: list[Record] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
@@ -70,10 +73,11 @@ class Annotations:
 
 
 def read_annotations(path: Path, columns: Columns | None = None, records: str | None = None) -> Annotations:
-    """Return the records and the problems of a file, or of all annotation files in a folder, sorted by name.
+    """Return the records and the problems in a file, or in all annotation files of a folder.
 
-    `columns` maps headings to fields, and counts how often each heading occurs. `records` is the name of the list of
-    records in a JSON object. Raise ConfigError if the user named a heading that no file has.
+    The files of a folder are read in the order of their names. `columns` maps headings to fields, and counts how often
+    each heading occurs. If a file holds a JSON object, `records` names the list of records in it. Raise ConfigError if
+    the user named a heading that no file has.
     """
     columns = columns if columns is not None else Columns()
     told = Annotations()
@@ -127,7 +131,11 @@ def _sources(path: Path) -> list[tuple[str, Path]]:
 
 
 def _check_keys(entries: list[tuple[str, Any]], columns: Columns) -> None:
-    """Raise ValueError if no key names a vase or an image, or if no key is an attribute or a conversation."""
+    """Raise ValueError if the keys of the entries show that the entries don't describe vases.
+
+    The entries need a key for a vase or an image, and a key for an attribute or a conversation. They may have at most
+    MOST different keys.
+    """
     keys: dict[str, None] = {}
     for _, entry in entries:
         if isinstance(entry, dict):
@@ -135,7 +143,7 @@ def _check_keys(entries: list[tuple[str, Any]], columns: Columns) -> None:
             if isinstance(entry.get("attributes"), dict):
                 keys.update(dict.fromkeys(map(str, entry["attributes"])))
     if len(keys) > MOST:
-        raise ValueError(f"it has {len(keys)} keys; a vase has at most {MOST}")
+        raise ValueError(f"it has {len(keys)} different keys; an annotation file may have at most {MOST}")
     if keys:
         columns.check(keys)
 
@@ -205,7 +213,7 @@ def _rights(known: Mapping[str, object]) -> dict[str, str]:
 def _answer(text: str) -> str:
     """Return an answer without its reasoning (<think>...</think>).
 
-    The result is empty if a <think> tag has no matching tag.
+    Return "" if a <think> tag is never closed, or if a </think> tag was never opened.
     """
     told = THOUGHT.sub("", text).strip()
     return "" if "<think>" in told.lower() or "</think>" in told.lower() else told
@@ -224,9 +232,9 @@ def _images(entry: Mapping[str, object]) -> tuple[str, ...] | None:
 
 
 def _turns(where: str, value: Any, problems: list[Problem]) -> tuple[Turn, ...]:
-    """Return the turns up to the last answer that is not empty.
+    """Return the turns of a conversation up to the last non-empty answer.
 
-    Return () if all answers are empty, or if the conversation is invalid. An invalid conversation adds a problem.
+    Return () if all answers are empty. If the conversation is invalid, add a problem and return ().
     """
     if value is None:
         return ()

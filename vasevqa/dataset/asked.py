@@ -1,4 +1,7 @@
-"""Find the attribute that a question asks for, by this project's own questions and by a table of patterns."""
+"""Find the attribute that a question asks for.
+
+The question is first compared with this project's own questions, and then with a pattern for each attribute.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +34,8 @@ _COMPILED = {name: re.compile(pattern, re.IGNORECASE) for name, pattern in PATTE
 def attribute_of(question: str, asked: Mapping[str, tuple[str, ...]]) -> str:
     """Return the attribute that a question asks for.
 
-    Return "" if the question asks for no attribute, or if it asks for more than one. `asked` maps each attribute to the
-    questions that this project asks.
+    Return "" if the question asks for no attribute, or if it asks for more than one. `asked` maps each attribute to
+    this project's own questions about it.
     """
     text = _plain(question)
     for attribute, questions in asked.items():

@@ -1,6 +1,6 @@
-"""splits.csv: the side of each vase. A side is a part of the split: train, val or eval.
+"""Read and write splits.csv, which assigns each vase to a side of the split: train, val or eval.
 
-build-dataset writes this file, and it can also read such a file.
+build-dataset writes this file. A user can also give such a file to build-dataset.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ def read(path: Path) -> dict[str, str]:
             table = csv.reader(stream)
             header = [cell.strip().lower() for cell in next(table, [])]
             if header[:2] != list(HEADER):
-                raise DataError(f"{path}, line 1: the header is {','.join(header)[:60]}; write {','.join(HEADER)}.")
+                raise DataError(f"{path}, line 1: the header is `{','.join(header)[:60]}`; write `{','.join(HEADER)}`.")
             for cells in table:
                 if not any(cell.strip() for cell in cells):
                     continue
                 where = f"{path}, line {table.line_num}"
                 if len(cells) < 2:
-                    raise DataError(f"{where} has no side; write vase,side.")
+                    raise DataError(f"{where} has no side; write the line as `vase,side`.")
                 vase, side = plain(cells[0]), cells[1].strip().lower()
                 if side not in SIDES:
-                    raise DataError(f"{where}: there is no side '{side}'; write {', '.join(SIDES)}.")
+                    raise DataError(f"{where}: there is no side '{side}'; write one of {', '.join(SIDES)}.")
                 if sides.setdefault(vase, side) != side:
                     raise DataError(f"{where}: {vase} is on two sides ({sides[vase]} and {side}); keep one.")
     except (UnicodeDecodeError, csv.Error) as error:
@@ -54,7 +54,7 @@ def read(path: Path) -> dict[str, str]:
     except OSError as error:
         refuse_failed(error, path)
         raise ConfigError(
-            f"{path} can't be read ({error.strerror}); give a CSV file with the columns vase,side."
+            f"{path} can't be read ({error.strerror}); give a CSV file with the columns `vase` and `side`."
         ) from None
     if not sides:
         raise DataError(f"{path} names no vase; write one line `vase,side` for each vase.")
@@ -62,14 +62,14 @@ def read(path: Path) -> dict[str, str]:
 
 
 def refuse_too_few(vases: int, groups: int, val_fraction: float, eval_fraction: float, why: str = "") -> None:
-    """Raise DataError if there are fewer groups of vases than sides of the split. A side would then be empty.
+    """Raise DataError if there are too few groups of vases to put at least one group on each side of the split.
 
-    `why` is a text about rows or pictures that are not used. It is added to the message.
+    `why` is added to the message. It describes the most common problem in the input.
     """
     wanted = ["train", *(["val"] if val_fraction else []), *(["eval"] if eval_fraction else [])]
     if groups >= len(wanted):
         return
-    joined = f", {groups} after near-duplicates and shared rows are joined" if groups < vases else ""
+    joined = f" ({groups} if vases with near-duplicates or in one row count as one)" if groups < vases else ""
     raise DataError(
         f"The split into {', '.join(wanted)} needs at least {len(wanted)} vases with annotations, and there"
         f" {'is' if vases == 1 else 'are'} {vases}{joined}{why}; add vases, or set val_fraction or eval_fraction to 0."
@@ -77,16 +77,16 @@ def refuse_too_few(vases: int, groups: int, val_fraction: float, eval_fraction: 
 
 
 def without_picture(given: Mapping[str, str], vases: Collection[str]) -> list[str]:
-    """Return the vases in `given` that no picture shows, sorted.
+    """Return the sorted list of the vases in `given` that have no picture.
 
-    `given` maps vases to sides. `vases` holds the vases that pictures show. Raise DataError if no picture shows a vase
-    in `given`.
+    `given` maps vases to sides. `vases` holds all vases that have a picture. Raise DataError if none of the vases in
+    `given` has a picture.
     """
     absent = sorted(set(given) - set(vases))
     if given and len(absent) == len(given):
         raise DataError(
-            f"None of the {len(given)} vases in the splits has a photograph here (first: {absent[0]}; the photographs"
-            f" show {', '.join(sorted(vases)[:3])}); give the sides of the photographed vases."
+            f"None of the {len(given)} vases in the splits file, such as {absent[0]}, has a photograph; list the vases"
+            f" that the photographs show, such as {', '.join(sorted(vases)[:3])}."
         )
     return absent
 
@@ -103,7 +103,7 @@ def side_of(vases: set[str], given: Mapping[str, str]) -> str | None:
             (pair, another) for pair in sides.items() for another in sides.items() if pair[1] != another[1]
         )
         raise DataError(
-            f"The splits put {one} on the side {first} and {other} on the side {second}, but their photographs are"
-            " near-duplicates or in one row; put both on one side, or set group_duplicates to false."
+            f"The splits file assigns {one} to {first} and {other} to {second}, but these vases have near-duplicate"
+            " photographs or occur in one row; assign both to one side, or set group_duplicates to false."
         )
     return next(iter(sides.values()), None)

@@ -1,4 +1,4 @@
-"""build-dataset: join pictures with annotations, split the pictures without leaks, and write rows for ms-swift."""
+"""The stage build-dataset joins pictures with annotations, splits them without leaks, and writes rows for ms-swift."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ class _Job:
 def build(call: StageCall[BuildParams, BuildOptions], made_for: Mapping[str, object]) -> None:
     """Write the rows, their images and the report to the output folder.
 
-    `made_for` identifies the stage's version and the method of sketching. Stored sketches with other values are not
-    used. Raise DataError if there is no training row.
+    `made_for` identifies the version of the stage and of the code that computes sketches of pictures. Sketches that
+    another version stored are not used. Raise DataError if there is no training row.
     """
     prefix, root = _image_prefix(call.output, call.options.image_root)
     questions = load_questions(call.inputs.get("questions"))
@@ -132,15 +132,15 @@ def _check_matched(pictures: int, joined: Joined, unused: int, problems: Sequenc
     else:
         return
     raise DataError(
-        f"{what}, {_most_often(problems)}; check that annotations name the same vases or files, or set allow_unmatched"
-        " to true if this is intended."
+        f"{what}, and {_most_often(problems)}; check that the annotations belong to these photographs, or set"
+        " allow_unmatched to true to build the dataset anyway."
     )
 
 
 def _most_often(problems: Sequence[Problem]) -> str:
-    """Return a part of a sentence: the most common kind of problem, its count, and the first place where it occurs.
+    """Return a clause that names the most common kind of problem, its count, and the first place where it occurs.
 
-    The kinds in NOTHING_LOST are used only if no problem has a different kind.
+    A kind in NOTHING_LOST is named only if there are no problems of other kinds.
     """
     kinds = Counter(problem.kind for problem in problems if problem.kind not in NOTHING_LOST)
     kinds = kinds or Counter(problem.kind for problem in problems)
@@ -148,7 +148,7 @@ def _most_often(problems: Sequence[Problem]) -> str:
         del kinds["image without a row"]  # a consequence of the other problems
     most, times = kinds.most_common(1)[0] if kinds else ("no annotations", 0)
     first = next((problem for problem in problems if problem.kind == most), None)
-    return f"most often '{most}' ({times} time{'s' if times != 1 else ''}" + (
+    return f"the most common problem is '{most}' ({times} time{'s' if times != 1 else ''}" + (
         f", first {first.where}: {first.what})" if first else ")"
     )
 
@@ -156,8 +156,8 @@ def _most_often(problems: Sequence[Problem]) -> str:
 def _nothing_left(pictures: Sequence[Picture], records: Sequence[Record], problems: Sequence[Problem]) -> DataError:
     """Return the error for a dataset that has no training rows."""
     return DataError(
-        f"No training row is left of {len(pictures)} images and {len(records)} annotations, {_most_often(problems)};"
-        " check that annotations name the same vases or files."
+        f"No training row is left of {len(pictures)} images and {len(records)} annotations, and"
+        f" {_most_often(problems)}; check that the annotations belong to these images."
     )
 
 
@@ -175,7 +175,7 @@ def _image_prefix(output: Output, given: str | None) -> tuple[str, str]:
 
 
 def _roots(inputs: Mapping[str, Path]) -> list[Path]:
-    """Return the folders in which a file may lie that an annotation names by an absolute path."""
+    """Return the folders that absolute paths in annotations may point into."""
     annotations = inputs["annotations"]
     return [
         annotations if annotations.is_dir() else annotations.parent,
@@ -210,8 +210,8 @@ def _pictures(readable: Sequence[ImageFile], vases: Vases, unread: Sequence[Quar
 def _own_vases(pictures: Sequence[Picture], joined: Joined, vases: Vases, job: _Job) -> int:
     """Return the number of photographs that have no annotation and whose names match no pattern.
 
-    Each of these photographs is treated as a separate vase. If `unmatched` is error, raise DataError instead. Add notes
-    about the sources of the vases: patterns for names, annotations, or neither.
+    Each of these photographs is treated as a separate vase. If the parameter `unmatched` is "error", raise DataError
+    instead. Add notes that say how many photographs got their vase from their name, and how many from an annotation.
     """
     untold = set(vases.untold(picture.file.name for picture in pictures))
     own = untold - {pictures[number].file.name for number in joined.spoken}
@@ -263,7 +263,7 @@ def _split(pictures: list[Picture], conversations: list[Conversation], pairs: li
     names = [min(pictures[number].vase for number in group) for group in grouped]
     if grouped and not job.sides:
         vases = {pictures[number].vase for group in grouped for number in group}
-        why = f"; problems: {_most_often(job.problems)}" if job.problems else ""
+        why = f"; {_most_often(job.problems)}" if job.problems else ""
         fractions = job.params.val_fraction, job.params.eval_fraction
         assignment.refuse_too_few(len(vases), len(grouped), *fractions, why)
     sides = splits.split(names, job.params.val_fraction, job.params.eval_fraction, job.params.seed)
@@ -294,7 +294,8 @@ def _write(
 ) -> int:
     """Link or copy the images that rows name, write the rows, and return the number of images.
 
-    If an image's file contains the place, the owner or a serial number, an image without this metadata is written.
+    If the metadata of a JPEG, PNG or WebP file contains a place, an owner or a serial number, the image is copied
+    without this metadata.
     """
     output, progress = call.output, call.progress
     stripped = left = 0

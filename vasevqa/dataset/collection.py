@@ -1,4 +1,4 @@
-"""Summarize a folder of photographs and a table.
+"""Summarize a folder of photographs and the table that annotates them.
 
 No photograph is decoded. A summary of thousands of photographs therefore takes about a second.
 """
@@ -26,7 +26,7 @@ from vasevqa.folders import PassedOver
 class Collection:
     """The photographs in a folder. `vases` maps each vase to the names of its photographs.
 
-    `unmatched` holds the names from which no vase can be read. `others` counts the files that are not read.
+    `unmatched` holds the names of photographs that don't show a vase. `others` counts the other files in the folder.
     """
 
     folder: Path
@@ -51,10 +51,10 @@ class Collection:
 class Annotated:
     """A collection matched with a table of annotations.
 
-    `vases` holds the vases with a row. `photographs` is the number of photographs with a row. `everyone` is the number
-    of all vases. The vase of a photograph is read from the photograph's name or from a row. `untold` is the number of
-    photographs for which neither the name nor a row gives a vase. `vase_of` maps the names of all remaining photographs
-    to their vases.
+    `rows` is the number of rows in the table. `vases` holds the vases that have a row, and `everyone` is the number of
+    all vases. `photographs` is the number of photographs that have a row. `vase_of` maps the names of photographs to
+    vases. The vase is read from the photograph's name or from a row. If neither names a vase, the photograph is counted
+    in `untold`.
     """
 
     columns: Columns
@@ -98,7 +98,7 @@ def look_at(folder: Path, reading: Reading | None = None) -> Collection:
 def look_at_table(path: Path, collection: Collection, reading: Reading | None = None) -> Annotated:
     """Match a table, or a folder of tables, with the photographs of a collection.
 
-    Raise DataError if no table can be read. Raise ConfigError if the user names a heading that no table has.
+    Raise DataError if no table can be read. Raise ConfigError if `reading` names a heading that no table has.
     """
     reading = reading or Reading()
     columns = Columns(reading.columns)
@@ -124,10 +124,10 @@ def look_at_table(path: Path, collection: Collection, reading: Reading | None = 
 
 
 class _AnyHeadings(Columns):
-    """Columns that accept a table even if no heading is known."""
+    """A mapping of columns for any table, even if none of its headings is known."""
 
     def check(self, headings: object) -> None:
-        """Accept any line as the headings."""
+        """Raise no error, whatever the headings are."""
 
 
 def vase_heading(path: Path, collection: Collection) -> str | None:

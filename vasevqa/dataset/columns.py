@@ -1,4 +1,8 @@
-"""Map the columns of tables to fields: by the user's choice, by the field's name, or by a table of known headings."""
+"""Map the columns of tables to fields.
+
+A column is mapped to a field if the user says so, if its heading is the field's name, or if its heading is in a list of
+known headings.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +75,10 @@ def key_of(name: object) -> str:
 
 
 def plain(heading: object) -> str:
-    """Return a heading for comparisons: in lower case, without accents, punctuation, and text in brackets (a unit)."""
+    """Return a heading in a form for comparisons.
+
+    The result is in lower case. It has no accents, no punctuation and no text in brackets, such as a unit.
+    """
     text = re.sub(r"[(\[].*?[)\]]", " ", str(heading)[:200])
     text = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text)  # splits names such as objectNumber
     letters = unicodedata.normalize("NFKD", text.casefold())
@@ -100,9 +107,9 @@ def read_columns(given: Iterable[str] | Mapping[str, str]) -> dict[str, str]:
         if name not in FIELDS:
             raise ConfigError(f"columns: there is no field '{name}'.{nearest(name, FIELDS)}")
         if not heading.strip():
-            raise ConfigError(f'columns: {name} names no heading; write {name}="Heading of the column".')
+            raise ConfigError(f'columns: the field {name} has no heading; write `{name}="Heading of the column"`.')
         if headings.setdefault(name, heading.strip()) != heading.strip():
-            raise ConfigError(f"columns: {name} is given twice, '{headings[name]}' and '{heading}'; keep one.")
+            raise ConfigError(f"columns: {name} is given twice, as '{headings[name]}' and '{heading}'; keep one.")
     return headings
 
 
@@ -115,7 +122,8 @@ def _pairs(text: str) -> Iterable[tuple[str, str]]:
         match = _PAIR.match(text, at)
         if match is None:
             raise ConfigError(
-                f'columns: \'{text[at:]}\' is not field=heading; write shape="Object Name",date="Object Date".'
+                f"columns: '{text[at:]}' does not have the form `field=heading`; write a text such as"
+                ' `shape="Object Name",date="Object Date"`.'
             )
         heading = match[2].replace('""', '"') if match[2] is not None else match[3] or match[4] or ""
         yield match[1], heading
@@ -126,8 +134,8 @@ def _pairs(text: str) -> Iterable[tuple[str, str]]:
 class Columns:
     """The mapping from headings to fields.
 
-    `given` holds the headings that the user named. `used` counts the rows for each heading and its field. `unused`
-    counts the rows for each heading whose cells were not used.
+    `given` maps fields to the headings that the user named. For each heading and its field, `used` counts the rows in
+    which the heading's cell was used. For each heading, `unused` counts the rows in which it was not used.
     """
 
     given: Mapping[str, str] = field(default_factory=dict)  # field -> heading
@@ -162,7 +170,7 @@ class Columns:
     def rename(self, entry: Mapping[str, object]) -> dict[str, object]:
         """Return a row with fields as keys, and count the used and unused headings.
 
-        If several headings mean one field, the value of the most certain heading that has a value is used.
+        If several headings mean one field, empty cells are ignored, and the cell of the most certain heading is used.
         """
         chosen: dict[str, tuple[int, str]] = {}
         second = None
@@ -193,31 +201,35 @@ class Columns:
         return fields
 
     def check(self, headings: Iterable[str]) -> None:
-        """Raise ValueError if no heading is a vase id or an image, or if none is an attribute or a conversation.
+        """Check that the headings include a vase id or an image, and an attribute or a conversation.
 
-        The message suggests fitting headings.
+        Otherwise raise ValueError. The message suggests how to map the headings to fields.
         """
         several = list(headings)
         fields = self.fields(several)
         if not fields & {*IDS, *IMAGES}:
-            missing = f"names no column {', '.join(IDS)} or images"
+            missing = f"{', '.join(IDS)} or images"
         elif not fields & {*ATTRIBUTES, *TALKS, "attributes"}:
-            missing = f"names no column {', '.join(ATTRIBUTES)} or conversations"
+            missing = f"{', '.join(ATTRIBUTES)} or conversations"
         else:
             return
         raise ValueError(
-            f"its first line or row {missing}; it has {_several(several) or 'none'}; {self.advice(several)}"
+            f"its first line or row names no column for {missing}, but only {_several(several) or 'empty cells'};"
+            f" {self.advice(several)}"
         )
 
     def advice(self, headings: Iterable[str]) -> str:
-        """Return a sentence that suggests --columns for the unknown headings, or one that explains --columns."""
+        """Return a text that suggests a value of --columns for the headings, or an example if none can be suggested."""
         suggestions = self.candidates(headings)
         if not suggestions:
-            return 'name them with --columns, such as vase_id="Heading",shape="Heading"'
+            return 'name the right columns with --columns, such as vase_id="Heading",shape="Heading"'
         return "try --columns " + ",".join(f'{name}="{found[0]}"' for name, found in suggestions.items())
 
     def candidates(self, headings: Iterable[str]) -> dict[str, list[str]]:
-        """Return, for each field that has no heading, the headings that may mean the field, the likeliest first."""
+        """Return a mapping from each missing field to the headings that may mean this field, the likeliest first.
+
+        A field is missing if no heading is mapped to it. Fields for which no heading seems likely are left out.
+        """
         several = list(headings)
         taken = self.fields(several)
         found: dict[str, list[tuple[int, str]]] = {}
@@ -233,11 +245,12 @@ class Columns:
         for name, heading in self.given.items():
             if headings and (0, name) not in self._ranks.values():
                 raise ConfigError(
-                    f"columns: no table has the column '{heading}' for {name}.{nearest(heading, headings[:LISTED])}"
+                    f"columns: no table has the column '{heading}', which was given for the field {name}."
+                    f"{nearest(heading, headings[:LISTED])}"
                 )
 
     def notes(self) -> list[str]:
-        """Return notes for the user. They list the headings that were mapped to a field, and the unused headings."""
+        """Return notes for the user that list the unused headings, and the headings that differ from their field."""
         notes = []
         mapped = [f"'{heading}' is {name}" for heading, name in self.used if key_of(heading) != name]
         if mapped:

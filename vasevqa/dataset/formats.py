@@ -1,6 +1,6 @@
 """Recognize the format of an annotation file by its content, and read the file.
 
-The file's name is used only if the content of a text file is not clear.
+The file's name decides only if the content of a text file could be of several formats.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MARKS = (
 def entries(
     name: str, path: Path, records: str | None, columns: Columns, problems: list[Problem]
 ) -> Iterator[tuple[str, Any]]:
-    """Yield pairs of a row's place in the file and the row. Raise ValueError if the file can't be read."""
+    """Yield each row of a file as (place in the file, row). Raise ValueError if the file can't be read."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ValueError(f"larger than {MAX_BYTES >> 30} GiB")
@@ -45,7 +45,7 @@ def entries(
             yield from _workbook(name, path, columns, problems)
             return
         if start == _OLD_EXCEL:
-            raise ValueError("it is a workbook of Excel before 2007; save it as .xlsx or as CSV UTF-8")
+            raise ValueError("it is a workbook in the format of Excel 97 to 2003; save it as .xlsx or as CSV UTF-8")
         text = _text(name, _bytes(path, start), problems)
     except OSError as error:
         refuse_failed(error, path)
@@ -53,7 +53,7 @@ def entries(
     if _is_json(name, text):
         yield from json_texts.entries(name, text, records, columns, problems)
     elif text.lstrip()[:1] == "<":
-        raise ValueError("it is XML or HTML; export a table as CSV UTF-8, or JSON")
+        raise ValueError("it is XML or HTML; export the table as CSV UTF-8 or as JSON")
     else:
         yield from tables.keyed(name, tables.delimited(name, text, columns, problems), columns, problems)
 
@@ -99,9 +99,9 @@ def _bytes(path: Path, start: bytes) -> bytes:
         with gzip.open(path) as stream:
             data = stream.read(MAX_BYTES + 1)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"its gzip is broken ({error}); pack it again") from None
+        raise ValueError(f"its gzip compression is damaged ({error}); compress it again") from None
     if len(data) > MAX_BYTES:
-        raise ValueError(f"larger than {MAX_BYTES >> 30} GiB when unpacked")
+        raise ValueError(f"it is larger than {MAX_BYTES >> 30} GiB when unpacked")
     if data.startswith((_ZIP, _PARQUET)):
         raise ValueError("it is a gzip-compressed workbook or Parquet file; decompress it with gunzip")
     return data
@@ -118,7 +118,7 @@ def _text(name: str, data: bytes, problems: list[Problem]) -> str:
     try:
         text = data.decode("cp1252")
     except UnicodeDecodeError:
-        raise ValueError(f"not UTF-8 (byte {first}), nor Windows' cp1252; save it as UTF-8") from None
+        raise ValueError(f"it is neither UTF-8 (see byte {first}) nor Windows' cp1252; save it as UTF-8") from None
     what = f"not UTF-8 (byte {first}); the whole file is read as Windows' cp1252; check letters with accents"
     problems.append(Problem("encoding guessed", name, what))
     return text

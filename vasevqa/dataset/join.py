@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Picture:
-    """A readable image with its vase, its records, and its part of the split: train, val or eval."""
+    """A readable image with its vase, its records, and its side of the split (train, val or eval)."""
 
     file: ImageFile
     vase: str
@@ -45,7 +45,7 @@ class Conversation:
 class _Match:
     """The pictures for a record. A picture that the record names twice occurs twice.
 
-    `by_vase` is True if no picture was found by a file name, and the pictures were found by the record's vase.
+    `by_vase` is True if the pictures were found by the record's vase, because no file name in the record matched.
     """
 
     pictures: tuple[int, ...]
@@ -57,8 +57,8 @@ class _Match:
 class Joined:
     """The result of the join.
 
-    `records` is the number of all records. `dropped` is the number of records that are not used at all. `lenient` maps
-    each kind of difference between two names, such as case, to the number of matches that ignored it.
+    `records` is the number of all records. `dropped` is the number of records that are not used at all. `lenient`
+    counts the inexact matches of names for each kind of difference, such as case.
     """
 
     conversations: list[Conversation]
@@ -111,9 +111,9 @@ def _index(pictures: Sequence[Picture], roots: Sequence[Path], vase_of: Callable
 
 
 def _take_vases(pictures: Sequence[Picture], records: Sequence[Record], index: Index) -> None:
-    """Assign the vase of each record to the pictures that the record names, if their vase is still unknown.
+    """Assign the vase of each record to the pictures that the record names and whose vase is unknown.
 
-    This comes before the join, because some records give only a vase and no picture.
+    This step comes before the join, because other records may name only the vase of these pictures.
     """
     if all(picture.has_vase for picture in pictures):
         return
@@ -131,7 +131,10 @@ def _take_vase(pictures: Sequence[Picture], record: Record, numbers: Iterable[in
 
 
 def _one_vase(match: _Match, pictures: Sequence[Picture], vase_of: Callable[[str], str]) -> bool:
-    """Return whether all images for a record are views of one vase. Missing images are compared by their names."""
+    """Return whether all images that belong to a record are views of one vase.
+
+    If an image is missing, its vase is read from its name.
+    """
     vases = {pictures[number].vase for number in match.pictures}
     for written in match.missing:
         parts = PurePosixPath(local_path(written)).parts
@@ -170,12 +173,12 @@ def _matched(record: Record, index: Index, problems: list[Problem]) -> _Match:
 
 
 def _conversation(record: Record, match: _Match, one_vase: bool, problems: list[Problem]) -> Conversation | None:
-    """Return the conversation with as many <image> tags as pictures.
+    """Return the conversation of a record, with as many <image> tags as pictures.
 
-    If the numbers can't be made equal, add a problem and return None. A conversation with several pictures is
-    dropped if one of the pictures is missing. There is one exception: in the original project's format, a conversation
-    has at most one tag for several views of one vase. Such a conversation is about the vase as a whole, so it is kept
-    even if some views are missing. If the conversation has no tags, they are added to the first question.
+    If the conversation has no tags, they are added to the first question. If the numbers of tags and pictures can't be
+    made equal, add a problem and return None. Do the same if one of several pictures is missing. There is one
+    exception: in the original project's format, a conversation has at most one tag for several views of one vase. Such
+    a conversation is about the vase as a whole, so it is kept even if some views are missing.
     """
     turns = list(record.turns)
     tags = [text.count(IMAGE_TAG) if role == "user" else 0 for role, text in turns]
@@ -201,7 +204,7 @@ def _conversation(record: Record, match: _Match, one_vase: bool, problems: list[
 
 
 def _shown_once(turns: Sequence[Turn]) -> list[Turn]:
-    """Keep the tags of the first tagged question, and return the turns without the tags of all later questions."""
+    """Return the turns with image tags only in the first question that has tags."""
     seen = False
     kept = []
     for role, text in turns:

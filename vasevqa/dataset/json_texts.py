@@ -1,4 +1,7 @@
-"""Read rows from JSON: a list, JSON lines, a mapping from vase ids to rows, an API's response, or COCO captions."""
+"""Read rows from a JSON text.
+
+The text may be a list of rows, JSON lines, a mapping from vase ids to rows, an API's response, or a COCO caption file.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ NESTED = "nested too deeply"
 
 
 class _Reader:
-    """A JSON decoder that records keys with two different values, and constants that are not JSON, such as NaN."""
+    """A JSON decoder that notes invalid constants, such as NaN, and keys that occur twice with different values."""
 
     def __init__(self) -> None:
         self.twice: list[str] = []
@@ -52,7 +55,7 @@ class _Reader:
     def line(self, text: str, at: int) -> int:
         """Return the line number of the position `at` in `text`.
 
-        Lines are counted from the position of the previous call, because files may be large.
+        The lines are counted from the position of the previous call. This saves time in large files.
         """
         if at >= self._at:
             self._line += text.count("\n", self._at, at)
@@ -72,10 +75,11 @@ def _integer(digits: str) -> int | str:
 
 
 def entries(name: str, text: str, records: str | None, columns: Columns, problems: list[Problem]) -> Iterator[Found]:
-    """Yield the rows in a JSON text, each with its place.
+    """Yield each row of a JSON text as (place, row).
 
-    Raise ValueError if the text is neither a list nor an object, or if it holds several lists of rows. Raise
-    ConfigError if it has no list named `records`.
+    `records` is the name of the list of rows, if the user gave it. Raise ConfigError if the text has no list of this
+    name. Raise ValueError if the text is neither a list nor an object, or if it holds several lists of rows and
+    `records` is None.
     """
     reader = _Reader()
     if name.lower().endswith((".jsonl", ".ndjson")) and not text.lstrip().startswith("["):
@@ -103,7 +107,10 @@ def entries(name: str, text: str, records: str | None, columns: Columns, problem
 
 
 def _faults(name: str, text: str, at: int, reader: _Reader, problems: list[Problem]) -> bool:
-    """Add the problems in the last decoded value. Return whether the value must be dropped (a key has two values)."""
+    """Add the problems of the value that `reader` decoded last.
+
+    Return True if a key in this value has two different values. The value must then be dropped.
+    """
     for key in reader.twice:
         pattern = re.compile(re.escape(json.dumps(key, ensure_ascii=False)) + r"\s*:")
         places = [match.start() for match in islice(pattern.finditer(text, at), 2)]
@@ -205,7 +212,7 @@ def _unwrapped(value: Any, records: str | None, columns: Columns) -> list[Any]:
     if isinstance(value, list):
         return value
     if not isinstance(value, dict):
-        raise ValueError("neither a list nor an object by vase id")
+        raise ValueError("it is neither a list nor an object with vase ids as keys")
     coco = _coco(value)
     if coco is not None:
         return coco
@@ -230,7 +237,7 @@ def _unwrapped(value: Any, records: str | None, columns: Columns) -> list[Any]:
 
 def _only(lists: Mapping[str, list[Any]]) -> list[Any]:
     if len(lists) > 1:
-        raise ValueError(f"it holds several lists ({', '.join(lists)}); name one with --records")
+        raise ValueError(f"it holds several lists ({', '.join(lists)}); choose one with --records")
     return next(iter(lists.values()))
 
 
@@ -248,12 +255,17 @@ def _named(value: Any, records: str) -> list[Any]:
     for part in [records] if isinstance(value, dict) and records in value else records.split("."):
         if not isinstance(inner, dict) or part not in inner:
             known = list(inner)[:40] if isinstance(inner, dict) else []
-            raise ConfigError(f"records: there is no '{part}' of '{records}' in the annotations.{nearest(part, known)}")
+            raise ConfigError(
+                f"records: '{records}' doesn't occur in the annotations, because there is no key '{part}'."
+                f"{nearest(part, known)}"
+            )
         inner = inner[part]
     if isinstance(inner, dict):
         return [{"vase_id": key, **entry} if isinstance(entry, dict) else entry for key, entry in inner.items()]
     if not isinstance(inner, list):
-        raise ConfigError(f"records: '{records}' is a {type(inner).__name__}; name a list of objects.")
+        raise ConfigError(
+            f"records: '{records}' has the type {type(inner).__name__}; give the name of a list of objects."
+        )
     return inner
 
 

@@ -21,7 +21,7 @@ _DECIMAL = re.compile(r"(\d+)\.0+")
 class Index:
     """An index of pictures by relative path, file name, stem and vase.
 
-    `lenient` maps each kind of difference between two names, such as case, to the number of matches that ignored it.
+    `lenient` counts the inexact matches of names for each kind of difference, such as case.
     """
 
     def __init__(
@@ -66,11 +66,10 @@ class Index:
         return []
 
     def images(self, cell: str) -> list[tuple[str, int | str]]:
-        """Return pairs of a name in `cell` and the index of its picture.
+        """Return (name, index of the picture) for each name in a table's cell.
 
-        For a name without a picture, the pair holds the kind of problem instead of the index. If the whole cell is the
-        name of a picture, the cell is not split. Otherwise it is split at the first separator that gives names of
-        pictures.
+        If a name has no picture, the kind of problem takes the place of the index. If the whole cell is the name of a
+        picture, the cell is not split. Otherwise it is split at the first separator that gives names of pictures.
         """
         whole = self._image(cell)
         if isinstance(whole, int):
@@ -112,9 +111,10 @@ class Index:
         return LEFT if left and not _is_url(written) else NO_IMAGE
 
     def _contradicts(self, path: PurePosixPath, number: int) -> bool:
-        """Return whether a path in an annotation names a different vase than picture `number` with this file name.
+        """Return whether a path in an annotation names a different vase than the picture with the index `number`.
 
-        For example, `V07/front.jpg` is not the picture `V00/front.jpg`, even if no other picture is called front.jpg.
+        For example, the path `V07/front.jpg` doesn't mean the picture `V00/front.jpg`, even if no other picture has the
+        name front.jpg.
         """
         name, vase = self._names[number], self._ids[number]
         if len(path.parts) < 2 or vase == plain(name):
@@ -124,7 +124,7 @@ class Index:
         return bool(told) and vase not in told
 
     def _keys(self, path: PurePosixPath, left: bool) -> Iterator[tuple[int, str]]:
-        """Yield (number of the table, key) for each look-up of a path. The most specific look-up comes first."""
+        """Yield (number of an index table, key) for each way to look up a path, the most specific first."""
         for length in range(len(path.parts) if not left else 0, 0, -1):
             yield 0, PurePosixPath(*path.parts[-length:]).as_posix()
         yield 1, path.name
@@ -158,6 +158,6 @@ def _same(key: str) -> str:
 
 
 def _whole(key: str) -> str:
-    """Return `10023` for `10023.0`, because spreadsheets may write whole numbers with a decimal point."""
+    """Return a whole number without a decimal point. For example, `10023.0` in a spreadsheet becomes `10023`."""
     match = _DECIMAL.fullmatch(key.strip())
     return match[1] if match else key

@@ -87,7 +87,7 @@ class BuildOptions(spec.Options):
 def photograph_folder(params: BuildParams, inputs: Mapping[str, Path]) -> Path:
     """Return the folder of the photographs.
 
-    Raise ConfigError if `views` is all and clip-filter's output is not among the inputs.
+    Raise ConfigError if the parameter `views` is "all" and `inputs` doesn't hold the output of clip-filter.
     """
     if params.views == "all":
         if "accepted" not in inputs:

@@ -1,4 +1,4 @@
-"""The problems in annotations: rows and values that are dropped, and texts that are read by a guess."""
+"""The problems in annotations, such as dropped rows, dropped values and guessed encodings."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ NOTHING_LOST = {
 
 @dataclass(frozen=True)
 class Problem:
-    """A problem: its kind, its place, and a description.
+    """A problem with its kind, its place, and a description.
 
-    If the kind is not in NOTHING_LOST, something was dropped: a file, a sheet, a row, a value, or an image.
+    For a kind in NOTHING_LOST, no data was dropped. For any other kind, a file, a sheet, a row, a value or an image was
+    dropped.
     """
 
     kind: str

@@ -1,4 +1,4 @@
-"""The questions about a vase's attributes. They come from a file that users can replace."""
+"""Load the questions about a vase's attributes from a file that users can replace."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def load_questions(path: Path | None) -> Questions:
     invalid. The message names the invalid key.
     """
     path = path or DEFAULT
-    hint = 'write attribute: ["question", ...], in quotes'
+    hint = 'write `attribute: ["question", ...]`, with each question in quotes'
     loaded: Any = parse(read_text(path, KIND), Lines(str(path)), aliases=True, hint=hint)
     if not isinstance(loaded, dict):
-        raise ConfigError(f"{path} is not a mapping; write attribute: [question, ...].")
+        raise ConfigError(f"{path} is not a mapping; write lines such as `attribute: [question, ...]`.")
     ask: dict[str, tuple[str, ...]] = {}
     for key, value in loaded.items():
         if key == "system":
@@ -45,13 +45,17 @@ def load_questions(path: Path | None) -> Questions:
             or not value
             or not all(isinstance(item, str) and item.strip() for item in value)
         ):
-            raise ConfigError(f"{path}: {key} needs a list of questions, such as [What is the {key} of this vase?].")
+            raise ConfigError(
+                f"{path}: the attribute {key} needs a list of questions, such as `[What is the {key} of this vase?]`."
+            )
         if any(IMAGE_TAG in item for item in value):
-            raise ConfigError(f"{path}: {key}: remove {IMAGE_TAG}, which is added to every question.")
+            raise ConfigError(
+                f"{path}: a question for {key} contains {IMAGE_TAG}; remove {IMAGE_TAG}, which is added later."
+            )
         ask[key] = tuple(item.strip() for item in value)
     system = loaded.get("system")
     if system is not None and not isinstance(system, str):
-        raise ConfigError(f"{path}: system is {system!r}; write a text.")
+        raise ConfigError(f"{path}: the value of `system` is {system!r}, which is not a text; write a text.")
     if not ask:
         raise ConfigError(f"{path} holds no question; add at least one attribute with a question.")
     return Questions(ask, system)

@@ -1,4 +1,4 @@
-"""The settings for reading the names of photographs and tables of annotations."""
+"""The settings that say how photographs' names and annotation tables are read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Reading:
-    """The settings in a recipe for reading the names of photographs (`name_pattern`) and tables of annotations."""
+    """A recipe's settings that say how photographs' names and annotation tables are read.
+
+    `name_pattern` is for the names of photographs. `columns` and `records` are for tables.
+    """
 
     name_pattern: str | Sequence[str] | None = None
     columns: Mapping[str, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""dataset_report.json: the content of a dataset, what was dropped from the inputs, and the reasons."""
+"""The types of dataset_report.json, which describes a dataset and says what was dropped from its inputs, and why."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vasevqa.spec import Report
 
 
 class ListedProblem(BaseModel):
-    """The place of a problem in the annotations or pictures, and its description."""
+    """A problem in the annotations or pictures, with its place and its description."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -20,7 +20,11 @@ class ListedProblem(BaseModel):
 
 
 class DatasetReport(Report):
-    """Counts for each file of rows (sft, val, grpo, eval), and lists of the problems and of the unreadable files."""
+    """The content of dataset_report.json.
+
+    The report counts the rows, attributes and vases for each file of rows (sft, val, grpo, eval). It also lists the
+    problems and the unreadable files.
+    """
 
     FILE: ClassVar[str] = "dataset_report.json"
 

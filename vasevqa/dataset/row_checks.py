@@ -1,7 +1,7 @@
 """Check the rows of a JSON-lines dataset before training, by the rules of ms-swift 4.6.
 
-ms-swift silently skips a row that it can't read. It also ignores a picture in an unexpected column. This module raises
-an error for the first invalid row. The message names the file and the line.
+ms-swift silently skips a row that it can't read. It also ignores a picture in an unexpected column. In contrast, this
+module raises an error for the first invalid row. The message names the file and the line.
 """
 
 from __future__ import annotations
@@ -37,10 +37,11 @@ class CheckedRows:
 
 @dataclass
 class _Columns:
-    """The columns of the rows so far: `form` for the turns, and `images` for the pictures.
+    """The columns that the rows checked so far use for turns and for pictures.
 
-    If a file uses several columns for the turns or for the pictures, ms-swift loses rows or pictures. `pictures` holds
-    the paths of the pictures so far.
+    `form` is the name of the column for turns, and `images` is the name of the column for pictures. If a file uses
+    several columns for turns or for pictures, ms-swift loses rows or pictures. `pictures` holds the paths of the
+    pictures in the rows checked so far.
     """
 
     form: str = ""
@@ -51,10 +52,10 @@ class _Columns:
 def check_rows(path: Path, root: Path, wanted: str | None = None) -> CheckedRows:
     """Check every row of a JSON-lines dataset.
 
-    Every row needs `messages` (or ShareGPT's conversations, or query and response) with an answer at the end. With
-    `wanted` (for GRPO), a row needs the column `wanted` instead of the answer. The row's pictures must exist as files
-    below `root`, and their number must match the number of image tags. Raise DataError if a row is invalid. The message
-    names the first invalid line.
+    Every row needs `messages` (or ShareGPT's `conversations`, or `query` and `response`) with an answer at the end. If
+    `wanted` is given (for GRPO), it is the name of a column that every row needs instead of the answer. The row's
+    pictures must exist as files below `root`. If a row has image tags, it needs one tag for each picture. Raise
+    DataError if a row is invalid. The message names the first invalid line.
     """
     if not path.is_file():
         raise DataError(f"There is no {path.name} in {path.parent}; give the folder that build-dataset wrote.")
@@ -92,9 +93,9 @@ def json_rows(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def _problem(row: object, columns: _Columns, root: Path, wanted: str | None) -> str:
-    """Return the problem of a row and the remedy, as the second part of a sentence that begins with the row's line.
+    """Return the problem of a row and its remedy, or "" if ms-swift can train on the row.
 
-    The result is empty if ms-swift can train on the row.
+    The result continues a sentence that begins with the file and the line of the row.
     """
     try:
         if not isinstance(row, dict):
@@ -124,8 +125,8 @@ def _turns(row: dict[str, object], columns: _Columns, answered: bool) -> list[tu
     if not form:
         if not row.get("query") or (answered and not row.get("response")):
             raise DataError(
-                "holds neither messages nor conversations nor query and response; add"
-                " messages, because ms-swift would drop the row."
+                "holds none of `messages`, `conversations`, and `query` with `response`; ms-swift would drop the row."
+                " Add `messages`."
             )
         form, response = "query", row.get("response")
         turns: list[tuple[str, object]] = [("user", row["query"])]
@@ -135,8 +136,8 @@ def _turns(row: dict[str, object], columns: _Columns, answered: bool) -> list[tu
         turns = _messages(row[form])
     if columns.form not in ("", form):
         raise DataError(
-            f"holds {form}, but earlier rows hold {columns.form}; ms-swift would drop the rows of one kind. Use one"
-            " kind in the whole file."
+            f"holds {form}, but earlier rows hold {columns.form}; ms-swift would drop some of these rows. Use only one"
+            " of the two in the whole file."
         )
     columns.form = form
     return turns
@@ -149,16 +150,22 @@ def _messages(given: object) -> list[tuple[str, object]]:
         except ValueError:
             raise DataError("holds messages that are a text; write them as a list of turns.") from None
     if not isinstance(given, list) or not given or not all(isinstance(turn, dict) for turn in given):
-        raise DataError("holds messages that are not a list of turns; write each turn as role and content.")
+        raise DataError(
+            "holds messages that are not a list of turns; write each turn as an object with role and content."
+        )
     if all({"user", "assistant"} <= set(turn) for turn in given):
         return [(role, turn[role]) for turn in given for role in ("user", "assistant")]
     turns = []
     for turn in given:
         role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
         if not isinstance(role, str) or role not in ROLES:
-            raise DataError(f"has a turn of the role '{role}', which ms-swift can't read; use user, assistant, system.")
+            raise DataError(
+                f"has a turn of the role '{role}', which ms-swift can't read; use user, assistant or system."
+            )
         if content is None and not turn.get("tool_calls"):
-            raise DataError(f"has a turn of {role} without content; write the content, or remove the turn.")
+            raise DataError(
+                f"has a turn with the role '{role}' but without content; write the content, or remove the turn."
+            )
         turns.append((ROLES[role], content))
     if any(role == "system" for role, _ in turns[1:]):
         raise DataError("has a system turn after the first turn; move the system turn to the front.")
@@ -195,8 +202,8 @@ def _pictures_of(row: dict[str, object], columns: _Columns) -> list[object]:
     there = [name for name in MODES if name in row]
     if len(there) == 2 or (there and columns.images not in ("", *there)):
         raise DataError(
-            "and earlier rows name pictures in both `images` and `image`; ms-swift would ignore the pictures in"
-            " `image`. Use only one of the two columns in the whole file."
+            "names pictures in another column than earlier rows, or in both `images` and `image`; ms-swift would ignore"
+            " the pictures in `image`. Use only one of the two columns in the whole file."
         )
     if not there:
         return []
@@ -209,7 +216,7 @@ def _check_tags(tags: int, images: int) -> None:
     # If a row has no tags, ms-swift puts the pictures before the first turn. The author of such a row expects this.
     if tags != images and tags:
         raise DataError(
-            f"has {tags} {IMAGE_TAG} tags and {images} pictures; write one tag for each picture, in their order."
+            f"has {tags} {IMAGE_TAG} tags and {images} pictures; write one tag for each picture, in the same order."
         )
 
 
@@ -231,8 +238,8 @@ def _check_files(images: list[object], columns: _Columns, root: Path) -> None:
                 )
             if not Path(path).is_absolute() and Path(path).exists() and not Path(path).samefile(root / path):
                 raise DataError(
-                    f"names the image {path}, which ms-swift would read from the working folder {Path.cwd()}; run from"
-                    " another folder."
+                    f"names the image {path}, but ms-swift would read a different file of this name from the working"
+                    f" folder {Path.cwd()}; run the command in another folder."
                 )
             columns.pictures[path] = None
 
@@ -256,4 +263,4 @@ def _path(image: object) -> str:
 
 def _check_solution(row: dict[str, object], wanted: str) -> None:
     if row.get(wanted) in (None, "", [], {}):
-        raise DataError(f"has no '{wanted}', which the reward compares answers with; build the dataset again.")
+        raise DataError(f"has no '{wanted}', but the reward compares answers with it; build the dataset again.")

@@ -52,9 +52,9 @@ def make_rows(
 ) -> dict[str, list[Row]]:
     """Return the rows for each file in FILES.
 
-    First come the rows for single questions: one question for each known attribute of each picture. Then come the
-    conversations. The image paths in a row begin with `prefix`. If two records give different values for an attribute
-    of a vase, the value of the first record is used, and the contradiction is added to `problems`.
+    The rows with a single question come first. Each of them asks for one known attribute of one picture. The rows with
+    conversations come after them. The image paths in a row begin with `prefix`. If two records give different values
+    for an attribute of a vase, the value of the first record is used, and the contradiction is added to `problems`.
     """
     rows: dict[str, list[Row]] = {name: [] for name in FILES}
     for picture in pictures:
@@ -86,9 +86,10 @@ def _asked_for(messages: Sequence[Message], questions: Questions) -> str:
 
 
 def _with_rights(row: Row, *told: Mapping[str, str]) -> Row:
-    """Return the row with the column `rights`. `told` holds the rights in each record of the row.
+    """Return the row with the column `rights`, or the same row if no record states any rights.
 
-    The rights are joined to one text, because programs that read rows need one type per column.
+    `told` holds the rights that each record of the row states. They are joined into one text, because programs that
+    read rows need one type per column.
     """
     parts = dict.fromkeys(f"{name}: {text}" for rights in told for name, text in rights.items())
     return {**row, "rights": "; ".join(parts)} if parts else row
@@ -113,7 +114,7 @@ def _known(picture: Picture, problems: list[Problem]) -> dict[str, str]:
 
 
 def _asked(picture: Picture, known: Iterable[str], questions: Questions, params: BuildParams) -> dict[str, str]:
-    """Return a mapping from each attribute to ask for to its question. The question is drawn at random."""
+    """Choose the attributes that are asked for, and return a randomly drawn question for each of them."""
     # The random numbers depend only on the seed and the picture's name, and not on other pictures.
     rng = random.Random(f"{params.seed}-{picture.file.name}")
     chosen = {
@@ -150,9 +151,9 @@ def _add(rows: dict[str, list[Row]], picture: Picture, row: Row, questions: Ques
 
 
 def _single_turns(row: Row, questions: Questions | None) -> Iterator[Row]:
-    """Yield one row for each question of a conversation. The row doesn't hold the earlier questions and answers.
+    """Yield one row for each question of a conversation, without the earlier questions and answers.
 
-    The evaluated model must not read true answers in earlier turns.
+    With the earlier turns, the evaluated model could read true answers.
     """
     system = [turn for turn in row["messages"] if turn["role"] == "system"]
     turns = [turn for turn in row["messages"] if turn["role"] != "system"]
@@ -190,7 +191,7 @@ def held_out(dataset: Path, root: Path) -> list[Row]:
     rows = _read_rows(dataset / "eval.jsonl")
     if not rows:
         raise DataError(
-            f"{dataset / 'eval.jsonl'} holds no rows; build the dataset with an eval_fraction and more vases."
+            f"{dataset / 'eval.jsonl'} holds no rows; build the dataset with eval_fraction above 0 or with more vases."
         )
     seen_vases: set[str] = set()
     seen_images: set[str] = set()

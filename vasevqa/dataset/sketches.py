@@ -39,9 +39,10 @@ class Sketched:
 
 @dataclass(frozen=True)
 class Store:
-    """Where sketches are stored.
+    """The place where sketches are stored.
 
-    `volume` is None without a launcher. `made_for` identifies the stage's version and the method of sketching.
+    `volume` is None if the stage runs without a launcher. Sketches are then not stored. `made_for` identifies the
+    version of the stage and of the code that computes sketches.
     """
 
     volume: Path | None

@@ -1,4 +1,4 @@
-"""Split without leaks: near-duplicate pictures and all views of a vase stay in the same part."""
+"""Split a dataset without leaks, so that near-duplicate pictures and all views of a vase are on the same side."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ def groups(items: int, same: Iterable[Sequence[Hashable]], pairs: Iterable[tuple
     """Group the items 0..items-1.
 
     `same` holds a sequence of marks for each item. Two items are in the same group if they have a mark in common, or if
-    they are a pair in `pairs`. If a and b are in the same group, and b and c are in the same group, all three items are
-    in one group.
+    they are a pair in `pairs`. Groups with a common item are merged.
     """
     together = DisjointSet(range(items))
     seen: dict[Hashable, int] = {}
@@ -31,11 +30,12 @@ def place_of(group: str, seed: int) -> float:
 
 
 def split(names: Sequence[str], val_fraction: float, eval_fraction: float, seed: int) -> list[str]:
-    """Return 'train', 'val' or 'eval' for each group. The name of a group is the smallest vase id in the group.
+    """Return the side of each group of vases: 'train', 'val' or 'eval'.
 
-    The side depends only on the name and the seed. New groups therefore don't move existing groups. There is one
-    exception: if a side with a fraction above 0 would be empty, it gets a group from a side with several groups. No
-    side is therefore empty if there are at least as many groups as sides. A single group is always in train.
+    The name of a group is the smallest vase id in the group. The side depends only on the name and the seed. New groups
+    therefore don't change the sides of existing groups. There is one exception: if a side with a fraction above 0 would
+    be empty, it gets a group from a side with several groups. No side is therefore empty if there are at least as many
+    groups as sides. A single group is always in train.
     """
     places = [place_of(name, seed) for name in names]
     sides = [

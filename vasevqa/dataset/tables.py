@@ -17,7 +17,7 @@ BEFORE = 10  # maximum number of lines before the headings
 
 
 def delimited(name: str, text: str, columns: Columns, problems: list[Problem]) -> Iterator[Cells]:
-    """Yield the rows of CSV or a similar format.
+    """Yield the rows of a text in CSV or a similar format, each with its place.
 
     If a quotation mark is never closed, its row is dropped and reported as a problem. The next lines are still read.
     """
@@ -61,7 +61,10 @@ def delimited(name: str, text: str, columns: Columns, problems: list[Problem]) -
 
 
 def _rows_inside(lines: Sequence[str], width: int, delimiter: str) -> bool:
-    """Return whether lines inside a quoted cell look like rows of the table. The quotation mark is then not closed."""
+    """Return whether lines inside a quoted cell look like rows of the table.
+
+    If they do, the cell's quotation mark was never closed.
+    """
     return width > 2 and all(line.count(delimiter) >= width - 1 for line in lines)
 
 
@@ -110,7 +113,7 @@ def keyed(
     problems += [Problem("line before the headings", where, " ".join(cells)[:80]) for where, cells in seen[:-1]]
     twice = next((name for name, count in Counter(filter(None, header)).items() if count > 1), None)
     if twice is not None:
-        raise ValueError(f"its first line names the column {twice} twice")
+        raise ValueError(f"its headings contain '{twice}' twice")
     while header and not header[-1]:
         header.pop()
     for where, cells in chain(rest):

@@ -1,4 +1,4 @@
-"""Read conversations in formats of ms-swift and chat APIs: query and response, or content as a list of parts."""
+"""Read conversations in the formats of ms-swift (`query`, `response`) and of chat APIs (content as a list of parts)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def says_nothing(text: str) -> bool:
 
 
 def answered(turns: Iterable[Turn], where: str, problems: list[Problem]) -> tuple[Turn, ...]:
-    """Return the turns up to the last answer that is not empty. Return () if all answers are empty.
+    """Return the turns up to the last non-empty answer, or () if all answers are empty.
 
     An empty answer and its question are removed, and the empty answer is reported as a problem. The image tags of the
     removed question move to the next question, so that the tags still match the pictures.
@@ -68,8 +68,7 @@ def talk(entry: Mapping[str, object]) -> Any:
 def joined_parts(content: Any) -> Any:
     """Return the parts of a message's content as one text, with an image tag for each picture.
 
-    A content that is not a list is returned unchanged. A list with a part that is neither a text nor a picture is also
-    returned unchanged.
+    The content is returned unchanged if it is not a list, or if a part is neither a text nor a picture.
     """
     if not isinstance(content, list):
         return content
@@ -87,7 +86,7 @@ def joined_parts(content: Any) -> Any:
 
 
 def part_images(messages: Any) -> list[str]:
-    """Return the paths or URLs of the pictures in the parts of messages."""
+    """Return the paths or URLs of the pictures in messages whose content is a list of parts."""
     pictures = []
     for message in messages if isinstance(messages, list) else []:
         content = message.get("content") if isinstance(message, dict) else None

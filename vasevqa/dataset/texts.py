@@ -86,10 +86,10 @@ def _turns(record: Record, problems: list[Problem], changed: Counter[str]) -> tu
 
 
 def plain(text: str, changed: Counter[str] | None = None, lines: bool = False) -> str:
-    """Return `text` without HTML elements, with decoded HTML entities.
+    """Return `text` without HTML elements and with decoded HTML entities.
 
     A line break in HTML and a record separator become "; ", or a new line if `lines` is True. Entities that were
-    encoded twice are decoded twice. `changed` counts the changed texts by kind of content.
+    encoded twice are decoded twice. `changed` counts the changed texts by the kind of content that was removed.
     """
     counts = changed if changed is not None else Counter()
     result, between = text, "\n" if lines else "; "

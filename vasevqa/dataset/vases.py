@@ -16,8 +16,8 @@ from vasevqa.dataset.params import BuildParams
 class Vases:
     """The vase of each photograph.
 
-    `known` maps names of photographs to vases, as in the report of select-views. `own` holds the names of photographs
-    that select-views treated as separate vases.
+    `known` maps names of photographs to vases. It comes from the report of select-views. `own` holds the names of
+    photographs that select-views treated as separate vases.
     """
 
     naming: Naming
@@ -28,10 +28,10 @@ class Vases:
     def of(cls, params: BuildParams, reports: Sequence[Path], names: Sequence[str]) -> Vases:
         """Return the vases of `names`.
 
-        If one of the folders `reports` holds the report of select-views, the name patterns in the report are used,
-        unless the parameters give different patterns. The patterns are not chosen again from `names`, because
-        select-views may have read more names, and the choice could differ. Raise ConfigError if a pattern in the
-        parameters is invalid or matches no name.
+        If the parameters give name patterns, these are used. Otherwise, the patterns come from the report of
+        select-views, if one of the folders `reports` holds it. Without a report, the patterns are chosen from `names`.
+        This choice could differ from the report, because select-views may have read more names. Raise ConfigError if a
+        pattern in the parameters is invalid or matches no name.
         """
         patterns = as_list(params.name_pattern)
         report = None

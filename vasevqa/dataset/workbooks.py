@@ -49,7 +49,7 @@ def _check(path: Path) -> None:
             for part in parts.values():
                 # An entity of XML can expand to gigabytes. Excel writes no entities.
                 if part.filename.endswith(".xml") and b"<!DOCTYPE" in book.open(part).read(4096):
-                    raise ValueError(f"its part {part.filename} declares entities; save the table as CSV UTF-8")
+                    raise ValueError(f"its part {part.filename} declares XML entities; save the table as CSV UTF-8")
     except zipfile.BadZipFile as error:
         raise ValueError(
             f"it is not a complete workbook ({error}); open it in Excel and save it as CSV UTF-8"
@@ -61,8 +61,8 @@ def _check(path: Path) -> None:
         raise ValueError(f"it is {kind}; save the table as .xlsx or as CSV UTF-8")
     for part in parts.values():
         if part.file_size > MAX_PART:
-            size = f"{part.filename} is larger than {MAX_PART >> 20} MiB"
-            raise ValueError(f"its part {size}; save the table as CSV UTF-8")
+            size = f"{MAX_PART >> 20} MiB"
+            raise ValueError(f"its part {part.filename} is larger than {size}; save the table as CSV UTF-8")
 
 
 def _rows(sheet: Any) -> Iterator[Cells]:

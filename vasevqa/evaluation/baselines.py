@@ -22,7 +22,7 @@ COMPARED = 400  # maximum number of an attribute's training rows on which a cons
 
 
 def constants(rows: Sequence[Row]) -> dict[str, dict[str, str]]:
-    """Return the constant answer to each attribute, for the baselines MAJORITY and CONSTANT (see ABOUT).
+    """Return a mapping from each baseline (MAJORITY and CONSTANT, see ABOUT) to its answer for each attribute.
 
     `rows` are the training rows. Rows without an attribute are not used. Captions are not used, because different vases
     have no common caption.

@@ -47,7 +47,7 @@ class Encoders:
 
     @cached_property
     def sentences(self) -> original.Encoder | None:
-        """The function that returns embeddings of texts by the sentence model, or None without a sentence model.
+        """The function that returns the sentence model's embeddings of texts, or None without a sentence model.
 
         It encodes each text once.
         """

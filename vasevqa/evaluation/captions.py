@@ -39,14 +39,14 @@ def read_captions(path: Path) -> list[Captions]:
     files = sorted(path.rglob("*.json")) if path.is_dir() else [path]
     if not files:
         raise DataError(
-            f"{path} holds no caption file (.json); give files in the format [{{images, caption, data_by}}]."
+            f"{path} holds no caption file (.json); give files in the format `[{{images, caption, data_by}}]`."
         )
     sets: dict[str, Captions] = {}
     for file in files:
         for number, entry in enumerate(_entries(file), 1):
             where = f"{file.name}, entry {number}"
             if not isinstance(entry, dict):
-                raise DataError(f"{where} is not an object; write [{{images, caption, data_by}}].")
+                raise DataError(f"{where} is not an object; write the entry as `{{images, caption, data_by}}`.")
             name = str(entry.get("data_by") or file.stem)
             captions = sets.setdefault(name, Captions(name))
             key = _key(entry.get("images"))
@@ -70,7 +70,7 @@ def _entries(file: Path) -> list[Any]:
     except (ValueError, UnicodeDecodeError) as error:
         raise DataError(f"{file} is not valid JSON ({error}); correct or remove the file.") from None
     if not isinstance(loaded, list):
-        raise DataError(f"{file} is not a list; write [{{images, caption, data_by}}].")
+        raise DataError(f"{file} is not a list; write the file in the format `[{{images, caption, data_by}}]`.")
     return loaded
 
 

@@ -39,7 +39,7 @@ DIFFERENCES = (
 
 
 def metrics_of(model: ModelEvaluation) -> Iterator[tuple[str, Metric]]:
-    """Yield the name (in tables) and the value of each metric of a model in evaluation.json."""
+    """Yield (name in tables, metric) for each metric of a model in evaluation.json."""
     if "rewards" in model:
         yield "mean reward", model["rewards"]
     if "common_rewards" in model:
@@ -52,7 +52,7 @@ def metrics_of(model: ModelEvaluation) -> Iterator[tuple[str, Metric]]:
 
 
 def columns_of(evaluation: Evaluation) -> dict[str, dict[str, Metric]]:
-    """Return a mapping from each model, and then each baseline, to its metrics by name."""
+    """Return the metrics of each model and each baseline, by the names of models and metrics. Models come first."""
     columns = {**evaluation.get("models", {}), **evaluation.get("baselines", {})}
     return {name: dict(metrics_of(column)) for name, column in columns.items()}
 
@@ -155,7 +155,7 @@ def _confidence(evaluation: Evaluation) -> list[str]:
 
 
 def _original(evaluation: Evaluation) -> list[str]:
-    """Return the section with the figures of VaseVQA-3D's own comparison, and a table of the differences.
+    """Return the section with VaseVQA-3D's own figures, and with a table of how this package's metrics differ.
 
     Return [] if no model has such figures.
     """
@@ -189,7 +189,10 @@ def _cell(metric: Metric | None) -> str:
 
 
 def plot(evaluation: Evaluation) -> bytes:
-    """Return the bytes of comparison.png: a bar for each metric in [0, 1], with the metric's interval if known."""
+    """Return the bytes of comparison.png.
+
+    The plot has a bar for each metric in [0, 1] of each model and baseline, with the metric's interval if it is known.
+    """
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -23,8 +23,8 @@ ALL = "all"
 def agreement(answer: str, samples: Sequence[str], attribute: str) -> float | None:
     """Return the share of samples with the same meaning as the answer, or None if there are no samples.
 
-    A sample has the same meaning if its normalized text is equal to the answer's normalized text, or if `exact` accepts
-    the sample with the answer as the truth.
+    A sample has the same meaning if its normalized text is equal to the answer's normalized text. It also has the same
+    meaning if `exact` would accept the sample when the answer is the truth.
     """
     if not samples:
         return None
@@ -58,7 +58,7 @@ def _add(found: Confidence, name: str, answered: Sequence[Answered]) -> None:
 
 
 def reliability(answered: Sequence[Answered], confidences: Sequence[float]) -> Reliability:
-    """Return mean confidence, share of right answers, their difference, calibration error, and the bins."""
+    """Return the mean confidence, the share of right answers, their difference, the calibration error and the bins."""
     rights = [one.exact for one in answered]
     difference = paired(confidences, rights, [one.vase for one in answered])
     bins = list(_bins(confidences, rights))

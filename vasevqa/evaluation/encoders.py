@@ -60,8 +60,8 @@ class Remembered:
 class _Sentences:
     """The settings of a sentence encoder.
 
-    They say how the embedding of a text is computed from the hidden states of its tokens. A folder of
-    sentence-transformers holds these settings in modules.json and in the modules' own files. For a folder without
+    They say how the embedding of a text is computed from the hidden states of its tokens. A folder that
+    sentence-transformers wrote holds these settings in modules.json and in the modules' own files. For a folder without
     modules.json, the defaults of sentence-transformers are used: the mean over tokens, not normalized.
     """
 
@@ -72,7 +72,7 @@ class _Sentences:
 
     @classmethod
     def of(cls, folder: Path) -> _Sentences:
-        """Read the settings of a model folder. Raise DataError if this package can't compute a module or a pooling."""
+        """Read the settings of a model folder. Raise DataError if they name an unsupported module or pooling method."""
         modules = _settings(folder / "modules.json")
         about = _settings(folder / "sentence_bert_config.json")
         if not isinstance(modules, list) or not isinstance(about or {}, dict):
@@ -120,8 +120,8 @@ class SentenceModel:
     """A sentence encoder in a Hugging Face folder, or in a folder that sentence-transformers wrote.
 
     The embedding of a text is pooled from the last hidden states of its tokens (Reimers and Gurevych, 2019). The
-    folder's settings name the pooling. Raise ConfigError if the folder has no config.json. Raise DataError if the model
-    can't be loaded.
+    pooling method comes from the folder's settings. Raise ConfigError if the folder has no config.json. Raise
+    DataError if the model can't be loaded.
     """
 
     def __init__(self, folder: Path, device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""evaluate: answer the held-out questions with each model, compute metrics, and compare the models."""
+"""The stage evaluate answers the held-out questions with each model, computes metrics, and compares the models."""
 
 from __future__ import annotations
 
@@ -133,11 +133,11 @@ def _blind(call: _Call, held: _HeldOut, model: str, folder: Path) -> list[metric
 
 
 def _compare_on_common_rows(evaluation: Evaluation, columns: Mapping[str, Mapping[int, metrics.Answered]]) -> None:
-    """If a column has no answers to some rows, add the mean reward over the common rows to every column.
+    """Add the mean reward over the common rows to every column, unless all columns answer all rows.
 
-    A column is a model or a baseline. It maps row numbers to answers. The common rows are the rows that all columns
-    answer. The mean reward over all rows is removed from a column that doesn't answer all rows. Each line of the table
-    therefore compares means over the same rows.
+    A column is a model or a baseline. `columns` maps its name to its answers by row number. The common rows are the
+    rows that all columns answer. If a column doesn't answer all rows, its mean reward over its own rows is removed.
+    Each line of the table therefore compares means over the same rows.
     """
     common = sorted(set.intersection(*(set(column) for column in columns.values())))
     if not common or len(common) == evaluation["samples"]:
@@ -153,7 +153,8 @@ def _compare_on_common_rows(evaluation: Evaluation, columns: Mapping[str, Mappin
 def _held_out(call: _Call) -> _HeldOut:
     if "dataset" not in call.inputs:
         raise ConfigError(
-            "evaluate needs --dataset-dir (from build-dataset) and a model, or --captions and --reference; give these."
+            "evaluate needs either --dataset-dir (from build-dataset) and a model, or --captions and --reference; give"
+            " the inputs for one of the two."
         )
     root = image_root(call.inputs["dataset"], call.options.image_root)
     rows = held_out(call.inputs["dataset"], root)
@@ -187,9 +188,9 @@ def _truth(row: Row, where: str) -> str:
 
 
 def _whole_vases(rows: Sequence[Row], most: int, seed: int) -> list[Row]:
-    """Draw vases at random by `seed`, and return all rows of these vases.
+    """Choose vases at random with `seed`, and return all rows of these vases.
 
-    The result has at most `most` rows, unless the first drawn vase alone has more than `most` rows.
+    The result has at most `most` rows, unless the first chosen vase alone has more than `most` rows.
     """
     sizes = Counter(metrics.vase_of(row) for row in rows)
     drawn: set[str] = set()
@@ -203,9 +204,10 @@ def _whole_vases(rows: Sequence[Row], most: int, seed: int) -> list[Row]:
 
 
 def _folders(call: _Call) -> tuple[dict[str, Path], dict[str, str]]:
-    """Return two mappings: from each model's name to its folder, and from each repeated name to the first name.
+    """Return the folders of the distinct models, and the names of models whose folder was already given.
 
-    A name is repeated if its model has the same folder as an earlier model. Raise ConfigError if no model was given.
+    The first mapping leads from names to folders. The second mapping leads from the name of a repeated model to the
+    name of the earlier model with the same folder. Raise ConfigError if no model was given.
     """
     folders: dict[str, Path] = {}
     same: dict[str, str] = {}
@@ -308,12 +310,12 @@ def _write_answers(held: _HeldOut, answers: Sequence[Answer], name: str, output:
 def _caption_files(call: _Call, encoders: Encoders) -> Evaluation:
     inputs, progress = call.inputs, call.progress
     if "reference" not in inputs:
-        raise ConfigError("--captions needs --reference; give a file in the same format with the true captions.")
+        raise ConfigError("--captions needs --reference; give a caption file that holds the true captions.")
     sets = caption_files.read_captions(inputs["reference"])
     if len(sets) != 1:
         raise DataError(
             f"{inputs['reference']} holds captions by {len(sets)} sources"
-            f" ({', '.join(item.name for item in sets)[:80]}); give a reference with one source."
+            f" ({', '.join(item.name for item in sets)[:80]}); give a reference file with captions by one source."
         )
     truth = sets[0]
     evaluation: Evaluation = {
@@ -331,8 +333,8 @@ def _caption_files(call: _Call, encoders: Encoders) -> Evaluation:
             progress.note(f"{captions.name}: " + ", ".join(f"{len(items)} {kind}" for kind, items in problems.items()))
         if not pairs:
             raise DataError(
-                f"No caption in {captions.name} belongs to an image of the reference file; compare the image names in"
-                " the two files."
+                f"No caption by {captions.name} belongs to an image in the reference file; compare the image names in"
+                " the caption file and the reference file."
             )
         told = [Caption(" ".join(key), said, right) for key, said, right in pairs]
         measured = caption_metrics(told, [], call.params, encoders)

@@ -43,7 +43,7 @@ class Reliability(TypedDict):
 
 
 class Confidence(TypedDict, total=False):
-    """The comparisons for each attribute, and for all short answers together (the key "all")."""
+    """The reliability of a model's confidence, for each attribute and for all short answers (under the key "all")."""
 
     probability: dict[str, Reliability]  # confidence: the probability that the model assigns to its answer
     agreement: dict[str, Reliability]  # confidence: the share of sampled answers with the same meaning

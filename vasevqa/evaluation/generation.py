@@ -105,10 +105,11 @@ def answer_all(
 ) -> list[Answer]:
     """Return the answer to every row, in the order of `rows`.
 
-    `kept` is a file of stored answers. Only rows without a stored answer are answered by the model. `load` loads the
-    model, and it is not called if no answer is missing. `who` identifies the model and its settings (see `identity`).
-    The answers to a batch are appended to `kept` at once. A batch holds rows of similar length, so that there is little
-    padding. `done` gets the number of finished rows.
+    `kept` is a file of stored answers. The model answers only the rows without a stored answer. `load` loads the model,
+    and it is not called if no answer is missing. `who` identifies the model and its settings (see `identity`). The
+    answers to a batch are appended to `kept` immediately. A batch holds rows of similar length, so that there is little
+    padding. `done` is called after each batch with the number of its rows, and at the start with the number of stored
+    answers.
     """
     journal = Journal(kept)
     have = {
@@ -139,7 +140,7 @@ def answer_all(
 
 
 class TransformersAnswers:
-    """A model that answers by transformers with greedy decoding. Raise DataError if the folder can't be loaded."""
+    """A model that runs in transformers, with greedy decoding. Raise DataError if its folder can't be loaded."""
 
     def __init__(self, folder: Path, root: Path, params: EvaluateParams, device: torch.device) -> None:
         from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -249,7 +250,7 @@ class _Sureness:
 
 
 class VllmAnswers:
-    """A model that answers by vLLM with greedy decoding. Raise ConfigError if vLLM isn't installed."""
+    """A model that runs in vLLM, with greedy decoding. Raise ConfigError if vLLM isn't installed."""
 
     def __init__(self, folder: Path, root: Path, params: EvaluateParams) -> None:
         try:

@@ -41,7 +41,7 @@ class Answered:
     """An answer to a held-out row with its scores. `exact` is 1 for a right answer and 0 otherwise.
 
     `reward` lies in [0, 1]. `probability` is the probability that the model assigns to its answer. `agreement` is the
-    share of sampled answers with the same meaning. Both may be None (unknown).
+    share of sampled answers with the same meaning as `answer`. Each of these two is None if it is unknown.
     """
 
     vase: str
@@ -145,8 +145,8 @@ def date_overlap(answer: str, truth: str) -> float | None:
 def bleu(answers: Sequence[str], truths: Sequence[str], order: int, rounds: int) -> Metric:
     """Return corpus BLEU in [0, 1] with n-grams of up to `order` words.
 
-    The interval comes from sacrebleu's bootstrap over captions with `rounds` samples. It is None for fewer than FEWEST
-    captions.
+    The interval comes from sacrebleu's bootstrap over captions with `rounds` samples. It is None if there are fewer
+    than FEWEST captions, or if `rounds` is less than 2.
     """
     from sacrebleu.metrics import BLEU
 
@@ -186,8 +186,9 @@ def recall(queries: np.ndarray, targets: np.ndarray, k: int, vases: Sequence[str
     """Return the share of queries (N, D) whose own vase is among the `k` nearest vases by cosine similarity.
 
     `vases[i]` is the vase of query i and of target i. Targets are grouped by vase, and the similarity of a vase is the
-    similarity of its most similar target. A tie gives a fraction of a hit: if m vases, including the query's own vase,
-    are equally similar, the own vase has each of the m ranks with the same probability.
+    similarity of its most similar target. If several vases, including the query's own vase, are equally similar, they
+    are treated as if their order were random. The query then counts as a fraction of a hit: the probability that its
+    own vase is among the `k` nearest.
     """
     names = list(dict.fromkeys(vases))
     count = len(names)
@@ -210,7 +211,7 @@ def recall(queries: np.ndarray, targets: np.ndarray, k: int, vases: Sequence[str
 def frechet(answers: np.ndarray, truths: np.ndarray) -> Metric:
     """Return the Fréchet distance of two Gaussians fitted to the embeddings (N, D) of answers and true answers.
 
-    The metric is not available unless there are more samples than dimensions. It has no interval.
+    The metric is available only if there are more samples than dimensions. It has no interval.
     """
     count, dimensions = answers.shape
     if count <= dimensions:

@@ -1,4 +1,4 @@
-"""Analyse a model's mistakes: confusion by attribute, accuracy by class, kinds of mistakes, and the worst answers."""
+"""Count a model's mistakes by attribute, true class and kind of mistake, and list its worst answers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,11 @@ class ClassFigures(TypedDict):
 
 
 class Mistakes(TypedDict):
-    """The mistakes of one model. `confusion` uses classes, and `confusion_fine` uses the names in the vocabulary."""
+    """The mistakes of one model.
+
+    `confusion` counts rows by the true class and the answered class. `confusion_fine` counts rows by the true name and
+    the answered name, as they are in the vocabulary.
+    """
 
     confusion: dict[str, dict[str, dict[str, int]]]  # attribute -> true class -> answered class -> rows
     confusion_fine: dict[str, dict[str, dict[str, int]]]

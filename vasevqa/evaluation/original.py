@@ -1,7 +1,7 @@
 """Compute the figures of VaseVQA-3D's comparison of captions by the same rules as its code.
 
 Source: AIGeeksGroup/VaseVQA-3D, eval/compare.py (Zhang et al., "VaseVQA-3D", 2025, arXiv:2510.04479). The figures have
-the same names as there. comparison.DIFFERENCES lists how this package's own metrics differ.
+the same names as in that file. comparison.DIFFERENCES lists how this package's own metrics differ.
 """
 
 from __future__ import annotations

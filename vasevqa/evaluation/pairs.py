@@ -1,4 +1,7 @@
-"""Compare models on the same rows: the difference, the interval by vase, and the conclusion as a sentence."""
+"""Compare pairs of models on the same rows.
+
+The result holds the difference of the two models, its interval by vase, and a sentence that states the conclusion.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,9 @@ from vasevqa.statistics import Difference, holm, paired, sentence
 def pairs_of(answers: Mapping[str, Sequence[Answered]], blind: Mapping[str, str]) -> list[Pair]:
     """Return the difference in mean reward for each pair of models, over all rows and by attribute.
 
-    `answers` holds each model's answers to the same rows in the same order. `blind` maps the name of a model without
-    the picture to the name of the same model with the picture. A model without the picture is compared only with the
-    same model with the picture.
+    `answers` holds each model's answers to the same rows in the same order. A model that answers without the picture
+    has a name of its own. `blind` maps this name to the name of the same model with the picture. These two are compared
+    with each other, and the model without the picture is compared with no other model.
     """
     models = [name for name in answers if name not in blind]
     wanted = [(later, earlier) for earlier, later in combinations(models, 2)]

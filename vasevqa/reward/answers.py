@@ -16,8 +16,8 @@ _LEAD = re.compile(r"\A(?:answer|the answer is|it is|this is|the \w+ (?:of this 
 def read_answer(response: str, attribute: str | None = None) -> str:
     """Return the answer in a response.
 
-    The answer is the plain text, the text inside <answer> tags, or the value in JSON. The answers of several tags stay
-    separate.
+    The answer is the plain text, the text inside <answer> tags, or the value in JSON. Answers in several tags
+    are joined by semicolons.
     """
     text = THINK.sub(" ", response[:MAX_CHARACTERS]).strip()
     text = text.rpartition("</think>")[2].strip()  # also removes a thought whose opening tag is missing

@@ -1,8 +1,8 @@
-"""Score attributions in the form that catalogues use: `CHIUSI P by KUNZE-GOTTE | LEAGROS GROUP by KUNZE-GOTTE`.
+"""Compute the scores of attributions in the form that catalogues use.
 
-An attribution has a name, a kind (painter, group, class) and a relation (by, manner of, near, ...). The scholar after
-"by" is not part of the attribution. The abbreviations come from the Beazley Archive and from Beazley's lists (ABV,
-ARV2).
+An example is `CHIUSI P by KUNZE-GOTTE | LEAGROS GROUP by KUNZE-GOTTE`. An attribution has a name, a kind (painter,
+group, class) and a relation (by, manner of, near, ...). The scholar after "by" is not part of the attribution. The
+abbreviations come from the Beazley Archive and from Beazley's lists (ABV, ARV2).
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Hand:
 
 
 def score_attribution(text: str, truth: str) -> tuple[float, str]:
-    """Return the score of `text` against the attributions in `truth`, and an explanation.
+    """Return the score of the answer `text` against the attributions in `truth`, and an explanation.
 
     The answer is right if it agrees with any attribution in `truth`.
     """

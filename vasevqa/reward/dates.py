@@ -1,10 +1,9 @@
 """Read dates of vases as intervals of years.
 
-Examples are "c. 525-475 BCE", "-500 to -450", "early 5th century BC" and "2nd half of 6th c. BC".
-
-Years BC are negative, and both ends of an interval are inclusive. The 5th century BC is -500 to -401. The 1st century
-AD is 1 to 100. A single year becomes an interval with five more years before it and five after it. With "c." it is ten
-years before and ten after. The reason is that catalogues date by generations, not by years.
+Examples are "c. 525-475 BCE", "-500 to -450", "early 5th century BC" and "2nd half of 6th c. BC". Years BC are
+negative, and both ends of an interval are inclusive. The 5th century BC is -500 to -401. The 1st century AD is 1 to
+100. A single year becomes the interval from five years before it to five years after it. With "c.", the interval
+extends ten years in both directions. The intervals are this wide because catalogues date by generations, not by years.
 """
 
 from __future__ import annotations
@@ -228,8 +227,8 @@ _PART_AFTER = re.compile(
 def _plain(text: str) -> str:
     """Return the text in lower case without accents, with one spelling of dashes, eras, centuries and circa.
 
-    All spellings of the eras become `bc` and `ad`. All spellings of circa become `~`. Words of other languages become
-    English.
+    All spellings of the eras become `bc` and `ad`. All spellings of circa become `~`. Words in other languages are
+    replaced by English words.
     """
     text = without_accents(text)
     for pattern, replacement in _COMPILED:
@@ -341,13 +340,13 @@ def parse_dates(text: str) -> tuple[Interval, ...]:
 
 
 def single_years(text: str) -> frozenset[Interval]:
-    """Return the intervals of `parse_dates` that are single years in the text, such as 450 BC and 421/0 BC."""
+    """Return those intervals of `parse_dates` that the text gives as one year, such as 450 BC and 421/0 BC."""
     return frozenset(interval for interval, single in _read(text).items() if single)
 
 
 @lru_cache(maxsize=4096)
 def _read(text: str) -> dict[Interval, bool]:
-    """Return every interval in the text; True marks an interval of a single year."""
+    """Return the intervals in the text as keys. The value is True if the text gives the interval as one year."""
     left = _plain(text[:2000])
     intervals: dict[Interval, bool] = {}
     for pattern, read in _READERS:
@@ -367,11 +366,12 @@ def _period(match: re.Match[str]) -> Interval:
 
 
 def nearness(said: Interval, known: Interval) -> float:
-    """Return the similarity of two intervals, in [0, 1]: the IoU or the nearness of the ends, whichever is greater.
+    """Return the similarity of two intervals, in [0, 1].
 
-    The nearness of the ends falls with the mean distance between the ends of the two intervals. The scale of this
-    distance is TOLERANCE years plus half the width of the true interval. A year inside or near the true interval
-    therefore earns something. A closer answer never earns less than a more distant one.
+    The similarity is the IoU or the nearness of the ends, whichever is greater. The nearness of the ends falls with the
+    mean distance between the ends of the two intervals. The scale of this distance is TOLERANCE years plus half the
+    width of the true interval. A year inside or near the true interval therefore gets a score above 0. A closer answer
+    never gets a lower score than a more distant answer.
     """
     distance = (abs(said[0] - known[0]) + abs(said[1] - known[1])) / 2
     scale = TOLERANCE + (known[1] - known[0]) / 2

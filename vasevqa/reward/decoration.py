@@ -1,4 +1,4 @@
-"""Score descriptions of scenes as sets of figures, animals, objects and actions, for each side of the vase.
+"""Compare descriptions of scenes by the figures, animals, objects and actions that they name on each side of a vase.
 
 The vocabulary lists spellings that have the same meaning. Every other word also counts, by its stem. A figure that is
 not in the vocabulary can therefore be right. A figure that many vases show ("two youths") says little about one vase
@@ -65,7 +65,7 @@ def score_decoration(text: str, truth: str) -> tuple[float, str]:
 
 
 def share_of_scene(text: str, truth: str) -> float:
-    """Return the share (by weight) of the things in the truth that a text names. Further things have no effect."""
+    """Return the share (by weight) of the things in the truth that a text names. Other things have no effect."""
     return _recall(things(claims(text).asserted), things(claims(truth).asserted or normalize(truth)))
 
 
@@ -117,7 +117,8 @@ def _recall(have: Mapping[str, float], need: Mapping[str, float]) -> float:
 def _measure(have: Mapping[str, float], need: Mapping[str, float]) -> float:
     """Return a factor that lowers the score if most things in the answer are not in the truth.
 
-    The factor is the square of the precision (by weight), relative to the lowest allowed precision.
+    The weight of the right things decides how much weight all things in the answer may have. Up to this allowed weight,
+    the factor is 1. Above it, the factor is (allowed weight / weight of the things in the answer) squared.
     """
     right = sum(weight for name, weight in need.items() if name in have)
     more = sum(weight for name, weight in have.items() if name not in need)

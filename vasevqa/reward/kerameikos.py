@@ -1,7 +1,8 @@
-"""Make a vocabulary from Kerameikos.org's published RDF, which a user downloads (Open Database License).
+"""Make a vocabulary from the RDF data of Kerameikos.org.
 
-The data is SKOS (https://www.w3.org/TR/skos-reference/): labels by language, wider concepts, and links to other data.
-This project contains none of the data.
+The user downloads the data, which has the Open Database License. This project contains none of it. The data is in the
+format SKOS (https://www.w3.org/TR/skos-reference/). For each concept, it gives labels by language, wider concepts, and
+links to other data.
 """
 
 from __future__ import annotations
@@ -77,11 +78,11 @@ def _concept(graph: Any, subject: Any) -> Published:
 
 
 def vocabulary(kind: str, concepts: list[Published]) -> dict[str, dict[str, object]]:
-    """Return the content of a vocabulary file: the published concepts, merged with this project's vocabulary.
+    """Return the content of a vocabulary file with the published concepts.
 
-    If both vocabularies contain a concept, this project's name, labels and wider concept are used. For example,
-    Kerameikos.org has "black figure" below "incised". In this project, "incised" is a way of making and not a kind of
-    technique.
+    If this project's vocabulary also contains a concept, this project's name and wider concept are used, and this
+    project's labels are added to the published labels. For example, Kerameikos.org has "black figure" below "incised".
+    In this project, "incised" is a way of making and not a kind of technique.
     """
     ours = read(FOLDER / f"{kind}.yaml")
     names = _names(concepts, ours)

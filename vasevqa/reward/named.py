@@ -1,4 +1,4 @@
-"""Score names of shapes, techniques and fabrics by their relations in the vocabulary."""
+"""Compute the scores of answers that name a shape, technique or fabric, by the relations in the vocabulary."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _THEREFORE = re.compile(
 
 
 def named(kind: str, text: str, truth: str) -> tuple[float, str] | None:
-    """Return the score of `text` against the shape, technique or fabric in `truth`, and an explanation.
+    """Return the score of the answer `text` against the shape, technique or fabric in `truth`, and an explanation.
 
-    The result is None if the vocabulary has no name that occurs in `truth`.
+    Return None if `truth` contains no name from the vocabulary.
     """
     terms = load(kind)
     known = parts_of(without_gloss(truth), terms)
@@ -49,19 +49,19 @@ def named(kind: str, text: str, truth: str) -> tuple[float, str] | None:
 def named_in(text: str, terms: Terms) -> tuple[Claims, list[str]]:
     """Return the claims of an answer, and the concepts that the answer asserts.
 
-    Explanations and premises are ignored: "Pelike (a type of amphora)" and "The lip is that of a cup, so it is a
-    kyathos" name one shape each. The reward, the exact match and the list of mistakes all read answers with this
-    function.
+    Explanations and premises are ignored. For example, "Pelike (a type of amphora)" names only a pelike, and "The lip
+    is that of a cup, so it is a kyathos" names only a kyathos. The reward, the exact match and the list of mistakes all
+    read answers with this function.
     """
     claim = claims(_main_part(without_gloss(concluded(text, terms)), terms))
     return claim, parts_of(claim.asserted, terms)
 
 
 def concluded(text: str, terms: Terms) -> str:
-    """Return the text after the last "so it is" or a similar phrase, or the whole text without such a phrase.
+    """Return the conclusion of a text, which follows the last "so it is" or a similar phrase.
 
-    The text after the phrase must name a concept, and the text before it at most one. Otherwise the whole text is
-    returned, because a list of names isn't the premise of a conclusion.
+    Return the whole text if it has no such phrase, or if no concept follows the phrase. Also return the whole text if
+    more than one concept precedes the phrase, because a list of names isn't the premise of a conclusion.
     """
     *before, after = _THEREFORE.split(text)
     if not before or not parts_of(claims(after).asserted, terms):
@@ -70,7 +70,7 @@ def concluded(text: str, terms: Terms) -> str:
 
 
 def denies(claim: Claims, names: Iterable[str], terms: Terms) -> bool:
-    """Return whether a text denies one of the concepts in `names`, or a concept that includes one of them."""
+    """Return whether a text denies one of the concepts in `names`, or a wider concept of one of them."""
     denied = set(parts_of(claim.denied, terms))
     return any(denied & {name, *terms.wider(name)} for name in names)
 
@@ -118,9 +118,9 @@ def alike(one: str, other: str, terms: Terms) -> float:
 
 
 def _covered(said: Sequence[str], known: Sequence[str], terms: Terms) -> float:
-    """Return the share of the truth that the answer names.
+    """Return the share of the true concepts that the answer names.
 
-    If the truth has main concepts and added concepts, the main concepts have the weight MAIN.
+    If some true concepts are additions, such as added white, the other concepts together have the weight MAIN.
     """
     main = [name for name in known if not terms.concepts[name].extra] or list(known)
     added = [name for name in known if name not in main]

@@ -1,4 +1,4 @@
-"""Find the phrases of an answer that attribute a vase.
+"""Find the sentences of an answer that attribute the vase to a painter, group or class.
 
 An answer may be a record ("BERLIN P by BEAZLEY"), a sentence ("The vase is attributed to the Berlin Painter") or
 several sentences. Sentences about other things, or about the painter, are not attributions.

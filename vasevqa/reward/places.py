@@ -1,4 +1,7 @@
-"""Score find-spots as a hierarchy of places. The most specific name has the most weight; a wider place earns less."""
+"""Compute the scores of find-spots in a hierarchy of places.
+
+The most specific place in the truth gives the highest score. A wider place gives a lower score.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,7 @@ def score_place(text: str, truth: str) -> tuple[float, str]:
 
 
 def _one_of(values: Sequence[float]) -> float:
-    """Return the score of an answer with several places. A long list earns little."""
+    """Return the score of an answer from the scores of the places that it names. A long list gets a low score."""
     return max(values) / len(values) if len(values) <= MOST else min(values)
 
 
@@ -77,7 +80,11 @@ def _unknown(truth: str, terms: Terms) -> list[str]:
 def _by_words(
     own: Sequence[str], text: str, known: Sequence[str], said: Sequence[str], terms: Terms
 ) -> tuple[float, str]:
-    """Return the score against a place that the vocabulary doesn't contain. `own` holds the words of its name."""
+    """Return the score of an answer if the vocabulary doesn't contain the true place, and an explanation.
+
+    `text` is the answer, and `own` holds the words of the true place's name. `known` and `said` hold the places in the
+    truth and in the answer that the vocabulary contains.
+    """
     asserted = claims(text).asserted
     chain = [*reversed(terms.wider(known[-1])), known[-1]] if known else []
     if set(own) <= set(words(asserted)):
@@ -92,9 +99,9 @@ def _by_words(
 
 
 def _other_names(text: str, own: Sequence[str], terms: Terms) -> int:
-    """Return the number of names in a list of places that are neither `own` nor in the vocabulary.
+    """Return how many names in a list of places are neither the right name nor in the vocabulary.
 
-    `own` holds the words of the right name.
+    `text` is the list, and `own` holds the words of the right name.
     """
     parts = [part.strip() for part in re.split(r"[,;/|\n]|\bor\b", text)]
     names = [part for part in parts if part[:1].isupper() and not terms.find(part)]

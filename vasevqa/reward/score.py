@@ -1,12 +1,13 @@
-"""The reward `external_vase_acc`: how correct an answer about a vase is, in [0, 1].
+"""Compute the reward `external_vase_acc`, which says how correct an answer about a vase is, in [0, 1].
 
-VaseVQA-3D names this reward, but its code was never published. This module is the reference here.
+VaseVQA-3D names this reward, but its code was never published. In this project, the reward is defined by this module.
 
 Each attribute has its own score. Fabric, technique and shape are compared by names in any known spelling. Dates are
 compared as intervals (IoU). Decoration is compared by depicted things and by words. Attribution and provenance are
 compared by names.
 
-Long, copied or repeated answers and lists of alternatives earn little. Otherwise GRPO would learn these tricks.
+Long, copied or repeated answers and lists of alternatives get low scores. Otherwise a model would learn to give such
+answers in GRPO.
 """
 
 from __future__ import annotations
@@ -59,10 +60,10 @@ class Score:
 
 
 def infer_attribute(truth: str) -> str:
-    """Return the attribute that a truth is about, for a truth without a given attribute.
+    """Return the attribute that a true answer is about, if its row doesn't name the attribute.
 
-    A truth of at most eight words with a known shape, technique or fabric, or with a date, is about that attribute. Any
-    other truth is a caption.
+    If the true answer has at most eight words and contains a known shape, technique or fabric, or a date, it is about
+    that attribute. Any other true answer is a caption.
     """
     if len(words(truth)) <= 8:
         for name in NAMED:
@@ -74,9 +75,9 @@ def infer_attribute(truth: str) -> str:
 
 
 def score(answer: str, truth: str, attribute: str | None = None, question: str = "") -> Score:
-    """Return the score of `answer` about `attribute`, with the parts of the score.
+    """Return the score of an answer to a question about `attribute`, with the parts of the score.
 
-    The attribute is inferred from `truth` if it isn't one of ATTRIBUTES.
+    If `attribute` isn't one of ATTRIBUTES, the attribute is inferred from `truth`, the true answer.
     """
     kind = str(attribute or "").strip().lower()
     kind = {"dating": "date", "painter": "attribution", "description": "caption"}.get(kind, kind)
@@ -110,7 +111,7 @@ def score(answer: str, truth: str, attribute: str | None = None, question: str =
 
 
 def exact(answer: str, truth: str, attribute: str) -> bool:
-    """Return whether an answer has the same words as the truth, or a different spelling of the same known name.
+    """Return whether an answer has the same words, the same known names or the same years as the truth.
 
     The answer is read in the same way as for the reward. Denied words don't count.
     """
@@ -247,7 +248,7 @@ def _alternatives(kind: str, text: str, truth: str) -> float:
 
 
 def paper_score(answer: str, truth: Mapping[str, str]) -> Score:
-    """Score a caption against a vase's attributes by the paper's formula.
+    """Return the score of a caption against a vase's attributes by the formula in the paper on VaseVQA-3D.
 
     The score is the mean of the similarities of the attributes in `truth`, with the weights PAPER_WEIGHTS. A similarity
     below 0.7 counts as 0. A penalty for length and repetition is subtracted. A bonus for word order is added. For the
@@ -274,7 +275,7 @@ def paper_score(answer: str, truth: Mapping[str, str]) -> Score:
 def paper_truth(solution: Any, attribute: str | None) -> dict[str, str]:
     """Return the attributes in a solution.
 
-    The solution is a mapping, JSON of a mapping, or only the value of `attribute`.
+    The solution is a mapping, a JSON text of a mapping, or only the value of `attribute`.
     """
     given = solution
     if isinstance(given, str) and given.lstrip().startswith("{"):
@@ -338,8 +339,8 @@ def external_vase_acc(
 
     The reward is the accuracy times (0.9 + 0.1 x the format). A wrong answer earns nothing for its form, so a group of
     wrong answers gives no gradient. A reference is a text or any JSON that `truths` reads. If a reference holds several
-    truths, the nearest truth counts. The accuracy is more reliable if attributes and questions are given. Raise
-    ValueError for a reference without a truth.
+    truths, the truth that gives the highest score counts. The accuracy is more reliable if attributes and questions are
+    given. Raise ValueError for a reference without a truth.
     """
     kinds = attributes or [None] * len(responses)
     asked = questions or [""] * len(responses)

@@ -14,7 +14,7 @@ def truths(solution: Any, attribute: str | None = None) -> tuple[str, ...]:
 
     A text or a number is one truth. For a message ({"role", "content"}) the truth is the message's text. For several
     messages the truth is the text of the last assistant message. For an object that maps attributes to values, the
-    truth is the value of `attribute`. A list holds alternatives. A list of two numbers is a range of years.
+    truth is the value of `attribute`. A list of two numbers is a range of years. Any other list holds alternatives.
 
     Raise ValueError with the reason if `solution` holds no truth that can be compared with an answer.
     """

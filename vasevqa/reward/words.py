@@ -135,7 +135,7 @@ def jaccard(one: Iterable[str], other: Iterable[str]) -> float:
 def overlap(answer: Sequence[str], truth: Sequence[str], close: float = 0.84) -> float:
     """Return the F1 of the words of two texts. Each occurrence of a repeated word counts.
 
-    A pair of words with nearly the same spelling counts by the similarity of the spellings.
+    A pair of words with nearly the same spelling counts in part. Its weight is the similarity of the spellings.
     """
     if not answer or not truth:
         return 0.0

@@ -1,8 +1,8 @@
-"""The vocabulary: concepts of vases with their labels in several languages, in files that a historian can edit.
+"""Read the vocabulary of concepts about vases, with labels in several languages, from files that a historian can edit.
 
-Each kind (shape, technique, fabric, place, figure) is a YAML file in this folder. The file maps each concept to its
-labels by language and to its wider concept. The files were written for this project. A label matches whole words.
-Accents, case and hyphens are ignored.
+Each kind of concept (shape, technique, fabric, place, figure) has a YAML file in this folder. The file maps each
+concept to its labels by language and to its wider concept. The files were written for this project. A label matches
+whole words. Accents, case and hyphens are ignored.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ _OTHER = ("use", "extra", "parts", "common", "uri")
 
 @dataclass(frozen=True)
 class Concept:
-    """One concept. `labels` are normalized word sequences. `above` is the next wider concept, or empty if there is
-    none.
+    """One concept of the vocabulary.
+
+    `labels` are normalized word sequences. `above` is the name of the next wider concept, or "" if there is none.
     """
 
     name: str
@@ -119,7 +120,7 @@ _own: Path | None = None
 
 
 def use(folder: Path | None) -> None:
-    """Add the files in `folder` to the vocabulary of this process. None removes the added files.
+    """Add the files in `folder` to the vocabulary of this process. If `folder` is None, remove all added files.
 
     Raise ConfigError if `folder` holds no vocabulary file, or an invalid one.
     """
@@ -142,10 +143,10 @@ def check(folder: Path) -> None:
 
 
 def load(kind: str, own: Path | None = None) -> Terms:
-    """Return the terms of a kind.
+    """Return the terms of a kind of concept.
 
-    The concepts in the user's folder are added. A user's concept replaces this project's concept of the same name. The
-    folder is `own`, or the folder given to `use`.
+    If the user has a vocabulary folder, its concepts are added. The folder is `own` or, if `own` is None, the folder
+    that was given to `use`. A user's concept replaces this project's concept of the same name.
     """
     return _load(kind, own or _own)
 
@@ -159,23 +160,23 @@ def _load(kind: str, own: Path | None) -> Terms:
 
 
 def merged(ours: Mapping[str, Concept], theirs: Mapping[str, Concept]) -> dict[str, Concept]:
-    """Return both vocabularies as one. A concept of the user's file replaces a concept of the same name."""
+    """Return both vocabularies as one. A concept in `theirs` replaces a concept of the same name in `ours`."""
     return {**ours, **theirs}
 
 
 def read(path: Path) -> dict[str, Concept]:
-    """Return the concepts in a file. Raise ConfigError, which names the invalid line."""
+    """Return the concepts in a file. Raise ConfigError if the file is invalid. The message names the invalid line."""
     lines = Lines(str(path))
     tree = parse(read_text(path, FILE), lines, aliases=True, as_written=True)
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path} is not a mapping; write concept: {{en: [label, ...]}}.")
+        raise ConfigError(f"{path} is not a mapping; write lines such as `concept: {{en: [label, ...]}}`.")
     return {name: _concept(name, given, lines, path.stem in _INFLECTED) for name, given in tree.items()}
 
 
 def _concept(name: str, given: object, lines: Lines, inflected: bool) -> Concept:
     at = lines.at
     if not isinstance(given, dict):
-        raise ConfigError(f"{at(name)}: '{name}' is not a mapping; write {name}: {{en: [label, ...]}}.")
+        raise ConfigError(f"{at(name)}: '{name}' is not a mapping; write `{name}: {{en: [label, ...]}}`.")
     labels: list[str] = []
     adjectives: list[str] = []
     for key, value in given.items():
@@ -189,13 +190,13 @@ def _concept(name: str, given: object, lines: Lines, inflected: bool) -> Concept
         several = value if isinstance(value, list) else [value]
         if not all(isinstance(label, str) and words(label) for label in several):
             raise ConfigError(
-                f"{at(name, key)}: the labels of '{name}' are not a list of texts; write a list such as [{name}]."
+                f"{at(name, key)}: the labels of '{name}' are not a list of texts; write a list such as `[{name}]`."
             )
         labels += several
         adjectives += several if inflected and key.partition("-")[0] in _LANGUAGES else []
     parts = given.get("parts") or []
     if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
-        raise ConfigError(f"{at(name, 'parts')}: parts is not a list of concepts; write [concept, ...].")
+        raise ConfigError(f"{at(name, 'parts')}: `parts` is not a list of concepts; write `parts: [concept, ...]`.")
     plain = dict.fromkeys(" ".join(words(label)) for label in (name, *labels))
     return Concept(
         name=name,
@@ -213,21 +214,22 @@ def _concept(name: str, given: object, lines: Lines, inflected: bool) -> Concept
 def _text(name: str, given: Mapping[str, object], key: str, lines: Lines) -> str:
     value = given.get(key)
     if value is not None and not isinstance(value, str):
-        raise ConfigError(f"{lines.at(name, key)}: {key} of '{name}' is not a text; write {key}: TEXT.")
+        raise ConfigError(f"{lines.at(name, key)}: `{key}` of '{name}' is not a text; write `{key}: TEXT`.")
     return value or ""
 
 
 def _flag(name: str, given: Mapping[str, object], key: str, lines: Lines) -> bool:
     value = given.get(key, "false")  # booleans are read as they are written
     if not isinstance(value, str) or value.lower() not in ("true", "false"):
-        raise ConfigError(f"{lines.at(name, key)}: {key} of '{name}' is neither true nor false; write {key}: true.")
+        raise ConfigError(f"{lines.at(name, key)}: `{key}` of '{name}' is neither true nor false; write one of them.")
     return value.lower() == "true"
 
 
 def terms_of(concepts: Mapping[str, Concept]) -> Terms:
-    """Return the terms of concepts. They contain each label, its inflected forms and its inverted order.
+    """Return terms that find the concepts in texts by their labels, and by other forms of these labels.
 
-    A label in the file has priority over a generated label. Of two equal labels in the file, the first has priority.
+    Other forms are generated, such as inflected forms and an inverted order of the words. A label in the file has
+    priority over a generated form. Of two equal labels in the file, the first has priority.
     """
     by_label: dict[str, str] = {}
     for concept in concepts.values():
@@ -243,10 +245,10 @@ def terms_of(concepts: Mapping[str, Concept]) -> Terms:
 
 
 def _forms(label: str, inflected: bool) -> Iterator[str]:
-    """Yield the forms of a label that a file needn't list.
+    """Yield other forms of a label, so that a file needn't list them.
 
-    These are the plural, the endings of German, French, Italian and Spanish adjectives, the words for "type" between a
-    name and its letter or number, and the inverted order of two or three words.
+    These forms are the plural, the adjectives with German, French, Italian and Spanish endings, other words for "type"
+    between a name and its letter or number, and two or three words in inverted order or written as one word.
     """
     parts = label.split()
     yield f"{label}s"
@@ -262,7 +264,7 @@ def _forms(label: str, inflected: bool) -> Iterator[str]:
 
 
 def problems(concepts: Mapping[str, Concept]) -> list[str]:
-    """Return the errors between concepts: missing wider concepts, missing parts, and cycles."""
+    """Return the errors in the relations between concepts, such as missing wider concepts, missing parts and cycles."""
     errors = []
     for concept in concepts.values():
         for other in filter(None, (concept.above, *concept.parts)):
@@ -279,7 +281,7 @@ def problems(concepts: Mapping[str, Concept]) -> list[str]:
 
 
 def shared_labels(concepts: Mapping[str, Concept]) -> list[str]:
-    """Return a line for each label that two concepts share. In a text, such a label means the first concept."""
+    """Return a line of text for each label that two concepts share. The label then stands for the first concept."""
     owner: dict[str, str] = {}
     return [
         f"{concept.name}: '{label}' also belongs to {owner[label]}, which is used"
