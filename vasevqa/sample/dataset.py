@@ -100,8 +100,8 @@ def _check(folder: Path, wanted: dict[str, Any]) -> None:
     for name, value in wanted.items():
         if existing and name != "version" and existing.get(name) != value:
             raise ConfigError(
-                f"{folder} holds a sample with {name} = {existing.get(name)}, not {value}; remove it, or choose another"
-                " folder."
+                f"{folder} holds a sample with {name} = {existing.get(name)}, not {value}; remove the sample, or choose"
+                " another folder."
             )
     if existing or (folder / STAGING).is_dir() or not folder.is_dir():
         return
