@@ -79,7 +79,7 @@ def logits(
         refuse_failed(error, adapter or model_folder)
         first = first_line(error)
         raise DataError(
-            f"{adapter or model_folder} can't be loaded ({type(error).__name__}: {first}); copy the folder, or train again."
+            f"{adapter or model_folder} can't be loaded ({type(error).__name__}: {first}); copy it or train again."
         ) from None
     model = model.to(device).eval()
     found = [
