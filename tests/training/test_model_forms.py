@@ -99,7 +99,7 @@ FOREIGN_MODELS: dict[str, tuple[Callable[[Path], object], type[VaseError], str]]
     "a cache of the hub": (
         lambda model: only(model, {"snapshots/abc/config.json": "{}"}),
         ConfigError,
-        "give one of these folders: .*snapshots/abc",
+        "give the folder of one revision, such as .*snapshots/abc",
     ),
     "the folder above": (lambda model: only(model, {"qwen/config.json": "{}"}), ConfigError, r"give .*/qwen\."),
     "an unfinished download": (
