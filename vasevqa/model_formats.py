@@ -133,7 +133,7 @@ def refuse_no_vision(folder: Path, config: dict[str, Any]) -> None:
     if kind.removesuffix("_model") in TEXT_ENCODERS:
         raise ConfigError(
             f"{folder} holds a model of type '{kind}', which can't answer questions; give a vision-language model,"
-            " such as Qwen2.5-VL, and give this model as clip_model."
+            f" such as Qwen2.5-VL, and give {folder} as clip_model."
         )
     keys = " ".join(config)
     if not re.search(r"vision|visual|\bvit_|image_processor|img_processor|mm_", keys):
@@ -228,7 +228,7 @@ def _refuse_other_weights(folder: Path, model_type: str) -> None:
     if pickled is not None and model_type:
         loader = _LOADERS.get(model_type, "AutoModelForImageTextToText")
         raise DataError(
-            f"{folder} holds pickled weights only ({pickled.name}), which could run code when they are loaded; convert"
+            f"{folder} holds only pickled weights ({pickled.name}), which could run code when they are loaded; convert"
             f" the weights once with this command, which runs no code from the file: {conversion(folder, loader)}"
         )
     unfinished = next(iter(sorted(folder.glob(".cache/huggingface/download/**/*.incomplete"))), None)

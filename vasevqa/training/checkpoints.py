@@ -141,8 +141,8 @@ def newest(folder: Path) -> tuple[Checkpoint | None, list[Checkpoint]]:
 def choose(folder: Path, which: str) -> Path:
     """Return the checkpoint `which` (last, best, or a step) below `folder`.
 
-    If `folder` itself is a checkpoint or a model, return `folder`. For best, return the checkpoint that the training
-    recorded as the best (by validation loss or reward), or the step with the highest logged reward.
+    If `folder` itself is a checkpoint or a model, return `folder`. If `which` is best, return the checkpoint that the
+    training recorded as the best (by validation loss or reward), or the step with the highest logged reward.
 
     Raise ConfigError if the training has no such record, or if there is no checkpoint of that step. Raise DataError if
     the folder holds no checkpoint with readable weights.

@@ -35,8 +35,8 @@ ORIENTATION = 0x0112
 def picture_size(path: Path) -> tuple[int, int]:
     """Decode the picture at `path`, and return the width and height of the picture that open_image would return.
 
-    A JPEG is decoded at an eighth of its size. This also reads the whole file, but takes a third of the time of a full
-    decoding.
+    A JPEG is decoded at an eighth of its size. Such a decoding also reads the whole file, but takes a third of the time
+    of a full decoding.
 
     Raise Unreadable if the file can't be decoded.
     """

@@ -197,7 +197,7 @@ def register_user_plugin(path: Path, names: Sequence[str]) -> None:
 
 
 def check_swifts_own(names: Sequence[str]) -> None:
-    """Check the rewards of ms-swift in `names` before a model is loaded.
+    """Check those rewards in `names` that belong to ms-swift, before a model is loaded.
 
     Raise ConfigError if a reward needs a package that is not installed.
     """

@@ -30,8 +30,8 @@ class UserReward:
     def score(self, completions: Sequence[str], columns: Columns) -> list[float | None]:
         """Return a number for each completion. The number is None if the reward doesn't apply to the completion.
 
-        Raise ConfigError if the reward raises an error, or returns anything other than such a list. If possible, the
-        message names the row.
+        Raise ConfigError if the reward raises an error, or doesn't return one such number per completion. If possible,
+        the message names the row.
         """
         try:
             returned = self._call(completions, columns)

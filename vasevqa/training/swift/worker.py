@@ -87,7 +87,7 @@ def _register_callback() -> None:
 
 
 def _count_unrewarded() -> None:
-    """Count the answers for which every reward returned None. ms-swift and TRL score such an answer 0 and continue."""
+    """Count the answers for which every reward returned None. ms-swift and TRL give such an answer the score 0."""
     from swift.rlhf_trainers.grpo_trainer import GRPOTrainer
 
     real = GRPOTrainer._compute_rewards_per_func
