@@ -193,7 +193,7 @@ def classify_rows(base: Path) -> list[Row]:
 def training_rows() -> list[Row]:
     """Measure the time of an epoch of train-classifier.
 
-    It is compared with an epoch that augments single images on the CPU, and with an epoch without augmentation.
+    The epoch is compared with an epoch that augments single images on the CPU, and with an epoch without augmentation.
     """
     import torch
     from torchvision.transforms import v2

@@ -1,8 +1,8 @@
-"""`make faults`: let system calls of stages and launchers fail, and write a table of the outcomes to faults.md.
+"""`make faults`: make system calls of stages and launchers fail, and write a table of the outcomes to faults.md.
 
-In each drill, a command runs on a storage where the n-th call of one kind (such as open) fails with an errno (such as
-EIO). In some drills of a stage without a launcher, all later calls fail too. `--places stage,launcher` and `--errnos
-EIO,ENOSPC` select some of the drills. Their table is only printed.
+In each drill, a command runs while its n-th system call of one kind (such as open) fails with an errno (such as EIO).
+In some drills of a stage without a launcher, all later calls fail too. To run only some of the drills, give
+`--places stage,launcher` or `--errnos EIO,ENOSPC`. Their table is printed, but not written.
 """
 
 from __future__ import annotations

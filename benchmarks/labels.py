@@ -7,7 +7,7 @@ the labels of all photographs. Both start from the same weights, and both are te
 Real runs start from ImageNet's weights. This project never downloads them by itself. The benchmark therefore trains the
 starting weights on the shapes and techniques of further drawn vases, without any label of quality.
 
-With --clip, the benchmark instead chooses a threshold for clip-filter from 100 labels, so that the precision is 0.8. It
+With --clip, the benchmark instead chooses a threshold for clip-filter from 100 labels, for a precision of 0.8. It
 compares the precision and recall that are estimated from these labels with those of all photographs. The scores come
 from the tiny CLIP model that `make demo` trains.
 

@@ -89,7 +89,7 @@ class Source:
 def source() -> Source:
     """Return the version, the revision and the web address of the working tree.
 
-    The revision depends on uncommitted changes only in files that the images contain. An uncommitted change of the
+    The revision depends on uncommitted changes only in files that the images are made from. An uncommitted change of the
     README, for example, doesn't change the revision.
     """
     commit = (_git("rev-parse", "HEAD") or "").strip()
@@ -107,7 +107,7 @@ def source() -> Source:
 
 
 def _url(remote: str) -> str:
-    """Return the web address of a git remote, without user name and password. Return 'unknown' if there is none."""
+    """Return the web address of a git remote, without user name and password. Return 'unknown' if the remote has none."""
     if match := re.fullmatch(r"(?:https?|ssh|git)://(?:[^@/]*@)?([^/:]+\.[^/:]+)(?::\d+)?/(.+?)(?:\.git)?/?", remote):
         return f"https://{match[1]}/{match[2]}"
     if match := re.fullmatch(r"[^@/]+@([^/:]+):(.+?)(?:\.git)?/?", remote):

@@ -228,7 +228,7 @@ def _refuse_other_weights(folder: Path, model_type: str) -> None:
     if pickled is not None and model_type:
         loader = _LOADERS.get(model_type, "AutoModelForImageTextToText")
         raise DataError(
-            f"{folder} holds only pickled weights ({pickled.name}), which could run code when they are loaded; convert"
+            f"{folder} holds pickled weights only ({pickled.name}), which could run code when they are loaded; convert"
             f" the weights once with this command, which runs no code from the file: {conversion(folder, loader)}"
         )
     unfinished = next(iter(sorted(folder.glob(".cache/huggingface/download/**/*.incomplete"))), None)

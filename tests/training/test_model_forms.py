@@ -110,7 +110,7 @@ FOREIGN_MODELS: dict[str, tuple[Callable[[Path], object], type[VaseError], str]]
     "CLIP": (
         lambda model: change(model / "config.json", model_type="clip"),
         ConfigError,
-        ("and give this model as clip_model"),
+        "and give .* as clip_model",
     ),
     "a text model": (
         lambda model: (model / "config.json").write_text(
