@@ -89,8 +89,8 @@ class Source:
 def source() -> Source:
     """Return the version, the revision and the web address of the working tree.
 
-    The revision depends on uncommitted changes only in files that the images are made from. An uncommitted change of the
-    README, for example, doesn't change the revision.
+    Of the uncommitted changes, only those in files that the images are made from change the revision. A change of the
+    README, for example, does not.
     """
     commit = (_git("rev-parse", "HEAD") or "").strip()
     if commit:
@@ -107,7 +107,7 @@ def source() -> Source:
 
 
 def _url(remote: str) -> str:
-    """Return the web address of a git remote, without user name and password. Return 'unknown' if the remote has none."""
+    """Return the web address of a git remote, without user name and password, or 'unknown' if the remote has none."""
     if match := re.fullmatch(r"(?:https?|ssh|git)://(?:[^@/]*@)?([^/:]+\.[^/:]+)(?::\d+)?/(.+?)(?:\.git)?/?", remote):
         return f"https://{match[1]}/{match[2]}"
     if match := re.fullmatch(r"[^@/]+@([^/:]+):(.+?)(?:\.git)?/?", remote):
