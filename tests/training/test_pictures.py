@@ -141,7 +141,7 @@ def test_an_ms_swift_that_loads_pictures_differently_is_refused(template: Any, m
     from swift.template.base import Template
 
     monkeypatch.setattr(Template, "_load_image", staticmethod(lambda picture: picture))
-    with pytest.raises(ConfigError, match="opens pictures in a way"):
+    with pytest.raises(ConfigError, match="opens pictures in an unknown way"):
         use_our_decoder()
 
 
