@@ -132,5 +132,5 @@ def _execute(planned: Plan, record: Run, backend: Backend, request: RunRequest) 
             )  # in the cluster, this exit code makes the Job restart the launcher
         raise
     display.close()
-    write_report(record.path, planned.volume, quiet=as_json)
+    write_report(record.path, planned.volume, quiet=as_json, summary=True)
     return 0

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("output", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--vases", type=click.IntRange(1), default=24, show_default=True, help="vases to photograph")
-@click.option("--views", type=click.IntRange(1, 6), default=4, show_default=True, help="photographs per vase")
+@click.option("--vases", type=click.IntRange(1), default=170, show_default=True, help="vases to photograph")
+@click.option("--views", type=click.IntRange(1, 6), default=3, show_default=True, help="photographs per vase")
 @click.option(
     "--quality-vases",
     type=click.IntRange(10),
-    default=100,
+    default=80,
     show_default=True,
     help="labelled vases per class, for train-classifier",
 )
@@ -31,11 +31,9 @@ if TYPE_CHECKING:
     show_default=True,
     help="side length of each photograph in pixels",
 )
-@click.option(
-    "--models", is_flag=True, help="also make a tiny Qwen2.5-VL and train a tiny CLIP (about two minutes, once)"
-)
+@click.option("--models", is_flag=True, help="also train a tiny CLIP and a tiny Qwen2.5-VL (about seven minutes, once)")
 def sample(output: Path, vases: int, views: int, quality_vases: int, seed: int, size: int, models: bool) -> None:
-    """Draw synthetic vases into OUTPUT: photos/, quality/, annotations.json, truth.json (and models/).
+    """Draw synthetic vases into OUTPUT: photos/, quality/, annotations.json, questions.yaml, truth.json (and models/).
 
     Existing files are kept. Example: vasevqa sample demo/inputs --models
     """
@@ -54,11 +52,11 @@ def sample(output: Path, vases: int, views: int, quality_vases: int, seed: int, 
             where = output / "models/tiny-clip"
             trained = train_tiny_clip(where, seed, on_progress=_shown(progress, "tiny CLIP"))
             progress.summary(f"{'trained' if trained else 'found'} the tiny CLIP in {where}")
-            from vasevqa.sample.tiny_qwen import make_tiny_qwen
+            from vasevqa.sample.teaching import teach_tiny_qwen
 
             where = output / "models/tiny-qwen"
-            made = make_tiny_qwen(where, seed)
-            progress.summary(f"{'made' if made else 'found'} the tiny Qwen2.5-VL in {where}")
+            taught = teach_tiny_qwen(where, seed, on_progress=_shown(progress, "tiny Qwen2.5-VL"))
+            progress.summary(f"{'taught' if taught else 'found'} the tiny Qwen2.5-VL in {where}")
 
 
 def _shown(progress: StageProgress, title: str) -> Callable[[str, int, int], None]:

@@ -29,7 +29,7 @@ from vasevqa.report.provenance import Record, provenance, read_records
 from vasevqa.report.recipes import Told
 from vasevqa.report.sources import Sources
 from vasevqa.report.timeline import timeline
-from vasevqa.report.verdict import Results, verdict
+from vasevqa.report.verdict import Results, Verdict, verdict
 from vasevqa.report.views import best_views
 from vasevqa.statistics import FEWEST
 from vasevqa.text import amount, percent
@@ -40,6 +40,11 @@ def write_report(folder: Path, volume: Volume) -> Path:
 
     The run may be in any state: the report shows the results that exist.
     """
+    return write_with_verdict(folder, volume)[0]
+
+
+def write_with_verdict(folder: Path, volume: Volume) -> tuple[Path, Verdict]:
+    """Write `report.html` of the run in `folder`. Return its path, and the verdict at its beginning."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -55,8 +60,9 @@ def write_report(folder: Path, volume: Volume) -> Path:
     sources = Sources({name: artifacts[name] for name in history if name in artifacts}, thumbnails)
     told = Told.by(run.recipe)
     accepted = audit.acceptance(sources, told)
+    values = content(run, events, history, sources, told)
     page = environment.get_template("report.html.j2").render(
-        content(run, events, history, sources, told),
+        values,
         acceptance=accepted,
         fewest=FEWEST,
         script=script,
@@ -67,7 +73,9 @@ def write_report(folder: Path, volume: Volume) -> Path:
     if accepted.overall:
         files.write_json(folder / accepted.FILE, accepted.model_dump(mode="json", by_alias=True))
     files.write_text(target, page)
-    return target
+    found = values["verdict"]
+    assert isinstance(found, Verdict)
+    return target, found
 
 
 def script_digest(script: str) -> str:

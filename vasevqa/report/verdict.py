@@ -8,19 +8,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
 
-from vasevqa.evaluation.figures import Evaluation
+from vasevqa.evaluation.figures import Evaluation, ModelEvaluation
 from vasevqa.pipeline.events import Event, parse
 from vasevqa.pipeline.history import StepHistory
 from vasevqa.pipeline.runs import ENDS, Run
 from vasevqa.report.quality import Choice
 from vasevqa.report.timeline import LONG
-from vasevqa.text import duration
+from vasevqa.text import duration, percent
 
 TAIL_LINES = 40
 TAIL_BYTES = 64 << 10  # bytes at the end of a log that are read
 DONE = ("done", "up to date")
 MODELS = ("merge-grpo", "merge-sft")  # the steps whose artifact is a model, the last one first
 TRAININGS = ("sft", "grpo")
+BLIND = " without picture"  # ends the name of a model that was asked without the picture
 AGAIN = "Then run it again: finished steps are not repeated."
 REMEDIES = {
     1: "This is a bug in a stage. Report it with the log; the partial output is kept.",
@@ -102,7 +103,9 @@ def verdict(
         state=state,
         headline=headline,
         when=f"{datetime.fromtimestamp(times[0], UTC):%Y-%m-%d %H:%M} UTC{took}" if times else "",
-        sentences=tuple(filter(None, (_steps_done(history), _photographs(results), _models(results, history)))),
+        sentences=tuple(
+            filter(None, (_steps_done(history), _photographs(results), _exact(results), _models(results, history)))
+        ),
         trouble=trouble,
         commands=_commands(run, state, trouble, history, results),
     )
@@ -130,6 +133,28 @@ def _photographs(results: Results) -> str:
         return told + "."
     shown = f"{told}; they show {results.vases:,} vase{'s' if results.vases != 1 else ''}"
     return shown + (f", and {results.lost:,} {_were(results.lost)} lost." if results.lost else ", and none was lost.")
+
+
+def _exact(results: Results) -> str:
+    """Return a sentence with each model's share of exact answers, or "" if fewer than two models were evaluated.
+
+    The share of a model without the picture is added. Captions have no exact answer.
+    """
+    models, others = results.evaluation.get("models", {}), results.evaluation.get("baselines", {})
+    shares = {name: exact_share(model) for name, model in models.items()}
+    if len(shares) < 2 or None in shares.values():
+        return ""
+    shares |= {name: exact_share(other) for name, other in others.items() if name.endswith(BLIND)}
+    told = ", ".join(f"{name} {percent(share)}" for name, share in shares.items() if share is not None)
+    return f"Exact answers to held-out questions: {told}."
+
+
+def exact_share(model: ModelEvaluation) -> float | None:
+    """Return the share of exact answers to the questions about attributes; None if it is unknown."""
+    figures = [metrics["exact"] for metrics in model.get("attributes", {}).values() if "exact" in metrics]
+    known = [(figure["value"], figure["samples"]) for figure in figures if figure["value"] is not None]
+    count = sum(samples for _, samples in known)
+    return sum(value * samples for value, samples in known) / count if count else None
 
 
 def _models(results: Results, history: Mapping[str, StepHistory]) -> str:

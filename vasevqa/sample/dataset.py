@@ -1,7 +1,7 @@
 """Write a small labelled data set of drawn vases to disk.
 
-The data set holds photographs to curate, labelled photographs for training, annotations, and the true properties of the
-photographs.
+The data set holds photographs to curate, labelled photographs for training, annotations, questions, and the true
+properties of the photographs.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,15 +18,21 @@ from typing import Any
 from filelock import FileLock
 
 from vasevqa import files
+from vasevqa.dataset.questions import load_questions
 from vasevqa.errors import ConfigError
-from vasevqa.sample.catalogue import Vase, invent
-from vasevqa.sample.photographing import DAMAGE, Shot, photograph
+from vasevqa.sample.catalogue import Vase, invent, invent_balanced
+from vasevqa.sample.drawing import photographs
+from vasevqa.sample.photographing import DAMAGE, Shot
 
-VERSION = 2  # increased when the code draws different pictures for the same settings
+VERSION = 3  # increased when the code draws different pictures for the same settings
 COLLECTIONS = ("london", "berlin", "münchen, antike")
 VIEWS = ("front", "left", "back", "right", "top", "detail")
-# Dark photographs are rarer, so that brightness alone doesn't separate the classes.
+BROKEN = ("fragment", "cracks")  # kinds of damage that are the vase's own
+# The other kinds of DAMAGE are the photograph's. Dark photographs are rarer, so that brightness alone doesn't separate
+# the classes.
 WEIGHTS = {"fragment": 4, "cracks": 4, "blur": 3, "dark": 1, "drawing": 3, "crop": 3}
+POOR = tuple(kind for kind in DAMAGE if kind not in BROKEN)
+VISIBLE = ("fabric", "technique", "shape")  # the attributes that the questions are about
 MARKER, STAGING, LOCK = "sample.json", ".drawing", ".sample.lock"
 
 OnProgress = Callable[[str, int, int], None]  # (what, done, total)
@@ -37,9 +42,9 @@ OnProgress = Callable[[str, int, int], None]  # (what, done, total)
 class Settings:
     """The settings that determine a sample. The same settings give the same bytes."""
 
-    vases: int = 24
-    views: int = 4  # photographs per vase, 1 to 6
-    quality_vases: int = 100  # labelled vases per class
+    vases: int = 170
+    views: int = 3  # photographs per vase, 1 to 6
+    quality_vases: int = 80  # labelled vases per class
     seed: int = 0
     size: int = 288  # length of each photograph's sides, in pixels
 
@@ -56,10 +61,10 @@ class Job:
 def draw_sample(folder: Path, settings: Settings, on_progress: OnProgress | None = None) -> bool:
     """Draw a sample into `folder`. Return False if the folder already holds this sample.
 
-    The sample consists of photos/, quality/0, quality/1, annotations.json and truth.json. `sample.json` is written last
-    and marks the sample as complete. An interrupted call leaves its files in `.drawing/`, and the next call draws them
-    again. A sample with the same settings from an older version of this module is replaced. Files that the older
-    version didn't write are kept.
+    The sample consists of photos/, quality/0, quality/1, annotations.json, questions.yaml and truth.json. `sample.json`
+    is written last and marks the sample as complete. An interrupted call leaves its files in `.drawing/`, and the next
+    call draws them again. A sample with the same settings from an older version of this module is replaced. Files that
+    the older version didn't write are kept.
 
     Raise ConfigError if the folder holds a sample with different settings, or files but no sample.
     """
@@ -115,35 +120,41 @@ def _draw_all(staging: Path, settings: Settings, wanted: dict[str, Any], report:
     jobs = [*photos, *_quality(settings)]
     for parent in {(staging / job.name).parent for job in jobs}:
         parent.mkdir(parents=True)
-    pool = ThreadPoolExecutor(2)
-    try:
-        for done, _ in enumerate(
-            pool.map(lambda job: (staging / job.name).write_bytes(photograph(job.vase, job.shot)), jobs), 1
-        ):
-            report("drawing", done, len(jobs))
-    finally:
-        pool.shutdown(cancel_futures=True)
+    for done, (job, content) in enumerate(
+        zip(jobs, photographs([(job.vase, job.shot) for job in jobs]), strict=True), 1
+    ):
+        (staging / job.name).write_bytes(content)
+        report("drawing", done, len(jobs))
     broken = _broken_files(staging, photos[0])
     files.write_json(staging / "annotations.json", [vase.annotation for vase in vases])
+    files.write_text(staging / "questions.yaml", _questions())
     files.write_json(
         staging / "truth.json",
         [*map(_truth, photos), *({"name": name.removeprefix("photos/"), "quality": "unreadable"} for name in broken)],
     )
     files.write_json(
         staging / MARKER,
-        {**wanted, "files": [*(job.name for job in jobs), *broken, "annotations.json", "truth.json"]},
+        {**wanted, "files": [*(job.name for job in jobs), *broken, "annotations.json", "questions.yaml", "truth.json"]},
         indent=None,
     )
+
+
+def _questions() -> str:
+    """Return the questions about attributes that a photograph of a drawn vase shows, as YAML for build-dataset."""
+    ask = load_questions(None).ask
+    lines = [f"{attribute}: {json.dumps(list(ask[attribute]))}" for attribute in VISIBLE]
+    return "\n".join(["# A drawn vase doesn't show its provenance, its date or its painter.", *lines, ""])
 
 
 def _truth(job: Job) -> dict[str, Any]:
     return {
         "name": job.name.removeprefix("photos/"),
-        "quality": "damaged" if job.shot.damage else "intact",
+        "quality": "intact" if job.shot.damage is None else "damaged" if job.shot.damage in BROKEN else "poor",
         "damage": job.shot.damage,
         "vase_id": job.vase.id,
         "shape": job.vase.shape,
         "technique": job.vase.technique,
+        "fabric": job.vase.ware.fabric,
     }
 
 
@@ -165,37 +176,43 @@ def _publish(staging: Path, folder: Path) -> None:
     shutil.rmtree(staging)
 
 
-def damage(rng: random.Random) -> str:
-    """Return a kind of damage for a photograph, chosen at random with the weights WEIGHTS."""
-    return rng.choices(DAMAGE, [WEIGHTS[kind] for kind in DAMAGE])[0]
+def damage(rng: random.Random, kinds: Sequence[str] = DAMAGE) -> str:
+    """Return one of the kinds of damage `kinds`, chosen at random with the weights WEIGHTS."""
+    return rng.choices(kinds, [WEIGHTS[kind] for kind in kinds])[0]
 
 
 def _photos(settings: Settings) -> tuple[list[Job], list[Vase]]:
     """Return the photographs to draw and their vases.
 
-    One vase in five is broken in all its views. The remaining vases are intact, and about 70% of their views are good.
+    Every fifth vase is broken, and all its photographs are good. The other vases are intact, and about 75% of their
+    photographs are good. The classifier should therefore reject the poor photographs, and clip-filter the broken vases.
     """
     rng = random.Random(f"photos-{settings.seed}")
+    balanced = invent_balanced(rng)
     jobs, vases = [], []
     for number in range(settings.vases):
-        vase = invent(rng)
+        vase = next(balanced)
         vases.append(vase)
         broken = number % 5 == 4
         for view in range(settings.views):
-            kind = rng.choice(("fragment", "cracks")) if broken else damage(rng) if rng.random() < 0.3 else None
+            kind = rng.choice(BROKEN) if broken else damage(rng, POOR) if rng.random() < 0.25 else None
             shot = Shot(view * 360 / settings.views + rng.uniform(-15, 15), kind, rng.getrandbits(32), settings.size)
             jobs.append(Job(f"photos/{COLLECTIONS[number % len(COLLECTIONS)]}/{_file_name(vase, view)}", vase, shot))
     return jobs, vases
 
 
 def _quality(settings: Settings) -> Iterator[Job]:
-    """Yield the photographs for quality/0 (bad) and quality/1 (good). They show other vases than photos/."""
+    """Yield labelled photographs of vases that are not in photos/: poor photographs for 0/, good photographs for 1/.
+
+    Every fifth vase of 1/ is broken, because a good photograph may show a broken vase.
+    """
     rng = random.Random(f"quality-{settings.seed}")
     for label in (0, 1):
-        for _ in range(settings.quality_vases):
+        for number in range(settings.quality_vases):
             vase = invent(rng)
             for view in range(settings.views):
-                shot = Shot(rng.uniform(0, 360), None if label else damage(rng), rng.getrandbits(32), settings.size)
+                kind = damage(rng, POOR) if label == 0 else rng.choice(BROKEN) if number % 5 == 4 else None
+                shot = Shot(rng.uniform(0, 360), kind, rng.getrandbits(32), settings.size)
                 yield Job(f"quality/{label}/{_file_name(vase, view)}", vase, shot)
 
 
