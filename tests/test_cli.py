@@ -45,7 +45,7 @@ def test_run_prints_plain_lines_into_a_pipe(kit: Kit) -> None:
     assert re.fullmatch(r"run \d{8}-\d{9}-words-[0-9a-f]{4}", lines[0])
     assert "first: started" in lines
     assert any(re.fullmatch(r"last: done in .*: 4 words", line) for line in lines)
-    assert lines[-1] == f"Report: {kit.runs()[0].report}"
+    assert lines[-2:] == ["All 4 steps are done.", f"Report: {kit.runs()[0].report}"]
     assert kit.runs()[0].report.is_file()
     assert "\x1b" not in out
 

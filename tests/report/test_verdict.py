@@ -11,7 +11,7 @@ import pytest
 from tests.report.kit import BEGUN, FILTERED, NASTY, RUN, SFT, curated, seen, verdict_of
 from vasevqa.artifacts.volume import Volume
 from vasevqa.curation.reports import FilteringReport
-from vasevqa.report.html import write_report
+from vasevqa.report.html import write_report, write_with_verdict
 from vasevqa.report.quality import choices
 
 
@@ -48,6 +48,14 @@ def test_the_verdict_on_an_interrupted_and_on_a_resumed_run(volume_root: Path) -
     assert cancelled[-1].endswith("--backend docker")
 
 
+def exact(one: float, two: float) -> dict[str, object]:
+    """Return the evaluation of a model that was asked 3 questions about shape and 6 about technique."""
+    shares = {"shape": (one, 3), "technique": (two, 6)}
+    return {
+        "attributes": {name: {"exact": {"value": value, "samples": count}} for name, (value, count) in shares.items()}
+    }
+
+
 def test_the_verdict_on_a_finished_run_names_photographs_vases_and_the_paired_difference(volume_root: Path) -> None:
     rows = [{"name": f"{number}.jpg", "score": number, "accepted": number > 1} for number in range(5)]
     views = {
@@ -59,7 +67,16 @@ def test_the_verdict_on_a_finished_run_names_photographs_vases_and_the_paired_di
     for step, file, written in (
         ("clip-filter", "filtering_report.json", {"images": rows, "quarantined": [{"name": "x", "reason": "empty"}]}),
         ("select-views", "best_views_report.json", views),
-        ("evaluate", "evaluation.json", {"samples": 9, "models": {"base": {}, "sft": {}}, "pairs": [pair]}),
+        (
+            "evaluate",
+            "evaluation.json",
+            {
+                "samples": 9,
+                "models": {"base": exact(0.0, 0.1), "sft": exact(0.5, 0.8)},
+                "baselines": {"majority": exact(0.2, 0.2), "sft without picture": exact(0.25, 0.25)},
+                "pairs": [pair],
+            },
+        ),
         ("merge-sft", "merge_report.json", {}),
     ):
         artifact = volume_root / "artifacts" / step / "k"
@@ -72,15 +89,21 @@ def test_the_verdict_on_a_finished_run_names_photographs_vases_and_the_paired_di
     done = [{"event": "step-done", "time": 9, "step": step, "hit": step == "clip-filter", "key": "k"} for step in steps]
     events = [{**BEGUN, "steps": steps}, *done, {"event": "run-finished", "time": 9}]
     lines = verdict_of(volume_root, events)
-    assert lines[:4] == [
+    assert lines[:5] == [
         "The run is done",
         "All 4 steps are done; 1 of them was up to date.",
         "Of 6 photographs, 3 were accepted; they show 2 vases, and 1 was lost.",
+        "Exact answers to held-out questions: base 7%, sft 70%, sft without picture 25%.",
         f"Reward on held-out rows: {sentence}.",
     ]
-    assert f"cp -rL {volume_root}/runs/{RUN}/steps/merge-sft model" in lines[5]
+    assert f"cp -rL {volume_root}/runs/{RUN}/steps/merge-sft model" in lines[6]
+    _, verdict = write_with_verdict(volume_root / "runs" / RUN, Volume(volume_root))
+    assert [*verdict.lines()] == [
+        *lines[1:5],
+        f"Copy the model: cp -rL {volume_root}/runs/{RUN}/steps/merge-sft model",
+    ]
     in_cluster = verdict_of(volume_root, events, backend="kubernetes")
-    assert f"vasevqa download {RUN} steps/merge-sft model --cluster cluster.yaml" in in_cluster[5]
+    assert f"vasevqa download {RUN} steps/merge-sft model --cluster cluster.yaml" in in_cluster[6]
 
 
 @pytest.mark.parametrize(

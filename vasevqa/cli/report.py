@@ -14,7 +14,7 @@ from vasevqa.pipeline.runs import find_run
 def write_report(folder: Path, volume: Volume, quiet: bool, summary: bool = False) -> None:
     """Write the run's report. A failure is printed as one line and does not fail the run.
 
-    With `summary`, also print the sentences at the beginning of the report, and the first command that comes next.
+    With `summary`, first print what the report's verdict says, and the first command that comes next.
     """
     from vasevqa.report.html import write_with_verdict
 
@@ -26,11 +26,9 @@ def write_report(folder: Path, volume: Volume, quiet: bool, summary: bool = Fals
         return
     if quiet:
         return
-    for sentence in verdict.sentences if summary else ():
-        click.echo(sentence)
+    for line in verdict.lines() if summary else ():
+        click.echo(line)
     click.echo(f"Report: {where}")
-    for command in verdict.commands[:1] if summary else ():
-        click.echo(f"{command.purpose}: {command.words}")
 
 
 @click.command()

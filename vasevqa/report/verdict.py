@@ -21,6 +21,7 @@ TAIL_BYTES = 64 << 10  # bytes at the end of a log that are read
 DONE = ("done", "up to date")
 MODELS = ("merge-grpo", "merge-sft")  # the steps whose artifact is a model, the last one first
 TRAININGS = ("sft", "grpo")
+NO_MODEL = "The recipe evaluates no model."
 BLIND = " without picture"  # ends the name of a model that was asked without the picture
 AGAIN = "Then run it again: finished steps are not repeated."
 REMEDIES = {
@@ -68,6 +69,13 @@ class Verdict:
     sentences: tuple[str, ...]
     trouble: Trouble | None
     commands: tuple[Command, ...]
+
+    def lines(self) -> Iterator[str]:
+        """Yield the lines for the end of a terminal: the sentences, and the first command that comes next."""
+        sentences = [sentence for sentence in self.sentences if sentence != NO_MODEL]
+        yield from sentences
+        if len(sentences) > 1 and self.commands:  # the run has results, and not only steps
+            yield f"{self.commands[0].purpose}: {self.commands[0].words}"
 
 
 @dataclass(frozen=True)
@@ -166,7 +174,7 @@ def _models(results: Results, history: Mapping[str, StepHistory]) -> str:
     if names:
         return "No two models were compared on the same held-out rows."
     planned = "evaluate" in history and history["evaluate"].state != "skipped"
-    return "The models are not evaluated yet." if planned else "The recipe evaluates no model."
+    return "The models are not evaluated yet." if planned else NO_MODEL
 
 
 def _trouble(run: Run, events: Sequence[Event]) -> Trouble | None:
