@@ -55,6 +55,11 @@ class StepHistory:
     _seen: float = 0.0  # the time of the last event
 
     @property
+    def resources(self) -> dict[str, Any]:
+        """The resources that the last attempt asked for; {} if no attempt began. Without GPUs if the device is cpu."""
+        return self._resources
+
+    @property
     def used(self) -> list[Held]:
         """The resources that each attempt held. An attempt whose end isn't logged counts up to its last event."""
         return [*self.held, *self._open()]

@@ -99,7 +99,7 @@ def content(
         "dataset": sources.dataset,
         "remarks": remarks(sources.dataset),
         "provenance": provenance(records),
-        "totals": _totals(costs(history)),
+        "totals": _totals(costs(history, records)),
         "timeline": steps,
         "histogram": quality.histogram(rows, threshold, filtered.recommendations) if threshold is not None else None,
         "choices": quality.choices(filtered),

@@ -9,6 +9,7 @@ from vasevqa.pipeline.events import Event
 from vasevqa.pipeline.history import StepHistory
 from vasevqa.report.costs import costs
 from vasevqa.report.provenance import Record
+from vasevqa.report.usage import StepUse, uses
 from vasevqa.text import duration
 
 LABELS = {"waiting": "not reached"}  # states that the report and `vasevqa status` name differently
@@ -60,7 +61,7 @@ class Timeline:
     """All steps on one axis. `kinds` are the kinds of bars that occur.
 
     `pauses` is a sentence about the pauses that are left out. `active` is the time in seconds in which at least one
-    step was active.
+    step was active. `uses` compares what the steps used with what they asked for.
     """
 
     rows: tuple[StepRow, ...]
@@ -68,6 +69,7 @@ class Timeline:
     kinds: tuple[str, ...]
     pauses: str
     active: float
+    uses: tuple[StepUse, ...] = ()
 
 
 def timeline(events: Sequence[Event], history: Mapping[str, StepHistory], records: Mapping[str, Record]) -> Timeline:
@@ -78,7 +80,7 @@ def timeline(events: Sequence[Event], history: Mapping[str, StepHistory], record
     spans = {name: spans_of([event for event in events if event.get("step") == name]) for name in history}
     active = _union(span for found in spans.values() for span in found)
     total = sum(end - begin for begin, end in active)
-    spent = costs(history)
+    spent = costs(history, records)
     rows = []
     for name, step in history.items():
         record = records.get(name, Record())
@@ -105,6 +107,7 @@ def timeline(events: Sequence[Event], history: Mapping[str, StepHistory], record
         tuple(kind for kind in KINDS if kind in kinds),
         f"Pauses of {duration(left_out)}, in which no step was active, are left out." if left_out > LONG else "",
         total,
+        uses(history, records, spent),
     )
 
 
