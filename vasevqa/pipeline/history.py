@@ -6,7 +6,7 @@ The launcher, `status`, the report and the costs use the history.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,7 +55,7 @@ class StepHistory:
     _seen: float = 0.0  # the time of the last event
 
     @property
-    def resources(self) -> dict[str, Any]:
+    def resources(self) -> Mapping[str, object]:
         """The resources that the last attempt asked for; {} if no attempt began. Without GPUs if the device is cpu."""
         return self._resources
 

@@ -42,7 +42,7 @@ class Bar:
 class StepRow:
     """One step: its state, its bars, its result, and its failed attempts.
 
-    `took` is the total duration of the bars. Pauses are not included.
+    `took` is the total duration of the bars, and `seconds` the same as a number. Pauses are not included.
     """
 
     name: str
@@ -54,6 +54,7 @@ class StepRow:
     speed: str
     cost: str
     troubles: tuple[str, ...]
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ def timeline(events: Sequence[Event], history: Mapping[str, StepHistory], record
                 speed=step.speed,
                 cost=spent[name].text() if name in spent else "",
                 troubles=_troubles(events, name),
+                seconds=round(took, 1),
             )
         )
     kinds = {span.kind for found in spans.values() for span in found}

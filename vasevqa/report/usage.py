@@ -53,12 +53,12 @@ def _use(name: str, step: StepHistory, record: Record, cost: Cost | None) -> Ste
         return None
     cores = None if usage is None or not usage.seconds else usage.cpu_seconds / usage.seconds
     gpu_memory = usage.gpu_memory if usage else None
-    gpus = int(asked.get("gpus") or 0)
+    gpus, cpus = int(str(asked.get("gpus") or 0)), asked.get("cpus")
     return StepUse(
         step=name,
         took=Cell(duration(usage.seconds), usage.seconds) if usage else NOTHING,
         cores=NOTHING if cores is None else Cell(amount(cores), cores),
-        cores_asked=Cell(amount(float(asked["cpus"])), float(asked["cpus"])) if "cpus" in asked else NOTHING,
+        cores_asked=NOTHING if cpus is None else Cell(amount(float(str(cpus))), float(str(cpus))),
         memory=Cell(byte_size(usage.memory), usage.memory) if usage else NOTHING,
         memory_asked=_asked_memory(asked.get("memory")),
         gpu_memory=Cell(byte_size(gpu_memory), gpu_memory) if gpu_memory else NOTHING,
