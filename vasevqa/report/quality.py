@@ -121,7 +121,7 @@ def histogram(
         if low <= one.threshold <= high
     )
     across = tuple(
-        (round(100 * (at - low) / span, 2), f"{at:g}") for at in map(_even, ticks(low, high)) if low <= at <= high
+        (round(100 * (at - low) / span, 2), f"{at:g}") for at in map(_even, ticks(low, high, 6)) if low <= at <= high
     )
     up = tuple((round(100 * at / top, 2), f"{at:,.0f}") for at in ticks(0, top, 3) if at <= top and at == round(at))
     return Histogram(bars, round((threshold - low) / span * WIDTH, 1), threshold, low, high, top, across, up, marks)
