@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser import chromium  # noqa: F401 - a fixture
+
 # A test run in the background inherits an ignored SIGINT. Without this line, the processes that tests interrupt would
 # ignore SIGINT too.
 signal.signal(signal.SIGINT, signal.default_int_handler)

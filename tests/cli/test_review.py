@@ -27,6 +27,7 @@ from vasevqa.errors import ConfigError, DataError
 from vasevqa.files import write_json
 from vasevqa.pipeline.catalog import PIPELINE
 from vasevqa.pipeline.runs import Run, new_run
+from vasevqa.report.threshold import Labelled
 from vasevqa.review.begin import open_review, source_of
 from vasevqa.review.labels import FILE
 from vasevqa.review.questions import INTACT, QUALITY
@@ -279,6 +280,12 @@ def test_labels_choose_a_threshold(here: Path, labelled: Run) -> None:
     data = json.loads(calibrated(labelled.name, "--question", "intact", "--precision", "0.75", "--json").stdout)
     assert (data["chosen"], data["recipe"]) == (0.5, "clip-filter: {threshold: 0.5}")
     assert data["candidates"][0]["precision"]["value"] == pytest.approx(0.5)
+    assert f"`vasevqa report {labelled.name}` shows these figures in the report." in result.stderr
+    kept = labelled.calibration("clip-filter")
+    assert json.loads(kept.read_text()) == data
+    shown = Labelled.read(kept)
+    assert shown is not None
+    assert [one.threshold for one in shown.candidates] == [one["threshold"] for one in data["candidates"]]
 
 
 def test_an_aim_that_the_labels_don_t_show_gives_no_line_for_the_recipe(here: Path, labelled: Run) -> None:

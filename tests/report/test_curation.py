@@ -146,8 +146,8 @@ def test_recommended_thresholds_are_marked_with_what_they_keep_and_the_setting_t
     shown = section(write_report(run, Volume(volume_root)).read_text(), "threshold")
     assert [name for name in seen(shown, "title") if " from " not in name] == ["very strict"]
     assert seen(shown, "td") == [
-        *("very strict", "0.8500", "1", "-5", "--set clip-filter.threshold=0.8500"),
-        *("<all>", "-3.0000", "10", "+4", "--set clip-filter.threshold=-3.0000"),
+        *("1. very strict", "0.8500", "1", "-5", "--set clip-filter.threshold=0.8500"),
+        *("2. <all>", "-3.0000", "10", "+4", "--set clip-filter.threshold=-3.0000"),
     ]
     assert "Images in the tallest bar: 1." in shown
 
@@ -217,7 +217,7 @@ def test_a_sheet_spans_all_scores_and_counts_the_pictures_that_it_shows(volume_r
         f"{number:02}" for number in (32, 30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10)
     ]
     assert seen(accepted, "p") == ["12 of 23, from the highest score down to the lowest"]
-    assert seen(shown.split("<h3>Borderline")[1], "p")[0] == "11 of 33, the nearest to the threshold"
+    assert seen(shown.split("<h3>Borderline")[1], "p")[0] == "32 of 33, the nearest to the threshold"
     assert seen(shown.split("<h3>Rejected")[1], "p") == ["9 of 10, the lowest scores first"]
 
 

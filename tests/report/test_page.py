@@ -58,7 +58,7 @@ def test_the_report_of_a_run_is_one_file(volume_root: Path) -> None:
         "failed",
     ):
         assert text in html
-    assert section(html, "threshold").count("data:image/jpeg;base64,") == 12 + 12 + 12
+    assert section(html, "threshold").count("data:image/jpeg;base64,") == 12 + 30 + 12
     assert section(html, "funnel").count("data:image/jpeg;base64,") == 12  # all rejected images
     assert html.count("<rect") == 40
 
@@ -100,7 +100,7 @@ def test_the_sections_come_in_the_order_in_which_a_reader_asks(volume_root: Path
     unread = {"quarantined": [{"name": NASTY, "reason": "cut off"}]}
     (volume_root / "artifacts/classify/k/quarantined.json").write_text(json.dumps(unread))
     html = write_report(run, Volume(volume_root)).read_text()
-    assert re.findall(r'id="([a-z]+)"', html) == [
+    assert re.findall(r'<(?:section|h2)[^>]*\bid="([a-z]+)"', html) == [
         "verdict",
         "headline",
         "funnel",

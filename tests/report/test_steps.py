@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from tests.report.kit import BEGUN, RUN, SFT, section, seen, verdict_of
+from tests.report.kit import BEGUN, RUN, SFT, curated, section, seen, verdict_of
 from vasevqa.artifacts.volume import Volume
 from vasevqa.report.html import write_report
 
@@ -132,3 +132,37 @@ def test_an_attempt_whose_launcher_ended_costs_what_it_used_up_to_its_last_event
     steps_of(volume_root, [*events, event("step-done", 46800, hit=False, key="k")])
     html = (volume_root / "runs" / RUN / "report.html").read_text()
     assert "used 4 core-hours, 4 GiB-hours" in html
+
+
+def test_what_a_step_used_stands_beside_what_it_asked_for(volume_root: Path) -> None:
+    run = curated(volume_root, {"sft/artifact.json": {"key": "k"}, "grpo/artifact.json": {"key": "k"}})
+
+    def event(kind: str, time: int, step: str, **fields: object) -> dict[str, object]:
+        return {"event": kind, "time": time, "step": step, **fields}
+
+    asked = {"cpus": 4, "memory": "16Gi", "gpus": 1}
+    events = [
+        {**BEGUN, "steps": ["sft", "grpo", "evaluate"]},
+        event("step-started", 0, "sft", attempt=1, resources=asked, device="cuda"),
+        event("step-running", 0, "sft"),
+        event("step-done", 3600, "sft", hit=False, key="k"),
+        event("step-started", 3600, "grpo", attempt=1, resources=asked, device="auto"),
+        event("step-running", 3600, "grpo"),
+        event("step-done", 7200, "grpo", hit=False, key="k"),
+        event("step-started", 7200, "evaluate", attempt=1, resources=asked, device="cpu"),
+        event("step-running", 7200, "evaluate"),
+        event("step-done", 10800, "evaluate", hit=False, key="k"),
+    ]
+    (run / "events.jsonl").write_text("".join(json.dumps(one) + "\n" for one in events))
+    used = {"seconds": 3600, "cpu_seconds": 9000, "memory": 3 << 30}
+    for step, gpu in (("sft", {"gpu_memory": 5 << 30, "gpu": True}), ("grpo", {"gpu_memory": None, "gpu": False})):
+        record = {"key": "k", "usage": {**used, **gpu}}
+        (volume_root / "artifacts" / step / "k/artifact.json").write_text(json.dumps(record))
+    html = write_report(run, Volume(volume_root)).read_text()
+    table = html.split('id="used"')[1].split("</table>")[0]
+    assert [seen(row, "td") for row in re.findall(r"<tr>(?!<th)(.*?)</tr>", table, re.DOTALL)] == [
+        ["sft", "1:00:00", "2.5", "4", "3 GiB", "16Gi", "5 GiB", "1", "1"],
+        ["grpo", "1:00:00", "2.5", "4", "3 GiB", "16Gi", "", "1", ""],  # the machine showed it no GPU
+        ["evaluate", "", "", "4", "", "16Gi", "", "0", ""],  # on a CPU, whatever the recipe asks for
+    ]
+    assert re.findall(r"<b>([\d.]+)</b><span>GPU-hours used</span>", html) == ["1"]

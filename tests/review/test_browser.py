@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tests.browser import LAPTOP, PHONE
 from tests.review import kit
 from vasevqa.errors import StorageError
 from vasevqa.review import pictures
@@ -20,30 +21,6 @@ from vasevqa.review.labels import FILE
 from vasevqa.review.questions import INTACT, QUALITY, Question
 from vasevqa.review.server import Server
 from vasevqa.review.session import Session
-
-CHROMIUM = "/usr/bin/chromium"
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-LAPTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    """One Chromium for all tests here. It ends with them, since Playwright leaves no room for another event loop."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
-    if not Path(CHROMIUM).exists():
-        pytest.skip(f"there is no Chromium at {CHROMIUM}: install Debian's package chromium")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @dataclass

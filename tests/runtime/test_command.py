@@ -171,6 +171,8 @@ def test_a_task_is_sealed_with_its_provenance(tmp_path: Path, volume_root: Path)
     assert record["attempt"] == "a1"
     assert record["versions"]["python"]
     assert record["summary"] == "3 things"
+    assert record["usage"]["cpu_seconds"] > 0
+    assert 2**20 < record["usage"]["memory"] < 2**36  # bytes
     assert set(record["files"]) == {"result.json"}
     # A second call doesn't repeat a complete artifact.
     assert json.loads(call(*words).stdout.splitlines()[-1]) | {"time": 0} == {

@@ -11,10 +11,11 @@ from vasevqa.cli.options import volume_option
 from vasevqa.pipeline.runs import find_run
 
 
-def write_report(folder: Path, volume: Volume, quiet: bool, summary: bool = False) -> None:
-    """Write the run's report. A failure is printed as one line and does not fail the run.
+def write_report(folder: Path, volume: Volume, quiet: bool, summary: bool = False) -> Path | None:
+    """Write the run's report and return its path.
 
-    With `summary`, first print what the report's verdict says, and the first command that comes next.
+    With `summary`, first print what the report's verdict says, and the first command that comes next. A failure is
+    printed as one line and does not fail the run; the result is then None.
     """
     from vasevqa.report.html import write_with_verdict
 
@@ -23,18 +24,35 @@ def write_report(folder: Path, volume: Volume, quiet: bool, summary: bool = Fals
     except Exception as error:
         why = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
         click.echo(f"The report could not be written ({why}); try again with `vasevqa report {folder.name}`.", err=True)
-        return
+        return None
     if quiet:
-        return
+        return where
     for line in verdict.lines() if summary else ():
         click.echo(line)
     click.echo(f"Report: {where}")
+    return where
 
 
 @click.command()
 @click.argument("name", metavar="[RUN]", required=False)
 @volume_option
-def report(name: str | None, volume: Path) -> None:
+@click.option("--open", "in_browser", is_flag=True, help="open the report in a browser")
+def report(name: str | None, volume: Path, in_browser: bool) -> None:
     """Write the report of RUN again and print its path."""
     run = find_run(Volume(volume.absolute()), name)
-    write_report(run.path, run.volume, quiet=False)
+    where = write_report(run.path, run.volume, quiet=False)
+    if in_browser and where is not None and not opened(where):
+        click.echo(f"No browser could be started on this machine; copy {where} to a machine with a browser.", err=True)
+
+
+def opened(page: Path) -> bool:
+    """Open a page in the browser of this machine; return False if there is none.
+
+    The variable BROWSER names the browser, as for other programs.
+    """
+    import webbrowser
+
+    try:
+        return webbrowser.open(page.absolute().as_uri())
+    except webbrowser.Error:
+        return False

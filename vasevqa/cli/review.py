@@ -15,12 +15,15 @@ from typing import Any
 
 import click
 
+from vasevqa import files
+from vasevqa.artifacts.volume import Volume
 from vasevqa.backends.cluster import cluster_of
 from vasevqa.cli import options
 from vasevqa.cli.context import Context, pass_context
 from vasevqa.errors import ClusterError, ConfigError, DataError, VaseError
+from vasevqa.pipeline.runs import find_run
 from vasevqa.review.begin import decides, open_review, source_of, with_options
-from vasevqa.review.calibration import AIM, calibration_of, lines, scored_of
+from vasevqa.review.calibration import AIM, Calibration, calibration_of, lines, scored_of
 from vasevqa.review.choosing import Scores
 from vasevqa.review.distant import POD, DistantReview, DistantSession, open_distant
 from vasevqa.review.gain import gains
@@ -277,6 +280,19 @@ def _calibrate(record: Record, scores: Scores | None, request: Request) -> None:
     scored = scored_of(record.photographs, scores)
     found = calibration_of(sample_of(record), record.question.name, scored, request.precision)
     click.echo(found.model_dump_json() if request.as_json else "\n".join(lines(found)))
+    if not request.is_remote:
+        _keep(found, request)
+
+
+def _keep(found: Calibration, request: Request) -> None:
+    """Write the calibration into the run's folder, where the report finds it."""
+    run = find_run(Volume(request.volume.absolute()), request.source)
+    try:
+        files.write_json(run.calibration(found.step), found.model_dump(mode="json"))
+    except OSError as error:  # the volume may be read-only for a reviewer
+        click.echo(f"The report can't show these figures, because {error.filename} can't be written.", err=True)
+        return
+    click.echo(f"`vasevqa report {run.name}` shows these figures in the report.", err=True)
 
 
 def ended(record: Record, who: str) -> list[str]:

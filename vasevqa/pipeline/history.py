@@ -6,7 +6,7 @@ The launcher, `status`, the report and the costs use the history.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +53,11 @@ class StepHistory:
     _resources: dict[str, Any] = field(default_factory=dict)
     _running: float | None = None
     _seen: float = 0.0  # the time of the last event
+
+    @property
+    def resources(self) -> Mapping[str, object]:
+        """The resources that the last attempt asked for; {} if no attempt began. Without GPUs if the device is cpu."""
+        return self._resources
 
     @property
     def used(self) -> list[Held]:

@@ -67,6 +67,10 @@ class Run:
             return {}
         return place if isinstance(place, dict) else {}
 
+    def calibration(self, step: str) -> Path:
+        """The file with what labels show about thresholds of `step`. `vasevqa review --calibrate` writes it."""
+        return self.path / f"calibration-{step}.json"
+
     @property
     def lease(self) -> Path:
         """The path of the lease of the launcher that works on this run."""

@@ -73,15 +73,23 @@ class Acceptance(Report):
     classes: list[ClassAcceptance] = Field(default_factory=list)
 
 
-def acceptance(sources: Sources, told: Told) -> Acceptance:
+def photographs(sources: Sources, told: Told) -> dict[str, list[Picture]]:
+    """Return the photographs that clip-filter and classify decided about, by step, with their vases and records."""
+    return {step: _pictures(decided, told) for step, decided in _decisions(sources).items()}
+
+
+def acceptance(
+    sources: Sources, told: Told, decided_about: Mapping[str, Sequence[Picture]] | None = None
+) -> Acceptance:
     """Return the acceptance of clip-filter and classify, for those of the two steps that have results.
 
     The classes come from the annotations of the run's recipe, `told`. Without readable annotations, the classes are
-    only the top folders.
+    only the top folders. `decided_about` is the result of `photographs`, if it is known already.
     """
     found = Acceptance()
+    known = photographs(sources, told) if decided_about is None else decided_about
     for step, decided in _decisions(sources).items():
-        pictures = _pictures(decided, told)
+        pictures = known[step]
         classes, small = _classes(step, pictures, decided, told.vocabulary)
         found.overall[step] = sum(decided.values()) / len(decided)
         found.photographs[step] = len(decided)

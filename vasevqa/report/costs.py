@@ -12,6 +12,7 @@ from typing import Any
 
 from vasevqa.errors import ConfigError
 from vasevqa.pipeline.history import StepHistory
+from vasevqa.report.provenance import Record
 from vasevqa.spec import quantity_bytes
 from vasevqa.text import amount
 
@@ -34,15 +35,19 @@ class Cost:
         return f"{gpus}{amount(self.core_hours)} core-hours, {amount(self.memory_hours)} GiB-hours"
 
 
-def costs(history: Mapping[str, StepHistory]) -> dict[str, Cost]:
+def costs(history: Mapping[str, StepHistory], records: Mapping[str, Record]) -> dict[str, Cost]:
     """Return the cost of each step.
 
-    Time in the queue costs nothing. A step that was up to date costs nothing.
+    Time in the queue costs nothing. A step that was up to date costs nothing. A step whose record says that the machine
+    showed no GPU costs no GPU-hours, whatever number of GPUs its recipe requests.
     """
     by_step: dict[str, Cost] = {}
     for name, step in history.items():
+        usage = records[name].usage if name in records else None
+        without = usage is not None and usage.gpu is False
         for held in step.used:
-            _add(by_step.setdefault(name, Cost()), held.resources, held.seconds / 3600)
+            resources = {**held.resources, "gpus": 0} if without else held.resources
+            _add(by_step.setdefault(name, Cost()), resources, held.seconds / 3600)
     return by_step
 
 

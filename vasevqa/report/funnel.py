@@ -131,7 +131,13 @@ def _low(sources: Sources, classified: ClassificationReport) -> Loss:
     # An image without a probability was classified by an earlier call. The report's counts don't include such images.
     low = [one for one in sources.predictions if one.label == 0 and one.probability is not None]
     pictures = tuple(
-        Picture(one.name, _number(one.probability), sources.picture("classify", one.name), accepted=False)
+        Picture(
+            one.name,
+            _number(one.probability),
+            sources.picture("classify", one.name),
+            accepted=False,
+            order=one.probability,
+        )
         for one in chosen(low, lambda one: threshold - (one.probability or 0.0))
     )
     reason = f"The classifier's probability of high quality is below {threshold:g}. It is shown under each picture."
@@ -154,6 +160,7 @@ def _rejected(sources: Sources, filtered: FilteringReport) -> Loss:
             sources.picture("clip-filter", row.name),
             accepted=False,
             card=cards.of(row) if cards else None,
+            order=row.score,
         )
         for row in shown
     )
@@ -201,6 +208,7 @@ def _lost(sources: Sources, lost: Sequence[LostVase]) -> Loss:
             sources.picture(vase.lost_at, vase.best),
             accepted=False,
             card=Card((_sentence(reasons[vase.vase]),)) if vase.vase in reasons else None,
+            order=vase.score,
         )
         for vase in shown
     )

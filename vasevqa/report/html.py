@@ -19,6 +19,7 @@ from vasevqa.pipeline.events import Event
 from vasevqa.pipeline.history import StepHistory, read_history
 from vasevqa.pipeline.runs import Run
 from vasevqa.report import audit, quality, rewards, training
+from vasevqa.report.answers import answer_cards
 from vasevqa.report.checks import data_quality
 from vasevqa.report.costs import Cost, costs
 from vasevqa.report.evaluation import evaluated, evaluation_of
@@ -28,6 +29,7 @@ from vasevqa.report.pictures import Thumbnails
 from vasevqa.report.provenance import Record, provenance, read_records
 from vasevqa.report.recipes import Told
 from vasevqa.report.sources import Sources
+from vasevqa.report.threshold import Labelled, Trial, trial
 from vasevqa.report.timeline import timeline
 from vasevqa.report.verdict import Results, Verdict, verdict
 from vasevqa.report.views import best_views
@@ -59,11 +61,14 @@ def write_with_verdict(folder: Path, volume: Volume) -> tuple[Path, Verdict]:
     thumbnails = Thumbnails(volume.root)
     sources = Sources({name: artifacts[name] for name in history if name in artifacts}, thumbnails)
     told = Told.by(run.recipe)
-    accepted = audit.acceptance(sources, told)
+    decided_about = audit.photographs(sources, told)
+    accepted = audit.acceptance(sources, told, decided_about)
+    vases = {one.file.name: one.vase for one in decided_about.get("clip-filter", ())}
     values = content(run, events, history, sources, told)
     page = environment.get_template("report.html.j2").render(
         values,
         acceptance=accepted,
+        trial=_trial(run, sources, vases),
         fewest=FEWEST,
         script=script,
         script_digest=script_digest(script),
@@ -107,7 +112,7 @@ def content(
         "dataset": sources.dataset,
         "remarks": remarks(sources.dataset),
         "provenance": provenance(records),
-        "totals": _totals(costs(history)),
+        "totals": _totals(costs(history, records)),
         "timeline": steps,
         "histogram": quality.histogram(rows, threshold, filtered.recommendations) if threshold is not None else None,
         "choices": quality.choices(filtered),
@@ -123,9 +128,18 @@ def content(
         "attribute_rewards": rewards.by_attribute(answers),
         "merges": training.merges(artifacts),
         "evaluation": evaluated(evaluation),
+        "answers": answer_cards(sources, evaluation),
         "mistakes": mistakes(evaluation),
         "recipe": run.recipe.read_text(encoding="utf-8") if run.recipe.is_file() else "",
     }
+
+
+def _trial(run: Run, sources: Sources, vases: Mapping[str, str]) -> Trial | None:
+    filtered = sources.filtered
+    if filtered is None or filtered.threshold is None:
+        return None
+    labelled = Labelled.read(run.calibration("clip-filter"))
+    return trial(filtered.images, filtered.threshold, vases, labelled)
 
 
 def _results(

@@ -30,6 +30,7 @@ class Picture:
     uri: str | None
     accepted: bool = True
     card: Card | None = None
+    order: float | None = None  # the number by which a reader can sort the pictures
 
 
 @dataclass(frozen=True)

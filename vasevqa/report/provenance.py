@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from vasevqa.artifacts.contents import RECORD
+from vasevqa.runtime.usage import Usage
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Record(BaseModel):
     seed: int | None = None
     image: str | None = None
     versions: dict[str, str] = Field(default_factory=dict)
+    usage: Usage | None = None  # None in the records of earlier versions
 
 
 def read_records(artifacts: Mapping[str, Path]) -> dict[str, Record]:

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from vasevqa.curation.reports import FilteringReport, Recommendation, ScoredImage
+from vasevqa.report.charts import ticks
 from vasevqa.report.pictures import Picture
 from vasevqa.report.sources import Sources
 
 SHEET = 12  # pictures per contact sheet
+BORDERLINE = 48  # pictures near the threshold; those that change sides show while the reader tries thresholds
 BINS = 40
 WIDTH, HEIGHT = 720, 180  # size of the histogram in SVG units
 LOWEST = 1.0  # minimum height of a bar that isn't empty, so that a bar for few images is visible
@@ -29,7 +31,7 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Bar:
-    """One bin of the histogram, in SVG units. `label` gives the number of images in the bin."""
+    """One bin of the histogram, in SVG units. `label` gives the number of images in the bin, and `middle` its score."""
 
     x: float
     y: float
@@ -37,11 +39,24 @@ class Bar:
     height: float
     label: str
     accepted: bool
+    middle: float
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A recommended threshold on the histogram: x in SVG units, its number in the table, and its name."""
+
+    x: float
+    number: int
+    name: str
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """Histogram of the scores of all images, with the threshold."""
+    """Histogram of the scores of all images, with the threshold.
+
+    `across` and `up` are the axes: positions in percent of the width and the height, with labels.
+    """
 
     bars: tuple[Bar, ...]
     threshold_x: float
@@ -49,9 +64,15 @@ class Histogram:
     low: float
     high: float
     top: int  # images in the tallest bar
-    marks: tuple[tuple[float, str], ...] = ()  # x and name of each recommended threshold
+    across: tuple[tuple[float, str], ...]
+    up: tuple[tuple[float, str], ...]
+    marks: tuple[Mark, ...] = ()
     width: int = WIDTH
     height: int = HEIGHT
+
+    def at(self, score: float) -> float:
+        """Return the x of a score in SVG units."""
+        return round((score - self.low) / ((self.high - self.low) or 1e-6) * self.width, 1)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -90,15 +111,25 @@ def histogram(
             f"{count:,} image{'s' if count != 1 else ''}"
             f" from {low + index * span / BINS:.4f} to {low + (index + 1) * span / BINS:.4f}",
             low + (index + 0.5) * span / BINS >= threshold,
+            low + (index + 0.5) * span / BINS,
         )
         for index, count in enumerate(counts)
     )
     marks = tuple(
-        (round((one.threshold - low) / span * WIDTH, 1), one.name.replace("_", " "))
-        for one in recommended
+        Mark(round((one.threshold - low) / span * WIDTH, 1), number, one.name.replace("_", " "))
+        for number, one in enumerate(recommended, 1)
         if low <= one.threshold <= high
     )
-    return Histogram(bars, round((threshold - low) / span * WIDTH, 1), threshold, low, high, top, marks)
+    across = tuple(
+        (round(100 * (at - low) / span, 2), f"{at:g}") for at in map(_even, ticks(low, high, 6)) if low <= at <= high
+    )
+    up = tuple((round(100 * at / top, 2), f"{at:,.0f}") for at in ticks(0, top, 3) if at <= top and at == round(at))
+    return Histogram(bars, round((threshold - low) / span * WIDTH, 1), threshold, low, high, top, across, up, marks)
+
+
+def _even(value: float) -> float:
+    """Return a value without the rounding error of a multiplication."""
+    return float(f"{value:.10g}")
 
 
 @dataclass(frozen=True)
@@ -150,7 +181,8 @@ def _sheet(title: str, note: str, sources: Sources, rows: Sequence[ScoredImage],
     for row in rows:
         uri = sources.picture("accepted" if row.accepted else "clip-filter", row.name)
         if uri is not None:
-            pictures.append(Picture(row.name, f"{row.score:+.4f}", uri, row.accepted))
+            order = None if row.failed_check else row.score  # a limit rejects, whatever the threshold
+            pictures.append(Picture(row.name, f"{row.score:+.4f}", uri, row.accepted, order=order))
     counts = "" if every is None else f"{len(pictures):,} of {every:,}, "
     return Sheet(title, counts + note, tuple(pictures))
 
@@ -171,7 +203,7 @@ def contact_sheets(sources: Sources, rows: list[ScoredImage], threshold: float) 
     by_score = sorted(rows, key=lambda row: (row.score, row.name))
     accepted = [row for row in by_score if row.accepted][::-1]
     rejected = [row for row in by_score if not row.accepted and not row.failed_check]
-    borderline = sorted(rows, key=lambda row: (abs(row.score - threshold), row.name))[:SHEET]
+    borderline = sorted(rows, key=lambda row: (abs(row.score - threshold), row.name))[:BORDERLINE]
     borderline.sort(key=lambda row: -row.score)
     sheets = [
         _sheet(

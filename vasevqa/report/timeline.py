@@ -9,6 +9,7 @@ from vasevqa.pipeline.events import Event
 from vasevqa.pipeline.history import StepHistory
 from vasevqa.report.costs import costs
 from vasevqa.report.provenance import Record
+from vasevqa.report.usage import StepUse, uses
 from vasevqa.text import duration
 
 LABELS = {"waiting": "not reached"}  # states that the report and `vasevqa status` name differently
@@ -41,7 +42,7 @@ class Bar:
 class StepRow:
     """One step: its state, its bars, its result, and its failed attempts.
 
-    `took` is the total duration of the bars. Pauses are not included.
+    `took` is the total duration of the bars, and `seconds` the same as a number. Pauses are not included.
     """
 
     name: str
@@ -53,6 +54,7 @@ class StepRow:
     speed: str
     cost: str
     troubles: tuple[str, ...]
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Timeline:
     """All steps on one axis. `kinds` are the kinds of bars that occur.
 
     `pauses` is a sentence about the pauses that are left out. `active` is the time in seconds in which at least one
-    step was active.
+    step was active. `uses` compares what the steps used with what they asked for.
     """
 
     rows: tuple[StepRow, ...]
@@ -68,6 +70,7 @@ class Timeline:
     kinds: tuple[str, ...]
     pauses: str
     active: float
+    uses: tuple[StepUse, ...] = ()
 
 
 def timeline(events: Sequence[Event], history: Mapping[str, StepHistory], records: Mapping[str, Record]) -> Timeline:
@@ -78,7 +81,7 @@ def timeline(events: Sequence[Event], history: Mapping[str, StepHistory], record
     spans = {name: spans_of([event for event in events if event.get("step") == name]) for name in history}
     active = _union(span for found in spans.values() for span in found)
     total = sum(end - begin for begin, end in active)
-    spent = costs(history)
+    spent = costs(history, records)
     rows = []
     for name, step in history.items():
         record = records.get(name, Record())
@@ -95,6 +98,7 @@ def timeline(events: Sequence[Event], history: Mapping[str, StepHistory], record
                 speed=step.speed,
                 cost=spent[name].text() if name in spent else "",
                 troubles=_troubles(events, name),
+                seconds=round(took, 1),
             )
         )
     kinds = {span.kind for found in spans.values() for span in found}
@@ -105,6 +109,7 @@ def timeline(events: Sequence[Event], history: Mapping[str, StepHistory], record
         tuple(kind for kind in KINDS if kind in kinds),
         f"Pauses of {duration(left_out)}, in which no step was active, are left out." if left_out > LONG else "",
         total,
+        uses(history, records, spent),
     )
 
 

@@ -19,6 +19,7 @@ from vasevqa.artifacts.output import StageOutput
 from vasevqa.artifacts.volume import Artifact, Volume
 from vasevqa.errors import ConfigError, Interrupted, LeaseLost, TransientStorageError
 from vasevqa.runtime.progress import StageProgress
+from vasevqa.runtime.usage import UsageMeter
 from vasevqa.spec import Options, Params, Stage, StageCall
 from vasevqa.storage import patiently
 
@@ -53,7 +54,7 @@ def run_task(
         progress.event("sealed", already=True)
         return
     lease = _lease(artifact, task["attempt"])
-    started = datetime.now(UTC)
+    started, meter = datetime.now(UTC), UsageMeter()
     try:
         if artifact.complete or artifact.sealed:
             progress.event("sealed", already=True)
@@ -74,6 +75,7 @@ def run_task(
                 **_provenance(task, started),
                 "summary": progress.last_summary,
                 "figures": progress.figures,
+                "usage": meter.read().model_dump(),
             }
         )
         progress.event("sealed")
