@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vasevqa.artifacts.contents import RECORD, verify
-from vasevqa.artifacts.lease import Lease
+from vasevqa.artifacts.lease import Lease, holder
 from vasevqa.errors import ConfigError, DataError
 
 
@@ -113,20 +115,37 @@ class Artifact:
             lease.check()
             if self.path.exists():  # no run uses a folder without a record, so the folder can be renamed
                 self.path.rename(self.path.with_name(f"{self.key}.{os.urandom(3).hex()}.aside"))
+            made = (self.partial / RECORD).stat().st_mtime_ns
+            with contextlib.suppress(PermissionError):  # the stage ran as another user
+                os.utime(self.partial, ns=(made, made))  # a later time of the folder is a mark of use
             self.partial.rename(self.path)
         finally:
             lease.release()
         return True
 
-    def put_aside(self, path: Path, attempt: str) -> Path:
+    def put_aside(self, path: Path, attempt: str, check: Callable[[float], None] | None = None) -> Path:
         """Rename `path` (this artifact or its partial folder) to an unused name, and return the new path.
 
         One rename removes the whole artifact at once. Raise LeaseHeld while another process writes the artifact.
+        `check` is called under the lease, with the time of the volume's clock. If it raises an error, the folder stays.
         """
         lease = Lease.acquire(self.lease, attempt)
         try:
+            if check is not None:
+                check(self.lease.stat().st_mtime)
             aside = self.path.with_name(f"{self.key}.{os.urandom(4).hex()}.aside")
+            os.utime(path)  # `clean` keeps a folder that was put aside a moment ago
             path.rename(aside)
         finally:
             lease.release()
         return aside
+
+    @property
+    def busy(self) -> bool:
+        """True while a process has the lease: it writes, commits or removes the artifact."""
+        return holder(self.lease) is not None
+
+    def mark_used(self) -> None:
+        """Set the folder's time to now, so that `clean` doesn't remove the artifact before a run has linked it."""
+        with contextlib.suppress(OSError):  # for example on a read-only volume
+            os.utime(self.path)

@@ -19,7 +19,7 @@ from vasevqa.cli.report import write_report
 from vasevqa.errors import ConfigError, Interrupted
 from vasevqa.pipeline.backend import left_running, remember
 from vasevqa.pipeline.inspection import inside_of, look_inside
-from vasevqa.pipeline.launcher import Cancelled, Detached, Launcher
+from vasevqa.pipeline.launcher import Cancelled, Detached, Launcher, RunRemoved
 from vasevqa.pipeline.plan import Plan, plan_rows, with_gpu_product
 from vasevqa.pipeline.requests import RunRequest
 from vasevqa.pipeline.requirements import requirements_of
@@ -68,7 +68,7 @@ def _run(context: Context, request: RunRequest) -> int:
     recipe = request.recipe.load(context.pipeline)
     for _ in look_inside(recipe, inside_of(recipe, requirements_of(recipe, context.pipeline, request.selection))):
         pass  # a wrong input raises an error
-    planned = plan_of(context, recipe, request.volume, request.selection)
+    planned = plan_of(context, recipe, request.volume, request.selection, using=True)
     as_json = request.as_json
     if all(step.hit for step in planned.steps):
         before = finished_run(planned.volume, recipe.text, plan_rows(planned))
@@ -95,7 +95,8 @@ def _run(context: Context, request: RunRequest) -> int:
         remember(record, request.backend, cluster)
         try:
             return _execute(planned, record, backend, request)
-        except LeaseHeld:  # a different launcher has just resumed the run: make a new run, which adopts the jobs
+        except (LeaseHeld, RunRemoved):
+            # Another launcher has just resumed the run, or `clean` has removed it. A new run adopts the jobs.
             record = new_run(planned.volume, recipe.name, recipe.text, plan_rows(planned))
             remember(record, request.backend, cluster)
             return _execute(planned, record, backend, request)
@@ -114,7 +115,7 @@ def _execute(planned: Plan, record: Run, backend: Backend, request: RunRequest) 
         if not as_json:
             click.echo(f"run {record.name}")
         launcher.execute()
-    except LeaseHeld:
+    except (LeaseHeld, RunRemoved):
         raise
     except BaseException as error:
         display.close()

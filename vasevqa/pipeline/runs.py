@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -14,8 +15,9 @@ from typing import TypedDict
 from vasevqa import files
 from vasevqa.artifacts.lease import holder
 from vasevqa.artifacts.volume import Artifact, Volume
-from vasevqa.errors import ConfigError
+from vasevqa.errors import ConfigError, VaseError
 from vasevqa.pipeline.events import Event, EventLog
+from vasevqa.storage import patiently
 from vasevqa.text import nearest
 
 ENDS = ("run-started", "run-finished", "run-failed", "run-cancelled")  # the events that decide the state of a run
@@ -52,6 +54,13 @@ class Run:
     def recipe(self) -> Path:
         """The resolved recipe."""
         return self.path / "recipe.yaml"
+
+    def text(self) -> str | None:
+        """Return the text of the recipe; None if `clean` has removed the run, or if the file is damaged."""
+        try:
+            return patiently(lambda: self.recipe.read_text(encoding="utf-8"), self.recipe)
+        except (OSError, ValueError, VaseError):
+            return None
 
     @property
     def report(self) -> Path:
@@ -115,6 +124,18 @@ class Run:
         except (OSError, ValueError, KeyError, TypeError):
             return {}
 
+    def uses(self) -> set[tuple[str, str]]:
+        """Return the step and the key of each artifact that the run has planned or linked.
+
+        A link counts even if its artifact no longer exists.
+        """
+        used = set(self.keys().items())
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.path / "steps") as entries:
+            for entry in entries:
+                if entry.is_symlink() and not entry.name.startswith("."):
+                    used.add((entry.name, Path(entry.path).readlink().name))
+        return used
+
     def artifacts(self) -> dict[str, Path]:
         """Return a mapping from each finished step to the folder of the step's artifact."""
         steps = self.path / "steps"
@@ -128,7 +149,11 @@ class Run:
 def all_runs(volume: Volume) -> list[Run]:
     """Return all runs, oldest first. The name of a run begins with its time."""
     return (
-        [Run(volume, entry.name) for entry in sorted(volume.runs.iterdir()) if (entry / "recipe.yaml").is_file()]
+        [
+            Run(volume, entry.name)
+            for entry in sorted(volume.runs.iterdir())
+            if (entry / "recipe.yaml").is_file() and not entry.name.startswith(".")
+        ]
         if volume.runs.is_dir()
         else []
     )
@@ -185,5 +210,5 @@ def _same(volume: Volume, text: str, plan: Sequence[PlanRow]) -> Iterator[Run]:
     """Yield the runs with the same recipe and exactly the artifacts of `plan`, newest first."""
     wanted = {row["step"]: row["key"] for row in plan}
     for run in reversed(all_runs(volume)):
-        if run.recipe.read_text(encoding="utf-8") == text and run.keys() == wanted:
+        if run.text() == text and run.keys() == wanted:
             yield run
