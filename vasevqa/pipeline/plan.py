@@ -130,6 +130,8 @@ class _Planner:
         reasons: tuple[str, ...] = ()
         if refresh:
             reasons = ("refresh was requested",)
+        elif not hit and artifact.path.is_dir():
+            reasons = (f"the artifact {artifact.key[:10]} has no artifact.json, or a damaged one",)
         elif not hit:
             reasons = tuple(_reasons(step, settings.params, inputs, self.planned, self.volume))
         if not hit:

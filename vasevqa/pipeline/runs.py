@@ -115,6 +115,7 @@ class Run:
         temporary = steps / f".{artifact.step}.{os.urandom(3).hex()}"
         temporary.symlink_to(os.path.relpath(artifact.path, steps))
         temporary.rename(steps / artifact.step)
+        files.sync_folder(steps)
 
     def keys(self) -> dict[str, str]:
         """Return a mapping from each step of the plan to the key of the step's artifact."""
@@ -198,6 +199,7 @@ def new_run(volume: Volume, recipe_name: str, text: str, plan: Sequence[PlanRow]
     run.path.mkdir(parents=True)
     files.write_json(run.path / "plan.json", list(plan), indent=1)
     files.write_text(run.recipe, text)  # written last: a folder without this file is not a run
+    files.sync_folder(volume.runs)
     return run
 
 
