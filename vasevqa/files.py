@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -164,6 +165,16 @@ def copy(source: Path, target: Path) -> str:
         status = os.fstat(stream.fileno())
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
     return how
+
+
+def shares_extents(source: Path, folder: Path) -> bool:
+    """Return True if a copy of the file `source` in `folder` would take no space (a reflink)."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as out, open(source, "rb") as stream:
+            fcntl.ioctl(out.fileno(), FICLONE, stream.fileno())
+    except OSError:
+        return False
+    return True
 
 
 def immutable_root(path: Path) -> Path | None:

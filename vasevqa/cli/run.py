@@ -25,6 +25,7 @@ from vasevqa.pipeline.requests import RunRequest
 from vasevqa.pipeline.requirements import requirements_of
 from vasevqa.pipeline.restarts import once
 from vasevqa.pipeline.runs import Run, all_runs, finished_run, new_run, open_run
+from vasevqa.pipeline.space import refuse_too_little
 
 
 @click.command()
@@ -85,6 +86,7 @@ def _run(context: Context, request: RunRequest) -> int:
                 else f"Nothing to do: all {len(planned.steps)} steps are up to date. Report: {before.report}"
             )
             return 0
+    refuse_too_little(planned)
     cluster = load_cluster(request.cluster, context.pipeline.stages)
     planned = with_gpu_product(planned, cluster)
     backend = context.make_backend(request.backend, planned.volume, cluster)
