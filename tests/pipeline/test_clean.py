@@ -214,18 +214,20 @@ def test_a_run_whose_folder_clean_removed_before_its_launcher_began_gets_a_new_f
 
 
 def test_what_a_killed_clean_left_is_removed_later(kit: Kit) -> None:
-    hidden, begun = kit.volume.runs / ".20200101-words.abc", kit.volume.runs / "20200101-words"
-    for folder in (hidden, begun):
+    hidden, begun = kit.volume.runs / ".20200101-000000000-words-ab12.c0ffee", kit.volume.runs / "20200101-words"
+    users = kit.volume.runs / "notes"
+    for folder in (hidden, begun, users):
         folder.mkdir(parents=True)
+    (users / "plan.txt").touch()
     (begun / "plan.json").write_text("[]")
     said = cleaned(kit, "--yes")
     assert said.count("kept") == 2
-    aged(hidden)
-    aged(begun)
+    for folder in (hidden, begun, users):
+        aged(folder)
     said = cleaned(kit, "--yes")
     assert "removed run: runs/.20200101" in said
     assert "run that never began: runs/20200101" in said
-    assert list(kit.volume.runs.iterdir()) == []
+    assert list(kit.volume.runs.iterdir()) == [users]
 
 
 def test_nothing_that_a_run_uses_is_lost_when_runs_start_beside_clean(kit: Kit) -> None:

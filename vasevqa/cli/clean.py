@@ -91,6 +91,9 @@ def _clean(context: Context, volume: Volume, asked: Asked) -> None:
     reachable = backends(volume, context.make_backend)
     jobs: Jobs = [(backend, job, backend.state(job)) for backend in reachable for job in backend.existing("vase-")]
     selected = _selected(volume, asked, jobs)
+    for run in all_runs(volume):
+        if text := run.damage():
+            click.echo(f"Run {run.name} is damaged: {text}. Its artifacts are kept until you name it.", err=True)
     usage = Usage(volume, [run.name for run in selected])
     wanted = Wanted(selected, asked.steps, asked.partial, max(GRACE_SECONDS, asked.older_than or 0.0))
     working = tuple({_prefix(job) for _, job, state in jobs if not state.is_terminal})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import time
@@ -25,6 +26,8 @@ from vasevqa.pipeline.usage import Usage, folders
 # Files that were made or used more recently are kept, because a run that starts now may not have named them yet.
 GRACE_SECONDS = 3600.0
 GONE = "already removed"
+HIDDEN = re.compile(r"\.[0-9]{8}-[0-9]{9}-.+\.[0-9a-f]{6}")  # the name of a run that is being removed
+FIRST_FILES = {"plan.json", "place.json", "launcher.lease", "launcher.lease.lock"}  # written before the recipe
 RESUMABLE = "unfinished work that can be resumed; --partial also removes it"
 
 
@@ -133,10 +136,11 @@ def _never_began(volume: Volume) -> Iterator[Item]:
     for path in volume.root.glob(".jobs/.vase-*"):
         yield Item(path, "job that never began", seconds=GRACE_SECONDS)
     for path in volume.runs.glob(".*") if volume.runs.is_dir() else []:
-        if path.is_dir():
+        if path.is_dir() and HIDDEN.fullmatch(path.name):
             yield Item(path, "removed run", seconds=GRACE_SECONDS)
     for run in folders(volume):
-        if not run.recipe.exists() and not run.events.path.exists() and holder(run.lease) is None:
+        names = {path.name for path in run.path.iterdir()}
+        if names and names <= FIRST_FILES and holder(run.lease) is None:
             yield Item(run.path, "run that never began", run=run, seconds=GRACE_SECONDS)
 
 

@@ -141,7 +141,11 @@ class Launcher:
         events = list(self.run.events.read())
         for step_run in self._step_runs.values():
             step_run.restore(events)
-        self._executor.images = {event["stage"]: event["image"] for event in events if event["event"] == "run-image"}
+        self._executor.images = {
+            event["stage"]: event["image"]
+            for event in events
+            if event["event"] == "run-image" and {"stage", "image"} <= set(event)
+        }
         self._tell(
             "run-started",
             {

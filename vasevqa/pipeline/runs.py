@@ -88,11 +88,35 @@ class Run:
 
     @property
     def state(self) -> str:
-        """The state of the run: finished, failed, cancelled, running or interrupted.
+        """The state of the run: finished, failed, cancelled, running, interrupted or damaged.
 
-        An interrupted run has not ended and has no launcher.
+        An interrupted run has not ended and has no launcher. The event log of a damaged run can't be read.
         """
-        return self.state_after(self.events.last(ENDS))
+        try:
+            last = patiently(lambda: self.events.last(ENDS), self.events.path)
+        except (OSError, VaseError):
+            return "running" if holder(self.lease) else "damaged"
+        return self.state_after(last)
+
+    def damage(self) -> str:
+        """Return which file of the run is damaged, and how; '' if none is. Other runs don't depend on these files."""
+        if self.text() is None:
+            return "recipe.yaml is missing, or no text in UTF-8"
+        if (self.path / "plan.json").exists() and not self.keys() and self._plan_is_damaged():
+            return "plan.json is damaged"
+        try:
+            events = list(patiently(lambda: list(self.events.read()), self.events.path))
+        except (OSError, VaseError):
+            return "events.jsonl can't be read"
+        if not events and self.events.path.exists() and self.events.path.stat().st_size:
+            return "events.jsonl holds no event"
+        return ""
+
+    def _plan_is_damaged(self) -> bool:
+        try:
+            return bool(json.loads((self.path / "plan.json").read_text(encoding="utf-8")) != [])
+        except (OSError, ValueError):
+            return True
 
     def state_after(self, last: Event | None) -> str:
         """Return the state of the run. `last` is the run's last event whose kind is in ENDS."""
@@ -148,12 +172,13 @@ class Run:
 
 
 def all_runs(volume: Volume) -> list[Run]:
-    """Return all runs, oldest first. The name of a run begins with its time."""
+    """Return all runs, oldest first. The name of a run begins with its time. Damaged runs are included."""
     return (
         [
             Run(volume, entry.name)
             for entry in sorted(volume.runs.iterdir())
-            if (entry / "recipe.yaml").is_file() and not entry.name.startswith(".")
+            if not entry.name.startswith(".")
+            and any((entry / name).exists() for name in ("recipe.yaml", "events.jsonl"))
         ]
         if volume.runs.is_dir()
         else []

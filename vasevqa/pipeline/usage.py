@@ -44,11 +44,7 @@ class Usage:
             if run.state in ENDED:
                 self._ended[run.name] = uses
             else:
-                self.previous |= {
-                    Path(event["aside"])
-                    for event in run.events.read()
-                    if event["event"] == "step-refreshed" and isinstance(event.get("aside"), str)
-                }
+                self.previous |= _previous(run)
 
     def kept(self) -> set[Name]:
         """Return the artifacts that a run has planned or linked."""
@@ -77,6 +73,16 @@ class Usage:
         marked = artifact.path.stat().st_mtime_ns
         made = (artifact.path / RECORD).stat().st_mtime_ns if artifact.complete else 0
         return marked > max(made, self._planned.get((artifact.step, artifact.key), 0))
+
+
+def _previous(run: Run) -> set[Path]:
+    """Return the artifacts that the run replaces by a refresh. A log that can't be read names none."""
+    try:
+        events = list(run.events.read())
+    except OSError:
+        return set()
+    asides = [event.get("aside") for event in events if event["event"] == "step-refreshed"]
+    return {Path(aside) for aside in asides if isinstance(aside, str)}
 
 
 def _planned(run: Run) -> int:

@@ -116,7 +116,7 @@ def content(
         "merges": training.merges(artifacts),
         "evaluation": evaluated(evaluation),
         "mistakes": mistakes(evaluation),
-        "recipe": run.recipe.read_text(encoding="utf-8") if run.recipe.is_file() else "",
+        "recipe": run.text() or "",
     }
 
 
