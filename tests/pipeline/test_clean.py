@@ -19,7 +19,7 @@ from vasevqa.artifacts.contents import verify
 from vasevqa.artifacts.lease import Lease
 from vasevqa.artifacts.output import StageOutput
 from vasevqa.artifacts.volume import Artifact
-from vasevqa.cli.clean import clean
+from vasevqa.cli.clean import Asked, clean
 from vasevqa.cli.context import Context
 from vasevqa.errors import ConfigError
 from vasevqa.pipeline.plan import plan_rows
@@ -248,3 +248,20 @@ def test_nothing_that_a_run_uses_is_lost_when_runs_start_beside_clean(kit: Kit) 
         assert set(run.artifacts()) == {"first", "left"}
         for path in run.artifacts().values():
             verify(path)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["one", "two", "--yes", "--partial"],
+        ["--older-than", "30d", "--keep-last", "0"],
+        ["--step", "first", "--step", "left"],
+    ],
+)
+def test_a_pod_gets_the_same_request(words: list[str]) -> None:
+    def read(given: list[str]) -> Asked:
+        values = clean.make_context("clean", list(given)).params
+        return Asked(**{name: values[name] for name in Asked.__dataclass_fields__})
+
+    assert read(read(words).to_args()) == read(words)

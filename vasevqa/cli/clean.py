@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
 from vasevqa.artifacts.volume import Artifact, Volume
 from vasevqa.backends.base import Backend, State, job_prefix
+from vasevqa.cli import remote
 from vasevqa.cli.context import Context, pass_context
-from vasevqa.cli.options import volume_option
+from vasevqa.cli.options import asked as words_of
+from vasevqa.cli.options import cluster_options, is_remote, volume_option
 from vasevqa.errors import ConfigError, VaseError
 from vasevqa.pipeline.backend import backend_of
 from vasevqa.pipeline.garbage import GONE, GRACE_SECONDS, Cleaner, Item, Sizes, Wanted, backends, found
@@ -46,6 +50,14 @@ class Asked:
     keep_last: int | None
     steps: tuple[str, ...]
 
+    def to_args(self) -> list[str]:
+        """Return the command line, for a pod that mounts the volume."""
+        age = "" if self.older_than is None else f"{self.older_than / UNITS['m']:.0f}m"
+        words = [*self.names, *words_of(None, ("--yes", self.yes), ("--partial", self.partial))]
+        words += ["--older-than", age] if age else []
+        words += ["--keep-last", str(self.keep_last)] if self.keep_last is not None else []
+        return words + [word for step in self.steps for word in ("--step", step)]
+
 
 @click.command()
 @click.argument("names", metavar="[RUN]...", nargs=-1)
@@ -61,17 +73,9 @@ class Asked:
 @click.option("--keep-last", type=click.IntRange(0), metavar="N", help="also finished runs except the newest N runs")
 @click.option("--step", "steps", multiple=True, metavar="STEP", help="only artifacts of this step (may be repeated)")
 @volume_option
+@cluster_options
 @pass_context
-def clean(
-    context: Context,
-    names: tuple[str, ...],
-    volume: Path,
-    yes: bool,
-    partial: bool,
-    older_than: float | None,
-    keep_last: int | None,
-    steps: tuple[str, ...],
-) -> None:
+def clean(context: Context, volume: Path, cluster: Path | None, namespace: str | None, **given: Any) -> None:
     """List the files and jobs that no run uses; remove them with --yes.
 
     The list contains artifacts that belong to no run, and finished jobs. If you name RUNs, or select finished runs with
@@ -83,7 +87,10 @@ def clean(
     Example:
       vasevqa clean --keep-last 5 --older-than 30d --yes
     """
-    _clean(context, Volume(volume.absolute()), Asked(names, yes, partial, older_than, keep_last, steps))
+    wanted = Asked(**given)
+    if is_remote(volume, cluster, namespace):
+        sys.exit(remote.answer(cluster, namespace, ["clean", *wanted.to_args()]))
+    _clean(context, Volume(volume.absolute()), wanted)
 
 
 def _clean(context: Context, volume: Volume, asked: Asked) -> None:

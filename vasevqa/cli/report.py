@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
 
 from vasevqa.artifacts.volume import Volume
-from vasevqa.cli.options import volume_option
+from vasevqa.cli import options, remote
 from vasevqa.pipeline.runs import find_run
 
 
@@ -27,8 +28,14 @@ def write_report(folder: Path, volume: Volume, quiet: bool) -> None:
 
 @click.command()
 @click.argument("name", metavar="[RUN]", required=False)
-@volume_option
-def report(name: str | None, volume: Path) -> None:
-    """Write the report of RUN again and print its path."""
+@options.volume_option
+@options.cluster_options
+def report(name: str | None, volume: Path, cluster: Path | None, namespace: str | None) -> None:
+    """Write the report of RUN again and print its path.
+
+    With a namespace, the report is written on the cluster's volume; `vasevqa download RUN` copies it from there.
+    """
+    if options.is_remote(volume, cluster, namespace):
+        sys.exit(remote.answer(cluster, namespace, ["report", *options.asked(name)]))
     run = find_run(Volume(volume.absolute()), name)
     write_report(run.path, run.volume, quiet=False)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
 
 from vasevqa.artifacts.contents import tree
 from vasevqa.artifacts.volume import Volume
-from vasevqa.cli.options import volume_option
+from vasevqa.cli import options, remote
 from vasevqa.errors import DataError
 from vasevqa.pipeline.checking import Checked, InUse, artifacts_of, check, set_aside
 from vasevqa.text import byte_size
@@ -19,8 +20,9 @@ SHOWN = 5  # differences per artifact
 @click.command()
 @click.argument("name", metavar="[RUN|STEP]", required=False)
 @click.option("--repair", is_flag=True, help="set damaged artifacts aside; the next run makes them anew")
-@volume_option
-def verify(name: str | None, repair: bool, volume: Path) -> None:
+@options.volume_option
+@options.cluster_options
+def verify(name: str | None, repair: bool, volume: Path, cluster: Path | None, namespace: str | None) -> None:
     """Read the artifacts of RUN or STEP again, and say what changed since their steps wrote them.
 
     Without RUN or STEP, reads all artifacts of the volume. The exit code is 3 if an artifact is damaged and was not set
@@ -31,6 +33,8 @@ def verify(name: str | None, repair: bool, volume: Path) -> None:
     Example:
       vasevqa verify classify --repair
     """
+    if options.is_remote(volume, cluster, namespace):
+        sys.exit(remote.answer(cluster, namespace, ["verify", *options.asked(name, ("--repair", repair))]))
     shared = Volume(volume.absolute())
     artifacts = artifacts_of(shared, name)
     damaged = left = 0
