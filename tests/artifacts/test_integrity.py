@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faulting.drill import compiled
+from tests.faulting.drill import Fault, compiled, failing
 from tests.pipeline.kit import ROOT
 from vasevqa import files
 from vasevqa.artifacts.output import StageOutput
@@ -168,29 +168,44 @@ def test_a_changed_file_of_an_artifact_does_not_get_into_the_next_artifact(volum
     assert not second.sealed
 
 
-@pytest.mark.skipif(shutil.which("gcc") is None, reason="LD_PRELOAD needs gcc, which isn't here")
-def test_an_error_while_the_volume_is_synced_is_no_complete_artifact(volume_root: Path, tmp_path: Path) -> None:
-    program = (
-        "import sys; from pathlib import Path; from vasevqa.artifacts.output import StageOutput\n"
-        "output = StageOutput(Path(sys.argv[1])); output.write_text('one.txt', 'one'); output.seal({})"
-    )
-    partial, mark = volume_root / "artifacts/touch/k.partial", tmp_path / "mark"
+def with_failing(call: str, nth: int, under: Path, program: str, *words: Path) -> tuple[bool, str]:
+    """Run a Python program whose `nth` call below `under` fails with EIO. Return if it failed, and the errors."""
+    mark = under.parent / "mark"
     ended = subprocess.run(
-        [sys.executable, "-c", program, partial],
+        [sys.executable, "-c", program, *words],
         cwd=ROOT,
         env={
             **os.environ,
-            "LD_PRELOAD": str(compiled(tmp_path)),
-            "VASE_FAIL_CALL": "syncfs",
-            "VASE_FAIL_ERRNO": str(errno.EIO),
-            "VASE_FAIL_NTH": "1",
-            "VASE_FAIL_UNDER": str(volume_root),
-            "VASE_FAIL_MARK": str(mark),
+            "LD_PRELOAD": str(compiled(under.parent)),
+            **failing(Fault("", call, errno.EIO, nth), under, mark),
         },
         capture_output=True,
         text=True,
     )
-    assert mark.exists()
-    assert "Input/output error" in ended.stderr
+    return mark.exists(), ended.stderr
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="LD_PRELOAD needs gcc, which isn't here")
+def test_an_error_while_the_volume_is_synced_is_no_complete_artifact(volume_root: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from vasevqa.artifacts.output import StageOutput\n"
+        "output = StageOutput(Path(sys.argv[1])); output.write_text('one.txt', 'one'); output.seal({})"
+    )
+    partial = volume_root / "artifacts/touch/k.partial"
+    failed, errors = with_failing("syncfs", 1, volume_root, program, partial)
+    assert failed
+    assert "Input/output error" in errors
     assert (partial / "one.txt").exists()
     assert not (partial / "artifact.json").exists()
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="LD_PRELOAD needs gcc, which isn't here")
+@pytest.mark.parametrize(("nth", "named"), [(1, "one.txt"), (2, "folder")])
+def test_a_file_and_then_its_folder_are_synced(tmp_path: Path, nth: int, named: str) -> None:
+    program = (
+        "import sys; from pathlib import Path; from vasevqa import files\n"
+        "files.write_text(Path(sys.argv[1]) / 'one.txt', 'one')"
+    )
+    failed, errors = with_failing("fsync", nth, tmp_path / "folder", program, tmp_path / "folder")
+    assert failed
+    assert errors.rstrip().endswith(f"{named}'")
