@@ -334,8 +334,9 @@ def test_clean_keeps_a_running_run_and_removes_the_files_of_a_cancelled_run(kit:
     assert "is still running" in fails(kit, "clean", run.name)
     assert kit.call("clean", "--yes").stdout == "Nothing to clean.\n"
     kit.call("cancel")
-    removed = kit.call("clean", "--yes").stdout
-    assert re.search(r"removed .* partial artifacts .*artifacts/left/\w+\.partial", removed)
+    assert re.search(r"kept .*artifacts/left/\w+\.partial: unfinished work", kit.call("clean", "--yes").stdout)
+    assert list(kit.volume.artifacts.glob("left/*.partial/*"))
+    assert re.search(r"removed .*artifacts/left/\w+\.partial", kit.call("clean", "--partial", "--yes").stdout)
     assert not list(kit.volume.artifacts.glob("*/*.partial"))
     assert kit.backend.existing("vase-") == []
     assert [artifact.step for artifact in kit.artifacts()] == ["first", "right"]

@@ -129,6 +129,7 @@ def test_outside_containers_the_stages_are_called_alike() -> None:
         "logs",
         "cancel",
         "clean",
+        "verify",
         "report",
         "recipe",
         "repro",

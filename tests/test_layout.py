@@ -143,6 +143,7 @@ def test_the_stage_object_is_at_the_end_of_its_module() -> None:
 
 
 READERS = {  # modules that read and check a format of another program, an older version or a user
+    "vasevqa.artifacts.contents": "artifact.json, also of older versions",
     "vasevqa.backends.checks": "findings that a pod printed",
     "vasevqa.backends.local.backend": "the supervisor's record of a process",
     "vasevqa.curation.classifier": "a PyTorch checkpoint",

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import ctypes
 import errno
 import fcntl
 import hashlib
 import json
 import os
 import shutil
+import stat
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -17,6 +20,7 @@ from typing import IO, Any
 from vasevqa.errors import storage_error
 
 FICLONE = 0x40049409  # from linux/fs.h: a file shares the extents of another file (btrfs, xfs)
+_NO_SYNC = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}  # the file system has no such call
 _NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
@@ -41,12 +45,55 @@ def writing(
         if before_commit is not None:
             before_commit()
         os.replace(temporary, path)
+        if sync:
+            sync_folder(path.parent)
     except BaseException as error:
         if isinstance(error, OSError) and error.filename in (None, os.fspath(temporary)):
             error.filename = os.fspath(path)  # the user knows this name
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+def sync_folder(path: Path) -> None:
+    """Write the names in a folder to the disk, so that a rename survives a power failure. Raise OSError on failure."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            error.filename = os.fspath(path)
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def sync_volume(path: Path) -> None:
+    """Write all data of the file system that holds `path` to the disk.
+
+    Raise OSError if data could not be written since this process opened `path`.
+    """
+    library = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(library, "syncfs"):
+        os.sync()
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        if library.syncfs(descriptor) != 0:
+            number = ctypes.get_errno()
+            if number not in _NO_SYNC:
+                raise OSError(number, os.strerror(number), os.fspath(path))
+            os.sync()
+    finally:
+        os.close(descriptor)
+
+
+def protect(path: Path) -> None:
+    """Remove all rights to write a file, for its owner too. Do nothing if the file belongs to another user."""
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o222:
+        with contextlib.suppress(PermissionError):
+            path.chmod(mode & ~0o222)
 
 
 def exists(path: Path) -> bool:
@@ -115,9 +162,19 @@ def copy(source: Path, target: Path) -> str:
             how = "reflink"
         except OSError:
             shutil.copyfileobj(stream, out, 1 << 20)
-        stat = os.fstat(stream.fileno())
-    os.utime(target, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        status = os.fstat(stream.fileno())
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
     return how
+
+
+def shares_extents(source: Path, folder: Path) -> bool:
+    """Return True if a copy of the file `source` in `folder` would take no space (a reflink)."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as out, open(source, "rb") as stream:
+            fcntl.ioctl(out.fileno(), FICLONE, stream.fileno())
+    except OSError:
+        return False
+    return True
 
 
 def immutable_root(path: Path) -> Path | None:

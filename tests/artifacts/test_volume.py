@@ -143,8 +143,8 @@ def test_a_path_outside_the_output_folder_is_refused(tmp_path: Path, name: str) 
 def test_the_error_about_a_damaged_record_names_the_remedy(volume_root: Path) -> None:
     artifact = sealed(volume_root)
     artifact.commit("l")
-    (artifact.path / "artifact.json").write_text("{")
-    with pytest.raises(DataError, match="remove"):
+    files.write_text(artifact.path / "artifact.json", "{")
+    with pytest.raises(DataError, match="vasevqa verify touch --repair"):
         artifact.record()
 
 

@@ -38,6 +38,9 @@ def test_submit_follows_the_run_to_its_end_and_downloads_the_report(site: Site) 
     assert len(site.attempts()) == 5
     assert f"{run[1]}: finished" in site.vasevqa("status").stdout  # this machine has no volume, so a pod answers
     assert "first: 2 words" in site.vasevqa("logs", run[1], "-n", site.namespace).stdout
+    assert "4 artifacts are as their steps wrote them." in site.vasevqa("verify", run[1], "-n", site.namespace).stdout
+    assert f"Report: /data/runs/{run[1]}/report.html" in site.vasevqa("report", run[1]).stdout
+    assert f"run: runs/{run[1]}" in site.vasevqa("clean", "--keep-last", "1", "-n", site.namespace).stdout
     planned = site.vasevqa("plan", site.recipe(), "--set", "left.ending=z").stdout
     assert [line.split()[:2] for line in planned.splitlines() if not line.startswith(" ")] == [
         ["first", "hit"],

@@ -1,6 +1,6 @@
 /* A preloaded library that lets one system call of a process fail, as an ill storage would.
 
-   VASE_FAIL_CALL      open read write fsync rename link mkdir flock stat symlink
+   VASE_FAIL_CALL      open read write fsync rename link mkdir flock stat symlink syncfs
    VASE_FAIL_ERRNO     the number of the error
    VASE_FAIL_NTH       the first call that fails (1, 2, ...), counted in each process
    VASE_FAIL_UNDER     only calls on paths below this folder count
@@ -105,6 +105,7 @@ WRAP("write", pwrite64, ssize_t, (int file, const void *from, size_t size, off64
 WRAP("write", writev, ssize_t, (int file, const struct iovec *parts, int many), (file, parts, many), file, NULL)
 WRAP("fsync", fsync, int, (int file), (file), file, NULL)
 WRAP("fsync", fdatasync, int, (int file), (file), file, NULL)
+WRAP("syncfs", syncfs, int, (int file), (file), file, NULL)
 WRAP("flock", flock, int, (int file, int how), (file, how), file, NULL)
 WRAP("rename", rename, int, (const char *from, const char *to), (from, to), AT_FDCWD, to)
 WRAP("rename", renameat, int, (int folder, const char *from, int other, const char *to), (folder, from, other, to), other, to)

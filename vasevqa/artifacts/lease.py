@@ -309,6 +309,12 @@ class Lease:
 
         threading.Thread(target=beat, name="lease", daemon=True).start()
 
+    def give_up(self) -> None:
+        """Hold the lease no longer, but leave its file. This is for a lease whose folder was renamed or removed."""
+        self._stop.set()
+        with contextlib.suppress(OSError):
+            os.close(self._descriptor)
+
     def release(self) -> None:
         """Remove the lease file if this process still holds the lease."""
         self._stop.set()

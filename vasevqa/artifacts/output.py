@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from vasevqa import files
-from vasevqa.artifacts.contents import RECORD, is_temporary, list_files, tree
+from vasevqa.artifacts.contents import RECORD, is_temporary, list_files, read_record, tree
 from vasevqa.artifacts.lease import Lease
 from vasevqa.errors import DataError, VaseError
 
@@ -23,7 +22,7 @@ class StageOutput:
     def __init__(self, root: Path, lease: Lease | None = None) -> None:
         self._root = root
         self._lease = lease
-        self._linked: dict[str, str] = {}
+        self._linked: dict[str, tuple[Path, int, str]] = {}  # name -> source, inode and recorded digest
         self._records: dict[Path, dict[str, Any]] = {}
         self._immutable: dict[Path, Path | None] = {}
         root.mkdir(parents=True, exist_ok=True)
@@ -95,18 +94,30 @@ class StageOutput:
             ) from None
         if how == "link" and root is not None:
             if root not in self._records:
-                self._records[root] = json.loads((root / RECORD).read_text(encoding="utf-8"))["files"]
+                self._records[root] = (read_record(root) or {}).get("files", {})
             inside = source.resolve().relative_to(root).as_posix()
             if inside in self._records[root]:
-                self._linked[name] = self._records[root][inside]["sha256"]
+                self._linked[name] = (source, source.stat().st_ino, self._records[root][inside]["sha256"])
         return how
+
+    def _refuse_changed(self, listed: Mapping[str, Mapping[str, object]]) -> None:
+        """Raise DataError if a hard link's content differs from the record of the artifact that it comes from."""
+        for name, (source, inode, digest) in self._linked.items():
+            if name not in listed or listed[name]["sha256"] == digest:
+                continue
+            if (self._root / name).stat().st_ino == inode:  # otherwise the stage has replaced the link
+                raise DataError(
+                    f"{source} differs from what its step wrote; set its artifact aside with `vasevqa verify"
+                    " --repair`, and run the same command again."
+                )
 
     def seal(self, record: Mapping[str, object]) -> None:
         """Write artifact.json as the last file of an artifact. This file marks all other files as complete."""
         self.check()
         for name in [name for name, _ in tree(self._root) if is_temporary(name)]:
             (self._root / name).unlink(missing_ok=True)
-        listed = list_files(self._root, self._linked)
-        os.sync()
+        listed = list_files(self._root)
+        self._refuse_changed(listed)
+        files.sync_volume(self._root)
         with files.writing(self._root / RECORD, "w", self.check) as stream:
             json.dump({"schema": SCHEMA, **record, "files": listed}, stream, indent=1, ensure_ascii=False)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from vasevqa.artifacts.contents import RECORD, verify
-from vasevqa.artifacts.lease import Lease
+from vasevqa import files
+from vasevqa.artifacts.contents import RECORD, has_record, protect, read_record, verify
+from vasevqa.artifacts.lease import Lease, holder
 from vasevqa.errors import ConfigError, DataError
 
 
@@ -42,11 +43,7 @@ class Volume:
         """Return the complete artifacts of `step`, oldest first."""
         folder = self.artifacts / step
         artifacts = (
-            [
-                Artifact(step, entry.name, entry)
-                for entry in folder.iterdir()
-                if (entry / RECORD).is_file() and not entry.suffix
-            ]
+            [Artifact(step, entry.name, entry) for entry in folder.iterdir() if not entry.suffix and has_record(entry)]
             if folder.is_dir()
             else []
         )
@@ -80,26 +77,28 @@ class Artifact:
 
     @property
     def complete(self) -> bool:
-        """True if the artifact is complete, so that steps can read it."""
-        return (self.path / RECORD).is_file()
+        """True if the artifact is complete, so that steps can read it. A damaged artifact.json doesn't count."""
+        return has_record(self.path)
 
     @property
     def sealed(self) -> bool:
         """True if a stage has finished its work and no launcher has committed it yet."""
-        return (self.partial / RECORD).is_file()
+        return has_record(self.partial)
 
     def record(self) -> dict[str, object]:
         """Return the content of artifact.json. Raise DataError if the file is missing or damaged."""
-        try:
-            record: dict[str, Any] = json.loads((self.path / RECORD).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise DataError(f"Artifact {self.step}/{self.key} is not complete; run the step first.") from None
-        except ValueError:
-            raise DataError(f"{self.path / RECORD} is damaged; remove {self.path} and run the step again.") from None
+        record = read_record(self.path)
+        if record is None and files.exists(self.path / RECORD):
+            raise DataError(
+                f"{self.path / RECORD} is damaged; set the artifact aside with `vasevqa verify {self.step} --repair`,"
+                " and run the step again."
+            )
+        if record is None:
+            raise DataError(f"Artifact {self.step}/{self.key} is not complete; run the step first.")
         return record
 
     def commit(self, attempt: str) -> bool:
-        """Verify the sealed folder and rename it to its final name.
+        """Verify the sealed folder, make its files read-only, and rename it to its final name.
 
         Return False if another launcher has already committed the artifact. Raise DataError if a file is missing or
         differs from the record. Raise LeaseHeld while another process writes the artifact.
@@ -113,20 +112,40 @@ class Artifact:
             lease.check()
             if self.path.exists():  # no run uses a folder without a record, so the folder can be renamed
                 self.path.rename(self.path.with_name(f"{self.key}.{os.urandom(3).hex()}.aside"))
+            made = (self.partial / RECORD).stat().st_mtime_ns
+            with contextlib.suppress(PermissionError):  # the stage ran as another user
+                os.utime(self.partial, ns=(made, made))  # a later time of the folder is a mark of use
+            protect(self.partial)
             self.partial.rename(self.path)
+            files.sync_folder(self.path.parent)
         finally:
             lease.release()
         return True
 
-    def put_aside(self, path: Path, attempt: str) -> Path:
+    def put_aside(self, path: Path, attempt: str, check: Callable[[float], None] | None = None) -> Path:
         """Rename `path` (this artifact or its partial folder) to an unused name, and return the new path.
 
         One rename removes the whole artifact at once. Raise LeaseHeld while another process writes the artifact.
+        `check` is called under the lease, with the time of the volume's clock. If it raises an error, the folder stays.
         """
         lease = Lease.acquire(self.lease, attempt)
         try:
+            if check is not None:
+                check(self.lease.stat().st_mtime)
             aside = self.path.with_name(f"{self.key}.{os.urandom(4).hex()}.aside")
+            os.utime(path)  # `clean` keeps a folder that was put aside a moment ago
             path.rename(aside)
+            files.sync_folder(aside.parent)
         finally:
             lease.release()
         return aside
+
+    @property
+    def busy(self) -> bool:
+        """True while a process has the lease: it writes, commits or removes the artifact."""
+        return holder(self.lease) is not None
+
+    def mark_used(self) -> None:
+        """Set the folder's time to now, so that `clean` doesn't remove the artifact before a run has linked it."""
+        with contextlib.suppress(OSError):  # for example on a read-only volume
+            os.utime(self.path)

@@ -32,6 +32,7 @@ COMMANDS = {
     "status": "Show the steps of RUN, and the other runs.",
     "submit": "Run a recipe in the cluster.",
     "upload": "Copy files to the cluster's volume.",
+    "verify": "Read the artifacts of RUN or STEP again, and say what changed.",
     "vocabulary": "Check or make the words that the reward knows.",
     "why": "Explain why RUN kept or lost PHOTOGRAPH.",
 }

@@ -98,6 +98,6 @@ def _refuse_local(measured: bool, inputs_from: Path | None) -> None:
         )
 
 
-def plan_of(context: Context, recipe: Recipe, volume: Path, selection: Selection) -> Plan:
-    """Return the plan of the recipe for the present content of the volume."""
-    return make_plan(recipe, context.pipeline, Volume(volume.absolute()), selection)
+def plan_of(context: Context, recipe: Recipe, volume: Path, selection: Selection, using: bool = False) -> Plan:
+    """Return the plan of the recipe for the present content of the volume. `using`: see `make_plan`."""
+    return make_plan(recipe, context.pipeline, Volume(volume.absolute()), selection, using)

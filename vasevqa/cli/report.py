@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
 
 from vasevqa.artifacts.volume import Volume
-from vasevqa.cli.options import volume_option
+from vasevqa.cli import options, remote
+from vasevqa.errors import ConfigError
 from vasevqa.pipeline.runs import find_run
 
 
@@ -35,10 +37,18 @@ def write_report(folder: Path, volume: Volume, quiet: bool, summary: bool = Fals
 
 @click.command()
 @click.argument("name", metavar="[RUN]", required=False)
-@volume_option
+@options.volume_option
+@options.cluster_options
 @click.option("--open", "in_browser", is_flag=True, help="open the report in a browser")
-def report(name: str | None, volume: Path, in_browser: bool) -> None:
-    """Write the report of RUN again and print its path."""
+def report(name: str | None, volume: Path, cluster: Path | None, namespace: str | None, in_browser: bool) -> None:
+    """Write the report of RUN again and print its path.
+
+    With a namespace, the report is written on the cluster's volume; `vasevqa download RUN` copies it from there.
+    """
+    if options.is_remote(volume, cluster, namespace):
+        if in_browser:
+            raise ConfigError("--open needs a report on this machine; download the run, and open its report.html.")
+        sys.exit(remote.answer(cluster, namespace, ["report", *options.asked(name)]))
     run = find_run(Volume(volume.absolute()), name)
     where = write_report(run.path, run.volume, quiet=False)
     if in_browser and where is not None and not opened(where):

@@ -19,12 +19,13 @@ from vasevqa.cli.report import write_report
 from vasevqa.errors import ConfigError, Interrupted
 from vasevqa.pipeline.backend import left_running, remember
 from vasevqa.pipeline.inspection import inside_of, look_inside
-from vasevqa.pipeline.launcher import Cancelled, Detached, Launcher
+from vasevqa.pipeline.launcher import Cancelled, Detached, Launcher, RunRemoved
 from vasevqa.pipeline.plan import Plan, plan_rows, with_gpu_product
 from vasevqa.pipeline.requests import RunRequest
 from vasevqa.pipeline.requirements import requirements_of
 from vasevqa.pipeline.restarts import once
 from vasevqa.pipeline.runs import Run, all_runs, finished_run, new_run, open_run
+from vasevqa.pipeline.space import refuse_too_little
 
 
 @click.command()
@@ -68,7 +69,7 @@ def _run(context: Context, request: RunRequest) -> int:
     recipe = request.recipe.load(context.pipeline)
     for _ in look_inside(recipe, inside_of(recipe, requirements_of(recipe, context.pipeline, request.selection))):
         pass  # a wrong input raises an error
-    planned = plan_of(context, recipe, request.volume, request.selection)
+    planned = plan_of(context, recipe, request.volume, request.selection, using=True)
     as_json = request.as_json
     if all(step.hit for step in planned.steps):
         before = finished_run(planned.volume, recipe.text, plan_rows(planned))
@@ -85,6 +86,7 @@ def _run(context: Context, request: RunRequest) -> int:
                 else f"Nothing to do: all {len(planned.steps)} steps are up to date. Report: {before.report}"
             )
             return 0
+    refuse_too_little(planned)
     cluster = load_cluster(request.cluster, context.pipeline.stages)
     planned = with_gpu_product(planned, cluster)
     backend = context.make_backend(request.backend, planned.volume, cluster)
@@ -95,7 +97,8 @@ def _run(context: Context, request: RunRequest) -> int:
         remember(record, request.backend, cluster)
         try:
             return _execute(planned, record, backend, request)
-        except LeaseHeld:  # a different launcher has just resumed the run: make a new run, which adopts the jobs
+        except (LeaseHeld, RunRemoved):
+            # Another launcher has just resumed the run, or `clean` has removed it. A new run adopts the jobs.
             record = new_run(planned.volume, recipe.name, recipe.text, plan_rows(planned))
             remember(record, request.backend, cluster)
             return _execute(planned, record, backend, request)
@@ -114,7 +117,7 @@ def _execute(planned: Plan, record: Run, backend: Backend, request: RunRequest) 
         if not as_json:
             click.echo(f"run {record.name}")
         launcher.execute()
-    except LeaseHeld:
+    except (LeaseHeld, RunRemoved):
         raise
     except BaseException as error:
         display.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -29,14 +30,15 @@ def status(name: str | None, volume: Path, cluster: Path | None, namespace: str 
         sys.exit(remote.answer(cluster, namespace, ["status", *options.asked(name, ("--json", as_json))]))
     shared = Volume(volume.absolute())
     run = find_run(shared, name)
-    steps = read_history(run.events.read())
+    damaged = {other.name: text for other in all_runs(shared) if (text := other.damage())}
+    steps = {} if run.state == "damaged" else read_history(run.events.read())
     others = {other.name: other.state for other in all_runs(shared)}
     if as_json:
         rows = {step: history.to_json() for step, history in steps.items()}
         line = {"run": run.name, "state": run.state, "steps": rows, "runs": others}
-        click.echo(json.dumps(line, ensure_ascii=False))
+        click.echo(json.dumps(line | ({"damaged": damaged} if damaged else {}), ensure_ascii=False))
         return
-    click.echo(f"{run.name}: {run.state}")
+    click.echo(_line(run.name, run.state, damaged))
     width = max((len(step) for step in steps), default=0)
     for step, history in steps.items():
         took = duration(history.seconds) if history.seconds is not None else ""
@@ -46,4 +48,8 @@ def status(name: str | None, volume: Path, cluster: Path | None, namespace: str 
     if others:
         click.echo("other runs:")
         for other, state in others.items():
-            click.echo(f"  {other}: {state}")
+            click.echo(f"  {_line(other, state, damaged)}")
+
+
+def _line(name: str, state: str, damaged: Mapping[str, str]) -> str:
+    return f"{name}: {state} ({damaged[name]})" if name in damaged else f"{name}: {state}"

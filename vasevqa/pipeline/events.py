@@ -56,12 +56,14 @@ class EventLog:
         return newest
 
     def read(self) -> Iterator[Event]:
-        """Yield all events so far; skip lines that are not complete events."""
+        """Yield all events so far; skip lines that are not complete events. Raise OSError if the file can't be read."""
         try:
             text = self.path.read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             return
-        yield from parse(text.split("\n"))
+        for event in parse(text.split("\n")):
+            event.setdefault("time", 0.0)
+            yield event
 
 
 def parse(lines: list[str]) -> Iterator[Event]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import time
@@ -11,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vasevqa import files
-from vasevqa.artifacts.contents import RECORD
+from vasevqa.artifacts.contents import read_record
 from vasevqa.artifacts.digests import fingerprint
 from vasevqa.artifacts.lease import holder, revoke
 from vasevqa.backends.base import Backend, State, Update, attempt_of
@@ -388,8 +387,5 @@ def _sealed_fingerprints(partial: Path) -> dict[str, str]:
 
     A launcher computed these fingerprints before the start of the attempt that sealed `partial`.
     """
-    try:
-        record = json.loads((partial / RECORD).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
+    record = read_record(partial) or {}
     return {name: given["stamp"] for name, given in record.get("inputs", {}).items() if "stamp" in given}

@@ -118,9 +118,9 @@ def read_history(events: Iterable[Event]) -> dict[str, StepHistory]:
     histories: dict[str, StepHistory] = {}
     for event in events:
         if event["event"] == "run-started":
-            for name in event["steps"]:
+            for name in event.get("steps") or []:
                 histories.setdefault(name, StepHistory(name))
-            for name, why in event.get("skipped", {}).items():
+            for name, why in (event.get("skipped") or {}).items():
                 histories.setdefault(name, StepHistory(name, "skipped", why))
         step = event.get("step")
         if step is None or (step not in histories and event["event"] not in _STATES):
@@ -154,7 +154,7 @@ def restore(events: Iterable[Event], step: str, key: str) -> Restored:
         if event.get("key") != key:
             continue
         kind = event["event"]
-        if kind in ("step-started", "step-adopted"):
+        if kind in ("step-started", "step-adopted") and "job" in event and "attempt" in event:
             if event["job"] != restored.job:
                 restored.placed = restored.ran = 0.0
                 restored.started = event["time"]
@@ -164,9 +164,9 @@ def restore(events: Iterable[Event], step: str, key: str) -> Restored:
         elif kind == "step-requeued":
             restored.ran = 0.0
         elif kind == "step-refreshed":
-            restored.previous = event["aside"]
+            restored.previous = event.get("aside", "")
         elif kind == "attempt-failed":
             restored.job = ""
-            restored.failures[event["failure"]] += 1
+            restored.failures[event.get("failure", "")] += 1
             restored.raised |= event.get("raised", {})
     return restored

@@ -19,6 +19,7 @@ from vasevqa.artifacts.lease import Lease, LeaseHeld, holder
 from vasevqa.backends.base import Backend, Update
 from vasevqa.errors import (
     ClusterUnreachable,
+    ConfigError,
     HostMemoryError,
     Interrupted,
     LeaseLost,
@@ -48,6 +49,10 @@ class Cancelled(Exception):
 
 class Detached(Exception):
     """A user or the system asked the launcher to stop; its jobs continue for the next launcher."""
+
+
+class RunRemoved(Exception):
+    """`clean` has removed the run before its launcher began."""
 
 
 class StepFailed(VaseError):
@@ -85,14 +90,17 @@ class Launcher:
         """Run the plan to its end.
 
         Raise StepFailed if a step failed for good. Raise StorageError if the run's folder can't be written to. Raise
-        LeaseHeld if another launcher works on this run. Raise Interrupted if this launcher was suspended and another
-        launcher took over the run. Also raise Interrupted if the storage failed for so long that another launcher may
-        take over the run.
+        LeaseHeld if another launcher works on this run, and RunRemoved if `clean` has removed the run. Raise
+        Interrupted if this launcher was suspended and another launcher took over the run. Also raise Interrupted if the
+        storage failed for so long that another launcher may take over the run.
 
         Raise Cancelled if the run's cancel file exists, KeyboardInterrupt after Ctrl-C, and Terminated after SIGTERM.
         If `detach` is set, raise Detached after Ctrl-C and SIGTERM.
         """
         self._lease = Lease.acquire(self.run.lease, self._me)
+        if not self.run.recipe.is_file():
+            self._lease.release()
+            raise RunRemoved
         self._lease.keep(on_lost=lambda loss: None)
         try:
             with self._signals:
@@ -133,7 +141,11 @@ class Launcher:
         events = list(self.run.events.read())
         for step_run in self._step_runs.values():
             step_run.restore(events)
-        self._executor.images = {event["stage"]: event["image"] for event in events if event["event"] == "run-image"}
+        self._executor.images = {
+            event["stage"]: event["image"]
+            for event in events
+            if event["event"] == "run-image" and {"stage", "image"} <= set(event)
+        }
         self._tell(
             "run-started",
             {
@@ -144,13 +156,16 @@ class Launcher:
             },
         )
         for given in self.plan.given:
+            self.run.link(given.artifact)  # from now on, `clean` keeps the artifact
             while not given.artifact.complete and not self._handle_stop_requests():
                 try:
                     given.artifact.commit(self._me)
                 except (LeaseHeld, LeaseLost):  # another launcher is writing it
                     time.sleep(WATCH_SECONDS)
-            if given.artifact.complete:
-                self.run.link(given.artifact)
+                except FileNotFoundError:
+                    raise ConfigError(
+                        f"The artifact of {given.name} was removed while the run started; run {given.name} first."
+                    ) from None
 
     def _end(self) -> None:
         failed = [step_run for step_run in self._step_runs.values() if step_run.failure is not None]

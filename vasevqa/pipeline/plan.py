@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from vasevqa.artifacts.digests import DigestCache
 from vasevqa.artifacts.keys import artifact_key, key_parameters
+from vasevqa.artifacts.lease import lease_ttl
 from vasevqa.artifacts.volume import Artifact, Volume
 from vasevqa.backends.cluster import Cluster
 from vasevqa.errors import ConfigError, DataError
@@ -72,14 +74,18 @@ class Plan:
     given: tuple[PlannedStep, ...] = ()  # steps that don't run, but whose artifacts are read
 
 
-def make_plan(recipe: Recipe, pipeline: Pipeline, volume: Volume, selection: Selection | None = None) -> Plan:
+def make_plan(
+    recipe: Recipe, pipeline: Pipeline, volume: Volume, selection: Selection | None = None, using: bool = False
+) -> Plan:
     """Return the plan of `recipe`: the steps in order, and the reasons why a step will run.
+
+    `using` says that a run will use the plan. Then `clean` keeps the existing artifacts from now on.
 
     Raise ConfigError for unknown steps, missing inputs and cycles.
     """
     selection = selection or Selection()
     steps = select_steps(recipe, pipeline, selection)
-    planner = _Planner(recipe, volume, DigestCache(volume.cache, volume.root), selection.refresh, steps.wiring)
+    planner = _Planner(recipe, volume, DigestCache(volume.cache, volume.root), selection.refresh, steps.wiring, using)
     for name in steps.needed:
         planner.add(pipeline.step(name))
     planned, chosen = planner.planned, steps.names
@@ -107,6 +113,7 @@ class _Planner:
     digests: DigestCache
     refresh: Collection[str]
     wiring: Wiring
+    using: bool = False
     planned: dict[str, PlannedStep] = field(default_factory=dict)
 
     def add(self, step: Step) -> None:
@@ -115,11 +122,16 @@ class _Planner:
         settings = self.recipe.steps[step.name]
         key = artifact_key(step.stage, settings.params, {name: given.key for name, given in inputs.items()})
         artifact = self.volume.artifact(step.name, key)
+        if self.using:
+            artifact.mark_used()
+            _wait_for_removal(artifact)
         refresh = step.name in self.refresh
         hit = artifact.complete and not refresh
         reasons: tuple[str, ...] = ()
         if refresh:
             reasons = ("refresh was requested",)
+        elif not hit and artifact.path.is_dir():
+            reasons = (f"the artifact {artifact.key[:10]} has no artifact.json, or a damaged one",)
         elif not hit:
             reasons = tuple(_reasons(step, settings.params, inputs, self.planned, self.volume))
         if not hit:
@@ -150,6 +162,13 @@ class _Planner:
                 " the recipe, or end the run before this step with --to."
             )
         return None
+
+
+def _wait_for_removal(artifact: Artifact) -> None:
+    """Wait while `clean` may be removing the artifact. It began before the artifact was marked as used."""
+    end = time.monotonic() + lease_ttl()
+    while artifact.complete and artifact.busy and time.monotonic() < end:
+        time.sleep(0.02)
 
 
 def _reasons(

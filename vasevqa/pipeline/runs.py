@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -14,8 +15,9 @@ from typing import TypedDict
 from vasevqa import files
 from vasevqa.artifacts.lease import holder
 from vasevqa.artifacts.volume import Artifact, Volume
-from vasevqa.errors import ConfigError
+from vasevqa.errors import ConfigError, VaseError
 from vasevqa.pipeline.events import Event, EventLog
+from vasevqa.storage import patiently
 from vasevqa.text import nearest
 
 ENDS = ("run-started", "run-finished", "run-failed", "run-cancelled")  # the events that decide the state of a run
@@ -53,6 +55,13 @@ class Run:
         """The resolved recipe."""
         return self.path / "recipe.yaml"
 
+    def text(self) -> str | None:
+        """Return the text of the recipe; None if `clean` has removed the run, or if the file is damaged."""
+        try:
+            return patiently(lambda: self.recipe.read_text(encoding="utf-8"), self.recipe)
+        except (OSError, ValueError, VaseError):
+            return None
+
     @property
     def report(self) -> Path:
         """The HTML report."""
@@ -83,11 +92,35 @@ class Run:
 
     @property
     def state(self) -> str:
-        """The state of the run: finished, failed, cancelled, running or interrupted.
+        """The state of the run: finished, failed, cancelled, running, interrupted or damaged.
 
-        An interrupted run has not ended and has no launcher.
+        An interrupted run has not ended and has no launcher. The event log of a damaged run can't be read.
         """
-        return self.state_after(self.events.last(ENDS))
+        try:
+            last = patiently(lambda: self.events.last(ENDS), self.events.path)
+        except (OSError, VaseError):
+            return "running" if holder(self.lease) else "damaged"
+        return self.state_after(last)
+
+    def damage(self) -> str:
+        """Return which file of the run is damaged, and how; '' if none is. Other runs don't depend on these files."""
+        if self.text() is None:
+            return "recipe.yaml is missing, or no text in UTF-8"
+        if (self.path / "plan.json").exists() and not self.keys() and self._plan_is_damaged():
+            return "plan.json is damaged"
+        try:
+            events = list(patiently(lambda: list(self.events.read()), self.events.path))
+        except (OSError, VaseError):
+            return "events.jsonl can't be read"
+        if not events and self.events.path.exists() and self.events.path.stat().st_size:
+            return "events.jsonl holds no event"
+        return ""
+
+    def _plan_is_damaged(self) -> bool:
+        try:
+            return bool(json.loads((self.path / "plan.json").read_text(encoding="utf-8")) != [])
+        except (OSError, ValueError):
+            return True
 
     def state_after(self, last: Event | None) -> str:
         """Return the state of the run. `last` is the run's last event whose kind is in ENDS."""
@@ -110,6 +143,7 @@ class Run:
         temporary = steps / f".{artifact.step}.{os.urandom(3).hex()}"
         temporary.symlink_to(os.path.relpath(artifact.path, steps))
         temporary.rename(steps / artifact.step)
+        files.sync_folder(steps)
 
     def keys(self) -> dict[str, str]:
         """Return a mapping from each step of the plan to the key of the step's artifact."""
@@ -118,6 +152,18 @@ class Run:
             return {row["step"]: row["key"] for row in rows}
         except (OSError, ValueError, KeyError, TypeError):
             return {}
+
+    def uses(self) -> set[tuple[str, str]]:
+        """Return the step and the key of each artifact that the run has planned or linked.
+
+        A link counts even if its artifact no longer exists.
+        """
+        used = set(self.keys().items())
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.path / "steps") as entries:
+            for entry in entries:
+                if entry.is_symlink() and not entry.name.startswith("."):
+                    used.add((entry.name, Path(entry.path).readlink().name))
+        return used
 
     def artifacts(self) -> dict[str, Path]:
         """Return a mapping from each finished step to the folder of the step's artifact."""
@@ -130,9 +176,14 @@ class Run:
 
 
 def all_runs(volume: Volume) -> list[Run]:
-    """Return all runs, oldest first. The name of a run begins with its time."""
+    """Return all runs, oldest first. The name of a run begins with its time. Damaged runs are included."""
     return (
-        [Run(volume, entry.name) for entry in sorted(volume.runs.iterdir()) if (entry / "recipe.yaml").is_file()]
+        [
+            Run(volume, entry.name)
+            for entry in sorted(volume.runs.iterdir())
+            if not entry.name.startswith(".")
+            and any((entry / name).exists() for name in ("recipe.yaml", "events.jsonl"))
+        ]
         if volume.runs.is_dir()
         else []
     )
@@ -177,6 +228,7 @@ def new_run(volume: Volume, recipe_name: str, text: str, plan: Sequence[PlanRow]
     run.path.mkdir(parents=True)
     files.write_json(run.path / "plan.json", list(plan), indent=1)
     files.write_text(run.recipe, text)  # written last: a folder without this file is not a run
+    files.sync_folder(volume.runs)
     return run
 
 
@@ -189,5 +241,5 @@ def _same(volume: Volume, text: str, plan: Sequence[PlanRow]) -> Iterator[Run]:
     """Yield the runs with the same recipe and exactly the artifacts of `plan`, newest first."""
     wanted = {row["step"]: row["key"] for row in plan}
     for run in reversed(all_runs(volume)):
-        if run.recipe.read_text(encoding="utf-8") == text and run.keys() == wanted:
+        if run.text() == text and run.keys() == wanted:
             yield run

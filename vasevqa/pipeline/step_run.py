@@ -81,7 +81,7 @@ class StepRun:
         self.placed, self.ran, self.last_event_time = before.placed, before.ran, before.last_event_time
         if before.previous:
             self.refreshed, self.previous = True, Path(before.previous)
-        self.tries = Counter({Kind(name): count for name, count in before.failures.items()})
+        self.tries = Counter({kind: before.failures[kind.value] for kind in Kind if kind.value in before.failures})
         self.resources = self.resources.model_copy(update=before.raised)
 
     def begin(self, job: str, attempt: int) -> None:

@@ -130,7 +130,7 @@ def content(
         "evaluation": evaluated(evaluation),
         "answers": answer_cards(sources, evaluation),
         "mistakes": mistakes(evaluation),
-        "recipe": run.recipe.read_text(encoding="utf-8") if run.recipe.is_file() else "",
+        "recipe": run.text() or "",
     }
 
 

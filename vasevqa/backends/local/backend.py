@@ -137,7 +137,9 @@ class LocalBackend:
             time.sleep(0.005)
 
     def _start(self, job: Path) -> subprocess.Popen[bytes]:
-        spec = json.loads((job / "spec.json").read_text(encoding="utf-8"))
+        spec = _spec(job)
+        if spec is None:
+            raise VaseError(f"{job.name} can't be started: its spec.json is missing or damaged; run the step again.")
         command = [sys.executable, "-I", "-S", supervise.__file__, str(job), json.dumps(asdict(self._me))]
         environment = {**os.environ, **spec["environment"]}
         environment.pop("VASEVQA_FAULT", None)
@@ -167,7 +169,7 @@ class LocalBackend:
             return State.FINISHED
         claim = self._claim(job)
         if claim is None:
-            return State.PENDING if (job / "spec.json").is_file() else State.GONE
+            return State.GONE if _spec(job) is None else State.PENDING
         if self._is_here(claim):
             state = State.FINISHED if claim.dead() else State.RUNNING
         else:
@@ -212,10 +214,8 @@ class LocalBackend:
 
     def owner(self, name: str) -> str | None:
         """Return the name of the run that submitted the job; None if there is no such job."""
-        try:
-            return str(json.loads((self._jobs / name / "spec.json").read_text(encoding="utf-8"))["run"])
-        except FileNotFoundError:
-            return None
+        spec = _spec(self._jobs / name)
+        return None if spec is None else str(spec["run"])
 
     def watch(self, names: Collection[str], seconds: float) -> list[Update]:
         """Wait at most `seconds` for updates on the jobs `names`; return as soon as there is an update."""
@@ -273,10 +273,8 @@ class LocalBackend:
 
     def log(self, name: str) -> Path | None:
         """Return the file with the job's output; None if there is no such job."""
-        spec = self._jobs / name / "spec.json"
-        with contextlib.suppress(FileNotFoundError):
-            return Path(json.loads(patiently(lambda: spec.read_text(encoding="utf-8"), spec))["log"])
-        return None
+        spec = _spec(self._jobs / name)
+        return None if spec is None else Path(str(spec["log"]))
 
     def cancel(self, name: str, grace: float) -> None:
         """Ask the job's supervisor to stop the stage; the request is the file `cancel` in the job's folder.
@@ -309,6 +307,17 @@ class LocalBackend:
             supervisor.poll()
         self._offsets.pop(name, None)
         self._states.pop(name, None)
+
+
+def _spec(job: Path) -> dict[str, Any] | None:
+    """Return the content of the job's spec.json; None if there is no such job, or if the file is damaged."""
+    path = job / "spec.json"
+    try:
+        spec = json.loads(patiently(lambda: path.read_text(encoding="utf-8"), path))
+    except (FileNotFoundError, ValueError):
+        return None
+    known = isinstance(spec, dict) and {"run", "command", "log", "environment"} <= set(spec)
+    return spec if known else None
 
 
 def _bytes_from(log: Path, offset: int) -> bytes:

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,6 +110,24 @@ def child(settings: ChildSettings) -> dict[str, str]:
             "VASEVQA_REWARD_ROWS": str(settings.reward_rows or ""),
         }
     return environ
+
+
+def keep_copies_writable() -> None:
+    """Make copies of read-only files writable for their owner in this process.
+
+    ms-swift copies files of a model with their mode. The files of an artifact are read-only, but a later
+    checkpoint must be able to replace their copies.
+    """
+
+    def writable(real: Callable[..., None]) -> Callable[..., None]:
+        def copy(source: Any, target: Any, *, follow_symlinks: bool = True) -> None:
+            real(source, target, follow_symlinks=follow_symlinks)
+            if Path(target).is_file() and not Path(target).is_symlink():
+                Path(target).chmod(Path(target).stat().st_mode | stat.S_IWUSR)
+
+        return copy
+
+    shutil.copymode, shutil.copystat = writable(shutil.copymode), writable(shutil.copystat)
 
 
 def refuse_model_code() -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from vasevqa.errors import VaseError
 from vasevqa.training.swift.blame import blame
-from vasevqa.training.swift.environment import refuse_model_code
+from vasevqa.training.swift.environment import keep_copies_writable, refuse_model_code
 from vasevqa.training.swift.messages import ConversionTask, WorkerResult, result_of
 from vasevqa.training.swift.pictures import use_our_decoder
 from vasevqa.training.swift.worker import die_with_parent
@@ -75,6 +75,7 @@ def work(task: ConversionTask) -> WorkerResult:
     tee = _Tee(sys.stdout)
     try:
         refuse_model_code()
+        keep_copies_writable()
         use_our_decoder()
         from swift import export_main
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from vasevqa.errors import ConfigError, GateError, GpuMemoryError, Interrupted, VaseError
 from vasevqa.training.swift.blame import blame, failure_of, is_ours
-from vasevqa.training.swift.environment import refuse_model_code
+from vasevqa.training.swift.environment import keep_copies_writable, refuse_model_code
 from vasevqa.training.swift.messages import TrainingTask, WorkerResult, result_of
 from vasevqa.training.swift.pictures import use_our_decoder
 
@@ -214,6 +214,7 @@ def work(task: TrainingTask) -> WorkerResult:
     try:
         _check_memory(task.gpu_bytes)
         refuse_model_code()
+        keep_copies_writable()
         use_our_decoder()
         _register_callback()
         if task.kind == "grpo":
