@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+# C0 and C1 control characters, line separators, and the characters that change the direction of writing.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 IMAGE_TAG = "<image>"  # placeholder for a picture in a message, in the format of ms-swift and LLaVA
 
 
@@ -11,6 +15,16 @@ def printable(text: str) -> str:
     Each surrogate is written as an escape. Python uses surrogates for bytes of a file name that are not UTF-8.
     """
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def plain(text: str) -> str:
+    """Return `text` in a form that is safe to print on one line of a terminal.
+
+    Control characters and surrogates are written as escapes. A terminal can obey control characters: they move the
+    cursor, change the title or hide a part of a message. Characters that change the direction of writing are escaped
+    too.
+    """
+    return printable(_CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text))
 
 
 def cell_text(value: object) -> str:
