@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from vasevqa import files
+from vasevqa.confidential import add_secrets, masked_output
 from vasevqa.errors import (
     ConfigError,
     GpuMemoryError,
@@ -135,6 +136,12 @@ def run_stage(stage: Stage, line: CommandLine) -> int:
 
     A mistake by the user is printed as one sentence, without a stack trace.
     """
+    add_secrets()
+    with masked_output():
+        return _run_stage(stage, line)
+
+
+def _run_stage(stage: Stage, line: CommandLine) -> int:
     from vasevqa.runtime.progress import make_progress
 
     os.environ.setdefault(

@@ -30,8 +30,9 @@ from typing import Any
 from vasevqa import files
 from vasevqa.artifacts.lease import Holder, lease_ttl
 from vasevqa.backends.base import Outcome, State, Task, Update, attempt_of
-from vasevqa.backends.environment import stage_defaults, stage_environment
+from vasevqa.backends.environment import reaches_hub, stage_defaults, stage_environment
 from vasevqa.backends.local import supervisor as supervise
+from vasevqa.confidential import HUB_TOKENS
 from vasevqa.errors import (
     TRANSIENT_ERRNOS,
     HostMemoryError,
@@ -83,12 +84,14 @@ class LocalBackend:
 
         Raise VaseError if the process can't be started.
         """
+        environment = self._environment(task)
         module = self._modules.get(task.stage, f"jobs.{task.stage.replace('-', '_')}")
         spec = {
             "run": task.run,
             "command": [sys.executable, "-m", module, *task.arguments],
             "log": str(task.log),
-            "environment": self._environment(task),
+            "environment": environment,
+            "without": [] if reaches_hub({**os.environ, **environment}) else list(HUB_TOKENS),
             "beat": lease_ttl() / 6,
         }
         fresh = self._jobs / f".{task.name}.{os.urandom(4).hex()}"
@@ -139,7 +142,8 @@ class LocalBackend:
         spec = json.loads((job / "spec.json").read_text(encoding="utf-8"))
         command = [sys.executable, "-I", "-S", supervise.__file__, str(job), json.dumps(asdict(self._me))]
         environment = {**os.environ, **spec["environment"]}
-        environment.pop("VASEVQA_FAULT", None)
+        for name in ("VASEVQA_FAULT", *spec.get("without", ())):
+            environment.pop(name, None)
         try:
             with open(spec["log"], "ab") as log:
                 return subprocess.Popen(

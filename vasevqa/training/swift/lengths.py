@@ -20,6 +20,7 @@ from typing import Any
 
 from PIL import Image, ImageFile
 
+from vasevqa.confidential import masked_output
 from vasevqa.curation.images import Unreadable, open_image
 from vasevqa.errors import DataError, machine_error
 from vasevqa.storage import refuse_failed
@@ -206,4 +207,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with masked_output():
+        main()

@@ -16,6 +16,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from vasevqa.confidential import masked_output
 from vasevqa.errors import VaseError
 from vasevqa.training.swift.blame import blame
 from vasevqa.training.swift.environment import refuse_model_code
@@ -108,4 +109,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with masked_output():
+        main()

@@ -20,6 +20,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from vasevqa.confidential import masked_output
 from vasevqa.errors import ConfigError, GateError, GpuMemoryError, Interrupted, VaseError
 from vasevqa.training.swift.blame import blame, failure_of, is_ours
 from vasevqa.training.swift.environment import refuse_model_code
@@ -261,4 +262,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with masked_output():
+        main()
