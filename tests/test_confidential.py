@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from vasevqa import confidential
-from vasevqa.confidential import Masker, add_secrets, is_confidential, masked_output
+from vasevqa.confidential import Masker, add_secrets, is_confidential
+from vasevqa.text import filtered_output
 
 ENVIRON = {
     "WANDB_API_KEY": "key-of-mine-1",
@@ -120,7 +121,7 @@ def test_what_a_process_prints_is_masked(monkeypatch: pytest.MonkeyPatch) -> Non
     out, errors = io.StringIO(), io.StringIO()
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setattr(sys, "stderr", errors)
-    with masked_output():
+    with filtered_output(Masker(os.environ)):
         print("one value-of-mine", "two", flush=True)
         print("three value-of-mine", file=sys.stderr)
         sys.stdout.writelines(["a\n", "value-of-mine\n"])

@@ -5,15 +5,13 @@ Logs, events and reports show a mask instead of a confidential value.
 
 from __future__ import annotations
 
-import contextlib
 import html
 import json
 import os
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 from urllib.parse import quote, unquote
 
 # Tokens of the hubs that models are downloaded from. Only a stage that may reach a hub gets them.
@@ -110,36 +108,6 @@ class Masker:
         if isinstance(value, (list, tuple)):
             return [self.within(inner) for inner in value]
         return value
-
-
-class _MaskedStream:
-    """A text stream that masks what is written to it, and is the stream `inner` otherwise."""
-
-    def __init__(self, inner: TextIO, mask: Masker) -> None:
-        self._inner, self._mask = inner, mask
-
-    def write(self, text: str) -> int:
-        self._inner.write(self._mask(text))
-        return len(text)
-
-    def writelines(self, lines: list[str]) -> None:
-        for line in lines:
-            self.write(line)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-
-@contextlib.contextmanager
-def masked_output() -> Iterator[None]:
-    """Mask confidential values in what this process prints during the block."""
-    mask = Masker(os.environ)
-    before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (_MaskedStream(stream, mask) for stream in before)  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        sys.stdout, sys.stderr = before
 
 
 def add_secrets() -> None:

@@ -34,7 +34,7 @@ from vasevqa.report.timeline import timeline
 from vasevqa.report.verdict import Results, verdict
 from vasevqa.report.views import best_views
 from vasevqa.statistics import FEWEST
-from vasevqa.text import amount, percent
+from vasevqa.text import amount, percent, visible
 
 
 def write_report(folder: Path, volume: Volume) -> Path:
@@ -70,7 +70,7 @@ def write_report(folder: Path, volume: Volume) -> Path:
         files.write_json(folder / accepted.FILE, accepted.model_dump(mode="json", by_alias=True))
     site = run.backend_settings.get("cluster")
     mask = Masker(os.environ, site.get("secrets", ()) if isinstance(site, dict) else ())
-    files.write_text(target, mask(page))
+    files.write_text(target, visible(mask(page)))
     return target
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from vasevqa import files
-from vasevqa.confidential import add_secrets, masked_output
+from vasevqa.confidential import Masker, add_secrets
 from vasevqa.errors import (
     ConfigError,
     GpuMemoryError,
@@ -31,6 +31,7 @@ from vasevqa.errors import (
 from vasevqa.models import HUB_ID
 from vasevqa.runtime.flags import flag, in_recipe, option, plain_type, validate
 from vasevqa.spec import Input, Stage, StageCall
+from vasevqa.text import filtered_output
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def run_stage(stage: Stage, line: CommandLine) -> int:
     A mistake by the user is printed as one sentence, without a stack trace.
     """
     add_secrets()
-    with masked_output():
+    with filtered_output(Masker(os.environ)):
         return _run_stage(stage, line)
 
 

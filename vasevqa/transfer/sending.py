@@ -103,6 +103,8 @@ def _wanted(sources: Mapping[str, Path], follow: bool) -> dict[str, Path]:
     """Return the files to send by their path on the volume. Report the skipped files on stderr."""
     wanted, skipped = {}, Skipped()
     for place, source in sources.items():
+        if not source.is_file() and not source.is_dir():
+            raise DataError(f"{source} is a pipe, socket or device, not a file or folder; choose another path.")
 
         def skip(name: str, reason: str, source: Path = source) -> None:
             skipped.add(str(source / name), reason)

@@ -33,6 +33,7 @@ from vasevqa.backends.base import Outcome, State, Task, Update, attempt_of
 from vasevqa.backends.environment import reaches_hub, stage_defaults, stage_environment
 from vasevqa.backends.local import supervisor as supervise
 from vasevqa.confidential import HUB_TOKENS
+from vasevqa.cores import available_cores
 from vasevqa.errors import (
     TRANSIENT_ERRNOS,
     HostMemoryError,
@@ -109,7 +110,7 @@ class LocalBackend:
 
     def _environment(self, task: Task) -> dict[str, str]:
         """Return the variables that a stage gets in addition to the environment of this process."""
-        defaults = stage_defaults(task, len(os.sched_getaffinity(0)))
+        defaults = stage_defaults(task, available_cores())
         return {
             **{name: value for name, value in defaults.items() if name not in os.environ},
             **stage_environment(task),

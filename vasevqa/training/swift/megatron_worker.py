@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import sys
 import traceback
 from pathlib import Path
 from typing import Any
 
-from vasevqa.confidential import masked_output
+from vasevqa.confidential import Masker
 from vasevqa.errors import VaseError
+from vasevqa.text import filtered_output
 from vasevqa.training.swift.blame import blame
 from vasevqa.training.swift.environment import refuse_model_code
 from vasevqa.training.swift.messages import ConversionTask, WorkerResult, result_of
@@ -109,5 +111,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with masked_output():
+    with filtered_output(Masker(os.environ)):
         main()
