@@ -34,7 +34,7 @@ def writing(
     fsync, because the many images of an artifact are synced once at the end.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name[:80]}.{os.getpid()}.{os.urandom(3).hex()}.tmp"
+    temporary = path.parent / f".{cut_name(path.name)}.{os.getpid()}.{os.urandom(3).hex()}.tmp"
     encoding = None if "b" in mode else "utf-8"
     try:
         with open(temporary, mode, encoding=encoding) as stream:
@@ -94,6 +94,11 @@ def protect(path: Path) -> None:
     if mode & 0o222:
         with contextlib.suppress(PermissionError):
             path.chmod(mode & ~0o222)
+
+
+def cut_name(name: str, most: int = 80) -> str:
+    """Return the beginning of a file name: at most `most` bytes in UTF-8, and only whole characters."""
+    return os.fsencode(name)[:most].decode("utf-8", "ignore")
 
 
 def exists(path: Path) -> bool:
@@ -197,7 +202,7 @@ def place(source: Path, target: Path, immutable: bool | None = None) -> str:
         immutable = immutable_root(source) is not None
     if immutable:
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.parent / f".{target.name[:80]}.{os.getpid()}.{os.urandom(3).hex()}.tmp"
+        temporary = target.parent / f".{cut_name(target.name)}.{os.getpid()}.{os.urandom(3).hex()}.tmp"
         try:
             os.link(source, temporary, follow_symlinks=True)
             os.replace(temporary, target)

@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TextIO
+
+# C0 and C1 control characters, line separators, the characters that change the direction of writing, and surrogates
+# (bytes of a file name that are not UTF-8).
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 IMAGE_TAG = "<image>"  # placeholder for a picture in a message, in the format of ms-swift and LLaVA
 
 
@@ -11,6 +20,59 @@ def printable(text: str) -> str:
     Each surrogate is written as an escape. Python uses surrogates for bytes of a file name that are not UTF-8.
     """
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def plain(text: str) -> str:
+    """Return `text` in a form that is safe to print on one line of a terminal.
+
+    Control characters and surrogates are written as escapes. A terminal can obey control characters: they move the
+    cursor, change the title or hide a part of a message. Characters that change the direction of writing are escaped
+    too.
+    """
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def visible(text: str) -> str:
+    """Return a text of several lines in a form that is safe to print on a terminal.
+
+    As in `plain`, escapes replace control characters. Line breaks and tabs are kept. The escapes are also valid inside
+    the strings of a JSON text.
+    """
+    return _CONTROL.sub(lambda found: found[0] if found[0] in "\n\t" else f"\\u{ord(found[0]):04x}", text)
+
+
+class _Filtered:
+    """A text stream that changes what is written to it, and is the stream `inner` otherwise."""
+
+    def __init__(self, inner: TextIO, change: Callable[[str], str]) -> None:
+        self.inner, self._change = inner, change
+
+    def write(self, text: str) -> int:
+        self.inner.write(self._change(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+@contextlib.contextmanager
+def filtered_output(change: Callable[[str], str]) -> Iterator[None]:
+    """Apply `change` to all text that this process prints during the block."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (_Filtered(stream, change) for stream in before)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def unfiltered(stream: TextIO) -> TextIO:
+    """Return the stream below `filtered_output`, for output that moves the cursor or has colours."""
+    return stream.inner if isinstance(stream, _Filtered) else stream
 
 
 def cell_text(value: object) -> str:

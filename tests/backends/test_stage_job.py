@@ -189,7 +189,7 @@ def test_site_settings_are_in_the_manifest() -> None:
     assert container["volumeMounts"][0] == {"name": "volume", "mountPath": "/data", "subPath": "team/a"}
     assert pod["volumes"][2] == {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "8Gi"}}
     environment = {entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in container["env"]}
-    assert environment["HF_TOKEN"] == {"secretKeyRef": {"name": "hub", "key": "token", "optional": False}}
+    assert "HF_TOKEN" not in environment  # the stage is offline
     assert environment["https_proxy"] == environment["HTTPS_PROXY"] == "http://proxy:3128"
     assert environment["HF_ENDPOINT"] == "https://mirror.museum"
     assert environment["HF_HUB_OFFLINE"] == "1"
@@ -224,6 +224,27 @@ def test_no_secret_of_the_launcher_is_in_the_manifest() -> None:
     assert "secret" not in text
     assert "http://here:1" in text
     assert "/home/me" not in text  # no pod can read this path
+
+
+@pytest.mark.parametrize("offline", ["0", "1", "true"])
+def test_only_a_stage_that_may_reach_a_hub_gets_the_token(offline: str) -> None:
+    where = SecretKey(secret="hub", key="token")
+    cluster = PLAIN.model_copy(update={"secrets": {"HF_TOKEN": where, "WANDB_API_KEY": where}})
+    job = render_job(task(), cluster, Placement(environ={"HF_HUB_OFFLINE": offline}))
+    [container] = job["spec"]["template"]["spec"]["containers"]
+    environment = {entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in container["env"]}
+    assert environment["WANDB_API_KEY"] == {"secretKeyRef": {"name": "hub", "key": "token", "optional": False}}
+    assert ("HF_TOKEN" in environment) == (offline == "0")
+    assert environment["VASEVQA_SECRETS"] == ("HF_TOKEN,WANDB_API_KEY" if offline == "0" else "WANDB_API_KEY")
+
+
+def test_a_password_of_this_machine_is_never_written_into_a_manifest() -> None:
+    environ = {"HTTPS_PROXY": "http://me:of_mine@proxy.example:3128"}
+    with pytest.raises(ConfigError, match="HTTPS_PROXY of this machine contains a password") as caught:
+        render_job(task(), PLAIN, Placement(environ=environ))
+    assert "of_mine" not in str(caught.value)
+    cluster = PLAIN.model_copy(update={"secrets": {"HTTPS_PROXY": SecretKey(secret="proxy", key="url")}})
+    assert "of_mine" not in yaml.safe_dump(render_job(task(), cluster, Placement(environ=environ)))
 
 
 def test_which_values_identify_equal_jobs() -> None:

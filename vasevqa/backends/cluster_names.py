@@ -10,6 +10,7 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING
 
+from vasevqa.confidential import TOKEN, is_confidential
 from vasevqa.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,15 +18,6 @@ if TYPE_CHECKING:
 
     from vasevqa.yaml_files import Lines
 
-# These words mark a secret only at the end of a name: HF_TOKEN_PATH, for example, is not a secret.
-CONFIDENTIAL = re.compile(
-    r"(TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|API_?KEY|(^|_)(PASS|PAT|PWD|PW|KEY|AUTH))$", re.IGNORECASE
-)
-# Tokens with a known prefix: GitHub, GitLab, Hugging Face, OpenAI, AWS, Slack, and private keys in PEM.
-TOKEN = re.compile(
-    r"(gh[pousr]_|github_pat_|glpat-|hf_|sk-)[A-Za-z0-9_-]{16,}|AKIA[0-9A-Z]{16}|xox[abprs]-[\w-]{10,}"
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----"
-)
 # https://github.com/distribution/reference: host[:port]/path, a tag, a digest
 HOST = r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)(:[0-9]{1,5})?"
 PATH = r"[a-z0-9]+((\.|_{1,2}|-+)[a-z0-9]+)*"
@@ -36,16 +28,6 @@ IMAGE = re.compile(rf"({HOST}/)?{PATH}(/{PATH})*(:{TAG})?(@[a-z0-9]+([.+_-][a-z0
 LABEL_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 LABEL_PREFIX = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-
-
-def has_password(name: str, value: str) -> bool:
-    """Return True if the variable's value is a URL with credentials, such as `https://user:password@host`."""
-    return "@" in value if name.upper().endswith("_PROXY") else re.search(r"://[^/?#\s]*@", value) is not None
-
-
-def is_confidential(name: str, value: str) -> bool:
-    """Return True if the variable's name or value looks like a password, token or key."""
-    return CONFIDENTIAL.search(name) is not None or TOKEN.search(value) is not None or has_password(name, value)
 
 
 def check_confidential(setting: str, variables: Mapping[str, str], lines: Lines) -> None:

@@ -46,15 +46,17 @@ PASSED_ON = (
     "TORCH_HOME",
 )
 
-# A container also inherits these variables, but their values are never shown.
-SECRETS = ("HF_TOKEN", "MODELSCOPE_API_TOKEN")
-
 
 def container_environment(task: Task, cores: int, environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the environment variables of a stage in a container.
 
-    The container inherits only the variables in PASSED_ON and SECRETS from the launcher.
+    The container inherits only the variables PASSED_ON from the launcher.
     """
     given = os.environ if environ is None else environ
-    passed = {name: given[name] for name in (*PASSED_ON, *SECRETS) if given.get(name)}
+    passed = {name: given[name] for name in PASSED_ON if given.get(name)}
     return {**stage_defaults(task, cores), **passed, **stage_environment(task)}
+
+
+def reaches_hub(environment: Mapping[str, str]) -> bool:
+    """Return True if a stage with this environment may download from a hub. Only such a stage gets the hub's token."""
+    return environment.get("HF_HUB_OFFLINE", "").upper() not in ("1", "ON", "YES", "TRUE")

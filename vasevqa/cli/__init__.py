@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import sys
 
 import click
 
 from vasevqa import __version__
+from vasevqa.confidential import Masker
 from vasevqa.errors import Terminated, VaseError, storage_error
+from vasevqa.text import filtered_output, visible
 
 # A command's module is imported only when the command is used, so that `--help` is quick.
 COMMANDS = {
@@ -71,6 +74,11 @@ def main(context: object = None) -> None:
 
     with contextlib.suppress(ValueError):
         signal.signal(signal.SIGTERM, stop)
+    with filtered_output(visible):
+        _run(context)
+
+
+def _run(context: object) -> None:
     try:
         cli(prog_name="vasevqa", standalone_mode=False, obj=context)
     except VaseError as error:
@@ -95,5 +103,5 @@ def main(context: object = None) -> None:
 
 
 def _end(message: str, code: int) -> None:
-    click.echo(f"error: {message}", err=True)
+    click.echo(f"error: {Masker(os.environ)(message)}", err=True)
     sys.exit(code)

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from vasevqa.pipeline.events import Event, parse, progress_text
-from vasevqa.text import duration
+from vasevqa.text import duration, unfiltered, visible
 
 LINE_SECONDS = 5.0
 
@@ -106,14 +106,16 @@ class TerminalDisplay:
     """Shows a progress bar per running step, and lines above the bars."""
 
     def __init__(self) -> None:
+        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[rate]}", markup=False),
             TimeElapsedColumn(),
+            console=Console(file=unfiltered(sys.stdout)),
         )
         self._tasks: dict[str, Any] = {}
         self._progress.start()
@@ -123,14 +125,14 @@ class TerminalDisplay:
         kind, step = event["event"], event.get("step", "")
         line = sentence(event)
         if line:
-            self._progress.console.print(line, markup=False, highlight=False)
+            self._progress.console.print(visible(line), markup=False, highlight=False)
         if kind in ("stage-phase", "stage-progress"):
             if step not in self._tasks:
                 self._tasks[step] = self._progress.add_task(step, total=None, rate="")
-            rate = f"{event['rate']} {event.get('unit', '')}/s" if "rate" in event else ""
+            rate = visible(f"{event['rate']} {event.get('unit', '')}/s") if "rate" in event else ""
             self._progress.update(
                 self._tasks[step],
-                description=f"{step}: {event.get('what', '')}",
+                description=visible(f"{step}: {event.get('what', '')}"),
                 total=event.get("total"),
                 completed=event.get("done", 0),
                 rate=rate,

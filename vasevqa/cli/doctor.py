@@ -13,6 +13,7 @@ from vasevqa.cli import options
 from vasevqa.cli.context import Context, pass_context
 from vasevqa.pipeline.doctor import VolumeQuestion, findings, volume_findings
 from vasevqa.pipeline.requests import DoctorRequest
+from vasevqa.text import unfiltered
 
 MARKS = {OK: ("ok  ", "green"), WARNING: ("look", "yellow"), BAD: ("BAD ", "red"), UNKNOWN: ("?   ", None)}
 
@@ -58,5 +59,6 @@ def doctor(context: Context, look: str | None, as_json: bool, **given: Any) -> N
             click.echo(json.dumps(finding.plain(), ensure_ascii=False))
         else:
             mark, colour = MARKS[finding.state]
-            click.echo(f"{click.style(mark, fg=colour)}  {finding.what}: {finding.text}")
+            click.echo(click.style(mark, fg=colour), nl=False, file=unfiltered(sys.stdout))
+            click.echo(f"  {finding.what}: {finding.text}")
     sys.exit(worst)

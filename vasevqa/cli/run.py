@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import Any
 
@@ -16,6 +17,7 @@ from vasevqa.cli.context import Context, pass_context
 from vasevqa.cli.display import make_display
 from vasevqa.cli.plan import plan_of
 from vasevqa.cli.report import write_report
+from vasevqa.confidential import NAMED
 from vasevqa.errors import ConfigError, Interrupted
 from vasevqa.pipeline.backend import left_running, remember
 from vasevqa.pipeline.inspection import inside_of, look_inside
@@ -88,6 +90,8 @@ def _run(context: Context, request: RunRequest) -> int:
             return 0
     refuse_too_little(planned)
     cluster = load_cluster(request.cluster, context.pipeline.stages)
+    if cluster.secrets:
+        os.environ[NAMED] = ",".join(cluster.secrets)
     planned = with_gpu_product(planned, cluster)
     backend = context.make_backend(request.backend, planned.volume, cluster)
     for earlier in all_runs(planned.volume):

@@ -33,6 +33,7 @@ from vasevqa.yaml_files import read_text
     is_flag=True,
     help="first copy the recipe's inputs from this machine to the volume, as inputs/NAME-DIGEST",
 )
+@click.option("--follow-links", is_flag=True, help="with --upload, also send what links lead to")
 @options.selection_options
 @options.parallel_option
 @click.option("--detach", is_flag=True, help="start the run and don't follow it")
@@ -74,7 +75,7 @@ def _submit(pipeline: Pipeline, request: SubmitRequest) -> int:
     if request.upload:
         from vasevqa.transfer import sending
 
-        uploaded = sending.upload_inputs(access, recipe.inputs, request.recipe.path.parent)
+        uploaded = sending.upload_inputs(access, recipe.inputs, request.recipe.path.parent, request.follow_links)
         wanted = replace(wanted, inputs=tuple(uploaded))
     words = (*wanted.to_args(), *request.selection.to_args(), "--parallel", str(request.parallel))
     text = named(read_text(request.recipe.path, KIND), recipe.name)

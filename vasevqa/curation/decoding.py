@@ -28,7 +28,7 @@ from PIL import (
 )
 
 from vasevqa.curation import colours
-from vasevqa.curation.memory import sparing
+from vasevqa.curation.memory import BUDGET, sparing
 from vasevqa.errors import storage_error
 from vasevqa.folders import FORMATS, Format
 from vasevqa.storage import patiently
@@ -187,6 +187,7 @@ def _decoded(stream: IO[bytes], cover: int | None) -> Image.Image:
         _check_size(image)
         if cover is not None and image.format in ("JPEG", "MPO"):
             image.draft(None, (cover, cover))
+        BUDGET.take(image.width * image.height)
         deep = colours.raw_mode(image)
         image.load()
         if deep and colours.is_dim(image):
@@ -200,6 +201,7 @@ def _luminance(stream: IO[bytes], decoded: Image.Image) -> Image.Image:
         return decoded.convert("L")
     with _one_reason():
         image.draft("L", None)
+        BUDGET.take(image.width * image.height)
         image.load()
         return _upright(image) if image.mode == "L" else _in_srgb(image).convert("L")
 

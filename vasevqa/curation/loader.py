@@ -6,7 +6,6 @@ The batches come in a fixed order. At most a few batches are in memory.
 from __future__ import annotations
 
 import itertools
-import os
 import threading
 import time
 from collections import deque
@@ -18,7 +17,9 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from vasevqa.cores import available_cores
 from vasevqa.curation.images import ImageFile, Quarantined, Unreadable, open_image
+from vasevqa.curation.memory import BUDGET
 
 Transform = Callable[[Image.Image], torch.Tensor]
 Measure = Callable[[Path, Image.Image], bytes]
@@ -42,11 +43,6 @@ class _Ready:
     photograph: ImageFile
     pixels: torch.Tensor
     measured: bytes
-
-
-def available_cpus() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Loader:
@@ -75,7 +71,7 @@ class Loader:
         self._photographs = photographs
         self._transform = transform
         self._batch_size = batch_size
-        self._workers = workers or available_cpus()
+        self._workers = workers or available_cores()
         self._cover = cover
         self._measure = measure
         self._lock = threading.Lock()
@@ -85,18 +81,22 @@ class Loader:
     def _decode(self, photograph: ImageFile) -> _Ready | Unreadable:
         began = time.perf_counter()
         try:
-            if photograph.problem:
-                return Unreadable(photograph.problem)
-            try:
-                image = open_image(photograph.path, self._cover)
-            except Unreadable as reason:
-                return reason
-            measured = self._measure(photograph.path, image) if self._measure else b""
-            return _Ready(photograph, self._transform(image), measured)
+            with BUDGET.decoding():  # until the picture is no longer needed
+                return self._ready(photograph)
         finally:
             spent = time.perf_counter() - began
             with self._lock:
                 self.seconds["decode"] += spent
+
+    def _ready(self, photograph: ImageFile) -> _Ready | Unreadable:
+        if photograph.problem:
+            return Unreadable(photograph.problem)
+        try:
+            image = open_image(photograph.path, self._cover)
+        except Unreadable as reason:
+            return reason
+        measured = self._measure(photograph.path, image) if self._measure else b""
+        return _Ready(photograph, self._transform(image), measured)
 
     def __iter__(self) -> Generator[Batch, None, None]:
         ahead = 2 * self._batch_size + 2 * self._workers

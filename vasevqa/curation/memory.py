@@ -1,4 +1,8 @@
-"""Decode photographs one at a time if the memory doesn't suffice for several photographs."""
+"""Limit the memory of the photographs that are decoded at the same time.
+
+Threads decode at most PIXELS pixels at once. If the memory still doesn't suffice, photographs are decoded one at a
+time.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+PIXELS = 256_000_000  # decoded at once by all threads; one pixel needs up to 24 bytes while it is decoded
 LONGEST_WAIT = 60.0  # in seconds; afterwards a thread decodes although other threads still do
 
 
@@ -26,10 +31,13 @@ class Turns:
         self._alone = False
 
     @contextlib.contextmanager
-    def shared(self) -> Iterator[None]:
-        """Wait until no thread decodes alone. Other threads may decode at the same time as the `with` block."""
+    def shared(self, wait: bool = True) -> Iterator[None]:
+        """Wait until no thread decodes alone. Then decode while other threads may decode too.
+
+        With `wait=False`, don't wait: other threads wait for the end of this thread's photograph.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: not self._alone)
+            self._changed.wait_for(lambda: not (self._alone and wait))
             self._decoding += 1
         try:
             yield
@@ -56,7 +64,67 @@ class Turns:
                 self._changed.notify_all()
 
 
+class PixelBudget:
+    """Limits the number of pixels that all threads decode at the same time.
+
+    A photograph that is larger than the whole budget is decoded while no other photograph is.
+    """
+
+    def __init__(self, pixels: int) -> None:
+        self._pixels = pixels
+        self._reset()
+        os.register_at_fork(after_in_child=self._reset)
+
+    def _reset(self) -> None:
+        self._changed = threading.Condition()
+        self._taken = 0
+        self._own = threading.local()
+
+    @contextlib.contextmanager
+    def decoding(self) -> Iterator[None]:
+        """Give back what this thread takes in the block at the end of the outermost block."""
+        depth = getattr(self._own, "depth", 0)
+        if not depth:
+            self._own.pixels = 0
+        self._own.depth = depth + 1
+        try:
+            yield
+        finally:
+            self._own.depth = depth
+            if not depth:
+                self.give_back()
+
+    @property
+    def held(self) -> int:
+        """The number of pixels that this thread has taken."""
+        return getattr(self._own, "pixels", 0)
+
+    def give_back(self) -> None:
+        """Give back what this thread has taken."""
+        with self._changed:
+            self._taken -= self.held
+            self._own.pixels = 0
+            self._changed.notify_all()
+
+    def take(self, pixels: int, wait: bool = True) -> None:
+        """Wait until `pixels` more pixels fit into the budget, and take them until the block of `decoding` ends.
+
+        Outside such a block, the call does nothing. If this thread has taken pixels in the block before, the larger of
+        the two numbers counts, because photographs of one thread are decoded one after the other.
+        """
+        if not getattr(self._own, "depth", 0) or pixels <= self._own.pixels:
+            return
+        more = pixels - self._own.pixels
+        with self._changed:
+            # A thread that holds pixels doesn't wait for more. Otherwise two threads could wait for each other.
+            if wait and not self._own.pixels:
+                self._changed.wait_for(lambda: not self._taken or self._taken + more <= self._pixels)
+            self._taken += more
+            self._own.pixels = pixels
+
+
 _TURNS = Turns()
+BUDGET = PixelBudget(PIXELS)
 
 
 def sparing(decode: Callable[[], T]) -> T:
@@ -65,9 +133,10 @@ def sparing(decode: Callable[[], T]) -> T:
     Raise MemoryError if the memory doesn't suffice for the second call either.
     """
     try:
-        with _TURNS.shared():
+        with BUDGET.decoding(), _TURNS.shared(wait=not BUDGET.held):
             return decode()
     except MemoryError:
         pass  # the frames of the failed call, which hold pixels, are gone at the end of this clause
+    BUDGET.give_back()
     with _TURNS.alone():
         return decode()

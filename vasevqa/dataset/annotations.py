@@ -32,7 +32,7 @@ ROLES = {
     "system": "system",
 }
 MEDIA = re.compile(r"<(?:image|video|audio)>")  # ms-swift expects one file for each such tag
-THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL | re.IGNORECASE)
+_THOUGHT = re.compile(r"<think>.*?(</think>|\Z)", re.DOTALL | re.IGNORECASE)
 _SPACE = re.compile(r"[^\S\x1c-\x1f]+")  # not ASCII's separators: dataset/texts.py replaces them by "; "
 WHOLE_ROWS = (
     "broken JSON",
@@ -215,8 +215,14 @@ def _answer(text: str) -> str:
 
     Return "" if a <think> tag is never closed, or if a </think> tag was never opened.
     """
-    told = THOUGHT.sub("", text).strip()
+    told = _without_thoughts(text).strip()
     return "" if "<think>" in told.lower() or "</think>" in told.lower() else told
+
+
+def _without_thoughts(text: str) -> str:
+    """Return a text without the closed <think>...</think> in it."""
+    # A tag that is never closed matches up to the end of the text, so that the search doesn't begin again at each tag.
+    return _THOUGHT.sub(lambda found: "" if found[1] else found[0], text)
 
 
 def _images(entry: Mapping[str, object]) -> tuple[str, ...] | None:
@@ -265,7 +271,7 @@ def _wrong_turn(role: str | None, text: Any, number: int) -> str:
         return "a system turn after the first turn"
     if not isinstance(text, str):
         return "a turn whose content is not text"
-    media = {match[0] for match in MEDIA.finditer(THOUGHT.sub("", text) if role == "assistant" else text)}
+    media = {match[0] for match in MEDIA.finditer(_without_thoughts(text) if role == "assistant" else text)}
     if media - {IMAGE_TAG}:
         return "a turn about a video or a sound"
     return f"{IMAGE_TAG} where no image is allowed" if media and role != "user" else ""

@@ -5,7 +5,6 @@ A photograph is not decoded if an earlier run on the same volume has stored its 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vasevqa.artifacts.known import KnownPhotographs
+from vasevqa.cores import available_cores
 from vasevqa.curation.images import ImageFile, Unreadable, open_image
 from vasevqa.curation.reports import QuarantinedFile
 from vasevqa.dataset.duplicates import Sketch, sketch
@@ -61,7 +61,7 @@ def sketch_all(
         progress.note(f"{len(results)} images are known from earlier runs, {len(new)} are new")
     found = Sketched(known=len(results))
     progress.start("reading", len(new))
-    with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(workers or available_cores()) as pool:
         for begin in range(0, len(new), CHUNK):
             some = new[begin : begin + CHUNK]
             for one, result in zip(some, pool.map(_sketch, some), strict=True):

@@ -16,11 +16,17 @@ _ELEMENTS = (
     "a|abbr|b|blockquote|br|cite|div|em|font|h[1-6]|hr|i|li|ol|p|q|s|small|span|strong|sub|sup|table|tbody|td|th"
 )
 _ELEMENTS += "|thead|tr|u|ul"
-_BREAK = re.compile(r"\s*<\s*/?\s*(br|hr|li|tr|div|h[1-6]|p|blockquote)\b[^<>]*>\s*", re.IGNORECASE)
-_ELEMENT = re.compile(rf"<\s*/?\s*({_ELEMENTS})\b[^<>]*>", re.IGNORECASE)
+# Each pattern begins at the start of a run of spaces only, so that a long run is read once.
+_BREAK = re.compile(r"(?:(?<!\s)\s+)?<\s*(?:/\s*)?(br|hr|li|tr|div|h[1-6]|p|blockquote)\b[^<>]*>\s*", re.IGNORECASE)
+_ELEMENT = re.compile(rf"<\s*(?:/\s*)?({_ELEMENTS})\b[^<>]*>", re.IGNORECASE)
 _ENTITY = re.compile(r"&(#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
-_COMMENT = re.compile(r"<!--.*?-->|<(script|style)\b.*?</\1\s*>", re.DOTALL | re.IGNORECASE)
-_SEPARATOR = re.compile(r"\s*(\|\||[\x1c-\x1f])\s*")
+_OPENED = re.compile(r"<!--|<(script|style)\b", re.IGNORECASE)
+_CLOSED = {
+    "": re.compile("-->"),
+    "script": re.compile(r"</script\s*>", re.IGNORECASE),
+    "style": re.compile(r"</style\s*>", re.IGNORECASE),
+}
+_SEPARATOR = re.compile(r"(?:(?<!\s)\s+)?(\|\||[\x1c-\x1f])\s*")
 # Control tokens in the chat templates of open models. In a text, such a token would end or begin a turn.
 TOKEN = re.compile(
     r"<\|[^<>|\s]{1,40}\|>|\[/?INST\]|<</?SYS>>|<(?:bos|eos|pad|unk|start_of_turn|end_of_turn)>"
@@ -97,8 +103,9 @@ def plain(text: str, changed: Counter[str] | None = None, lines: bool = False) -
         before = result
         if _ENTITY.search(result):
             result = html.unescape(result).replace("\xa0", " ").replace("\xad", "")
-        if _ELEMENT.search(result) or _COMMENT.search(result):
-            result = _ELEMENT.sub("", _BREAK.sub(between, _COMMENT.sub("", result)))
+        without = _without_comments(result)
+        if without != result or _ELEMENT.search(result):
+            result = _ELEMENT.sub("", _BREAK.sub(between, without))
         if result == before:
             break
     if result != text:
@@ -112,3 +119,19 @@ def plain(text: str, changed: Counter[str] | None = None, lines: bool = False) -
         return separated.strip()
     separated = re.sub(r"(;\s*){2,}", "; ", " ".join(separated.split())).strip()
     return re.sub(r"^(; ?)+|( ?;)+$", "", separated).strip()
+
+
+def _without_comments(text: str) -> str:
+    """Return `text` without HTML comments, scripts and styles. One that is never closed stays."""
+    kept, at, begin = [], 0, 0
+    open_ended: set[str] = set()  # the kinds that are not closed in the rest of the text, which is searched only once
+    while found := _OPENED.search(text, at):
+        kind = (found[1] or "").lower()
+        closed = None if kind in open_ended else _CLOSED[kind].search(text, found.end())
+        if closed is None:
+            open_ended.add(kind)
+            at = found.end()
+            continue
+        kept.append(text[begin : found.start()])
+        begin = at = closed.end()
+    return "".join([*kept, text[begin:]])

@@ -17,6 +17,7 @@ from functools import partial
 
 from vasevqa.artifacts.lease import Lease, LeaseHeld, holder
 from vasevqa.backends.base import Backend, Update
+from vasevqa.confidential import Masker
 from vasevqa.errors import (
     ClusterUnreachable,
     ConfigError,
@@ -40,6 +41,7 @@ from vasevqa.storage import patiently
 
 WATCH_SECONDS = 0.5
 AWAY_SECONDS = 5.0  # seconds before an unreachable cluster is asked again
+IDENTIFIERS = {"step", "job", "key", "run", "stage", "image", "log", "event", "resources"}  # of events; never masked
 GRACE = 30.0  # seconds from SIGTERM to SIGKILL
 
 
@@ -75,6 +77,7 @@ class Launcher:
         self.detach = False  # on a request to stop, leave the jobs to the next launcher
         self._listen = listener
         self._me = f"launcher-{os.getpid()}"
+        self._mask = Masker(os.environ)
         self._executor = StepExecutor(run, backend, self._me, self._tell)
         self._step_runs = {
             step.name: StepRun(step, step.resources, {} if step.hit else fingerprints_of(step, run.volume.root))
@@ -115,6 +118,7 @@ class Launcher:
 
     def _tell(self, kind: str, fields: dict[str, object], keep: bool = True) -> None:
         """Pass an event to the listener; with `keep`, also log the event."""
+        fields = {name: value if name in IDENTIFIERS else self._mask.within(value) for name, value in fields.items()}
         event = {"event": kind, "time": round(time.time(), 3), **fields}
         if keep and self._trouble is None:
             assert self._lease is not None

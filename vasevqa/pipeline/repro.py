@@ -13,8 +13,8 @@ from vasevqa.artifacts.contents import RECORD
 from vasevqa.artifacts.volume import Volume
 from vasevqa.backends.base import Task
 from vasevqa.backends.cluster import Cluster
-from vasevqa.backends.cluster_names import is_confidential
-from vasevqa.backends.environment import SECRETS, container_environment, stage_environment
+from vasevqa.backends.environment import container_environment, reaches_hub, stage_environment
+from vasevqa.confidential import HUB_TOKENS, is_confidential
 from vasevqa.errors import ConfigError
 from vasevqa.pipeline.events import Event
 from vasevqa.pipeline.runs import Run
@@ -92,10 +92,11 @@ def docker_run(stage: Stage, volume: Volume, step: str, event: Event, cluster: C
         "reads", [word for word in arguments if word.startswith("/") and not Path(word).is_relative_to(volume.root)]
     )
     secret = {
-        *SECRETS,
+        *HUB_TOKENS,
         *cluster.secrets,
         *(name for name, value in environment.items() if CONFIDENTIAL.search(name) or is_confidential(name, value)),
     }
+    secret -= set() if reaches_hub(environment) else set(HUB_TOKENS)
     parts = ["docker run --rm"]
     if asked.gpus and "--device=cpu" not in arguments:
         parts.append(f"--gpus {asked.gpus}")

@@ -73,6 +73,7 @@ class SubmitRequest:
     cluster: Path | None = None
     namespace: str | None = None
     upload: bool = False
+    follow_links: bool = False  # an upload sends what links lead to
     detach: bool = False
     report: Path | None = None  # the folder that the report is downloaded to
 

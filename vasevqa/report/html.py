@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vasevqa import files
 from vasevqa.artifacts.volume import Volume
+from vasevqa.confidential import Masker
 from vasevqa.curation.reports import FilteringReport
 from vasevqa.evaluation.figures import Evaluation
 from vasevqa.pipeline.events import Event
@@ -34,7 +36,7 @@ from vasevqa.report.timeline import timeline
 from vasevqa.report.verdict import Results, Verdict, verdict
 from vasevqa.report.views import best_views
 from vasevqa.statistics import FEWEST
-from vasevqa.text import amount, percent
+from vasevqa.text import amount, percent, visible
 
 
 def write_report(folder: Path, volume: Volume) -> Path:
@@ -77,7 +79,9 @@ def write_with_verdict(folder: Path, volume: Volume) -> tuple[Path, Verdict]:
     target = folder / "report.html"
     if accepted.overall:
         files.write_json(folder / accepted.FILE, accepted.model_dump(mode="json", by_alias=True))
-    files.write_text(target, page)
+    site = run.backend_settings.get("cluster")
+    mask = Masker(os.environ, site.get("secrets", ()) if isinstance(site, dict) else ())
+    files.write_text(target, visible(mask(page)))
     found = values["verdict"]
     assert isinstance(found, Verdict)
     return target, found

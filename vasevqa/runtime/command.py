@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from vasevqa import files
+from vasevqa.confidential import Masker, add_secrets
 from vasevqa.errors import (
     ConfigError,
     GpuMemoryError,
@@ -30,6 +31,7 @@ from vasevqa.errors import (
 from vasevqa.models import HUB_ID
 from vasevqa.runtime.flags import flag, in_recipe, option, plain_type, validate
 from vasevqa.spec import Input, Stage, StageCall
+from vasevqa.text import filtered_output
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,12 @@ def run_stage(stage: Stage, line: CommandLine) -> int:
 
     A mistake by the user is printed as one sentence, without a stack trace.
     """
+    add_secrets()
+    with filtered_output(Masker(os.environ)):
+        return _run_stage(stage, line)
+
+
+def _run_stage(stage: Stage, line: CommandLine) -> int:
     from vasevqa.runtime.progress import make_progress
 
     os.environ.setdefault(

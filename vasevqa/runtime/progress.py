@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
-from vasevqa.text import duration
+from vasevqa.text import duration, visible
 
 LINE_SECONDS = 5.0
 EVENT_SECONDS = 1.0
@@ -57,7 +57,7 @@ class StageProgress:
 
     def note(self, text: str) -> None:
         """Show one line to the user."""
-        print(f"{self.stage}: {text}", file=sys.stderr, flush=True)
+        print(visible(f"{self.stage}: {text}"), file=sys.stderr, flush=True)
 
     def event(self, kind: str, **fields: Any) -> None:
         """Report an event for programs; only JsonProgress prints such events."""
@@ -94,7 +94,7 @@ class StageProgress:
     def error(self, kind: str, exit_code: int, message: str) -> None:
         """Show the final error message of a failed stage."""
         self._end()
-        print(f"error: {message}", file=sys.stderr, flush=True)
+        print(visible(f"error: {message}"), file=sys.stderr, flush=True)
 
     @property
     def rate(self) -> float:
@@ -107,10 +107,10 @@ class StageProgress:
         return (self._total - self._done) / self.rate if self._total and self._done else None
 
     def _say_summary(self, text: str, figures: Mapping[str, object]) -> None:
-        print(f"{self.stage}: {text}", flush=True)
+        print(visible(f"{self.stage}: {text}"), flush=True)
 
     def _say_speed(self, text: str, seconds: dict[str, float], count: int, bottleneck: str) -> None:
-        print(f"{self.stage}: {text}", flush=True)
+        print(visible(f"{self.stage}: {text}"), flush=True)
 
     def _end(self) -> None:
         if self._what:
@@ -148,7 +148,7 @@ class JsonProgress(StageProgress):
         """Print one event."""
         line = json.dumps({"event": kind, "time": round(time.time(), 3), **fields}, ensure_ascii=False, default=str)
         with self._lock:
-            print(line, flush=True)
+            print(visible(line), flush=True)
 
     def note(self, text: str) -> None:
         """Print an event that contains one line for the user."""
@@ -204,7 +204,7 @@ class TerminalProgress(StageProgress):
 
     def note(self, text: str) -> None:
         """Print one line above the bar."""
-        self._bar.console.print(f"{self.stage}: {text}", markup=False, highlight=False)
+        self._bar.console.print(visible(f"{self.stage}: {text}"), markup=False, highlight=False)
 
     def _say_summary(self, text: str, figures: Mapping[str, object]) -> None:
         self.note(text)
@@ -213,8 +213,10 @@ class TerminalProgress(StageProgress):
         self.note(text)
 
     def _show_phase(self) -> None:
+        from rich.markup import escape
+
         self._bar.start()
-        self._task = self._bar.add_task(f"{self.stage}: {self._what}", total=self._total, rate="")
+        self._task = self._bar.add_task(escape(visible(f"{self.stage}: {self._what}")), total=self._total, rate="")
 
     def _show_count(self, final: bool) -> None:
         if self._task is None:

@@ -7,6 +7,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from vasevqa.cores import available_cores
+
 DEV = Path("/dev")
 GPU_BATCH = 256  # photographs that CLIP scores at once on a GPU
 
@@ -36,4 +38,4 @@ def this_machine() -> Machine:
     """Return the resources of this machine."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     gpus = len(list(DEV.glob("nvidia[0-9]*")))
-    return Machine(len(os.sched_getaffinity(0)), memory, gpus, importlib.util.find_spec("torch") is not None)
+    return Machine(available_cores(), memory, gpus, importlib.util.find_spec("torch") is not None)

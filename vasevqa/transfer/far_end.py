@@ -17,7 +17,8 @@ from typing import IO, Any
 
 from vasevqa import files
 from vasevqa.errors import ConfigError, VaseError, storage_error
-from vasevqa.transfer.paths import inside, standing, walk, write
+from vasevqa.transfer.paths import inside, standing, write
+from vasevqa.transfer.walking import OUTSIDE, walk
 
 OURS = ("artifacts", "runs")  # folders of the volume that only launchers and stages write to
 ALIVE = Path("/tmp/vasevqa-transfer")  # noqa: S108 - inside the pod; touched at each request
@@ -55,15 +56,20 @@ class FarEnd:
             self.say(path=path, written=good)
 
     def do_list(self, path: str) -> None:
-        """Send the name, size and digest of each file below `path`."""
+        """Send the name, size and digest of each file below `path`, and why files are skipped."""
         top = inside(self.root, path)
         if not top.exists():
             raise ConfigError(f"There is no {path} on the volume.")
-        for name, file in walk(top.resolve()):
+
+        def skip(name: str, reason: str) -> None:
+            self.say(skipped=name, reason="a link out of the volume" if reason == OUTSIDE else reason)
+
+        for name, file in walk(top.resolve(), skip, boundary=self.root):
             alive()
-            if not file.resolve().is_relative_to(self.root.resolve()):  # a link out of the volume
-                continue
-            self.say(name=name, size=file.stat().st_size, sha256=files.digest_file(file))
+            try:
+                self.say(name=name, size=file.stat().st_size, sha256=files.digest_file(file))
+            except FileNotFoundError:
+                skip(name, "removed during the transfer")
         self.say(listed=path)
 
     def do_get(self, path: str, name: str, offset: int, length: int) -> None:

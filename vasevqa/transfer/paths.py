@@ -1,15 +1,17 @@
-"""Rules for both ends of a transfer: which files to transfer, where to write a file, and how to complete a file."""
+"""Rules for both ends of a transfer: where to write a file, and how to complete a file."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
 from pathlib import Path, PurePosixPath
 
 from vasevqa import files
-from vasevqa.errors import ConfigError
+from vasevqa.errors import ClusterError, ConfigError
+from vasevqa.text import plain
 
 CHUNK = 1 << 20
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 def inside(root: Path, name: str) -> Path:
@@ -24,45 +26,25 @@ def inside(root: Path, name: str) -> Path:
     return path
 
 
-def walk(top: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the relative name and the path of each file below `top`. If `top` itself is a file, the name is empty.
+def checked_digest(digest: object) -> str:
+    """Return `digest` if it is a SHA-256 in hexadecimal.
 
-    Links to files are treated as files. Links to folders and unfinished files are skipped. Raise OSError if a folder
-    can't be read.
+    Raise ClusterError for any other value. The other end is not trusted, and the digest becomes a part of a file name.
     """
-    if top.is_file():
-        yield "", top
-        return
-    for folder, inner, names in os.walk(top, onerror=_fail):
-        inner.sort()
-        for name in sorted(names):
-            path = Path(folder) / name
-            if not unfinished(name) and path.is_file():
-                yield path.relative_to(top).as_posix(), path
-
-
-def linked(top: Path) -> list[Path]:
-    """Return the links to folders below `top`, which `walk` skips."""
-    return [
-        Path(folder) / name
-        for folder, inner, _ in os.walk(top)
-        for name in sorted(inner)
-        if (Path(folder) / name).is_symlink()
-    ]
-
-
-def _fail(error: OSError) -> None:
-    raise error
-
-
-def unfinished(name: str) -> bool:
-    """Return True if `name` is the temporary name of a file that is not complete yet."""
-    return name.startswith(".") and name.endswith((".part", ".tmp"))
+    if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
+        raise ClusterError(
+            f"The other end of the transfer sent '{plain(str(digest))[:80]}' as the digest of a file, which is not 64"
+            " hexadecimal digits; check that the image has this version of vasevqa."
+        )
+    return digest
 
 
 def part_of(path: Path, digest: str) -> Path:
-    """Return the temporary path for `path`. The file has this path until the content with this digest is complete."""
-    return path.parent / f".{path.name[:80]}.{digest[:16]}.part"
+    """Return the temporary path for `path`. The file has this path until the content with this digest is complete.
+
+    Raise ClusterError unless `digest` is a SHA-256.
+    """
+    return path.parent / f".{files.cut_name(path.name)}.{checked_digest(digest)[:16]}.part"
 
 
 def standing(path: Path, size: int, digest: str) -> int | None:

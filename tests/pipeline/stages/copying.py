@@ -61,6 +61,11 @@ def _fail(control: Path, step: str) -> None:
     if wish == "memory":
         hoard = [bytearray(16 << 20) for _ in range(1 << 16)]
         assert hoard
+    if wish.startswith("tell "):
+        values = {name: os.environ.get(name) for name in wish.split()[1:]}
+        print(f"on stdout {values}")
+        print(f"on stderr {values}", file=sys.stderr)
+        raise DataError(f"In a message {values}.")
     if wish == "silent":
         os._exit(0)
     if wish == "memory":

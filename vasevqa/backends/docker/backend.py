@@ -27,7 +27,9 @@ from vasevqa.backends.checks import stage_of
 from vasevqa.backends.cluster import Cluster
 from vasevqa.backends.docker.engine import AWAY, built_here, connect, said, translated
 from vasevqa.backends.docker.logs import Follower
-from vasevqa.backends.environment import container_environment, stage_environment
+from vasevqa.backends.docker.secrets import Secrets
+from vasevqa.backends.environment import container_environment, reaches_hub, stage_environment
+from vasevqa.confidential import SECRET_FILE
 from vasevqa.errors import ClusterError, ClusterUnreachable, ConfigError, DeviceError
 from vasevqa.faults import FaultPoint, fault
 from vasevqa.spec import quantity_bytes
@@ -40,6 +42,7 @@ STATES = {
     "dead": State.FINISHED,
 }
 NO_ROTATION = "1000g"  # overrides the daemon's settings, because logs are read from their beginning
+PIDS = 16384  # processes and threads of one container; training on eight GPUs needs about 3,000
 TRY_AGAIN = 2.0  # seconds before the next attempt to reach an engine that does not answer
 ENDING = 2.0  # seconds to wait for a container to end after its output has ended
 
@@ -55,6 +58,7 @@ class DockerBackend:
     def __init__(self, volume: Path, cluster: Cluster) -> None:
         self._volume, self._cluster = volume, cluster
         self._where = hashlib.sha256(os.path.realpath(volume).encode()).hexdigest()[:8]
+        self._secrets = Secrets(volume, cluster)
         self._client = connect()
         self._news = threading.Condition()
         self._followers: dict[str, Follower] = {}
@@ -128,6 +132,7 @@ class DockerBackend:
         container.reload()
         if container.status != "created":
             return
+        self._secrets.hand_over(container)
         try:
             container.start()
         except APIError as error:
@@ -143,13 +148,7 @@ class DockerBackend:
     def container(self, task: Task) -> dict[str, object]:
         """Return the keyword arguments with which the docker client creates the task's container."""
         asked = task.resources
-        # Docker has no Secrets: their values come from the launcher's environment.
-        secrets = {name: os.environ[name] for name in self._cluster.secrets if os.environ.get(name)}
-        environment = {
-            **self._cluster.over(container_environment(task, os.cpu_count() or 1)),
-            **secrets,
-            **stage_environment(task),
-        }
+        environment = self._environment(task)
         # The container uses the caller's caches: mount the caches that lie outside the volume.
         caches = {
             Path(environment[name])
@@ -182,6 +181,7 @@ class DockerBackend:
             "read_only": True,
             "tmpfs": {"/tmp": "exec,mode=1777"},  # noqa: S108 - the container's own /tmp; "exec", because GPU kernels are compiled there and then loaded
             "cap_drop": ["ALL"],
+            "pids_limit": PIDS,
             "security_opt": ["no-new-privileges"],
             "mem_limit": quantity_bytes(asked.memory),
             "memswap_limit": quantity_bytes(asked.memory),
@@ -190,6 +190,17 @@ class DockerBackend:
             "log_config": LogConfig(type=LogConfig.types.JSON, config={"max-size": NO_ROTATION}),
             "device_requests": [DeviceRequest(count=gpus, capabilities=[["gpu"]])] if gpus else None,
         }
+
+    def _environment(self, task: Task) -> dict[str, str]:
+        """Return the container's environment, without confidential values: `docker inspect` shows it to others."""
+        environment = {
+            **self._cluster.over(container_environment(task, os.cpu_count() or 1)),
+            **stage_environment(task),
+        }
+        secrets = self._secrets.of(reaches_hub(environment))
+        if secrets:
+            environment[SECRET_FILE] = str(self._secrets.path(f"{task.name}.{self._where}"))
+        return {name: value for name, value in environment.items() if name not in secrets}
 
     def _cpus(self) -> int:
         return int(self._client.info()["NCPU"])
@@ -326,6 +337,7 @@ class DockerBackend:
                 return
             if container.status == "created":
                 container.remove(v=True)
+                self._secrets.forget(container.name)
                 return
 
         def stop() -> None:
@@ -349,6 +361,7 @@ class DockerBackend:
                 except APIError as error:
                     if error.status_code != 409:  # another launcher is removing the container
                         raise
+        self._secrets.forget(f"{name}.{self._where}")
         self._followers.pop(name, None)
         self._told.pop(name, None)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from vasevqa import files
 from vasevqa.backends.base import Task
 from vasevqa.backends.cluster import Cluster
-from vasevqa.backends.environment import SECRETS, container_environment, stage_environment
+from vasevqa.backends.environment import container_environment, reaches_hub, stage_environment
 from vasevqa.backends.kubernetes.pod_template import (
     TMP,
     Manifest,
@@ -29,6 +29,7 @@ from vasevqa.backends.kubernetes.pod_template import (
     standard_labels,
     volumes,
 )
+from vasevqa.confidential import HUB_TOKENS, NAMED, is_confidential
 from vasevqa.errors import ConfigError
 from vasevqa.spec import Resources, quantity_bytes
 
@@ -231,7 +232,8 @@ def _affinity(asked: Resources, cluster: Cluster, placement: Placement) -> Manif
 def _variables(task: Task, cluster: Cluster, environ: Mapping[str, str]) -> list[Manifest]:
     """Return the container's environment variables.
 
-    A confidential variable refers to a key of a Secret, so its value is never in a manifest, event or log.
+    A confidential variable refers to a key of a Secret, so its value is never in a manifest, event or log. Only a stage
+    that may reach a hub gets the hub's token. Raise ConfigError if a variable of this machine contains a password.
     """
     caches = ("HF_HOME", "TORCH_HOME")  # a pod mounts only the volume
     passed = {
@@ -248,9 +250,21 @@ def _variables(task: Task, cluster: Cluster, environ: Mapping[str, str]) -> list
         plain["NVIDIA_VISIBLE_DEVICES"] = (
             "void"  # an image with the value `all` would use GPUs that the pod did not request
         )
-    secret = set(SECRETS) | set(cluster.secrets)
+    secret = {
+        name: where for name, where in sorted(cluster.secrets.items()) if name not in HUB_TOKENS or reaches_hub(plain)
+    }
+    plain = {name: value for name, value in sorted(plain.items()) if name not in cluster.secrets}
+    for name, value in plain.items():
+        if is_confidential(name, value):
+            raise ConfigError(
+                f"The variable {name} of this machine contains a password or token, which everybody in the namespace"
+                " could read in the step's Job; put it into a Secret and name the Secret under `secrets` in the Cluster"
+                " file, or unset the variable."
+            )
+    if secret:
+        plain[NAMED] = ",".join(secret)
     references = [
         {"name": name, "valueFrom": {"secretKeyRef": {"name": where.secret, "key": where.key, "optional": False}}}
-        for name, where in sorted(cluster.secrets.items())
+        for name, where in secret.items()
     ]
-    return [{"name": name, "value": value} for name, value in sorted(plain.items()) if name not in secret] + references
+    return [{"name": name, "value": value} for name, value in plain.items()] + references

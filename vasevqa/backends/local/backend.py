@@ -31,8 +31,10 @@ from typing import Any
 from vasevqa import files
 from vasevqa.artifacts.lease import Holder, lease_ttl
 from vasevqa.backends.base import Outcome, State, Task, Update, attempt_of
-from vasevqa.backends.environment import stage_defaults, stage_environment
+from vasevqa.backends.environment import reaches_hub, stage_defaults, stage_environment
 from vasevqa.backends.local import supervisor as supervise
+from vasevqa.confidential import HUB_TOKENS
+from vasevqa.cores import available_cores
 from vasevqa.errors import (
     TRANSIENT_ERRNOS,
     HostMemoryError,
@@ -84,12 +86,14 @@ class LocalBackend:
 
         Raise VaseError if the process can't be started.
         """
+        environment = self._environment(task)
         module = self._modules.get(task.stage, f"jobs.{task.stage.replace('-', '_')}")
         spec = {
             "run": task.run,
             "command": [sys.executable, "-m", module, *task.arguments],
             "log": str(task.log),
-            "environment": self._environment(task),
+            "environment": environment,
+            "without": [] if reaches_hub({**os.environ, **environment}) else list(HUB_TOKENS),
             "beat": lease_ttl() / 6,
         }
         fresh = self._jobs / f".{task.name}.{os.urandom(4).hex()}"
@@ -107,7 +111,7 @@ class LocalBackend:
 
     def _environment(self, task: Task) -> dict[str, str]:
         """Return the variables that a stage gets in addition to the environment of this process."""
-        defaults = stage_defaults(task, len(os.sched_getaffinity(0)))
+        defaults = stage_defaults(task, available_cores())
         return {
             **{name: value for name, value in defaults.items() if name not in os.environ},
             **stage_environment(task),
@@ -142,7 +146,8 @@ class LocalBackend:
             raise VaseError(f"{job.name} can't be started: its spec.json is missing or damaged; run the step again.")
         command = [sys.executable, "-I", "-S", supervise.__file__, str(job), json.dumps(asdict(self._me))]
         environment = {**os.environ, **spec["environment"]}
-        environment.pop("VASEVQA_FAULT", None)
+        for name in ("VASEVQA_FAULT", *spec.get("without", ())):
+            environment.pop(name, None)
         try:
             with open(spec["log"], "ab") as log:
                 return subprocess.Popen(

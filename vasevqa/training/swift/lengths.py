@@ -20,9 +20,12 @@ from typing import Any
 
 from PIL import Image, ImageFile
 
+from vasevqa.confidential import Masker
+from vasevqa.cores import available_cores
 from vasevqa.curation.images import Unreadable, open_image
 from vasevqa.errors import DataError, machine_error
 from vasevqa.storage import refuse_failed
+from vasevqa.text import filtered_output
 from vasevqa.training.swift.blame import blame, failure_of
 from vasevqa.training.swift.environment import refuse_model_code
 from vasevqa.training.swift.messages import LengthsTask, WorkerResult, result_of
@@ -95,7 +98,7 @@ class _Pictures:
         # A truncated file must fail, even if another library changed this setting.
         ImageFile.LOAD_TRUNCATED_IMAGES = False
         self.root = root
-        self.pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
+        self.pool = ThreadPoolExecutor(available_cores())
         self.measured = {name: self.pool.submit(picture_size, root / name) for name in names}
 
     def name(self, image: Any) -> str:
@@ -207,4 +210,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with filtered_output(Masker(os.environ)):
+        main()

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import sys
 import traceback
 from pathlib import Path
 from typing import Any
 
+from vasevqa.confidential import Masker
 from vasevqa.errors import VaseError
+from vasevqa.text import filtered_output
 from vasevqa.training.swift.blame import blame
 from vasevqa.training.swift.environment import keep_copies_writable, refuse_model_code
 from vasevqa.training.swift.messages import ConversionTask, WorkerResult, result_of
@@ -109,4 +112,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with filtered_output(Masker(os.environ)):
+        main()

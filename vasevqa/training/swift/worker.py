@@ -19,7 +19,9 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from vasevqa.confidential import Masker
 from vasevqa.errors import ConfigError, GateError, GpuMemoryError, Interrupted, VaseError
+from vasevqa.text import filtered_output
 from vasevqa.training.swift.blame import blame, failure_of, is_ours
 from vasevqa.training.swift.environment import keep_copies_writable, refuse_model_code
 from vasevqa.training.swift.messages import TrainingTask, WorkerResult, result_of
@@ -264,4 +266,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with filtered_output(Masker(os.environ)):
+        main()
