@@ -1,23 +1,25 @@
-"""`python -m benchmarks.labels`: compare a classifier trained on 80 labels with a classifier trained on all labels.
+"""`python -m benchmarks.labels`: a classifier after 80 and 100 labels, beside one that was trained on all labels.
 
-All photographs are drawn. A simulated reviewer, who always gives the true label, labels 80 photographs in the order in
-which `vasevqa review` shows them. One classifier is trained on these 80 labels, and a second classifier is trained on
-the labels of all photographs. Both start from the same weights, and both are tested on photographs of other vases.
+All photographs are drawn: those that a reviewer labels, and those of other vases for the test. A simulated reviewer
+always answers with the truth. The reviewer labels photographs in the order in which `vasevqa review` shows them; the
+order comes from the review's own code. The review is resumed twice, as a person would do it: after 40 labels and after
+80 labels, a classifier is trained on the labels so far. From then on, its probabilities choose what is shown.
 
-Real runs start from ImageNet's weights. This project never downloads them by itself. The benchmark therefore trains the
-starting weights on the shapes and techniques of further drawn vases, without any label of quality.
+All classifiers of a seed start from the same weights, have the same settings, and train for the same number of steps.
+They are tested on the same photographs.
 
-With --clip, the benchmark instead chooses a threshold for clip-filter from 100 labels, for a precision of 0.8. It
-compares the precision and recall that are estimated from these labels with those of all photographs. The scores come
-from the tiny CLIP model that `make demo` trains.
+Real runs start from ImageNet's weights, which no program of this project downloads by itself. Here, weights that name
+what is painted on other drawn vases stand in for them (benchmarks/starting.py). No label of quality is used for them.
 
-The command prints a Markdown table. With --write, it also writes benchmarks/labels.md (with --clip: thresholds.md).
+With --clip, the threshold of clip-filter is chosen from 100 labels for a precision of 0.8: its estimated figures stand
+beside the true ones of all photographs. The demo's tiny CLIP gives the scores (`make demo` makes it).
+
+The command prints a Markdown table, and writes it to benchmarks/labels.md with --write.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import shutil
 import subprocess
@@ -26,7 +28,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from vasevqa.curation import typical
+from vasevqa.curation import predictions, typical
 from vasevqa.curation.reports import FilteringReport
 from vasevqa.dataset.collection import look_at
 from vasevqa.review.calibration import calibration_of, scored_of
@@ -40,65 +42,49 @@ from vasevqa.sample.dataset import Settings, draw_sample
 from vasevqa.statistics import by_vase
 
 HERE = Path(__file__).parent
-SIDE = 96  # pixels of the classifier's input
+SIDE, BATCH = 96, 16  # pixels of the classifier's input, and photographs per step
 PLAIN = ("--arch", "resnet18", "--image-size", str(SIDE), "--device", "cpu")
-TRAINING = ("--learning-rate", "0.0005", "--warmup-epochs", "1", "--patience", "0", "--batch-size", "16")
+TRAINING = ("--learning-rate", "0.0005", "--warmup-epochs", "1", "--patience", "0", "--batch-size", str(BATCH))
 STEPS = 150  # of each training, so that few labels are not trained on less
+THRESHOLD = 0.5  # classify's default
+ROUNDS = (40, 80)  # numbers of labels after which the review is resumed with the probabilities of a new classifier
+
+
+def rounds(labels: int) -> list[int]:
+    """Return the numbers of labels after which a classifier is trained. The first serves only to choose."""
+    return [*(count for count in ROUNDS if count < labels), labels]
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """The numbers of vases, which have 4 photographs each.
+    """The numbers of vases to label and to test (each with 4 photographs)."""
 
-    `shapes` vases are for training the starting weights, `pool` vases for labelling, and `test` vases for the test.
-    """
-
-    shapes: int
     pool: int
     test: int
 
 
-def starting_weights(folder: Path, vases: int, seed: int) -> Path:
-    """Train a ResNet18 to classify shapes and techniques of drawn vases, and return the file with its weights."""
-    import torch
-    from torch import nn
-    from torchvision.transforms import v2
+@dataclass(frozen=True)
+class Drawn:
+    """The photographs of a seed. `good` tells the truth about each photograph by its name."""
 
-    from vasevqa.curation import classifier
-    from vasevqa.curation.images import open_image
+    seed: int
+    work: Path
+    weights: Path
+    good: dict[str, bool]
 
-    draw_sample(folder, Settings(vases=vases, views=4, quality_vases=1, seed=1000 + seed))
-    truth = [row for row in json.loads((folder / "truth.json").read_text()) if row["quality"] != "unreadable"]
-    kinds = sorted({(row["shape"], row["technique"]) for row in truth})
-    resize = v2.Resize((SIDE, SIDE))
-    pixels = torch.stack([v2.functional.to_image(resize(open_image(folder / "photos" / row["name"]))) for row in truth])
-    labels = torch.tensor([kinds.index((row["shape"], row["technique"])) for row in truth])
-    torch.manual_seed(seed)
-    model = classifier.build("resnet18")
-    model.fc = nn.Linear(512, len(kinds))
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (classifier.MEAN, classifier.STD))
-    batch, epochs = 32, 6
-    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=epochs * (len(truth) // batch))
-    for _ in range(epochs):
-        order = torch.randperm(len(truth))
-        for step in range(len(truth) // batch):
-            rows = order[step * batch : (step + 1) * batch]
-            given = pixels[rows].float() / 255
-            if step % 2:
-                given = given.flip(3)
-            loss = nn.functional.cross_entropy(model((given - mean) / std), labels[rows])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    path = folder / "weights.pth"
-    torch.save({name: value for name, value in model.state_dict().items() if not name.startswith("fc.")}, path)
-    return path
+    @property
+    def photographs(self) -> Path:
+        """The folder of the photographs to label."""
+        return self.work / "pool-photographs"
+
+    @property
+    def others(self) -> Path:
+        """The folder of the photographs for the test."""
+        return self.work / "test-photographs"
 
 
 def mixed(quality: Path, folder: Path) -> dict[str, bool]:
-    """Copy the labelled photographs to one folder. Return a mapping from file names to True for good photographs."""
+    """Copy the labelled photographs into one folder. Return whether each is good."""
     folder.mkdir(parents=True)
     good = {}
     for side in ("0", "1"):
@@ -108,97 +94,123 @@ def mixed(quality: Path, folder: Path) -> dict[str, bool]:
     return good
 
 
-def reviewed(photographs: Path, good: dict[str, bool], count: int, into: Path, seed: int) -> None:
-    """Label `count` photographs with the truth, in the order in which the review page shows them."""
-    record = Record(into, QUALITY, photographs_of(look_at(photographs)))
+def reviewed(drawn: Drawn, count: int, scores: Scores | None) -> Path:
+    """Label photographs as the page shows them, until `count` have a label. Return the folder with 0/ and 1/."""
+    record = Record(drawn.work / "quality", QUALITY, photographs_of(look_at(drawn.photographs)))
     record.prepare()
-    session = Session(record, "simulated", seed=seed)
-    for _ in range(count):
-        state = session.state()
-        if state.picture is None:
-            return
-        session.label(state.picture, QUALITY.yes if good[state.name] else QUALITY.no, 1000)
+    session = Session(record, "simulated", scores, drawn.seed)
+    while (state := session.state()).done < count and state.picture is not None:
+        session.label(state.picture, QUALITY.yes if drawn.good[state.name] else QUALITY.no, 1000)
+    return drawn.work / "quality"
 
 
 def stage(name: str, *words: object) -> None:
-    """Run the stage `name` on the command line, with the arguments `words`."""
+    """Run a stage as a user would."""
     subprocess.run([sys.executable, "-m", f"jobs.{name}", *map(str, words)], check=True, stdout=subprocess.DEVNULL)
 
 
-def trained(data: Path, weights: Path, output: Path, seed: int) -> Path:
-    """Train a classifier on the labels in `data`, and return the output folder."""
+def trained(drawn: Drawn, data: Path, name: str) -> Path:
+    """Train a classifier on the labels in `data`."""
     images = sum(path.is_file() for side in "01" for path in (data / side).rglob("*"))
-    epochs = max(2, round(STEPS / max(1, images * 0.7 / 16)))
-    words = ("--data-dir", data, "--weights-file", weights, "--output-dir", output, "--epochs", epochs, "--seed", seed)
-    stage("train_classifier", *words, *PLAIN, *TRAINING)
+    epochs = max(2, round(STEPS / max(1, images * 0.7 / BATCH)))
+    output = drawn.work / name
+    words = ("--data-dir", data, "--weights-file", drawn.weights, "--output-dir", output, "--epochs", epochs)
+    stage("train_classifier", *words, "--seed", drawn.seed, *PLAIN, *TRAINING)
     return output
 
 
-def accuracy(model: Path, photographs: Path, good: dict[str, bool], output: Path) -> tuple[float, str]:
-    """Return the accuracy on the test photographs, and a text with the accuracy and its 95% interval by vase."""
+def classified(model: Path, photographs: Path) -> dict[str, float]:
+    """Return the classifier's probability of each photograph to be good."""
+    output = model / f"{photographs.name}-said"
     stage("classify", "--source-dir", photographs, "--model-path", model, "--target-dir", output, "--device", "cpu")
-    with (output / "predictions.csv").open(newline="") as stream:
-        rows = [(row["path"], (row["class"] == "1") == good[row["path"]]) for row in csv.DictReader(stream)]
-    found = by_vase([float(right) for _, right in rows], [name.rsplit("_", 1)[0] for name, _ in rows])
-    assert found is not None and found.interval is not None
+    return {one.name: one.probability for one in predictions.read(output) if one.probability is not None}
+
+
+def accuracy(drawn: Drawn, model: Path) -> tuple[float, str]:
+    """Return the share of test photographs that are sorted as they should be, and its 95% interval by vase."""
+    said = classified(model, drawn.others)
+    right = [float((probability >= THRESHOLD) == drawn.good[name]) for name, probability in said.items()]
+    found = by_vase(right, [name.rsplit("_", 1)[0] for name in said])
+    assert found.interval is not None
     return found.value, f"{found.value:.3f} [{found.interval[0]:.3f}, {found.interval[1]:.3f}]"
 
 
-def compared(seed: int, labels: int, sizes: Sizes, work: Path) -> tuple[float, str]:
-    """Return how much more accurate the classifier with all labels is, and the table's row for the seed."""
-    weights = starting_weights(work / "shapes", sizes.shapes, seed)
-    draw_sample(work / "pool", Settings(vases=1, quality_vases=sizes.pool // 2, seed=2000 + seed))
-    draw_sample(work / "test", Settings(vases=1, quality_vases=sizes.test // 2, seed=3000 + seed))
-    pool = mixed(work / "pool/quality", work / "photographs")
-    test = mixed(work / "test/quality", work / "others")
-    reviewed(work / "photographs", pool, labels, work / "quality", seed)
-    few, few_said = accuracy(
-        trained(work / "quality", weights, work / "few", seed), work / "others", test, work / "few-said"
-    )
-    every, every_said = accuracy(
-        trained(work / "pool/quality", weights, work / "every", seed), work / "others", test, work / "every-said"
-    )
-    return every - few, f"| {seed} | {few_said} | {every_said} | {100 * (every - few):+.1f} |"
+def drawn_for(seed: int, sizes: Sizes, weights: Path, work: Path) -> Drawn:
+    """Draw the photographs to label and the photographs for the test."""
+    good: dict[str, bool] = {}
+    for name, vases, first in (("pool", sizes.pool, 2000), ("test", sizes.test, 3000)):
+        draw_sample(work / name, Settings(vases=1, quality_vases=vases // 2, seed=first + seed))
+        good |= mixed(work / name / "quality", work / f"{name}-photographs")
+    return Drawn(seed, work, weights, good)
+
+
+def compared(drawn: Drawn, labels: int) -> tuple[list[float], str]:
+    """Return the accuracies after each number of labels and after all labels, and the seed's row of the table."""
+    scores, found = None, []
+    for count in rounds(labels):
+        model = trained(drawn, reviewed(drawn, count, scores), f"after-{count}")
+        if count != labels:
+            scores = Scores(classified(model, drawn.photographs), THRESHOLD, "classify")
+        if count > ROUNDS[0]:
+            found.append(accuracy(drawn, model))
+    found.append(accuracy(drawn, trained(drawn, drawn.work / "pool/quality", "after-all")))
+    values = [value for value, _ in found]
+    differences = [f"{100 * (values[-1] - value):+.1f}" for value in values[:-1]]
+    return values, f"| {drawn.seed} | {' | '.join([*(said for _, said in found), *differences])} |"
 
 
 def main() -> None:
-    """Run the benchmark for each seed, and print the results as a table."""
+    """Measure for each seed, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--labels", type=int, default=80)
-    parser.add_argument("--quick", action="store_true", help="use fewer vases")
-    parser.add_argument(
-        "--clip",
-        type=Path,
-        help="folder of the demo's CLIP model; test a chosen threshold, not a classifier",
-    )
-    parser.add_argument("--write", action="store_true", help="also write the table to a file in benchmarks/")
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--labels", type=int, default=100, help="number of labels at the end of the review")
+    parser.add_argument("--weights", type=Path, help="file of the starting weights; it is made if it is missing")
+    parser.add_argument("--quick", action="store_true", help="fewer vases")
+    parser.add_argument("--clip", type=Path, help="folder of the demo's CLIP; choose clip-filter's threshold instead")
+    parser.add_argument("--write", action="store_true", help="write benchmarks/labels.md")
     given = parser.parse_args()
-    sizes = Sizes(40, 40, 20) if given.quick else Sizes(80, 80, 40)
+    if given.labels <= ROUNDS[0]:
+        parser.error(f"--labels is {given.labels}; give more than {ROUNDS[0]}.")
     if given.clip is not None:
-        lines = thresholds(given.seeds, given.clip, 40 if given.quick else 200)
-        write(given.write, "thresholds.md", lines)
+        write(given.write, "thresholds.md", thresholds(given.seeds, given.clip, 40 if given.quick else 200))
         return
-    head = [
-        f"| seed | accuracy after {given.labels} labels | after all {4 * sizes.pool} labels | difference, points |",
-        "|---|---|---|---|",
-    ]
-    print("\n".join(head), flush=True)
-    differences = []
-    for seed in range(given.seeds):
+    with tempfile.TemporaryDirectory() as made:
+        weights = (given.weights or Path(made) / "weights.pth").absolute()
+        if not weights.exists():
+            from benchmarks.starting import starting_weights
+
+            starting_weights(weights)
+        seeds = range(given.first_seed, given.first_seed + given.seeds)
+        sizes = Sizes(40, 20) if given.quick else Sizes(80, 60)
+        write(given.write, "labels.md", differences(seeds, given.labels, sizes, weights))
+
+
+def differences(seeds: range, labels: int, sizes: Sizes, weights: Path) -> list[str]:
+    """Compare the classifiers for each seed, and return the lines of the table."""
+    counts = [count for count in rounds(labels) if count > ROUNDS[0]]
+    names = [f"accuracy after {count} labels" for count in counts]
+    names += [f"after all {4 * sizes.pool}", *(f"difference from {count} labels, points" for count in counts)]
+    lines = [f"| seed | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    print("\n".join(lines), flush=True)
+    rows = []
+    for seed in seeds:
         with tempfile.TemporaryDirectory() as work:
-            difference, row = compared(seed, given.labels, sizes, Path(work))
-        differences.append(difference)
-        head.append(row)
-        print(row, flush=True)
-    mean = 100 * sum(differences) / len(differences)
-    head.append(f"\nMean difference: {mean:.1f} points. Tested on {4 * sizes.test} photographs of {sizes.test} vases.")
-    print(head[-1])
-    write(given.write, "labels.md", head)
+            values, line = compared(drawn_for(seed, sizes, weights, Path(work)), labels)
+        rows.append(values)
+        lines.append(line)
+        print(line, flush=True)
+    means = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+    said = [
+        f"{100 * (means[-1] - mean):.1f} points from {count} labels" for count, mean in zip(counts, means, strict=False)
+    ]
+    lines.append(f"\nMean difference: {', '.join(said)}. Tested on {4 * sizes.test} photographs of {sizes.test} vases.")
+    print(lines[-1])
+    return lines
 
 
 def thresholds(seeds: int, clip: Path, vases: int) -> list[str]:
-    """Choose a threshold for clip-filter once for each seed, and return the lines of a table with the results."""
+    """Choose clip-filter's threshold from 100 labels of each seed, and return the lines of the table."""
     head = [
         f"| seed | chosen threshold | precision from 100 labels | of all {3 * vases} photographs | recall | of all |",
         "|---|---|---|---|---|---|",
@@ -212,10 +224,7 @@ def thresholds(seeds: int, clip: Path, vases: int) -> list[str]:
 
 
 def threshold_row(seed: int, clip: Path, vases: int, work: Path) -> str:
-    """Choose a threshold for a precision of 0.8 from 100 labels, and return the table's row for the seed.
-
-    The row compares the precision and recall estimated from the labels with the values for all photographs.
-    """
+    """Label 100 photographs as the page shows them, choose the threshold for a precision of 0.8, and compare."""
     draw_sample(work / "sample", Settings(vases=vases, views=3, quality_vases=1, seed=4000 + seed))
     words = ("--input-dir", work / "sample/photos", "--clip-model", clip, "--output-dir", work / "filtered")
     stage("clip_filter", *words, "--device", "cpu", "--threshold", "0")
@@ -242,7 +251,7 @@ def threshold_row(seed: int, clip: Path, vases: int, work: Path) -> str:
 
 
 def write(wanted: bool, name: str, table: list[str]) -> None:
-    """If `wanted` is True, write the table and this module's description to the file `name`."""
+    """Write a table with this module's description."""
     if wanted:
         told = [line for line in (__doc__ or "").splitlines() if "--write" not in line]
         (HERE / name).write_text("\n".join(["# Labels of a review", "", *told[2:], *table]) + "\n")
