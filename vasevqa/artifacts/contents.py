@@ -1,4 +1,4 @@
-"""The files of an artifact. Sealing lists all files with digests; the files are verified before the commit."""
+"""List the files of an artifact with their digests, and verify the files against artifact.json."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def is_temporary(name: str) -> bool:
 
 
 def list_files(root: Path, known: Mapping[str, str] | None = None) -> dict[str, dict[str, object]]:
-    """Return size in bytes and SHA-256 of every file below `root` (except artifact.json), by relative name.
+    """Return the size in bytes and the SHA-256 of every file below `root` (except artifact.json), by relative name.
 
     `known` maps the names of hard links to the digests of the linked files. These digests are not computed again.
     """

@@ -99,7 +99,7 @@ class Artifact:
         return record
 
     def commit(self, attempt: str) -> bool:
-        """Verify the sealed folder and rename it to its final name.
+        """Verify the files in the partial folder, and rename the folder to its final name.
 
         Return False if another launcher has already committed the artifact. Raise DataError if a file is missing or
         differs from the record. Raise LeaseHeld while another process writes the artifact.
@@ -121,7 +121,8 @@ class Artifact:
     def put_aside(self, path: Path, attempt: str) -> Path:
         """Rename `path` (this artifact or its partial folder) to an unused name, and return the new path.
 
-        One rename removes the whole artifact at once. Raise LeaseHeld while another process writes the artifact.
+        A later deletion then can't leave a half-deleted artifact under the old name, even after a crash. Raise
+        LeaseHeld while another process writes the artifact.
         """
         lease = Lease.acquire(self.lease, attempt)
         try:

@@ -126,7 +126,7 @@ class Run:
 
 
 def all_runs(volume: Volume) -> list[Run]:
-    """Return all runs, oldest first. The name of a run begins with its time."""
+    """Return all runs, oldest first. The name of a run begins with its start time."""
     return (
         [Run(volume, entry.name) for entry in sorted(volume.runs.iterdir()) if (entry / "recipe.yaml").is_file()]
         if volume.runs.is_dir()
