@@ -1,4 +1,4 @@
-"""`make bench`: measure speed as ratios. Both values of a ratio come from the same run on this machine.
+"""`make bench`: measure speed and memory, mostly as ratios of two values from the same run on the same machine.
 
 `--quick` uses fewer images. `--cuda` measures only curation, on the first GPU.
 """
@@ -23,21 +23,21 @@ Row = tuple[str, float, str]
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Return the elapsed seconds of `work`."""
+    """Call `work`, and return how many seconds it takes."""
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
 
 
 def computed(work: Callable[[], object]) -> float:
-    """Return the CPU seconds that this process needs for `work`."""
+    """Call `work`, and return how many seconds of CPU time this process needs for it."""
     began = time.process_time()
     work()
     return time.process_time() - began
 
 
 def photographs(folder: Path, count: int) -> None:
-    """Write JPEGs of 1 to 2 megapixels with as much detail as photographs have."""
+    """Write `count` JPEGs of 1 to 2 megapixels. They have as much detail as photographs."""
     import numpy as np
     from PIL import Image
 
@@ -70,7 +70,11 @@ def vit_b_32(folder: Path) -> Path:
 
 
 def clip_rows(base: Path) -> list[Row]:
-    """Compare clip-filter with a plain implementation and with its own parts, and select-views with clip-filter."""
+    """Measure the speed of clip-filter and select-views.
+
+    clip-filter is compared with a plain loop over single images, and with the slower one of its two parts (decoding and
+    model). select-views is compared with clip-filter.
+    """
     import torch
 
     from tests.fakes import FolderOutput, RecordingProgress
@@ -151,7 +155,7 @@ def clip_rows(base: Path) -> list[Row]:
 
 
 def classify_rows(base: Path) -> list[Row]:
-    """Compare classify, which works in batches and decodes ahead, with a plain loop over single images."""
+    """Compare the speed of classify with the speed of a plain loop over single images."""
     import torch
     from torchvision.transforms.v2 import functional
 
@@ -187,8 +191,9 @@ def classify_rows(base: Path) -> list[Row]:
 
 
 def training_rows() -> list[Row]:
-    """Compare an epoch of train-classifier with an epoch that augments single images on the CPU, and with one without
-    augmentation.
+    """Measure the time of an epoch of train-classifier.
+
+    The epoch is compared with an epoch that augments single images on the CPU, and with an epoch without augmentation.
     """
     import torch
     from torchvision.transforms import v2
@@ -240,7 +245,10 @@ def training_rows() -> list[Row]:
 
 
 def plan_rows(base: Path) -> list[Row]:
-    """Measure the second digest of 100,000 files, which needs only stat calls."""
+    """Compare the time of the second digest of a folder with the time of the first digest.
+
+    The folder holds 100,000 unchanged files, so the second digest needs only stat calls.
+    """
     from vasevqa.artifacts.digests import DigestCache
 
     count = 10_000 if QUICK else 100_000
@@ -277,8 +285,10 @@ print(next(line.split()[1] for line in Path("/proc/self/status").read_text().spl
 
 
 def memory_rows(base: Path) -> list[Row]:
-    """Measure the peak memory for 1,000, 3,000 and 10,000 images. Only the first thousands of images fill the
-    allocator's pools.
+    """Measure the peak memory of loading 1,000, 3,000 and 10,000 images.
+
+    The ratio of the last two peaks shows whether memory grows with the number of images. The first peak may be smaller,
+    because the first thousands of images fill the allocator's pools.
     """
     source = next((base / "photos").iterdir())
     from PIL import Image
@@ -310,10 +320,10 @@ def memory_rows(base: Path) -> list[Row]:
 
 
 def reward_rows() -> list[Row]:
-    """Measure the time of one reward against 1 ms, for the expected answers of each attribute and for very long
-    answers.
+    """Measure the time that scoring an answer takes, as a multiple of the limit of 1 ms.
 
-    Each answer is scored once, so that the reward's caches save no more time than in training.
+    The answers are the expected answers for each attribute, and very long answers. Each answer is scored once, so that
+    the reward's caches save no more time than in training.
     """
     import yaml
 
@@ -342,7 +352,7 @@ def reward_rows() -> list[Row]:
 
 
 def main() -> None:
-    """Measure everything, and print the table."""
+    """Run all measurements, and print the results as a table."""
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         rows = [*clip_rows(base), *classify_rows(base), *training_rows()]

@@ -1,4 +1,4 @@
-"""Measure the launcher's overhead: compare a step with a bare Job of the same pod, which kubectl creates and awaits."""
+"""Measure how much longer a step takes on a cluster than a bare Job, which kubectl creates, with the same pod."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ Row = tuple[str, float, str]
 
 
 def bare(kit: ClusterKit, number: int) -> float:
-    """Return the seconds from the creation of a Job by kubectl until kubectl reports the Job as complete. The pod is
-    the pod of a step.
+    """Run a bare Job with the pod of a step, and return the Job's duration in seconds.
+
+    The duration ends when kubectl reports that the Job is complete.
     """
     words = kit.root / "words"
     task = Task(
@@ -47,13 +48,13 @@ def bare(kit: ClusterKit, number: int) -> float:
 
 
 def step(kit: ClusterKit, number: int) -> float:
-    """Return the seconds from the start of a step until the commit of its artifact, from the run's log."""
+    """Run a step, and return the seconds from its start to the commit of its artifact, according to the run's log."""
     kit.run("--to", "first", "--set", f"first.ending=-n{number}")
     return float([event["seconds"] for event in kit.told() if event["event"] == "step-done" and not event["hit"]][-1])
 
 
 def cluster_rows(base: Path, quick: bool) -> list[Row]:
-    """Run bare Jobs and steps in turn on the cluster of KUBECONFIG. Return no rows without a cluster."""
+    """Measure bare Jobs and steps in turn on the cluster of KUBECONFIG. Return [] if KUBECONFIG is not set."""
     if not os.environ.get("KUBECONFIG"):
         print("no KUBECONFIG: the launcher's overhead on a cluster was not measured")
         return []

@@ -1,8 +1,8 @@
-"""`make faults`: fail the n-th system call of a stage and of a launcher, and write what came of it to faults.md.
+"""`make faults`: make system calls of stages and launchers fail, and write a table of the outcomes to faults.md.
 
-Each cell is a call in a place with an errno. The n-th call fails once, for several n; on its own, the stage also meets
-a storage that stays ill from the n-th call on. `--places stage,launcher` and `--errnos EIO,ENOSPC` take a part of the
-drills, and print the table.
+In each drill, a command runs while its n-th system call of one kind (such as open) fails with an errno (such as EIO).
+In some drills of a stage without a launcher, all later calls fail too. To run only some of the drills, give
+`--places stage,launcher` or `--errnos EIO,ENOSPC`. Their table is printed, but not written.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FAILED_LAUNCHES = (errno.EIO, errno.ENOSPC)  # a run takes seconds
 
 @dataclass
 class Tally:
-    """What came of the drills of one cell."""
+    """The outcomes of the drills with one kind of call in one place, as counts."""
 
     tried: int = 0
     absorbed: int = 0
@@ -35,7 +35,7 @@ class Tally:
     intact: int = 0
 
     def add(self, ended: Ended) -> None:
-        """Count one drill."""
+        """Add the outcome of one drill."""
         self.tried += 1
         self.absorbed += ended.code == 0
         self.intact += not any(text.startswith(("torn", "the healthy run")) for text in ended.problems)
@@ -43,7 +43,7 @@ class Tally:
 
 
 def faults(places: list[str], numbers: list[int]) -> Iterator[list[Fault]]:
-    """Yield the drills of each cell in the order of n. A cell ends with the first call that isn't reached."""
+    """Yield lists of faults that differ only in n. In each list, n increases."""
     for place in places:
         for call in CALLS:
             for number in numbers:
@@ -54,7 +54,7 @@ def faults(places: list[str], numbers: list[int]) -> Iterator[list[Fault]]:
 
 
 def main() -> None:
-    """Run the drills, and write or print the table."""
+    """Run the drills, print the table, and write it to faults.md if no drill was left out."""
     given = argparse.ArgumentParser()
     given.add_argument("--places", default=",".join(PLACES))
     given.add_argument("--errnos", default=",".join(errno.errorcode[number] for number in ERRNOS))
@@ -84,7 +84,7 @@ def main() -> None:
 
 
 def table(tallies: dict[tuple[str, str], Tally], wrong: list[str], seconds: float) -> str:
-    """The table as Markdown."""
+    """Return the outcomes as a Markdown table, followed by a list of the drills that went wrong."""
     lines = [
         "# A storage that fails",
         "",

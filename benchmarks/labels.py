@@ -1,17 +1,17 @@
-"""`python -m benchmarks.labels`: how good a classifier is after 80 labels, beside one that was trained on all labels.
+"""`python -m benchmarks.labels`: compare a classifier trained on 80 labels with a classifier trained on all labels.
 
-Everything is drawn: the photographs that a reviewer labels, and other vases for the test. A simulated reviewer, who
-always answers with the truth, labels 80 photographs in the order in which `vasevqa review` shows them. The order comes
-from the review's own code. Two classifiers start from the same weights: one is trained on these labels, the other on
-the labels of all photographs. Both are tested on the same photographs of other vases.
+All photographs are drawn. A simulated reviewer, who always gives the true label, labels 80 photographs in the order in
+which `vasevqa review` shows them. One classifier is trained on these 80 labels, and a second classifier is trained on
+the labels of all photographs. Both start from the same weights, and both are tested on photographs of other vases.
 
-Real runs start from ImageNet's weights, which no program of this project downloads by itself. Here the weights come
-from telling apart shapes and techniques of further vases. No label of quality is used for them.
+Real runs start from ImageNet's weights. This project never downloads them by itself. The benchmark therefore trains the
+starting weights on the shapes and techniques of further drawn vases, without any label of quality.
 
-With --clip, the threshold of clip-filter is chosen from 100 labels for a precision of 0.8: its estimated figures stand
-beside the true ones of all photographs. The demo's tiny CLIP gives the scores (`make demo` makes it).
+With --clip, the benchmark instead chooses a threshold for clip-filter from 100 labels, for a precision of 0.8. It
+compares the precision and recall that are estimated from these labels with those of all photographs. The scores come
+from the tiny CLIP model that `make demo` trains.
 
-The command prints a Markdown table, and writes it to benchmarks/labels.md with --write.
+The command prints a Markdown table. With --write, it also writes benchmarks/labels.md (with --clip: thresholds.md).
 """
 
 from __future__ import annotations
@@ -48,7 +48,10 @@ STEPS = 150  # of each training, so that few labels are not trained on less
 
 @dataclass(frozen=True)
 class Sizes:
-    """The numbers of vases: with shapes to learn the weights from, to label, and to test (each with 4 photographs)."""
+    """The numbers of vases, which have 4 photographs each.
+
+    `shapes` vases are for training the starting weights, `pool` vases for labelling, and `test` vases for the test.
+    """
 
     shapes: int
     pool: int
@@ -56,7 +59,7 @@ class Sizes:
 
 
 def starting_weights(folder: Path, vases: int, seed: int) -> Path:
-    """Train a ResNet18 on shapes and techniques of drawn vases, and return the file of its weights."""
+    """Train a ResNet18 to classify shapes and techniques of drawn vases, and return the file with its weights."""
     import torch
     from torch import nn
     from torchvision.transforms import v2
@@ -95,7 +98,7 @@ def starting_weights(folder: Path, vases: int, seed: int) -> Path:
 
 
 def mixed(quality: Path, folder: Path) -> dict[str, bool]:
-    """Copy the labelled photographs into one folder. Return whether each is good."""
+    """Copy the labelled photographs to one folder. Return a mapping from file names to True for good photographs."""
     folder.mkdir(parents=True)
     good = {}
     for side in ("0", "1"):
@@ -106,7 +109,7 @@ def mixed(quality: Path, folder: Path) -> dict[str, bool]:
 
 
 def reviewed(photographs: Path, good: dict[str, bool], count: int, into: Path, seed: int) -> None:
-    """Label `count` photographs as the page shows them."""
+    """Label `count` photographs with the truth, in the order in which the review page shows them."""
     record = Record(into, QUALITY, photographs_of(look_at(photographs)))
     record.prepare()
     session = Session(record, "simulated", seed=seed)
@@ -118,12 +121,12 @@ def reviewed(photographs: Path, good: dict[str, bool], count: int, into: Path, s
 
 
 def stage(name: str, *words: object) -> None:
-    """Run a stage as a user would."""
+    """Run the stage `name` on the command line, with the arguments `words`."""
     subprocess.run([sys.executable, "-m", f"jobs.{name}", *map(str, words)], check=True, stdout=subprocess.DEVNULL)
 
 
 def trained(data: Path, weights: Path, output: Path, seed: int) -> Path:
-    """Train a classifier on the labels in `data`."""
+    """Train a classifier on the labels in `data`, and return the output folder."""
     images = sum(path.is_file() for side in "01" for path in (data / side).rglob("*"))
     epochs = max(2, round(STEPS / max(1, images * 0.7 / 16)))
     words = ("--data-dir", data, "--weights-file", weights, "--output-dir", output, "--epochs", epochs, "--seed", seed)
@@ -132,7 +135,7 @@ def trained(data: Path, weights: Path, output: Path, seed: int) -> Path:
 
 
 def accuracy(model: Path, photographs: Path, good: dict[str, bool], output: Path) -> tuple[float, str]:
-    """Return the share of test photographs that are sorted as they should be, and its 95% interval by vase."""
+    """Return the accuracy on the test photographs, and a text with the accuracy and its 95% interval by vase."""
     stage("classify", "--source-dir", photographs, "--model-path", model, "--target-dir", output, "--device", "cpu")
     with (output / "predictions.csv").open(newline="") as stream:
         rows = [(row["path"], (row["class"] == "1") == good[row["path"]]) for row in csv.DictReader(stream)]
@@ -142,7 +145,7 @@ def accuracy(model: Path, photographs: Path, good: dict[str, bool], output: Path
 
 
 def compared(seed: int, labels: int, sizes: Sizes, work: Path) -> tuple[float, str]:
-    """Return the difference of the two accuracies, and the seed's row of the table."""
+    """Return how much more accurate the classifier with all labels is, and the table's row for the seed."""
     weights = starting_weights(work / "shapes", sizes.shapes, seed)
     draw_sample(work / "pool", Settings(vases=1, quality_vases=sizes.pool // 2, seed=2000 + seed))
     draw_sample(work / "test", Settings(vases=1, quality_vases=sizes.test // 2, seed=3000 + seed))
@@ -159,13 +162,17 @@ def compared(seed: int, labels: int, sizes: Sizes, work: Path) -> tuple[float, s
 
 
 def main() -> None:
-    """Measure for each seed, and print the table."""
+    """Run the benchmark for each seed, and print the results as a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--labels", type=int, default=80)
-    parser.add_argument("--quick", action="store_true", help="fewer vases")
-    parser.add_argument("--clip", type=Path, help="folder of the demo's CLIP; choose clip-filter's threshold instead")
-    parser.add_argument("--write", action="store_true", help="write benchmarks/labels.md")
+    parser.add_argument("--quick", action="store_true", help="use fewer vases")
+    parser.add_argument(
+        "--clip",
+        type=Path,
+        help="folder of the demo's CLIP model; test a chosen threshold, not a classifier",
+    )
+    parser.add_argument("--write", action="store_true", help="also write the table to a file in benchmarks/")
     given = parser.parse_args()
     sizes = Sizes(40, 40, 20) if given.quick else Sizes(80, 80, 40)
     if given.clip is not None:
@@ -191,7 +198,7 @@ def main() -> None:
 
 
 def thresholds(seeds: int, clip: Path, vases: int) -> list[str]:
-    """Choose clip-filter's threshold from 100 labels of each seed, and return the lines of the table."""
+    """Choose a threshold for clip-filter once for each seed, and return the lines of a table with the results."""
     head = [
         f"| seed | chosen threshold | precision from 100 labels | of all {3 * vases} photographs | recall | of all |",
         "|---|---|---|---|---|---|",
@@ -205,7 +212,10 @@ def thresholds(seeds: int, clip: Path, vases: int) -> list[str]:
 
 
 def threshold_row(seed: int, clip: Path, vases: int, work: Path) -> str:
-    """Label 100 photographs as the page shows them, choose the threshold for a precision of 0.8, and compare."""
+    """Choose a threshold for a precision of 0.8 from 100 labels, and return the table's row for the seed.
+
+    The row compares the precision and recall estimated from the labels with the values for all photographs.
+    """
     draw_sample(work / "sample", Settings(vases=vases, views=3, quality_vases=1, seed=4000 + seed))
     words = ("--input-dir", work / "sample/photos", "--clip-model", clip, "--output-dir", work / "filtered")
     stage("clip_filter", *words, "--device", "cpu", "--threshold", "0")
@@ -232,7 +242,7 @@ def threshold_row(seed: int, clip: Path, vases: int, work: Path) -> str:
 
 
 def write(wanted: bool, name: str, table: list[str]) -> None:
-    """Write a table with this module's description."""
+    """If `wanted` is True, write the table and this module's description to the file `name`."""
     if wanted:
         told = [line for line in (__doc__ or "").splitlines() if "--write" not in line]
         (HERE / name).write_text("\n".join(["# Labels of a review", "", *told[2:], *table]) + "\n")

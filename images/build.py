@@ -1,10 +1,9 @@
-"""Build the images and push them.
+"""Build the images, and push them if asked.
 
 Example: `python -m images.build --stage clip-filter --registry registry.example.org/me --push`.
 
-Docker's cache keeps each layer until the sources of the layer change, so an unchanged layer is not built again. New
-labels change no layer. Run the command in the repository's root. The command needs only Python's standard library and
-docker.
+Docker's cache keeps each layer until the layer's sources change, so unchanged layers are not built again. New labels
+change no layer. Run the command in the repository's root. It needs only Python's standard library and docker.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class Order:
 
     @property
     def tag(self) -> str:
-        """The tag of the images: version and revision. If the training lock is not the default, its name is added."""
+        """The tag of the images: version and revision, and the training lock's name if the lock is not the default."""
         extra = "" if self.training_lock == names.TRAINING_LOCK else f"-{Path(self.training_lock).stem}"
         return self.source.tag + extra
 
@@ -48,7 +47,7 @@ class Order:
         return f"{self.registry}/vasevqa/{name}" if self.registry else f"vasevqa/{name}"
 
     def references(self, name: str) -> list[str]:
-        """Return all names of the image. The name with `tag` comes first."""
+        """Return all names of the image with their tags. The name with the tag `tag` comes first."""
         return [f"{self.repository(name)}:{tag}" for tag in (self.tag, self.source.version, "latest")]
 
     def below(self, name: str) -> list[str]:
@@ -66,7 +65,7 @@ class Order:
 
 
 def say(text: str) -> None:
-    """Print a line for the user without a delay."""
+    """Print a line for the user, and flush it at once."""
     print(text, flush=True)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 
 class EngineError(Exception):
-    """Docker is missing, this user may not use Docker, or Docker can't do the task. The message says what to do."""
+    """Docker is missing, doesn't answer or can't build, or the user may not use it. The message says what to do."""
 
 
 class BuildError(Exception):
@@ -46,7 +46,7 @@ class Engine:
     """A docker command that builds with BuildKit."""
 
     def __init__(self) -> None:
-        """Find the command. Raise EngineError if there is no such command."""
+        """Find the docker command. Raise EngineError if there is none, or if it can't be used."""
         binaries = _binaries()
         if not binaries:
             raise EngineError("There is no docker command on PATH; install Docker (20.10 or newer).")

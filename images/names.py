@@ -1,4 +1,4 @@
-"""Read the names and sources of the images from the working tree: stages, shared layers, version, revision and tag."""
+"""Find the names of the images, their shared layers, and the version of their sources in the working tree."""
 
 from __future__ import annotations
 
@@ -69,10 +69,10 @@ def _digest(names: list[str]) -> str:
 
 @dataclass(frozen=True)
 class Source:
-    """The source of the images' content.
+    """The version of the source code from which images are built.
 
-    `revision` is git's revision, with a suffix if some changes are not committed. Without git, `revision` is a digest
-    of the files.
+    `version` is the package's version. `revision` is git's revision, with a suffix if some changes are not committed.
+    Without git, `revision` is a digest of the files. `url` is the web address of the repository.
     """
 
     version: str
@@ -87,9 +87,10 @@ class Source:
 
 
 def source() -> Source:
-    """Return the source of the present working tree.
+    """Return the version, the revision and the web address of the working tree.
 
-    Only files in the images affect the tag. A change of the README, for example, does not change the tag.
+    Of the uncommitted changes, only those in files that the images are made from change the revision. A change of the
+    README, for example, does not.
     """
     commit = (_git("rev-parse", "HEAD") or "").strip()
     if commit:
@@ -106,7 +107,7 @@ def source() -> Source:
 
 
 def _url(remote: str) -> str:
-    """Return a git remote as a web address without user name and password; 'unknown' if the remote is a folder."""
+    """Return the web address of a git remote, without user name and password, or 'unknown' if the remote has none."""
     if match := re.fullmatch(r"(?:https?|ssh|git)://(?:[^@/]*@)?([^/:]+\.[^/:]+)(?::\d+)?/(.+?)(?:\.git)?/?", remote):
         return f"https://{match[1]}/{match[2]}"
     if match := re.fullmatch(r"[^@/]+@([^/:]+):(.+?)(?:\.git)?/?", remote):

@@ -81,7 +81,7 @@ def write(text: str, path: Path = README) -> None:
 
 
 def main() -> int:
-    """Measure the images, then write and print the table. Return the exit code."""
+    """Measure the images, write the table to the README, and print it. Return the exit code."""
     try:
         text = table(measure(Engine()))
     except EngineError as error:

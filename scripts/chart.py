@@ -1,7 +1,7 @@
 """Generate the chart's README and the schema of the chart's values.
 
-The schema comes from the Cluster settings and the schema of a recipe, because the values are Cluster settings and a
-recipe.
+The chart's values hold a recipe and the settings of a cluster. Their schema is therefore generated from the schemas of
+`Cluster` and of recipes.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def schema() -> str:
 
 
 def _empty_too(found: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of a setting, extended by the empty value. The chart passes on no empty value."""
+    """Return the schema of a setting, but also allow the empty text. The chart leaves out settings that are empty."""
     if "pattern" in found:
         return {**found, "pattern": f"^$|{found['pattern']}"}
     if "anyOf" in found:
@@ -138,9 +138,9 @@ def _empty_too(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sets_are_texts(tree: Any) -> Any:
-    """Return the schema, with text allowed for each number.
+    """Return the schema, but also allow text for each number.
 
-    `helm --set` passes a fraction as text, and the launcher reads the text as a number.
+    `helm --set` passes a fraction as text. The launcher converts the text to a number.
     """
     if isinstance(tree, list):
         return [_sets_are_texts(item) for item in tree]
@@ -155,7 +155,7 @@ def _sets_are_texts(tree: Any) -> Any:
 def comments() -> dict[str, str]:
     """Return a mapping from each value to the comment above the value in values.yaml.
 
-    One comment may apply to several values below it.
+    A comment also applies to the following values without a comment of their own.
     """
     found: dict[str, str] = {}
     said: list[str] = []

@@ -1,6 +1,6 @@
 """`python -m scripts.check_model FOLDER`: check that a model gets the same tokens in training and in evaluation.
 
-The check needs no GPU. If the folder holds weights, the script also checks that they fit the configuration.
+The script also checks that the folder is complete, and that the weights fit the configuration. It needs no GPU.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PIXELS = 1003520  # the default of sft, grpo and evaluate
 
 
 def trained(folder: Path, picture: Path, pixels: int) -> list[int]:
-    """Return the tokens of a question about a picture as ms-swift gives them to the model."""
+    """Return the tokens that ms-swift gives to the model in training, for QUESTION about a picture."""
     from vasevqa.training.params import SftParams
     from vasevqa.training.swift import arguments
     from vasevqa.training.swift.lengths import template_of
@@ -39,7 +39,10 @@ def trained(folder: Path, picture: Path, pixels: int) -> list[int]:
 
 @contextmanager
 def limited_to(pixels: int) -> Iterator[None]:
-    """Let ms-swift scale larger pictures down to `pixels`, which it reads from the environment."""
+    """Inside a `with` block, make ms-swift scale pictures with more than `pixels` pixels down.
+
+    ms-swift reads this limit from the environment variable MAX_PIXELS.
+    """
     before = os.environ.get("MAX_PIXELS")
     os.environ["MAX_PIXELS"] = str(pixels)
     try:
@@ -51,7 +54,7 @@ def limited_to(pixels: int) -> Iterator[None]:
 
 
 def evaluated(folder: Path, picture: Path, pixels: int) -> list[int]:
-    """Return the tokens of the same question as evaluate gives them to the model."""
+    """Return the tokens that the stage evaluate gives to the model, for QUESTION about a picture."""
     from transformers import AutoProcessor
 
     from vasevqa.dataset.rows import Message, Row
@@ -67,7 +70,7 @@ def evaluated(folder: Path, picture: Path, pixels: int) -> list[int]:
 
 
 def difference(folder: Path, pixels: int = PIXELS) -> str:
-    """Return the first difference between the tokens of training and evaluation; empty if the tokens are equal."""
+    """Return a sentence about the first token that differs between training and evaluation, or '' if none differs."""
     with tempfile.TemporaryDirectory() as scratch:
         for size in SIZES:
             picture = Path(scratch) / f"{size[0]}x{size[1]}.jpg"
@@ -85,7 +88,7 @@ def difference(folder: Path, pixels: int = PIXELS) -> str:
 
 
 def main(folder: Path) -> int:
-    """Print the result for the model. Return 0 if the model can be used, otherwise the exit code of the problem."""
+    """Check the model in `folder` and print the result. Return 0 if it can be used, otherwise the error's exit code."""
     try:
         model = check_model(folder)
         skeleton(folder)

@@ -8,7 +8,11 @@ from pathlib import Path
 
 
 def main(volume: Path) -> None:
-    """Raise AssertionError unless the loss fell, rewards differ, adapters changed and answers improved."""
+    """Raise AssertionError if the models of the newest run have not learned.
+
+    SFT must halve the loss, and get higher rewards in evaluation than the base model. The rewards of GRPO's answers
+    must not all be equal. Both adapters must have changed.
+    """
     steps = (
         max((run for run in (volume / "runs").iterdir() if (run / "steps/evaluate").exists()), key=lambda run: run.name)
         / "steps"

@@ -1,8 +1,7 @@
-"""`python -m scripts.demo_same ONE TWO`: check that the newest runs of two volumes have the same results.
+"""`python -m scripts.demo_same ONE TWO`: compare the results of the newest runs in the volumes ONE and TWO.
 
-The runs may have used different backends or machines. Photographs, choices, rows of datasets and merged settings must
-be equal. Floating-point numbers (scores, losses, weights) may differ within a tolerance, because another machine may
-add numbers in another order.
+The runs may have used different backends or machines. Photographs, choices and texts must be equal. Numbers (scores,
+losses, weights) may differ within a tolerance, because another machine may add numbers in another order.
 """
 
 from __future__ import annotations
@@ -36,13 +35,13 @@ WEIGHTS = {".safetensors", ".pth"}
 
 
 def newest(volume: Path) -> dict[str, Path]:
-    """Return a mapping from step to artifact, for the newest run of the volume."""
+    """Return a mapping from each step of the volume's newest run to the folder of its artifact."""
     run = max((run for run in (volume / "runs").iterdir() if (run / "steps").is_dir()), key=lambda run: run.name)
     return {entry.name: entry.resolve() for entry in sorted((run / "steps").iterdir())}
 
 
 def differences(one: Any, two: Any, where: str) -> list[str]:
-    """Return the differences between two JSON values, one text for each difference."""
+    """Return a sentence for each difference between two JSON values. `where` is the place of the values in the file."""
     if isinstance(one, dict) and isinstance(two, dict):
         keys = {key for key in {*one, *two} if not PROVENANCE.search(str(key))}
         return [text for key in sorted(keys) for text in differences(one.get(key), two.get(key), f"{where}.{key}")]
@@ -61,7 +60,7 @@ def differences(one: Any, two: Any, where: str) -> list[str]:
 
 
 def tensors(path: Path) -> dict[str, Any]:
-    """Return the tensors in a file of weights, by name."""
+    """Return a mapping from names to tensors, for a file of weights."""
     import torch
 
     if path.suffix == ".safetensors":
@@ -83,7 +82,7 @@ def tensors(path: Path) -> dict[str, Any]:
 
 
 def weights(one: Path, two: Path, where: str) -> list[str]:
-    """Return a text with the relative distance of two models' weights, if the distance is more than RELATIVE."""
+    """Return a list with the difference between two models' weights. It is empty if they differ by RELATIVE or less."""
     first, second = tensors(one), tensors(two)
     if first.keys() != second.keys():
         return [f"{where}: the tensors have other names"]
@@ -94,7 +93,7 @@ def weights(one: Path, two: Path, where: str) -> list[str]:
 
 
 def compare(one: Path, two: Path, step: str) -> list[str]:
-    """Return the differences between two artifacts of one step."""
+    """Return a sentence for each difference between two artifacts of the step `step`."""
     if one.name != two.name:
         return [f"{step}: the keys differ, {one.name[:10]} and {two.name[:10]}"]
     records = [json.loads((path / "artifact.json").read_text(encoding="utf-8"))["files"] for path in (one, two)]
@@ -130,7 +129,7 @@ def compare(one: Path, two: Path, step: str) -> list[str]:
 
 
 def main(one: Path, two: Path) -> int:
-    """Print the differences in the steps that both runs have; return 1 if there are any."""
+    """Print the differences between the steps that both runs have. Return 1 if there are differences, otherwise 0."""
     first, second = newest(one), newest(two)
     both = [step for step in first if step in second]
     assert both, "the two runs have no step in common"

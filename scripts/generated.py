@@ -1,9 +1,10 @@
-"""Write the generated files that are committed: `python -m scripts.generated`. With `--check`, report differences.
+"""`python -m scripts.generated`: write the generated files that are committed. With `--check`, report outdated files.
 
-- tests/stage_sources.json: a digest of each stage's code. After a change of the code, decide whether results change. If
-  so, raise the stage's version. In both cases, run `make generate`.
-- tests/keys.json: the key and the values of each stage's default parameters. These may change only together with the
-  stage's version; otherwise all artifacts would be made again without a message. New parameters are added here.
+- tests/stage_sources.json: a digest of each stage's code. After a change of the code, decide whether the stage's
+  results change. If they change, increase the stage's version. Then run `make generate`.
+- tests/keys.json: each stage's default parameters and the key that belongs to them. A default may change only together
+  with the stage's version. Otherwise all artifacts would be made again, and no message would say why. Parameters
+  may be added without a new version.
 - README.md: the table of stages.
 - helm/vasevqa/: the schema of the chart's values, and the chart's README.
 - k8s/: manifests from the chart and from the renderer (base.yaml needs helm on PATH).
@@ -78,8 +79,8 @@ def stage_sources() -> str:
 def keys(stages: Mapping[str, Stage], known: Mapping[str, Any]) -> str:
     """Return the content of tests/keys.json for `stages`; `known` is the previous content.
 
-    Raise ValueError if a default or a key changed and the stage's version did not. Artifacts would otherwise be made
-    again without a message, or old artifacts would be used for new parameters.
+    Raise ValueError if a default or a key changed, but the stage's version did not. Otherwise artifacts would be made
+    again without a message, or old artifacts would be used for new defaults.
     """
     table: dict[str, Any] = {}
     for name, stage in stages.items():
@@ -93,9 +94,11 @@ def keys(stages: Mapping[str, Stage], known: Mapping[str, Any]) -> str:
         if before["version"] == now["version"]:
             for parameter, value in before["defaults"].items():
                 if parameter not in now["defaults"] or now["defaults"][parameter] != value:
-                    raise ValueError(f"{name}: the default of {parameter} was {value!r}; raise Stage.version too.")
+                    raise ValueError(f"{name}: the default of {parameter} was {value!r}; increase Stage.version too.")
             if before["key"] != now["key"]:
-                raise ValueError(f"{name}: the key of its default parameters changed; raise Stage.version, or undo it.")
+                raise ValueError(
+                    f"{name}: the key of its default parameters changed; increase Stage.version, or undo the change."
+                )
         table[name] = now
     return json.dumps(table, indent=1) + "\n"
 
@@ -146,7 +149,7 @@ def generated() -> dict[Path, str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the generated files; with --check, only print the names of outdated files."""
+    """Write the generated files. With --check, only print the names of outdated files. Return the exit code."""
     stale = []
     try:
         wanted = generated()

@@ -1,6 +1,6 @@
-"""`python -m scripts.list_swift_arguments`: write vasevqa/training/swift/arguments.txt again.
+"""`python -m scripts.list_swift_arguments`: write the arguments of ms-swift to vasevqa/training/swift/arguments.txt.
 
-The arguments come from the installed ms-swift.
+The arguments come from the installed version of ms-swift.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from vasevqa.training.extra_args import NAMES
 
 
 def installed() -> str:
-    """Return the text of the list: one line for each argument, with the commands that accept the argument."""
+    """Return a text with a line for each argument. The line names the argument and the commands that accept it."""
     from swift.arguments import ExportArguments, RLHFArguments, SftArguments
 
     known: dict[str, list[str]] = {}

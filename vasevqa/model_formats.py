@@ -1,6 +1,6 @@
-"""Recognize model folders in unsupported formats. The errors name the command or the folder to use instead.
+"""Recognize model folders in unsupported formats before a model is loaded.
 
-Only file names and configurations are read. A folder is therefore refused before anything is loaded.
+Only file names, configurations and the first bytes of files are read. Each error message says what to do instead.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ TEMPLATES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json
 def refuse_other_form(folder: Path) -> None:
     """Raise ConfigError or DataError if `folder` holds a model in an unsupported format.
 
-    Unsupported formats are a LoRA adapter, a Megatron checkpoint, a hub's cache, git-lfs pointers, quantized weights,
-    weights of other libraries, and pickled weights.
+    Unsupported formats are LoRA adapters, Megatron checkpoints, cache folders of a model hub, git-lfs pointers,
+    quantized weights, weights of other libraries, and pickled weights.
     """
     if not (folder / "config.json").is_file() or not _first(folder, ("model*.safetensors*", *PICKLED, *OTHER_WEIGHTS)):
         _refuse_no_model(folder)
@@ -82,7 +82,7 @@ def refuse_other_clip(folder: Path) -> None:
 
 
 def refuse_no_checkpoint(path: Path) -> None:
-    """Raise DataError if a file can't be a PyTorch checkpoint. Only its first bytes are read."""
+    """Raise DataError if a file can't be a PyTorch checkpoint. Only the first bytes of the file are read."""
     with path.open("rb") as stream:
         start = stream.read(2)
     if path.suffix != ".safetensors" and start != b"PK" and start[:1] != b"\x80":
@@ -103,7 +103,7 @@ def quantization(folder: Path, config: dict[str, Any]) -> str:
 
 
 def refuse_quantized_tensors(folder: Path, dtypes: Mapping[str, str]) -> None:
-    """Raise ConfigError if a weight has a data type of quantized models.
+    """Raise ConfigError if the data type of a weight shows that the model is quantized.
 
     `dtypes` maps a tensor's name to its data type.
     """
@@ -122,7 +122,7 @@ def refuse_pointers(folder: Path) -> None:
             with path.open("rb") as stream:
                 if stream.read(len(LFS)) == LFS:
                     raise DataError(
-                        f"{path} is a pointer of git-lfs, not the file itself; run `git lfs pull` in that folder, or"
+                        f"{path} is a git-lfs pointer, not the file itself; run `git lfs pull` in that folder, or"
                         " download the model again."
                     )
 
@@ -133,7 +133,7 @@ def refuse_no_vision(folder: Path, config: dict[str, Any]) -> None:
     if kind.removesuffix("_model") in TEXT_ENCODERS:
         raise ConfigError(
             f"{folder} holds a model of type '{kind}', which can't answer questions; give a vision-language model,"
-            " such as Qwen2.5-VL, and give this model as clip_model."
+            f" such as Qwen2.5-VL, and give {folder} as clip_model."
         )
     keys = " ".join(config)
     if not re.search(r"vision|visual|\bvit_|image_processor|img_processor|mm_", keys):
@@ -157,7 +157,9 @@ def refuse_unknown_type(folder: Path, config: dict[str, Any]) -> None:
     if kind not in CONFIG_MAPPING_NAMES:
         named = ", ".join(map(str, config.get("architectures") or ["no architecture"]))
         why = (
-            "its own code, which is never run" if config.get("auto_map") else f"a newer transformers than {__version__}"
+            "code from the model's folder, which is never run"
+            if config.get("auto_map")
+            else f"a newer version of transformers than {__version__}"
         )
         raise ConfigError(
             f"{folder} holds a model of type '{kind}' ({named}), which needs {why}; give a model that"
@@ -191,7 +193,7 @@ def _refuse_no_model(folder: Path) -> None:
         )
     if (folder / "training_summary.json").is_file() or any(folder.glob("checkpoint-*/trainer_state.json")):
         raise ConfigError(
-            f"{folder} holds a training with its checkpoints, not a whole model; run `merge` with --adapters {folder},"
+            f"{folder} holds checkpoints of a training, not a whole model; run `merge` with --adapters {folder},"
             " and give the folder that it writes."
         )
     if (folder / "latest_checkpointed_iteration.txt").is_file() or any(folder.glob("**/*.distcp")):
@@ -202,10 +204,14 @@ def _refuse_no_model(folder: Path) -> None:
     if (folder / "snapshots").is_dir():
         revisions = sorted(path for path in (folder / "snapshots").iterdir() if path.is_dir())
         inner = revisions[-1] if revisions else folder / "snapshots/REVISION"
-        raise ConfigError(f"{folder} is a hub's cache with several revisions; give one of these folders: {inner}.")
+        raise ConfigError(
+            f"{folder} is the cache folder of a model hub; give the folder of one revision, such as {inner}."
+        )
     inside = sorted(path.parent for path in folder.glob("*/config.json"))
     if inside and not (folder / "config.json").is_file():
-        raise ConfigError(f"There is no config.json in {folder}, but in {inside[0].name}/; give {inside[0]}.")
+        raise ConfigError(
+            f"There is no config.json in {folder}, but there is one in {inside[0].name}/; give {inside[0]}."
+        )
     if not (folder / "config.json").is_file():
         _refuse_other_weights(folder, "")
 
@@ -223,7 +229,7 @@ def _refuse_other_weights(folder: Path, model_type: str) -> None:
         loader = _LOADERS.get(model_type, "AutoModelForImageTextToText")
         raise DataError(
             f"{folder} holds pickled weights only ({pickled.name}), which could run code when they are loaded; convert"
-            f" the folder once with this command, which loads only tensors: {conversion(folder, loader)}"
+            f" the weights once with this command, which runs no code from the file: {conversion(folder, loader)}"
         )
     unfinished = next(iter(sorted(folder.glob(".cache/huggingface/download/**/*.incomplete"))), None)
     if unfinished is not None:
@@ -234,9 +240,10 @@ def _refuse_other_weights(folder: Path, model_type: str) -> None:
 
 
 def conversion(folder: Path, loader: str) -> str:
-    """Return the command that writes model.safetensors beside pickled weights.
+    """Return a shell command that converts pickled weights in `folder` to model.safetensors.
 
-    transformers reads pickled weights by torch.load with weights_only=True, which runs no code.
+    `loader` is the name of the class in transformers that loads the model. The command uses weights_only=True, so it
+    runs no code from the pickled file.
     """
     read = "M.from_pretrained(sys.argv[1], dtype='auto', weights_only=True)"
     return (
@@ -257,14 +264,17 @@ def _object(path: Path) -> dict[str, Any]:
     try:
         loaded = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise DataError(f"{path} is not valid JSON ({error}); copy it again.") from None
+        raise DataError(f"{path} is not valid JSON ({error}); copy the file again.") from None
     if not isinstance(loaded, dict):
-        raise DataError(f"{path} holds no JSON object; copy it again.")
+        raise DataError(f"{path} holds no JSON object; copy the file again.")
     return loaded
 
 
 def folder_digest(folder: Path, known: Mapping[str, str] | None = None) -> str:
-    """Return a digest of the names and contents of a model's files. `known` holds digests of files by name."""
+    """Return a digest of the names and contents of all files of a model.
+
+    `known` maps the names of some files to their digests. These files are not read.
+    """
     known = known or {}
     paths = [path for path in sorted(folder.iterdir()) if path.is_file()]
     return files.digest_json({path.name: known.get(path.name) or files.digest_file(path) for path in paths})[:32]

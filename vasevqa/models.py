@@ -1,4 +1,4 @@
-"""Model folders: check whether they are complete, compute sizes, and download a hub id."""
+"""Check whether a model folder is complete, compute the model's sizes, and download a model from a hub."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SAMPLE = 256  # bytes that the fingerprint reads at each of two positions in a t
 
 
 def safetensors_header(path: Path) -> dict[str, Any]:
-    """Return the header of a safetensors file: name -> {dtype, shape, data_offsets}.
+    """Return the header of a safetensors file. It maps each tensor's name to dtype, shape and data_offsets.
 
     Raise DataError if the file is truncated or is not a safetensors file.
     """
@@ -36,7 +36,7 @@ def safetensors_header(path: Path) -> dict[str, Any]:
         with path.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
             if length > size:
-                raise ValueError("its header is cut short")
+                raise ValueError("its header is incomplete")
             header: dict[str, Any] = json.loads(stream.read(length))
         header.pop("__metadata__", None)
         for name, entry in header.items():
@@ -55,15 +55,15 @@ def _check_entry(name: str, entry: Any) -> None:
     """Raise ValueError if an entry of a header doesn't describe a tensor."""
     numbers = [*entry["shape"], *entry["data_offsets"]]
     if not isinstance(entry["dtype"], str) or not all(type(number) is int for number in numbers):
-        raise ValueError(f"its header describes no tensor at {name}")
+        raise ValueError(f"its header has an invalid entry for {name}")
 
 
 @dataclass(frozen=True)
 class Model:
     """The sizes of a model.
 
-    `parameters` is the number of parameters. `adapter_per_rank` is the number of parameters that a LoRA of all linear
-    layers adds for each unit of rank. The other fields are the dimensions that decide the size of the activations.
+    `parameters` is the number of parameters. `adapter_per_rank` is the number of parameters that a LoRA adapter of rank
+    1 for all linear layers adds. The other fields are the dimensions that decide the size of the activations.
     """
 
     parameters: int
@@ -100,7 +100,7 @@ def check_model(folder: Path) -> Model:
         shards = [WEIGHTS]
     else:
         raise DataError(
-            f"{folder} holds no weights ({WEIGHTS} or {INDEX}; pickled weights are not downloaded from a hub); copy"
+            f"{folder} holds no weights ({WEIGHTS} or {INDEX}; pickled weights are never downloaded from a hub); copy"
             " the whole model folder."
         )
     tensors = {name: entry for shard in shards for name, entry in safetensors_header(folder / shard).items()}
@@ -137,9 +137,9 @@ def check_model(folder: Path) -> Model:
 def shards_of(folder: Path) -> list[str]:
     """Return the names of the weight files in a model's index. Raise DataError if the index names no weight file."""
     path = folder / INDEX
-    weights = _json(path, "copy it again").get("weight_map")
+    weights = _json(path, "copy the file again").get("weight_map")
     if not isinstance(weights, dict) or not weights or not all(isinstance(name, str) for name in weights.values()):
-        raise DataError(f"{path}: weight_map is not a mapping of tensors to files; copy it again.")
+        raise DataError(f"{path}: weight_map is not a mapping from tensors to files; copy the file again.")
     return sorted(set(weights.values()))
 
 
@@ -184,8 +184,8 @@ def fingerprint(folder: Path) -> str:
 def skeleton(folder: Path) -> PreTrainedModel:
     """Return the model as transformers builds it, without its weights (on the device "meta").
 
-    Only the headers of the weights are read. By itself, transformers would initialise missing weights at random and
-    ignore unknown weights. Raise DataError if configuration and weights don't match.
+    Only the headers of the weight files are read. Raise DataError if a weight is missing, unknown or has a wrong shape.
+    transformers would initialise missing weights at random, and would ignore unknown weights.
     """
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
@@ -258,9 +258,9 @@ def _json(path: Path, hint: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise ConfigError(f"There is no {path.name} in {path.parent}; {hint}.") from None
     except ValueError as error:
-        raise DataError(f"{path} is not valid JSON ({error}); copy it again.") from None
+        raise DataError(f"{path} is not valid JSON ({error}); copy the file again.") from None
     if not isinstance(loaded, dict):
-        raise DataError(f"{path} holds no JSON object; copy it again.")
+        raise DataError(f"{path} holds no JSON object; copy the file again.")
     return loaded
 
 

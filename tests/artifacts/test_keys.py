@@ -61,7 +61,7 @@ def test_a_changed_default_or_key_without_a_raised_version_is_refused() -> None:
     assert with_it["merge"]["key"] == known["merge"]["key"]
     assert with_it["merge"]["defaults"]["came_later"] == 3
     # No key contains the parameter, so an artifact of the old default would be used for the new default.
-    with pytest.raises(ValueError, match=r"merge: the default of came_later was 3; raise Stage\.version"):
+    with pytest.raises(ValueError, match=r"merge: the default of came_later was 3; increase Stage\.version"):
         generated.keys({"merge": later(STAGES["merge"], default=5)}, with_it)
     generated.keys({"merge": later(STAGES["merge"], default=5, version=2)}, with_it)
     with pytest.raises(ValueError, match="the default of tolerance was"):

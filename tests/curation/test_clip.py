@@ -156,7 +156,7 @@ def test_pickled_weights_are_refused_with_a_command_that_converts_them(tmp_path:
     shutil.copytree(hf_clip, folder)
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(DataError, match=r"pickled weights only .pytorch_model.bin.*convert the folder once") as caught:
+    with pytest.raises(DataError, match=r"pickled weights only .pytorch_model.bin.*convert the weights once") as caught:
         load_clip(folder, CPU)
     convert(str(caught.value))
     prompts = ["a vase", "a sherd"]

@@ -92,7 +92,7 @@ def test_the_list_of_arguments_is_the_list_of_ms_swift() -> None:
         ('{"lora_rank": 4}', "set the parameter `lora_rank` of the step instead"),
         ('{"output_dir": "/elsewhere"}', "the step itself"),
         ('{"push_to_hub": true}', "writes only to the volume"),
-        ("[1, 2]", "comes before any --argument"),
+        ("[1, 2]", "there is no --argument before the value"),
     ],
 )
 def test_a_wrong_extra_argument_is_refused(given: str, said: str, tmp_path: Path, qwen: Path, dataset: Path) -> None:
@@ -179,7 +179,7 @@ def test_the_system_prompt_is_the_text_of_the_file(tmp_path: Path) -> None:
 
 
 def test_groups_and_weights_of_grpo_must_match() -> None:
-    with pytest.raises(ValueError, match="whole groups"):
+    with pytest.raises(ValueError, match="must be a multiple of num_generations"):
         grpo.GrpoParams(batch_size=3, gradient_accumulation_steps=1)
     with pytest.raises(ValueError, match="one number for each"):
         grpo.GrpoParams(reward_weights=[1.0, 0.5])

@@ -61,7 +61,7 @@ def test_the_last_the_best_or_a_given_checkpoint_is_used(tmp_path: Path) -> None
         ("{", "is not valid JSON"),
         ('{"log_history": 3}', "has no record of a best checkpoint"),
         ('{"log_history": [1, "reward"]}', "has no record of a best checkpoint"),
-        (None, r"checkpoint-30 holds no trainer_state\.json; copy the whole checkpoint, or choose last or a step"),
+        (None, r"checkpoint-30 holds no trainer_state\.json; copy the whole checkpoint, or choose `last` or a step"),
     ):
         state = tmp_path / "blind/training/checkpoint-30/trainer_state.json"
         state.unlink() if content is None else state.write_text(content)

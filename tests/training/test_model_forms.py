@@ -99,7 +99,7 @@ FOREIGN_MODELS: dict[str, tuple[Callable[[Path], object], type[VaseError], str]]
     "a cache of the hub": (
         lambda model: only(model, {"snapshots/abc/config.json": "{}"}),
         ConfigError,
-        "give one of these folders: .*snapshots/abc",
+        "give the folder of one revision, such as .*snapshots/abc",
     ),
     "the folder above": (lambda model: only(model, {"qwen/config.json": "{}"}), ConfigError, r"give .*/qwen\."),
     "an unfinished download": (
@@ -110,7 +110,7 @@ FOREIGN_MODELS: dict[str, tuple[Callable[[Path], object], type[VaseError], str]]
     "CLIP": (
         lambda model: change(model / "config.json", model_type="clip"),
         ConfigError,
-        ("and give this model as clip_model"),
+        "and give .* as clip_model",
     ),
     "a text model": (
         lambda model: (model / "config.json").write_text(
@@ -122,12 +122,12 @@ FOREIGN_MODELS: dict[str, tuple[Callable[[Path], object], type[VaseError], str]]
     "code of its own": (
         lambda model: change(model / "config.json", model_type="internvl_chat", auto_map={"AutoConfig": "a.B"}),
         ConfigError,
-        "its own code, which is never run",
+        "code from the model's folder, which is never run",
     ),
     "a newer type": (
         lambda model: change(model / "config.json", model_type="qwen9_vl"),
         ConfigError,
-        "needs a newer transformers than",
+        "needs a newer version of transformers than",
     ),
 }
 
@@ -176,8 +176,8 @@ BROKEN_MODELS: dict[str, tuple[Callable[[Path], None], str]] = {
     "an index that is a list": (lambda model: index(model, ["model.safetensors"]), "weight_map is not a mapping"),
     "an index without files": (lambda model: index(model, {}), "weight_map is not a mapping"),
     "an index of numbers": (lambda model: index(model, {"a": 1}), "weight_map is not a mapping"),
-    "weights without a type": (lambda model: header(model, {"dtype": None}), "its header describes no tensor at a"),
-    "weights without a shape": (lambda model: header(model, {"shape": ["x"]}), "its header describes no tensor at a"),
+    "weights without a type": (lambda model: header(model, {"dtype": None}), "its header has an invalid entry for a"),
+    "weights without a shape": (lambda model: header(model, {"shape": ["x"]}), "its header has an invalid entry for a"),
     "weights that are a list": (lambda model: header(model, None), "not a complete safetensors file"),
     "no tokenizer": (lambda model: (model / "tokenizer.json").unlink(), "no tokenizer"),
     "no image processor": (lambda model: (model / "processor_config.json").unlink(), "no image processor"),

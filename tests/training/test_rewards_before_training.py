@@ -36,7 +36,7 @@ def rewarded(tmp_path: Path, qwen: Path, rows: Path, plugin: str | None, *names:
 
 
 PLUGINS: dict[str, tuple[str | None, str]] = {
-    "not Python": ("def f(:\n", r"mine\.py, line 1: this is not valid Python"),
+    "not Python": ("def f(:\n", r"mine\.py, line 1: the file is not valid Python"),
     "another name": (
         "def g(completions): ...\n",
         "defines no reward 'f'.*Known: accuracy, cosine, external_vase_acc, external_vase_format, external_vase_paper,"

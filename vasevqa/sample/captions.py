@@ -117,7 +117,7 @@ DAMAGED: dict[str, tuple[str, ...]] = {
 
 
 def caption(vase: Vase, damage: str | None, rng: random.Random) -> str:
-    """Return a random caption for a photograph of `vase` with the damage `damage` (None for no damage).
+    """Return a random caption for a photograph of `vase`. `damage` is the kind of damage, or None for an intact vase.
 
     There are thousands of different captions.
     """

@@ -15,7 +15,7 @@ Color = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Ware:
-    """A workshop tradition: the properties of its vases, its years (BCE), its clay, and its painters."""
+    """A tradition of pottery, such as Attic black-figure, and the properties that its vases can have."""
 
     fabric: str
     technique: str
@@ -172,7 +172,7 @@ class Vase:
 def invent(rng: random.Random) -> Vase:
     """Return a vase with random properties from `rng`.
 
-    Every technique has the same probability. All other properties are drawn from the values in the vase's ware.
+    Every technique has the same probability. The other properties are chosen at random from a ware with this technique.
     """
     technique = rng.choice(sorted({ware.technique for ware in WARES}))
     return invent_one_of(rng.choice([ware for ware in WARES if ware.technique == technique]), rng)
@@ -181,7 +181,7 @@ def invent(rng: random.Random) -> Vase:
 def invent_balanced(rng: random.Random) -> Iterator[Vase]:
     """Yield random vases without end. In each group of ten vases, at most four have the same fabric or technique.
 
-    A constant answer to a question about the fabric or the technique is therefore wrong more often than right.
+    A model that always gives the same fabric or technique as its answer is therefore wrong more often than right.
     """
     ten = [ware for ware, share in zip(WARES, SHARES, strict=True) for _ in range(share)]
     while True:

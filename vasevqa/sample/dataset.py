@@ -100,8 +100,8 @@ def _check(folder: Path, wanted: dict[str, Any]) -> None:
     for name, value in wanted.items():
         if existing and name != "version" and existing.get(name) != value:
             raise ConfigError(
-                f"{folder} holds a sample with {name} = {existing.get(name)}, not {value}; remove it, or choose another"
-                " folder."
+                f"{folder} holds a sample with {name} = {existing.get(name)}, not {value}; remove the sample, or choose"
+                " another folder."
             )
     if existing or (folder / STAGING).is_dir() or not folder.is_dir():
         return
@@ -148,7 +148,7 @@ def _truth(job: Job) -> dict[str, Any]:
 
 
 def _publish(staging: Path, folder: Path) -> None:
-    """Move the drawn files from `staging` to `folder`, the marker last. Remove files of an older sample.
+    """Move the drawn files from `staging` to `folder`, and move the marker last. Remove files of an older sample.
 
     If a call is interrupted, the next call moves the remaining files.
     """
@@ -189,7 +189,7 @@ def _photos(settings: Settings) -> tuple[list[Job], list[Vase]]:
 
 
 def _quality(settings: Settings) -> Iterator[Job]:
-    """Yield labelled photographs of vases that are not in photos/: bad photographs for 0/, good photographs for 1/."""
+    """Yield the photographs for quality/0 (bad) and quality/1 (good). They show other vases than photos/."""
     rng = random.Random(f"quality-{settings.seed}")
     for label in (0, 1):
         for _ in range(settings.quality_vases):

@@ -30,7 +30,7 @@ THREADS = 2
 
 
 def make_once(folder: Path, marker: str, wanted: Mapping[str, object], write: Callable[[Path], None]) -> bool:
-    """Let `write` fill a temporary folder, and rename it to `folder`. Return False if `folder` is already complete.
+    """Call `write` to fill a temporary folder, and rename it to `folder`. Return False if `folder` is already complete.
 
     The file `marker` in a complete folder holds the settings `wanted`. The temporary folder is renamed only when it is
     complete. After an interruption, the next call starts again from the beginning. A folder whose marker holds

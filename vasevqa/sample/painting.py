@@ -76,7 +76,7 @@ def _row(height: float) -> float:
 
 
 def _stretch(shape: Shape, height: float) -> float:
-    """Return how many columns are as long as one row, on the vase at the height `height` (0 foot, 1 rim)."""
+    """Return the number of columns that are as long as one row, at a height of the vase (0 is the foot, 1 the rim)."""
     radius = float(shape.radius(np.array(height)))
     return (WIDTH / (2 * math.pi * radius)) / (HEIGHT / (2 * shape.aspect))
 

@@ -23,7 +23,7 @@ _HEIGHTS = np.linspace(0, 1, 721)  # more heights than the rows of any picture
 class View:
     """The positions of the camera, the vase and the lamp.
 
-    Angles are in degrees. Lengths are in pixels of a picture of `size` x `size`.
+    Angles are in degrees. Lengths are in pixels. The picture has `size` x `size` pixels.
     """
 
     size: int

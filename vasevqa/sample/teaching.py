@@ -179,7 +179,8 @@ class Turn:
 class Talk:
     """Formats questions and answers as token indices, in the same way as ms-swift and the processor.
 
-    `used` is the list of used token ids. `picture` is the begin and the end of the picture's tokens in each turn.
+    `used` is the list of used token ids. `picture` holds the start and the end index of the picture's tokens in each
+    turn.
     """
 
     def __init__(self, used: list[int]) -> None:

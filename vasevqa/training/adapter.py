@@ -45,9 +45,10 @@ VISION = ("visual", "vision")
 
 @dataclass(frozen=True)
 class Pair:
-    """The tensors of an adapter for one linear module: their names in the adapter's file, and the scale.
+    """The names of an adapter's tensors for one linear module, and the scale of the adapter.
 
-    The shapes are: A (rank, inputs), B (outputs, rank), DoRA's magnitude (outputs,). `magnitude` is None without DoRA.
+    Tensor A has the shape (rank, inputs), tensor B has (outputs, rank), and DoRA's magnitude has (outputs,).
+    `magnitude` is None without DoRA.
     """
 
     a: str
@@ -75,12 +76,12 @@ class Adapter:
 
     @property
     def translated(self) -> dict[str, str]:
-        """A mapping from each translated name to its older spelling. The keys are the names in `names`."""
+        """The renamed tensors: a mapping from the current name in transformers to the name in the adapter's file."""
         return {now: old for now, old in self.names.items() if now != old}
 
 
 def plain(checkpoint: Path) -> Path:
-    """Return the folder with the adapter for the unchanged base model.
+    """Return the folder of the adapter that fits the unchanged base model.
 
     Some initializations, such as PiSSA, change the base model's weights before the training. ms-swift then also writes
     an adapter for the unchanged base model, to a folder in the checkpoint.
@@ -120,7 +121,7 @@ def configuration(folder: Path, any_start: bool = False) -> LoraConfig:
         raise DataError(f"{path} sets {asked[0]}, whose result can't be checked; merge the adapter with peft.")
     _check_numbers(path, config)
     if config.r < 1 or not config.target_modules:
-        raise DataError(f"{path} names no rank or no target_modules; copy or train the adapter again.")
+        raise DataError(f"{path} has no rank or no target_modules; copy or train the adapter again.")
     return config
 
 
@@ -218,7 +219,7 @@ def _freezes_vision(folder: Path) -> bool:
 
 
 def _targets(folder: Path, config: LoraConfig, model: PreTrainedModel, names: dict[str, str]) -> list[str]:
-    """Return the linear modules that target_modules names, with current names or with the adapter's older spellings."""
+    """Return the linear modules that match target_modules by their current name or by their name in the adapter."""
     from peft.tuners.tuners_utils import check_target_module_exists
     from torch import nn
 
@@ -257,8 +258,8 @@ def _injected(folder: Path, config: LoraConfig, model: PreTrainedModel):  # type
     except (ValueError, TypeError, RuntimeError, KeyError, AttributeError) as error:
         refuse_failed(error, folder)
         raise DataError(
-            f"The adapter in {folder} doesn't fit its base model ({first_line(error)}); give the base that it was"
-            " trained on, or correct target_modules in adapter_config.json."
+            f"The adapter in {folder} doesn't fit its base model ({first_line(error)}); give the base model"
+            " that it was trained on, or correct target_modules in adapter_config.json."
         ) from None
 
 
@@ -279,7 +280,7 @@ def _compare(folder: Path, base: Path, wanted: dict[str, list[int]], given: dict
         raise DataError(
             f"{folder / ADAPTER} holds tensors that neither {base.name} nor adapter_config.json knows"
             f" ({len(unknown)}, such as {unknown[0]}); give the base model that the adapter was trained on, or save the"
-            " adapter again with a current peft."
+            " adapter again with a current version of peft."
         )
     if missing:
         raise DataError(
@@ -291,8 +292,8 @@ def _compare(folder: Path, base: Path, wanted: dict[str, list[int]], given: dict
     other = [name for name in reshaped if _sides(name, given[name]) != _sides(name, wanted[name])]
     if other:
         raise DataError(
-            f"The adapter in {folder} was trained on another base than {base}: {other[0]} has shape {given[other[0]]},"
-            f" but {wanted[other[0]]} would fit; give the base model that the adapter was trained on."
+            f"The adapter in {folder} was trained on a different base model than {base}: {other[0]} has shape"
+            f" {given[other[0]]} instead of {wanted[other[0]]}; give the base model that the adapter was trained on."
         )
     name = reshaped[0]
     axis = _rank_axis(name)

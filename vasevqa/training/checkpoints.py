@@ -55,7 +55,10 @@ def _unreadable(path: Path) -> str | None:
 
 
 def _unfinished(path: Path) -> str | None:
-    """Return why a training can't continue from a checkpoint with readable weights; None if it can continue."""
+    """Return why a training can't continue from a checkpoint. Return None if a training can continue.
+
+    The weights of the checkpoint must be readable.
+    """
     try:
         if (path / INDEX).is_file():
             missing = set(shards_of(path)) - {shard.name for shard in _weights(path)}
@@ -85,17 +88,17 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
         state = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except ValueError as error:
         raise DataError(
-            f"{path} is not valid JSON ({error}); copy the whole checkpoint, or choose last or a step."
+            f"{path} is not valid JSON ({error}); copy the whole checkpoint, or choose `last` or a step."
         ) from None
     if not isinstance(state, dict):
-        raise DataError(f"{path} holds no JSON object; copy the whole checkpoint, or choose last or a step.")
+        raise DataError(f"{path} holds no JSON object; copy the whole checkpoint, or choose `last` or a step.")
     return state
 
 
 def _state(checkpoint: Path) -> dict[str, Any]:
     """Return the trainer's state as `read_state` does. Raise DataError if there is no state file."""
     if not (checkpoint / STATE).is_file():
-        raise DataError(f"{checkpoint} holds no {STATE}; copy the whole checkpoint, or choose last or a step.")
+        raise DataError(f"{checkpoint} holds no {STATE}; copy the whole checkpoint, or choose `last` or a step.")
     return read_state(checkpoint)
 
 
@@ -138,8 +141,8 @@ def newest(folder: Path) -> tuple[Checkpoint | None, list[Checkpoint]]:
 def choose(folder: Path, which: str) -> Path:
     """Return the checkpoint `which` (last, best, or a step) below `folder`.
 
-    If `folder` itself is a checkpoint or a model, return `folder`. For best, return the checkpoint that the training
-    recorded as the best (by validation loss or reward), or the step with the highest logged reward.
+    If `folder` itself is a checkpoint or a model, return `folder`. If `which` is best, return the checkpoint that the
+    training recorded as the best (by validation loss or reward), or the step with the highest logged reward.
 
     Raise ConfigError if the training has no such record, or if there is no checkpoint of that step. Raise DataError if
     the folder holds no checkpoint with readable weights.
@@ -159,8 +162,8 @@ def choose(folder: Path, which: str) -> Path:
         step = name.removeprefix("checkpoint-") or _best_logged(state)
         if step is None:
             raise ConfigError(
-                f"{folder} has no record of a best checkpoint (there were no validation rows); choose last or a step of"
-                f" {steps}."
+                f"{folder} has no record of a best checkpoint, which needs validation rows or logged rewards; choose"
+                f" `last` or one of the steps {steps}."
             )
         which = step
     for checkpoint in usable:

@@ -13,12 +13,12 @@ def gpu_bytes(model: Model, params: TrainingParams, batch: int, checkpointing: b
     """Return an estimate of one GPU's peak memory in bytes, if each GPU holds a whole copy of model and optimizer.
 
     The estimate is the sum of these parts:
-    - the weights; a second copy for GRPO with vLLM or with full training
-    - the gradients and Adam's two moments: for LoRA, of the adapter only; otherwise, of all parameters
-    - the activations that are kept; with checkpointing, one hidden state for each layer, and all activations of one
-      layer
-    - the logits with their gradient in float32; for GRPO, the logits of the answer only
-    - for GRPO, a cache of keys and values for the generation
+    - the weights of the model, and of the adapter if there is one
+    - a second copy of the model's weights, if GRPO uses vLLM or trains all weights
+    - the gradients and Adam's two moments of the trained weights
+    - the activations of all layers; with checkpointing, a hidden state per layer and the activations of one layer
+    - the logits, their float32 copy and their gradient; for GRPO, only the logits of the answer
+    - for GRPO, the cache of keys and values during generation
     - 1.5 GB for CUDA itself
 
     The formulas follow Rajbhandari et al., "ZeRO", 2020, section 3, and Korthikanti et al., "Reducing Activation

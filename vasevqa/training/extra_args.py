@@ -58,7 +58,7 @@ NEVER_SET = {
 
 @lru_cache
 def known_arguments() -> Mapping[str, frozenset[str]]:
-    """Return ms-swift's argument names for each command (sft, rlhf, export), from the committed list."""
+    """Return the names of ms-swift's arguments for each command (sft, rlhf, export), from the file NAMES."""
     by_command: dict[str, set[str]] = {"sft": set(), "rlhf": set(), "export": set()}
     for line in NAMES.read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
@@ -85,13 +85,13 @@ def check_extra(command: str, given: Any, own: Collection[str]) -> dict[str, obj
         given = _from_words([str(word) for word in given])
     if not isinstance(given, Mapping):
         raise ValueError(
-            "extra_args is a mapping such as {weight_decay: 0.01}, or a list such as [--weight_decay, 0.01]"
+            "extra_args must be a mapping such as `{weight_decay: 0.01}`, or a list such as `[--weight_decay, 0.01]`"
         )
     checked: dict[str, Any] = {}
     for key, value in given.items():
         name = str(key).lstrip("-").replace("-", "_")
         if name in SET_HERE:
-            raise ValueError(f"extra_args can't set {name}: {SET_HERE[name]} sets it")
+            raise ValueError(f"extra_args can't set {name}, because {SET_HERE[name]} sets it")
         if name in NEVER_SET:
             raise ValueError(f"extra_args can't set {name}: {NEVER_SET[name]}")
         if name in own:
@@ -120,7 +120,7 @@ def _from_words(words: Sequence[str]) -> dict[str, object]:
             name, equals, value = word.partition("=")
             arguments[name] = [value] if equals else []
         elif not name:
-            raise ValueError(f"extra_args: '{word}' comes before any --argument")
+            raise ValueError(f"extra_args: there is no --argument before the value '{word}'")
         else:
             arguments[name].append(word)
     return {name: values[0] if len(values) == 1 else values or True for name, values in arguments.items()}

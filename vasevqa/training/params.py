@@ -1,4 +1,4 @@
-"""Parameters and options of the stages that train, merge and convert."""
+"""Parameters and options of the stages sft, grpo, merge and to-megatron."""
 
 from __future__ import annotations
 
@@ -193,8 +193,8 @@ class GrpoParams(TrainingParams):
         batch = int(info.data.get("batch_size") or 1) * int(info.data.get("gradient_accumulation_steps") or 1)
         if batch % value:
             raise refused(
-                f"the global batch of {batch} answers (batch_size x gradient_accumulation_steps) must hold whole groups"
-                " of num_generations"
+                f"the global batch of {batch} answers (batch_size x gradient_accumulation_steps) must be a multiple of"
+                f" num_generations ({value})"
             )
         return value
 
@@ -203,7 +203,9 @@ class GrpoParams(TrainingParams):
     def _each_reward_once(cls, value: list[str]) -> list[str]:
         twice = next((name for name in value if value.count(name) > 1), None)
         if twice:
-            raise refused(f"reward_funcs names {twice} twice; name it once, and give it more weight by reward_weights")
+            raise refused(
+                f"reward_funcs names {twice} twice; name it once, and give it a greater weight in reward_weights"
+            )
         return value
 
     @field_validator("reward_weights")
@@ -269,7 +271,7 @@ class MergeOptions(spec.Options):
 
 
 class ConversionParams(spec.Params):
-    """The parameters of to-megatron. These parameters decide when the check of a conversion passes."""
+    """The parameters of to-megatron. These parameters decide whether a converted model passes the check."""
 
     tolerance: float = Field(
         0.1,

@@ -1,4 +1,4 @@
-"""Compare the logits of the merged model with the logits of the base model with its adapter.
+"""Compare the logits of a merged model with the logits of the unmerged base model and adapter.
 
 The prompts and the image are fixed. Only one model is in memory at a time.
 """
@@ -79,7 +79,7 @@ def logits(
         refuse_failed(error, adapter or model_folder)
         first = first_line(error)
         raise DataError(
-            f"{adapter or model_folder} can't be loaded ({type(error).__name__}: {first}); copy or train it again."
+            f"{adapter or model_folder} can't be loaded ({type(error).__name__}: {first}); copy it or train again."
         ) from None
     model = model.to(device).eval()
     found = [
@@ -101,7 +101,7 @@ def _check_loaded(model: Any, adapter: Path) -> None:
     has = get_peft_model_state_dict(model, save_embedding_layers=False)
     with safe_open(adapter / ADAPTER, framework="pt") as tensors:
         for name in sorted(set(tensors.keys()) ^ set(has)):
-            raise DataError(f"peft can't load {name} of the adapter {adapter}; copy or train it again.")
+            raise DataError(f"peft can't load {name} of the adapter {adapter}; copy or train the adapter again.")
         for name in tensors.keys():  # noqa: SIM118 - not a mapping
             if not torch.equal(tensors.get_tensor(name).to(has[name].dtype), has[name].cpu()):
                 raise DataError(

@@ -32,12 +32,12 @@ def check_disk(folder: Path, model: Model, params: TrainingParams) -> None:
 
 
 def check_rewards(names: Sequence[str], plugin: Path | None, rows: Path) -> None:
-    """Check the rewards `names`, and the solutions in the file `rows` that our own reward compares answers with.
+    """Check the rewards `names`, and the solutions in the file `rows` if external_vase_acc is among the rewards.
 
     `plugin` is the user's file of rewards. `rows` is a JSON-lines file that `check_rows` accepted.
 
-    Raise ConfigError if a reward is missing or can't be called. If the reward external_vase_acc is used, raise
-    DataError for the first line whose solution this reward can't read.
+    Raise ConfigError if a reward is missing or can't be called. Raise DataError for the first line with a solution that
+    external_vase_acc can't read.
     """
     columns: set[str] = set()
     unreadable = ""
@@ -60,7 +60,7 @@ def check_rewards(names: Sequence[str], plugin: Path | None, rows: Path) -> None
         and "external_vase_acc" in names
         and not (plugin and reward_file.defines(plugin, "external_vase_acc"))
     ):
-        raise DataError(f"{unreadable}; write it as a text, a number, a message or a list of alternatives.")
+        raise DataError(f"{unreadable}; write the solution as a text, a number, a message or a list of alternatives.")
 
 
 def check_adapters(base: Path, params: TrainingParams, resume: Path | None) -> None:
@@ -87,9 +87,9 @@ def check_adapters(base: Path, params: TrainingParams, resume: Path | None) -> N
         found = adapter.read(folder, base, any_start=True)
         if found.translated or found.without:
             raise DataError(
-                f"ms-swift would not load all of the adapter {folder}: its tensors have names of an older transformers,"
-                " or it has no tensors for some target_modules; merge the adapter first, and train from the merged"
-                " model."
+                f"ms-swift would not load all of the adapter {folder}: its tensors have names from an older version of"
+                " transformers, or some target_modules have no tensors; merge the adapter first, and train from the"
+                " merged model."
             )
         if name == "ref_adapters":
             continue
@@ -108,7 +108,9 @@ def _check_extra(base: Path, params: TrainingParams) -> None:
     tensors.
     """
     if params.extra_args.get("lora_bias") == "lora_only":
-        raise ConfigError("extra_args: peft doesn't save the biases of lora_bias: lora_only; set it to all or none.")
+        raise ConfigError(
+            "extra_args sets `lora_bias: lora_only`, but peft doesn't save these biases; set lora_bias to all or none."
+        )
     saved = {name.replace("all-embedding", "embed_tokens") for name in _words(params.extra_args.get("modules_to_save"))}
     if params.tuner_type != "lora" or not saved:
         return

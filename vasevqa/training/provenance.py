@@ -1,4 +1,4 @@
-"""Compare an adapter with the record of its training: the weights of the base model, and the adapter's scale."""
+"""Check that an adapter still has the scale and the base model with which it was trained."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def check(adapter: Adapter, folder: Path, base: Path) -> None:
     trained_on = settings.get("model") or arguments.get("model") or adapter.config.base_model_name_or_path
     weights = settings.get(WEIGHTS) or _weights_at(trained_on)
     if weights and weights != models.fingerprint(base):
-        raise ConfigError(f"The adapter in {folder} was not trained on {base}, but on {trained_on}; give that model.")
+        raise ConfigError(f"The adapter in {folder} was not trained on {base}, but on {trained_on}; give {trained_on}.")
 
 
 def _noted(path: Path) -> Mapping[str, object]:

@@ -19,8 +19,8 @@ OURS = ("external_vase_acc", "external_vase_format", "external_vase_paper")
 def check_file(path: Path, names: Sequence[str], columns: Collection[str] | None = None) -> None:
     """Check the rewards `names` of a user's file without running the file.
 
-    Some rewards, such as a decorated function, can't be checked by the text of the file. These rewards are checked when
-    ms-swift imports the file.
+    Some rewards can't be checked without running the file, such as decorated functions. They are checked when ms-swift
+    imports the file.
 
     Raise ConfigError if the file isn't Python, if it doesn't define a reward, or if a reward can't be called.
     """
@@ -29,10 +29,12 @@ def check_file(path: Path, names: Sequence[str], columns: Collection[str] | None
     try:
         source = _File(ast.parse(path.read_bytes()))
     except SyntaxError as error:
-        raise ConfigError(f"{path}, line {error.lineno}: this is not valid Python ({error.msg}); correct it.") from None
+        raise ConfigError(
+            f"{path}, line {error.lineno}: the file is not valid Python ({error.msg}); correct the line."
+        ) from None
     except ValueError as error:
         raise ConfigError(
-            f"{path} is not a Python file ({first_line(error)}); give one with reward functions."
+            f"{path} is not a Python file ({first_line(error)}); give a .py file with reward functions."
         ) from None
     for name in names:
         found = source.definitions(name)
@@ -48,7 +50,7 @@ def check_file(path: Path, names: Sequence[str], columns: Collection[str] | None
 
 
 def defines(path: Path, name: str) -> bool:
-    """Return True if the user's file defines or registers the reward `name`, according to the text of the file."""
+    """Return True if the user's file defines or registers the reward `name`. The file is parsed, but not run."""
     source = _File(ast.parse(path.read_bytes()))
     return bool(source.definitions(name)) or name in source.names or name in source.registered
 
@@ -66,7 +68,7 @@ def check_known(name: str, complaint: str, others: Collection[str] = ()) -> None
 
 
 def _of_swift() -> list[str]:
-    """Return the names of ms-swift's rewards, read from ms-swift's source code. An import would take 10 s."""
+    """Return the names of ms-swift's rewards. They are read from its source code, because importing it takes 10 s."""
     spec = importlib.util.find_spec("swift")
     for folder in (spec.submodule_search_locations if spec else None) or ():
         path = Path(folder) / "rewards/orm.py"
@@ -82,7 +84,7 @@ _Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
 class _File:
-    """The definitions and imports that are visible in the text of a user's file."""
+    """The definitions and imports in a user's file, which is parsed but not run."""
 
     def __init__(self, tree: ast.Module) -> None:
         self._defined = [node for node in tree.body if isinstance(node, _Definition)]
@@ -122,7 +124,7 @@ def _targets(node: ast.Assign | ast.AnnAssign) -> list[ast.expr]:
 
 
 def _signature_of(node: _Definition) -> inspect.Signature | None:
-    """Return the signature of a reward's definition. Return None if the text of the file doesn't show the signature."""
+    """Return the signature of a reward's definition. Return None if only running the file would show the signature."""
     if node.decorator_list:
         return None
     if not isinstance(node, ast.ClassDef):
@@ -150,7 +152,7 @@ def _parameters(arguments: ast.arguments) -> Iterator[inspect.Parameter]:
 
 
 class _Text(str):
-    """A piece of source text that appears unchanged in a signature."""
+    """A piece of source code, such as a default value, that a printed signature shows without quotes."""
 
     __slots__ = ()
     __repr__ = str.__str__

@@ -1,7 +1,7 @@
-"""Find out from a reward's signature how to call the reward. This works before a model is loaded.
+"""Find out from a reward's signature how to call the reward.
 
-The parameter names come from TRL (https://huggingface.co/docs/trl/grpo_trainer), from ms-swift, and from the original's
-README.
+The known parameter names come from TRL (https://huggingface.co/docs/trl/grpo_trainer), from ms-swift, and from the
+README of the original VaseVQA project.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ EXPECTED = (
 class Binding:
     """The arguments for the parameters of a reward.
 
-    `positional` and `keywords` name a source for each parameter: `completions`, `solution` or a column of the rows. If
+    `positional` and `keywords` hold the source of each argument: `completions`, `solution` or a column of the rows. If
     `rest` is True, the reward gets all remaining columns as keyword arguments.
     """
 
@@ -43,12 +43,12 @@ class Binding:
 
     @property
     def sources(self) -> set[str]:
-        """The columns that the reward requires."""
+        """The names of the arguments that the reward requires: `completions`, `solution` or columns of the rows."""
         return {*self.positional, *self.keywords.values()}
 
 
 def bind(name: str, signature: inspect.Signature, columns: Collection[str] | None = None) -> Binding:
-    """Return how the reward `name` with this signature is called.
+    """Return the arguments with which to call the reward `name`, according to its signature.
 
     The name of a parameter decides its argument. If no parameter has a known name for the completions, the first
     parameter with an unknown name gets the completions, and the second such parameter gets the solutions. `columns`
@@ -73,7 +73,9 @@ def bind(name: str, signature: inspect.Signature, columns: Collection[str] | Non
                 source = parameter.name  # this may be a column; without the rows it can't be checked
             else:
                 known = ", ".join(sorted({*columns} - PASSED))
-                raise _refused(name, signature, f"nothing is passed for '{parameter.name}' (the rows hold {known})")
+                raise _refused(
+                    name, signature, f"nothing is passed for '{parameter.name}' (columns of the rows: {known})"
+                )
         if source is None:
             continue
         if source == "completions" and parameter.annotation in (str, "str"):

@@ -114,7 +114,8 @@ def lengths(
 
     For a broken row, return (None, reason). A separate process counts the tokens with ms-swift's own template. The
     result is stored in the folder `cache`. The stored result is used again if rows, pictures, model and arguments are
-    the same. `alive` is called again and again while the process works. An error that `alive` raises ends the process.
+    the same. The function calls `alive` repeatedly while the process works. If `alive` raises an error, the process is
+    killed.
     """
     kept = cache / f"row-lengths-{_key(checked, reading)}.json"
     try:
@@ -180,7 +181,8 @@ def trainable(
 ) -> TrainedRows:
     """Exclude the rows that are broken or longer than max_length, and write the remaining rows to `folder`/rows.
 
-    If the user's truncation_strategy shortens long rows, no row is too long. If no row is excluded, nothing is written.
+    If the user's truncation_strategy shortens long rows, no row counts as too long. If no row is excluded, nothing is
+    written.
 
     Raise DataError if too many rows would be excluded.
     """

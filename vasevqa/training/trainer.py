@@ -71,7 +71,7 @@ def rungs(batch: int, accumulation: int, processes: int, checkpointing: bool) ->
 
 
 class Training:
-    """A training of kind sft or grpo, with the parameters, options, inputs and output of the stage's call."""
+    """One training with SFT or GRPO, as the call of the stage describes it."""
 
     def __init__(self, call: StageCall[TrainingParams, TrainingOptions]) -> None:
         params, options = call.params, call.options
@@ -135,8 +135,8 @@ class Training:
     def _same_training(self) -> None:
         """Raise ConfigError if the folder holds checkpoints of a training with different settings.
 
-        A training that continued from these checkpoints would match neither the old settings nor the new settings. Only
-        a stage without a launcher is checked, because a launcher's folder belongs to one set of settings.
+        A training that continued from these checkpoints would match neither the old settings nor the new settings. A
+        stage that a launcher started is not checked, because its folder belongs to one set of settings.
         """
         dataset = self.inputs["dataset"] / f"{self.kind}.jsonl"
         now = {
@@ -208,8 +208,8 @@ class Training:
                 )
         raise GpuMemoryError(
             f"The GPU's memory is too small for {self.kind}, even with one row at a time; take a larger GPU, or lower"
-            f" max_pixels ({self.params.max_pixels}), max_length ({self.params.max_length}) or lora_rank (this changes"
-            " the result)."
+            f" max_pixels ({self.params.max_pixels}), max_length ({self.params.max_length}) or lora_rank (each of"
+            " these changes the result)."
         )
 
     def _fail(self, result: WorkerResult) -> None:
@@ -319,7 +319,7 @@ class Training:
 
 
 def metrics(row: LogRow, params: TrainingParams) -> dict[str, float]:
-    """Return the measurements in a row of ms-swift's log, by this project's names.
+    """Return the measurements in a row of ms-swift's log, under the names that this project uses.
 
     The names include step, loss, reward, learning_rate, tokens_per_second and seconds_left.
     """

@@ -107,7 +107,7 @@ def grpo(params: GrpoParams, options: GrpoOptions, paths: TrainingPaths, plan: B
 
 
 def reading(params: TrainingParams, paths: TrainingPaths) -> list[str]:
-    """Return the arguments that decide how ms-swift reads a row: the model, its template, and the system turn."""
+    """Return the arguments that decide how ms-swift reads a row: the model, its template, and the system prompt."""
     arguments = {
         "model": paths.model,
         **kind(paths.model, params.model_type),
@@ -127,7 +127,7 @@ def system_prompt(path: Path | None) -> str | None:
     try:
         return path.read_text(encoding="utf-8").strip() if path else None
     except UnicodeDecodeError:
-        raise ConfigError(f"The system prompt {path} is not a text in UTF-8; save it in UTF-8.") from None
+        raise ConfigError(f"The system prompt {path} is not a text in UTF-8; save the file in UTF-8.") from None
 
 
 def kind(model: Path, model_type: str | None) -> dict[str, str | None]:
@@ -144,7 +144,7 @@ def kind(model: Path, model_type: str | None) -> dict[str, str | None]:
 def merge(model: Path, adapter: Path, output: Path, torch_dtype: str, model_type: str | None) -> list[str]:
     """Return the arguments of `swift export` that merge an adapter into its base model.
 
-    `adapter` is the checkpoint, `model` is the base, and `output` is the new folder.
+    `adapter` is the folder of the checkpoint, `model` is the folder of the base model, and `output` is the new folder.
     """
     return words(
         {
@@ -162,9 +162,9 @@ def merge(model: Path, adapter: Path, output: Path, torch_dtype: str, model_type
 
 
 def to_mcore(model: Path, output: Path) -> list[str]:
-    """Return the arguments of `swift export` that convert `model` to Megatron.
+    """Return the arguments of `swift export` that convert `model` to a Megatron checkpoint in bfloat16.
 
-    The conversion uses bfloat16. A conversion in float32 would silently write float16.
+    If float32 were given, ms-swift would write float16 without a warning.
     """
     return words(
         {
@@ -180,10 +180,10 @@ def to_mcore(model: Path, output: Path) -> list[str]:
 
 
 def to_hf(model: Path, mcore: Path, output: Path) -> list[str]:
-    """Return the arguments of `swift export` that convert the Megatron checkpoint `mcore` back.
+    """Return the arguments of `swift export` that convert the Megatron checkpoint `mcore` to a Hugging Face model.
 
-    `model` provides the configuration and the tokenizer. The arguments don't turn on ms-swift's precision check,
-    because the check fails with transformers 5: it loads a second model under mcore-bridge's patches.
+    `model` provides the configuration and the tokenizer. ms-swift's precision check stays off. The check loads a second
+    model after mcore-bridge has patched transformers, which fails with transformers 5.
     """
     given = {"model": model, **kind(model, None), "mcore_model": mcore, "to_hf": True}
     return words({**given, "output_dir": output, "torch_dtype": "bfloat16", "load_args": False})

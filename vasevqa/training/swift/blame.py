@@ -87,9 +87,9 @@ def failure_of(error: BaseException) -> str:
 
 
 def blame(error: BaseException, model: Path | str, rows: Path | str | None = None) -> WorkerResult:
-    """Return the exit code and the sentence for an error in a process that runs ms-swift.
+    """Return the exit code and the message for an error in a process that runs ms-swift.
 
-    `model` and `rows` are the inputs of the process, for the sentence. Exit code 1 means a bug in this project.
+    `model` and `rows` are inputs of the process that the message may name. Exit code 1 means a bug in this project.
     """
     failure = failure_of(error)
     links = list(_chain(error))
@@ -122,7 +122,7 @@ def blame(error: BaseException, model: Path | str, rows: Path | str | None = Non
 
 @contextlib.contextmanager
 def blaming(model: Path) -> Iterator[None]:
-    """Replace an error of ms-swift in this block by the VaseError that `blame` finds. A bug is raised unchanged."""
+    """Inside a `with` block, replace errors of ms-swift by the VaseErrors from `blame`. Bugs are raised unchanged."""
     try:
         yield
     except Exception as error:

@@ -1,8 +1,7 @@
 """Set the environment of a process that runs ms-swift.
 
-The environment decides which GPUs and caches the process uses and how large images may be. The environment also forbids
-downloads.
-Variables of the stage's own environment that would change the training are removed.
+The environment decides which GPUs and caches the process uses, and how large images may be. It also forbids downloads.
+Variables that would change the training are not passed on from the stage's own environment.
 """
 
 from __future__ import annotations
@@ -120,7 +119,7 @@ def refuse_model_code() -> None:
 
     def refuse(class_name: str, module_path: object, *args: object, **kwargs: object) -> Any:
         raise ConfigError(
-            f"The model contains code ({class_name} in {Path(str(module_path)).name}), and code of a model is"
+            f"The model contains code ({class_name} in {Path(str(module_path)).name}), and code from a model is"
             " never run; give a model that transformers supports."
         )
 
@@ -129,7 +128,7 @@ def refuse_model_code() -> None:
 
 
 def processes(options: TrainingOptions) -> int:
-    """Return the number of processes that train: one process for each GPU of the step.
+    """Return the number of processes that train: nproc_per_node, or by default one process for each GPU of the step.
 
     Raise DeviceError if the machine has too few GPUs.
     """
@@ -153,5 +152,5 @@ def processes(options: TrainingOptions) -> int:
     asked = int(os.environ.get("VASEVQA_GPUS") or 0)  # the step's GPUs, which may be fewer than the machine's
     if (wanted or asked) > there:
         what = f"nproc_per_node is {wanted}" if wanted else f"The step asks for {asked} GPUs"
-        raise DeviceError(f"{what}, but there are {there}; request more GPUs for the step, or lower this number.")
+        raise DeviceError(f"{what}, but there are {there}; request more GPUs for the step, or lower the number.")
     return wanted or asked or there

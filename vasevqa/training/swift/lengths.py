@@ -1,4 +1,4 @@
-"""The process that counts the tokens of every row with ms-swift's own template, before the model is loaded.
+"""The process that counts the tokens of every row with ms-swift's own template.
 
 The command is `python -m vasevqa.training.swift.lengths SPEC.json`.
 
@@ -35,8 +35,8 @@ ORIENTATION = 0x0112
 def picture_size(path: Path) -> tuple[int, int]:
     """Decode the picture at `path`, and return the width and height of the picture that open_image would return.
 
-    A JPEG is decoded at an eighth of its size. This also reads the whole file, but takes a third of the time of a full
-    decoding.
+    A JPEG is decoded at an eighth of its size. Such a decoding also reads the whole file, but takes a third of the time
+    of a full decoding.
 
     Raise Unreadable if the file can't be decoded.
     """
@@ -99,7 +99,7 @@ class _Pictures:
         self.measured = {name: self.pool.submit(picture_size, root / name) for name in names}
 
     def name(self, image: Any) -> str:
-        """Return the name of a picture in a row of ms-swift. `image` is the name, or a mapping with `path`."""
+        """Return the path of a picture, relative to `root`. `image` is the path, or a mapping with `path`."""
         return str(image["path"] if isinstance(image, dict) else image)
 
     def blank(self, image: Any, load_images: bool) -> Image.Image:
@@ -125,9 +125,9 @@ def template_of(argv: list[str]) -> tuple[Any, Any]:
 
 @contextmanager
 def without_pixels(template: Any, pictures: _Pictures) -> Iterator[None]:
-    """In this block, let one of Qwen's templates count the tokens of a picture by the picture's size alone.
+    """Inside a `with` block, let a template of Qwen count the tokens of a picture by the picture's size alone.
 
-    A template of any other class gets the photographs, because its rule is not known.
+    Other templates get the photographs themselves, because they may count tokens by a different rule.
     """
     from swift.template.templates.qwen import Qwen2VLTemplate
 
@@ -170,7 +170,8 @@ def _lengths(path: str, rows: int, arguments: Any, template: Any, kind: str) -> 
         ) from None
     if len(dataset) != rows:
         raise DataError(
-            f"ms-swift reads {len(dataset)} of the {rows} rows of {path}; give every row the same columns and types."
+            f"ms-swift reads {len(dataset)} instead of {rows} rows from {path}; give every row the same columns and"
+            " types."
         )
     return [_length(row, template, kind) for row in dataset]
 

@@ -1,4 +1,4 @@
-"""The process that converts between Hugging Face and Megatron with ms-swift.
+"""The process that converts a model between Hugging Face and Megatron with ms-swift.
 
 The command is `python -m vasevqa.training.swift.megatron_worker SPEC.json`.
 
@@ -67,7 +67,7 @@ def _local_image(image: str) -> None:
 
 
 def work(task: ConversionTask) -> WorkerResult:
-    """Convert as `task` says, and return the result.
+    """Convert a model as `task` describes, and return the result.
 
     The figures of the precision check are read from ms-swift's output.
     """
@@ -100,7 +100,7 @@ def work(task: ConversionTask) -> WorkerResult:
 
 
 def main() -> None:
-    """Read the spec, convert, write the result next to the spec, and exit with the result's exit code."""
+    """Read the task, convert the model, write the result next to the task, and exit with the result's exit code."""
     spec_file = Path(sys.argv[1])
     result = work(ConversionTask.read(spec_file))
     result.write(result_of(spec_file))

@@ -64,10 +64,10 @@ class TrainingTask(_Message):
 
 @dataclass(frozen=True)
 class LengthsTask(_Message):
-    """A task to count the tokens of rows, for a training of this kind with these arguments of ms-swift.
+    """A task to count the tokens of rows.
 
-    `files` maps each file to its number of rows. `images` holds every picture that the rows name, relative to
-    `image_root`.
+    `kind` is the kind of training (sft or grpo). `argv` holds ms-swift's arguments. `files` maps each file to its
+    number of rows. `images` holds the paths of all pictures in the rows, relative to `image_root`.
     """
 
     kind: str
@@ -80,9 +80,9 @@ class LengthsTask(_Message):
 
 @dataclass(frozen=True)
 class ConversionTask(_Message):
-    """A conversion to Megatron or back.
+    """A conversion of a model to Megatron, or back to Hugging Face.
 
-    `image` is the path of the picture that the precision check asks a question about.
+    `image` is the path of a picture. The precision check asks the models a question about this picture.
     """
 
     argv: list[str]
@@ -121,8 +121,8 @@ def result_of(task_file: Path) -> Path:
 def ended(task_file: Path, code: int, what: str) -> WorkerResult:
     """Return the result that the process wrote.
 
-    If the process wrote no result, return a result for its exit code or signal (a negative `code`). `what` names the
-    process's work at the beginning of a sentence, such as "The training".
+    If the process wrote no result, return a result for its exit code or its signal (a negative `code`). `what` is the
+    subject of the message, such as "The training".
     """
     result = result_of(task_file)
     if result.is_file():

@@ -1,6 +1,7 @@
 """Make ms-swift open pictures with this project's decoder, as curation and evaluation do.
 
-ms-swift's own loader ignores the EXIF orientation, clips 16-bit values to white, and shows transparency on black.
+ms-swift's own loader ignores the EXIF orientation, clips 16-bit values to white, and draws transparent
+pictures on a black background.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ def use_our_decoder() -> None:
         template._preprocess_inputs
     ):
         raise ConfigError(
-            "This ms-swift opens pictures in a way that vasevqa doesn't know, so a training would see other pictures"
-            " than the evaluation; install the version that locks/training.txt names."
+            "This version of ms-swift opens pictures in an unknown way, so training and evaluation might see different"
+            " pictures; install the version that locks/training.txt names."
         )
     replaced = vision_utils.load_image
     # Loaded modules hold their own reference to the function. Later modules import it from vision_utils.
@@ -97,7 +98,7 @@ def load_picture(image: Any) -> Image.Image:
         raise Unreadable(f"A picture is given as {type(image).__name__}, but must be a path or bytes")
     written = os.fspath(image).strip()
     if written.lower().startswith(("http://", "https://")):
-        raise Unreadable(f"The picture {written[:120]} is on the internet, which a training doesn't read")
+        raise Unreadable(f"The picture {written[:120]} has a web address, but a training downloads nothing")
     if written.startswith("data:"):
         return _named("data: URL", lambda: decode_image(_unpacked(written.partition(",")[2])))
     path = _place(written)

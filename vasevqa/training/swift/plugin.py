@@ -1,4 +1,4 @@
-"""The module that ms-swift loads by --external_plugins.
+"""The plugin with rewards that ms-swift loads through --external_plugins.
 
 The module registers this project's rewards and a user's rewards. A user's reward may be a function, an async function,
 a subclass of ms-swift's ORM, any other class, or a callable object. The signature of a reward decides how the reward is
@@ -56,7 +56,7 @@ class VaseFormat(ORM):
 
 
 class VasePaper(ORM):
-    """The reward `external_vase_paper`: the paper's combination of scores, for captions.
+    """The reward `external_vase_paper`, which scores captions by the formula of the VaseVQA-3D paper.
 
     A solution is a mapping from attribute to value, a mapping as JSON text, or the value of the row's attribute.
     """
@@ -109,7 +109,7 @@ def _ready(name: str, given: Any, args: Any) -> Callable[..., Any]:
 
 
 def _init_arguments(name: str, kind: Any, args: Any) -> dict[str, object]:
-    """Return the arguments for the constructor of a reward's class: ms-swift's `args`, if the constructor accepts it.
+    """Return the arguments for the constructor of a reward's class: {"args": args}, or {} if it doesn't accept `args`.
 
     Raise ConfigError if the constructor requires further arguments.
     """
@@ -120,8 +120,8 @@ def _init_arguments(name: str, kind: Any, args: Any) -> dict[str, object]:
         accepted.bind(**given)
     except TypeError as error:
         raise ConfigError(
-            f"The reward {name} can't be created: its __init__{accepted} gets `args` and nothing else ({error}); give"
-            " its other parameters defaults."
+            f"The reward {name} can't be created: its __init__{accepted} gets only `args` ({error}); give"
+            " defaults to its other parameters."
         ) from None
     return given
 
@@ -131,14 +131,16 @@ def _signature(name: str, given: Any) -> inspect.Signature:
     try:
         found = inspect.signature(called)
     except (TypeError, ValueError):
-        raise ConfigError(f"The reward {name} has no signature that can be read; write it as a function.") from None
+        raise ConfigError(
+            f"The reward {name} has no signature that can be read; write the reward as a function."
+        ) from None
     if inspect.isclass(given):
         return found.replace(parameters=list(found.parameters.values())[1:])
     return found
 
 
 def _registrable(name: str, given: Any, title: str) -> type:
-    """Return a class that ms-swift can instantiate and call. ms-swift's logs show the class by its name, `title`."""
+    """Return a class that ms-swift can instantiate and call. `title` is the name of the class in ms-swift's logs."""
     bind(name, _signature(name, given))
     if inspect.isclass(given):
         _init_arguments(name, given, None)
@@ -195,7 +197,7 @@ def register_user_plugin(path: Path, names: Sequence[str]) -> None:
 
 
 def check_swifts_own(names: Sequence[str]) -> None:
-    """Check the rewards of ms-swift in `names` before a model is loaded.
+    """Check those rewards in `names` that belong to ms-swift, before a model is loaded.
 
     Raise ConfigError if a reward needs a package that is not installed.
     """

@@ -22,7 +22,7 @@ Columns = Mapping[str, Any]  # column -> one value per completion; trainer_state
 
 
 class UserReward:
-    """A user's reward, which scores completions by a call of `function`. Error messages use `name`."""
+    """A user's reward. It calls `function` to score completions. Error messages contain `name`."""
 
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
         self.name, self._function = name, function
@@ -30,8 +30,8 @@ class UserReward:
     def score(self, completions: Sequence[str], columns: Columns) -> list[float | None]:
         """Return a number for each completion. The number is None if the reward doesn't apply to the completion.
 
-        Raise ConfigError if the reward raises an error, or returns anything other than such a list. If possible, the
-        message names the row.
+        Raise ConfigError if the reward raises an error, or doesn't return one such number per completion. If possible,
+        the message names the row.
         """
         try:
             returned = self._call(completions, columns)
@@ -110,12 +110,12 @@ class UserReward:
         if not isinstance(returned, list):
             raise ConfigError(
                 f"The reward {self.name} returned {type(returned).__name__} {str(returned)[:SHOWN]!r}; it must return a"
-                " list with a number for each completion."
+                " list with one number per completion."
             )
         if len(returned) != len(completions):
             raise ConfigError(
                 f"The reward {self.name} returned {len(returned)} scores for {len(completions)} completions, of which"
-                f" the first is {described(0, completions, columns)}; it must return one score for each."
+                f" the first is {described(0, completions, columns)}; it must return one score per completion."
             )
         return [self._number(value, row, completions, columns) for row, value in enumerate(returned)]
 
@@ -166,7 +166,7 @@ def _is_column(value: Any, count: int) -> bool:
 
 
 def _trl_names(columns: Columns) -> Columns:
-    """Return the columns. Two columns that TRL names differently from ms-swift are added by TRL's names."""
+    """Return the columns, and also add `prompts` and `completion_ids`, for which ms-swift uses other names than TRL."""
     prompts = [
         messages[:-1] if messages and messages[-1].get("role") == "assistant" else messages
         for messages in columns.get("messages") or []

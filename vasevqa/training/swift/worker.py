@@ -6,8 +6,7 @@ checkpoint. The process also reports whether an error means that the GPU's memor
 The command is `python -m vasevqa.training.swift.worker SPEC.json`. With `--processes N SPEC.json`, torch's launcher
 starts N processes, one for each GPU.
 
-The process that holds the artifact's lease starts this process, and does not train itself. So if the training is
-killed, the process with the lease continues.
+A stage starts this process. The stage itself holds the artifact's lease, and continues if the training is killed.
 """
 
 from __future__ import annotations
@@ -88,7 +87,7 @@ def _register_callback() -> None:
 
 
 def _count_unrewarded() -> None:
-    """Count the answers for which every reward returned None. ms-swift and TRL score such an answer 0 and continue."""
+    """Count the answers for which every reward returned None. ms-swift and TRL give such an answer the score 0."""
     from swift.rlhf_trainers.grpo_trainer import GRPOTrainer
 
     real = GRPOTrainer._compute_rewards_per_func
@@ -108,7 +107,7 @@ def check_counts(train: Any, validation: Any, expected: tuple[int | None, int | 
     `expected` holds the numbers for training and validation. A number that is None is not checked. For a packed
     dataset, the rows inside the packs are counted.
 
-    Also raise GateError if ms-swift would replace the rows that it can't encode by different rows.
+    Also raise GateError if ms-swift would use other rows in place of rows that it can't encode.
     """
     for name, found, wanted in zip(("training", "validation"), (train, validation), expected, strict=True):
         if wanted is None:
@@ -123,7 +122,10 @@ def check_counts(train: Any, validation: Any, expected: tuple[int | None, int | 
                 " that it left out."
             )
         if getattr(inside, "n_try_fetch", 1) != 1:
-            raise GateError(f"ms-swift would replace {name} rows that it can't encode; leave `strict` as it is.")
+            raise GateError(
+                f"ms-swift would replace {name} rows that it can't encode; install the version that"
+                " locks/training.txt names."
+            )
 
 
 def _pipeline(kind: str, argv: list[str]) -> Any:
@@ -151,7 +153,7 @@ def _pipeline(kind: str, argv: list[str]) -> Any:
             raise
         traceback.print_exc()
         raise ConfigError(
-            f"ms-swift refuses its arguments ({failure_of(error)}); correct the parameter or extra_args."
+            f"ms-swift refuses its arguments ({failure_of(error)}); correct the parameters or extra_args."
         ) from None
     if left:
         raise ConfigError(f"ms-swift has no argument {left[0]}; correct extra_args.")
@@ -172,7 +174,7 @@ def _check_memory(need: int | None) -> None:
 
 
 def _save_after_oom() -> None:
-    """Save a checkpoint of the last complete step, so that the next batch plan of the OOM ladder can continue from it.
+    """Save a checkpoint of the last complete step, so that a batch plan with less memory can continue from it.
 
     With several processes, nothing is saved, because a checkpoint needs all processes.
     """
@@ -204,7 +206,7 @@ def sentence_of(error: VaseError) -> str:
 
 
 def work(task: TrainingTask) -> WorkerResult:
-    """Train as `task` says, and return how the training ended."""
+    """Train a model as `task` describes, and return the result."""
     die_with_parent()
     signal.signal(signal.SIGTERM, _on_sigterm)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the stage, not Ctrl-C, stops this process
@@ -234,7 +236,7 @@ def work(task: TrainingTask) -> WorkerResult:
 
 
 def main() -> None:
-    """Read the spec, train, write the result next to the spec, and exit with the result's exit code."""
+    """Read the task, train the model, write the result next to the task, and exit with the result's exit code."""
     if sys.argv[1] == "--processes":
         die_with_parent()  # the setting stays after exec
         processes, spec_file = sys.argv[2:]
