@@ -57,7 +57,7 @@ class GateError(VaseError):
 class ClusterError(VaseError):
     """The cluster or the container engine can't do what was asked (sysexits' EX_UNAVAILABLE).
 
-    It can't be reached, it refuses the request, or it has no free resources.
+    For example, the cluster can't be reached, refuses the request, or has no free resources.
     """
 
     exit_code = 69
@@ -92,7 +92,7 @@ class StorageError(VaseError):
 
 
 class Interrupted(VaseError):
-    """The process was stopped from outside. The same step resumes from its last state (EX_TEMPFAIL)."""
+    """The process was stopped from outside. If the step runs again, it resumes its work (sysexits' EX_TEMPFAIL)."""
 
     exit_code = 75
     retry = True
@@ -101,7 +101,7 @@ class Interrupted(VaseError):
 class TransientStorageError(Interrupted):
     """The storage failed, but another attempt may succeed.
 
-    The error doesn't show that the content is damaged.
+    The error doesn't mean that files are damaged.
     """
 
 
@@ -160,7 +160,7 @@ def storage_error(
 
     Return a HostMemoryError if the system had no memory for a call (ENOMEM). Return None for any other error, such as
     an error of a network connection. Libraries wrap storage errors in errors of their own. So the function also
-    searches the causes of `error` for a transient error.
+    searches the causes of `error` for a transient error and for ENOMEM.
     """
     if isinstance(error, OSError) and error.errno in STORAGE_ERRNOS and not _of_network(error):
         where = path or error.filename or "the volume"
@@ -187,9 +187,10 @@ def storage_error(
 
 
 def _of_network(error: BaseException) -> bool:
-    """Return whether `error` comes from a network connection, by its class or by the function that raised it.
+    """Return True if `error` comes from a network connection.
 
-    The errno of such an error can mislead: an SSLError with errno 1 has nothing to do with EPERM.
+    The function looks at the class of the error, and at the module that raised it. The errno can mislead: an SSLError
+    with errno 1 has nothing to do with EPERM.
     """
     if isinstance(error, ConnectionError) or type(error).__module__.partition(".")[0] in _NETWORK:
         return True

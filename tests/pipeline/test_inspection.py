@@ -159,5 +159,5 @@ def test_an_input_that_the_recipe_lacks_is_missing_wherever_the_others_are(tmp_p
         "inputs: {images: far, quality_data: far}\nsteps: {train-classifier: {weights: file}}\nto: train-classifier\n"
     )
     recipe = load_recipe(path, PIPELINE, here=False)
-    with pytest.raises(ConfigError, match="add the input classifier_weights"):
+    with pytest.raises(ConfigError, match="add the input `classifier_weights`"):
         refuse_unusable(PIPELINE, recipe, requirements_of(recipe, PIPELINE), {})

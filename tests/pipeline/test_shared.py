@@ -90,7 +90,10 @@ def test_the_recipe_that_a_run_stores_loads_to_the_same_values(folder: Path, tmp
         ("steps:\n  sft: {device: gpu}\n", "line 3: sft.device: there is no such device"),
         ("name_pattern: {a: b}\n", "line 2: name_pattern: "),
         ("vase_column: [Nr]\n", "line 2: `vase_column` must be the heading of a column"),
-        ("vase_column: Nr\ncolumns: {vase_id: Inv}\n", "line 2: the vase's column is 'Nr' here and 'Inv' in `columns`"),
+        (
+            "vase_column: Nr\ncolumns: {vase_id: Inv}\n",
+            "line 2: `vase_column` is 'Nr', but `vase_id` in `columns` is 'Inv'",
+        ),
         ("columns: {shpe: Form}\n", "line 2: columns: there is no field 'shpe'. Did you mean 'shape'?"),
         ("columns: 7\n", "line 2: `columns` must be a mapping"),
         ("steps:\n  build-dataset:\n    columns: {shpe: Form}\n", "line 4: columns: there is no field 'shpe'"),

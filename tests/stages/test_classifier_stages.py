@@ -323,5 +323,5 @@ def test_unusable_training_data_is_reported_by_the_plan(tmp_path: Path) -> None:
             striped(tmp_path / str(label) / pictures.vase_name(vase, 0), label, vase)
     with pytest.raises(DataError, match="Class 1 has images of 2 vases"):
         train_classifier.check({"data": tmp_path}, train_classifier.Params())
-    with pytest.raises(ConfigError, match="add the input classifier_weights"):
+    with pytest.raises(ConfigError, match="add the input `classifier_weights`"):
         train_classifier.check({}, train_classifier.Params(weights="file"))

@@ -1,4 +1,4 @@
-"""The files of an artifact. Sealing lists all files with digests; the files are verified before the commit."""
+"""List the files of an artifact with their digests, and verify the files against artifact.json."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def is_temporary(name: str) -> bool:
 
 
 def list_files(root: Path) -> dict[str, dict[str, object]]:
-    """Return size in bytes and SHA-256 of every file below `root` (except artifact.json), by relative name."""
+    """Return the size in bytes and the SHA-256 of every file below `root` (except artifact.json), by relative name."""
     sizes = {name: entry.stat(follow_symlinks=False).st_size for name, entry in tree(root)}
     with ThreadPoolExecutor(max_workers=4) as pool:
         digests = dict(zip(sizes, pool.map(lambda name: files.digest_file(root / name), sizes), strict=True))

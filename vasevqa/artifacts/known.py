@@ -1,9 +1,9 @@
 """Store the values that a stage computed for photographs, and find them by the photographs' content.
 
-The values are on the volume, in `.cache/known`: one SQLite file for each stage, model and way of decoding. A later run
-with more photographs computes only the values of new photographs. The store is only a cache. If it is damaged, or if
-the disk is full, the stage computes the values again. At most KEPT files are kept. The values in one file take at most
-LARGEST bytes; the values that were used longest ago are removed first.
+The values are on the volume, in `.cache/known`. Each combination of stage, model and settings has its own SQLite file.
+A later run with more photographs computes only the values of new photographs. The store is only a cache. If it is
+damaged, or if the disk is full, the stage computes the values again. At most KEPT files are kept. The values
+in one file take at most LARGEST bytes; the values that were used longest ago are removed first.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ class KnownPhotographs:
             return ""
 
     def lacking(self, names: Iterable[str]) -> list[str]:
-        """Return the names of the photographs whose values can be stored but aren't stored yet."""
+        """Return the names of the photographs that have a content digest but no stored value."""
         return [name for name in names if name in self._digests and name not in self.values]
 
     def keep(self, values: Mapping[str, bytes]) -> None:

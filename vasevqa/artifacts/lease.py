@@ -255,10 +255,10 @@ class Lease:
     def loss(self) -> Loss | None:
         """Return why this process no longer holds the lease, or None while it holds the lease.
 
-        The check needs one stat call, and sometimes touches the lease. An error of the storage doesn't show that the
-        lease is lost. So this process holds the lease until the lease could not be touched for half its TTL. No other
-        process can take over the lease before that time. If the storage works again, this process holds the lease
-        again, unless another attempt has taken over the lease.
+        The check needs one stat call, and sometimes touches the lease. A single storage error doesn't end the
+        lease: the lease counts as lost only after it could not be touched for half its TTL. No other process can take
+        it over before that time. If the storage works again, this process holds the lease again, unless another attempt
+        has taken it over.
         """
         untouched, problem = time.monotonic() - self._touched, ""
         try:
@@ -285,7 +285,7 @@ class Lease:
         return ""
 
     def check(self) -> None:
-        """Raise LeaseLost if another attempt owns the artifact now, or if the lease could not be touched."""
+        """Raise LeaseLost if this process no longer holds the lease (see `loss`)."""
         loss = self.loss()
         if loss is not None:
             raise LeaseLost(str(loss), loss.taken_over)
@@ -293,8 +293,8 @@ class Lease:
     def keep(self, on_lost: Callable[[Loss], None]) -> None:
         """Touch the lease from a thread until `release`, or until another attempt has taken over the lease.
 
-        When the lease is no longer held, the thread calls `on_lost` once. After an error of the storage, the thread
-        continues to touch the lease, even after the call of `on_lost`.
+        When the lease is lost, the thread calls `on_lost` once. If a storage error caused the loss, the thread still
+        tries to touch the lease after this call.
         """
 
         def beat() -> None:

@@ -1,4 +1,4 @@
-"""The output folder of a stage. Under a launcher, a lease guards the folder, and artifact.json seals the folder."""
+"""The output folder of a stage. Under a launcher, a lease protects it, and artifact.json marks it as complete."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ class StageOutput:
 
     @property
     def volume(self) -> Path | None:
-        """The volume's root, from `<volume>/artifacts/<step>/<key>.partial`. None without a launcher."""
+        """The root of the volume that contains the folder; None without a launcher."""
         return self._root.parents[2] if self._lease is not None else None
 
     def check(self) -> None:
-        """Raise LeaseLost if another attempt owns this output now."""
+        """Raise LeaseLost if this process no longer holds the lease of the folder."""
         if self._lease is not None:
             self._lease.check()
 

@@ -98,7 +98,7 @@ class Artifact:
         return record
 
     def commit(self, attempt: str) -> bool:
-        """Verify the sealed folder, make its files read-only, and rename it to its final name.
+        """Verify the files in the partial folder, make them read-only, and rename the folder to its final name.
 
         Return False if another launcher has already committed the artifact. Raise DataError if a file is missing or
         differs from the record. Raise LeaseHeld while another process writes the artifact.
@@ -125,8 +125,9 @@ class Artifact:
     def put_aside(self, path: Path, attempt: str, check: Callable[[float], None] | None = None) -> Path:
         """Rename `path` (this artifact or its partial folder) to an unused name, and return the new path.
 
-        One rename removes the whole artifact at once. Raise LeaseHeld while another process writes the artifact.
-        `check` is called under the lease, with the time of the volume's clock. If it raises an error, the folder stays.
+        A later deletion then can't leave a half-deleted artifact under the old name, even after a crash. Raise
+        LeaseHeld while another process writes the artifact. `check` is called under the lease, with the time of the
+        volume's clock. If it raises an error, the folder stays.
         """
         lease = Lease.acquire(self.lease, attempt)
         try:

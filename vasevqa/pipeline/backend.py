@@ -48,7 +48,10 @@ def backend_of(run: Run, make: MakeBackend) -> Backend:
 
 
 def left_running(planned: Plan, record: Run, backend: Backend) -> list[str]:
-    """Return a sentence for each job that an interrupted run left running, except the jobs that this run uses."""
+    """Return a sentence for each job that an interrupted run left running.
+
+    Jobs of the run `record`, and jobs for the steps of `planned`, are left out.
+    """
     ours = tuple(job_prefix(step.name, step.artifact.key) for step in planned.steps)
     lines = []
     for job in backend.existing("vase-"):

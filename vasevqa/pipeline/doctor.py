@@ -95,7 +95,7 @@ def _to_be_uploaded(pipeline: Pipeline, here: Mapping[str, Path], question: Volu
 def _checked(
     pipeline: Pipeline, question: VolumeQuestion, there: Mapping[str, Path], known: Collection[str]
 ) -> Iterator[Finding]:
-    """Yield a finding for each step that can't use its inputs. Problems in `known` are not reported again."""
+    """Yield a finding for each step that can't use its inputs. Messages in `known` are not reported again."""
     given = {name: str(path.absolute()) for name, path in there.items()}
     for name, check in question.checks.items():
         stage = pipeline.step(name).stage

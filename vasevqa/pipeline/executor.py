@@ -1,4 +1,4 @@
-"""Run single steps: start or adopt the job, report its events, commit the artifact, and retry after a failure."""
+"""Run single steps: start a job or follow a running job, report events, commit the artifact, and retry failures."""
 
 from __future__ import annotations
 
@@ -51,7 +51,11 @@ class StepExecutor:
         self._tell_kept(kind, fields, keep)
 
     def start(self, step_run: StepRun) -> None:
-        """Use the existing artifact, adopt a running job, commit a sealed artifact, or submit an attempt."""
+        """Submit an attempt, unless the artifact is complete, waits for its commit, or is being made by a process.
+
+        Use a complete artifact, commit a waiting artifact, and follow a running job. If the user asked to repeat the
+        step, put its complete artifact aside first.
+        """
         artifact = step_run.planned.artifact
         if artifact.complete and not step_run.planned.hit and not step_run.refreshed and step_run.planned.refresh:
             step_run.previous = artifact.put_aside(artifact.path, self._me)  # kept until the new artifact is complete
@@ -275,12 +279,11 @@ class StepExecutor:
         step_run.status, step_run.not_before = StepStatus.WAITING, time.monotonic() + pause(failure.kind, tries)
 
     def postpone(self, step_run: StepRun, error: VaseError, seconds: float | None = None) -> None:
-        """Repeat the step's last action after a pause, because the storage failed. Give up after the last retry.
+        """Repeat the step's last action after a pause. Give up after the last retry.
 
-        The method also handles a system call for which the launcher's machine has no memory. If the step's job is
-        running, the launcher keeps watching the job: the attempt continues, and keeps its error message and its
-        deadlines. `seconds` is the length of the pause. If `seconds` is None, each pause is longer than the previous
-        pause.
+        The action failed because of the storage, or because the launcher's machine had no memory for a system call.
+        If the step's job is running, the attempt continues, and the launcher keeps watching the job. `seconds` is the
+        length of the pause. If `seconds` is None, each pause is longer than the previous pause.
         """
         tries = step_run.tries[Kind.STORAGE]
         if tries >= RETRIES[Kind.STORAGE]:
@@ -295,7 +298,7 @@ class StepExecutor:
     def give_up(self, step_run: StepRun, failure: Failure) -> None:
         """Mark the step as failed for good, and remove the step's finished jobs.
 
-        If the step should have replaced an artifact, the method restores the old artifact.
+        If an old artifact was put aside for this step, the method restores the old artifact.
         """
         step_run.status, step_run.failure = StepStatus.FAILED, failure
         if step_run.previous is not None and not step_run.planned.artifact.path.exists():
@@ -310,7 +313,7 @@ class StepExecutor:
         )
 
     def _commit(self, step_run: StepRun) -> None:
-        """Verify the sealed artifact and rename it to its final name, unless the inputs changed during the attempt."""
+        """Commit the finished artifact, or discard it if the inputs have changed since the attempt began."""
         artifact = step_run.planned.artifact
         now = {} if artifact.complete else fingerprints_of(step_run.planned, self.run.volume.root)
         changed = [name for name, before in step_run.fingerprints.items() if now.get(name, before) != before]
@@ -385,7 +388,7 @@ def fingerprints_of(step: PlannedStep, volume: Path) -> dict[str, str]:
 def _sealed_fingerprints(partial: Path) -> dict[str, str]:
     """Return the fingerprints of the inputs from the record in `partial`.
 
-    A launcher computed these fingerprints before the start of the attempt that sealed `partial`.
+    A launcher computed these fingerprints before the start of the attempt that wrote the record.
     """
     record = read_record(partial) or {}
     return {name: given["stamp"] for name, given in record.get("inputs", {}).items() if "stamp" in given}

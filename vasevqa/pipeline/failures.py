@@ -130,8 +130,8 @@ def pause(kind: Kind, tries: int) -> float:
     """Return the pause before the next attempt in seconds.
 
     `tries` is the number of earlier failures of this class. Only transient failures and storage failures need a pause.
-    The first pause is 1 second. Each later pause is twice the previous pause, and at most LONGEST_PAUSE. There is no
-    pause before the first retry of a transient failure.
+    The first retry of a transient failure follows at once. Otherwise the first pause is 1 second, and each later pause
+    is twice the previous pause, up to LONGEST_PAUSE.
     """
     if kind is Kind.STORAGE:
         return min(LONGEST_PAUSE, 2.0**tries)

@@ -29,7 +29,7 @@ class Forecast:
     unknown: tuple[str, ...]
 
     def said(self) -> str:
-        """Return a line such as `about 12 min on this machine for clip-filter; unknown for sft`."""
+        """Return a line such as `time: about 12 min on this machine for clip-filter; unknown for sft`."""
         known = f"about {duration(sum(self.seconds.values()))} on this machine for {', '.join(self.seconds)}"
         parts = [
             *([known] if self.seconds else []),
@@ -46,11 +46,12 @@ def forecast(
 ) -> Forecast:
     """Return the forecast for the steps that will run.
 
-    The forecast uses the seconds per photograph from the step's newest artifact of this machine. If there is no such
-    artifact, the forecast uses `measured` (step -> seconds per photograph). `photographs` is the number of all
-    photographs; None if it is unknown. `new` maps a step to its number of new photographs, if earlier runs have
-    computed the values of all other photographs. A step without an entry in `new` computes all photographs. There is no
-    estimate for a step whose number of photographs is unknown.
+    The seconds per photograph come from the step's newest artifact that was made on this machine. For a step without
+    such an artifact, they come from `measured` (step -> seconds per photograph).
+
+    `photographs` is the number of all photographs; None if it is unknown. `new` holds the steps that reuse values of
+    earlier runs (step -> number of photographs without such values). A step without an entry in `new` computes all
+    photographs. There is no estimate for a step whose number of photographs is unknown.
     """
     missing = [step.name for step in planned.steps if not step.hit]
     counts = {name: (new or {}).get(name, photographs) for name in missing}
@@ -65,7 +66,7 @@ def first_forecast(steps: Sequence[str], photographs: int, measured: Mapping[str
 def measure(planned: Plan, photographs: Sequence[ImageFile]) -> dict[str, float]:
     """Measure the seconds per photograph of the plan's clip-filter step. The measurement takes some seconds.
 
-    Return {} if the step won't run, if an artifact of this machine records the step's speed, if the CLIP model comes
+    Return {} if the step won't run, if an artifact made here already records the step's speed, if the CLIP model comes
     from a hub, if torch isn't installed, or if no photograph can be read. Raise ConfigError or DataError if the model
     can't be used.
     """
@@ -113,9 +114,9 @@ def _paces(volume: Volume, steps: Sequence[str]) -> dict[str, float]:
 
 
 def _seconds_each(volume: Volume, step: str) -> float | None:
-    """Return the step's seconds per photograph, from the newest artifact of this machine that records them.
+    """Return the step's seconds per photograph, from its newest artifact that was made on this machine.
 
-    Return None if there is no such artifact.
+    Artifacts without a recorded speed are skipped. Return None if no artifact is left.
     """
     rates = (_rate(artifact) for artifact in reversed(volume.complete(step)))
     return next((rate for rate in rates if rate is not None), None)

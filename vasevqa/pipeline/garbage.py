@@ -245,8 +245,8 @@ def _remove_tree(path: Path) -> None:
 def backends(volume: Volume, make: MakeBackend) -> list[Backend]:
     """Return the backends of all runs on the volume.
 
-    If a backend doesn't answer, the function reports this on stderr, and the result doesn't contain the backend. Leases
-    still protect the artifacts that jobs of this backend write.
+    A backend that doesn't answer is left out and reported on stderr. Leases still protect the artifacts that its jobs
+    write.
     """
     reachable = [make("local", volume, Cluster())]
     seen: list[dict[str, object]] = []

@@ -1,4 +1,4 @@
-"""Count the photographs of a planned step whose values earlier runs on the volume have stored."""
+"""For each planned step, count the photographs whose values an earlier run has stored on the volume."""
 
 from __future__ import annotations
 

@@ -37,7 +37,9 @@ def refuse_cpu(asked: Requirements) -> None:
     """Raise ConfigError if the recipe sets `device: cpu` for a step that needs CUDA."""
     for step, stage in asked.stages.items():
         if stage == "to-megatron" and step in asked.on_cpu:
-            raise ConfigError(f"{step} needs CUDA, and the recipe says `device: cpu`; write `skip: [{step}]`.")
+            raise ConfigError(
+                f"{step} needs CUDA, and the recipe says `device: cpu`; to skip the step, write `skip: [{step}]`."
+            )
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Inside:
             raise type(error)(in_recipe(build_dataset.STAGE, str(error))) from None
 
     def refuse_too_few(self, params: Params) -> None:
-        """Raise DataError if too few vases have a row for a split with these parameters."""
+        """Raise DataError if there are too few vases with a row for the split that `params` asks for."""
         with contextlib.suppress(ModuleNotFoundError):
             from vasevqa.dataset import assignment
 

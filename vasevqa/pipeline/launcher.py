@@ -2,7 +2,7 @@
 
 To adopt a job means to follow a job that another launcher started. The launcher keeps all state in the artifacts, the
 leases, the backend's jobs and the event log. So the launcher may be killed at any point and started again. faults.py
-lists the points that tests use.
+lists the points at which tests kill it.
 """
 
 from __future__ import annotations

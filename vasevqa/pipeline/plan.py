@@ -93,7 +93,7 @@ def make_plan(
         if name not in chosen and not step.hit and not step.artifact.sealed:
             raise ConfigError(
                 f"{name} has no finished artifact for this recipe ({step.reasons[0]}), and only {', '.join(chosen)}"
-                " were selected; run it first."
+                f" were selected; run {name} first."
             )
     return Plan(
         recipe.name,
@@ -240,9 +240,9 @@ def plan_rows(planned: Plan) -> list[PlanRow]:
 
 
 def with_gpu_product(planned: Plan, cluster: Cluster) -> Plan:
-    """Set the site's GPU model for each GPU step without a GPU model.
+    """Return the plan with the site's GPU model for each GPU step whose resources name no GPU model.
 
-    The GPU model changes no result, so no key contains the GPU model.
+    The GPU model doesn't change results, so it is not part of an artifact's key.
     """
     if cluster.gpu_product is None:
         return planned

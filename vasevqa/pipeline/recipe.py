@@ -88,7 +88,7 @@ def _tree(text: str, lines: Lines) -> dict[str, Any]:
     if tree is None:
         raise ConfigError(f"{lines.where} is empty; a recipe needs at least `inputs`.")
     if not isinstance(tree, dict):
-        raise ConfigError(f"{lines.where}, line 1: a recipe is a mapping with the keys {', '.join(TOP)}.")
+        raise ConfigError(f"{lines.where}, line 1: a recipe must be a mapping with the keys {', '.join(TOP)}.")
     return tree
 
 
@@ -118,9 +118,10 @@ def _set(tree: dict[str, Any], override: str, lines: Lines) -> None:
 
 
 def _within(tree: dict[str, Any], key: str, option: str) -> dict[str, Any]:
-    """Return the mapping under `key`, to which `option` adds a value. Create the mapping if the key has no value.
+    """Return the mapping under `key`. Create the mapping if the key has no value.
 
-    Raise ConfigError if the key has a value that is not a mapping.
+    Raise ConfigError if the key has a value that is not a mapping. The message begins with `option`, such as
+    `--input images=photos`.
     """
     if tree.get(key) is None:
         tree[key] = {}
@@ -137,7 +138,7 @@ def _check(tree: dict[str, Any], stem: str, pipeline: Pipeline, lines: Lines, ba
         raise ConfigError(f"{lines.at('name')}: `name` must be a word, not {name!r}.")
     skip = _given(tree, "skip", [])
     if not isinstance(skip, list) or not all(isinstance(item, str) for item in skip):
-        raise ConfigError(f"{lines.at('skip')}: `skip` must be a list of steps, such as [classify].")
+        raise ConfigError(f"{lines.at('skip')}: `skip` must be a list of steps, such as `[classify]`.")
     for item in [*skip, *([tree["to"]] if tree.get("to") is not None else [])]:
         if item not in pipeline.names:
             raise ConfigError(
@@ -190,7 +191,7 @@ def _refuse_needed(skip: Sequence[str], inputs: Mapping[str, str], pipeline: Pip
             named = " and ".join(needing)
             raise ConfigError(
                 f"{lines.at('skip')}: {item} can't be skipped alone, because {named} would lack its result; skip"
-                f" {named} too, or give a result as `inputs: {{{item}: PATH}}`."
+                f" {named} too, or use an existing result with `inputs: {{{item}: PATH}}`."
             )
 
 
@@ -252,7 +253,7 @@ def _plain(path: Path) -> str:
 def _settings(given: Any, step: Step, shared: Shared, lines: Lines) -> StepSettings:
     path = ("steps", step.name)
     if not isinstance(given, dict):
-        raise ConfigError(f"{lines.at(*path)}: the settings of {step.name} are a mapping from parameter to value.")
+        raise ConfigError(f"{lines.at(*path)}: the settings of {step.name} must be a mapping from parameter to value.")
     stage = step.stage
     known = [*stage.params.model_fields, *stage.options.model_fields, "resources"]
     _known(given, known, path, lines)
@@ -262,7 +263,7 @@ def _settings(given: Any, step: Step, shared: Shared, lines: Lines) -> StepSetti
     resources = _given(given, "resources", {})
     if not isinstance(resources, dict):
         raise ConfigError(
-            f"{lines.at(*path, 'resources')}: `resources` must be a mapping, such as {{gpus: 1, memory: 8Gi}}."
+            f"{lines.at(*path, 'resources')}: `resources` must be a mapping, such as `{{gpus: 1, memory: 8Gi}}`."
         )
     _known(resources, list(Resources.model_fields), (*path, "resources"), lines)
     merged = {**stage.resources.model_dump(), **resources}
@@ -282,7 +283,8 @@ def _model(
 ) -> Any:
     """Return an instance of `model` with the fields from `values`. Raise ConfigError for a wrong value.
 
-    The key of a field is below `path`. `places` maps each other field to the path of its key.
+    The message names the line and the key of the value. The key is below `path` in the recipe, unless `places` maps the
+    field to another key.
     """
     try:
         return model.model_validate({name: value for name, value in values.items() if name in model.model_fields})

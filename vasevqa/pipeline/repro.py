@@ -27,9 +27,9 @@ CONFIDENTIAL = re.compile(
 
 
 def started(run: Run, step: str) -> tuple[Run, Event]:
-    """Return the run that made the artifact of `step`, and the start event of the last attempt.
+    """Return the run that made the artifact of `step`, and the event at the start of its last attempt.
 
-    Raise ConfigError if `run` has no such step, or if the event log does not contain the start.
+    Raise ConfigError if `run` has no such step, or if the event logs contain no such event.
     """
     keys = run.keys()
     if step not in keys:
@@ -57,7 +57,7 @@ def started(run: Run, step: str) -> tuple[Run, Event]:
 def docker_run(stage: Stage, volume: Volume, step: str, event: Event, cluster: Cluster) -> list[str]:
     """Return the parts of the `docker run` command; each part goes on its own line.
 
-    The command contains no secret values: docker takes the values from the caller's environment.
+    The command contains no secret values: docker takes them from the caller's environment.
     """
     asked = Resources.model_validate(event["resources"])
     image = str(event.get("image") or cluster.image(stage.name))

@@ -1,4 +1,4 @@
-"""Requests: one class per command, for the values of its command line."""
+"""The values from the command line, in one class for each command."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class RecipeRequest:
         return Path(os.path.normpath(self.path.parent / files.expanded(value)))
 
     def to_args(self) -> list[str]:
-        """Return the changes as command-line arguments, for a command on another machine."""
+        """Return the changes to the recipe as command-line arguments, for a command on another machine."""
         words = ["--device", self.device] if self.device else []
         words += [word for override in self.overrides for word in ("--set", override)]
         return words + [word for given in self.inputs for word in ("--input", given)]
@@ -50,7 +50,7 @@ class RecipeRequest:
 
 @dataclass(frozen=True)
 class RunRequest:
-    """The request of `vasevqa run`; `vasevqa plan` uses some of its fields."""
+    """The command line of `vasevqa run`. `vasevqa plan` uses some of the fields."""
 
     recipe: RecipeRequest
     volume: Path
@@ -65,7 +65,7 @@ class RunRequest:
 
 @dataclass(frozen=True)
 class SubmitRequest:
-    """The request of `vasevqa submit`."""
+    """The command line of `vasevqa submit`."""
 
     recipe: RecipeRequest
     selection: Selection = field(default_factory=Selection)
@@ -80,7 +80,7 @@ class SubmitRequest:
 
 @dataclass(frozen=True)
 class DoctorRequest:
-    """The request of `vasevqa doctor`."""
+    """The command line of `vasevqa doctor`."""
 
     volume: Path
     recipe: RecipeRequest | None = None

@@ -17,9 +17,9 @@ WHOLE_MODELS = ("merge", "to-megatron")  # the stages that write a model of the 
 
 @dataclass(frozen=True)
 class StageCheck:
-    """The values with which a stage checks the inputs of a step.
+    """What a stage needs for its check of a step's inputs.
 
-    `origins` maps a stage input to the recipe input that it comes from. The content of the recipe input may be on
+    `origins` maps an input of the stage to the recipe input that it comes from. The files of the recipe input may be on
     another machine.
     """
 

@@ -1,4 +1,4 @@
-"""Restart a launcher in the cluster: resume after a crash, but don't repeat a run that failed for good."""
+"""Resume a run in the cluster after its launcher crashed, but not after the run has failed for good."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def once(launch: str, volume: Path, work: Callable[[], int]) -> int:
     """Call `work` and return its exit code. Raise StepFailed if an earlier call failed for good or was cancelled.
 
     A Job in the cluster starts this process again after a failure; `launch` is the name of the Job. A new start can
-    help after a crash, after the drain of a node, or if the API server did not answer. A new start can't help after a
+    help after a crash, after a node was drained, or if the API server did not answer. A new start can't help after a
     failed step: the step has no retries left, and each further attempt costs GPU hours.
     """
     record = volume / "runs" / ".launches" / f"{launch}.json"

@@ -176,7 +176,7 @@ class Run:
 
 
 def all_runs(volume: Volume) -> list[Run]:
-    """Return all runs, oldest first. The name of a run begins with its time. Damaged runs are included."""
+    """Return all runs, oldest first, with damaged runs. The name of a run begins with its start time."""
     return (
         [
             Run(volume, entry.name)

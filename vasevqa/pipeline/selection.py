@@ -166,5 +166,5 @@ def _choose(
     if selection.first is not None:
         chosen = [name for name in chosen if name == selection.first or selection.first in _upstream(name, wiring)]
     if not chosen:
-        raise ConfigError("No step is left to run; check --from, --to, --only and the recipe's skip.")
+        raise ConfigError("No step is left to run; check --from, --to, --only and `skip` in the recipe.")
     return chosen

@@ -1,4 +1,4 @@
-"""The settings at the top of a recipe. Each step that has such a parameter uses the setting."""
+"""The settings at the top of a recipe. Each setting applies to all steps that have the matching parameter."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHARED = {
     "device": "device of every step: auto, cpu, cuda or cuda:N",
     "name_pattern": "how file names identify vases, for every step that reads names",
     "vase_column": "the heading of the table's column that names the vase",
-    "columns": "headings of the table by field, such as {shape: Object Name}",
+    "columns": "headings of the table by field, such as `{shape: Object Name}`",
 }
 
 
@@ -59,8 +59,8 @@ def shared_settings(tree: Mapping[str, object], lines: Lines) -> Shared:
             )
         if columns.setdefault("vase_id", heading.strip()) != heading.strip():
             raise ConfigError(
-                f"{lines.at('vase_column')}: the vase's column is '{heading}' here and '{columns['vase_id']}' in"
-                " `columns`; keep one."
+                f"{lines.at('vase_column')}: `vase_column` is '{heading}', but `vase_id` in `columns` is"
+                f" '{columns['vase_id']}'; keep one of the two."
             )
         keys.setdefault("columns", "vase_column")
     return Shared({**values, **({"columns": columns} if columns else {})}, keys)
@@ -75,4 +75,4 @@ def _columns(given: object, where: str) -> dict[str, str]:
             return read_columns(given)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
-    raise ConfigError(f"{where}: `columns` must be a mapping from field to heading, such as {{shape: Object Name}}.")
+    raise ConfigError(f"{where}: `columns` must be a mapping from field to heading, such as `{{shape: Object Name}}`.")

@@ -191,8 +191,8 @@ class StepRun:
 def _outside(step: PlannedStep, volume: Path) -> tuple[Path, ...]:
     """Return the paths outside the volume that the step reads.
 
-    These paths are inputs, and the targets of inputs that are links. In the cache of a hub, the files of a model are
-    links. For such a model, the result also includes the folders of the link targets.
+    These paths are inputs, and the targets of inputs that are links. A hub's cache holds the files of a model as links.
+    For such a model, the result also contains the folders that these links lead to.
     """
     paths: set[Path] = set()
     for name, given in step.inputs.items():

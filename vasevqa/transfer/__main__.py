@@ -1,4 +1,4 @@
-"""Run the far end of a transfer in a pod: `python -m vasevqa.transfer ROOT`."""
+"""Serve a transfer of files from inside a pod: `python -m vasevqa.transfer ROOT`."""
 
 import sys
 

@@ -1,6 +1,6 @@
-"""Connect to the far end of a transfer, and connect again after a lost connection.
+"""Connect to the process that gives access to a volume, and connect again after a lost connection.
 
-The far end runs in a pod that mounts the volume.
+This process is called the far end. It runs in a pod that mounts the volume.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def volume_pod(access: Session, purpose: str = "move", kind: Kind | None = None)
 
 
 class Connection:
-    """One connection to the far end."""
+    """One connection to the process in the pod."""
 
     def __init__(self, process: Process) -> None:
         self.process = process
@@ -70,7 +70,7 @@ class Connection:
     def answers(self, wait: bool) -> Iterator[dict[str, Any]]:
         """Yield the answers that have arrived; with `wait`, wait for at least one answer.
 
-        Raise ConnectionLost if no answer arrives in time. Raise ConfigError, DataError or ClusterError if the far end
+        Raise ConnectionLost if no answer arrives in time. Raise ConfigError, DataError or ClusterError if the pod
         reports an error.
         """
         end = time.monotonic() + SILENCE
@@ -144,17 +144,17 @@ class Connection:
 
 
 class Far(Protocol):
-    """The far end of a transfer, to which connections can be made."""
+    """Makes connections to a process that gives access to a volume, such as a process in a pod."""
 
     def connect(self) -> Connection:
         """Return a new connection. Raise ConnectionLost or another ClusterError if no connection can be made."""
 
     def close(self) -> None:
-        """Remove the resources of the far end, such as its pod."""
+        """Remove everything that was started for the connections, such as a pod."""
 
 
 class PodFar:
-    """A far end in a pod of `kind`. Several threads may use one object of this class at the same time.
+    """Makes connections to a pod of `kind`. Several threads may use one object of this class at the same time.
 
     The pod is created for the first connection. If the pod has ended before a later connection, a new pod is created.
     """
@@ -191,7 +191,7 @@ def persistently(access: Session, work: Callable[[Connection], None]) -> None:
 
 
 def work_on(far: Far, work: Callable[[Connection], None]) -> None:
-    """Call `work` with new connections to `far`, as `persistently` does."""
+    """Call `work` with a new connection to `far` until `work` returns without an error (see `persistently`)."""
     losses = _Losses()
     again = Retrying(
         retry=retry_if_exception_type((ConnectionLost, ClusterUnreachable)),

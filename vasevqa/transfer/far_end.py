@@ -1,4 +1,4 @@
-"""Copy files to and from a volume over one connection.
+"""Receive files for a volume, and send files of the volume, over one connection.
 
 `python -m vasevqa.transfer ROOT` runs in a pod and serves one connection. Requests are JSON lines on stdin; bytes
 follow a `put` request. Answers are JSON lines on stdout; bytes follow an answer with `data`.
@@ -43,7 +43,7 @@ class FarEnd:
         self.answers.flush()
 
     def do_check(self, path: str, size: int, sha256: str) -> None:
-        """Send the number of bytes of a file that are already here, or null if the file is complete."""
+        """Send the number of bytes of a file that are already on the volume, or null if the file is complete."""
         self.say(path=path, have=standing(self._target(path), size, sha256))
 
     def do_put(self, path: str, offset: int, length: int, sha256: str, last: bool) -> None:
@@ -97,14 +97,14 @@ def alive() -> None:
 
 
 def wait(idle: float) -> None:
-    """Return after `idle` seconds without activity. A pod without a user then ends by itself."""
+    """Return after `idle` seconds without activity. So a pod that nobody uses ends by itself."""
     alive()
     while time.time() - ALIVE.stat().st_mtime < idle:
         time.sleep(min(idle, 5.0))
 
 
 def main(arguments: list[str]) -> int:
-    """Run the far end, and return its exit code.
+    """Run the process in the pod, and return its exit code.
 
     With the argument ROOT, serve one connection. With `--wait SECONDS`, keep the pod running.
     """

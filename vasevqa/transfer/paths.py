@@ -40,7 +40,7 @@ def checked_digest(digest: object) -> str:
 
 
 def part_of(path: Path, digest: str) -> Path:
-    """Return the temporary path for `path`. The file has this path until the content with this digest is complete.
+    """Return the temporary path of the file `path`. It is used until the file is complete and has this digest.
 
     Raise ClusterError unless `digest` is a SHA-256.
     """
@@ -48,7 +48,7 @@ def part_of(path: Path, digest: str) -> Path:
 
 
 def standing(path: Path, size: int, digest: str) -> int | None:
-    """Return how many bytes of the file were received before; None if the file is complete and has this digest."""
+    """Return how many bytes an earlier transfer has received; None if the file is complete and has this digest."""
     if path.is_file() and path.stat().st_size == size and files.digest_file(path) == digest:
         return None
     part = part_of(path, digest)

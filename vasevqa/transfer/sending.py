@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 def upload_inputs(access: Session, inputs: Mapping[str, str], base: Path, follow: bool = False) -> list[str]:
     """Upload the recipe's inputs to the volume; return NAME=PATH for each input.
 
-    Each input that is on this machine is uploaded to inputs/NAME-DIGEST. DIGEST is the digest of the content. So an
-    upload never changes files that any other run reads, and the same content is uploaded only once. For an input that
-    is not on this machine, PATH is the value in `inputs`. With `follow`, links are followed out of the inputs.
+    Each folder on this machine is uploaded to inputs/NAME-DIGEST, and each file to a folder of such a name. DIGEST is
+    the digest of the content. So an upload never changes files that any other run reads, and the same content is
+    uploaded only once. For an input that is not on this machine, PATH is the value in `inputs`.
+    With `follow`, links are followed out of the inputs.
     """
     here = {name: base / files.expanded(value) for name, value in inputs.items()}
     local_paths = {name: path for name, path in here.items() if path.exists()}
