@@ -1,6 +1,7 @@
 """Write the report of a run as one HTML file that can be read offline.
 
-The report begins with the verdict, which is a short summary. The photographs, the training, the evaluation, the steps and the recipe follow.
+The report begins with the verdict, a short summary of the run. The photographs, the training, the evaluation, the steps
+and the recipe follow.
 """
 
 from __future__ import annotations

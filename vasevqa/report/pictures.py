@@ -43,8 +43,8 @@ class Card:
 class Thumbnails:
     """Small copies of photographs as data URIs: JPEGs of at most SIDE pixels per side.
 
-    If `volume` is given, the thumbnails are stored there by the digest of the photograph, so that a later report decodes
-    only new photographs. Otherwise they are kept only in memory.
+    With a `volume`, the thumbnails are stored there by the photograph's digest, so that a later report decodes only new
+    photographs. Without one, they are kept only in memory.
     """
 
     def __init__(self, volume: Path | None = None) -> None:
