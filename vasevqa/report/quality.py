@@ -124,7 +124,7 @@ def choices(filtered: FilteringReport) -> list[Choice]:
 
 
 def other_threshold(filtered: FilteringReport) -> Choice | None:
-    """Return a different threshold that is worth a try; None if the scores suggest none.
+    """Return a different threshold that is worth trying; None if the scores suggest none.
 
     If the scores form two groups, the result is the threshold between the groups. Otherwise it is the recommended
     threshold that keeps closest to half of the photographs. A threshold that keeps no photograph, or as many as the

@@ -204,7 +204,7 @@ def _next(
 ) -> Iterator[Command]:
     """Yield the commands that are useful after a finished run.
 
-    `download` is the command that downloads from the run; it is empty if the volume is on this machine.
+    `download` is the beginning of a command that downloads from the run. It is empty if the volume is on this machine.
     """
     done = [step for step in MODELS if step in history and history[step].state in DONE]
     if done and download:

@@ -1,4 +1,4 @@
-"""Choose a step's threshold by the precision and recall that labels show for each candidate threshold."""
+"""Choose a step's threshold from labels, which show the precision and recall at each candidate threshold."""
 
 from __future__ import annotations
 

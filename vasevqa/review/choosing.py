@@ -1,4 +1,4 @@
-"""Draw the photograph that is shown next, and compute the probability of the draw."""
+"""Choose the next photograph at random, and compute the probability with which it was chosen."""
 
 from __future__ import annotations
 

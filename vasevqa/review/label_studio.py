@@ -98,7 +98,7 @@ def read_tasks(path: Path) -> list[Task]:
 
 
 def labels_in(tasks: Sequence[Task], photographs: Sequence[Photograph], question: Question) -> tuple[list[Given], int]:
-    """Return the labels that answer the question, and the number of annotated tasks without one of the `photographs`.
+    """Return the labels that answer the question, and the number of annotated tasks whose photograph is missing.
 
     A choice counts if the name of its control is the name of the question. If no control has the name of a question,
     all choices count. Raise DataError for a choice that is not a label.
@@ -210,7 +210,7 @@ def _label(choice: str, question: Question) -> str:
 
 
 class _Index:
-    """Finds photographs by the ends of their paths, because paths in Label Studio begin as on a different machine."""
+    """Finds photographs by the ends of their paths, because paths in Label Studio may begin differently."""
 
     def __init__(self, photographs: Sequence[Photograph]) -> None:
         self._ends: Mapping[str, list[Photograph]] = _ends(photographs)

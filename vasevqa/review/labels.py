@@ -70,7 +70,7 @@ class LabelFile:
             self.refresh()
 
     def refresh(self) -> None:
-        """Read the lines that this process and other processes appended. A later call reads a last line that is cut.
+        """Read the lines that this process and other processes appended. An incomplete last line is left for later.
 
         If a line is invalid, an error is raised, and none of the new lines is added.
         """

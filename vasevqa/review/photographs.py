@@ -56,6 +56,6 @@ def photographs_of(collection: Collection, by_table: Mapping[str, str] | None = 
 
 
 def _below_vase(vase: str, name: str) -> str:
-    """Return a path in a folder named after the vase. Slashes in `name` become underscores, so that paths differ."""
+    """Return a path in a folder named after the vase. Slashes in `name` become underscores."""
     folder = vase.replace("/", "_").lstrip(".") or "_"
     return str(PurePosixPath(folder, name.replace("/", "_")))
