@@ -302,7 +302,7 @@ def test_what_can_t_be_calibrated_is_one_sentence(here: Path, labelled: Run) -> 
     assert "has no scores of classify; run this step first" in error(name, "--calibrate")
     assert "give another folder as --into, or --question intact" in error(name, "--calibrate", "--into", "intact")
     none = error(name, "--calibrate", "--question", "intact", "--into", "none")
-    assert "No photograph that a draw chose and that clip-filter scored has a label with a clear answer" in none
+    assert "No label gives a clear answer about a photograph that the review drew and clip-filter scored" in none
     other = kit.record(here / "photos", here / "studio", INTACT)
     other.say(other.photographs[0], "intact", "anna", Shown("Label Studio"), None)
     undrawn = error(name, "--calibrate", "--question", "intact", "--into", "studio")

@@ -350,5 +350,5 @@ def test_only_photographs_are_opened_in_the_pod(place: Place) -> None:
     (place.volume / "secret.txt").write_text("s")
     line = place.far.connect()
     line.ask(do="picture", folder=".", name="secret.txt", side=1600)
-    with pytest.raises(ConfigError, match="no suffix of a photograph"):
+    with pytest.raises(ConfigError, match="the suffix of a photograph"):
         list(line.answers(True))

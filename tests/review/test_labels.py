@@ -170,7 +170,7 @@ def test_a_refused_line_is_refused_again_and_hides_no_label_behind_it(tmp_path: 
 def test_labels_of_the_other_question_and_unknown_labels_are_refused(tmp_path: Path) -> None:
     folder, into = kit.per_vase(tmp_path / "photos"), tmp_path / "labels"
     kit.say(kit.record(folder, into, INTACT), "V1/IMG_0000.png", "damaged")
-    with pytest.raises(ConfigError, match="answers the question 'intact', and you asked 'quality'"):
+    with pytest.raises(ConfigError, match="answers the question 'intact', but you asked 'quality'"):
         kit.record(folder, into)
     (into / FILE).write_text((into / FILE).read_text().replace('"damaged"', '"blue"'))
     with pytest.raises(DataError, match="no label 'blue'"):

@@ -1,4 +1,7 @@
-"""Check whether a filter removes some kinds of vases more than others: acceptance by class, with intervals by vase."""
+"""Check whether a curation step rejects the photographs of some classes of vases more often than others.
+
+A class is a shape, a technique, a fabric, a century, or a top folder of the photographs.
+"""
 
 from __future__ import annotations
 
@@ -31,10 +34,10 @@ WORDS = ("fabric", "technique", "shape")  # attributes whose values are classes
 
 
 class ClassAcceptance(BaseModel):
-    """The share of a class's photographs that a step accepted, with its 95% interval by vase.
+    """The share of a class's photographs that a step accepted, with its 95% interval.
 
-    `warned` is true if the step removed most photographs of the class, and if the interval lies below the share of all
-    photographs that the step accepted.
+    `warned` is true if the step rejected more than half of the class's photographs, and the whole interval lies below
+    the share of accepted photographs over all classes.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -58,7 +61,7 @@ class ClassAcceptance(BaseModel):
 
 
 class Acceptance(Report):
-    """The acceptance of each step by class. Classes with too few vases for an interval are left out.
+    """The share of photographs that each step accepted, by class. Classes with too few vases are left out.
 
     The keys of the mappings are steps. `overall` holds the share of all photographs that the step accepted.
     `photographs` holds the number of all photographs, and `annotated` the number of photographs with an annotation.
@@ -81,10 +84,11 @@ def photographs(sources: Sources, told: Told) -> dict[str, list[Picture]]:
 def acceptance(
     sources: Sources, told: Told, decided_about: Mapping[str, Sequence[Picture]] | None = None
 ) -> Acceptance:
-    """Return the acceptance of clip-filter and classify, for those of the two steps that have results.
+    """Return the acceptance of clip-filter and classify. A step without results is left out.
 
-    The classes come from the annotations of the run's recipe, `told`. Without readable annotations, the classes are
-    only the top folders. `decided_about` is the result of `photographs`, if it is known already.
+    `told` holds the settings of the run's recipe. The classes come from the annotations that the recipe names, and from
+    the top folders. Without readable annotations, the top folders are the only classes. `decided_about` is the result
+    of `photographs`, if it is known already.
     """
     found = Acceptance()
     known = photographs(sources, told) if decided_about is None else decided_about
@@ -126,7 +130,7 @@ def named_class(kind: str, text: str, own: Path | None = None) -> str:
 
 
 def _decisions(sources: Sources) -> dict[str, dict[str, bool]]:
-    """Return for each step whether it accepted each photograph, by name. Steps without decisions are left out."""
+    """Return step -> photograph name -> whether the step accepted it. Steps without decisions are left out."""
     filtered = sources.filtered.images if sources.filtered else []
     classified = {one.name: one.label == 1 for one in sources.predictions if one.probability is not None}
     decided = {"clip-filter": {row.name: row.accepted for row in filtered}, "classify": classified}

@@ -1,4 +1,7 @@
-"""Cards for rejected photographs: the score, the description that decided, and similar accepted and rejected ones."""
+"""Make cards that explain why clip-filter rejected photographs.
+
+A card gives the score, the most similar description, and the most similar accepted and rejected photographs.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,11 @@ NO_NUMPY = (
 
 
 class Cards:
-    """Makes the cards of photographs that clip-filter scored, from its report and the embeddings in `folder`.
+    """Makes the cards of photographs that clip-filter scored.
 
-    `picture(folder, name)` returns the thumbnail of a photograph in a folder of sources.PARTS. `note` is a sentence for
-    the reader if the nearest photographs can't be computed.
+    `filtered` is clip-filter's report, and `folder` holds clip-filter's embeddings. `picture(place, name)` returns the
+    thumbnail of a photograph; `place` is a key of sources.PARTS. `note` tells the reader if the nearest photographs are
+    left out because a package is missing. Otherwise it is ''.
     """
 
     def __init__(self, filtered: FilteringReport, folder: Path, picture: Callable[[str, str], str | None]) -> None:

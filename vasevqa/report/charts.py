@@ -1,4 +1,4 @@
-"""Draw line charts as SVG: axes with units, round ticks, and marks at training steps."""
+"""Draw line charts of a training as SVG, with ticks at round values and marks where the training was resumed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Measured = Sequence[tuple[float, float]]  # (training step, value)
 
 @dataclass(frozen=True)
 class Tick:
-    """A mark of an axis: its position in SVG units, and its label."""
+    """A tick on an axis: its position in SVG units, and its label."""
 
     at: float
     label: str
@@ -26,7 +26,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Line:
-    """One series of a chart. `points` is an SVG polyline. A series of one value has a point `dot` instead."""
+    """One series of a chart. `points` is an SVG polyline. A series with one value has only the point `dot`."""
 
     title: str
     points: str
@@ -39,7 +39,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """Series over the training steps. `resumed` marks the steps from which the training was resumed.
+    """A chart of values over the training steps. `resumed` marks the steps from which the training was resumed.
 
     `gaps` holds sentences about values that are not drawn because they are not finite.
     """
@@ -60,9 +60,9 @@ class Chart:
 
 
 def chart(title: str, unit: str, series: Mapping[str, Measured], resumed: Sequence[int] = ()) -> Chart | None:
-    """Return a chart of the series; None if every series has at most one value and all values are finite.
+    """Return a chart of the series; None if all values are finite and no series has more than one value.
 
-    Values that are not finite are not drawn. `gaps` reports these values, because they are a sign of divergence.
+    Values that are not finite are not drawn. The chart's `gaps` reports them, because they are a sign of divergence.
     """
     kept = {name: [point for point in points if _drawable(point[1])] for name, points in series.items()}
     kept = {name: points for name, points in kept.items() if points}
@@ -144,7 +144,7 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
 
 
 def _steps(begin: float, end: float) -> list[float]:
-    """Return the first step, the last step, and round steps between them. Steps near the two ends are left out."""
+    """Return `begin`, `end`, and the round numbers between them that are not too close to either."""
     room = (end - begin) / 8
     between = [step for step in ticks(begin, end) if begin + room < step < end - room and step == round(step)]
     return [begin, *between, end] if begin < end else [begin]

@@ -1,4 +1,4 @@
-"""Show the data checks of clip-filter: the distribution of the values, the findings, and the worst photographs."""
+"""Show the results of clip-filter's data checks: distributions of values, findings, and the worst photographs."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class Found:
 
 @dataclass(frozen=True)
 class DataQuality:
-    """The section of the report about the photographs' data.
+    """The section of the report about the quality of the photographs.
 
-    `failed` lists photographs (name, reason) that clip-filter rejected by `limits`, at most LISTED. `failures` is the
-    number of all such photographs.
+    `failed` lists the photographs (name, reason) that clip-filter rejected because of the `limits`. The list has at
+    most LISTED entries, but `failures` counts all such photographs.
     """
 
     photographs: int
@@ -51,7 +51,7 @@ class DataQuality:
 
 
 def data_quality(sources: Sources) -> DataQuality | None:
-    """Return the section; None if clip-filter measured no photograph."""
+    """Return the section about the quality of the photographs; None if clip-filter measured no photograph."""
     filtered = sources.filtered
     rows = [row for row in filtered.images if row.width and row.height] if filtered else []
     if filtered is None or not rows:

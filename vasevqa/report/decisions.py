@@ -11,7 +11,7 @@ from vasevqa.curation.reports import FilteringReport, PromptLists, ScoredImage
 
 
 class SetAside(BaseModel):
-    """A step that did not process the photograph, and the reason."""
+    """A step that did not process a photograph, and the reason."""
 
     step: str
     reason: str
@@ -37,7 +37,11 @@ class Classified(BaseModel):
 
 
 class Filtered(BaseModel):
-    """The decision of clip-filter. `decided_by` is the most similar description on the deciding side."""
+    """The decision of clip-filter about a photograph.
+
+    `decided_by` is the most similar description: one of high quality for an accepted photograph, and one of low quality
+    for a rejected photograph.
+    """
 
     accepted: bool
     score: float

@@ -1,4 +1,4 @@
-"""Report on the evaluation: a dot plot with intervals, what the comparisons show, and a table of all metrics."""
+"""Report on the evaluation with dot plots, sentences about the differences between models, and a table of metrics."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ UNTESTED = {  # the note on a plot whose differences evaluate doesn't test
 
 @dataclass(frozen=True)
 class Dot:
-    """A model's value of a metric, with its 95% interval. Positions are in percent of the axis from 0 to 1."""
+    """A model's value of a metric, with its 95% interval. Positions are in percent of an axis that runs from 0 to 1."""
 
     name: str
     kind: str  # model, baseline
@@ -64,10 +64,10 @@ class EvaluationTable:
     """The metrics of all models and baselines.
 
     `plots` shows the most important metrics. `rows` shows all metrics that at least one model or baseline has.
-    `missing` holds the remaining metrics, each with the reason. `same` maps a model to an identical model. `hidden` is
-    the number of differences by attribute that are not significant. `untested` is the number of differences by
-    attribute with too few vases. `few` is true if a metric has too few vases for an interval. `overall` holds the
-    sentences about all rows if no plot can show these sentences.
+    `missing` holds the remaining metrics, each with the reason. `same` holds pairs of identical models. `hidden` counts
+    the differences between models in one attribute that are not significant. `untested` counts those with too few vases
+    for a test. `few` is true if a metric has too few vases for an interval. `overall` holds the sentences about all
+    rows if no plot shows them.
     """
 
     models: list[str]
@@ -155,11 +155,11 @@ def _counts(found: Mapping[str, Metric]) -> str:
 
 
 def _sentences(attribute: str, metric: str, pairs: list[Pair], models: int) -> tuple[str, ...]:
-    """Return the sentences beside a plot of `models` models.
+    """Return the sentences that are shown beside the plot of a metric. The plot shows `models` models.
 
-    Without an attribute, these are all sentences about all rows. With an attribute, these are the sentences about its
-    significant differences. A sentence is valid only for the rows of its difference. A plot of different rows or of a
-    different metric therefore only says where the differences are tested.
+    If `attribute` is empty, the sentences are about all differences over all rows. Otherwise they are about the
+    significant differences in this attribute. For a metric in UNTESTED, no difference is tested on the plotted values.
+    The only sentence then says so.
     """
     if metric in UNTESTED:
         return (UNTESTED[metric],) if models > 1 else ()

@@ -26,7 +26,7 @@ LISTED = 200  # maximum number of names that are listed without a picture
 
 @dataclass(frozen=True)
 class Loss:
-    """Photographs, vases or problems that are lost between two levels.
+    """Photographs or vases that are lost between two levels, or problems in the annotations.
 
     `pictures` shows some of them, the borderline cases first. `subtracted` is False if the loss is not counted in the
     unit of the level above, such as vases below a level of photographs.
@@ -60,7 +60,7 @@ class Level:
 
 
 def funnel(sources: Sources) -> list[Level]:
-    """Return the levels from the photographs to the rows; [] without a report of the curation steps."""
+    """Return the levels from the photographs to the rows; [] if no curation step has a report."""
     levels: list[tuple[int, str, list[Loss]]] = []
     _photographs(sources, levels)
     _vases(sources, levels)

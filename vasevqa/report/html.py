@@ -1,6 +1,7 @@
-"""Write the report of a run as one HTML file. The file can be read without a network.
+"""Write the report of a run as one HTML file that can be read offline.
 
-The report begins with the verdict. The photographs, the training, the evaluation, the steps and the recipe follow.
+The report begins with the verdict, a short summary of the run. The photographs, the training, the evaluation, the steps
+and the recipe follow.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Explain why vases lost all views: the decision about the best photograph of each vase."""
+"""Explain why no photograph of a vase was accepted, by the decision about the vase's best photograph."""
 
 from __future__ import annotations
 

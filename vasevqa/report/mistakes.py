@@ -1,4 +1,4 @@
-"""Show which classes the last model confuses, and the model's worst answers."""
+"""Show which classes a model confuses, and its worst answers. The model is the last one of the evaluation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vasevqa.evaluation.figures import Evaluation
 
 
 class _Figures(BaseModel):
-    """The share of right answers for a true class."""
+    """The share of right answers to the questions whose true answer is one class."""
 
     exact: float
     interval: tuple[float, float] | None = None
@@ -40,9 +40,9 @@ class _Mistakes(BaseModel):
 
 @dataclass(frozen=True)
 class Truth:
-    """The answers to the rows with one true class.
+    """The answers to the rows whose true class is `name`.
 
-    `right` is the share of right answers, and `counts` holds the number of rows for each answered class.
+    `right` is the share of right answers as text, and `counts` holds the number of rows for each answered class.
     """
 
     name: str
@@ -55,8 +55,8 @@ class Truth:
 class Confusion:
     """A table of true classes against answered classes for one attribute.
 
-    `rows` is the number of rows in the table. `left_out` is the number of the attribute's remaining rows. Their truth
-    names no known class, or more than one.
+    `rows` is the number of rows in the table. `left_out` is the number of the attribute's remaining rows, whose true
+    answer names no known class or several classes.
     """
 
     attribute: str
@@ -76,7 +76,7 @@ class ModelMistakes:
 
 
 def mistakes(evaluation: Evaluation) -> ModelMistakes | None:
-    """Return the mistakes of the last model with valid mistakes in the evaluation; None if there are none."""
+    """Return the mistakes of the last model for which the evaluation has a valid list; None without mistakes."""
     for model, measured in reversed(evaluation.get("models", {}).items()):
         try:
             found = _Mistakes.model_validate(measured.get("mistakes"))

@@ -44,8 +44,8 @@ class Card:
 class Thumbnails:
     """Small copies of photographs as data URIs: JPEGs of at most SIDE pixels per side.
 
-    On a volume, the thumbnails are stored by the digest of the photograph, so that a later report decodes only new
-    photographs. Without a volume, they are kept only in memory.
+    With a `volume`, the thumbnails are stored there by the photograph's digest, so that a later report decodes only new
+    photographs. Without one, they are kept only in memory.
     """
 
     def __init__(self, volume: Path | None = None) -> None:
@@ -108,8 +108,8 @@ def _uri(content: bytes) -> str:
 def chosen(items: Sequence[Item], distance: Callable[[Item], float], most: int = MOST) -> list[Item]:
     """Return at most `most` items. The items with the smallest distance come first.
 
-    If there are more than `most` items, half of the result are the nearest items. The other half is a seeded sample of
-    the remaining items.
+    If there are more than `most` items, half of the result are the items with the smallest distances. The other half is
+    a random sample of the remaining items, with a fixed seed.
     """
     by_distance = sorted(items, key=distance)
     if len(by_distance) <= most:

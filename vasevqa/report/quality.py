@@ -136,8 +136,8 @@ def _even(value: float) -> float:
 class Choice:
     """A recommended threshold, and how many photographs it keeps.
 
-    `more` is this number minus the number of photographs that the run's own threshold keeps. `setting` is the
-    command-line option that sets the threshold.
+    `kept` is this number. `more` is `kept` minus the number of photographs that the run's own threshold keeps.
+    `setting` is the command-line option that sets the threshold.
     """
 
     name: str
@@ -155,11 +155,11 @@ def choices(filtered: FilteringReport) -> list[Choice]:
 
 
 def other_threshold(filtered: FilteringReport) -> Choice | None:
-    """Return a threshold to try after the run's own threshold; None if the scores suggest none.
+    """Return a different threshold that is worth trying; None if the scores suggest none.
 
-    If the scores form two groups, it is the threshold between the groups. Otherwise it is the recommended threshold
-    that keeps closest to half of the photographs. A threshold that keeps no photograph, or as many as the run's own
-    threshold, is never returned.
+    If the scores form two groups, the result is the threshold between the groups. Otherwise it is the recommended
+    threshold that keeps closest to half of the photographs. A threshold that keeps no photograph, or as many as the
+    run's own threshold, is never returned.
     """
     between = [] if filtered.between is None else [_choice(filtered, "between the two groups", filtered.between)]
     half = len(filtered.images) / 2
@@ -176,7 +176,10 @@ def _choice(filtered: FilteringReport, name: str, threshold: float) -> Choice:
 
 
 def _sheet(title: str, note: str, sources: Sources, rows: Sequence[ScoredImage], every: int | None = None) -> Sheet:
-    """Return a sheet with the readable pictures. With `every`, the note says how many of `every` pictures are shown."""
+    """Return a sheet with the readable pictures of `rows`.
+
+    `every` is the number of images from which the rows were chosen. If it is given, the note says how many are shown.
+    """
     pictures = []
     for row in rows:
         uri = sources.picture("accepted" if row.accepted else "clip-filter", row.name)
@@ -188,7 +191,7 @@ def _sheet(title: str, note: str, sources: Sources, rows: Sequence[ScoredImage],
 
 
 def _evenly(rows: Sequence[ScoredImage], most: int) -> list[ScoredImage]:
-    """Return at most `most` rows at equal distances, with the first and the last one."""
+    """Return at most `most` rows at equal distances, including the first and the last row."""
     if len(rows) <= most:
         return list(rows)
     return [rows[round(number * (len(rows) - 1) / (most - 1))] for number in range(most)]

@@ -1,4 +1,4 @@
-"""Read the settings of a run's recipe that concern annotations and words. Unreadable settings are left out."""
+"""Read the settings that a report needs from a run's recipe. Settings that can't be read are left out."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from vasevqa.reward import vocabulary
 class Told:
     """The settings of a recipe that a report needs.
 
-    `reading` says how names and tables are read. `table` is the file or folder with the annotations, and `vocabulary`
-    is the user's folder of words; each is None if it doesn't exist. `questions` are the questions of the dataset.
+    `reading` says how file names and tables are read. `table` is the file or folder with the annotations, and
+    `vocabulary` is the folder of the user's vocabulary. Both are None if the recipe names none that can be used.
+    `questions` are the questions of the dataset.
     """
 
     reading: Reading = field(default_factory=Reading)

@@ -54,7 +54,7 @@ class Combined:
 def combined(log: Sequence[LogRow], record: Record | None) -> Combined:
     """Return how a training combined its rewards, from its log and from the parameters in its record.
 
-    In its log, ms-swift names rewards after classes. Their order is the order of `reward_funcs`.
+    In its log, ms-swift names each reward after a Python class, in the order of the parameter `reward_funcs`.
     """
     names = tuple(dict.fromkeys(match[1] for row in log for key in row if (match := _MEAN.fullmatch(key))))
     asked = record.params if record is not None else {}
@@ -152,8 +152,8 @@ def _file(artifacts: Mapping[str, Path]) -> Path | None:
 def _rewards(columns: Mapping[str, list[Any]], rewards: Combined) -> list[str]:
     """Return the names of the columns that hold rewards.
 
-    These are the columns that the training's log names. If there are none, all columns of numbers count except
-    NO_REWARDS.
+    These are the columns that the training's log names. If the log names none of the columns, the result is all columns
+    of numbers except NO_REWARDS.
     """
     numbers = [
         name

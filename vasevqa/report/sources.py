@@ -38,7 +38,7 @@ _OfPhotographs = TrainingResults | ClassificationReport | FilteringReport | Best
 class Sources:
     """The reports of a run's artifacts. `artifacts` maps steps to folders.
 
-    A step without a report has the value None.
+    The property for a step's report is None if the step has no report.
     """
 
     artifacts: Mapping[str, Path]
@@ -104,7 +104,7 @@ class Sources:
         return {step: found[step] for step in self.artifacts if found.get(step)}
 
     def picture(self, place: str, name: str) -> str | None:
-        """Return the picture of a photograph in a folder of PARTS; None if there is none."""
+        """Return the thumbnail of a photograph as a data URI; None if there is none. `place` is a key of PARTS."""
         folder, _, part = PARTS.get(place, "").partition("/")
         if folder not in self.artifacts or Path(name).is_absolute() or ".." in Path(name).parts:
             return None

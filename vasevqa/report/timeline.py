@@ -21,7 +21,7 @@ LONG = 60.0  # seconds; shorter pauses are not mentioned
 
 @dataclass
 class Span:
-    """A part of a step's time, in seconds since the epoch."""
+    """A period in which a step waited, started, ran or failed. Times are in seconds since the epoch."""
 
     kind: str
     begin: float
@@ -116,8 +116,8 @@ def timeline(events: Sequence[Event], history: Mapping[str, StepHistory], record
 def spans_of(events: Iterable[Event]) -> list[Span]:
     """Return the spans of one step from its events.
 
-    The time between the start of a step and its first event as running is of the kind `starting`. If the step reported
-    a reason to wait, this time is of the kind `waiting`. If the step did not end, its last span ends at its last event.
+    The time from the start of a step until it runs is of the kind `starting`, or `waiting` if the step reported why it
+    waits. If the step did not end, its last span ends at its last event.
     """
     spans: list[Span] = []
     current: Span | None = None

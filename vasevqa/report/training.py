@@ -1,4 +1,4 @@
-"""Report on the training steps: charts of loss and reward, rows left out, and merges."""
+"""Report on the training steps, with charts of loss and reward, the rows that were left out, and checks of merges."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _resumed(artifact: Path) -> list[int]:
 
 
 def _attributes(answers: Sequence[Completion]) -> dict[str, Measured]:
-    """Return the mean reward of each attribute at each training step, if the step had questions about the attribute."""
+    """Return attribute -> [(training step, mean reward)], only for steps with questions about the attribute."""
     found: dict[str, dict[int, list[float]]] = {}
     for one in answers:
         if str(one.step).isdecimal():
@@ -135,9 +135,10 @@ def left_out(artifacts: Mapping[str, Path], dataset: DatasetReport | None = None
 
 @dataclass(frozen=True)
 class MergeRow:
-    """The check of one merge, which compares the merged model with the base model and its adapter.
+    """The check of one merge, which compares the merged model with the base model plus adapter.
 
-    `agreement` says how often both models choose the same token. `max_difference` is the largest difference of a logit.
+    `agreement` is the share of tokens after which both predict the same next token. `max_difference` is the largest
+    difference between their logits.
     """
 
     step: str

@@ -1,4 +1,4 @@
-"""Summarize a run in a few sentences: its result, why it failed, and which commands come next."""
+"""Summarize a run in a few sentences: its result, the cause of a failure, and the commands to run next."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ RESUME = "Run it again: it resumes, and finished steps are not repeated."
 
 @dataclass(frozen=True)
 class Command:
-    """A command to copy, and its purpose."""
+    """A command that the reader can copy, and its purpose."""
 
     purpose: str
     words: str
@@ -235,7 +235,10 @@ def _commands(
 def _next(
     run: Run, history: Mapping[str, StepHistory], results: Results, again: str, download: str
 ) -> Iterator[Command]:
-    """Yield the commands after a finished run. `download` is empty if the volume is on this machine."""
+    """Yield the commands that are useful after a finished run.
+
+    `download` is the beginning of a command that downloads from the run. It is empty if the volume is on this machine.
+    """
     done = [step for step in MODELS if step in history and history[step].state in DONE]
     if done and download:
         yield Command("Download the model", f"{download} steps/{done[0]} model --cluster cluster.yaml")

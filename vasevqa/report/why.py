@@ -1,4 +1,4 @@
-"""Explain why a photograph was kept or lost: the decision of each step, and the most similar photographs (CLIP)."""
+"""Explain why a photograph was kept or lost, by the decision of each step and by the most similar photographs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Why(BaseModel):
 
 
 def why(run: Run, text: str) -> Why:
-    """Return the decisions about a photograph. `text` is its relative name, or a part of it that is unique.
+    """Return the decisions about a photograph. `text` is its relative name, or a part that no other name has.
 
     Raise ConfigError if no photograph of the run matches `text`, or if several match.
     """

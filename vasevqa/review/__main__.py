@@ -1,4 +1,4 @@
-"""Run the far end of a review in a pod: `python -m vasevqa.review ROOT`."""
+"""Run the part of a review that belongs in a pod: `python -m vasevqa.review ROOT`."""
 
 import sys
 from pathlib import Path

@@ -30,7 +30,7 @@ class Agreement:
 
     @property
     def kappa(self) -> float | None:
-        """Cohen's kappa (1960), or None if chance alone would give the same labels."""
+        """Cohen's kappa (1960). It is None if the agreement expected by chance is already perfect."""
         share, expected = self.alike / self.pictures, self.chance / self.pictures
         return (share - expected) / (1 - expected) if expected < 1 else None
 
@@ -59,9 +59,9 @@ def agreements(labels: Labels) -> list[Agreement]:
 
 
 def answer(given: Mapping[str, Line], question: Question) -> bool | None:
-    """Return the joint answer to a photograph: True for yes, False for no, or None.
+    """Return the reviewers' joint answer about a photograph: True for yes, False for no, None if there is none.
 
-    Labels `unsure` are ignored. The result is None if the remaining labels differ, or if no label remains.
+    Labels `unsure` are ignored. There is no joint answer if the remaining labels differ, or if no label remains.
     """
     answers = {line.label for line in given.values()} & {question.yes, question.no}
     return answers == {question.yes} if len(answers) == 1 else None

@@ -26,7 +26,7 @@ from vasevqa.spec import Pipeline
 class Source:
     """The folder of the photographs, and how to read names and tables.
 
-    `table` is the table with the vases. `scores` and `groups` are results of a run. Each may be missing.
+    `table` is the table that names the vases. `scores` and `groups` are results of a run. All three are optional.
     """
 
     folder: Path
@@ -107,7 +107,7 @@ def open_review(source: Source, question: Question, into: Path) -> Review:
     vases, said = _vases(source, collection)
     photographs = photographs_of(collection, vases)
     if not photographs:
-        raise DataError(f"No photograph in {source.folder} may be opened ({collection.files[0].problem}).")
+        raise DataError(f"No photograph in {source.folder} can be used ({collection.files[0].problem}).")
     record = Record(into, question, photographs)
     if source.groups:
         count = len({group for group, _ in source.groups.values()})
@@ -138,7 +138,7 @@ def _vases(source: Source, collection: Collection) -> tuple[dict[str, str], list
         told = look_at_table(source.table, collection, source.reading).vase_of
     except ModuleNotFoundError as missing:
         raise ConfigError(
-            f"{source.table} needs {missing.name}, which isn't installed here; save it as CSV UTF-8."
+            f"{source.table} needs {missing.name}, which isn't installed here; save the table as CSV UTF-8."
         ) from None
     by_table = {name: vase for name, vase in told.items() if name in set(collection.unmatched)}
     return by_table, [*said, f"{source.table} gives the vases of {len(by_table)} further photographs"]
@@ -155,7 +155,7 @@ def with_options(
     reading = Reading(list(name_pattern) or source.reading.name_pattern, columns, source.reading.records)
     table = annotations or source.table
     if vase_column and table is None:
-        raise ConfigError("--vase-column names a column, and no table is given; add --annotations.")
+        raise ConfigError("--vase-column names a column, but no table is given; add --annotations.")
     if annotations is not None and not annotations.exists():
         raise ConfigError(f"There is no table {annotations}; check --annotations.")
     return replace(source, reading=reading, table=table)

@@ -1,4 +1,4 @@
-"""Choose a step's threshold from labels: precision and recall at each candidate, with intervals by vase."""
+"""Choose a step's threshold from labels, which show the precision and recall at each candidate threshold."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ class Candidate(BaseModel):
     """What a candidate threshold would do.
 
     `labels` counts the labelled photographs that the threshold accepts, and `vases` counts their vases. `precision` is
-    estimated from these labels. `testable` is true if these labels would show the required precision if all of them
-    were good. `lost_photographs` and `lost_vases` count all scored photographs and vases, with or without labels.
+    estimated from these labels. `testable` is true if there are enough of them to show the required precision when all
+    are good. `lost_photographs` and `lost_vases` count what the threshold removes, with or without labels.
     """
 
     threshold: float
@@ -89,7 +89,7 @@ class Candidate(BaseModel):
 class Calibration(BaseModel):
     """The result of a calibration: the candidates, and the threshold that `calibrate` chose.
 
-    `chosen` is None if no threshold is shown to reach the precision `aim`. `photographs` and `vases` count what the
+    `chosen` is None if the labels show the precision `aim` for no threshold. `photographs` and `vases` count what the
     step scored. `recipe` is the setting of the chosen threshold for the recipe.
     """
 
@@ -131,7 +131,7 @@ def calibration_of(sample: Sample, question: str, scored: Scored, aim: float) ->
     ]
     if not rows:
         raise DataError(
-            f"No photograph that a draw chose and that {scored.step} scored has a label with a clear answer"
+            f"No label gives a clear answer about a photograph that the review drew and {scored.step} scored"
             f" ({len(sample.answers)} other answers, {sample.unsure} unsure, {sample.undrawn} not drawn); label"
             " photographs of this run first, with the same command without --calibrate."
         )
@@ -168,13 +168,13 @@ def aim_of(record: Record, scores: Scores, aim: float) -> str | None:
 
 
 def calibrate(rows: Sequence[Labelled], scored: Scored, aim: float) -> tuple[list[Candidate], Candidate | None]:
-    """Return all candidates, and the lowest that is shown to have a precision of at least `aim`.
+    """Return all candidates, and the lowest one for which the labels show a precision of at least `aim`.
 
-    The second value is None if no candidate is shown to have this precision. Each test of a candidate has a risk of a
-    false result. Therefore the candidates are tested in a fixed sequence, from the highest threshold down to the first
-    that fails. The risk is then that of a single test (Maurer, Hothorn and Lehmacher, 1995; Angelopoulos et al., "Learn
-    then Test", 2021). Candidates with too few labels are skipped. Whether a candidate is skipped doesn't depend on the
-    answers, so skipping adds no risk.
+    The second value is None if there is no such candidate. Each test of a candidate has a risk of a false result.
+    Therefore the candidates are tested in a fixed sequence, from the highest threshold down to the first that fails.
+    The risk is then that of a single test (Maurer, Hothorn and Lehmacher, 1995; Angelopoulos et al., "Learn then Test",
+    2021). Candidates with too few labels are skipped. Whether a candidate is skipped doesn't depend on the answers, so
+    skipping adds no risk.
     """
     candidates = [_candidate(rows, scored, threshold, aim) for threshold in scored.candidates()]
     tested = (one for one in reversed(candidates) if one.testable)
@@ -185,7 +185,7 @@ def calibrate(rows: Sequence[Labelled], scored: Scored, aim: float) -> tuple[lis
 def rates(rows: Sequence[Labelled], threshold: float) -> tuple[Estimate | None, Estimate | None]:
     """Return precision and recall of a threshold.
 
-    Precision is None if the threshold accepts no labelled photograph. Recall is None if no label is good.
+    Precision is None if the threshold accepts no labelled photograph. Recall is None if no photograph is labelled good.
     """
     accepted = [row for row in rows if row.score >= threshold]
     good = [row for row in rows if row.good]
@@ -233,9 +233,9 @@ def said(candidates: Sequence[Candidate], chosen: Candidate | None, scored: Scor
 
 
 def more(precision: Share, labels: int, aim: float) -> float:
-    """Return about how many further labels would raise the lower limit of `precision` to `aim`.
+    """Estimate how many more labels would raise the lower limit of `precision` to `aim`.
 
-    The result is infinity if no number of labels would. For the lower limit `low`, Wilson's interval needs the
+    The result is infinity if no number of labels is enough. For the lower limit `low`, Wilson's interval needs the
     following number of observations:
 
     quantile^2 * low * (1 - low) / (value - low)^2
@@ -251,7 +251,7 @@ def more(precision: Share, labels: int, aim: float) -> float:
 
 
 def lines(calibration: Calibration) -> list[str]:
-    """Return the lines for a terminal: the table of candidates, the sentence, and the setting for the recipe."""
+    """Return the lines for a terminal: the table of candidates, the result, and the setting for the recipe."""
     more = [(calibration.unsure, "without a clear answer"), (calibration.undrawn, "that no draw chose")]
     aside = [f"{count} {what}" for count, what in more if count]
     head = (
@@ -306,7 +306,7 @@ def _shown(estimate: Estimate | None) -> Share | None:
 
 
 def _best(rows: Sequence[Labelled], threshold: float) -> float:
-    """Return the lower limit of the precision's interval as if all accepted labels were good; -1 without one."""
+    """Return the lower limit of the precision if all accepted photographs were good; -1 if there is no interval."""
     estimate = _share((row, True) for row in rows if row.score >= threshold)
     return estimate.interval[0] if estimate is not None and estimate.interval is not None else -1.0
 

@@ -1,4 +1,4 @@
-"""Choose the photograph that is shown next, by a draw whose probability is known."""
+"""Choose the next photograph at random, and compute the probability with which it was chosen."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Pool:
     `vases` holds the vase of each photograph in `names`, in the same order. `labelled` counts the labels by vase.
     `answers` maps the names of photographs with a clear answer to True (yes) or False (no). `groups` maps names to two
     numbers: the group of look-alikes, and the rank by distance to the group's centre (the lowest rank is the nearest).
-    Photographs without a group are missing in `groups`.
+    Photographs without a group are missing from `groups`.
     """
 
     names: Sequence[str]
@@ -59,7 +59,10 @@ class Draw:
 
 @dataclass(frozen=True)
 class _Part:
-    """A reason to show photographs: its share of the draws, its text, and a weight for each photograph in the pool."""
+    """A reason to show photographs: how often it applies, its text, and a weight for each photograph in the pool.
+
+    `share` is the fraction of the draws that are made for this reason.
+    """
 
     share: float
     why: str
@@ -69,11 +72,12 @@ class _Part:
 def draw(pool: Pool, scores: Scores | None, number: float) -> Draw:
     """Draw the photograph to show next. `number` in [0, 1) determines the draw.
 
-    In a share of the draws (`scores.uniform`, or UNIFORM without scores), every photograph has the same chance. The
-    remaining draws prefer some photographs. While a group of look-alikes has no label, they prefer typical photographs
-    of such groups. Afterwards, half of them prefer photographs near the threshold. The other half prefer photographs of
-    groups in which the answers and the step disagree. Without scores, they prefer the vases with the fewest labels.
-    After the typical photographs, each label of a vase lowers the chance of the vase's other photographs.
+    In some of the draws, every photograph has the same chance. Their fraction is `scores.uniform`, or UNIFORM without
+    scores. The other draws prefer some photographs. They first prefer typical photographs of the groups of look-alikes
+    that have no label. When all groups have labels, half of these draws prefer photographs near the threshold. The
+    other half prefer photographs of groups in which the answers and the step disagree. Without scores, these draws
+    prefer the vases with the fewest labels. Apart from typical photographs, each label of a vase lowers the chance of
+    the vase's other photographs.
 
     The probability of the draw is the chance of the photograph among all remaining photographs, summed over all
     reasons. Estimators for draws without replacement need this probability (Farquhar, Gal and Rainforth, "On
@@ -86,7 +90,7 @@ def draw(pool: Pool, scores: Scores | None, number: float) -> Draw:
             place = _at(part.weights, (number - begin) / part.share)
             return Draw(place, part.why, math.fsum(one.share * one.weights[place] for one in parts))
         begin += part.share
-    raise AssertionError("there is a part with equal chances")
+    raise AssertionError("a draw always has a reason")
 
 
 def _parts(pool: Pool, scores: Scores | None) -> list[_Part]:
@@ -119,10 +123,10 @@ def _spread(pool: Pool) -> list[float]:
 
 
 def _near(pool: Pool, scores: Scores) -> list[float]:
-    """Return a weight for each photograph that falls with the distance between score and threshold.
+    """Return a weight for each photograph. The weight falls as the score's distance from the threshold grows.
 
-    The weight falls by the factor e per `scale`. A tenth of the scored photographs are within this distance of the
-    threshold. Each label of the photograph's vase lowers the weight further.
+    The weight is divided by e for each `scale` of distance. A tenth of the scored photographs are closer to the
+    threshold than `scale`. Each label of the photograph's vase lowers the weight further.
     """
     distances = sorted(abs(value - scores.threshold) for value in scores.values.values())
     scale = distances[min(max(1, len(distances) // 10), len(distances) - 1)] if distances else 0.0

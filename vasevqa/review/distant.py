@@ -1,4 +1,4 @@
-"""A review of photographs on the volume of a cluster: the part that runs on this machine.
+"""Review photographs on the volume of a cluster. This module runs on the reviewer's machine.
 
 The pictures come from the volume. Labels are first saved in labels.jsonl on this machine. `give` then sends the labels
 to the volume.

@@ -1,8 +1,8 @@
 """The part of a review that runs in a pod: it lists the photographs of a run, scales them, and saves the labels.
 
 The labels are in the folder labels/NAME on the volume. The folder has the same content as the folder of a local review:
-labels.jsonl and, for the question `quality`, 0/ and 1/. These hold full-size copies of the photographs, which
-train-classifier reads.
+labels.jsonl and, for the question `quality`, 0/ and 1/. The folders 0/ and 1/ hold full-size copies of the photographs
+for train-classifier.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class ReviewEnd(FarEnd):
         """Send a photograph as JPEG of at most `side` pixels, and the digest of the photograph's file."""
         path = self._photograph(folder, name)
         if side not in QUALITY:
-            raise ConfigError(f"There are no pictures of {side} pixels.")
+            raise ConfigError(f"Pictures with a longer side of {side} pixels are not available.")
         try:
             with self._busy(), _turn():
                 picture, content = _picture(path, name, side)
@@ -137,8 +137,8 @@ class ReviewEnd(FarEnd):
         folder, top = None if images is None else Path(images).resolve(), self.root.resolve()
         if folder is None or not folder.is_dir() or not folder.is_relative_to(top):
             raise DataError(
-                f"The photographs of {run.name} are not on the volume ({images}); copy them to it with `vasevqa upload`"
-                " and run the recipe with them."
+                f"The photographs of {run.name} are not on the volume ({images}); copy them there with"
+                " `vasevqa upload`, and run the recipe on the copy."
             )
         source = source_of(run.name, volume.root, question, PIPELINE)
         table = None if asked.annotations is None else inside(self.root, asked.annotations)
@@ -148,14 +148,14 @@ class ReviewEnd(FarEnd):
 
     def _photograph(self, folder: str, name: str) -> Path:
         if not is_photograph(name):
-            raise ConfigError(f"'{name}' has no suffix of a photograph.")
+            raise ConfigError(f"'{name}' doesn't end with the suffix of a photograph.")
         if PurePosixPath(name).is_absolute():
             raise ConfigError(f"'{name}' leads outside the volume; give a path inside it.")
         return inside(self.root, f"{folder}/{name}")
 
     @contextlib.contextmanager
     def _busy(self) -> Iterator[None]:
-        """Send a message every BEAT seconds: a large folder may take minutes, and a silent pod seems to be lost."""
+        """Send a message every BEAT seconds, because a large folder may take minutes and a silent pod looks dead."""
         over = threading.Event()
 
         def beat() -> None:
@@ -181,7 +181,9 @@ def _asked(given: object) -> Asked:
             f"The review can't be opened: {'.'.join(map(str, first['loc']))}: {first_line(first['msg'])}."
         ) from None
     if asked.question not in QUESTIONS:
-        raise ConfigError(f"There is no question '{asked.question}' in this image; use an image of this version.")
+        raise ConfigError(
+            f"The image doesn't know the question '{asked.question}'; use an image of your version of vasevqa."
+        )
     return asked
 
 
@@ -195,7 +197,7 @@ def _listed(photographs: Iterable[Photograph]) -> list[Listed]:
 
 
 def _picture(path: Path, name: str, side: int) -> tuple[Picture, bytes]:
-    """Return a scaled picture and the digest of the file; both are of the same content of the file.
+    """Return a header and the bytes of a scaled picture. The header's digest is that of the file that was scaled.
 
     Raise Unreadable if the file can't be decoded, if it vanished, or if it changed during each of three attempts.
     """
@@ -214,7 +216,7 @@ def _picture(path: Path, name: str, side: int) -> tuple[Picture, bytes]:
 
 @contextlib.contextmanager
 def _turn() -> Iterator[None]:
-    """Wait until no other process of the pod decodes a photograph: a large scan takes gigabytes of memory."""
+    """Wait until no other process of the pod decodes a photograph, because a large scan takes gigabytes of memory."""
     with TURNS.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -76,7 +76,7 @@ class DistantPictures:
         return self._get((index, SMALL))
 
     def expect(self, ahead: Iterator[Want]) -> None:
-        """Set the pictures to fetch in advance, in this order, while no request is open.
+        """Choose which pictures are fetched in advance, in the given order, while no request waits.
 
         The pictures of an earlier call are no longer fetched.
         """

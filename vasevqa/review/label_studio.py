@@ -40,7 +40,7 @@ class Value(_Kept):
 
 
 class Result(_Kept):
-    """One answer of an annotation. `from_name` is the name of the control in the project's configuration."""
+    """One answer of an annotation. `from_name` names a control tag, such as Choices, in the project's configuration."""
 
     from_name: str = ""
     to_name: str = ""
@@ -98,7 +98,7 @@ def read_tasks(path: Path) -> list[Task]:
 
 
 def labels_in(tasks: Sequence[Task], photographs: Sequence[Photograph], question: Question) -> tuple[list[Given], int]:
-    """Return the labels that answer the question, and the number of annotated tasks whose photograph isn't here.
+    """Return the labels that answer the question, and the number of annotated tasks whose photograph is missing.
 
     A choice counts if the name of its control is the name of the question. If no control has the name of a question,
     all choices count. Raise DataError for a choice that is not a label.
@@ -194,7 +194,7 @@ def _annotation(line: Line, control: tuple[str, str]) -> Annotation:
 
 
 def _label(choice: str, question: Question) -> str:
-    """Return the label that a choice means, in upper or lower case. Raise DataError if there is none.
+    """Return the label that a choice means. Ignore upper and lower case. Raise DataError if there is no such label.
 
     For quality, the names of label folders that train-classifier knows are also accepted.
     """
@@ -210,7 +210,7 @@ def _label(choice: str, question: Question) -> str:
 
 
 class _Index:
-    """Finds photographs by the ends of their paths: URLs and paths in Label Studio come from a different machine."""
+    """Finds photographs by the ends of their paths, because paths in Label Studio may begin differently."""
 
     def __init__(self, photographs: Sequence[Photograph]) -> None:
         self._ends: Mapping[str, list[Photograph]] = _ends(photographs)
@@ -229,9 +229,9 @@ class _Index:
         return None
 
     def _longest(self, path: str) -> tuple[int, Sequence[Photograph]]:
-        """Find the photographs whose paths share the most last parts with `path`.
+        """Find the photographs whose paths end like `path`, with as many equal path components as possible.
 
-        Return the number of shared parts, and the photographs.
+        Return the number of equal components, and the photographs.
         """
         parts = PurePosixPath(path).parts
         for length in range(len(parts), 0, -1):

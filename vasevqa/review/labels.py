@@ -1,4 +1,4 @@
-"""labels.jsonl: the labels that people gave, one JSON object per line. Lines are only appended, never changed."""
+"""Read labels.jsonl, which holds one label as JSON per line, and append to it. Lines are never changed."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class LabelFile:
             self.refresh()
 
     def refresh(self) -> None:
-        """Read the lines that this process and other processes appended. A later call reads a truncated last line.
+        """Read the lines that this process and other processes appended. An incomplete last line is left for later.
 
         If a line is invalid, an error is raised, and none of the new lines is added.
         """
@@ -150,7 +150,7 @@ class LabelFile:
     def _refuse_other(self, line: Line, where: str) -> None:
         if line.question != self.question.name:
             raise ConfigError(
-                f"{where} answers the question '{line.question}', and you asked '{self.question.name}'; give another"
+                f"{where} answers the question '{line.question}', but you asked '{self.question.name}'; give another"
                 f" folder as --into, or --question {line.question}."
             )
         if line.label is not None and line.label not in self.question.labels:

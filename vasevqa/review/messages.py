@@ -16,7 +16,7 @@ MOST_PICTURE = 16 << 20  # maximum size of a JPEG in bytes
 
 
 def _inner(name: str) -> str:
-    """Return a relative path. Raise ValueError if the path leads out of its folder."""
+    """Return `name` if it is a relative path that stays inside its folder. Otherwise raise ValueError."""
     pure = PurePosixPath(name)
     if pure.is_absolute() or ".." in pure.parts or not pure.parts or "\0" in name:
         raise ValueError("the path leads elsewhere")
@@ -158,7 +158,7 @@ M = TypeVar("M", bound=_Message)
 
 
 def parsed(model: type[M], answer: object) -> M:
-    """Return a valid message from the pod. Raise ClusterError if the message is invalid."""
+    """Return the pod's `answer` as a message of the type `model`. Raise ClusterError if the answer is invalid."""
     try:
         return model.model_validate(answer)
     except ValidationError as error:

@@ -41,7 +41,7 @@ def stamp_of(path: Path) -> str:
 
 
 def photographs_of(collection: Collection, by_table: Mapping[str, str] | None = None) -> list[Photograph]:
-    """Return the photographs of a folder that may be opened, in the order of their names.
+    """Return the photographs of a folder in the order of their names, without those that have a problem.
 
     `by_table` maps names to the vases of a table. It is used for photographs whose names contain no vase.
     """
@@ -56,6 +56,6 @@ def photographs_of(collection: Collection, by_table: Mapping[str, str] | None = 
 
 
 def _below_vase(vase: str, name: str) -> str:
-    """Return a path in a folder named after the vase. Slashes in `name` become underscores, so paths stay different."""
+    """Return a path in a folder named after the vase. Slashes in `name` become underscores."""
     folder = vase.replace("/", "_").lstrip(".") or "_"
     return str(PurePosixPath(folder, name.replace("/", "_")))

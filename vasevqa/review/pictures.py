@@ -1,4 +1,4 @@
-"""Encode photographs as JPEGs for the page: upright, in sRGB, without metadata. All steps use the same decoder."""
+"""Encode photographs as JPEGs for the page: upright, in sRGB, without metadata. Curation uses the same decoder."""
 
 from __future__ import annotations
 

@@ -32,8 +32,8 @@ def settle(into: Path, photograph: Photograph, digest: str, answer: bool | None)
     """Copy a photograph to the folder of its answer, 0/ or 1/, and remove its copy from the other folder.
 
     If `answer` is None, copies in both folders are removed. The copy is a reflink if the file system supports reflinks.
-    If a different picture has the same path, that picture stays, and the copy gets a folder named after the digest.
-    Raise ConfigError if a different picture has this path, too.
+    If a different picture already has the path of the copy, the copy goes to a folder named after the digest. Raise
+    ConfigError if different pictures have both paths.
     """
     wanted = None if answer is None else SIDES[answer]
     placed = False

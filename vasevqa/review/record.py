@@ -1,4 +1,4 @@
-"""The labels of the photographs in a folder, and the copies in 0/ and 1/ that follow from the labels."""
+"""Keep the labels of the photographs in a folder, and the copies of labelled photographs in 0/ and 1/."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Record:
             raise storage_error(error, "write", self.into) or ConfigError(why) from None
 
     def follow(self) -> None:
-        """Read the new lines of the file, whoever wrote them. For quality, also copy their photographs.
+        """Read the new lines of the file, including those of other processes. For quality, copy their photographs.
 
         A photograph that can't be read or copied now doesn't stop the remaining ones, up to MOST_FAILURES failed
         copies. `problems` reports the failures, and the next call tries these photographs again.
@@ -146,7 +146,7 @@ class Record:
         return vases
 
     def merge(self, path: Path) -> int:
-        """Add the labels of a different labels.jsonl that are missing here, and return their number."""
+        """Add the labels that only the labels.jsonl at `path` has, and return their number."""
         known = set(self.file.lines)
         return self._append(line for line in LabelFile(path, self.question).lines if line not in known)
 

@@ -259,7 +259,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Write no log: the link holds a secret."""
+        """Write no log, because the link holds a secret."""
 
 
 def _same(one: str, other: str) -> bool:

@@ -23,7 +23,7 @@ MOST_FAILURES = 3  # storage errors after which a request is answered without a 
 
 
 class NotShown(VaseError):
-    """A label of a photograph that was not shown, or a word that is not a label."""
+    """The page sent a label for a photograph that was not shown, or a word that is not a label."""
 
     exit_code = 2
 
@@ -210,8 +210,8 @@ class Session:
     def _drawn(self, mine: Mapping[str, str | None], keep: bool) -> int | None:
         """Draw a photograph without a label in `mine`, and return its number; None if no photograph is left.
 
-        With `keep`, the draw is recorded because the photograph will be shown. In `mine`, the label None stands for a
-        label that is still to come.
+        If `keep` is true, the photograph will be shown, and its draw is recorded. In `mine`, the label None stands for
+        a label that is still to come.
         """
         photographs = self.record.photographs
         left = [

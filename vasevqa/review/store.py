@@ -27,7 +27,7 @@ class _Seen(BaseModel):
 
 
 def default_folder() -> Path:
-    """Return the folder for the pictures if the user names no folder."""
+    """Return the default folder for the pictures."""
     return files.expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "vasevqa" / "review"
 
 

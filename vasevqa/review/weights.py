@@ -1,4 +1,4 @@
-"""Labels as a sample of all photographs: how many photographs each label stands for."""
+"""Compute how many photographs each label stands for, so that the labels represent all photographs."""
 
 from __future__ import annotations
 
