@@ -1,4 +1,4 @@
-"""Write files atomically, and create images as hard links where this is safe, and as copies otherwise."""
+"""Write files atomically. Place images as hard links if later edits can't change them, otherwise as copies."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def writing(
     """Open a temporary file beside `path`, and rename it to `path` if the block ends without an error.
 
     `before_commit` is called just before the rename, and may raise an error (such as a lost lease). `sync=False` skips
-    fsync, because the many images of an artifact are synced once at the end.
+    fsync, for the many images of an artifact, which are synced together at the end.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{cut_name(path.name)}.{os.getpid()}.{os.urandom(3).hex()}.tmp"
@@ -194,9 +194,8 @@ def place(source: Path, target: Path, immutable: bool | None = None) -> str:
     """Create `target` as a hard link to `source` if `source` belongs to a complete artifact, otherwise as a copy.
 
     A user's own file is never hard-linked, because a later edit of the file would change the target as well. The copy
-    is a reflink if the file system supports reflinks. `immutable` says whether `source` belongs to a complete artifact.
-    If `immutable` is None, the function finds this out. Return 'link', 'reflink' or 'copy'. An existing target is
-    replaced atomically.
+    is a reflink if the file system supports reflinks. `immutable` says whether `source` belongs to a complete artifact;
+    None means that the function checks. An existing target is replaced atomically. Return 'link', 'reflink' or 'copy'.
     """
     if immutable is None:
         immutable = immutable_root(source) is not None

@@ -1,4 +1,4 @@
-"""Classify the files in a user's folder: photographs by their suffixes, files of other programs, and links.
+"""Find which files in a user's folder are photographs, which belong to other programs, and where links lead.
 
 Curation and digests both use this module. A digest therefore covers exactly the files that stages read.
 """
@@ -97,9 +97,9 @@ def is_photograph(name: str) -> bool:
 def listed(root: Path, boundary: Path) -> Iterator[tuple[str, os.stat_result | None]]:
     """Yield relative names and stat results of the files below `root` that a stage may read, in a fixed order.
 
-    A link is checked before it is followed. If a link to a folder or to an image leads out of `boundary`, the stat
-    result is None: stages list this entry and don't open it. A link to any other file may lead out of `boundary`,
-    because the links in a hub's cache lead to the weights. Each folder is visited once.
+    If a link to a folder or to an image leads out of `boundary`, it is not followed and its stat result is None.
+    Stages list such a link but don't open it. Links to other files may lead out of `boundary`: in the cache of a model
+    hub, for example, the weights are links. Each folder is visited once.
     """
     seen: set[tuple[int, int]] = set()
     pending = [(os.fspath(root), "")]
@@ -136,7 +136,7 @@ def listed(root: Path, boundary: Path) -> Iterator[tuple[str, os.stat_result | N
 class PassedOver:
     """Files and folders that stages don't read.
 
-    `counts` holds their number for each reason, and `names` holds their first names for each reason.
+    For each reason, `counts` holds the number of files and folders, and `names` holds the first of their names.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -161,7 +161,7 @@ class PassedOver:
         return f"{total} other file{'s' if total > 1 else ''}: {', '.join(kinds)}"
 
     def after(self) -> str:
-        """Return the text of `sentence` after a semicolon, to end a longer sentence, or '' for no files."""
+        """Return '; ' and the text of `sentence`, to be appended to another sentence, or '' for no files."""
         return f"; {self.sentence()}" if self.counts else ""
 
     def hint(self) -> str:

@@ -36,7 +36,7 @@ class FileKind:
 
 @dataclass
 class Lines:
-    """The line of each key in the file. The key is given by its path: ('steps', 'clip-filter', 'threshold') -> 7."""
+    """The line number of each key in a file. A key is a path, such as ('steps', 'clip-filter', 'threshold')."""
 
     where: str
     lines: dict[tuple[str, ...], int] = field(default_factory=dict)
@@ -45,8 +45,8 @@ class Lines:
     def at(self, *path: str) -> str:
         """Return 'recipe.yaml, line 7' for the key at `path`, or for the nearest key that contains it.
 
-        For a value from the command line, return '--set x.y=z'. If a key in the file also contains values from the
-        command line, the mistake may be in the file or on the command line. Then return both places.
+        For a value from the command line, return its option, such as '--set x.y=z'. If the key in the file contains
+        values from the command line, return both places, because the mistake may be in either.
         """
         for length in range(len(path), 0, -1):
             near = path[:length]
@@ -111,9 +111,9 @@ def _decoded(content: bytes, path: Path, kind: FileKind) -> str:
 def parse(text: str, lines: Lines, *, aliases: bool = False, as_written: bool = False, hint: str = "correct it") -> Any:
     """Return the value of the YAML in `text`, or None for an empty text. Store the line of each key in `lines`.
 
-    `aliases` permits anchors and aliases. With `as_written`, numbers, booleans and dates stay strings in the form that
-    the user wrote (`4`, `true`, `no`, `1.10`). Only an empty value is then None. `hint` is the last part of the message
-    about invalid YAML.
+    `aliases` permits anchors and aliases. With `as_written`, numbers, booleans and dates stay strings as the user wrote
+    them (`4`, `true`, `no`, `1.10`), and only an empty value becomes None. The message about invalid YAML ends with
+    `hint`.
 
     Raise ConfigError for invalid YAML, for a duplicate key, and for a text that holds more than MAX_VALUES values.
     """
@@ -126,7 +126,7 @@ def parse(text: str, lines: Lines, *, aliases: bool = False, as_written: bool = 
         raise invalid_yaml(lines.where, error, hint) from None
     except RecursionError:  # for example an alias inside its own anchor
         raise ConfigError(
-            f"{lines.where} is nested too deeply; write it with fewer brackets, and no alias inside its own anchor."
+            f"{lines.where} is nested too deeply; use fewer levels, and no alias inside its own anchor."
         ) from None
 
 

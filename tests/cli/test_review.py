@@ -298,7 +298,7 @@ def test_an_aim_that_the_labels_don_t_show_gives_no_line_for_the_recipe(here: Pa
 def test_what_can_t_be_calibrated_is_one_sentence(here: Path, labelled: Run) -> None:
     name = labelled.name
     assert "photos is a folder without scores" in error("photos", "--calibrate")
-    assert "--json is for --calibrate" in error("photos", "--json")
+    assert "--json works only with --calibrate" in error("photos", "--json")
     assert "has no scores of classify; run this step first" in error(name, "--calibrate")
     assert "give another folder as --into, or --question intact" in error(name, "--calibrate", "--into", "intact")
     none = error(name, "--calibrate", "--question", "intact", "--into", "none")
@@ -321,6 +321,7 @@ def test_calibration_needs_no_scientific_packages(here: Path, labelled: Run) -> 
 
 
 def test_only_a_run_of_a_cluster_has_a_volume_to_take_labels_to(here: Path) -> None:
-    assert "--sync is for a run of a cluster; add -n NAMESPACE." in error("photos", "--sync")
-    assert "--sync is for a run of a cluster" in error("photos", "--sync", "--cluster", "none.yaml")  # a folder here
+    assert "--sync works only with a run in a cluster; add -n NAMESPACE." in error("photos", "--sync")
+    # photos is a folder on this machine
+    assert "--sync works only with a run in a cluster" in error("photos", "--sync", "--cluster", "none.yaml")
     assert "photos/x is not the name of a run; with -n" in error("photos/x", "-n", "vases")

@@ -44,7 +44,7 @@ def attach(name: str | None, cluster: Path | None, namespace: str | None, report
 
 
 def session_flags(access: Session, cluster: Path | None) -> str:
-    """Return the command-line options for the same cluster and namespace."""
+    """Return the options with which a later command reaches the namespace and cluster of `access`."""
     mine = (
         cluster is not None and "VASEVQA_OWNER_CONFIGMAP" not in os.environ
     )  # the chart's file exists only in its pod

@@ -26,7 +26,7 @@ from vasevqa.pipeline.runs import find_run
 def cancel(context: Context, name: str | None, volume: Path, cluster: Path | None, namespace: str | None) -> None:
     """Stop RUN and its running steps.
 
-    Without RUN, stops the newest run. Run the same `run` command again to resume.
+    Without RUN, stops the newest run. To resume a stopped run, repeat the command that started it.
     """
     if options.is_remote(volume, cluster, namespace):
         sys.exit(remote.answer(cluster, namespace, ["cancel", *options.asked(name)]))

@@ -1,4 +1,4 @@
-"""The pipeline and the backends that the commands use. A different program may pass its own Context."""
+"""The pipeline and the backends that the commands use. Another program may pass its own Context."""
 
 from __future__ import annotations
 

@@ -32,17 +32,17 @@ MARKS = {OK: ("ok  ", "green"), WARNING: ("look", "yellow"), BAD: ("BAD ", "red"
     help="test whether each image can be pulled, by starting a tiny pod of the image",
 )
 @click.option(
-    "--upload", is_flag=True, help="inputs on this machine will be copied to the volume, as `submit --upload` does"
+    "--upload", is_flag=True, help="check that `submit --upload` can copy the inputs from this machine to the volume"
 )
-@click.option("--look", hidden=True, help="check only the volume, for the recipe that this JSON describes")
+@click.option("--look", hidden=True, help="check only the volume; the value is JSON that describes what a recipe needs")
 @options.json_option
 @pass_context
 def doctor(context: Context, look: str | None, as_json: bool, **given: Any) -> None:
     """Check cluster, volume and recipe before spending GPU hours.
 
     Checks the cluster or engine, rights, claim, free space, images, GPUs, secrets, queue and models. With RECIPE,
-    checks what the recipe needs. Prints one line per check; "?" marks a check that was not possible. The exit code is
-    the code of the worst line; it is 0 if no line is bad.
+    also checks the recipe and its inputs. Prints one line per check; "?" marks a check that was not possible. The exit
+    code is 0 if no check failed, otherwise the exit code of the worst failure.
 
     \b
     Example:

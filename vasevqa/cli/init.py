@@ -43,9 +43,9 @@ TEMPLATE = "annotations.csv"
 def init(context: Context, folder: Path, annotations: Path | None, out: Path, cluster: Path | None, yes: bool) -> None:
     """Look at FOLDER and write a recipe for its photographs.
 
-    Reports the number of photographs, how vases are read from the names, and which columns of the table are known.
-    Runs CLIP for five seconds to estimate the time of the recipe. Without a table, also writes a template. On a
-    terminal, asks you to confirm guesses. Never overwrites a file.
+    Reports how many photographs there are, how their names identify vases, and which columns of the table of vases
+    are recognised. Runs CLIP for five seconds to estimate how long the recipe will take. Without a table, also writes a
+    template of one. On a terminal, asks you to confirm guesses. Never overwrites a file.
 
     \b
     Example:

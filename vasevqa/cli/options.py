@@ -36,14 +36,14 @@ def cluster_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def cluster_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--cluster` and `--namespace`. The command asks the cluster if the volume is not on this machine."""
+    """Add `--cluster` and `--namespace`, for commands that can also use a volume in a cluster."""
     return cluster_option(
         click.option("-n", "--namespace", help="use the volume in this namespace of the cluster")(function)
     )
 
 
 def _options(*options: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Combine several options into one decorator. `--help` lists the options in the same order."""
+    """Combine several options into one decorator. `--help` lists them in the order of the arguments."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed(options):
@@ -74,7 +74,7 @@ def recipe_options(
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Add RECIPE and the options that change the recipe.
 
-    The command gets `recipe`, a RecipeRequest; None without RECIPE.
+    The command gets the argument `recipe`: a RecipeRequest, or None if the user gave no RECIPE.
     """
 
     def gather(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -104,7 +104,7 @@ def recipe_options(
 
 
 def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that select steps; the command gets `selection`, a Selection."""
+    """Add the options that select steps. The command gets the argument `selection`, a Selection."""
 
     @functools.wraps(function)
     def with_selection(
@@ -135,16 +135,18 @@ def namespace_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def is_remote(volume: Path, cluster: Path | None, namespace: str | None) -> bool:
-    """Return True if the command must ask a cluster.
+    """Return True if the command must use the volume in a cluster.
 
-    A command must ask the cluster if a namespace is given, or if a Cluster file is given and the volume is not on this
-    machine.
+    A namespace always means a cluster. A Cluster file means a cluster only if `volume` is not a folder on this machine.
     """
     return namespace is not None or (cluster is not None and not volume.is_dir())
 
 
 def asked(name: str | None, *options: tuple[str, bool]) -> list[str]:
-    """Return a run's name and the given options as command-line words. Options without a value are left out."""
+    """Return command-line words for a run's name and pairs of an option and its value.
+
+    True as the value makes a flag. An option is left out if its value is False or empty.
+    """
     words = [name] if name else []
     for option, value in options:
         words += [option] if value is True else [option, str(value)] if value else []
@@ -152,7 +154,7 @@ def asked(name: str | None, *options: tuple[str, bool]) -> list[str]:
 
 
 def backend_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--backend NAME`: steps run as local processes, as containers or in a cluster."""
+    """Add `--backend NAME`, which runs steps as local processes, as containers or in a cluster."""
     return click.option(
         "--backend",
         type=click.Choice(["local", "docker", "kubernetes"]),

@@ -85,7 +85,7 @@ def plan(
 
 
 def _refuse_local(measured: bool, inputs_from: Path | None) -> None:
-    """Raise ConfigError for an option that concerns this machine, because the plan is made in the cluster."""
+    """Raise ConfigError for an option that works only if the plan is made on this machine, not in the cluster."""
     if measured:
         raise ConfigError(
             "--measure runs CLIP on this machine, but the plan is for the cluster; leave out --measure, or the"

@@ -1,4 +1,4 @@
-"""`vasevqa review`: label photographs on a page of this machine."""
+"""`vasevqa review`: label photographs on a web page that this machine serves."""
 
 from __future__ import annotations
 
@@ -105,24 +105,26 @@ class Request:
 @click.option(
     "--into",
     type=click.Path(path_type=Path),
-    help="folder of the labels: labels.jsonl, and for quality 0/ and 1/; unset: the question's name",
+    help="folder for labels.jsonl and, for quality, the labelled photographs; unset: the question's name",
 )
 @click.option(
     "--question",
     type=click.Choice(list(QUESTIONS)),
     default=QUALITY.name,
     show_default=True,
-    help="quality: a good photograph? intact: a complete, undamaged vase?",
+    help="quality: is the photograph good? intact: is the vase complete and undamaged?",
 )
 @click.option("--who", default=_user, help="name of the reviewer; unset: the user of this machine")
 @options.volume_option
 @options.cluster_options
 @click.option(
-    "--name-pattern", multiple=True, help="how to read the vase from a name, as in select-views (may be repeated)"
+    "--name-pattern",
+    multiple=True,
+    help="pattern that finds the vase in a file name, as in select-views (may be repeated)",
 )
-@click.option("--annotations", type=FILE, help="table with the vases of photographs whose names contain no vase")
+@click.option("--annotations", type=FILE, help="table that names the vase of each photograph whose file name doesn't")
 @click.option("--vase-column", help="heading of the table's column that names the vase")
-@click.option("--merge", type=FILE, multiple=True, help="add the labels of a different labels.jsonl (may be repeated)")
+@click.option("--merge", type=FILE, multiple=True, help="add the labels of another labels.jsonl (may be repeated)")
 @click.option(
     "--label-studio",
     type=FILE,
@@ -155,7 +157,7 @@ class Request:
     help="required precision: share of the accepted photographs that should be good",
 )
 @click.option("--json", "as_json", is_flag=True, help="with --calibrate: print JSON")
-@click.option("--sync", is_flag=True, help="with -n: open no page, only copy new labels to the volume and from it")
+@click.option("--sync", is_flag=True, help="with -n: open no page; only copy new labels from and to the volume")
 @click.option(
     "--pictures",
     type=click.Path(path_type=Path, file_okay=False),
@@ -163,16 +165,17 @@ class Request:
 )
 @pass_context
 def review(context: Context, **given: Any) -> None:
-    """Label the photographs of FOLDER, or of RUN, by keys on a page that only this machine sees.
+    """Label the photographs of FOLDER or RUN with keys, on a web page that only this machine can open.
 
     Each label is saved at once. Ctrl-C ends the review, and the same command resumes it. With RUN, typical
-    photographs are shown first. Then come photographs of which the run's model is least sure, and photographs like
-    those where labels and model disagree. train-classifier learns from labels of quality. With --calibrate, labels of
-    quality show which threshold of classify is good enough, and labels of intact show this for clip-filter.
+    photographs are shown first. Then come photographs of which the run's model is least sure, and photographs similar
+    to those whose label contradicts the model. The step train-classifier learns from labels of quality. --calibrate
+    prints which threshold reaches --precision: for labels of quality, the threshold of the step classify; for labels
+    of intact, the threshold of the step clip-filter.
 
     With -n, RUN is a run in the cluster. While you label, a pod sends the photographs as pictures of at most 1,600
     pixels. At the end, the labels are copied to the folder labels/NAME on the volume, where NAME is the name of the
-    folder --into. The folder also holds the labels of other reviewers.
+    folder in --into. Other reviewers' labels are in labels/NAME as well.
 
     \b
     Examples:
@@ -185,11 +188,11 @@ def review(context: Context, **given: Any) -> None:
     if not request.who.strip():
         raise ConfigError("--who is empty; give the name of the reviewer.")
     if request.as_json and not request.calibrate:
-        raise ConfigError("--json is for --calibrate; add --calibrate, or leave it out.")
+        raise ConfigError("--json works only with --calibrate; add --calibrate, or leave out --json.")
     if request.calibrate and not request.is_remote and Path(request.source).exists():
         raise ConfigError(f"{request.source} is a folder without scores; give --calibrate the name of a run.")
     if request.sync and not request.is_remote:
-        raise ConfigError("--sync is for a run of a cluster; add -n NAMESPACE.")
+        raise ConfigError("--sync works only with a run in a cluster; add -n NAMESPACE.")
     if request.is_remote:
         _review_in_cluster(request, question)
         return
@@ -236,9 +239,9 @@ def _review_in_cluster(request: Request, question: Question) -> None:
 
 
 def _reach(request: Request) -> tuple[Far, str]:
-    """Return the connection to the pod, and a name of the volume.
+    """Return the connection to the pod, and a name that no other volume has.
 
-    The name holds the context, the namespace and the claim, so that it is unique among the volumes of all clusters.
+    The name consists of the cluster's context, the namespace and the claim.
     """
     from vasevqa.backends.kubernetes.session import Session as Access
 
@@ -305,7 +308,7 @@ def ended(record: Record, who: str) -> list[str]:
 
 
 def _next_step(record: Record) -> list[str]:
-    """Return the command that trains on the labels; nothing if the labels are not enough."""
+    """Return a line with the command that trains on the labels, or no line if there are too few labels."""
     if record.question is not QUALITY or not all(record.answered().values()):
         return []
     return [f"Next: python -m jobs.train_classifier --data-dir {shlex.quote(str(record.into))} --output-dir models"]

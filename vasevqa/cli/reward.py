@@ -24,7 +24,7 @@ from vasevqa.reward.vocabulary import ATTRIBUTES
 )
 @click.option("--json", "as_json", is_flag=True, help="print JSON")
 def reward(answer: str, truth: str, attribute: str | None, question: str, paper: bool, as_json: bool) -> None:
-    """Explain the reward of ANSWER against TRUTH.
+    """Show and explain the reward that ANSWER gets if TRUTH is the correct answer.
 
     Example: vasevqa reward "c. 500-450 BC" "-525 to -475" --attribute date
     """

@@ -58,9 +58,8 @@ def run(context: Context, **given: Any) -> None:
 def _run_or_repeat(context: Context, request: RunRequest) -> int:
     if request.backend == "kubernetes" and not request.volume.is_dir():
         raise ConfigError(
-            f"There is no folder {request.volume} here, and the launcher must read the claim's files; give the"
-            " folder where the claim is mounted as --volume, or run the launcher in the cluster with `vasevqa"
-            " submit`."
+            f"There is no folder {request.volume} here; give the folder where the claim is mounted as --volume, or"
+            " start the run in the cluster with `vasevqa submit`."
         )
     if request.launch:
         return once(request.launch, request.volume.absolute(), lambda: _run(context, request))

@@ -32,11 +32,13 @@ def check(path: Path) -> None:
     """
     paths = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
     if not paths:
-        raise ConfigError(f"{path} holds no .yaml file; name the files like the kinds ({', '.join(words.KINDS)}).")
+        raise ConfigError(f"{path} holds no .yaml file; name each file after its kind ({', '.join(words.KINDS)}).")
     wrong = []
     for file in paths:
         if file.stem not in words.KINDS:
-            raise ConfigError(f"{file}: there is no kind '{file.stem}'; name the file {', '.join(words.KINDS)}.yaml.")
+            raise ConfigError(
+                f"{file}: there is no kind '{file.stem}'; name the file after one of {', '.join(words.KINDS)}."
+            )
         theirs = words.read(file)
         merged = words.merged(words.read(words.FOLDER / file.name), theirs)
         wrong += [f"{file}: {problem}" for problem in words.problems(merged)]

@@ -64,7 +64,7 @@ def _line(step: str, text: str) -> str:
 
 
 def _prompts(filtered: Filtered) -> Iterator[str]:
-    """Yield the descriptions of both sides; the most similar description of the deciding side is marked."""
+    """Yield the descriptions of wanted and of unwanted photographs, and mark the description that decided."""
     if filtered.prompts is None:
         if filtered.decided_by:
             yield _line("", f"most similar description: {filtered.decided_by}")

@@ -18,10 +18,10 @@ FEWEST = 3  # minimum number of vases for the three sides of a split
 class Beginning:
     """The photographs, tables and models that `begin` found.
 
-    `table` is the table with the data of the vases. If several tables fit, or if the user rejected the only fitting
-    table, `table` is None and `others` holds these tables. `labels` is a folder of labelled photographs. `trusted` is
-    False if the user rejected the vases that were found. `cluster` is True if the recipe is for the machines of a
-    cluster.
+    `table` is the table with the data of the vases. If several tables fit, or if the user rejected the only table that
+    fits, `table` is None and `others` holds the tables that fit. `labels` is a folder of labelled photographs.
+    `trusted` is False if the user said that the vases found from the file names are wrong. `cluster` is True if the
+    steps will run in a cluster.
     """
 
     collection: Collection
@@ -35,7 +35,7 @@ class Beginning:
 
     @property
     def vases_by_table(self) -> bool:
-        """True if some file names identify no vase, and the table names the vase of each of these photographs."""
+        """True if some file names don't identify a vase, and the table names the vase of every such photograph."""
         return bool(self.collection.unmatched) and self.table is not None and not self.table.annotated.untold
 
     @property
@@ -53,7 +53,7 @@ class Beginning:
         return next((model for model in self.models if model.input == name and not model.problem), None)
 
     def end(self) -> tuple[str | None, str]:
-        """Return the last step that is useful (None: all steps are useful), and the reason."""
+        """Return the last step that is useful, and why later steps are not; (None, '') if all steps are useful."""
         if not self.vases_told:
             return "clip-filter", "it isn't clear which photographs show the same vase"
         if self.table is None:

@@ -28,7 +28,7 @@ class FoundModel:
 
 
 def models_near(folders: Sequence[Path]) -> list[FoundModel]:
-    """Return the models in `folders`, in their folder `models`, and in the hub's cache. Complete models come first."""
+    """Return the models in `folders`, their subfolders `models` and Hugging Face's cache, complete models first."""
     places = [path for folder in folders for inner in (folder, folder / "models") for path in _folders(inner)]
     places += _cached()
     found = {path.resolve(): model for path in places if (model := _model(path)) is not None}

@@ -19,8 +19,9 @@ Confirm = Callable[[str, bool], bool]  # arguments: a question, and True if the 
 class Table:
     """A table, and its data about the photographs.
 
-    `vase_column` is the heading of the column that names the vases, if the recipe must name it. `columns` maps a field
-    to the heading that the recipe must name. `unsure` maps a field to the headings that may mean this field.
+    Headings that aren't recognised automatically must be written in the recipe: `vase_column` is such a heading of the
+    column that names the vases, and `columns` maps fields to such headings. `unsure` maps a field to the headings that
+    may mean this field.
     """
 
     path: Path
@@ -31,7 +32,7 @@ class Table:
 
     @property
     def mapped(self) -> list[str]:
-        """The recognised headings, each with its meaning, such as `Gattung is fabric`."""
+        """The recognised headings that differ from the name of their field, as texts such as `Gattung is fabric`."""
         return [f"{heading} is {name}" for heading, name in self.annotated.columns.used if key_of(heading) != name]
 
 
