@@ -28,7 +28,7 @@ COMMANDS = {
     "recipe": "Explain RECIPE, or describe every step and its parameters.",
     "report": "Write the report of RUN again and print its path.",
     "repro": "Print the `docker run` that repeats STEP of RUN.",
-    "review": "Label the photographs of FOLDER, or of RUN, on a page of this machine.",
+    "review": "Label the photographs of FOLDER or RUN on a web page.",
     "reward": "Explain the reward of an answer.",
     "run": "Run the steps of RECIPE whose artifacts are missing.",
     "sample": "Draw synthetic vases (and make tiny models) for the demo.",
