@@ -164,7 +164,7 @@ def test_empty_values_in_the_recipe_are_filled_from_the_command_line(blank: str,
             (),
             "--set clip-filter.seed=1: `steps` is not a mapping in the recipe",
         ),
-        ("steps: {clip-filter: no}\n", (), (), "line 1: the settings of clip-filter are a mapping"),
+        ("steps: {clip-filter: no}\n", (), (), "line 1: the settings of clip-filter must be a mapping"),
         (
             "name: x\n",
             ("clip-filter.seed=2024-13-45",),
