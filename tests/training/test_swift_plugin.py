@@ -16,6 +16,7 @@ from swift.rl_core.grpo_algorithm import compute_rewards_per_func
 
 from vasevqa.errors import ConfigError
 from vasevqa.training.swift import plugin as swift_plugin
+from vasevqa.training.swift.worker import sample_no_pictures
 
 CLASS_FORM = """
 from swift.rewards import ORM, orms
@@ -245,3 +246,28 @@ def test_a_reward_of_ms_swift_that_lacks_a_package_is_refused_before_a_model_is_
     swift_plugin.check_swifts_own(["format", "cosine", "external_vase_acc"])
     with pytest.raises(ConfigError, match=r"The reward accuracy of ms-swift lacks a package .*math_verify"):
         swift_plugin.check_swifts_own(["accuracy"])
+
+
+def test_a_sampled_answer_holds_no_picture_token(qwen: Path) -> None:
+    """One picture token in a sampled answer would end GRPO: the answer would have more pictures than the row."""
+    from swift.infer_engine import RequestConfig
+    from swift.infer_engine.utils import prepare_generation_config
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    model, tokenizer = AutoModelForImageTextToText.from_pretrained(qwen), AutoProcessor.from_pretrained(qwen).tokenizer
+    places = {model.config.image_token_id, model.config.video_token_id}
+
+    def sampled() -> set[int]:
+        torch.manual_seed(0)
+        settings = prepare_generation_config(model.generation_config, RequestConfig(16, temperature=1.0), tokenizer)
+        ids = tokenizer("Which shape is this?", return_tensors="pt").input_ids.expand(8, -1)
+        written = model.generate(input_ids=ids, generation_config=settings)[:, ids.shape[1] :]
+        return set(written.flatten().tolist())
+
+    with torch.no_grad():  # now the model prefers these tokens
+        weights = model.get_input_embeddings().weight
+        ids = tokenizer("Which shape is this?", return_tensors="pt").input_ids
+        weights[sorted(places)] = 3 * weights[model(input_ids=ids).logits[0, -1].argmax()]
+    assert places & sampled()
+    sample_no_pictures(model)
+    assert not places & sampled()

@@ -53,8 +53,7 @@ def run_task(
     if artifact.complete:
         progress.event("sealed", already=True)
         return
-    lease = _lease(artifact, task["attempt"])
-    started, meter = datetime.now(UTC), UsageMeter()
+    lease, started, meter = _lease(artifact, task["attempt"]), datetime.now(UTC), UsageMeter()
     try:
         if artifact.complete or artifact.sealed:
             progress.event("sealed", already=True)

@@ -75,6 +75,7 @@ def _register_callback() -> None:
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             STATE.training = True
+            sample_no_pictures(STATE.trainer.model)
             check_counts(STATE.trainer.train_dataset, STATE.trainer.eval_dataset, STATE.rows)
 
         def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -86,6 +87,17 @@ def _register_callback() -> None:
                 control.should_save = control.should_training_stop = True
 
     callbacks_map["vasevqa"] = Callback
+
+
+def sample_no_pictures(model: Any) -> None:
+    """Let `model` never generate the token that stands for a picture or a video.
+
+    Such a token in a sampled answer would ask for one more picture than the row has, and would end the training.
+    """
+    places = {getattr(model.config, name, None) for name in ("image_token_id", "video_token_id")} - {None}
+    settings = getattr(model, "generation_config", None)
+    if places and settings is not None:
+        settings.suppress_tokens = sorted({*(settings.suppress_tokens or ()), *places})
 
 
 def _count_unrewarded() -> None:
