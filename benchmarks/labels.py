@@ -139,7 +139,7 @@ def drawn_for(seed: int, sizes: Sizes, weights: Path, work: Path) -> Drawn:
     """Draw the photographs to label and the photographs for the test."""
     good: dict[str, bool] = {}
     for name, vases, first in (("pool", sizes.pool, 2000), ("test", sizes.test, 3000)):
-        draw_sample(work / name, Settings(vases=1, quality_vases=vases // 2, seed=first + seed))
+        draw_sample(work / name, Settings(vases=1, views=4, quality_vases=vases // 2, seed=first + seed))
         good |= mixed(work / name / "quality", work / f"{name}-photographs")
     return Drawn(seed, work, weights, good)
 

@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
-from vasevqa.dataset.rows import Row
+from vasevqa.dataset.rows import Row, image_root
 from vasevqa.reward.score import score
 from vasevqa.sample.dataset import VISIBLE
 from vasevqa.sample.teaching import taught_on
@@ -65,7 +65,7 @@ def sampled(model: Path, dataset: Path, part: str) -> float:
 
     rows = read_rows(dataset / f"{part}.jsonl")[:PROMPTS]
     params = EvaluateParams(torch_dtype="float32", max_new_tokens=16, max_pixels=12544, samples=4)
-    answer = TransformersAnswers(model, dataset, params, torch.device("cpu"))
+    answer = TransformersAnswers(model, image_root(dataset.resolve(), None), params, torch.device("cpu"))
     rewards = [
         score(text, row["solution"], row["attribute"], row["messages"][0]["content"]).value
         for begin in range(0, len(rows), BATCH)
@@ -149,10 +149,11 @@ def probed(steps: Path, inputs: Path) -> None:
     from vasevqa.sample.teaching import SIDE, look_at
 
     features: dict[str, tuple[list[list[float]], list[object]]] = {}
+    root = image_root((steps / "build-dataset").resolve(), None)
     tower = AutoModelForImageTextToText.from_pretrained(inputs / "models/tiny-qwen").model.visual
     for part in ("sft", "eval"):
         rows = [row for row in read_rows(steps / f"build-dataset/{part}.jsonl") if row["attribute"] == "technique"]
-        pictures = [open_image(steps / "build-dataset" / row["images"][0]).resize((SIDE, SIDE)) for row in rows]
+        pictures = [open_image(root / row["images"][0]).resize((SIDE, SIDE)) for row in rows]
         pixels = torch.stack([torch.frombuffer(bytearray(p.tobytes()), dtype=torch.uint8) for p in pictures])
         with torch.no_grad():
             tokens = look_at(tower, pixels.view(-1, SIDE, SIDE, 3).permute(0, 3, 1, 2))
