@@ -7,6 +7,10 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c '
 BIN := .venv/bin
 LOCK := locks/all.txt
 DEMO ?= demo
+# The recipe names the inputs of the folder demo/.
+DEMO_INPUTS = $(if $(filter-out demo,$(DEMO)),--input images=$(DEMO)/inputs/photos --input quality_data=$(DEMO)/inputs/quality \
+  --input clip_model=$(DEMO)/inputs/models/tiny-clip --input annotations=$(DEMO)/inputs/annotations.json \
+  --input model=$(DEMO)/inputs/models/tiny-qwen --input questions=$(DEMO)/inputs/questions.yaml)
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: help setup demo test e2e lint verify generate manifests lock images image image-sizes pipeline bench faults clean
@@ -27,9 +31,9 @@ setup: .venv/installed  ## create .venv from the lock file (about five minutes t
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: setup  ## run the whole pipeline on the CPU with tiny models; the last lines name the report
-	$(BIN)/vasevqa sample $(DEMO)/inputs --models
-	$(BIN)/vasevqa run vasevqa/recipes/demo.yaml --volume $(DEMO)
+demo: setup  ## run the whole pipeline on the CPU with tiny models; the last lines say what came of it. DEMO=folder SEED=1 draws other vases
+	$(BIN)/vasevqa sample $(DEMO)/inputs --models $(if $(SEED),--seed "$(SEED)")
+	$(BIN)/vasevqa run vasevqa/recipes/demo.yaml --volume $(DEMO) $(DEMO_INPUTS)
 
 test: setup  ## run all tests, or those in TESTS=
 	$(BIN)/python -m pytest $(TESTS)
