@@ -42,9 +42,9 @@ TAUGHT_ON = "taught_on.json"  # holds the ids of the vases in the training pictu
 class Course:
     """The length of the training."""
 
-    vases: int = 1500
-    looking: int = 300  # training steps of the vision tower
-    telling: int = 300  # training steps of the text model
+    vases: int = 1300
+    looking: int = 260  # training steps of the vision tower
+    telling: int = 260  # training steps of the text model
 
 
 def teach_tiny_qwen(

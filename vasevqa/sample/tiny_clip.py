@@ -37,7 +37,7 @@ Known = tuple[Vase, str | None]  # content of a picture: a vase, and its damage 
 
 
 def train_tiny_clip(
-    folder: Path, seed: int = 0, images: int = 2400, steps: int = 500, on_progress: OnProgress | None = None
+    folder: Path, seed: int = 0, images: int = 1800, steps: int = 350, on_progress: OnProgress | None = None
 ) -> bool:
     """Train a tiny CLIP on `images` pictures of drawn vases. Return False if the folder already holds this model.
 
