@@ -94,13 +94,13 @@ class Masker:
         self._values = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
 
     def __call__(self, text: str) -> str:
-        """Return `text` with a mask for each confidential value, token and password in a URL."""
+        """Return `text` with a mask in place of each confidential value, each token, and each password in a URL."""
         if self._values is not None:
             text = self._values.sub(MASK, text)
         return _USER_INFO.sub(lambda found: MASK if ":" in found[0] else found[0], TOKEN.sub(MASK, text))
 
     def within(self, value: Any) -> Any:
-        """Return a JSON value in which all texts are masked. The keys of objects are kept."""
+        """Return a copy of the JSON value `value` in which all texts are masked, but not the keys of objects."""
         if isinstance(value, str):
             return self(value)
         if isinstance(value, Mapping):
@@ -111,10 +111,10 @@ class Masker:
 
 
 def add_secrets() -> None:
-    """Add the variables in the file that SECRET_FILE names to this process's environment, and delete the file.
+    """Read confidential variables from a file into this process's environment, and delete the file.
 
-    A launcher writes the file for one container, so that the engine doesn't know the values. Do nothing if there is no
-    file.
+    The environment variable VASEVQA_SECRET_FILE holds the path of the file. A launcher writes the file for one
+    container, so that the engine doesn't know the values. If there is no file, do nothing.
     """
     path = Path(os.environ.pop(SECRET_FILE, ""))
     try:

@@ -14,9 +14,10 @@ _OWN = Path("/proc/self/cgroup")
 def available_cores(groups: Path = _GROUPS, own: Path = _OWN) -> int:
     """Return the number of cores that this process may use, at least 1.
 
-    A container often may run on all cores of its machine, but only for a share of the time (`docker run --cpus`, a CPU
-    limit in Kubernetes). More threads than this quota would only wait for each other. `groups` is the folder where the
-    control groups are mounted, and `own` is the file that names this process's groups.
+    A container can often run on all cores of its machine, but only for a share of the time. This quota is set by
+    `docker run --cpus` or by a CPU limit in Kubernetes. If there were more threads than the quota allows, they would
+    only wait for each other. `groups` is the folder where the control groups are mounted, and `own` is the file that
+    names this process's groups.
     """
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([affinity, *(math.ceil(quota) for quota in _quotas(groups, own))]))
@@ -42,7 +43,10 @@ def _quotas(groups: Path, own: Path) -> Iterator[float]:
 
 
 def _quota(folder: Path) -> float | None:
-    """Return the quota of one control group in cores, or None if the group has none. Both versions are read."""
+    """Return the quota of one control group in cores; None if the group has none.
+
+    The group may be of version 1 or 2 of Linux's control groups.
+    """
     try:
         if (folder / "cpu.max").is_file():
             quota, period = (folder / "cpu.max").read_text().split()

@@ -23,7 +23,7 @@ _FILES = 100  # maximum number of a folder's files that are read
 def patiently(
     work: Callable[[], T], path: Path | str | None, doing: str = "read", sleep: Callable[[float], None] | None = None
 ) -> T:
-    """Return the result of `work()`; if the storage fails for a moment, try again within about two seconds.
+    """Return the result of `work()`; if the storage fails, try again for about two seconds.
 
     Raise TransientStorageError if the storage still fails, and HostMemoryError if the system still has no memory for
     the call. Raise StorageError at once if the storage is full or read-only, or if access is not permitted. Other
@@ -47,10 +47,10 @@ def patiently(
 
 
 def refuse_failed(error: BaseException, path: Path) -> None:
-    """Raise a storage or memory error if such an error made a library fail with `error` while it read `path`.
+    """Raise a storage or memory error if such an error is the cause of `error`; otherwise return.
 
-    `path` is a file or a folder. Libraries often hide the cause, so the function reads the beginning of each file
-    again. If this works, the content is the cause of `error`, and the function returns.
+    A library raised `error` while it read the file or folder `path`. Libraries often hide the cause, so the function
+    reads the beginning of each file again. If this works, the cause of `error` is the content, not the storage.
     """
     known: VaseError | None = machine_error(error, "read", path)
     if known is not None:

@@ -30,7 +30,7 @@ class State(Enum):
 
 
 def job_prefix(step: str, key: str) -> str:
-    """Return the beginning of the name of each job that makes the artifact `key` of `step`.
+    """Return the prefix of the names of all jobs that make the artifact `key` of `step`.
 
     A job's name is this prefix, followed by the attempt number.
     """
@@ -75,8 +75,8 @@ class Outcome:
     """How a finished job ended.
 
     `exit_code` is None if a signal ended the job, or if the exit code was not recorded. `oom` is True if the job ran
-    out of memory, according to the kernel or the kubelet. `transient` is True if the job was lost because its node
-    failed or was drained, or because the job was evicted or preempted; `message` then gives the reason. `overdue` is
+    out of memory, according to the kernel or the kubelet. `transient` is True if the job was lost for a reason outside
+    the job, such as a failed node, a drain, an eviction or a preemption. `message` then gives the reason. `overdue` is
     True if the cluster stopped the job because it had exceeded its deadline.
     """
 
@@ -90,11 +90,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Update:
-    """A job's state, its new output, and what it waits for.
+    """A job's state, its new output, and a message about a problem.
 
-    `text` is the output since the last update. `note` says why the job waits or can't start, and what to do about it;
-    it is empty while the job runs. `image` names the job's image by digest; it is empty until the digest is known.
-    `image_id` is the id of the image on the machine where the job runs. Other machines may not know this id.
+    `text` is the output since the last update. `note` tells the user, for example, why the job can't start and what to
+    do about it. It is empty if there is nothing to tell. `image` names the job's image by digest. It is empty until the
+    digest is known. `image_id` is the id of the image on the machine where the job runs. Other machines may not know
+    this id.
     """
 
     name: str
@@ -142,7 +143,7 @@ class Backend(Protocol):
         """Return the name of the run that submitted the job; None if the job is unknown."""
 
     def watch(self, names: Collection[str], seconds: float) -> list[Update]:
-        """Wait at most `seconds` for updates on the jobs `names`; return as soon as there is an update."""
+        """Return the updates on the jobs `names`; wait at most `seconds` for the first update."""
 
     def outcome(self, name: str) -> Outcome:
         """Return how the finished job `name` ended."""
@@ -164,7 +165,7 @@ class Backend(Protocol):
         """Remove the objects that the backend created for the run itself, not for one of its jobs."""
 
     def gone(self, pod: str) -> bool:
-        """Return True if the launcher's pod with the UID `pod` has certainly ended."""
+        """Return True if a launcher's pod is known to have ended; `pod` is the pod's UID."""
 
     def close(self) -> None:
         """Close connections and stop threads. Jobs keep running."""

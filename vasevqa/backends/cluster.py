@@ -73,7 +73,7 @@ class SecretKey(_Model):
 class Proxy(_Model):
     """The proxies that every stage uses.
 
-    Each proxy is set as an environment variable with an upper-case name and with a lower-case name.
+    Each proxy is set in two environment variables: one has an upper-case name, and one has a lower-case name.
     """
 
     http: str | None = Field(None, description="HTTP_PROXY")
@@ -166,13 +166,13 @@ class Cluster(_Model):
     def over(self, environment: Mapping[str, str]) -> dict[str, str]:
         """Return `environment` with the Cluster file's proxies and environment variables added.
 
-        If a variable occurs more than once, the Cluster file's setting `environment` has priority over its setting
-        `proxy`, and both have priority over the argument `environment`.
+        A variable in the Cluster file's setting `environment` replaces the same variable in its setting `proxy`.
+        Variables in these two settings replace the same variables in the argument `environment`.
         """
         return {**environment, **self.proxy.variables(), **self.environment}
 
     def image(self, stage: str) -> str:
-        """Return the name of the image for `stage`, which is the name of a stage or 'launcher'."""
+        """Return the name of the image for a stage; `stage` is the stage's name or 'launcher'."""
         prefix = f"{self.registry.rstrip('/')}/" if self.registry else ""
         return self.images.get(stage, f"{prefix}vasevqa/{stage}:{self.tag}")
 
@@ -180,8 +180,8 @@ class Cluster(_Model):
 def load_cluster(path: Path | None, stages: Collection[str] = ()) -> Cluster:
     """Read the Cluster file at `path`; return the defaults if `path` is None.
 
-    In a setting that expects text, the unquoted values `4`, `true` and `no` are read as text. If `stages` is given, the
-    setting `images` may name only these stages and the launcher.
+    In a setting that expects text, unquoted values such as `4`, `true` and `no` are read as text. If `stages` is given,
+    the setting `images` may name only these stages and the launcher.
 
     Raise ConfigError for an invalid setting. The message names the setting and its line.
     """
@@ -198,9 +198,10 @@ def load_cluster(path: Path | None, stages: Collection[str] = ()) -> Cluster:
 
 
 def parse_cluster(tree: Any, where: str) -> Cluster:
-    """Return the settings in the mapping `tree`; in error messages, `where` names the mapping's origin.
+    """Return the settings in the mapping `tree`.
 
-    Raise ConfigError for an invalid setting. The message names the setting.
+    Raise ConfigError for an invalid setting. The message names the setting, and begins with the text `where`, which
+    says where the settings come from.
     """
     return _checked(tree, Lines(where))
 

@@ -100,7 +100,7 @@ def check_namespace(namespace: str | None, where: str) -> None:
 def check_labels(setting: str, given: Mapping[str, str], lines: Lines, values: bool = True) -> None:
     """Raise ConfigError for a key that Kubernetes does not allow, or for a value that looks like a token.
 
-    If `values` is True, also raise ConfigError for a value that is not a valid value of a label.
+    If `values` is True, also raise ConfigError for a value that Kubernetes does not allow in a label.
     """
     for key, value in given.items():
         prefix, slash, name = key.rpartition("/")

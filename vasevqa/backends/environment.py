@@ -50,7 +50,7 @@ PASSED_ON = (
 def container_environment(task: Task, cores: int, environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the environment variables of a stage in a container.
 
-    The container inherits only the variables PASSED_ON from the launcher.
+    From the launcher's environment, the container inherits only the variables that `PASSED_ON` lists.
     """
     given = os.environ if environ is None else environ
     passed = {name: given[name] for name in PASSED_ON if given.get(name)}

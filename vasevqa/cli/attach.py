@@ -1,4 +1,4 @@
-"""`vasevqa attach`: follow a run in the cluster; `submit` or Helm started the run."""
+"""`vasevqa attach`: follow a run that `submit` or Helm started in the cluster."""
 
 from __future__ import annotations
 

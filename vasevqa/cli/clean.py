@@ -51,7 +51,7 @@ class Asked:
     steps: tuple[str, ...]
 
     def to_args(self) -> list[str]:
-        """Return the command line, for a pod that mounts the volume."""
+        """Return the arguments with which a pod that mounts the volume runs the same command."""
         age = "" if self.older_than is None else f"{self.older_than / UNITS['m']:.0f}m"
         words = [*self.names, *words_of(None, ("--yes", self.yes), ("--partial", self.partial))]
         words += ["--older-than", age] if age else []
@@ -156,13 +156,13 @@ def _prefix(job: str) -> str:
 
 
 def _busy(reachable: Sequence[Backend], artifact: Artifact) -> bool:
-    """Return True if a job is making the artifact now. The backends are asked again."""
+    """Ask the backends again, and return True if a job is making the artifact now."""
     prefix = job_prefix(artifact.step, artifact.key)
     return any(not backend.state(job).is_terminal for backend in reachable for job in backend.existing(prefix))
 
 
 def _remove_jobs(usage: Usage, asked: Asked, jobs: Jobs) -> bool:
-    """List or remove the jobs that have ended, and that no launcher watches. Return True if there is one."""
+    """List the ended jobs that no launcher watches, or remove them with --yes. Return True if there is such a job."""
     watched = {job_prefix(*name) for name in usage.worked_on()}
     over = [
         (backend, job)
@@ -181,7 +181,10 @@ def _remove_jobs(usage: Usage, asked: Asked, jobs: Jobs) -> bool:
 def _remove(
     context: Context, volume: Volume, asked: Asked, items: Sequence[Item], cleaner: Cleaner
 ) -> tuple[bool, float]:
-    """List or remove the items, and print what each frees. Return True if there is one, and the sum of bytes."""
+    """List the items with their sizes, or remove the items with --yes.
+
+    Return True if at least one item can be removed, and how many bytes all removals free together.
+    """
     sizes, total, some = Sizes(), 0, False
     for item in items:
         where = f"{item.path.relative_to(volume.root)}"
@@ -197,7 +200,10 @@ def _remove(
 
 
 def _remove_one(context: Context, item: Item, cleaner: Cleaner) -> str:
-    """Remove the item and the cluster's objects of a run. Return '' then, or why the item was kept."""
+    """Remove the item; if it is a run, also remove its objects in the cluster.
+
+    Return the reason if the item was kept, and '' if it was removed.
+    """
     backend, problem = None, ""
     if item.run is not None:
         try:

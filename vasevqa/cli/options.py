@@ -143,9 +143,10 @@ def is_remote(volume: Path, cluster: Path | None, namespace: str | None) -> bool
 
 
 def asked(name: str | None, *options: tuple[str, bool]) -> list[str]:
-    """Return command-line words for a run's name and pairs of an option and its value.
+    """Return the arguments of a command line: a run's name, and options.
 
-    True as the value makes a flag. An option is left out if its value is False or empty.
+    Each of `options` is an option and its value. If the value is True, the option becomes a flag without a value. If
+    the value is False or empty, the option is left out.
     """
     words = [name] if name else []
     for option, value in options:

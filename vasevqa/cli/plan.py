@@ -99,5 +99,8 @@ def _refuse_local(measured: bool, inputs_from: Path | None) -> None:
 
 
 def plan_of(context: Context, recipe: Recipe, volume: Path, selection: Selection, using: bool = False) -> Plan:
-    """Return the plan of the recipe for the present content of the volume. `using`: see `make_plan`."""
+    """Return the plan of the recipe for the present content of the volume.
+
+    `using` is True if a run will use the plan. `clean` then keeps the artifacts that exist already.
+    """
     return make_plan(recipe, context.pipeline, Volume(volume.absolute()), selection, using)

@@ -18,12 +18,12 @@ WRITE = 'printf %s "$RECIPE" > /tmp/recipe.yaml && exec vasevqa "$@"'
 
 
 def answer(cluster: Path | None, namespace: str | None, words: Sequence[str], recipe: Path | None = None) -> int:
-    """Run `vasevqa WORDS` in a pod with the volume and the launcher's rights.
+    """Run `vasevqa` with the arguments `words` in a pod that mounts the volume and has the launcher's rights.
 
-    Print the output and return the exit code. In the pod, the file `recipe` has the path /tmp/recipe.yaml.
+    Print the command's output and return its exit code. In the pod, the file `recipe` has the path /tmp/recipe.yaml.
 
     Raise ClusterError if the claim is missing or the pod can't start. Raise ConfigError if the recipe is larger than
-    MOST bytes.
+    `MOST` bytes.
     """
     from vasevqa.backends.kubernetes.session import Session
 

@@ -16,8 +16,8 @@ from vasevqa.pipeline.runs import find_run
 def write_report(folder: Path, volume: Volume, quiet: bool, summary: bool = False) -> Path | None:
     """Write the run's report and return its path.
 
-    With `summary`, first print what the report's verdict says, and the first command that comes next. A failure is
-    printed as one line and does not fail the run; the result is then None.
+    With `summary`, first print the report's verdict and the command to run next. If the report can't be written, print
+    one line that says why, and return None.
     """
     from vasevqa.report.html import write_with_verdict
 
@@ -56,7 +56,7 @@ def report(name: str | None, volume: Path, cluster: Path | None, namespace: str 
 
 
 def opened(page: Path) -> bool:
-    """Open a page in the browser of this machine; return False if there is none.
+    """Open a page in a browser on this machine; return False if no browser can be started.
 
     The variable BROWSER names the browser, as for other programs.
     """

@@ -75,7 +75,7 @@ class Request:
 
     @property
     def is_remote(self) -> bool:
-        """Whether SOURCE is a run in a cluster."""
+        """True if SOURCE is a run in a cluster."""
         here = self.namespace is None and Path(self.source).exists()
         return not here and options.is_remote(self.volume, self.cluster, self.namespace)
 
@@ -239,7 +239,7 @@ def _review_in_cluster(request: Request, question: Question) -> None:
 
 
 def _reach(request: Request) -> tuple[Far, str]:
-    """Return the connection to the pod, and a name that no other volume has.
+    """Return the connection to the pod, and a name of the volume that no other volume has.
 
     The name consists of the cluster's context, the namespace and the claim.
     """
@@ -339,5 +339,5 @@ def _serve(session: Session, request: Request) -> None:
 
 
 def _has_desktop() -> bool:
-    """Return whether a browser can open a window. A browser for terminals would block the server."""
+    """Return True if a browser can open a window. A browser inside the terminal would block the server."""
     return sys.platform == "darwin" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

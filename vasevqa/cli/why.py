@@ -64,7 +64,10 @@ def _line(step: str, text: str) -> str:
 
 
 def _prompts(filtered: Filtered) -> Iterator[str]:
-    """Yield the descriptions of wanted and of unwanted photographs, and mark the description that decided."""
+    """Yield lines with the descriptions to which clip-filter compared the photograph.
+
+    An asterisk marks the description that decided whether the photograph was accepted.
+    """
     if filtered.prompts is None:
         if filtered.decided_by:
             yield _line("", f"most similar description: {filtered.decided_by}")

@@ -98,7 +98,7 @@ def option(name: str, info: FieldInfo, or_path: bool = False) -> click.Option:
 
 
 def argv(stage: Stage, params: Params, options: Options, inputs: Mapping[str, str], output: str) -> list[str]:
-    """Return a list of command-line arguments that runs `stage` with the same values.
+    """Return the command-line arguments that run `stage` with the given values.
 
     Values that equal the stage's defaults are left out.
     """

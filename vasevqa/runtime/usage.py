@@ -15,9 +15,9 @@ GPU_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # a machine without thes
 class Usage(BaseModel):
     """What a stage used. artifact.json holds it as `usage`; it is not part of the key.
 
-    `memory` is the largest memory of a single process in bytes. Memory that several processes used at once is not
-    added up. `gpu_memory` is the largest memory in bytes that the stage's own process held on one GPU. It is None if
-    this process used no GPU. `gpu` is False if the machine showed no GPU to the stage.
+    `memory` is the largest amount of memory, in bytes, that a single process used. The memory of several processes is
+    not added up. `gpu_memory` is the largest amount of memory, in bytes, that the stage's own process held on one GPU.
+    It is None if this process used no GPU. `gpu` is False if the machine showed no GPU to the stage.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -30,7 +30,10 @@ class Usage(BaseModel):
 
 
 class UsageMeter:
-    """Measures the usage of this process and of its ended child processes. The time begins with the meter."""
+    """Measures the usage of this process and of those child processes that have ended.
+
+    `Usage.seconds` is the time since the meter was created.
+    """
 
     def __init__(self) -> None:
         self._begun = time.monotonic()
@@ -49,7 +52,7 @@ class UsageMeter:
 
 
 def _gpu_memory() -> int | None:
-    """Return the largest memory that torch held on one GPU; None if this process used no GPU."""
+    """Return the largest amount of memory, in bytes, that torch held on one GPU; None if torch used no GPU."""
     torch = sys.modules.get("torch")
     cuda = getattr(torch, "cuda", None)
     if cuda is None or not cuda.is_initialized():

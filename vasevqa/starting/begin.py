@@ -53,7 +53,7 @@ class Beginning:
         return next((model for model in self.models if model.input == name and not model.problem), None)
 
     def end(self) -> tuple[str | None, str]:
-        """Return the last step that is useful, and why later steps are not; (None, '') if all steps are useful."""
+        """Return the step at which the recipe should end, and the reason; (None, '') if it should run all steps."""
         if not self.vases_told:
             return "clip-filter", "it isn't clear which photographs show the same vase"
         if self.table is None:
@@ -105,7 +105,7 @@ def begin(folder: Path, annotations: Path | None, out: Path, cluster: bool, conf
 
 
 def examples(collection: Collection) -> list[tuple[str, str]]:
-    """Return up to three photographs of different vases, each with its vase."""
+    """Return up to three photographs of different vases, each with the name of its vase."""
     return [(names[0], vase) for vase, names in list(collection.vases.items())[:3]]
 
 

@@ -48,7 +48,7 @@ class Choice(BaseModel):
         return [*ways, ("without a hub", f"rsync -a ANOTHER-MACHINE:{self.folder} models/")]
 
     def memory(self) -> str:
-        """Return an estimate of the GPU memory: the weights in bfloat16, and what else a step needs."""
+        """Return a text that estimates how much GPU memory a step needs for the model, with weights in bfloat16."""
         weights = self.millions * 2e6 / 2**30
         if self.input != "model":
             return f"about {weights + CUDA_GIB:.0f} GiB, or none on a CPU"

@@ -19,9 +19,9 @@ Confirm = Callable[[str, bool], bool]  # arguments: a question, and True if the 
 class Table:
     """A table, and its data about the photographs.
 
-    Headings that aren't recognised automatically must be written in the recipe: `vase_column` is such a heading of the
-    column that names the vases, and `columns` maps fields to such headings. `unsure` maps a field to the headings that
-    may mean this field.
+    Some headings aren't recognised automatically, so the recipe must name them. `vase_column` is the heading of the
+    column that names the vases, if this heading isn't recognised. `columns` maps other fields to headings that aren't
+    recognised. `unsure` maps a field to the headings that may mean this field.
     """
 
     path: Path

@@ -2,9 +2,9 @@
 
 A container continues to run when its launcher ends. The next launcher finds the container by its labels.
 
-The volume and a step's other inputs have the same paths in the container as on this machine. Containers run as the user
-who starts the launcher, with a read-only root and without capabilities. A container is removed once its outcome is
-known.
+The volume has the same path in the container as on this machine. This is also true for inputs outside the volume.
+Containers run as the user who starts the launcher. Their root file system is read-only, and they have no capabilities.
+A container is removed once its outcome is known.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ class DockerBackend:
         }
 
     def _environment(self, task: Task) -> dict[str, str]:
-        """Return the container's environment, without confidential values: `docker inspect` shows it to others."""
+        """Return the container's environment without confidential values, which `docker inspect` would show."""
         environment = {
             **self._cluster.over(container_environment(task, os.cpu_count() or 1)),
             **stage_environment(task),
@@ -243,7 +243,7 @@ class DockerBackend:
         return None if container is None else container.labels.get(f"{LABEL}.{label}")
 
     def watch(self, names: Collection[str], seconds: float) -> list[Update]:
-        """Wait at most `seconds` for updates on the jobs `names`; return as soon as there is an update."""
+        """Return the updates on the jobs `names`; wait at most `seconds` for the first update."""
         for name in names:
             if name not in self._followers:
                 with contextlib.suppress(ClusterUnreachable):  # the next call of `watch` tries again
@@ -307,7 +307,7 @@ class DockerBackend:
         return follow
 
     def _ended(self, container: Any) -> bool:
-        """Wait at most ENDING seconds until the container ends; return False if it still runs."""
+        """Wait at most `ENDING` seconds until the container ends; return False if it still runs."""
         end = time.monotonic() + ENDING
         while time.monotonic() < end:
             container.reload()

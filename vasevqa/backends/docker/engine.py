@@ -20,7 +20,7 @@ TIMEOUT = 60.0
 
 
 def built_here(cluster: Cluster, reference: str) -> bool:
-    """Return True if `reference` is an image of this project and no registry is set, so it can't be pulled."""
+    """Return True if `reference` is this project's image and no registry is set. Such an image can't be pulled."""
     return not cluster.registry and reference.split("/", maxsplit=1)[0] == "vasevqa"
 
 

@@ -1,7 +1,7 @@
-"""Hand confidential variables to a container by a file, because `docker inspect` shows a container's environment.
+"""Hand confidential variables to a container in a file, because `docker inspect` shows a container's environment.
 
 The file is on the volume, which every engine mounts. Only the user who starts the launcher can read the file. The stage
-deletes it as soon as it has read it.
+reads the file and deletes it at once.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ class Secrets:
         self._folder, self._cluster = volume.absolute() / FOLDER, cluster
 
     def of(self, hub: bool) -> dict[str, str]:
-        """Return the confidential variables of a container. The tokens of hubs are included if `hub` is True.
+        """Return the confidential variables for a container. The tokens of hubs are included only if `hub` is True.
 
-        Docker has no Secrets, so the variables under `secrets` in the Cluster file come from the environment too.
+        The Cluster file's setting `secrets` names some of the variables. Docker has no Secrets, so the values of these
+        variables come from this process's environment too.
         """
         named = (*HUB_TOKENS, *self._cluster.secrets)
         given = {name: os.environ.get(name, "") for name in (*PASSED_ON, *named)}
@@ -55,5 +56,5 @@ class Secrets:
         temporary.replace(path)
 
     def forget(self, container: str) -> None:
-        """Delete the file for a container that no longer exists. Usually the stage has deleted the file before."""
+        """Delete the file for a container that no longer exists. Usually the stage has already deleted it."""
         self.path(container).unlink(missing_ok=True)

@@ -4,8 +4,8 @@ The Job's pod mounts the claim at the path where the launcher mounts it. The bac
 instead of polling them. A thread reads the output of each pod. If the API server has not answered for AWAY_SECONDS, the
 backend reports this. It continues once the server answers again.
 
-The backend needs only rights in its namespace: create, get, list, watch and delete for jobs and configmaps; get, list
-and watch for pods, pod logs, events and claims.
+The backend needs only these rights in its namespace: create, get, list, watch and delete for jobs and configmaps; get,
+list and watch for pods, pod logs, events and claims.
 """
 
 from __future__ import annotations
@@ -214,7 +214,7 @@ class KubernetesBackend:
         )
 
     def watch(self, names: Collection[str], seconds: float) -> list[Update]:
-        """Wait at most `seconds` for updates on the jobs `names`; return as soon as there is an update."""
+        """Return the updates on the jobs `names`; wait at most `seconds` for the first update."""
         end = time.monotonic() + seconds
         with self._news:
             for name in names:
@@ -388,7 +388,7 @@ class KubernetesBackend:
 
 
 def _vanished(pod: Manifest) -> Manifest:
-    """Return the last known state of a deleted pod, marked as ended."""
+    """Return the last known manifest of a deleted pod, marked as failed unless the pod had ended before."""
     if pod["status"].get("phase") in ("Succeeded", "Failed"):
         return pod
     metadata = {"deletionTimestamp": "1970-01-01T00:00:00Z", **pod["metadata"]}

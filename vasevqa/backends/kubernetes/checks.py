@@ -57,8 +57,8 @@ def server(access: Session) -> Finding:
 def rights(access: Session, remote: bool) -> Iterator[Finding]:
     """Check the rights that a launcher needs.
 
-    If `remote` is True, the volume is not mounted on this machine. A user outside the cluster then needs further rights
-    (USER), which are checked too.
+    `remote` is True if the volume is not mounted on this machine. A user outside the cluster then needs further rights,
+    which `USER` lists. These rights are checked too.
     """
     inside = SERVICE_ACCOUNT.is_dir() and "KUBECONFIG" not in os.environ
     for group, resource, verbs in (*LAUNCHER, *(USER if remote and not inside else ())):
@@ -233,9 +233,9 @@ def _tolerated(cluster: Cluster, taint: Manifest) -> bool:
 
 
 def _of_gpus(taint: Manifest, resource: str) -> bool:
-    """Return True if the cluster may make all pods that request `resource` tolerate this taint.
+    """Return True if the taint is meant to repel only pods without GPUs.
 
-    The admission plugin ExtendedResourceToleration does this.
+    The admission plugin ExtendedResourceToleration gives pods that request `resource` a toleration of such a taint.
     """
     return bool(taint["key"] == resource and taint["effect"] == "NoSchedule")
 
@@ -294,7 +294,7 @@ def queue(access: Session) -> Iterator[Finding]:
 
 
 def pulls(access: Session, images: Iterable[str]) -> Iterator[Finding]:
-    """Check that each image can be pulled, with a small pod that starts the image.
+    """Check that each image can be pulled, by starting a small pod with the image.
 
     All these pods are deleted at the end.
     """

@@ -1,7 +1,7 @@
-"""Build the manifests of the launcher's Job and of the pods that transfer files.
+"""Build the manifests of the launcher's Job and of pods for short tasks, such as file transfers.
 
-The manifests are plain mappings. A release of the Helm chart starts the launcher with the same Job. `stage_job.py`
-builds the Jobs of stages.
+The manifests are plain mappings. The Helm chart starts its launcher with the same manifest. The Jobs of stages are
+built in `stage_job.py`.
 """
 
 from __future__ import annotations
@@ -146,8 +146,8 @@ def render_pod(
 ) -> Manifest:
     """Return the manifest of a pod that mounts the volume and has no rights in the cluster.
 
-    File transfers, checks and reviews use such pods. The pod runs the image of `image`, which is the name of a stage or
-    'launcher'.
+    File transfers, checks and reviews use such pods. `image` is the name of a stage or 'launcher'. The pod runs the
+    image of this stage or of the launcher.
     """
     container = {**_container(cluster, component, arguments, []), "resources": resources}
     container["image"] = cluster.image(image)

@@ -104,8 +104,8 @@ def find(access: Session, name: str | None) -> str:
     """Return the full name of a launch.
 
     `name` is the full name of a launch, or the beginning of the name of exactly one launch, or the name of a run that a
-    launch started. If `name` is None, return the newest launch. If a Job of the Helm chart is still starting a
-    launcher, wait for that launcher first.
+    launch started. If `name` is None, return the newest launch. In this case, first wait for the launcher that a Job of
+    the Helm chart is still starting, if there is such a Job.
 
     Raise ConfigError if there is no such launch, or if several names begin with `name`. Raise ClusterError if the
     chart's Job started no launcher.
@@ -162,10 +162,10 @@ def _await_launch(access: Session) -> None:
 
 
 def release(access: Session) -> str | None:
-    """Return the name of the ConfigMap of the Helm release that uses the same claim as this session.
+    """Find the Helm release that uses this session's claim, and return the name of the release's ConfigMap.
 
-    Return None if several releases or no release use the claim, or if the user has no right to read ConfigMaps. A
-    launch that the ConfigMap owns is deleted together with the release.
+    Return None if no release or more than one release uses the claim, or if the user has no right to read ConfigMaps.
+    A launch that the ConfigMap owns is deleted together with the release.
     """
     with contextlib.suppress(ApiError, yaml.YAMLError):
         config_maps = access.all(

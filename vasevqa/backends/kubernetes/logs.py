@@ -45,8 +45,9 @@ def unstamped(line: bytes) -> tuple[bytes, bytes]:
 class Unseen:
     """Filters out the lines that the server sends a second time after a connection broke.
 
-    `last` is the timestamp of the last received line. A line with an older timestamp was received before. Several lines
-    may have exactly the timestamp `last`. If n of them were received before, the first n are removed.
+    `last` is the timestamp of the last received line. All lines with an older timestamp are removed, because they were
+    received before. Several lines may have exactly the timestamp `last`. If n such lines were received before the
+    connection broke, the first n such lines of the new connection are removed.
     """
 
     def __init__(self) -> None:
@@ -71,7 +72,7 @@ class Unseen:
         return [text for stamp, text in map(unstamped, lines) if stamp and self.new(stamp)]
 
     def new(self, stamp: bytes) -> bool:
-        """Return True if the next line, which has the timestamp `stamp`, was not received before; count the line."""
+        """Count the next line, and return True if it was not received before; `stamp` is the line's timestamp."""
         if self.last and _order(stamp) < _order(self.last):
             return False
         if stamp == self.last:
@@ -91,12 +92,13 @@ def _order(stamp: bytes) -> tuple[bytes, bytes]:
 class Tee:
     """Writes one pod's output into the job's log, always at the same offsets.
 
-    Another launcher may write the output of the same pod, at the same time or before a crash. Both launchers write the
-    same bytes at the same offsets.
+    Several launchers may write the output of the same pod, at the same time or one after the other. All of them write
+    the same bytes at the same offsets.
 
-    To find the offsets, the class searches the file for the beginning of the output. Usually the output begins at the
-    start of the file. If the kubelet has deleted the first lines, the rest begins further on. If another pod of the
-    same Job has already written to the file, the output begins at the end of the file.
+    To find its offset, the class searches the file for the beginning of the output that it received. Usually the
+    beginning is at the start of the file. It is further on in the file if the kubelet has meanwhile deleted the first
+    lines of the output. If the file does not contain the beginning, because another pod of the same Job wrote the file,
+    the output is added at the end of the file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -109,7 +111,7 @@ class Tee:
         """Write `block`, which consists of whole lines.
 
         A full disk does not cause an error. Bytes that can't be written are kept until the next call. If more than
-        PENDING bytes are kept, all of them are dropped.
+        `PENDING` bytes are kept, all of them are dropped.
         """
         self._pending += block
         with contextlib.suppress(OSError):
@@ -131,7 +133,7 @@ class Tee:
             self._place = None
 
     def _begin(self, block: bytes) -> int:
-        """Return the offset in the file for `block`, the beginning of the output.
+        """Return the offset at which `block` must be in the file; the block is the beginning of the output.
 
         If the file already contains the block or its first part, return the offset of that text. Otherwise return the
         end of the file.
@@ -166,8 +168,8 @@ class Tee:
 class Follower(threading.Thread):
     """A thread that reads the output of `pod` to the end, and connects again when the connection breaks.
 
-    `done` is True once the thread has finished. It finishes when all output has arrived or after a call of `close`, but
-    at the latest PATIENCE seconds after the pod's end.
+    `done` is True once the thread has finished. The thread finishes when all output has arrived, after a call of
+    `close`, or `PATIENCE` seconds after the pod's end.
     """
 
     def __init__(self, api: Api, pod: str, log: Path, news: threading.Condition, over: Callable[[], bool]) -> None:
@@ -224,7 +226,7 @@ class Follower(threading.Thread):
             self._wait()
 
     def _wait(self) -> None:
-        """Wait until the pod has ended or `close` was called, but at most PAUSE seconds.
+        """Wait until the pod has ended or `close` was called, but at most `PAUSE` seconds.
 
         The wait is short, because a log rotation may have ended the stream although the output continues.
         """

@@ -28,9 +28,9 @@ class Session(Api):
         self.cluster = cluster
 
     def ask(self, doing: str, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """Call `call`, a method of this class, and return its result.
+        """Return the result of `call`, which is a method of this class.
 
-        If the cluster refuses the request, raise ApiError. Its message names the action that `doing` describes.
+        If the cluster refuses the request, raise ApiError. The message contains `doing`, which describes the request.
         """
         try:
             return call(*arguments, **options)
@@ -79,9 +79,8 @@ class Session(Api):
     def beside_the_claim(self, manifest: Manifest) -> Manifest:
         """Return the pod's manifest, changed so that the pod runs on the node that has mounted the claim.
 
-        The change is made only if one node at a time can mount the claim. The node is found with a running pod that
-        uses the claim. If there is no such pod, or if the user has no right to read pods, the manifest is returned
-        unchanged.
+        The manifest stays unchanged if several nodes can mount the claim, if no running pod uses the claim, or if the
+        user has no right to read claims or pods.
         """
         changed = {**manifest, "spec": dict(manifest["spec"])}
         with contextlib.suppress(ApiError):

@@ -3,7 +3,7 @@
 The objects are plain mappings. The same task, settings and placement always give the same manifest.
 
 The objects use only fields of batch/v1 and v1 that every Kubernetes server since version 1.20 knows. This is important
-because a server ignores a field that it does not know, without a message.
+because a server silently ignores a field that it does not know.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ SHM = "/dev/shm"  # noqa: S108 - the shared memory of data loaders
 
 @dataclass(frozen=True)
 class Placement:
-    """What the launcher finds out at run time for the manifest of a Job.
+    """Values for the manifest of a Job that the launcher knows only at run time.
 
     `owner` is the ConfigMap that owns the Job. `together` is True if only one node at a time can mount the claim, so
     that all pods of the volume must run on one node. `node` is the name of this node; None if no running pod uses the
@@ -60,9 +60,10 @@ class Placement:
 
 
 def volume_id(cluster: Cluster) -> str:
-    """Return the value of the label that all objects of a volume have: 16 hexadecimal digits.
+    """Return the identifier of the volume, which consists of 16 hexadecimal digits.
 
-    The value is a digest of the claim's name and of the volume's folder in the claim.
+    It is a digest of the claim's name and of the volume's folder in the claim. The objects of all runs on the volume
+    have the identifier as a label.
     """
     return files.digest_json([cluster.claim, claim_folder(cluster)])[:16]
 

@@ -105,10 +105,10 @@ def began(pod: Manifest) -> bool:
 
 
 def ended(pod: Manifest, now: datetime | None = None) -> bool:
-    """Return True if no container of the pod runs any more, or if the pod is considered lost.
+    """Return True if the pod has ended, or counts as ended.
 
-    A pod that is being deleted counts as ended if its container can't start. A pod is considered lost if it still
-    exists LOST_SECONDS after its grace period, because its node then no longer answers.
+    A pod that is being deleted counts as ended if its container can't start. It also counts as ended if it still exists
+    LOST_SECONDS after its grace period. The pod is then lost, because its node no longer answers.
     """
     if pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
         return True
@@ -137,8 +137,8 @@ def condition(thing: Manifest, kind: str) -> Manifest:
 def state_of(seen: Seen, now: datetime | None = None) -> State:
     """Return the job's state.
 
-    After all its pods have ended, a job is finished if one of the pods has succeeded, or if the Job has the condition
-    Complete or Failed.
+    A job is finished if all its pods have ended, and if one of them has succeeded or the Job has the condition Complete
+    or Failed.
     """
     alive = [pod for pod in seen.pods if not ended(pod, now)]
     if seen.job is None:
@@ -288,7 +288,7 @@ def hopeless(pod: Manifest) -> bool:
 def short(message: str) -> str:
     """Return a message of the cluster on one line and without a final full stop, for use within a sentence.
 
-    The result has at most LONGEST characters.
+    The result has at most `LONGEST` characters.
     """
     line = " ".join(message.split()).rstrip(".")
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"

@@ -1,4 +1,4 @@
-"""Keep a copy of a collection of the cluster's objects in memory, and follow each change with a watch."""
+"""Keep a copy of some of the cluster's objects in memory, and update the copy with a watch."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ SHORTEST = 1.0  # seconds from one list to the next
 
 
 class Informer(threading.Thread):
-    """A thread that keeps a copy of the cluster's objects at `path` that `query` selects.
+    """A thread that keeps a copy of some of the cluster's objects up to date.
 
-    `objects` holds the copy, by UID. For each change of an object, the informer calls `changed(object, alive)`. `alive`
-    is False if the object was deleted. The informer holds the condition `news` during the call. Hold `news` while you
-    read `objects`.
+    `path` and `query` select the objects on the API server. `objects` maps the UID of each object to its copy. For each
+    change of an object, the informer calls `changed(object, alive)`. `alive` is False if the object was deleted. The
+    informer holds the condition `news` during the call. Hold `news` while you read `objects`.
 
     The constructor lists the objects once, and raises ClusterError if the server refuses or does not answer. After
     `start`, the thread watches for changes since that list. A server regularly ends a watch; the next watch then

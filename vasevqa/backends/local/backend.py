@@ -223,7 +223,7 @@ class LocalBackend:
         return None if spec is None else str(spec["run"])
 
     def watch(self, names: Collection[str], seconds: float) -> list[Update]:
-        """Wait at most `seconds` for updates on the jobs `names`; return as soon as there is an update."""
+        """Return the updates on the jobs `names`; wait at most `seconds` for the first update."""
         end = time.monotonic() + seconds
         while True:
             updates: list[Update] = []
@@ -266,7 +266,10 @@ class LocalBackend:
         return block.decode("utf-8", "replace")
 
     def outcome(self, name: str) -> Outcome:
-        """Return how the stage ended; report SIGKILL if the supervisor was killed before it could record the end."""
+        """Return how the stage ended.
+
+        If the supervisor was killed before it could record the end, the outcome says that SIGKILL ended the stage.
+        """
         record = self._record(self._jobs / name)
         if not record:
             return Outcome(None, signal.SIGKILL, message="its process vanished")
