@@ -44,7 +44,7 @@ _UNITS = {"": 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3,
 
 
 def quantity_bytes(quantity: str) -> int:
-    """Return a Kubernetes quantity such as 512Mi or 8Gi in bytes. Raise ConfigError if it isn't a quantity."""
+    """Return the number of bytes of a Kubernetes quantity, such as 8Gi. Raise ConfigError for any other text."""
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(Ki|Mi|Gi|Ti|k|M|G|T)?", quantity)
     if match is None:
         raise ConfigError(f"'{quantity}' is not a quantity; write it like 512Mi or 8Gi.")
@@ -122,7 +122,7 @@ class Output(Protocol):
 
     @property
     def final(self) -> Path:
-        """The path of the output folder after the stage has completed. During the stage, `root` may be another path."""
+        """The path that the output folder has after the stage. While the stage runs, `root` may be a different path."""
 
     @property
     def volume(self) -> Path | None:
@@ -239,7 +239,7 @@ RunFunction = Callable[[StageCall[Any, Any]], None]
 
 @dataclass(frozen=True)
 class Stage:
-    """A kind of work, with an image, a click command, typed parameters, named inputs and one output directory.
+    """A kind of work, with a container image, a click command, typed parameters, named inputs and one output folder.
 
     `run(call)` does the work. `version` must be raised whenever results change. `sources` names the other modules whose
     code decides the result.
@@ -301,10 +301,10 @@ class Source:
 class Step:
     """One use of a Stage in the pipeline. `inputs` maps the stage's input names to sources.
 
-    If the step is skipped, later steps read the input `passthrough_input` instead of the step's output. If
-    `passthrough_input` is None, the step can be skipped only if the steps that read its output don't run either. If a
-    recipe has an input with the step's name, this input replaces the step. `preset` holds parameters that differ from
-    the stage's defaults.
+    If the step is skipped, later steps read the step's input `passthrough_input` instead of its output. If
+    `passthrough_input` is None, the step can be skipped only if no step that runs reads its output. If a recipe has an
+    input with the step's name, this input replaces the step. `preset` holds parameters that differ from the stage's
+    defaults.
     """
 
     name: str

@@ -3,12 +3,12 @@
 Both detectors are simple rules: each can miss a card or a bar, and each can report one that isn't there.
 
 A colour card has patches of many hues, with edges between the patches. The detector looks for an area in which at least
-HUES of the six main hues have flat patches. Vases are red, orange and yellow. They hardly ever have green, cyan, blue
+`HUES` of the six main hues have flat patches. Vases are red, orange and yellow. They hardly ever have green, cyan, blue
 and magenta areas beside each other. A card that has only grey patches isn't found.
 
 A scale bar is a row of dark and bright blocks without colour. The blocks alternate and have equal lengths. The detector
-looks for at least RUNS such blocks in an outer third of the photograph. At least ROWS rows (or columns) of pixels must
-show them. The first and the last block may run into a backdrop of the same tone. A meander or a chequerboard in an
+looks for at least `RUNS` such blocks in an outer third of the photograph. At least `ROWS` rows (or columns) of pixels
+must show them. The first and the last block may run into a backdrop of the same tone. A meander or a chequerboard in an
 outer third of a black-and-white photograph is reported too.
 """
 
@@ -62,7 +62,10 @@ def _colour_card(image: Image.Image) -> bool:
 
 
 def _steps(image: Image.Image) -> np.ndarray:
-    """Return, for each pixel, the greatest difference from its right and lower neighbours in any colour channel."""
+    """Return, for each pixel, the greatest difference between one of its colour values and that of a neighbour.
+
+    The neighbours are the pixel to the right and the pixel below.
+    """
     steps = np.zeros((image.height, image.width), dtype=np.int16)
     for band in image.split():
         values = np.asarray(band, dtype=np.int16)
@@ -93,7 +96,7 @@ def _bar_in_outer_rows(tones: np.ndarray) -> bool:
 def _bar(tones: np.ndarray) -> bool:
     """Return whether a scale bar lies across `tones`, whose values are -1 (dark), 1 (bright) or 0 (other).
 
-    ROWS neighbouring rows must have RUNS alternating blocks of equal length, at the same place in each row.
+    `ROWS` neighbouring rows must have `RUNS` alternating blocks of equal length, at the same place in each row.
     """
     rows, columns = tones.shape
     if rows < ROWS or columns < RUNS * SHORTEST:

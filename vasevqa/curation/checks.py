@@ -10,12 +10,12 @@ The results are called the data checks of a photograph.
   smaller the share of pixels at sharp edges. For drawings of vases with sides of 288 to 1,400 pixels, the median
   sharpness is 35 to 53. For blurred drawings, it is 3 to 9. Dark or plain photographs have low values too.
 - Brightness is the mean luminance from 0 to 1.
-- There are two clipped shares: the share of pixels with a luminance of at most DARK, and the share of pixels with a
-  luminance of at least BRIGHT. The pixels of a pure black or white backdrop are included.
-- The frame consists of the rows and columns at the picture's edges that have a single tone. Its value is its share of
-  the picture. A plain backdrop that reaches the edges is part of the frame.
+- There are two clipped shares: the share of pixels with a luminance of at most `DARK`, and the share of pixels with a
+  luminance of at least `BRIGHT`. The pixels of a pure black or white backdrop are included.
+- The frame is made of single-tone rows and columns at the picture's edges. The value `frame` is the share of the
+  picture that belongs to the frame. A plain backdrop that reaches the edges is part of the frame.
 - The module curation.cards detects colour cards and scale bars.
-- Two photographs are near-duplicates if their hashes (curation.hashes) differ in at most DISTANCE bits. By default,
+- Two photographs are near-duplicates if their hashes (curation.hashes) differ in at most `DISTANCE` bits. By default,
   build-dataset uses the same limit.
 """
 
@@ -53,9 +53,9 @@ ABSENT = bytes(SIZE)
 
 
 def measure(path: Path, decoded: Image.Image, reduced: bool = True) -> bytes:
-    """Return the data checks of a photograph, packed into SIZE bytes.
+    """Return the data checks of a photograph, packed into `SIZE` bytes.
 
-    Return ABSENT if the photograph can't be decoded at full size. `decoded` is the image that open_image returned. If
+    Return `ABSENT` if the photograph can't be decoded at full size. `decoded` is the image that open_image returned. If
     `reduced` is False, `decoded` must have the full size of the picture in the file.
     """
     try:
@@ -106,9 +106,9 @@ def sharpness(luminance: Image.Image) -> float:
 
 
 def _bands(height: int, width: int) -> Iterator[int]:
-    """Yield the number of the first row of each band of BAND rows that `sharpness` measures.
+    """Yield the number of the first row of each band that `sharpness` measures.
 
-    A large photograph is measured only in evenly spaced bands.
+    A band has `BAND` rows. In a large photograph, only some of the bands are measured. These bands are evenly spaced.
     """
     starts = range(0, height - 4, BAND)
     every = max(1, -(-height * width // MEASURED))
@@ -118,7 +118,7 @@ def _bands(height: int, width: int) -> Iterator[int]:
 def frame(pixels: np.ndarray) -> float:
     """Return the share of a luminance image (H, W) that belongs to its frame.
 
-    The frame consists of the rows and columns at the edges that have a single tone.
+    The frame is made of single-tone rows and columns at the image's edges.
     """
     top, bottom = _edge(pixels), _edge(pixels[::-1])
     if top == len(pixels):
@@ -163,8 +163,8 @@ class Limits:
 def read(names: Sequence[str], stored: Sequence[bytes]) -> list[DataChecks]:
     """Unpack the bytes that `measure` returned for each photograph, and find the near-duplicates.
 
-    The result holds the data checks of each photograph, in the order of `names`. A photograph may be a near-duplicate
-    of photographs before it. Its `near_duplicate_of` is then the name of the first of these photographs.
+    The result holds the data checks of each photograph, in the order of `names`. If a photograph is a near-duplicate of
+    earlier photographs in `names`, its `near_duplicate_of` is the name of the first of them.
     """
     numbers = [number for number, value in enumerate(stored) if value and value != ABSENT]
     found = [DataChecks() for _ in names]

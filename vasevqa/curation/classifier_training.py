@@ -70,8 +70,8 @@ def load_data(
 ) -> Data:
     """Decode the labelled photographs. `others` counts the other files in the folders, which are not read.
 
-    Images are stored at 256/224 of the model's input size, to give random crops a margin. If `scratch` is given, pixels
-    of 2 GiB or more are stored in this memory-mapped file. Raise DataError if no image of a class can be read.
+    The images are stored with sides of `size` * 256/224, so that random crops have a margin. Data of 2 GiB or more are
+    stored in the memory-mapped file `scratch`, if given. Raise DataError if a class has no readable image.
     """
     photographs = [ImageFile(item.file.path, item.name, item.file.problem) for item in labelled]
     side = round(size * 256 / 224)
@@ -111,9 +111,9 @@ def _store(count: int, side: int, scratch: Path | None) -> Tensor:
 def split(labels: Tensor, vases: Sequence[str], seed: int) -> dict[str, list[int]]:
     """Split the images into train (80%), val (10%) and test (10%), and return the indices of the images in each part.
 
-    `vases` holds the vase of each image. All images of a vase are in the same part. Each class is split separately. A
-    vase with images of both classes counts for the class of most of its images. Raise DataError if a class has fewer
-    than three vases.
+    `vases` holds the vase of each image. All images of a vase are in one part. Each class is split separately. A vase
+    with images of both classes counts for the class of most of its images. Raise DataError if a class has fewer than
+    three vases.
     """
     groups: dict[str, list[int]] = defaultdict(list)
     for index, vase in enumerate(vases):
@@ -145,8 +145,8 @@ def split_by_collection(
     """Use the collection `left_out` as the test part, and return the indices of the images in each part.
 
     `collections` holds the collection of each image. The test part consists of all vases that have an image in the
-    collection `left_out`. The function `split` divides the other vases into train, val and test, and its test part
-    is added to train. Raise DataError if there is no collection `left_out`, or if there are too few other vases.
+    collection `left_out`. `split` divides the other vases into train, val and test. The test part from `split` is added
+    to train. Raise DataError if no image belongs to the collection `left_out`, or if there are too few other vases.
     """
     names = sorted({name for name in collections if name})
     if left_out not in names:
@@ -173,7 +173,7 @@ def centre(pixels: Tensor, size: int) -> Tensor:
 
 @dataclass
 class Trainer:
-    """A training run, epoch by epoch. An interrupted run continues if `restore` gets the saved result of `state`."""
+    """A training run, epoch by epoch. To continue an interrupted run, pass the result of `state` to `restore`."""
 
     model: nn.Module
     data: Data
@@ -202,7 +202,7 @@ class Trainer:
         )
 
     def rate(self, epoch: int) -> float:
-        """Return the learning rate. After the linear warm-up, it is constant or falls to a hundredth along a cosine."""
+        """Return the learning rate. It first rises linearly, then stays constant or falls to 1% along a cosine."""
         settings = self.settings
         if epoch < settings.warmup_epochs:
             return settings.learning_rate * (epoch + 1) / (settings.warmup_epochs + 1)
@@ -284,7 +284,7 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Restore a state that `state` returned, so that the training continues from there."""
+        """Continue a training run. `state` is the result of the method `state`, saved before the interruption."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.history, self.best = list(state["history"]), dict(state["best"])
@@ -294,7 +294,7 @@ def evaluate(probabilities: Tensor, labels: Tensor, vases: Sequence[str]) -> Cla
     """Return the classification metrics of probabilities (N,) of class 1 against labels (N,).
 
     An image is classified as high quality if its probability is at least 0.5. `vases` holds the vase of each image. The
-    confidence intervals depend on the vases, because images of one vase are alike.
+    confidence intervals treat vases, not images, as independent, because images of one vase are alike.
     """
     from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support, roc_auc_score
 
@@ -322,7 +322,7 @@ def evaluate(probabilities: Tensor, labels: Tensor, vases: Sequence[str]) -> Cla
 def _intervals(
     predicted: Sequence[int], probabilities: np.ndarray, labels: Sequence[int], vases: Sequence[str]
 ) -> dict[str, tuple[float, float]]:
-    """Return the 95% confidence intervals by the name of the metric.
+    """Return a mapping from the names of metrics to their 95% confidence intervals.
 
     The intervals take into account that images of one vase are alike. Accuracy, precision and recall get Wilson's
     interval, and the ROC-AUC gets a bootstrap interval. A metric with too few vases is omitted.
@@ -363,9 +363,9 @@ def _rank_interval(probabilities: np.ndarray, labels: np.ndarray, vases: Sequenc
 
 
 def doubled(data: Data) -> list[str]:
-    """Return a text about each image of class 1 that has the same pixels as an image of class 0.
+    """Return a text for each picture that occurs in both classes.
 
-    The labels of two such images contradict each other.
+    The text names one image of each class. The two images have the same pixels, so their labels contradict each other.
     """
 
     def digests(label: int) -> dict[bytes, str]:

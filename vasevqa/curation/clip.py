@@ -43,11 +43,12 @@ class Preprocess:
 
     @property
     def cover(self) -> int:
-        """The minimum length of the sides of a JPEG that is decoded at a reduced scale, in pixels.
+        """The least number of pixels on each side of a JPEG that is decoded at a reduced scale.
 
-        It is twice the model's input size. The scores then hardly change: their rank correlation with the scores of
-        fully decoded JPEGs was at least 0.997. It was only 0.97 for JPEGs decoded at the input size itself (measured
-        with a tiny CLIP and photographs of 500 px). Decoding takes less than a sixth of the time that the model needs.
+        This number is twice the model's input size. The scores then hardly change: their rank correlation with the
+        scores of fully decoded JPEGs was at least 0.997. It was only 0.97 for JPEGs decoded at the input size itself
+        (measured with a tiny CLIP and photographs of 500 px). Decoding takes less than a sixth of the time that the
+        model needs.
         """
         return 2 * self.size
 
@@ -142,7 +143,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 
 def load_clip(where: Path, device: torch.device, precision: str = "auto", cache_dir: str | None = None) -> ClipModel:
-    """Load the CLIP model from the folder `where`, or from a hub id if there is no such folder.
+    """Load the CLIP model from the folder `where`. If there is no such folder, `where` is a hub id.
 
     Code in a model's folder is never run. If the model can't be loaded, no other model is used. Raise ConfigError if
     `where` is a file, if the folder holds no CLIP model, or if the hub doesn't answer. Raise DataError if files are

@@ -20,10 +20,11 @@ _SPACES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK", "LAB": "LAB"}
 def depth(largest: int, told: int = 0) -> int:
     """Return the depth of a picture: the number of bits that each of its values has.
 
-    `largest` is the picture's greatest value. `told` is the depth in the file's tags (TIFF's MaxSampleValue, or
-    BitsPerSample below 16). The result is the smallest depth in BITS that is enough for both. BITS holds only a few
-    depths, so that two pictures from one camera usually get the same depth, even if one picture is darker. A 16-bit
-    picture whose values all lie in the lowest quarter of the range gets a smaller depth, such as 14.
+    `largest` is the picture's greatest value. `told` is the depth that the file's tags give (TIFF's MaxSampleValue, or
+    BitsPerSample below 16), or 0. The result is the smallest depth in `BITS` that is at least `told` and that is enough
+    for `largest`. `BITS` holds only a few depths, so that two pictures from one camera usually get the same depth, even
+    if one picture is darker. A 16-bit picture whose values all lie in the lowest quarter of the range gets a smaller
+    depth, such as 14.
     """
     need = max(told, largest.bit_length())
     return next((bits for bits in BITS if bits >= need), need)
@@ -40,12 +41,12 @@ def _told(image: Image.Image) -> int:
 
 
 def grey(image: Image.Image) -> Image.Image:
-    """Return a picture of 16-bit, 32-bit or floating-point values as 8-bit grey.
+    """Convert a picture of 16-bit, 32-bit or floating-point values to 8-bit grey.
 
     Integers are divided by 2 to the power of (`depth` - 8). For floating-point values, there is no convention for
-    white. The smallest of the numbers 1, 255 and 65535 that is at least the greatest value is therefore taken as white.
-    If a picture has negative values, or floating-point values greater than 65535, its values are stretched so that they
-    fill the range from black to white.
+    white. White is therefore 1, 255 or 65535: the smallest of these numbers that no value exceeds. If a picture has
+    negative values, or floating-point values greater than 65535, its values are stretched so that they fill the range
+    from black to white.
     """
     if image.mode == "F":
         return _float(image)

@@ -76,10 +76,10 @@ def open_image(path: Path, cover: int | None = None) -> Image.Image:
 
     For an animation, the first frame is returned. For a TIFF, the largest page is returned. With `cover`, a JPEG is
     decoded at the smallest of the scales 1, 1/2, 1/4 and 1/8 at which both sides have at least `cover` pixels.
-    Transparent pixels are shown on white. Values of more than 8 bits are scaled to 8 bits (module colours). Raise
-    Unreadable if the file's content can't be decoded. Raise Unreadable also if there is too little memory for the
-    photograph, even though no other photograph is decoded at that time. Raise TransientStorageError or StorageError if
-    the storage fails.
+    Transparent pixels are shown on white. Values of more than 8 bits are scaled to 8 bits (module colours). If the
+    memory doesn't suffice, the photograph is decoded again while no other photograph is decoded. Raise Unreadable if
+    the file's content can't be decoded, or if the memory doesn't suffice for the second try either. Raise
+    TransientStorageError or StorageError if the storage fails.
     """
     try:
         return sparing(lambda: patiently(lambda: _read(path, lambda stream: _decoded(stream, cover)), path))
@@ -155,7 +155,7 @@ def _refuse(error: OSError) -> NoReturn:
 class _File(io.FileIO):
     """A file that keeps the error of a failed read.
 
-    Pillow replaces some errors of the storage by errors of its own.
+    Pillow may replace this error by an error of its own. The cause would then be lost.
     """
 
     failure: OSError | None = None
@@ -244,7 +244,7 @@ def _check_size(image: Image.Image) -> None:
 def _select_page(image: Image.Image) -> None:
     """Select the largest page of a TIFF, because the first page may be a thumbnail.
 
-    Pages that are masks are ignored. The search ends after PAGES pages, or earlier at a page that Pillow can't open.
+    Pages that are masks are ignored. The search ends after `PAGES` pages, or earlier at a page that Pillow can't open.
     """
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return

@@ -1,4 +1,4 @@
-"""Choose a device. If the device isn't available, raise an error. Another device is never used instead."""
+"""Find the device that the user named. If it isn't available, raise an error: no other device is used instead."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _cpu_flags() -> frozenset[str]:
 
 
 def fast_bf16(device: torch.device) -> bool:
-    """Return whether the hardware has instructions for bfloat16. Only then does autocast save time."""
+    """Return whether the hardware has instructions for bfloat16. Without them, autocast saves no time."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= 8
     return bool(_cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"})

@@ -5,8 +5,8 @@ normal distributions are fitted to the scores. The scores form two groups if fou
 
 - By the Bayesian information criterion (Schwarz, 1978), the two distributions fit better than a single one.
 - The two distributions are apart: Ashman's D is greater than 2 (Ashman, Bird and Zepf, 1994).
-- There is a valley between the two means: the density falls to at most VALLEY times the lower peak.
-- The smaller group's share of the images is at least SMALLEST.
+- There is a valley between the two means: the density falls to at most `VALLEY` times the lower peak.
+- The smaller group's share of the images is at least `SMALLEST`.
 """
 
 from __future__ import annotations

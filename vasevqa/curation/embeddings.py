@@ -29,7 +29,7 @@ Writer = Callable[[str], AbstractContextManager[IO[Any]]]
 
 
 def stamp(path: Path) -> str:
-    """Return a text with a file's size and modification time. If it differs later, the file has changed."""
+    """Return a text with a file's size and modification time. If the text differs later, the file has changed."""
     status = path.stat()
     return f"{status.st_size}-{status.st_mtime_ns}"
 
@@ -118,7 +118,7 @@ class EmbeddingStore:
     def add(self, names: list[str], paths: list[Path], features: Tensor, checks: list[bytes]) -> None:
         """Add a batch of features (B, D).
 
-        If PART_SIZE or more images are then not on disk yet, they are written as a part.
+        If at least `PART_SIZE` embeddings are then not on disk yet, write them to a new part file.
         """
         for name, path, row, one in zip(names, paths, features, checks, strict=True):
             try:
@@ -156,7 +156,7 @@ class EmbeddingStore:
         return [self._rows[name].checks for name in names]
 
     def flush(self) -> None:
-        """Write the embeddings that are not on disk yet as a part."""
+        """Write a new part file with the embeddings that are not on disk yet."""
         if self._writing is None or not self._fresh:
             return
         rows = [self._rows[name] for name in self._fresh]

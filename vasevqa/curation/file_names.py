@@ -89,8 +89,8 @@ class Rule:
 class Naming:
     """The rules for reading the names in one folder. The rules are tried in turn.
 
-    `bare` holds the vase ids that may be a whole file name, without a view. An example is the id `f 2159` in a folder
-    with `F 2159.jpg` and `F 2159_2.jpg`.
+    `bare` holds ids of vases. A file whose whole name is such an id is a view of this vase. In a folder with `F
+    2159.jpg` and `F 2159_2.jpg`, an example is the id `f 2159`.
     """
 
     rules: tuple[Rule, ...] = ()
@@ -131,9 +131,10 @@ def plain(vase: str) -> str:
 def rule_of(pattern: str) -> Rule:
     """Return the rule for `pattern`, which is the name of a built-in pattern or a regular expression.
 
-    A regular expression must match the whole stem, or the last parts of the relative path without the suffix. Without
-    a slash in the expression, the match with the fewest parts is used. With a slash, the match with the most parts is
-    used. Raise ConfigError if `pattern` is not a regular expression, or if it lacks the group vase or the group view.
+    A regular expression is compared with each end of the relative path without the suffix: the stem alone, the last two
+    parts, and so on. It must match the whole of an end. If several ends match, the shortest one is used. If the
+    expression contains a slash, the longest one is used instead. Raise ConfigError if `pattern` is not a regular
+    expression, or if it lacks the group vase or the group view.
     """
     if pattern in BUILT_IN:
         return BUILT_IN[pattern]
@@ -160,7 +161,7 @@ def rule_of(pattern: str) -> Rule:
 
 
 def _one_or_several(value: object) -> object:
-    """Replace a list of one pattern by this pattern, and an empty list by None. Return other values unchanged.
+    """Return the pattern of a list with one pattern, None for an empty list, and any other value unchanged.
 
     A pattern and a list of only this pattern therefore give the same cache key.
     """
@@ -194,7 +195,7 @@ def is_date(text: str) -> bool:
 
 
 def is_kind_folder(name: str) -> bool:
-    """Return whether a folder's name is a kind of photograph (`jpg`, `detail`), or was given by a camera (`DCIM`).
+    """Return whether a folder is named after a kind of photograph (`jpg`, `detail`) or by a camera (`DCIM`).
 
     Such a folder is not named after a vase.
     """
@@ -203,9 +204,9 @@ def is_kind_folder(name: str) -> bool:
 
 
 def vase_folder(name: str) -> tuple[str, ...]:
-    """Return the names of the folders in a path that may be named after a vase, from the top down.
+    """Return the folders in a relative path, from the top down, without those that is_kind_folder accepts.
 
-    Folders that is_kind_folder accepts are omitted.
+    Each of the returned folders may be named after a vase.
     """
     return tuple(part for part in _parts(name)[:-1] if not is_kind_folder(part))
 

@@ -58,11 +58,12 @@ class Quarantined:
 def find_images(folder: Path, boundary: Path | None = None, others: PassedOver | None = None) -> Iterator[ImageFile]:
     """Yield every image file below `folder`. The order depends on the names only.
 
-    If several symbolic links lead to one image, it is yielded once. A link that leads out of `boundary` (default:
-    folders.boundary_of) is not followed. If it leads to an image or a folder, it is yielded with a problem. A link to a
-    file inside `folder` is skipped if the search finds the file itself. Otherwise the link is followed, because
-    git-annex and model hubs store content in hidden folders, in files without suffixes. `others` counts the files that
-    are not images, and the images whose format needs a missing package.
+    If several symbolic links lead to one image, only the first link is yielded. A link that leads out of `boundary`
+    (default: folders.boundary_of) is not followed. If such a link has an image's suffix or leads to a folder, it is
+    yielded with a `problem`. A link to a file inside `folder` is skipped if the search also finds the file under its
+    own name. Otherwise the link is followed, because git-annex and model hubs store content in hidden folders, in files
+    without suffixes. `others` counts files without an image's suffix, images whose format needs a missing package,
+    hidden images, and files and folders of other programs.
     """
     inside = (boundary or boundary_of(folder)).resolve()
     yield from _walk(
@@ -109,10 +110,10 @@ def _walk(folder: Path, prefix: str, search: _Search) -> Iterator[ImageFile]:
 
 
 def _kind(entry: os.DirEntry[str], search: _Search) -> str:
-    """Return the kind of a directory entry: 'folder', 'image', 'other' (any other file), or 'outside'.
+    """Return the kind of a directory entry: 'folder', 'image', 'outside', or 'other' (any other file).
 
-    'outside' is a link to an image or a folder outside the boundary. Return '' for an entry that must be skipped,
-    because the search yields or counts the same file under a different name.
+    'outside' is a link that leads out of the boundary and that has an image's suffix or leads to a folder. Return ''
+    for an entry that must be skipped, because the search yields or counts the same file under a different name.
     """
     named = "image" if is_photograph(entry.name) else "other"
     if not entry.is_symlink():
@@ -136,10 +137,10 @@ def _kind(entry: os.DirEntry[str], search: _Search) -> str:
 
 
 def _is_met(target: Path, root: Path, named: str) -> bool:
-    """Return whether the search finds the target of a link also under the target's own name.
+    """Return whether the search also finds a link's target under the target's own name.
 
-    `named` is 'image' if the link's name has the suffix of an image, and otherwise 'other'. For 'image', the result is
-    True only if the target's own name has a suffix that is read as an image, too.
+    `named` is 'image' if the link's name has an image's suffix, and otherwise 'other'. For 'image', the target's own
+    name must have the suffix of an image that can be read, too.
     """
     hidden = any(passed_over(part) or part.startswith(".") for part in target.relative_to(root).parts)
     is_read = is_photograph(target.name) and target.suffix.lower() not in MISSING

@@ -1,6 +1,6 @@
 """Limit the memory of the photographs that are decoded at the same time.
 
-Threads decode at most PIXELS pixels at once. If the memory still doesn't suffice, photographs are decoded one at a
+Threads decode at most `PIXELS` pixels at once. If the memory still doesn't suffice, photographs are decoded one at a
 time.
 """
 
@@ -34,7 +34,8 @@ class Turns:
     def shared(self, wait: bool = True) -> Iterator[None]:
         """Wait until no thread decodes alone. Then decode while other threads may decode too.
 
-        With `wait=False`, don't wait: other threads wait for the end of this thread's photograph.
+        With `wait=False`, start at once. A thread that holds pixels of the budget must not wait, because the thread
+        that decodes alone may be waiting for these pixels.
         """
         with self._changed:
             self._changed.wait_for(lambda: not (self._alone and wait))
@@ -50,7 +51,7 @@ class Turns:
     def alone(self) -> Iterator[None]:
         """Prevent other threads from starting to decode during the `with` block.
 
-        The block starts as soon as no other thread decodes, or after LONGEST_WAIT seconds.
+        The block starts as soon as no other thread decodes, or after `LONGEST_WAIT` seconds.
         """
         with self._changed:
             self._changed.wait_for(lambda: not self._alone)
@@ -65,9 +66,9 @@ class Turns:
 
 
 class PixelBudget:
-    """Limits the number of pixels that all threads decode at the same time.
+    """A limit on the number of pixels that all threads decode at the same time.
 
-    A photograph that is larger than the whole budget is decoded while no other photograph is.
+    A photograph that is larger than the whole budget is decoded alone.
     """
 
     def __init__(self, pixels: int) -> None:
@@ -82,7 +83,7 @@ class PixelBudget:
 
     @contextlib.contextmanager
     def decoding(self) -> Iterator[None]:
-        """Give back what this thread takes in the block at the end of the outermost block."""
+        """When the outermost `with` block ends, give back the pixels that this thread has taken in it."""
         depth = getattr(self._own, "depth", 0)
         if not depth:
             self._own.pixels = 0
@@ -107,10 +108,10 @@ class PixelBudget:
             self._changed.notify_all()
 
     def take(self, pixels: int, wait: bool = True) -> None:
-        """Wait until `pixels` more pixels fit into the budget, and take them until the block of `decoding` ends.
+        """Wait until the budget has room for `pixels`, and take them until the outermost block of `decoding` ends.
 
-        Outside such a block, the call does nothing. If this thread has taken pixels in the block before, the larger of
-        the two numbers counts, because photographs of one thread are decoded one after the other.
+        Outside such a block, the call does nothing. A thread that has already taken pixels doesn't wait. It then holds
+        the larger of its old number and `pixels`, because it decodes its photographs one after the other.
         """
         if not getattr(self._own, "depth", 0) or pixels <= self._own.pixels:
             return

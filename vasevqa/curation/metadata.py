@@ -49,7 +49,7 @@ def read(path: Path) -> Metadata:
     """Read a photograph's file once, and find its private metadata.
 
     Only JPEG, PNG and WebP files can be cleaned. Data after the picture in such a file (a video, or the second picture
-    of an MPO file) count as private, because they may have metadata of their own. A file larger than MAX_BYTES is not
+    of an MPO file) count as private, because they may have metadata of their own. A file larger than `MAX_BYTES` is not
     read. Raise TransientStorageError or StorageError if the storage fails.
     """
     if path.stat().st_size > MAX_BYTES:

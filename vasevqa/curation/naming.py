@@ -124,7 +124,7 @@ def _read_all(rule: Rule, names: Iterable[str]) -> dict[str, VaseView]:
 
 
 def _with_bare_ids(rules: tuple[Rule, ...], names: Sequence[str]) -> Naming:
-    """Return a Naming of `rules` in which the ids found in `names` may also be whole file names.
+    """Return `rules` as a Naming that also reads file names without a view, if other names contain the vase's id.
 
     `F 2159.jpg` is then a view of the same vase as `F 2159_2.jpg`. Only the patterns id_view and id (n) have such ids.
     """

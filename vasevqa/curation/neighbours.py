@@ -43,7 +43,7 @@ def stored_features(path: Path) -> tuple[list[str], np.ndarray] | None:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A photograph that is similar to a given photograph. `similarity` is their embeddings' cosine similarity."""
+    """A photograph, and the cosine similarity of its embedding to that of a given photograph."""
 
     name: str
     similarity: float

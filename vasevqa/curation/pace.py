@@ -37,8 +37,8 @@ def seconds_per_photograph(
 ) -> float | None:
     """Return how many seconds `clip-filter` needs per photograph, or None if no photograph can be read.
 
-    Photographs are decoded and embedded for `SECONDS` seconds, or until all are done. They are taken in the order that
-    a fixed seed gives. The time to load the model isn't counted. Raise the errors of `clip.load_clip`.
+    Photographs are decoded and embedded for `SECONDS` seconds, or until all are done. Their order is random, but the
+    same in every call. The time to load the model isn't counted. Raise the errors of `clip.load_clip`.
     """
     loaded = clip.load_clip(model, resolve_device(settings.device), settings.precision)
     order = random.Random(0).sample(range(len(photographs)), len(photographs))

@@ -172,8 +172,9 @@ class ViewChoice(_Row):
 class LostVase(_Row):
     """A vase without an accepted view.
 
-    `lost_at` is the last step that rejected an image of the vase, or 'unreadable' if no step could read the images.
-    `best` is the best image that this step rejected. `score` is the step's score of this image (None if unreadable).
+    `lost_at` is the last step that rejected an image of the vase. `best` is the best image that this step rejected, and
+    `score` is the score or the probability that this step gave it. If no step could read the vase's images, `lost_at`
+    is 'unreadable', `best` is the first of these images by name, and `score` is None.
     """
 
     vase: str
@@ -251,8 +252,8 @@ class Quarantine(Report):
 class ClassifierMetrics(_Row):
     """Metrics of class 1 (high quality) on the test images.
 
-    `roc_auc` is None if all test images have the same class. `intervals` holds the 95% confidence interval of each
-    metric, computed by vase. A metric has no interval if there are too few vases.
+    `roc_auc` is None if all test images have the same class. `intervals` maps the names of metrics to their 95%
+    confidence intervals, which treat vases as the units. A metric with too few vases has no interval.
     """
 
     accuracy: float

@@ -187,7 +187,7 @@ def report_lines(stats: dict[str, float], advice: list[Recommendation]) -> list[
 
 
 def choose(threshold: float | None, advice: list[Recommendation]) -> tuple[float, str]:
-    """Return the threshold and a text that says where it comes from. The default is the moderate recommendation."""
+    """Return the threshold and its origin in words. Without `threshold`, the moderate recommendation is used."""
     if threshold is not None:
         return threshold, "given"
     moderate = next(item for item in advice if item.name == "moderate")

@@ -124,7 +124,7 @@ def losses(filtered: FilteringReport | None, classified: Path | None) -> Iterato
 def view_statistics(
     views: Mapping[str, Sequence[View]], lost: Sequence[LostVase], unmatched: Sequence[str]
 ) -> ViewStatistics:
-    """Return the number of views per vase, and statistics of how similar views are to texts about a complete vase.
+    """Count the views of each vase, and summarize the views' similarities to descriptions of a complete vase.
 
     `views` must hold at least one vase, and the views of each vase must begin with the best one.
     """

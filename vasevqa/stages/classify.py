@@ -29,7 +29,7 @@ _VALUE = struct.Struct("<d")  # a probability in the store of earlier runs
 
 
 class Params(spec.Params):
-    """The parameters that decide the classes."""
+    """The parameters that decide which images are classified as high quality."""
 
     confidence_threshold: float = Field(
         0.5, ge=0, le=1, description="minimum calibrated probability for class 1 (high quality)"
@@ -40,7 +40,7 @@ class Params(spec.Params):
 
 
 class Options(spec.Options):
-    """The options that don't change the classes."""
+    """The options that don't change which images are classified as high quality."""
 
     device: spec.Device = Field("auto", description="auto, cpu, cuda or cuda:N; a missing device is an error")
     batch_size: int = Field(32, ge=1, description="images per batch")
@@ -198,7 +198,7 @@ def _stamp(path: Path) -> str:
 
 
 def made_for(model: str, precision: str, params: Params) -> dict[str, object]:
-    """Return the facts that determine an image's probability, other than the image itself.
+    """Return the facts, apart from the image itself, that determine an image's probability.
 
     A stored probability is used again only if these facts are the same. `model` is the digest of the model file.
     """

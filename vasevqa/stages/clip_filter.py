@@ -95,7 +95,7 @@ class Params(spec.Params):
 
 
 class Options(spec.Options):
-    """The options that don't change the decisions."""
+    """The options that don't change which images are accepted."""
 
     device: spec.Device = Field("auto", description="auto, cpu, cuda or cuda:N; a missing device is an error")
     batch_size: int = Field(32, ge=1, description="images per batch")
@@ -303,7 +303,7 @@ def _embedded(model: ClipModel, params: Params, images: Path, output: spec.Outpu
 
 
 def made_for(model: str, precision: str, params: Params) -> dict[str, object]:
-    """Return the facts that determine a photograph's stored value, other than the photograph itself.
+    """Return the facts, apart from the photograph itself, that determine the stored value of a photograph.
 
     The value holds the photograph's embedding and, if params.checks is "full", its data checks. It is used again only
     if these facts are the same. `model` is the digest of the CLIP model.
@@ -315,7 +315,7 @@ def made_for(model: str, precision: str, params: Params) -> dict[str, object]:
 def _known(
     model: ClipModel, photographs: Sequence[ImageFile], call: spec.StageCall[Params, Options]
 ) -> KnownPhotographs:
-    """Return the embeddings of earlier runs on the volume, but none for a model that may have changed on a hub."""
+    """Return the embeddings that earlier runs stored on the volume, or none if a hub may have changed the model."""
     from vasevqa.artifacts.known import KnownPhotographs
 
     volume = call.folder.volume if call.folder and not model.digest.endswith("@main") else None

@@ -36,7 +36,7 @@ class Params(spec.Params):
 
 
 class Options(spec.Options):
-    """The options that don't change the choice."""
+    """The options that don't change which view is the best."""
 
     device: spec.Device = Field(
         "auto", description="auto, cpu, cuda or cuda:N; only used if this stage must score images"

@@ -28,7 +28,7 @@ CHECKPOINT = "checkpoint.pt"
 
 
 class Params(spec.Params):
-    """The parameters that decide the model."""
+    """The parameters that change the trained model."""
 
     arch: Literal["resnet50", "resnet18"] = Field(
         "resnet50", description="architecture of the network; resnet18 is for demos"
@@ -57,7 +57,7 @@ class Params(spec.Params):
 
 
 class Options(spec.Options):
-    """The options that don't change the model."""
+    """The options that don't change the trained model."""
 
     device: spec.Device = Field("auto", description="auto, cpu, cuda or cuda:N; a missing device is an error")
     workers: int = Field(0, ge=0, description="number of decoding threads; 0: one per core")
