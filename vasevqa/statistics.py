@@ -1,11 +1,11 @@
 """Intervals and comparisons for rows that belong to vases.
 
 Rows about one vase are alike. The precision of a mean therefore depends on the number of vases, not on the number of
-rows. Intervals are Wilson's (Wilson, 1927) with the effective number of rows. This follows Korn and Graubard,
-"Confidence intervals for proportions with small expected number of positive counts estimated from survey data", 1998.
-The variance is the linearized variance of a mean over clusters (Cochran, "Sampling Techniques", 1977, chapter 11). With
-weights, the variance is that of a ratio, and uneven weights reduce the effective numbers of rows and vases (Kish,
-"Survey Sampling", 1965).
+rows. The interval of a mean is Wilson's interval (Wilson, 1927) with the effective number of rows. This follows Korn
+and Graubard, "Confidence intervals for proportions with small expected number of positive counts estimated from survey
+data", 1998. The variance is the linearized variance of a mean over clusters (Cochran, "Sampling Techniques", 1977,
+chapter 11). A weighted mean is a ratio of two sums, and its variance is the variance of a ratio. Uneven weights reduce
+the effective numbers of rows and vases (Kish, "Survey Sampling", 1965).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ WHOLE = 9  # decimal places of an effective number of vases; smaller differences
 class Estimate:
     """A mean over rows with its 95% interval, and the numbers of rows and vases.
 
-    `interval` is None if the number of vases is less than FEWEST. It is also None if uneven weights reduce the
-    effective number of vases below FEWEST.
+    `interval` is None if the number of vases is less than `FEWEST`. It is also None if uneven weights reduce the
+    effective number of vases below `FEWEST`.
     """
 
     value: float
@@ -44,7 +44,7 @@ class Difference:
 
     `p` is a two-sided probability: if the two models were equally good, a difference of this size or more would occur
     with the probability `p`. With `detectable_vases` vases, a true difference of `detectable` would be significant in
-    80 of 100 cases. `interval`, `p` and `detectable` are None with fewer than FEWEST vases.
+    80 of 100 cases. `interval`, `p`, `detectable` and `detectable_vases` are None with fewer than `FEWEST` vases.
     """
 
     value: float
@@ -82,7 +82,7 @@ def wilson(successes: float, total: float, quantile: float = 1.959963984540054) 
 
 
 def by_vase(values: Sequence[float], vases: Sequence[Hashable], weights: Sequence[float] | None = None) -> Estimate:
-    """Return the mean of `values` in [0, 1], with an interval by vase.
+    """Return the mean of `values` in [0, 1], with a 95% interval that treats vases as the units.
 
     `vases` names the vase of each value. `weights` are greater than 0. Uneven weights reduce the effective numbers of
     rows and vases. Raise ValueError if there are no values.
@@ -107,9 +107,10 @@ def by_vase(values: Sequence[float], vases: Sequence[Hashable], weights: Sequenc
 
 
 def paired(values: Sequence[float], before: Sequence[float], vases: Sequence[Hashable]) -> Difference:
-    """Return the mean of `values` minus `before` over the same rows, with an interval by vase (Student's t).
+    """Return the mean of `values` minus the mean of `before`, with a 95% interval that treats vases as the units.
 
-    Raise ValueError if there are no values, or if the lengths differ.
+    Values with the same index belong to the same row. The interval is computed with Student's t. Raise ValueError if
+    there are no values, or if the lengths differ.
     """
     # Rounded, because two equal rewards that were computed in different ways can differ in their last digit.
     differences = [round(one - other, DIGITS) for one, other in zip(values, before, strict=True)]
@@ -139,7 +140,7 @@ def holm(probabilities: Mapping[str, float]) -> dict[str, float]:
 
 
 def sentence(name: str, other: str, difference: Difference, unit: str = "") -> str:
-    """Return a sentence (without a full stop) that says whether the data show a paired difference."""
+    """Return a sentence (without a full stop) that states a paired difference and whether it is significant."""
     value = f"{name} - {other} = {difference.value:+.3f}{unit}"
     many = f"{difference.vases} vase{'s' if difference.vases != 1 else ''}"
     if difference.interval is None:

@@ -42,7 +42,10 @@ def visible(text: str) -> str:
 
 
 class _Filtered:
-    """A text stream that changes what is written to it, and is the stream `inner` otherwise."""
+    """A text stream that passes each text through a function before it writes the text to the stream `inner`.
+
+    All other attributes of this stream are those of `inner`.
+    """
 
     def __init__(self, inner: TextIO, change: Callable[[str], str]) -> None:
         self.inner, self._change = inner, change
@@ -71,7 +74,10 @@ def filtered_output(change: Callable[[str], str]) -> Iterator[None]:
 
 
 def unfiltered(stream: TextIO) -> TextIO:
-    """Return the stream below `filtered_output`, for output that moves the cursor or has colours."""
+    """Return the stream that `filtered_output` replaced by `stream`, or `stream` itself if it is not filtered.
+
+    Output that moves the cursor or has colours needs the unfiltered stream.
+    """
     return stream.inner if isinstance(stream, _Filtered) else stream
 
 
@@ -127,7 +133,7 @@ def amount(value: float) -> str:
 
 
 def cut(text: str, most: int) -> str:
-    """Return `text`. If it is longer than `most` characters, its end is replaced by an ellipsis."""
+    """Return `text`, cut to at most `most` characters. An ellipsis replaces the part that was cut."""
     return text if len(text) <= most else text[: most - 1].rstrip() + "…"
 
 

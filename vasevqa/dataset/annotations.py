@@ -75,9 +75,9 @@ class Annotations:
 def read_annotations(path: Path, columns: Columns | None = None, records: str | None = None) -> Annotations:
     """Return the records and the problems in a file, or in all annotation files of a folder.
 
-    The files of a folder are read in the order of their names. `columns` maps headings to fields, and counts how often
-    each heading occurs. If a file holds a JSON object, `records` names the list of records in it. Raise ConfigError if
-    the user named a heading that no file has.
+    The files of a folder are read in the order of their names. `columns` maps headings to fields, and it counts the
+    rows in which each heading is used. If a file holds a JSON object, `records` names the list of records in this
+    object. Raise ConfigError if the user named a heading that no file has.
     """
     columns = columns if columns is not None else Columns()
     told = Annotations()
@@ -133,8 +133,8 @@ def _sources(path: Path) -> list[tuple[str, Path]]:
 def _check_keys(entries: list[tuple[str, Any]], columns: Columns) -> None:
     """Raise ValueError if the keys of the entries show that the entries don't describe vases.
 
-    The entries need a key for a vase or an image, and a key for an attribute or a conversation. They may have at most
-    MOST different keys.
+    The entries need a key for a vase or an image, and a key for an attribute or a conversation. All entries together
+    may have at most `MOST` different keys.
     """
     keys: dict[str, None] = {}
     for _, entry in entries:
@@ -220,7 +220,7 @@ def _answer(text: str) -> str:
 
 
 def _without_thoughts(text: str) -> str:
-    """Return a text without the closed <think>...</think> in it."""
+    """Return a text without its thoughts (<think>...</think>). A thought that is never closed stays."""
     # A tag that is never closed matches up to the end of the text, so that the search doesn't begin again at each tag.
     return _THOUGHT.sub(lambda found: "" if found[1] else found[0], text)
 

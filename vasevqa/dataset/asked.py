@@ -1,6 +1,6 @@
 """Find the attribute that a question asks for.
 
-The question is first compared with this project's own questions, and then with a pattern for each attribute.
+The question is first compared with known questions, and then with a pattern for each attribute.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def attribute_of(question: str, asked: Mapping[str, tuple[str, ...]]) -> str:
     """Return the attribute that a question asks for.
 
     Return "" if the question asks for no attribute, or if it asks for more than one. `asked` maps each attribute to
-    this project's own questions about it.
+    known questions about it, such as the questions of build-dataset.
     """
     text = _plain(question)
     for attribute, questions in asked.items():

@@ -54,8 +54,8 @@ class _Job:
 def build(call: StageCall[BuildParams, BuildOptions], made_for: Mapping[str, object]) -> None:
     """Write the rows, their images and the report to the output folder.
 
-    `made_for` identifies the version of the stage and of the code that computes sketches of pictures. Sketches that
-    another version stored are not used. Raise DataError if there is no training row.
+    `made_for` identifies the version of the stage and of the code that computes sketches of pictures. A stored sketch
+    is used only if the same version made it. Raise DataError if there is no training row.
     """
     prefix, root = _image_prefix(call.output, call.options.image_root)
     questions = load_questions(call.inputs.get("questions"))
@@ -140,7 +140,7 @@ def _check_matched(pictures: int, joined: Joined, unused: int, problems: Sequenc
 def _most_often(problems: Sequence[Problem]) -> str:
     """Return a clause that names the most common kind of problem, its count, and the first place where it occurs.
 
-    A kind in NOTHING_LOST is named only if there are no problems of other kinds.
+    A kind in `NOTHING_LOST` is named only if there are no problems of other kinds.
     """
     kinds = Counter(problem.kind for problem in problems if problem.kind not in NOTHING_LOST)
     kinds = kinds or Counter(problem.kind for problem in problems)
@@ -294,7 +294,7 @@ def _write(
 ) -> int:
     """Link or copy the images that rows name, write the rows, and return the number of images.
 
-    If the metadata of a JPEG, PNG or WebP file contains a place, an owner or a serial number, the image is copied
+    If the metadata of a JPEG, PNG or WebP file names the place, the owner or a serial number, the image is copied
     without this metadata.
     """
     output, progress = call.output, call.progress

@@ -26,7 +26,7 @@ from vasevqa.folders import PassedOver
 class Collection:
     """The photographs in a folder. `vases` maps each vase to the names of its photographs.
 
-    `unmatched` holds the names of photographs that don't show a vase. `others` counts the other files in the folder.
+    `unmatched` holds the names from which no vase can be read. `others` counts the other files in the folder.
     """
 
     folder: Path
@@ -124,10 +124,10 @@ def look_at_table(path: Path, collection: Collection, reading: Reading | None = 
 
 
 class _AnyHeadings(Columns):
-    """A mapping of columns for any table, even if none of its headings is known."""
+    """A mapping of columns that accepts any table, even a table without a known heading."""
 
     def check(self, headings: object) -> None:
-        """Raise no error, whatever the headings are."""
+        """Accept all headings."""
 
 
 def vase_heading(path: Path, collection: Collection) -> str | None:

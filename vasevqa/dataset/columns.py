@@ -70,14 +70,14 @@ UNSURE = {
 
 
 def key_of(name: object) -> str:
-    """Return a heading spelled like a field name: `Vase ID` becomes vase_id."""
+    """Return a heading in the form of a field name. For example, `Vase ID` becomes `vase_id`."""
     return "_".join(str(name).lower().replace("_", " ").split())
 
 
 def plain(heading: object) -> str:
     """Return a heading in a form for comparisons.
 
-    The result is in lower case. It has no accents, no punctuation and no text in brackets, such as a unit.
+    The result is in lower case. Accents, punctuation and text in brackets (such as a unit) are removed.
     """
     text = re.sub(r"[(\[].*?[)\]]", " ", str(heading)[:200])
     text = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text)  # splits names such as objectNumber
@@ -134,8 +134,8 @@ def _pairs(text: str) -> Iterable[tuple[str, str]]:
 class Columns:
     """The mapping from headings to fields.
 
-    `given` maps fields to the headings that the user named. For each heading and its field, `used` counts the rows in
-    which the heading's cell was used. For each heading, `unused` counts the rows in which it was not used.
+    `given` maps fields to the headings that the user named. `used` maps (heading, field) to the number of rows in which
+    the heading's cell was used. `unused` maps each heading to the number of rows in which its cell was not used.
     """
 
     given: Mapping[str, str] = field(default_factory=dict)  # field -> heading
@@ -219,7 +219,7 @@ class Columns:
         )
 
     def advice(self, headings: Iterable[str]) -> str:
-        """Return a text that suggests a value of --columns for the headings, or an example if none can be suggested."""
+        """Return a text that suggests a value of --columns for the headings. If none fits, it shows an example."""
         suggestions = self.candidates(headings)
         if not suggestions:
             return 'name the right columns with --columns, such as vase_id="Heading",shape="Heading"'
@@ -250,7 +250,7 @@ class Columns:
                 )
 
     def notes(self) -> list[str]:
-        """Return notes for the user that list the unused headings, and the headings that differ from their field."""
+        """Return notes for the user about unused headings and about headings that are not spelled like their field."""
         notes = []
         mapped = [f"'{heading}' is {name}" for heading, name in self.used if key_of(heading) != name]
         if mapped:

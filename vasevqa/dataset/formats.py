@@ -1,6 +1,6 @@
 """Recognize the format of an annotation file by its content, and read the file.
 
-The file's name decides only if the content of a text file could be of several formats.
+The file's name is used only for a text file whose content fits several formats.
 """
 
 from __future__ import annotations
@@ -127,8 +127,9 @@ def _text(name: str, data: bytes, problems: list[Problem]) -> str:
 def _without_mark(data: bytes) -> str:
     """Return the encoding of a text that has no byte order mark.
 
-    The encoding is UTF-16 if many bytes are NUL, nearly all at even or nearly all at odd positions. Latin letters in
-    UTF-16 have such bytes. Otherwise the encoding is UTF-8.
+    In UTF-16, every Latin letter has a NUL byte. These bytes are either all at even or all at odd positions. If a text
+    has many NUL bytes, and nearly all of them are at even positions or nearly all at odd positions, the encoding is
+    UTF-16. Otherwise the encoding is UTF-8.
     """
     start = data[:2000]
     even, odd = start[::2].count(0), start[1::2].count(0)

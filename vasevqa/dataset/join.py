@@ -57,8 +57,8 @@ class _Match:
 class Joined:
     """The result of the join.
 
-    `records` is the number of all records. `dropped` is the number of records that are not used at all. `lenient`
-    counts the inexact matches of names for each kind of difference, such as case.
+    `records` is the number of all records. `dropped` is the number of records that are not used at all. Two names can
+    match although they differ, for example in case. `lenient` counts such matches by the kind of difference.
     """
 
     conversations: list[Conversation]
@@ -78,8 +78,8 @@ def join(
     """Assign records to pictures. If a picture's own name doesn't give its vase, take the vase from a record.
 
     Absolute paths in annotations are looked up below `roots`. `vase_of` returns the vase for a photograph's relative
-    name. Add a problem for each record without a picture, for each conversation whose pictures or tags don't match, and
-    for each picture without a record.
+    name. Add a problem for each record without a picture, for each conversation that lacks a picture or has a wrong
+    number of image tags, and for each picture without a record.
     """
     _take_vases(pictures, records, _index(pictures, roots, vase_of))
     index = _index(pictures, roots, vase_of)
@@ -111,9 +111,9 @@ def _index(pictures: Sequence[Picture], roots: Sequence[Path], vase_of: Callable
 
 
 def _take_vases(pictures: Sequence[Picture], records: Sequence[Record], index: Index) -> None:
-    """Assign the vase of each record to the pictures that the record names and whose vase is unknown.
+    """If a record names a picture whose vase is unknown, assign the record's vase to this picture.
 
-    This step comes before the join, because other records may name only the vase of these pictures.
+    This step comes before the join. The join can then match the picture with other records that name only the vase.
     """
     if all(picture.has_vase for picture in pictures):
         return
@@ -175,10 +175,10 @@ def _matched(record: Record, index: Index, problems: list[Problem]) -> _Match:
 def _conversation(record: Record, match: _Match, one_vase: bool, problems: list[Problem]) -> Conversation | None:
     """Return the conversation of a record, with as many <image> tags as pictures.
 
-    If the conversation has no tags, they are added to the first question. If the numbers of tags and pictures can't be
-    made equal, add a problem and return None. Do the same if one of several pictures is missing. There is one
-    exception: in the original project's format, a conversation has at most one tag for several views of one vase. Such
-    a conversation is about the vase as a whole, so it is kept even if some views are missing.
+    If the conversation has no tags, they are added to the first question. Add a problem and return None if one of
+    several pictures is missing, or if the number of tags can't be made equal to the number of pictures. There is one
+    exception: in the original project's format, a conversation about several views of one vase has at most one tag.
+    Such a conversation is about the vase as a whole, so it is kept even if some views are missing.
     """
     turns = list(record.turns)
     tags = [text.count(IMAGE_TAG) if role == "user" else 0 for role, text in turns]

@@ -26,7 +26,7 @@ NESTED = "nested too deeply"
 
 
 class _Reader:
-    """A JSON decoder that notes invalid constants, such as NaN, and keys that occur twice with different values."""
+    """A JSON decoder that records invalid constants, such as NaN, and keys that have two different values."""
 
     def __init__(self) -> None:
         self.twice: list[str] = []
@@ -183,7 +183,7 @@ def _numbered(where: str, rows: Iterable[Any]) -> Iterator[Found]:
 
 
 def _several(name: str, text: str, end: int, records: str | None, problems: list[Problem]) -> Iterator[Found]:
-    """Yield the rows of JSON lines, or of several JSON values in one text. The first value ends at `end`."""
+    """Yield the rows of a text that holds several JSON values, such as JSON lines. The first value ends at `end`."""
     if "\n" not in text[:end].rstrip() and _has_lines(text):
         yield from _lines(name, text, records, problems)
         return
@@ -242,7 +242,7 @@ def _only(lists: Mapping[str, list[Any]]) -> list[Any]:
 
 
 def _lists(value: Mapping[str, Any], before: str = "", depth: int = 3) -> Iterator[tuple[str, list[Any]]]:
-    """Yield the dotted name and the content of each list of objects in a JSON object, down to `depth` levels."""
+    """Yield the dotted name and the content of each list of objects in the first `depth` levels of a JSON object."""
     for key, inner in value.items():
         if isinstance(inner, list) and inner and isinstance(inner[0], dict):
             yield f"{before}{key}", inner

@@ -21,7 +21,8 @@ _DECIMAL = re.compile(r"(\d+)\.0+")
 class Index:
     """An index of pictures by relative path, file name, stem and vase.
 
-    `lenient` counts the inexact matches of names for each kind of difference, such as case.
+    Two names can match although they differ, for example in case. `lenient` counts such matches by the kind of
+    difference.
     """
 
     def __init__(
@@ -111,10 +112,10 @@ class Index:
         return LEFT if left and not _is_url(written) else NO_IMAGE
 
     def _contradicts(self, path: PurePosixPath, number: int) -> bool:
-        """Return whether a path in an annotation names a different vase than the picture with the index `number`.
+        """Return whether a path in an annotation names a vase other than the vase of a picture.
 
-        For example, the path `V07/front.jpg` doesn't mean the picture `V00/front.jpg`, even if no other picture has the
-        name front.jpg.
+        `number` is the index of the picture. For example, the path `V07/front.jpg` doesn't mean the picture
+        `V00/front.jpg`, even if no other picture has the name front.jpg.
         """
         name, vase = self._names[number], self._ids[number]
         if len(path.parts) < 2 or vase == plain(name):
@@ -158,6 +159,6 @@ def _same(key: str) -> str:
 
 
 def _whole(key: str) -> str:
-    """Return a whole number without a decimal point. For example, `10023.0` in a spreadsheet becomes `10023`."""
+    """Remove the decimal point from a whole number. For example, `10023.0` in a spreadsheet becomes `10023`."""
     match = _DECIMAL.fullmatch(key.strip())
     return match[1] if match else key

@@ -19,8 +19,8 @@ NOTHING_LOST = {
 class Problem:
     """A problem with its kind, its place, and a description.
 
-    For a kind in NOTHING_LOST, no data was dropped. For any other kind, a file, a sheet, a row, a value or an image was
-    dropped.
+    If the kind is in `NOTHING_LOST`, no data was dropped. For any other kind, a file, a sheet, a row, a value or an
+    image was dropped.
     """
 
     kind: str

@@ -37,11 +37,11 @@ class CheckedRows:
 
 @dataclass
 class _Columns:
-    """The columns that the rows checked so far use for turns and for pictures.
+    """The columns and the pictures in the rows that were already checked.
 
     `form` is the name of the column for turns, and `images` is the name of the column for pictures. If a file uses
     several columns for turns or for pictures, ms-swift loses rows or pictures. `pictures` holds the paths of the
-    pictures in the rows checked so far.
+    pictures.
     """
 
     form: str = ""
@@ -52,10 +52,10 @@ class _Columns:
 def check_rows(path: Path, root: Path, wanted: str | None = None) -> CheckedRows:
     """Check every row of a JSON-lines dataset.
 
-    Every row needs `messages` (or ShareGPT's `conversations`, or `query` and `response`) with an answer at the end. If
-    `wanted` is given (for GRPO), it is the name of a column that every row needs instead of the answer. The row's
-    pictures must exist as files below `root`. If a row has image tags, it needs one tag for each picture. Raise
-    DataError if a row is invalid. The message names the first invalid line.
+    Every row needs `messages` (or ShareGPT's `conversations`, or `query` and `response`) with an answer at the end. For
+    GRPO, `wanted` is the name of a column. Every row then needs this column instead of the answer. The row's pictures
+    must exist as files below `root`. If a row has image tags, it needs one tag for each picture. Raise DataError if a
+    row is invalid. The message names the first invalid line.
     """
     if not path.is_file():
         raise DataError(f"There is no {path.name} in {path.parent}; give the folder that build-dataset wrote.")

@@ -50,7 +50,7 @@ def make_rows(
     prefix: str,
     problems: list[Problem],
 ) -> dict[str, list[Row]]:
-    """Return the rows for each file in FILES.
+    """Return the rows for each file in `FILES`.
 
     The rows with a single question come first. Each of them asks for one known attribute of one picture. The rows with
     conversations come after them. The image paths in a row begin with `prefix`. If two records give different values
@@ -88,15 +88,15 @@ def _asked_for(messages: Sequence[Message], questions: Questions) -> str:
 def _with_rights(row: Row, *told: Mapping[str, str]) -> Row:
     """Return the row with the column `rights`, or the same row if no record states any rights.
 
-    `told` holds the rights that each record of the row states. They are joined into one text, because programs that
-    read rows need one type per column.
+    `told` holds a mapping of rights for each record of the row. The rights are joined into one text, because programs
+    that read rows need one type per column.
     """
     parts = dict.fromkeys(f"{name}: {text}" for rights in told for name, text in rights.items())
     return {**row, "rights": "; ".join(parts)} if parts else row
 
 
 def _fill_rights(rows: Mapping[str, list[Row]]) -> None:
-    """If a row has the column `rights`, add this column to all rows."""
+    """If any row has the column `rights`, add this column to the rows that lack it."""
     if any("rights" in row for side_rows in rows.values() for row in side_rows):
         for row in (row for side_rows in rows.values() for row in side_rows):
             row.setdefault("rights", "")
@@ -153,7 +153,7 @@ def _add(rows: dict[str, list[Row]], picture: Picture, row: Row, questions: Ques
 def _single_turns(row: Row, questions: Questions | None) -> Iterator[Row]:
     """Yield one row for each question of a conversation, without the earlier questions and answers.
 
-    With the earlier turns, the evaluated model could read true answers.
+    The earlier answers are true answers, which the evaluated model must not read.
     """
     system = [turn for turn in row["messages"] if turn["role"] == "system"]
     turns = [turn for turn in row["messages"] if turn["role"] != "system"]

@@ -33,9 +33,9 @@ def split(names: Sequence[str], val_fraction: float, eval_fraction: float, seed:
     """Return the side of each group of vases: 'train', 'val' or 'eval'.
 
     The name of a group is the smallest vase id in the group. The side depends only on the name and the seed. New groups
-    therefore don't change the sides of existing groups. There is one exception: if a side with a fraction above 0 would
-    be empty, it gets a group from a side with several groups. No side is therefore empty if there are at least as many
-    groups as sides. A single group is always in train.
+    therefore don't change the sides of existing groups. There is one exception: if train or a side with a fraction
+    above 0 would be empty, it gets a group from another side. If there are at least as many groups as these sides, none
+    of them is empty. A single group is always in train.
     """
     places = [place_of(name, seed) for name in names]
     sides = [

@@ -87,7 +87,7 @@ def keyed(
     """Yield each row as a mapping from heading to cell.
 
     Lines before the headings are skipped. Rows whose number of cells differs from the number of headings are dropped.
-    Both are reported as problems. Raise ValueError if none of the first BEFORE lines has known headings, or if two
+    Both are reported as problems. Raise ValueError if none of the first `BEFORE` lines has known headings, or if two
     headings are equal.
     """
     rest = iter(rows)

@@ -69,7 +69,7 @@ def clean(records: Sequence[Record], problems: list[Problem]) -> Cleaned:
 
 
 def _steering(text: str) -> str:
-    """Return a description of the chat token in `text`, or an empty string.
+    """Return a text that names the chat token in `text`, or "" if there is no chat token.
 
     A chat token is a text that a model would read as a control token. An image tag written with HTML entities is also a
     chat token, because decoding the entities would give a real tag.
@@ -122,7 +122,10 @@ def plain(text: str, changed: Counter[str] | None = None, lines: bool = False) -
 
 
 def _without_comments(text: str) -> str:
-    """Return `text` without HTML comments, scripts and styles. One that is never closed stays."""
+    """Return `text` without HTML comments, scripts and styles.
+
+    A comment, script or style that is never closed stays in the text.
+    """
     kept, at, begin = [], 0, 0
     open_ended: set[str] = set()  # the kinds that are not closed in the rest of the text, which is searched only once
     while found := _OPENED.search(text, at):

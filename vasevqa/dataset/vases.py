@@ -30,8 +30,8 @@ class Vases:
 
         If the parameters give name patterns, these are used. Otherwise, the patterns come from the report of
         select-views, if one of the folders `reports` holds it. Without a report, the patterns are chosen from `names`.
-        This choice could differ from the report, because select-views may have read more names. Raise ConfigError if a
-        pattern in the parameters is invalid or matches no name.
+        The stage select-views may have chosen other patterns, because it may have read more names. Raise ConfigError if
+        a pattern in the parameters is invalid or matches no name.
         """
         patterns = as_list(params.name_pattern)
         report = None

@@ -42,7 +42,10 @@ def sheets(path: Path) -> list[tuple[str, list[Cells]]]:
 
 
 def _check(path: Path) -> None:
-    """Raise ValueError if the archive is not a workbook, or if a part of it is too large to read."""
+    """Raise ValueError if the archive is not a readable workbook.
+
+    Also raise it if a part of the archive declares XML entities or is too large to read.
+    """
     try:
         with zipfile.ZipFile(path) as book:
             parts = {part.filename: part for part in book.infolist()}

@@ -21,8 +21,8 @@ Key = tuple[str, ...]  # the file names of the images, sorted
 class Captions:
     """The captions by one model.
 
-    `entries` holds all captions in the file's order. `by` maps images to their caption. `problems` maps each kind of
-    problem to the entries or images that have this problem.
+    `entries` holds all captions in the order of the files. `by` maps the names of an entry's images to the caption.
+    `problems` maps each kind of problem to the entries or images that have this problem.
     """
 
     name: str

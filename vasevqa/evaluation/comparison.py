@@ -155,7 +155,7 @@ def _confidence(evaluation: Evaluation) -> list[str]:
 
 
 def _original(evaluation: Evaluation) -> list[str]:
-    """Return the section with VaseVQA-3D's own figures, and with a table of how this package's metrics differ.
+    """Return the section with the figures by VaseVQA-3D's rules, and a table of how this package's metrics differ.
 
     Return [] if no model has such figures.
     """

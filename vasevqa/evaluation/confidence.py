@@ -1,7 +1,7 @@
 """Compare a model's confidence with its share of right answers.
 
-There are two measures of the confidence in an answer. The probability is the probability that the model assigns to the
-answer. The agreement is the share of sampled answers that have the same meaning as the answer. The expected calibration
+There are two measures of the confidence in an answer. `probability` is the probability that the model assigns to the
+answer. `agreement` is the share of sampled answers that have the same meaning as the answer. The expected calibration
 error follows Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian Binning", 2015, with ten bins of
 equal width.
 """

@@ -48,7 +48,7 @@ class _HeldOut:
     root: Path
 
     def numbers(self, captions: bool) -> list[int]:
-        """Return the indices of the rows that ask for a caption, or of all other rows if `captions` is False."""
+        """Return the indices of the rows that ask for a caption. If `captions` is False, return all other indices."""
         return [number for number, row in enumerate(self.rows) if (row["attribute"] == "caption") == captions]
 
 
@@ -133,11 +133,12 @@ def _blind(call: _Call, held: _HeldOut, model: str, folder: Path) -> list[metric
 
 
 def _compare_on_common_rows(evaluation: Evaluation, columns: Mapping[str, Mapping[int, metrics.Answered]]) -> None:
-    """Add the mean reward over the common rows to every column, unless all columns answer all rows.
+    """Add the mean reward over the common rows to every column.
 
     A column is a model or a baseline. `columns` maps its name to its answers by row number. The common rows are the
-    rows that all columns answer. If a column doesn't answer all rows, its mean reward over its own rows is removed.
-    Each line of the table therefore compares means over the same rows.
+    rows that all columns answer. Nothing is changed if these are all rows, or if there are none. If a column doesn't
+    answer all rows, its mean reward over its own rows is removed. Each line of the table therefore compares means over
+    the same rows.
     """
     common = sorted(set.intersection(*(set(column) for column in columns.values())))
     if not common or len(common) == evaluation["samples"]:
@@ -204,7 +205,7 @@ def _whole_vases(rows: Sequence[Row], most: int, seed: int) -> list[Row]:
 
 
 def _folders(call: _Call) -> tuple[dict[str, Path], dict[str, str]]:
-    """Return the folders of the distinct models, and the names of models whose folder was already given.
+    """Return the folders of the distinct models, and the names of the models that have the folder of an earlier model.
 
     The first mapping leads from names to folders. The second mapping leads from the name of a repeated model to the
     name of the earlier model with the same folder. Raise ConfigError if no model was given.

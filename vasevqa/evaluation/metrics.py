@@ -1,7 +1,7 @@
 """Metrics of answers and captions.
 
-Accuracy and overlap are means over rows, with intervals by vase (vasevqa.statistics). BLEU is computed by sacrebleu
-(Post, 2018). The Fréchet distance (Heusel et al., 2017) is computed over sentence embeddings.
+Accuracy and overlap are means over rows. Their intervals treat vases as the units (vasevqa.statistics). BLEU is
+computed by sacrebleu (Post, 2018). The Fréchet distance (Heusel et al., 2017) is computed over sentence embeddings.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class Answered:
     """An answer to a held-out row with its scores. `exact` is 1 for a right answer and 0 otherwise.
 
     `reward` lies in [0, 1]. `probability` is the probability that the model assigns to its answer. `agreement` is the
-    share of sampled answers with the same meaning as `answer`. Each of these two is None if it is unknown.
+    share of sampled answers with the same meaning as `answer`. `probability` and `agreement` are None if they are
+    unknown.
     """
 
     vase: str
@@ -85,10 +86,10 @@ def unavailable(reason: str, **about: Any) -> Metric:
 
 
 def mean(values: Sequence[float], vases: Sequence[str], **about: Any) -> Metric:
-    """Return the mean of values in [0, 1] with its 95% interval by vase.
+    """Return the mean of values in [0, 1] with a 95% interval that treats vases as the units.
 
     `vases` holds the vase of each value. If there are no values, the metric is not available. If there are fewer than
-    statistics.FEWEST vases, the metric has no interval.
+    `statistics.FEWEST` vases, the metric has no interval.
     """
     if not len(values):
         return unavailable("no samples", samples=0, vases=0, **about)
@@ -146,7 +147,7 @@ def bleu(answers: Sequence[str], truths: Sequence[str], order: int, rounds: int)
     """Return corpus BLEU in [0, 1] with n-grams of up to `order` words.
 
     The interval comes from sacrebleu's bootstrap over captions with `rounds` samples. It is None if there are fewer
-    than FEWEST captions, or if `rounds` is less than 2.
+    than `FEWEST` captions, or if `rounds` is less than 2.
     """
     from sacrebleu.metrics import BLEU
 
@@ -186,9 +187,9 @@ def recall(queries: np.ndarray, targets: np.ndarray, k: int, vases: Sequence[str
     """Return the share of queries (N, D) whose own vase is among the `k` nearest vases by cosine similarity.
 
     `vases[i]` is the vase of query i and of target i. Targets are grouped by vase, and the similarity of a vase is the
-    similarity of its most similar target. If several vases, including the query's own vase, are equally similar, they
-    are treated as if their order were random. The query then counts as a fraction of a hit: the probability that its
-    own vase is among the `k` nearest.
+    similarity of its most similar target. Other vases may be exactly as similar as the query's own vase. The order of
+    these equal vases is treated as random. The query then counts as a fraction of a hit: the probability that its own
+    vase is among the `k` nearest.
     """
     names = list(dict.fromkeys(vases))
     count = len(names)

@@ -47,7 +47,7 @@ class Mistakes(TypedDict):
     """The mistakes of one model.
 
     `confusion` counts rows by the true class and the answered class. `confusion_fine` counts rows by the true name and
-    the answered name, as they are in the vocabulary.
+    the answered name. These are names of concepts in the vocabulary.
     """
 
     confusion: dict[str, dict[str, dict[str, int]]]  # attribute -> true class -> answered class -> rows

@@ -1,6 +1,7 @@
 """Compare pairs of models on the same rows.
 
-The result holds the difference of the two models, its interval by vase, and a sentence that states the conclusion.
+The result holds the difference of the two models, an interval that treats vases as the units, and a sentence that
+states the conclusion.
 """
 
 from __future__ import annotations

@@ -334,19 +334,19 @@ _READERS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Interval | None
 def parse_dates(text: str) -> tuple[Interval, ...]:
     """Return every interval of years in `text`, without repetition. Return () if `text` has no date.
 
-    Years without an era are read as BC. Only the first 2000 characters are read.
+    Without an era, 450 and 450-400 are read as BC, and 400-450 as AD. Only the first 2000 characters are read.
     """
     return tuple(_read(text))
 
 
 def single_years(text: str) -> frozenset[Interval]:
-    """Return those intervals of `parse_dates` that the text gives as one year, such as 450 BC and 421/0 BC."""
+    """Return the intervals from `parse_dates` that the text writes as a single year, such as 450 BC or 421/0 BC."""
     return frozenset(interval for interval, single in _read(text).items() if single)
 
 
 @lru_cache(maxsize=4096)
 def _read(text: str) -> dict[Interval, bool]:
-    """Return the intervals in the text as keys. The value is True if the text gives the interval as one year."""
+    """Return a mapping with the intervals in the text as keys. A value is True if the text writes a single year."""
     left = _plain(text[:2000])
     intervals: dict[Interval, bool] = {}
     for pattern, read in _READERS:
@@ -368,8 +368,8 @@ def _period(match: re.Match[str]) -> Interval:
 def nearness(said: Interval, known: Interval) -> float:
     """Return the similarity of two intervals, in [0, 1].
 
-    The similarity is the IoU or the nearness of the ends, whichever is greater. The nearness of the ends falls with the
-    mean distance between the ends of the two intervals. The scale of this distance is TOLERANCE years plus half the
+    The similarity is the IoU or the nearness of the ends, whichever is greater. The nearness falls with the mean
+    distance between the ends of the two intervals. The scale of this distance is `TOLERANCE` (in years) plus half the
     width of the true interval. A year inside or near the true interval therefore gets a score above 0. A closer answer
     never gets a lower score than a more distant answer.
     """
@@ -381,8 +381,8 @@ def nearness(said: Interval, known: Interval) -> float:
 def years_nearness(said: Interval, known: Interval) -> float:
     """Return the similarity of two single years, in [0, 1].
 
-    The similarity falls with the distance between the years, on a scale of YEARS years. It is never less than
-    `nearness` of the two intervals.
+    The similarity falls with the distance between the years. The scale of this distance is `YEARS`. The similarity is
+    never less than `nearness` of the two intervals.
     """
     distance = abs(sum(said) - sum(known)) / 2
     return max(nearness(said, known), SAME_YEARS * math.exp(-((distance / YEARS) ** 2)))

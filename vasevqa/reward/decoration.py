@@ -1,8 +1,8 @@
 """Compare descriptions of scenes by the figures, animals, objects and actions that they name on each side of a vase.
 
-The vocabulary lists spellings that have the same meaning. Every other word also counts, by its stem. A figure that is
-not in the vocabulary can therefore be right. A figure that many vases show ("two youths") says little about one vase
-and has a low weight.
+The vocabulary lists the spellings of each thing. A word that is not in the vocabulary also counts, by its stem. A
+figure that is not in the vocabulary can therefore be right. A figure that many vases show ("two youths") says little
+about one vase and has a low weight.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def share_of_scene(text: str, truth: str) -> float:
 
 
 def sides(text: str) -> dict[str, str]:
-    """Return the parts of a description by the side of the vase that each part describes."""
+    """Return a mapping from each side of the vase to the part of the description about this side."""
     descriptions: dict[str, str] = {}
     marks = [match for match in _SIDE.finditer(normalize(text)) if match.lastgroup]
     plain = normalize(text)

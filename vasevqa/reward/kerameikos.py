@@ -37,7 +37,7 @@ class Published:
 
 
 def published(folder: Path) -> dict[str, list[Published]]:
-    """Return the published concepts of each class in CLASSES from the .rdf files below `folder`.
+    """Return the published concepts of each class in `CLASSES` from the .rdf files below `folder`.
 
     Raise ConfigError if the package rdflib is missing. Raise DataError if there is no .rdf file or a file can't be
     read.
@@ -80,7 +80,7 @@ def _concept(graph: Any, subject: Any) -> Published:
 def vocabulary(kind: str, concepts: list[Published]) -> dict[str, dict[str, object]]:
     """Return the content of a vocabulary file with the published concepts.
 
-    If this project's vocabulary also contains a concept, this project's name and wider concept are used, and this
+    If a published concept is also in this project's vocabulary, it gets this project's name and wider concept, and this
     project's labels are added to the published labels. For example, Kerameikos.org has "black figure" below "incised".
     In this project, "incised" is a way of making and not a kind of technique.
     """
@@ -108,7 +108,8 @@ def _names(concepts: list[Published], ours: Mapping[str, Concept]) -> dict[str, 
     """Return the name of each concept.
 
     If this project's vocabulary has a concept with the same English label, the name of that concept is used. Otherwise
-    the English label is the name. Two published concepts never get the same name.
+    the name is the English label in lower case. If another concept already has this name, the last part of the
+    published concept's id is added in brackets. Two published concepts therefore never get the same name.
     """
     by_label = {label: concept.name for concept in ours.values() for label in concept.labels}
     names: dict[str, str] = {}

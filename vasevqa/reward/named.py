@@ -120,7 +120,7 @@ def alike(one: str, other: str, terms: Terms) -> float:
 def _covered(said: Sequence[str], known: Sequence[str], terms: Terms) -> float:
     """Return the share of the true concepts that the answer names.
 
-    If some true concepts are additions, such as added white, the other concepts together have the weight MAIN.
+    If some true concepts are additions, such as added white, the other concepts together have the weight `MAIN`.
     """
     main = [name for name in known if not terms.concepts[name].extra] or list(known)
     added = [name for name in known if name not in main]

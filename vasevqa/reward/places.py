@@ -65,7 +65,7 @@ def _value(name: str, chain: Sequence[str], terms: Terms) -> float:
 
 
 def _names(text: str, name: str, terms: Terms) -> bool:
-    """Return whether a label of a concept occurs in a text, even if a more specific label occurs too."""
+    """Return whether a label of a concept occurs in a text, even if a label of a narrower concept occurs too."""
     return any(concept == name for concept, _, _ in terms.spans(tuple(words(text))))
 
 
@@ -109,7 +109,7 @@ def _other_names(text: str, own: Sequence[str], terms: Terms) -> int:
 
 
 def _may_hold(name: str, chain: Sequence[str], terms: Terms) -> bool:
-    """Return whether a place that the vocabulary doesn't contain may lie in the region `name`."""
+    """Return whether the true place, which is not in the vocabulary, may lie in the region `name`."""
     holds_places = any(concept.above == name for concept in terms.concepts.values())
     return holds_places and (not chain or chain[-1] in terms.wider(name))
 

@@ -2,9 +2,9 @@
 
 VaseVQA-3D names this reward, but its code was never published. In this project, the reward is defined by this module.
 
-Each attribute has its own score. Fabric, technique and shape are compared by names in any known spelling. Dates are
-compared as intervals (IoU). Decoration is compared by depicted things and by words. Attribution and provenance are
-compared by names.
+Each attribute has its own score. Fabric, technique and shape are compared by their names in any known spelling. Dates
+are compared as intervals of years. Decoration is compared by depicted things and by words. Attribution is compared by
+the names of painters and groups, and provenance by the names of places.
 
 Long, copied or repeated answers and lists of alternatives get low scores. Otherwise a model would learn to give such
 answers in GRPO.
@@ -251,8 +251,9 @@ def paper_score(answer: str, truth: Mapping[str, str]) -> Score:
     """Return the score of a caption against a vase's attributes by the formula in the paper on VaseVQA-3D.
 
     The score is the mean of the similarities of the attributes in `truth`, with the weights PAPER_WEIGHTS. A similarity
-    below 0.7 counts as 0. A penalty for length and repetition is subtracted. A bonus for word order is added. For the
-    bonus the caption is compared with the caption in `truth`, or with the joined attributes if `truth` has no caption.
+    below 0.7 counts as 0. A penalty for length and repetition is subtracted, and a bonus for word order is added.
+    Length and word order are compared with the caption in `truth`, or with the joined attributes if `truth` has no
+    caption.
     """
     text = read_answer(answer)
     known = {("date" if name == "dating" else name): str(value) for name, value in truth.items() if value}

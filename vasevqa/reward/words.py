@@ -117,8 +117,9 @@ def content(text: str) -> list[str]:
 def likeness(one: str, other: str, least: float = 0.0) -> float:
     """Return the similarity of the spellings of two short texts, in [0, 1], or 0 if it is below `least`.
 
-    The similarity is that of Ratcliff and Obershelp's matching blocks. The similarity by the longest common subsequence
-    is never smaller and much faster to compute. It is therefore compared with `least` first.
+    The similarity is that of Ratcliff and Obershelp's matching blocks. Another similarity, by the longest common
+    subsequence, is never smaller and much faster to compute. If it is below `least`, the result is 0 without a search
+    for matching blocks.
     """
     if Indel.normalized_similarity(one, other) < least:
         return 0.0
@@ -127,7 +128,7 @@ def likeness(one: str, other: str, least: float = 0.0) -> float:
 
 
 def jaccard(one: Iterable[str], other: Iterable[str]) -> float:
-    """Return the size of the intersection divided by the size of the union, or 0 if both are empty."""
+    """Return the size of the intersection of two sets divided by the size of their union, or 0 if both are empty."""
     left, right = set(one), set(other)
     return len(left & right) / len(left | right) if left | right else 0.0
 

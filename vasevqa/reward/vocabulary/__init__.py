@@ -1,4 +1,4 @@
-"""Read the vocabulary of concepts about vases, with labels in several languages, from files that a historian can edit.
+"""Read the vocabulary: concepts about vases with labels in several languages, in files that a historian can edit.
 
 Each kind of concept (shape, technique, fabric, place, figure) has a YAML file in this folder. The file maps each
 concept to its labels by language and to its wider concept. The files were written for this project. A label matches
@@ -247,8 +247,9 @@ def terms_of(concepts: Mapping[str, Concept]) -> Terms:
 def _forms(label: str, inflected: bool) -> Iterator[str]:
     """Yield other forms of a label, so that a file needn't list them.
 
-    These forms are the plural, the adjectives with German, French, Italian and Spanish endings, other words for "type"
-    between a name and its letter or number, and two or three words in inverted order or written as one word.
+    The first form is the plural. Adjectives also get German, French, Italian and Spanish endings. If a word such as
+    "type" stands between a name and its letter or number, other words for "type" replace it. A label of two or three
+    words is also yielded in inverted order and as one word.
     """
     parts = label.split()
     yield f"{label}s"
