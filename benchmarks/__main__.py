@@ -320,10 +320,10 @@ def memory_rows(base: Path) -> list[Row]:
 
 
 def reward_rows() -> list[Row]:
-    """Measure the time that scoring an answer takes, as a multiple of the limit of 1 ms.
+    """Measure how long the reward takes to score an answer, and divide this time by the limit of 1 ms.
 
-    The answers are the expected answers for each attribute, and very long answers. Each answer is scored once, so that
-    the reward's caches save no more time than in training.
+    The answers are the expected answers for each attribute, and very long answers. Each answer is scored only once,
+    because the reward's caches would make a second scoring of the same answer faster.
     """
     import yaml
 

@@ -1,4 +1,7 @@
-"""Measure how much longer a step takes on a cluster than a bare Job, which kubectl creates, with the same pod."""
+"""Measure how much longer a step takes on a cluster than a bare Job with the same pod.
+
+kubectl creates the bare Job directly, without a launcher.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 In each drill, a command runs while its n-th system call of one kind (such as open) fails with an errno (such as EIO).
 In some drills of a stage without a launcher, all later calls fail too. To run only some of the drills, give
-`--places stage,launcher` or `--errnos EIO,ENOSPC`. Their table is printed, but not written.
+`--places stage,launcher` or `--errnos EIO,ENOSPC`. The table of these drills is printed, but not written to faults.md.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FAILED_LAUNCHES = (errno.EIO, errno.ENOSPC)  # a run takes seconds
 
 @dataclass
 class Tally:
-    """The outcomes of the drills with one kind of call in one place, as counts."""
+    """The numbers of outcomes, for all drills in which the same kind of call fails in the same place."""
 
     tried: int = 0
     absorbed: int = 0
@@ -43,7 +43,7 @@ class Tally:
 
 
 def faults(places: list[str], numbers: list[int]) -> Iterator[list[Fault]]:
-    """Yield lists of faults that differ only in n. In each list, n increases."""
+    """Yield lists of faults. The faults of a list differ only in n, the number of the failing call; n increases."""
     for place in places:
         for call in CALLS:
             for number in numbers:

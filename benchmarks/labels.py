@@ -1,20 +1,23 @@
 """`python -m benchmarks.labels`: a classifier after 80 and 100 labels, beside one that was trained on all labels.
 
-All photographs are drawn: those that a reviewer labels, and those of other vases for the test. A simulated reviewer
-always answers with the truth. The reviewer labels photographs in the order in which `vasevqa review` shows them; the
-order comes from the review's own code. The review is resumed twice, as a person would do it: after 40 labels and after
-80 labels, a classifier is trained on the labels so far. From then on, its probabilities choose what is shown.
+All photographs are drawn. The photographs for the review and the photographs for the test show different vases. A
+simulated reviewer always answers with the truth. The reviewer labels photographs in the order in which `vasevqa review`
+shows them; the order comes from the review's own code. After 40 labels and after 80 labels, the review stops, and a
+classifier is trained on the labels so far. Then the review is resumed, as a person would do it. From then on, the
+classifier's probabilities decide which photographs are shown.
 
 All classifiers of a seed start from the same weights, have the same settings, and train for the same number of steps.
 They are tested on the same photographs.
 
-Real runs start from ImageNet's weights, which no program of this project downloads by itself. Here, weights that name
-what is painted on other drawn vases stand in for them (benchmarks/starting.py). No label of quality is used for them.
+Real runs start from ImageNet's weights, which no program of this project downloads by itself. This benchmark starts
+from the weights of a network that has learned to name what is painted on other drawn vases (benchmarks/starting.py).
+That network is not trained on labels of quality.
 
-With --clip, the threshold of clip-filter is chosen from 100 labels for a precision of 0.8: its estimated figures stand
-beside the true ones of all photographs. The demo's tiny CLIP gives the scores (`make demo` makes it).
+With --clip, the benchmark instead chooses clip-filter's threshold from 100 labels for a precision of 0.8. The precision
+and recall that are estimated from these labels are compared with the true precision and recall over all photographs.
+The scores come from the demo's tiny CLIP (`make demo` makes it).
 
-The command prints a Markdown table, and writes it to benchmarks/labels.md with --write.
+The command prints a Markdown table. With --write, it also writes the table to labels.md (with --clip: thresholds.md).
 """
 
 from __future__ import annotations
@@ -51,7 +54,7 @@ ROUNDS = (40, 80)  # numbers of labels after which the review is resumed with th
 
 
 def rounds(labels: int) -> list[int]:
-    """Return the numbers of labels after which a classifier is trained. The first serves only to choose."""
+    """Return the numbers of labels after which a classifier is trained. The first classifier is not tested."""
     return [*(count for count in ROUNDS if count < labels), labels]
 
 
@@ -65,7 +68,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Drawn:
-    """The photographs of a seed. `good` tells the truth about each photograph by its name."""
+    """The photographs of a seed. `good` maps each photograph's name to whether the photograph is good."""
 
     seed: int
     work: Path
@@ -84,7 +87,7 @@ class Drawn:
 
 
 def mixed(quality: Path, folder: Path) -> dict[str, bool]:
-    """Copy the labelled photographs into one folder. Return whether each is good."""
+    """Copy the labelled photographs into one folder. Return a mapping from file names to whether they are good."""
     folder.mkdir(parents=True)
     good = {}
     for side in ("0", "1"):
@@ -95,7 +98,7 @@ def mixed(quality: Path, folder: Path) -> dict[str, bool]:
 
 
 def reviewed(drawn: Drawn, count: int, scores: Scores | None) -> Path:
-    """Label photographs as the page shows them, until `count` have a label. Return the folder with 0/ and 1/."""
+    """Label the photographs that the page shows, until `count` have a label. Return the folder with 0/ and 1/."""
     record = Record(drawn.work / "quality", QUALITY, photographs_of(look_at(drawn.photographs)))
     record.prepare()
     session = Session(record, "simulated", scores, drawn.seed)
@@ -120,14 +123,17 @@ def trained(drawn: Drawn, data: Path, name: str) -> Path:
 
 
 def classified(model: Path, photographs: Path) -> dict[str, float]:
-    """Return the classifier's probability of each photograph to be good."""
+    """Return a mapping from each photograph's name to the classifier's probability that the photograph is good."""
     output = model / f"{photographs.name}-said"
     stage("classify", "--source-dir", photographs, "--model-path", model, "--target-dir", output, "--device", "cpu")
     return {one.name: one.probability for one in predictions.read(output) if one.probability is not None}
 
 
 def accuracy(drawn: Drawn, model: Path) -> tuple[float, str]:
-    """Return the share of test photographs that are sorted as they should be, and its 95% interval by vase."""
+    """Return the share of test photographs that the classifier sorts correctly, and a text with its 95% interval.
+
+    The interval treats vases as the units.
+    """
     said = classified(model, drawn.others)
     right = [float((probability >= THRESHOLD) == drawn.good[name]) for name, probability in said.items()]
     found = by_vase(right, [name.rsplit("_", 1)[0] for name in said])
@@ -224,7 +230,10 @@ def thresholds(seeds: int, clip: Path, vases: int) -> list[str]:
 
 
 def threshold_row(seed: int, clip: Path, vases: int, work: Path) -> str:
-    """Label 100 photographs as the page shows them, choose the threshold for a precision of 0.8, and compare."""
+    """Label 100 photographs, choose the threshold for a precision of 0.8, and return the seed's row of the table.
+
+    The row compares the estimated precision and recall with the true precision and recall over all photographs.
+    """
     draw_sample(work / "sample", Settings(vases=vases, views=3, quality_vases=1, seed=4000 + seed))
     words = ("--input-dir", work / "sample/photos", "--clip-model", clip, "--output-dir", work / "filtered")
     stage("clip_filter", *words, "--device", "cpu", "--threshold", "0")

@@ -1,7 +1,8 @@
-"""Train weights that stand in for ImageNet's: a ResNet18 that names what is painted on drawn vases.
+"""Train the weights that benchmarks/labels.py uses in place of ImageNet's weights.
 
-The vases belong to no pool and to no test. Some pictures show damage, as in every collection, but nothing tells the
-network which pictures are good. It learns five attributes: shape, technique, fabric, subject and border.
+A ResNet18 learns five attributes of drawn vases: shape, technique, fabric, subject and border. These vases are neither
+in the review nor in the test of benchmarks/labels.py. Some pictures show damage, as in every collection, but nothing
+tells the network which pictures are good.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def _shots() -> list[tuple[Vase, Shot]]:
 
 
 def _told(vases: list[Vase]) -> Tensor:
-    """Return the numbers (N, 5) of the vases' attributes."""
+    """Return the five attributes of each vase as class numbers (N, 5)."""
     rows = [(vase.shape, vase.technique, vase.ware.fabric, vase.subject, vase.border) for vase in vases]
     words = [sorted(set(column)) for column in zip(*rows, strict=True)]
     return torch.tensor([[words[at].index(value) for at, value in enumerate(row)] for row in rows])

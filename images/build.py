@@ -2,8 +2,9 @@
 
 Example: `python -m images.build --stage clip-filter --registry registry.example.org/me --push`.
 
-Docker's cache keeps each layer until the layer's sources change, so unchanged layers are not built again. New labels
-change no layer. Run the command in the repository's root. It needs only Python's standard library and docker.
+Docker's cache keeps each layer until the layer's sources change, so unchanged layers are not built again. Labels of an
+image, such as its revision, are not part of a layer. Run the command in the repository's root. It needs only Python's
+standard library and docker.
 """
 
 from __future__ import annotations
@@ -53,8 +54,8 @@ class Order:
     def below(self, name: str) -> list[str]:
         """Return the shared layers below an image.
 
-        A training lock that is not the default installs its own version of torch. The layer `swift` is then built
-        directly on the layer `base`, without the layer `torch`.
+        A training lock other than the default installs its own version of torch. With such a lock, the layer `swift` is
+        built directly on the layer `base`, without the layer `torch`.
         """
         layers = names.stack(name)
         return (

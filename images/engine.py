@@ -12,7 +12,10 @@ from typing import Any
 
 
 class EngineError(Exception):
-    """Docker is missing, doesn't answer or can't build, or the user may not use it. The message says what to do."""
+    """Docker can't be used. The message says what to do.
+
+    Docker may be missing, may not answer, or may be unable to build. Or the user may have no permission to use it.
+    """
 
 
 class BuildError(Exception):
@@ -78,7 +81,8 @@ class Engine:
 
         Call `say` for each build step that is not from the cache.
 
-        If docker fails, raise BuildError, or EngineError if the engine does not answer.
+        Raise EngineError if docker fails because the engine can't be reached. Raise BuildError if docker fails for
+        another reason.
         """
         log.parent.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, "DOCKER_BUILDKIT": "1", **(env or {})}

@@ -89,8 +89,8 @@ class Source:
 def source() -> Source:
     """Return the version, the revision and the web address of the working tree.
 
-    Of the uncommitted changes, only those in files that the images are made from change the revision. A change of the
-    README, for example, does not.
+    Some files don't go into any image, such as the README. Uncommitted changes in these files don't change the
+    revision.
     """
     commit = (_git("rev-parse", "HEAD") or "").strip()
     if commit:

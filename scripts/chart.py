@@ -129,7 +129,10 @@ def schema() -> str:
 
 
 def _empty_too(found: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of a setting, but also allow the empty text. The chart leaves out settings that are empty."""
+    """Return the schema of a setting, changed so that it also allows the empty text.
+
+    The chart leaves out settings that are empty.
+    """
     if "pattern" in found:
         return {**found, "pattern": f"^$|{found['pattern']}"}
     if "anyOf" in found:
@@ -138,7 +141,7 @@ def _empty_too(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sets_are_texts(tree: Any) -> Any:
-    """Return the schema, but also allow text for each number.
+    """Return the schema `tree`, changed so that it also allows text in place of each number.
 
     `helm --set` passes a fraction as text. The launcher converts the text to a number.
     """
@@ -155,7 +158,7 @@ def _sets_are_texts(tree: Any) -> Any:
 def comments() -> dict[str, str]:
     """Return a mapping from each value to the comment above the value in values.yaml.
 
-    A comment also applies to the following values without a comment of their own.
+    A value without a comment gets the comment of the value before it.
     """
     found: dict[str, str] = {}
     said: list[str] = []

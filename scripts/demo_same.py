@@ -82,7 +82,10 @@ def tensors(path: Path) -> dict[str, Any]:
 
 
 def weights(one: Path, two: Path, where: str) -> list[str]:
-    """Return a list with the difference between two models' weights. It is empty if they differ by RELATIVE or less."""
+    """Return a list with one sentence if the weights of two models differ, otherwise an empty list.
+
+    Differences up to `RELATIVE` are ignored.
+    """
     first, second = tensors(one), tensors(two)
     if first.keys() != second.keys():
         return [f"{where}: the tensors have other names"]

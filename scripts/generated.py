@@ -2,9 +2,9 @@
 
 - tests/stage_sources.json: a digest of each stage's code. After a change of the code, decide whether the stage's
   results change. If they change, increase the stage's version. Then run `make generate`.
-- tests/keys.json: each stage's default parameters and the key that belongs to them. A default may change only together
-  with the stage's version. Otherwise all artifacts would be made again, and no message would say why. Parameters
-  may be added without a new version.
+- tests/keys.json: for each stage, the default parameters and the artifact key that they give. A default may change
+  only together with the stage's version. Otherwise all artifacts would be made again, and no message would say why.
+  Parameters may be added without a new version.
 - README.md: the table of stages.
 - helm/vasevqa/: the schema of the chart's values, and the chart's README.
 - k8s/: manifests from the chart and from the renderer (base.yaml needs helm on PATH).

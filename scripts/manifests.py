@@ -1,4 +1,4 @@
-"""`make manifests`: write the manifests in k8s/, which are examples and serve users without Helm.
+"""`make manifests`: write the manifests in k8s/. They are examples, and serve users without Helm.
 
 - base.yaml: the volume claim, the roles and the settings, from `helm template`.
 - jobs/<step>.yaml: the Job of each step of the reference recipe, as the launcher renders it. The keys and the

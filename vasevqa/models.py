@@ -62,8 +62,8 @@ def _check_entry(name: str, entry: Any) -> None:
 class Model:
     """The sizes of a model.
 
-    `parameters` is the number of parameters. `adapter_per_rank` is the number of parameters that a LoRA adapter of rank
-    1 for all linear layers adds. The other fields are the dimensions that decide the size of the activations.
+    `parameters` is the number of the model's parameters. `adapter_per_rank` is the number of parameters of a LoRA
+    adapter of rank 1 for the text model's linear layers. The other fields decide the size of the activations.
     """
 
     parameters: int
@@ -182,7 +182,7 @@ def fingerprint(folder: Path) -> str:
 
 
 def skeleton(folder: Path) -> PreTrainedModel:
-    """Return the model as transformers builds it, without its weights (on the device "meta").
+    """Return the model that transformers builds from the configuration, without weights (on the device "meta").
 
     Only the headers of the weight files are read. Raise DataError if a weight is missing, unknown or has a wrong shape.
     transformers would initialise missing weights at random, and would ignore unknown weights.

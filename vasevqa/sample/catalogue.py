@@ -179,9 +179,10 @@ def invent(rng: random.Random) -> Vase:
 
 
 def invent_balanced(rng: random.Random) -> Iterator[Vase]:
-    """Yield random vases without end. In each group of ten vases, at most four have the same fabric or technique.
+    """Yield random vases without end, with a limited share of each fabric and of each technique.
 
-    A model that always gives the same fabric or technique as its answer is therefore wrong more often than right.
+    In each group of ten vases, no fabric and no technique occurs more than four times. A model that always answers with
+    the same fabric or the same technique is therefore wrong more often than right.
     """
     ten = [ware for ware, share in zip(WARES, SHARES, strict=True) for _ in range(share)]
     while True:

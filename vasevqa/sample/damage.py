@@ -1,7 +1,8 @@
 """Draw damaged vases, and line drawings in place of photographs.
 
-The kinds of damage are sherds, and cracks with missing pieces. Every public function takes `color`, the colours of a
-picture, as (n, n, 3) in 0..255. It also takes `cover`, the part of each pixel that shows the vase, as (n, n) in 0..1.
+A damaged vase is either broken into sherds, or it has cracks and missing pieces. Every public function takes two
+arrays. `color` holds the colours of a picture, as (n, n, 3) in 0..255. `cover` holds the fraction of each pixel that
+shows the vase, as (n, n) in 0..1.
 """
 
 from __future__ import annotations

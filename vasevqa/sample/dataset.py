@@ -62,9 +62,9 @@ def draw_sample(folder: Path, settings: Settings, on_progress: OnProgress | None
     """Draw a sample into `folder`. Return False if the folder already holds this sample.
 
     The sample consists of photos/, quality/0, quality/1, annotations.json, questions.yaml and truth.json. `sample.json`
-    is written last and marks the sample as complete. An interrupted call leaves its files in `.drawing/`, and the next
-    call draws them again. A sample with the same settings from an older version of this module is replaced. Files that
-    the older version didn't write are kept.
+    is written last and marks the sample as complete. If a call is interrupted while it draws, its files stay in
+    `.drawing/`, and the next call draws them again. If an older version of this module drew the sample with the same
+    settings, the sample is replaced. Files that the older version didn't write are kept.
 
     Raise ConfigError if the folder holds a sample with different settings, or files but no sample.
     """

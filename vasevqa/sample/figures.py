@@ -22,9 +22,10 @@ Points = Sequence[tuple[float, float]]
 class Pen:
     """A pen that draws a figure of `height` pixels around the column `x`. The top of the head is at the row `top`.
 
-    `stretch` corrects the width of the figure: on the round vase, `stretch` columns are as long as one row. `ink` is
-    the colour of the figure. `line` is the colour of thin lines inside the figure (the painter's incisions or relief
-    lines). `facing` is 1 for a figure that faces right, and -1 for a figure that faces left.
+    On the surface of the vase, `stretch` columns are as wide as one row is high. The pen multiplies all widths by
+    `stretch`, so that the figure has the right proportions. `ink` is the colour of the figure. `line` is the colour of
+    thin lines inside the figure (the painter's incisions or relief lines). `facing` is 1 for a figure that faces right,
+    and -1 for a figure that faces left.
     """
 
     draw: ImageDraw.ImageDraw

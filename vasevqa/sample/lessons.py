@@ -70,7 +70,7 @@ def vases_to_learn_from(seed: int, count: int) -> list[Vase]:
 
 
 def shots_of(vases: list[Vase], seed: int) -> list[tuple[Vase, Shot]]:
-    """Return pairs of a vase and the settings of a photograph without damage: VIEWS pairs for each vase."""
+    """Return `VIEWS` photographs without damage for each vase. A photograph is a pair of a vase and a Shot."""
     rng = random.Random(f"tiny-qwen-shots-{seed}")
     return [(vase, Shot(rng.uniform(0, 360), None, rng.getrandbits(32), DRAWN)) for vase in vases for _ in range(VIEWS)]
 

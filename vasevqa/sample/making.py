@@ -28,9 +28,9 @@ THREADS = 2
 def make_once(folder: Path, marker: str, wanted: Mapping[str, object], write: Callable[[Path], None]) -> bool:
     """Call `write` to fill a temporary folder, and rename it to `folder`. Return False if `folder` is already complete.
 
-    The file `marker` in a complete folder holds the settings `wanted`. The temporary folder is renamed only when it is
-    complete. After an interruption, the next call starts again from the beginning. A folder whose marker holds
-    different settings is replaced.
+    `marker` is the name of the file that records the settings. `folder` is complete if its marker holds the settings
+    `wanted`. If its marker holds different settings, the folder is replaced. After an interruption, the next call
+    starts again from the beginning.
 
     Raise ConfigError if `folder` is a file, or a folder with files but no marker.
     """

@@ -76,7 +76,7 @@ def _row(height: float) -> float:
 
 
 def _stretch(shape: Shape, height: float) -> float:
-    """Return the number of columns that are as long as one row, at a height of the vase (0 is the foot, 1 the rim)."""
+    """Return how many columns are as wide as one row is high, on the vase at `height` (0 is the foot, 1 the rim)."""
     radius = float(shape.radius(np.array(height)))
     return (WIDTH / (2 * math.pi * radius)) / (HEIGHT / (2 * shape.aspect))
 

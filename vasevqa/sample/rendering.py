@@ -101,10 +101,10 @@ def _body(shape: Shape, surface: np.ndarray, palette: Palette, view: View) -> tu
 def _heights(shape: Shape, view: View, columns: np.ndarray, rows: np.ndarray, tall: float) -> np.ndarray:
     """Return the height on the vase (0..1) that each pixel shows, as an array (rows, columns).
 
-    In the column x, the point of the front surface at the height h projects to the row
-    y(h) = h tall - sqrt(r(h)^2 - x^2) sin(elevation), counted upwards. The camera looks downwards, so a higher point
-    can hide a lower point. The point at a height is visible if its y is less than the y of all greater heights. Over
-    the visible heights, y increases. The function therefore inverts y by interpolation.
+    In the column x, the front point at the height h appears in the row
+    y(h) = h tall - sqrt(r(h)^2 - x^2) sin(elevation). Rows are counted upwards. The camera looks downwards, so a higher
+    point can hide a lower point. The point at h is visible if y(h) is less than y at every greater height. Among
+    visible points, y increases with h. The function therefore finds the h of each row by interpolation.
     """
     sine = math.sin(math.radians(view.elevation))
     radii = shape.radius(_HEIGHTS) * view.radius

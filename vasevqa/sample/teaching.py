@@ -179,8 +179,8 @@ class Turn:
 class Talk:
     """Formats questions and answers as token indices, in the same way as ms-swift and the processor.
 
-    `used` is the list of used token ids. `picture` holds the start and the end index of the picture's tokens in each
-    turn.
+    `used` is the list of used token ids. In every turn, the picture's tokens have the same place. `picture` holds the
+    index of the first of these tokens, and the index after the last.
     """
 
     def __init__(self, used: list[int]) -> None:

@@ -136,7 +136,8 @@ def _pictures(seed: int, count: int, report: OnProgress) -> tuple[Tensor, list[K
 def _likeness(known: list[Known]) -> Tensor:
     """Return a matrix (N, N). The element i, j says how well the caption of picture j fits picture i.
 
-    The same kind of damage has the greatest weight. The same shape and the same technique have smaller weights.
+    The element is greater if the two pictures have more in common. The same kind of damage counts most. The same shape
+    and the same technique count less.
     """
 
     def same(values: list[str | None]) -> Tensor:

@@ -62,9 +62,9 @@ class Adapter:
     """An adapter whose tensors all belong to its base model.
 
     `names` maps each tensor's name in the installed version of transformers to its name in the adapter's file. The keys
-    of `pairs` are names of modules. `replaced` maps a parameter of the base model to the name of the tensor that
-    replaces it (modules_to_save, biases). `without` holds the modules of the vision tower that the configuration names
-    although the file has no tensors for them.
+    of `pairs` are names of modules. The adapter replaces some parameters as a whole (modules_to_save, biases).
+    `replaced` maps the name of such a parameter to the name of the adapter's tensor. `without` holds modules of the
+    vision tower: the configuration names them, but the file has no tensors for them.
     """
 
     folder: Path
@@ -93,7 +93,7 @@ def plain(checkpoint: Path) -> Path:
 def configuration(folder: Path, any_start: bool = False) -> LoraConfig:
     """Return the adapter's configuration.
 
-    If `any_start` is True, initializations that change the base model's weights, such as PiSSA, are also allowed.
+    Some initializations, such as PiSSA, change the base model's weights. They are allowed only if `any_start` is True.
 
     Raise DataError if the configuration can't be read, or if it uses features other than LoRA and DoRA.
     """
@@ -219,7 +219,7 @@ def _freezes_vision(folder: Path) -> bool:
 
 
 def _targets(folder: Path, config: LoraConfig, model: PreTrainedModel, names: dict[str, str]) -> list[str]:
-    """Return the linear modules that match target_modules by their current name or by their name in the adapter."""
+    """Return the linear modules that target_modules matches by their current names or their names in the adapter."""
     from peft.tuners.tuners_utils import check_target_module_exists
     from torch import nn
 
@@ -304,7 +304,7 @@ def _compare(folder: Path, base: Path, wanted: dict[str, list[int]], given: dict
 
 
 def _sides(name: str, shape: list[int]) -> list[int]:
-    """Return the dimensions of a tensor that depend on the tensor's module and not on the rank."""
+    """Return the shape of an adapter's tensor without the rank."""
     return [side for axis, side in enumerate(shape) if ".lora_magnitude" in name or axis != _rank_axis(name)]
 
 
@@ -330,7 +330,7 @@ def _pair(module: str, config: LoraConfig, names: dict[str, str]) -> Pair:
 
 
 def _check_tied(adapter: Adapter, model: PreTrainedModel) -> None:
-    """Raise DataError if the base model ties two tensors to each other and the adapter changes only one of them."""
+    """Raise DataError if the base model ties two tensors and the adapter would make these two tensors different."""
     tied = dict(model.all_tied_weights_keys)
     changed = {f"{module}.weight" for module in adapter.pairs} | set(adapter.replaced)
     for one, other in tied.items():

@@ -27,8 +27,8 @@ _NAME = re.compile(r"checkpoint-([0-9]+)")
 class Checkpoint:
     """A folder `checkpoint-<step>`.
 
-    `problem` says why a training can't continue from the checkpoint; None if a training can continue. `usable` is True
-    if the weights can be read.
+    `problem` says why a training can't continue from the checkpoint. If a training can continue, `problem` is None.
+    `usable` is True if the weights can be read.
     """
 
     path: Path
@@ -142,9 +142,10 @@ def choose(folder: Path, which: str) -> Path:
     """Return the checkpoint `which` (last, best, or a step) below `folder`.
 
     If `folder` itself is a checkpoint or a model, return `folder`. If `which` is best, return the checkpoint that the
-    training recorded as the best (by validation loss or reward), or the step with the highest logged reward.
+    training recorded as the best (by validation loss or reward). If the training recorded none, return the checkpoint
+    of the step with the highest logged reward.
 
-    Raise ConfigError if the training has no such record, or if there is no checkpoint of that step. Raise DataError if
+    Raise ConfigError if the training recorded neither, or if there is no checkpoint of that step. Raise DataError if
     the folder holds no checkpoint with readable weights.
     """
     if (folder / ADAPTER).is_file() or ((folder / "config.json").is_file() and any(folder.glob("model*.safetensors"))):

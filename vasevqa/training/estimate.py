@@ -10,13 +10,14 @@ _BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
 
 def gpu_bytes(model: Model, params: TrainingParams, batch: int, checkpointing: bool) -> int:
-    """Return an estimate of one GPU's peak memory in bytes, if each GPU holds a whole copy of model and optimizer.
+    """Return an estimate of one GPU's peak memory in bytes.
 
-    The estimate is the sum of these parts:
+    The estimate assumes that each GPU holds the whole model and the whole optimizer. It is the sum of these parts:
     - the weights of the model, and of the adapter if there is one
     - a second copy of the model's weights, if GRPO uses vLLM or trains all weights
     - the gradients and Adam's two moments of the trained weights
-    - the activations of all layers; with checkpointing, a hidden state per layer and the activations of one layer
+    - the activations of all layers; if `checkpointing` is True, only the activations of one layer, and the hidden
+      state of each layer
     - the logits, their float32 copy and their gradient; for GRPO, only the logits of the answer
     - for GRPO, the cache of keys and values during generation
     - 1.5 GB for CUDA itself

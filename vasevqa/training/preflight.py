@@ -32,12 +32,13 @@ def check_disk(folder: Path, model: Model, params: TrainingParams) -> None:
 
 
 def check_rewards(names: Sequence[str], plugin: Path | None, rows: Path) -> None:
-    """Check the rewards `names`, and the solutions in the file `rows` if external_vase_acc is among the rewards.
+    """Check that the rewards `names` exist and can be called.
 
-    `plugin` is the user's file of rewards. `rows` is a JSON-lines file that `check_rows` accepted.
+    `plugin` is the user's file of rewards. `rows` is a JSON-lines file that `check_rows` accepted. If this project's
+    external_vase_acc is one of the rewards, it must be able to read the solutions in `rows`.
 
-    Raise ConfigError if a reward is missing or can't be called. Raise DataError for the first line with a solution that
-    external_vase_acc can't read.
+    Raise ConfigError if a reward is missing or can't be called. Raise DataError if external_vase_acc can't read a
+    solution. The message names the first such line.
     """
     columns: set[str] = set()
     unreadable = ""
@@ -102,10 +103,10 @@ def check_adapters(base: Path, params: TrainingParams, resume: Path | None) -> N
 
 
 def _check_extra(base: Path, params: TrainingParams) -> None:
-    """Raise ConfigError for settings in extra_args whose result can't be saved or merged.
+    """Raise ConfigError if extra_args asks for a training whose result can't be saved or merged.
 
-    peft doesn't save the biases of `lora_bias: lora_only`. A merged model can't hold different values for two tied
-    tensors.
+    With `lora_bias: lora_only`, the training changes biases that peft doesn't save. If modules_to_save names only one
+    of two tied modules, the modules get different values, which a merged model can't hold.
     """
     if params.extra_args.get("lora_bias") == "lora_only":
         raise ConfigError(
@@ -124,5 +125,5 @@ def _check_extra(base: Path, params: TrainingParams) -> None:
 
 
 def _words(given: object) -> list[str]:
-    """Return an argument's value as a list of words. ms-swift accepts such an argument as one word or as a list."""
+    """Return the value `given` of an argument as a list of words. A user may give one word, a list, or nothing."""
     return [str(item) for item in given] if isinstance(given, list | tuple) else [str(given)] if given else []

@@ -114,7 +114,7 @@ class _File:
                 self.registered[str(target.slice.value)] = node.value.id
 
     def definitions(self, name: str) -> list[_Definition]:
-        """Return the definitions at the top level of the file that the reward `name` refers to."""
+        """Return the functions and classes, at the top level of the file, that define the reward `name`."""
         wanted = self.registered.get(name, name)
         return [node for node in self._defined if node.name == wanted]
 
@@ -124,7 +124,7 @@ def _targets(node: ast.Assign | ast.AnnAssign) -> list[ast.expr]:
 
 
 def _signature_of(node: _Definition) -> inspect.Signature | None:
-    """Return the signature of a reward's definition. Return None if only running the file would show the signature."""
+    """Return the signature of a reward's definition. Return None if the definition alone doesn't show the signature."""
     if node.decorator_list:
         return None
     if not isinstance(node, ast.ClassDef):

@@ -50,10 +50,10 @@ class Binding:
 def bind(name: str, signature: inspect.Signature, columns: Collection[str] | None = None) -> Binding:
     """Return the arguments with which to call the reward `name`, according to its signature.
 
-    The name of a parameter decides its argument. If no parameter has a known name for the completions, the first
-    parameter with an unknown name gets the completions, and the second such parameter gets the solutions. `columns`
-    holds the names of the rows' columns. If `columns` is given, every remaining parameter must have the name of a
-    column or a default.
+    The name of a parameter decides its argument. If no parameter has a known name for the completions, the order of the
+    parameters with unknown names and without defaults decides: the first gets the completions, and the second gets the
+    solutions. `columns` holds the names of the rows' columns. If `columns` is given, each of the other parameters must
+    have the name of a column, or a default.
 
     Raise ConfigError with the expected signature if the reward can't be called in this way.
     """
@@ -92,7 +92,10 @@ def bind(name: str, signature: inspect.Signature, columns: Collection[str] | Non
 
 
 class _Parameters:
-    """The named parameters of a signature. `anything` is True for `*args`, and `rest` is True for `**kwargs`."""
+    """The named parameters of a signature.
+
+    `anything` is True if the signature has `*args`. `rest` is True if the signature has `**kwargs`.
+    """
 
     def __init__(self, parameters: list[inspect.Parameter]) -> None:
         kinds = {parameter.kind for parameter in parameters}

@@ -110,12 +110,12 @@ def cache_folder(output: Output) -> Path:
 def lengths(
     checked: Sequence[CheckedRows], reading: Reading, cache: Path, alive: Callable[[], None]
 ) -> dict[Path, list[tuple[int | None, str]]]:
-    """Return (length in tokens, '') for every row of each file, in the order of the rows.
+    """Return a pair for every row of each file, in the order of the rows.
 
-    For a broken row, return (None, reason). A separate process counts the tokens with ms-swift's own template. The
-    result is stored in the folder `cache`. The stored result is used again if rows, pictures, model and arguments are
-    the same. The function calls `alive` repeatedly while the process works. If `alive` raises an error, the process is
-    killed.
+    The pair is (length in tokens, ''). For a broken row, the pair is (None, reason). A separate process counts the
+    tokens with ms-swift's own template. The result is stored in the folder `cache`. The stored result is used again if
+    rows, pictures, model and arguments are the same. The function calls `alive` repeatedly while the process works. If
+    `alive` raises an error, the process is killed.
     """
     kept = cache / f"row-lengths-{_key(checked, reading)}.json"
     try:
@@ -229,7 +229,8 @@ def _refusal(checked: CheckedRows, rows: TrainedRows, params: TrainingParams) ->
 def expected(parts: Mapping[str, TrainedRows], params: TrainingParams) -> tuple[int | None, int | None]:
     """Return the numbers of rows that ms-swift must read for training and for validation.
 
-    A number is None if there are no such rows, or if the user's arguments change how many rows ms-swift reads.
+    The number for validation is None if there are no validation rows. Both numbers are None if the user's arguments
+    change how many rows ms-swift reads.
     """
     if {"split_dataset_ratio", "truncation_strategy", "streaming"} & set(params.extra_args):
         return None, None

@@ -135,8 +135,8 @@ class Training:
     def _same_training(self) -> None:
         """Raise ConfigError if the folder holds checkpoints of a training with different settings.
 
-        A training that continued from these checkpoints would match neither the old settings nor the new settings. A
-        stage that a launcher started is not checked, because its folder belongs to one set of settings.
+        A training that continued from these checkpoints would match neither the old settings nor the new settings. If a
+        launcher started the stage, nothing is checked, because the folder then belongs to one set of settings.
         """
         dataset = self.inputs["dataset"] / f"{self.kind}.jsonl"
         now = {

@@ -182,8 +182,8 @@ def to_mcore(model: Path, output: Path) -> list[str]:
 def to_hf(model: Path, mcore: Path, output: Path) -> list[str]:
     """Return the arguments of `swift export` that convert the Megatron checkpoint `mcore` to a Hugging Face model.
 
-    `model` provides the configuration and the tokenizer. ms-swift's precision check stays off. The check loads a second
-    model after mcore-bridge has patched transformers, which fails with transformers 5.
+    `model` provides the configuration and the tokenizer. ms-swift's precision check stays off. The check would load a
+    second model after mcore-bridge has patched transformers. With transformers 5, this loading fails.
     """
     given = {"model": model, **kind(model, None), "mcore_model": mcore, "to_hf": True}
     return words({**given, "output_dir": output, "torch_dtype": "bfloat16", "load_args": False})

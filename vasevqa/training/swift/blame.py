@@ -89,7 +89,8 @@ def failure_of(error: BaseException) -> str:
 def blame(error: BaseException, model: Path | str, rows: Path | str | None = None) -> WorkerResult:
     """Return the exit code and the message for an error in a process that runs ms-swift.
 
-    `model` and `rows` are inputs of the process that the message may name. Exit code 1 means a bug in this project.
+    `model` and `rows` are the inputs of the process. The message may name them. Exit code 1 means a bug in this
+    project.
     """
     failure = failure_of(error)
     links = list(_chain(error))

@@ -36,10 +36,10 @@ ORIENTATION = 0x0112
 
 
 def picture_size(path: Path) -> tuple[int, int]:
-    """Decode the picture at `path`, and return the width and height of the picture that open_image would return.
+    """Return the width and height that open_image would give the picture at `path`.
 
-    A JPEG is decoded at an eighth of its size. Such a decoding also reads the whole file, but takes a third of the time
-    of a full decoding.
+    The picture is decoded, so that a damaged file is found. A JPEG is decoded at an eighth of its size. This also reads
+    the whole file, but takes a third of the time of a full decoding.
 
     Raise Unreadable if the file can't be decoded.
     """
@@ -128,7 +128,7 @@ def template_of(argv: list[str]) -> tuple[Any, Any]:
 
 @contextmanager
 def without_pixels(template: Any, pictures: _Pictures) -> Iterator[None]:
-    """Inside a `with` block, let a template of Qwen count the tokens of a picture by the picture's size alone.
+    """Inside a `with` block, let a template of Qwen count a picture's tokens from the picture's size alone.
 
     Other templates get the photographs themselves, because they may count tokens by a different rule.
     """
@@ -148,7 +148,10 @@ def without_pixels(template: Any, pictures: _Pictures) -> Iterator[None]:
 
 
 def count(task: LengthsTask) -> dict[str, list[tuple[int | None, str]]]:
-    """Return (length in tokens, '') for every row of each file in the task. For a broken row, return (None, reason)."""
+    """Return a pair for every row of each file in the task.
+
+    The pair is (length in tokens, ''). For a broken row, the pair is (None, reason).
+    """
     pictures = _Pictures(Path(task.image_root), task.images)
     try:
         refuse_model_code()

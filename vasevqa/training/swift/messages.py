@@ -121,8 +121,8 @@ def result_of(task_file: Path) -> Path:
 def ended(task_file: Path, code: int, what: str) -> WorkerResult:
     """Return the result that the process wrote.
 
-    If the process wrote no result, return a result for its exit code or its signal (a negative `code`). `what` is the
-    subject of the message, such as "The training".
+    If the process wrote no result, return a result that describes its exit code `code`. If a signal killed the process,
+    `code` is the negative number of the signal. `what` is the subject of the result's sentence, such as "The training".
     """
     result = result_of(task_file)
     if result.is_file():

@@ -75,7 +75,10 @@ def _question(inputs: Any) -> str:
 
 
 def _load_for_template(image: Any, load_images: bool) -> Image.Image:
-    """Load a picture even if the template asks for a path. Otherwise a different library would decode the picture."""
+    """Return the decoded picture, even if the template asks for the path of the picture.
+
+    If the template got a path, another library would decode the picture.
+    """
     return load_picture(image)
 
 
@@ -116,7 +119,7 @@ def _named(what: str, decode: Any) -> Image.Image:
 
 
 def _place(written: str) -> Path | None:
-    """Return the path that a row names. Return None if the text is base64."""
+    """Return the path of the picture that a row gives as the text `written`. Return None if the text is base64."""
     if len(written) > LONGEST_PATH:
         return None
     root = os.environ.get("ROOT_IMAGE_DIR")

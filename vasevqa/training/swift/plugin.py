@@ -58,7 +58,8 @@ class VaseFormat(ORM):
 class VasePaper(ORM):
     """The reward `external_vase_paper`, which scores captions by the formula of the VaseVQA-3D paper.
 
-    A solution is a mapping from attribute to value, a mapping as JSON text, or the value of the row's attribute.
+    A solution is a mapping from attributes to values, or such a mapping as JSON text. If a solution is a single value,
+    the row's column `attribute` names the attribute.
     """
 
     def __call__(self, completions: Sequence[str], solution: Sequence[Any], **kwargs: Any) -> list[float]:
@@ -91,7 +92,7 @@ def _imported(path: Path) -> ModuleType:
 
 
 def _ready(name: str, given: Any, args: Any) -> Callable[..., Any]:
-    """Return the callable of the reward `given`: an instance if `given` is a class, and otherwise `given` itself.
+    """Return an instance of the reward `given` if it is a class. Otherwise return `given` itself.
 
     Raise ConfigError if no instance of the class can be created.
     """

@@ -30,8 +30,8 @@ class UserReward:
     def score(self, completions: Sequence[str], columns: Columns) -> list[float | None]:
         """Return a number for each completion. The number is None if the reward doesn't apply to the completion.
 
-        Raise ConfigError if the reward raises an error, or doesn't return one such number per completion. If possible,
-        the message names the row.
+        Raise ConfigError if the reward raises an error, or if it doesn't return a number or None for each completion.
+        If possible, the message names the row.
         """
         try:
             returned = self._call(completions, columns)
@@ -166,7 +166,7 @@ def _is_column(value: Any, count: int) -> bool:
 
 
 def _trl_names(columns: Columns) -> Columns:
-    """Return the columns, and also add `prompts` and `completion_ids`, for which ms-swift uses other names than TRL."""
+    """Return the columns, with TRL's columns `prompts` and `completion_ids` added from columns of ms-swift."""
     prompts = [
         messages[:-1] if messages and messages[-1].get("role") == "assistant" else messages
         for messages in columns.get("messages") or []

@@ -188,7 +188,7 @@ def _check_memory(need: int | None) -> None:
 
 
 def _save_after_oom() -> None:
-    """Save a checkpoint of the last complete step, so that a batch plan with less memory can continue from it.
+    """Save a checkpoint of the last complete step. A batch plan that needs less memory can then continue from it.
 
     With several processes, nothing is saved, because a checkpoint needs all processes.
     """
