@@ -136,7 +136,7 @@ class KnownValues:
 
 
 def _trim(connection: sqlite3.Connection) -> None:
-    """Remove the values that were used longest ago, until the rest takes at most LARGEST bytes.
+    """Remove the values that were used longest ago, until the rest takes at most `LARGEST` bytes.
 
     SQLite reuses the free space for new values.
     """

@@ -377,7 +377,7 @@ class StepExecutor:
 
 
 def fingerprints_of(step: PlannedStep, volume: Path) -> dict[str, str]:
-    """Return the current fingerprints of a step's inputs from the recipe; '' for an input that no longer exists."""
+    """Return the current fingerprint of each recipe input that the step reads; '' for an input that is gone."""
     fingerprints = {}
     for name, given in step.inputs.items():
         if given.step is None and given.path is not None:

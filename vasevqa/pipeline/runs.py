@@ -123,7 +123,7 @@ class Run:
             return True
 
     def state_after(self, last: Event | None) -> str:
-        """Return the state of the run. `last` is the run's last event whose kind is in ENDS."""
+        """Return the state of the run. `last` is the run's last event whose kind is in `ENDS`."""
         if last is None or last["event"] == "run-started":
             return "running" if holder(self.lease) else "interrupted"
         return str(last["event"]).removeprefix("run-")
