@@ -156,11 +156,11 @@ _TOLD = re.compile(r"(?:\(os error |\[Errno )([0-9]+)[)\]]")  # how Rust's and A
 def storage_error(
     error: BaseException, doing: str, path: Path | str | None = None
 ) -> StorageError | TransientStorageError | HostMemoryError | None:
-    """Return the StorageError or TransientStorageError for an `error` that occurred while `doing` something.
+    """Return a VaseError for `error` if the storage failed or the system had no memory; otherwise None.
 
-    Return a HostMemoryError if the system had no memory for a call (ENOMEM). Return None for any other error, such as
-    an error of a network connection. Libraries wrap storage errors in errors of their own. So the function also
-    searches the causes of `error` for a transient error and for ENOMEM.
+    The result is a HostMemoryError if the system had no memory for a call (ENOMEM). An error of a network connection
+    gives None. Libraries wrap storage errors in errors of their own. So the function also searches the causes of
+    `error` for a transient error and for ENOMEM. `doing` is the verb in the message of the result, such as `write`.
     """
     if isinstance(error, OSError) and error.errno in STORAGE_ERRNOS and not _of_network(error):
         where = path or error.filename or "the volume"
@@ -190,7 +190,7 @@ def _of_network(error: BaseException) -> bool:
     """Return True if `error` comes from a network connection.
 
     The function looks at the class of the error, and at the module that raised it. The errno can mislead: an SSLError
-    with errno 1 has nothing to do with EPERM.
+    may have errno 1, which is the number of EPERM, although no permission is missing.
     """
     if isinstance(error, ConnectionError) or type(error).__module__.partition(".")[0] in _NETWORK:
         return True
@@ -203,7 +203,7 @@ def _of_network(error: BaseException) -> bool:
 def _links(error: BaseException) -> Iterator[BaseException]:
     """Yield `error` and all errors that led to it, each error once.
 
-    These are the causes of `error`, and the errors that were being handled when `error` or a cause was raised.
+    An error's `__cause__` and `__context__` are the errors that led to it.
     """
     seen: list[BaseException] = []
     pending = [error]
@@ -247,10 +247,10 @@ def out_of_host_memory(error: BaseException) -> bool:
 
 
 def machine_error(error: BaseException, doing: str, path: Path | str | None = None) -> VaseError | None:
-    """Return the storage or memory error for an `error` that occurred while `doing` something.
+    """Return the storage or memory error that describes `error`, or None for any other error.
 
     The result is an error of the storage, of the host's memory or of the GPU's memory. The function also searches the
-    causes of `error`. Return None for any other error.
+    causes of `error`. `doing` is the verb in the message of the result, such as `read`.
     """
     known = storage_error(error, doing, path)
     if known is not None:

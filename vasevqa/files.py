@@ -1,4 +1,4 @@
-"""Write files atomically. Place images as hard links if later edits can't change them, otherwise as copies."""
+"""Write files atomically. Place images from artifacts as hard links, and a user's own images as copies."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def writing(
     """Open a temporary file beside `path`, and rename it to `path` if the block ends without an error.
 
     `before_commit` is called just before the rename, and may raise an error (such as a lost lease). `sync=False` skips
-    fsync, for the many images of an artifact, which are synced together at the end.
+    fsync. Images don't need it, because all images of an artifact are synced together at the end.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{cut_name(path.name)}.{os.getpid()}.{os.urandom(3).hex()}.tmp"
@@ -71,7 +71,7 @@ def sync_folder(path: Path) -> None:
 def sync_volume(path: Path) -> None:
     """Write all data of the file system that holds `path` to the disk.
 
-    Raise OSError if data could not be written since this process opened `path`.
+    Raise OSError if the file system reports that data could not be written.
     """
     library = ctypes.CDLL(None, use_errno=True)
     if not hasattr(library, "syncfs"):
@@ -118,7 +118,7 @@ def exists(path: Path) -> bool:
 
 
 def expanded(text: str) -> Path:
-    """Return the path in `text`, with the home folder for `~`. A `~` of an unknown user is kept."""
+    """Return `text` as a path, and replace `~` by the home folder. If the home folder is unknown, `~` is kept."""
     path = Path(text)
     try:
         return path.expanduser()

@@ -143,7 +143,7 @@ class PassedOver:
     names: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, name: str, reason: str) -> None:
-        """Count the file `name` for a reason. The name may be invalid UTF-8."""
+        """Count the file or folder `name`, which is not read because of `reason`. The name may be invalid UTF-8."""
         self.counts[reason] += 1
         first = self.names.setdefault(reason, [])
         if len(first) < LISTED:
@@ -161,7 +161,7 @@ class PassedOver:
         return f"{total} other file{'s' if total > 1 else ''}: {', '.join(kinds)}"
 
     def after(self) -> str:
-        """Return '; ' and the text of `sentence`, to be appended to another sentence, or '' for no files."""
+        """Return '; ' and the text of `sentence`, for the end of another sentence. Return '' for no files."""
         return f"; {self.sentence()}" if self.counts else ""
 
     def hint(self) -> str:

@@ -77,8 +77,8 @@ def _has_record(root: Path, inode: int, size: int, changed: int) -> bool:
 def differences(root: Path, known: dict[tuple[int, int], str] | None = None) -> list[str]:
     """Read all files of an artifact again, and return a text for each file that differs from artifact.json.
 
-    `known` holds the digests of hard links that were read before, by device and inode. Raise TransientStorageError if
-    the storage fails: this is no sign of a difference.
+    `known` maps (device, inode) to the digest of each file that was read. So a file with several hard links is read
+    only once. Raise StorageError or TransientStorageError if the storage fails; this doesn't mean that a file differs.
     """
     record, known = read_record(root), {} if known is None else known
     if record is None:

@@ -62,7 +62,7 @@ def fingerprint(path: Path, volume: Path | None = None) -> str:
     """Return a fingerprint of a file or folder, to detect changes.
 
     The fingerprint depends on sizes, times and names, and not on the content. It covers the same files as the digest in
-    a DigestCache. Links may lead anywhere within `volume` (folders.boundary_of).
+    a DigestCache. `volume` decides which links are followed (folders.boundary_of).
     """
     if not path.is_dir():
         return mark_of(path.stat())
@@ -75,8 +75,8 @@ def fingerprint(path: Path, volume: Path | None = None) -> str:
 class DigestCache:
     """Content digests by path, cached in `folder`. Several processes can use the cache at the same time (SQLite).
 
-    A digest covers the files that stages read. It leaves out hidden files, files of other programs, and links that lead
-    out of `volume`.
+    A digest covers the files that stages read. It leaves out hidden files and files of other programs. If a link to a
+    folder or to an image leads out of `volume`, the digest covers only the name of the link.
     """
 
     def __init__(self, folder: Path, volume: Path | None = None) -> None:
@@ -152,7 +152,7 @@ class DigestCache:
         now: int,
         reading: bool = True,
     ) -> tuple[dict[str, str], dict[str, Exception]]:
-        """Return the digests of files by name, and the errors by the names of the files that couldn't be read.
+        """Return two mappings by file name: the digests, and the errors of the files that couldn't be read.
 
         Read only the files without a cached digest, and cache their digests. With `reading=False`, no file is read.
         """
@@ -181,9 +181,9 @@ class DigestCache:
 
 
 def _read(root: Path, names: Sequence[str]) -> tuple[dict[str, str], dict[str, Exception]]:
-    """Return the digests of files by name, and the errors by the names of the files that couldn't be read.
+    """Return two mappings by file name: the digests, and the errors of the files that couldn't be read.
 
-    After the storage has failed for FAILURES files, no further file is read. The unread files are in neither mapping.
+    After the storage has failed for `FAILURES` files, no further file is read. The unread files are in neither mapping.
     """
     digests: dict[str, str] = {}
     errors: dict[str, Exception] = {}

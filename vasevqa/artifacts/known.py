@@ -2,8 +2,8 @@
 
 The values are on the volume, in `.cache/known`. Each combination of stage, model and settings has its own SQLite file.
 A later run with more photographs computes only the values of new photographs. The store is only a cache. If it is
-damaged, or if the disk is full, the stage computes the values again. At most KEPT files are kept. The values
-in one file take at most LARGEST bytes; the values that were used longest ago are removed first.
+damaged, or if the disk is full, the stage computes the values again. There are at most `KEPT` of these files, and the
+values in one file take at most `LARGEST` bytes. The files and the values that were used longest ago are removed first.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ def recorded_digests(artifact: Path) -> dict[str, str]:
 
 
 class KnownValues:
-    """The stored values, by the content digest of the photograph.
+    """A store of values, which are found by the content digests of the photographs.
 
-    `made_for` holds everything else that a value depends on. It must have the key `stage`.
+    `made_for` holds everything that the values depend on besides the photographs. It must have the key `stage`.
     """
 
     def __init__(self, volume: Path, made_for: Mapping[str, object]) -> None:
@@ -136,7 +136,7 @@ class KnownValues:
 
 
 def _trim(connection: sqlite3.Connection) -> None:
-    """Remove the values that were used longest ago, until the rest takes at most LARGEST bytes.
+    """Remove the values that were used longest ago, until the rest takes at most `LARGEST` bytes.
 
     SQLite reuses the free space for new values.
     """
@@ -192,7 +192,7 @@ class KnownPhotographs:
     def keep(self, values: Mapping[str, bytes]) -> None:
         """Store the new values of photographs, by name.
 
-        If a photograph has changed since the start, its value is not stored.
+        If a photograph has changed since this object was made, its value is not stored.
         """
         fresh = {
             self._digests[name]: values[name] for name in self.lacking(values) if self._mark(name) == self._marks[name]

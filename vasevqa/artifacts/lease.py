@@ -256,9 +256,9 @@ class Lease:
         """Return why this process no longer holds the lease, or None while it holds the lease.
 
         The check needs one stat call, and sometimes touches the lease. A single storage error doesn't end the
-        lease: the lease counts as lost only after it could not be touched for half its TTL. No other process can take
-        it over before that time. If the storage works again, this process holds the lease again, unless another attempt
-        has taken it over.
+        lease: the lease counts as lost only after it could not be touched for half its TTL. Another process can take
+        it over only after the whole TTL. If the storage works again, this process holds the lease again, unless another
+        attempt has taken it over.
         """
         untouched, problem = time.monotonic() - self._touched, ""
         try:
@@ -310,7 +310,7 @@ class Lease:
         threading.Thread(target=beat, name="lease", daemon=True).start()
 
     def give_up(self) -> None:
-        """Hold the lease no longer, but leave its file. This is for a lease whose folder was renamed or removed."""
+        """Stop holding the lease, but keep its file. This is for a lease whose folder was renamed or removed."""
         self._stop.set()
         with contextlib.suppress(OSError):
             os.close(self._descriptor)

@@ -75,7 +75,7 @@ class StageOutput:
         self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
     def place(self, source: Path, name: str) -> str:
-        """Create the image `name`: a hard link to a file of an artifact, or a copy (or reflink) of a user's file.
+        """Create the image `name` as a hard link if `source` belongs to an artifact, otherwise as a reflink or a copy.
 
         Return 'link', 'reflink' or 'copy'. Raise DataError if the file `source` was removed meanwhile.
         """
@@ -101,7 +101,7 @@ class StageOutput:
         return how
 
     def _refuse_changed(self, listed: Mapping[str, Mapping[str, object]]) -> None:
-        """Raise DataError if a hard link's content differs from the record of the artifact that it comes from."""
+        """Raise DataError if the content of a hard-linked image differs from the record of its original artifact."""
         for name, (source, inode, digest) in self._linked.items():
             if name not in listed or listed[name]["sha256"] == digest:
                 continue

@@ -125,9 +125,9 @@ class Artifact:
     def put_aside(self, path: Path, attempt: str, check: Callable[[float], None] | None = None) -> Path:
         """Rename `path` (this artifact or its partial folder) to an unused name, and return the new path.
 
-        A later deletion then can't leave a half-deleted artifact under the old name, even after a crash. Raise
-        LeaseHeld while another process writes the artifact. `check` is called under the lease, with the time of the
-        volume's clock. If it raises an error, the folder stays.
+        If a later deletion is interrupted, no half-deleted artifact is left under the old name. Raise LeaseHeld while
+        another process writes the artifact. `check` is called with the present time of the volume's clock, while this
+        process holds the lease. If `check` raises an error, the folder is not renamed.
         """
         lease = Lease.acquire(self.lease, attempt)
         try:

@@ -50,7 +50,7 @@ def _folders(volume: Volume, step: str) -> Iterator[Artifact]:
 
 
 def check(volume: Volume, artifacts: list[Artifact]) -> Iterator[Checked]:
-    """Read each artifact again, and yield what differs. A file with several hard links is read once."""
+    """Read each artifact again, and yield it with its differences. A file with several hard links is read once."""
     known: dict[tuple[int, int], str] = {}
     for artifact in artifacts:
         found = differences(artifact.path, known)

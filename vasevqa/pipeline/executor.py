@@ -51,10 +51,10 @@ class StepExecutor:
         self._tell_kept(kind, fields, keep)
 
     def start(self, step_run: StepRun) -> None:
-        """Submit an attempt, unless the artifact is complete, waits for its commit, or is being made by a process.
+        """Use or commit an existing artifact, follow the process that makes the artifact, or submit an attempt.
 
-        Use a complete artifact, commit a waiting artifact, and follow a running job. If the user asked to repeat the
-        step, put its complete artifact aside first.
+        An attempt is submitted only if there is no such artifact and no such process. If the user asked to repeat the
+        step, its complete artifact is put aside first.
         """
         artifact = step_run.planned.artifact
         if artifact.complete and not step_run.planned.hit and not step_run.refreshed and step_run.planned.refresh:
@@ -193,7 +193,7 @@ class StepExecutor:
             self.hear(step_run, update.text)
 
     def hear(self, step_run: StepRun, text: str) -> None:
-        """Report each event that the stage printed in `text` as an event of the run."""
+        """Report each event in `text`, the output of the stage, as an event of the run."""
         for event in parse(text.split("\n")):
             kind, at = event.pop("event"), float(event.pop("time", 0.0))
             if kind == "error":
@@ -377,7 +377,7 @@ class StepExecutor:
 
 
 def fingerprints_of(step: PlannedStep, volume: Path) -> dict[str, str]:
-    """Return the current fingerprints of a step's inputs from the recipe; '' for an input that no longer exists."""
+    """Return the current fingerprint of each recipe input that the step reads; '' for an input that is gone."""
     fingerprints = {}
     for name, given in step.inputs.items():
         if given.step is None and given.path is not None:

@@ -49,8 +49,8 @@ def forecast(
     The seconds per photograph come from the step's newest artifact that was made on this machine. For a step without
     such an artifact, they come from `measured` (step -> seconds per photograph).
 
-    `photographs` is the number of all photographs; None if it is unknown. `new` holds the steps that reuse values of
-    earlier runs (step -> number of photographs without such values). A step without an entry in `new` computes all
+    `photographs` is the number of all photographs; None if it is unknown. Some steps reuse values of earlier runs.
+    `new` maps such a step to the number of photographs without values. A step without an entry in `new` processes all
     photographs. There is no estimate for a step whose number of photographs is unknown.
     """
     missing = [step.name for step in planned.steps if not step.hit]
@@ -66,9 +66,9 @@ def first_forecast(steps: Sequence[str], photographs: int, measured: Mapping[str
 def measure(planned: Plan, photographs: Sequence[ImageFile]) -> dict[str, float]:
     """Measure the seconds per photograph of the plan's clip-filter step. The measurement takes some seconds.
 
-    Return {} if the step won't run, if an artifact made here already records the step's speed, if the CLIP model comes
-    from a hub, if torch isn't installed, or if no photograph can be read. Raise ConfigError or DataError if the model
-    can't be used.
+    Return {} if the step won't run, or if an artifact from this machine already shows the step's speed. Also return {}
+    if the CLIP model comes from a hub, if torch isn't installed, or if no photograph can be read. Raise ConfigError or
+    DataError if the model can't be used.
     """
     step = next((step for step in planned.steps if step.stage.name == "clip-filter" and not step.hit), None)
     if step is None or _paces(planned.volume, [step.name]):

@@ -37,7 +37,7 @@ class InUse(Exception):
 
 @dataclass(frozen=True)
 class Item:
-    """A file or folder that `clean` can remove, and why. A text in `kept` says why it isn't removed."""
+    """A file or folder that `clean` can remove, and why. If `clean` keeps the item, `kept` says why."""
 
     path: Path
     why: str
@@ -60,14 +60,15 @@ class Wanted:
 class Sizes:
     """Counts how many bytes the removal of files frees.
 
-    A file with several hard links is freed with its last link. So its size counts for the folder that is removed last.
+    The space of a file with several hard links becomes free when the last link is removed. So the file's size counts
+    for the folder that is removed last.
     """
 
     def __init__(self) -> None:
         self._links: Counter[tuple[int, int]] = Counter()
 
     def add(self, path: Path) -> int:
-        """Return the number of bytes that the removal of `path` frees, after the removal of all earlier paths."""
+        """Return the number of bytes that become free if `path` is removed after the paths of all earlier calls."""
         total = 0
         for file in _files(path):
             try:
@@ -132,7 +133,7 @@ def _partial(path: Path, artifact: Artifact, wanted: Wanted) -> Item:
 
 
 def _never_began(volume: Volume) -> Iterator[Item]:
-    """Yield what a killed launcher or a killed `clean` left: a job or a run without a name or a recipe."""
+    """Yield what killed processes left: jobs and runs that never began, and runs that `clean` was removing."""
     for path in volume.root.glob(".jobs/.vase-*"):
         yield Item(path, "job that never began", seconds=GRACE_SECONDS)
     for path in volume.runs.glob(".*") if volume.runs.is_dir() else []:
@@ -162,9 +163,9 @@ class Cleaner:
         return ""
 
     def remove(self, item: Item) -> str:
-        """Remove the item. Return '' then, or why the item was kept.
+        """Remove the item if no run uses it. Return why it wasn't removed, or '' if it was removed.
 
-        An artifact and a run are renamed before the removal. So after a crash, no incomplete folder keeps the name.
+        An artifact or a run is renamed first. So a crash can't leave an incomplete folder under the original name.
         """
         path = item.path
         try:
@@ -184,7 +185,7 @@ class Cleaner:
         return ""
 
     def _hidden(self, item: Item) -> Path:
-        """Rename the run's folder to a hidden name, under the lease of its launcher."""
+        """Take the lease of the run's launcher, rename the run's folder to a hidden name, and return the new path."""
         assert item.run is not None
         if not item.path.is_dir():
             raise FileNotFoundError(item.path)

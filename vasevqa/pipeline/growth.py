@@ -31,7 +31,7 @@ def growth(planned: Plan) -> dict[str, Growth]:
     """Return the numbers of known and new photographs for each step that will run. No photograph is read.
 
     A step has no entry if its photographs or its model don't exist yet, if their digests aren't cached, or if no
-    photograph is known.
+    photograph has values from an earlier run.
     """
     made = {step.name for step in (*planned.steps, *planned.given) if step.hit}
     found = {step.name: _growth(step, made, planned.volume) for step in planned.steps if not step.hit}

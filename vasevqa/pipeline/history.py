@@ -27,7 +27,7 @@ _ENDS = ("attempt-failed", "step-done", "step-failed", "step-cancelled", "step-r
 class Held:
     """The resources that an attempt held, and how long the attempt held them in seconds.
 
-    The resources are those in the recipe. A step with `device: cpu` uses no GPU, so it holds no GPU.
+    The resources are those that the attempt requested. A step with `device: cpu` uses no GPU, so it holds no GPU.
     """
 
     resources: dict[str, Any]
@@ -56,7 +56,7 @@ class StepHistory:
 
     @property
     def resources(self) -> Mapping[str, object]:
-        """The resources that the last attempt asked for; {} if no attempt began. Without GPUs if the device is cpu."""
+        """The resources that the last attempt requested; {} if no attempt began. On the CPU, GPUs are left out."""
         return self._resources
 
     @property

@@ -78,7 +78,7 @@ class Inside:
             raise type(error)(in_recipe(build_dataset.STAGE, str(error))) from None
 
     def refuse_too_few(self, params: Params) -> None:
-        """Raise DataError if there are too few vases with a row for the split that `params` asks for."""
+        """Raise DataError if too few vases have a row in the annotations. `params` says how to split the vases."""
         with contextlib.suppress(ModuleNotFoundError):
             from vasevqa.dataset import assignment
 

@@ -240,7 +240,7 @@ class Launcher:
         return [step_run for step_run in self._step_runs.values() if step_run.status is status]
 
     def _guarded(self, step_run: StepRun, act: Callable[[], None]) -> None:
-        """Call `act` for one step. An error in `act` makes only this step fail."""
+        """Call `act` for one step. If `act` raises an expected error, only this step waits or fails."""
         try:
             act()
         except LeaseHeld:

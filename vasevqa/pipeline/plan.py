@@ -165,7 +165,7 @@ class _Planner:
 
 
 def _wait_for_removal(artifact: Artifact) -> None:
-    """Wait while `clean` may be removing the artifact. It began before the artifact was marked as used."""
+    """Wait while `clean` may be removing the artifact. A `clean` that starts later sees that it is in use."""
     end = time.monotonic() + lease_ttl()
     while artifact.complete and artifact.busy and time.monotonic() < end:
         time.sleep(0.02)

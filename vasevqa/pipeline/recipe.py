@@ -229,9 +229,10 @@ def _inputs(given: Any, base: Path | None, pipeline: Pipeline, lines: Lines) -> 
 
 
 def _read_as(name: str, pipeline: Pipeline) -> list[Input]:
-    """Return the stage inputs whose source is the recipe input `name`.
+    """Return the stage inputs that read the recipe input `name`.
 
-    If `name` is a step, the recipe input replaces the step. Then return the stage inputs whose source is this step.
+    If `name` is the name of a step, the recipe input replaces the step's result. Then return the stage inputs that read
+    this result.
     """
     return [
         step.stage.input(read)

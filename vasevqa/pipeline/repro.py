@@ -27,7 +27,7 @@ CONFIDENTIAL = re.compile(
 
 
 def started(run: Run, step: str) -> tuple[Run, Event]:
-    """Return the run that made the artifact of `step`, and the event at the start of its last attempt.
+    """Return the run that made the artifact of `step`, and the last `step-started` event of the step in this run.
 
     Raise ConfigError if `run` has no such step, or if the event logs contain no such event.
     """

@@ -17,7 +17,7 @@ WHOLE_MODELS = ("merge", "to-megatron")  # the stages that write a model of the 
 
 @dataclass(frozen=True)
 class StageCheck:
-    """What a stage needs for its check of a step's inputs.
+    """The values that a stage needs to check the inputs of a step.
 
     `origins` maps an input of the stage to the recipe input that it comes from. The files of the recipe input may be on
     another machine.

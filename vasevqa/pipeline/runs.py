@@ -77,7 +77,7 @@ class Run:
         return place if isinstance(place, dict) else {}
 
     def calibration(self, step: str) -> Path:
-        """The file with what labels show about thresholds of `step`. `vasevqa review --calibrate` writes it."""
+        """Return the path of the file in which `vasevqa review --calibrate` saves its result for `step`."""
         return self.path / f"calibration-{step}.json"
 
     @property
@@ -103,7 +103,7 @@ class Run:
         return self.state_after(last)
 
     def damage(self) -> str:
-        """Return which file of the run is damaged, and how; '' if none is. Other runs don't depend on these files."""
+        """Return which file of the run is damaged, and how; '' if no file is. The damage doesn't affect other runs."""
         if self.text() is None:
             return "recipe.yaml is missing, or no text in UTF-8"
         if (self.path / "plan.json").exists() and not self.keys() and self._plan_is_damaged():
@@ -123,7 +123,7 @@ class Run:
             return True
 
     def state_after(self, last: Event | None) -> str:
-        """Return the state of the run. `last` is the run's last event whose kind is in ENDS."""
+        """Return the state of the run. `last` is the run's last event whose kind is in `ENDS`."""
         if last is None or last["event"] == "run-started":
             return "running" if holder(self.lease) else "interrupted"
         return str(last["event"]).removeprefix("run-")
@@ -176,7 +176,7 @@ class Run:
 
 
 def all_runs(volume: Volume) -> list[Run]:
-    """Return all runs, oldest first, with damaged runs. The name of a run begins with its start time."""
+    """Return all runs, including damaged runs, oldest first. The name of a run begins with its start time."""
     return (
         [
             Run(volume, entry.name)

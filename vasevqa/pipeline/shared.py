@@ -32,8 +32,8 @@ class Shared:
     def of(self, stage: Stage, own: Mapping[str, object], where: str) -> dict[str, object]:
         """Return the shared settings that a step uses. A step's `own` value replaces a shared setting.
 
-        For `columns`, the step's own fields replace only the shared fields of the same name. `where` names the step's
-        columns in messages.
+        For `columns`, the step's own fields replace only the shared fields of the same name. Error messages about the
+        step's own `columns` begin with `where`.
         """
         known = {*stage.params.model_fields, *stage.options.model_fields}
         taken = {name: value for name, value in self.values.items() if name in known and own.get(name) is None}

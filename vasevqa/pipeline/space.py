@@ -33,8 +33,8 @@ class Space:
 def refuse_too_little(planned: Plan) -> None:
     """Raise StorageError if the volume is too small for the steps that will run.
 
-    Only space that can be estimated counts: copies of the photographs, checkpoints, and merged models. The estimate is
-    too low rather than too high, so that no run is refused that would succeed.
+    The function estimates the space for copies of the photographs, for checkpoints and for merged models, and ignores
+    all other files. The estimate is low rather than high: a run that would succeed must not be refused.
     """
     free, before = files.free_bytes(planned.volume.root), 0
     parts = []
@@ -50,7 +50,7 @@ def refuse_too_little(planned: Plan) -> None:
 
 
 def needed(planned: Plan) -> Iterator[Space]:
-    """Yield the space for each step that will run and whose need can be estimated."""
+    """Yield the space that each step needs. Steps that won't run or can't be estimated are left out."""
     steps = {step.name: step for step in (*planned.steps, *planned.given)}
     for step in planned.steps:
         if step.hit or step.artifact.sealed:
@@ -84,7 +84,7 @@ def _of_step(step: PlannedStep, steps: Mapping[str, PlannedStep], volume: Path) 
 
 
 def _photographs(step: PlannedStep, volume: Path) -> int:
-    """Return the size of the photographs that the step copies. Photographs of an artifact are hard links."""
+    """Return the size of the photographs that the step copies. Hard links and reflinks take no space."""
     given = step.inputs["images"]
     if given.path is None or given.step is not None or getattr(step.params, "analyze_only", False):
         return 0
@@ -96,7 +96,7 @@ def _photographs(step: PlannedStep, volume: Path) -> int:
 
 
 def _base(step: PlannedStep, steps: Mapping[str, PlannedStep]) -> Path | None:
-    """Return the recipe's model that the step's model comes from; None for a hub id, or if it is unknown."""
+    """Return the path of the recipe's model that the step's model was made from, or None if unknown."""
     given = step.inputs.get("model")
     while given is not None and given.step is not None:
         given = steps[given.step].inputs.get("model") if given.step in steps else None

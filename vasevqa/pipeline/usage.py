@@ -16,7 +16,7 @@ Name = tuple[str, str]  # the step and the key of an artifact
 
 
 def folders(volume: Volume) -> Iterator[Run]:
-    """Yield all runs, oldest first. The result includes runs that have just begun to be written, or are damaged."""
+    """Yield all runs, oldest first. This includes damaged runs, and runs whose files are not all written yet."""
     for entry in sorted(volume.runs.iterdir()) if volume.runs.is_dir() else []:
         if entry.is_dir() and not entry.name.startswith("."):
             yield Run(volume, entry.name)
@@ -25,8 +25,8 @@ def folders(volume: Volume) -> Iterator[Run]:
 class Usage:
     """The artifacts that runs use.
 
-    `selected` holds the names of runs that `clean` is asked to remove. Such a run uses nothing, unless a launcher works
-    on it. Each method reads the volume again, except for runs that have ended.
+    `selected` holds the names of runs that `clean` is asked to remove. Such a run is treated as if it used no artifact,
+    unless a launcher works on it. Each method reads the volume again, except for runs that have ended.
     """
 
     def __init__(self, volume: Volume, selected: Collection[str] = ()) -> None:
@@ -76,7 +76,7 @@ class Usage:
 
 
 def _previous(run: Run) -> set[Path]:
-    """Return the artifacts that the run replaces by a refresh. A log that can't be read names none."""
+    """Return the old artifacts that a refresh in this run replaces. Return an empty set if the log can't be read."""
     try:
         events = list(run.events.read())
     except OSError:
@@ -86,7 +86,7 @@ def _previous(run: Run) -> set[Path]:
 
 
 def _planned(run: Run) -> int:
-    """Return when the last launcher of the run had planned its steps, in ns since the epoch."""
+    """Return when the run's last launcher finished its plan, in nanoseconds since the epoch; 0 if unknown."""
     for name in ("place.json", "plan.json"):
         try:
             return (run.path / name).stat().st_mtime_ns

@@ -120,7 +120,7 @@ class Connection:
         return answer
 
     def _parsed(self, line: bytes) -> dict[str, Any]:
-        """Return the answer in `line`. Raise ClusterError if `line` is not JSON or announces more than MOST bytes.
+        """Return the answer in `line`. Raise ClusterError if `line` is not JSON or announces more than `MOST` bytes.
 
         The pod is not trusted: an answer must not fill this machine's memory.
         """
@@ -183,7 +183,7 @@ class PodFar:
 def persistently(access: Session, work: Callable[[Connection], None]) -> None:
     """Call `work` with a new connection until `work` returns without an error.
 
-    Raise ConnectionLost or ClusterUnreachable after TRIES lost connections in a row. If data was transferred before a
+    Raise ConnectionLost or ClusterUnreachable after `TRIES` lost connections in a row. If data was transferred before a
     loss (the error's `moved` is True), the count starts again.
     """
     with contextlib.closing(PodFar(access)) as far:

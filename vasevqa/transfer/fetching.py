@@ -134,7 +134,7 @@ class _Download:
 
 
 def _size(given: object) -> int:
-    """Return the size of a file. Raise ClusterError for a size that no file has: the pod is not trusted."""
+    """Return `given` if it can be the size of a file. Otherwise raise ClusterError: the pod is not trusted."""
     if not isinstance(given, int) or given < 0:
         raise ClusterError(
             f"The pod sent '{plain(str(given))[:80]}' as the size of a file; check that the image has this version of"

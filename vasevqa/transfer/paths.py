@@ -40,7 +40,7 @@ def checked_digest(digest: object) -> str:
 
 
 def part_of(path: Path, digest: str) -> Path:
-    """Return the temporary path of the file `path`. It is used until the file is complete and has this digest.
+    """Return the temporary path where the content of `path` is stored until it is complete and verified.
 
     Raise ClusterError unless `digest` is a SHA-256.
     """

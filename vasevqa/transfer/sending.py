@@ -29,8 +29,8 @@ def upload_inputs(access: Session, inputs: Mapping[str, str], base: Path, follow
 
     Each folder on this machine is uploaded to inputs/NAME-DIGEST, and each file to a folder of such a name. DIGEST is
     the digest of the content. So an upload never changes files that any other run reads, and the same content is
-    uploaded only once. For an input that is not on this machine, PATH is the value in `inputs`.
-    With `follow`, links are followed out of the inputs.
+    uploaded only once. For an input that is not on this machine, PATH is the value in `inputs`. With `follow`, links
+    that lead out of the inputs are followed too.
     """
     here = {name: base / files.expanded(value) for name, value in inputs.items()}
     local_paths = {name: path for name, path in here.items() if path.exists()}
@@ -86,7 +86,7 @@ def send(
     """Send files and folders to the volume, and return a summary in words.
 
     `sources` maps a path on the volume to a path on this machine. `known` holds the sizes and digests of files that
-    were read before. Links out of a folder are followed only with `follow`. Files that are skipped are
+    were read before. Links that lead out of a folder are followed only with `follow`. Files that are skipped are
     listed on stderr.
 
     Raise ConfigError if a path is outside the volume. Raise DataError if there is no file to send.

@@ -1,4 +1,4 @@
-"""Choose the files below a folder that are transferred, and report each file that is skipped."""
+"""Choose the files below a folder for a transfer, and report each skipped file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Skipped:
     counts: dict[str, int] = field(default_factory=dict)
 
     def add(self, name: str, reason: str) -> None:
-        """Count the file `name`, which is skipped for a reason."""
+        """Count the file `name`, which is skipped because of `reason`."""
         self.counts[reason] = self.counts.get(reason, 0) + 1
         first = self.names.setdefault(reason, [])
         if len(first) < LISTED:
@@ -51,7 +51,7 @@ def walk(
 ) -> Iterator[tuple[str, Path]]:
     """Yield the relative name and the path of each file below `top`. If `top` itself is a file, the name is empty.
 
-    A link to a file inside `boundary` is treated as a file. `boundary` is the folder `top` unless it is given. Other
+    A link to a file inside `boundary` is treated as a file. Without `boundary`, the target must be inside `top`. Other
     links, special files and unfinished files are skipped: `skip` gets the name and the reason. With `follow`, all
     links to files and folders are followed. Raise OSError if a folder can't be read.
     """
