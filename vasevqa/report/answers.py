@@ -1,4 +1,7 @@
-"""Show held-out questions with the answers of all models side by side: the worst, the most improved, and a sample."""
+"""Show some held-out questions, each with the answers of all models side by side.
+
+The questions are those with the worst answers, those with the most improved answers, and a random sample of the others.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ Question = tuple[str, str, str]  # vase, attribute, question
 
 @dataclass(frozen=True)
 class ModelAnswer:
-    """The answer of one model. `mark` is right, partly right or wrong, by the recorded scores."""
+    """The answer of one model. `mark` is right, partly right or wrong. It follows from the recorded scores."""
 
     model: str
     text: str
@@ -62,7 +65,7 @@ class AnswerCard:
 
 @dataclass(frozen=True)
 class AnswerCards:
-    """The cards that are shown, and the number of all held-out questions. `note` says why there are no cards."""
+    """The cards that are shown, and the number of questions to choose from. `note` says why there are no cards."""
 
     cards: tuple[AnswerCard, ...]
     count: int
@@ -71,7 +74,7 @@ class AnswerCards:
 
 @dataclass(frozen=True)
 class _Asked:
-    """A question with the row of answers.csv of each model."""
+    """A held-out question, with each model's answer from answers.csv."""
 
     about: Question
     number: int  # of this question about this vase, if it occurs several times
@@ -80,7 +83,7 @@ class _Asked:
 
 
 def answer_cards(sources: Sources, evaluation: Evaluation) -> AnswerCards | None:
-    """Return the cards; None if no evaluation recorded the answers of a model."""
+    """Return the cards; None if no question has recorded answers of both the first and the last model."""
     path = sources.artifacts["evaluate"] / FILE if "evaluate" in sources.artifacts else None
     models = list(evaluation.get("models", {}))
     if path is None or not models or not path.is_file():

@@ -1,6 +1,6 @@
 """Check whether a curation step rejects the photographs of some classes of vases more often than others.
 
-A class is a shape, a technique, a fabric, a century, or a top folder of the photographs.
+A class holds the photographs of one shape, technique, fabric or century, or the photographs in one top folder.
 """
 
 from __future__ import annotations
@@ -77,14 +77,17 @@ class Acceptance(Report):
 
 
 def photographs(sources: Sources, told: Told) -> dict[str, list[Picture]]:
-    """Return the photographs that clip-filter and classify decided about, by step, with their vases and records."""
+    """Return step -> the photographs about which the step decided, with their vases and records.
+
+    The steps are clip-filter and classify. A step without decisions is left out.
+    """
     return {step: _pictures(decided, told) for step, decided in _decisions(sources).items()}
 
 
 def acceptance(
     sources: Sources, told: Told, decided_about: Mapping[str, Sequence[Picture]] | None = None
 ) -> Acceptance:
-    """Return the acceptance of clip-filter and classify. A step without results is left out.
+    """Return the share of photographs that clip-filter and classify accepted. A step without results is left out.
 
     `told` holds the settings of the run's recipe. The classes come from the annotations that the recipe names, and from
     the top folders. Without readable annotations, the top folders are the only classes. `decided_about` is the result
@@ -194,7 +197,7 @@ def _class(
 
 
 def _belongs(picture: Picture, own: Path | None) -> dict[str, str]:
-    """Return the classes of a photograph by attribute.
+    """Return the photograph's class for each attribute.
 
     If several records give a value for an attribute, the value of the first record is used.
     """

@@ -23,8 +23,8 @@ class Cards:
     """Makes the cards of photographs that clip-filter scored.
 
     `filtered` is clip-filter's report, and `folder` holds clip-filter's embeddings. `picture(place, name)` returns the
-    thumbnail of a photograph; `place` is a key of sources.PARTS. `note` tells the reader if the nearest photographs are
-    left out because a package is missing. Otherwise it is ''.
+    thumbnail of a photograph; `place` is a key of sources.PARTS. If numpy or safetensors is missing, the cards have
+    no nearest photographs, and `note` says so. Otherwise `note` is ''.
     """
 
     def __init__(self, filtered: FilteringReport, folder: Path, picture: Callable[[str, str], str | None]) -> None:

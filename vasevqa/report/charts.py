@@ -26,7 +26,10 @@ class Tick:
 
 @dataclass(frozen=True)
 class Line:
-    """One series of a chart. `points` is an SVG polyline. A series with one value has only the point `dot`."""
+    """One series of a chart.
+
+    `points` is an SVG polyline. If the series has only one value, `points` is empty, and `dot` is the point.
+    """
 
     title: str
     points: str
@@ -60,9 +63,10 @@ class Chart:
 
 
 def chart(title: str, unit: str, series: Mapping[str, Measured], resumed: Sequence[int] = ()) -> Chart | None:
-    """Return a chart of the series; None if all values are finite and no series has more than one value.
+    """Return a chart of the series; None if it would have neither a line nor a gap.
 
-    Values that are not finite are not drawn. The chart's `gaps` reports them, because they are a sign of divergence.
+    A line needs at least two finite values. Values that are not finite are not drawn. The chart's `gaps` reports them,
+    because they are a sign of divergence.
     """
     kept = {name: [point for point in points if _drawable(point[1])] for name, points in series.items()}
     kept = {name: points for name, points in kept.items() if points}
@@ -114,7 +118,7 @@ def _gap(name: str, points: Measured) -> str:
 
 
 def _labels(values: Sequence[float]) -> list[str]:
-    """Return the values as texts, with at least four digits and as many as are needed to distinguish them."""
+    """Return the values as texts, rounded to four significant digits, or to more if two texts would be equal."""
     for digits in range(4, 17):
         labels = [f"{value:.{digits}g}" for value in values]
         if len(set(labels)) == len(labels):

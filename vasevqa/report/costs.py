@@ -38,8 +38,8 @@ class Cost:
 def costs(history: Mapping[str, StepHistory], records: Mapping[str, Record]) -> dict[str, Cost]:
     """Return the cost of each step.
 
-    Time in the queue costs nothing. A step that was up to date costs nothing. A step whose record says that the machine
-    showed no GPU costs no GPU-hours, whatever number of GPUs its recipe requests.
+    Time in the queue costs nothing. A step that was up to date costs nothing. If a step's record says that the
+    machine showed no GPU, the step costs no GPU-hours, even if its recipe requests GPUs.
     """
     by_step: dict[str, Cost] = {}
     for name, step in history.items():

@@ -64,10 +64,11 @@ class EvaluationTable:
     """The metrics of all models and baselines.
 
     `plots` shows the most important metrics. `rows` shows all metrics that at least one model or baseline has.
-    `missing` holds the remaining metrics, each with the reason. `same` holds pairs of identical models. `hidden` counts
-    the differences between models in one attribute that are not significant. `untested` counts those with too few vases
-    for a test. `few` is true if a metric has too few vases for an interval. `overall` holds the sentences about all
-    rows if no plot shows them.
+    `missing` holds the remaining metrics, each with the reason. `same` holds pairs of identical models.
+
+    The models are compared in each attribute. `hidden` counts the comparisons without a significant difference, and
+    `untested` counts the comparisons with too few vases for a test. `few` is true if a metric has too few vases for an
+    interval. `overall` holds the sentences about the differences over all rows, if no plot shows these sentences.
     """
 
     models: list[str]
@@ -143,7 +144,7 @@ def _plot(metric: str, evaluation: Evaluation) -> Plot:
 
 
 def _counts(found: Mapping[str, Metric]) -> str:
-    """Return the numbers of rows and vases. If they differ between models, return them for each model."""
+    """Return a text with the numbers of rows and vases. If these differ between models, the text lists each model."""
     counts = {}
     for name, one in found.items():
         parts = [f"{one['samples']:,} rows"] if "samples" in one else []
@@ -158,8 +159,9 @@ def _sentences(attribute: str, metric: str, pairs: list[Pair], models: int) -> t
     """Return the sentences that are shown beside the plot of a metric. The plot shows `models` models.
 
     If `attribute` is empty, the sentences are about all differences over all rows. Otherwise they are about the
-    significant differences in this attribute. For a metric in UNTESTED, no difference is tested on the plotted values.
-    The only sentence then says so.
+    significant differences in this attribute. A metric in UNTESTED is plotted without tests. If
+    its plot shows several models, the only sentence says that their differences are not tested. With one model, there
+    is no sentence.
     """
     if metric in UNTESTED:
         return (UNTESTED[metric],) if models > 1 else ()

@@ -28,8 +28,8 @@ LISTED = 200  # maximum number of names that are listed without a picture
 class Loss:
     """Photographs or vases that are lost between two levels, or problems in the annotations.
 
-    `pictures` shows some of them, the borderline cases first. `subtracted` is False if the loss is not counted in the
-    unit of the level above, such as vases below a level of photographs.
+    `pictures` shows some of the lost photographs or vases, the borderline cases first. `subtracted` is False if the
+    loss counts something else than the level above it. For example, it counts lost vases below a level of photographs.
     """
 
     count: int

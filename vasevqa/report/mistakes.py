@@ -1,4 +1,4 @@
-"""Show which classes a model confuses, and its worst answers. The model is the last one of the evaluation."""
+"""Show which classes the last model of the evaluation confuses, and show the worst answers of this model."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class Truth:
 class Confusion:
     """A table of true classes against answered classes for one attribute.
 
-    `rows` is the number of rows in the table. `left_out` is the number of the attribute's remaining rows, whose true
-    answer names no known class or several classes.
+    `rows` is the number of rows in the table. `left_out` is the number of the attribute's remaining rows. The true
+    answer of a remaining row names no known class, or it names several classes.
     """
 
     attribute: str
@@ -76,7 +76,10 @@ class ModelMistakes:
 
 
 def mistakes(evaluation: Evaluation) -> ModelMistakes | None:
-    """Return the mistakes of the last model for which the evaluation has a valid list; None without mistakes."""
+    """Return the mistakes of the evaluation's last model; None if there is nothing to show.
+
+    If the evaluation has no valid list of this model's mistakes, the model before it is used.
+    """
     for model, measured in reversed(evaluation.get("models", {}).items()):
         try:
             found = _Mistakes.model_validate(measured.get("mistakes"))

@@ -45,7 +45,7 @@ class Thumbnails:
     """Small copies of photographs as data URIs: JPEGs of at most SIDE pixels per side.
 
     With a `volume`, the thumbnails are stored there by the photograph's digest, so that a later report decodes only new
-    photographs. Without one, they are kept only in memory.
+    photographs. Without a volume, the thumbnails are kept only in memory.
     """
 
     def __init__(self, volume: Path | None = None) -> None:

@@ -31,7 +31,11 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Bar:
-    """One bin of the histogram, in SVG units. `label` gives the number of images in the bin, and `middle` its score."""
+    """One bar of the histogram, in SVG units.
+
+    `label` is a text with the number of images in the bar, and with the lowest and the highest score of the bar.
+    `middle` is the score in the middle between these two.
+    """
 
     x: float
     y: float
@@ -44,7 +48,10 @@ class Bar:
 
 @dataclass(frozen=True)
 class Mark:
-    """A recommended threshold on the histogram: x in SVG units, its number in the table, and its name."""
+    """A recommended threshold on the histogram.
+
+    `x` is the threshold's position in SVG units, and `number` is its number in the table of thresholds.
+    """
 
     x: float
     number: int
@@ -134,10 +141,10 @@ def _even(value: float) -> float:
 
 @dataclass(frozen=True)
 class Choice:
-    """A recommended threshold, and how many photographs it keeps.
+    """A threshold that the run could use instead of its own.
 
-    `kept` is this number. `more` is `kept` minus the number of photographs that the run's own threshold keeps.
-    `setting` is the command-line option that sets the threshold.
+    `kept` is the number of photographs that the threshold keeps. `more` is `kept` minus the number of photographs that
+    the run's own threshold keeps. `setting` is the command-line option that sets the threshold.
     """
 
     name: str
@@ -157,9 +164,9 @@ def choices(filtered: FilteringReport) -> list[Choice]:
 def other_threshold(filtered: FilteringReport) -> Choice | None:
     """Return a different threshold that is worth trying; None if the scores suggest none.
 
-    If the scores form two groups, the result is the threshold between the groups. Otherwise it is the recommended
-    threshold that keeps closest to half of the photographs. A threshold that keeps no photograph, or as many as the
-    run's own threshold, is never returned.
+    The result keeps at least one photograph, and it keeps more or fewer photographs than the run's own threshold. If
+    the scores form two groups, the threshold between the groups is preferred. Otherwise the result is the
+    recommended threshold whose number of kept photographs is closest to half of all photographs.
     """
     between = [] if filtered.between is None else [_choice(filtered, "between the two groups", filtered.between)]
     half = len(filtered.images) / 2

@@ -20,8 +20,8 @@ class Told:
     """The settings of a recipe that a report needs.
 
     `reading` says how file names and tables are read. `table` is the file or folder with the annotations, and
-    `vocabulary` is the folder of the user's vocabulary. Both are None if the recipe names none that can be used.
-    `questions` are the questions of the dataset.
+    `vocabulary` is the folder of the user's vocabulary. Each of the two is None if the recipe doesn't name one that can
+    be used. `questions` are the questions of the dataset.
     """
 
     reading: Reading = field(default_factory=Reading)

@@ -54,7 +54,7 @@ class Combined:
 def combined(log: Sequence[LogRow], record: Record | None) -> Combined:
     """Return how a training combined its rewards, from its log and from the parameters in its record.
 
-    In its log, ms-swift names each reward after a Python class, in the order of the parameter `reward_funcs`.
+    The log of ms-swift names each reward after a Python class, in the order of the parameter `reward_funcs`.
     """
     names = tuple(dict.fromkeys(match[1] for row in log for key in row if (match := _MEAN.fullmatch(key))))
     asked = record.params if record is not None else {}

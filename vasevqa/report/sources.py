@@ -38,7 +38,7 @@ _OfPhotographs = TrainingResults | ClassificationReport | FilteringReport | Best
 class Sources:
     """The reports of a run's artifacts. `artifacts` maps steps to folders.
 
-    The property for a step's report is None if the step has no report.
+    A property that returns the report of a step is None if the step has no report.
     """
 
     artifacts: Mapping[str, Path]

@@ -30,7 +30,7 @@ class Share(BaseModel):
 
 
 class LabelledThreshold(BaseModel):
-    """A threshold with its precision and recall on labelled photographs, and with what it loses."""
+    """A threshold, its precision and recall on labelled photographs, and the photographs and vases that it loses."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -42,7 +42,7 @@ class LabelledThreshold(BaseModel):
 
 
 class Labelled(BaseModel):
-    """What labels show about thresholds. `vasevqa review --calibrate` writes it."""
+    """What labels show about thresholds, as it is in the file that `vasevqa review --calibrate` writes."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -62,7 +62,10 @@ class Labelled(BaseModel):
             return None
 
     def lines(self, histogram: Histogram) -> dict[str, str]:
-        """Return precision and recall as points of SVG polylines over the histogram, from 0 at its bottom to 1."""
+        """Return the lines of precision and recall over the histogram, each as the points of an SVG polyline.
+
+        The value 0 is at the bottom of the histogram, and 1 is at its top. A line with only one point is left out.
+        """
         found = {}
         for name in ("precision", "recall"):
             shares = [(one.threshold, getattr(one, name)) for one in self.candidates]
@@ -80,9 +83,10 @@ class Labelled(BaseModel):
 class Trial:
     """The values behind the slider.
 
-    `scores` are the scores of the photographs that no limit rejected, the highest first. `vases` holds the number of
-    vases among the first 1, 2, ... of these photographs. `photographs` and `every_vase` count all that clip-filter
-    scored. `low`, `high` and `start` are the ends of the slider and the threshold of the run.
+    `scores` are the scores of the photographs that no limit rejected, the highest first. `vases[n]` is the number of
+    vases that the photographs of `scores[0]` to `scores[n]` show. `photographs` is the number of all photographs that
+    clip-filter scored, and `every_vase` is the number of their vases. The slider goes from `low` to `high`. It begins
+    at `start`, the threshold of the run.
     """
 
     low: float
@@ -122,7 +126,7 @@ class Trial:
 def trial(
     rows: Sequence[ScoredImage], threshold: float, vases: Mapping[str, str], labelled: Labelled | None
 ) -> Trial | None:
-    """Return the values behind the slider; None if no photograph has a score that a threshold decides about.
+    """Return the values behind the slider; None if there is no photograph that a threshold decides about.
 
     `vases` maps the names of photographs to vases.
     """

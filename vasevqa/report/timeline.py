@@ -42,7 +42,7 @@ class Bar:
 class StepRow:
     """One step: its state, its bars, its result, and its failed attempts.
 
-    `took` is the total duration of the bars, and `seconds` the same as a number. Pauses are not included.
+    `took` is the total duration of the bars as text, and `seconds` is this duration as a number. Pauses don't count.
     """
 
     name: str
@@ -116,8 +116,8 @@ def timeline(events: Sequence[Event], history: Mapping[str, StepHistory], record
 def spans_of(events: Iterable[Event]) -> list[Span]:
     """Return the spans of one step from its events.
 
-    The time from the start of a step until it runs is of the kind `starting`, or `waiting` if the step reported why it
-    waits. If the step did not end, its last span ends at its last event.
+    From the start of a step until it runs, the kind of its span is `starting`. If the step reported why it waits, the
+    kind is `waiting` instead. If the step did not end, its last span ends at its last event.
     """
     spans: list[Span] = []
     current: Span | None = None

@@ -103,9 +103,10 @@ def _attributes(answers: Sequence[Completion]) -> dict[str, Measured]:
 
 @dataclass(frozen=True)
 class LeftOutRows:
-    """The rows of a file that a training left out because they were too long or broken.
+    """The rows that a training left out of a file, because these rows were too long or broken.
 
-    `count` is their number. `rows` is the number of all rows of the file; None if it is not known.
+    `count` is the number of rows that were left out. `rows` is the number of all rows in the file; None if it is not
+    known.
     """
 
     step: str
@@ -117,7 +118,10 @@ class LeftOutRows:
 
 
 def left_out(artifacts: Mapping[str, Path], dataset: DatasetReport | None = None) -> list[LeftOutRows]:
-    """Return the rows of `dataset` that the trainings left out, one entry per training and file."""
+    """Return the rows that the trainings left out, with one entry per training and file.
+
+    `dataset` is the report that contains the number of all rows in each file.
+    """
     every = dataset.rows if dataset is not None else {}
     found = []
     for step in ("sft", "grpo"):
@@ -135,10 +139,10 @@ def left_out(artifacts: Mapping[str, Path], dataset: DatasetReport | None = None
 
 @dataclass(frozen=True)
 class MergeRow:
-    """The check of one merge, which compares the merged model with the base model plus adapter.
+    """The check of one merge. It compares the merged model with the unmerged model: the base model plus the adapter.
 
-    `agreement` is the share of tokens after which both predict the same next token. `max_difference` is the largest
-    difference between their logits.
+    `agreement` is the share of tokens after which the two models predict the same next token. `max_difference` is the
+    largest difference between the logits of the two models.
     """
 
     step: str

@@ -15,7 +15,7 @@ from vasevqa.text import amount, byte_size, duration
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of the table: its text, and the number that orders the rows (None: unknown)."""
+    """A cell of the table: its text, and the number by which the rows can be sorted (None if it is unknown)."""
 
     text: str
     order: float | None = None
@@ -42,7 +42,7 @@ class StepUse:
 def uses(
     history: Mapping[str, StepHistory], records: Mapping[str, Record], spent: Mapping[str, Cost]
 ) -> tuple[StepUse, ...]:
-    """Return the usage of each step that recorded it or that asked for resources."""
+    """Return the usage of each step. A step without recorded usage is included if it asked for resources."""
     rows = (_use(name, step, records.get(name, Record()), spent.get(name)) for name, step in history.items())
     return tuple(row for row in rows if row is not None)
 

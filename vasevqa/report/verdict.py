@@ -71,7 +71,7 @@ class Verdict:
     commands: tuple[Command, ...]
 
     def lines(self) -> Iterator[str]:
-        """Yield the lines for the end of a terminal: the sentences, and the first command that comes next."""
+        """Yield the last lines of a command's output: the sentences, and the first of the commands to run next."""
         sentences = [sentence for sentence in self.sentences if sentence != NO_MODEL]
         yield from sentences
         if len(sentences) > 1 and self.commands:  # the run has results, and not only steps
@@ -144,9 +144,10 @@ def _photographs(results: Results) -> str:
 
 
 def _exact(results: Results) -> str:
-    """Return a sentence with each model's share of exact answers, or "" if fewer than two models were evaluated.
+    """Return a sentence with each model's share of exact answers; '' if there are fewer than two models.
 
-    The share of a model without the picture is added. Captions have no exact answer.
+    The sentence is also '' if the share of a model is unknown. If a model was also evaluated without the picture, the
+    sentence contains that share, too. Captions don't count, because they have no exact answer.
     """
     models, others = results.evaluation.get("models", {}), results.evaluation.get("baselines", {})
     shares = {name: exact_share(model) for name, model in models.items()}

@@ -50,7 +50,7 @@ class Why(BaseModel):
 
 
 def why(run: Run, text: str) -> Why:
-    """Return the decisions about a photograph. `text` is its relative name, or a part that no other name has.
+    """Return the decisions about a photograph. `text` is its relative name, or a part of this name.
 
     Raise ConfigError if no photograph of the run matches `text`, or if several match.
     """
@@ -119,7 +119,7 @@ def _classified(one: predictions.Prediction, report: ClassificationReport | None
 def _viewed(name: str, report: BestViewsReport | None) -> Viewed | None:
     """Return what select-views decided about the vase of a photograph; None if select-views doesn't know the vase.
 
-    The photograph may be one that select-views didn't see.
+    select-views may know the vase even if it didn't see this photograph.
     """
     if report is None:
         return None

@@ -61,7 +61,7 @@ def agreements(labels: Labels) -> list[Agreement]:
 def answer(given: Mapping[str, Line], question: Question) -> bool | None:
     """Return the reviewers' joint answer about a photograph: True for yes, False for no, None if there is none.
 
-    Labels `unsure` are ignored. There is no joint answer if the remaining labels differ, or if no label remains.
+    The label `unsure` is ignored. There is no joint answer if the remaining labels differ, or if no label remains.
     """
     answers = {line.label for line in given.values()} & {question.yes, question.no}
     return answers == {question.yes} if len(answers) == 1 else None

@@ -72,8 +72,9 @@ class Candidate(BaseModel):
     """What a candidate threshold would do.
 
     `labels` counts the labelled photographs that the threshold accepts, and `vases` counts their vases. `precision` is
-    estimated from these labels. `testable` is true if there are enough of them to show the required precision when all
-    are good. `lost_photographs` and `lost_vases` count what the threshold removes, with or without labels.
+    estimated from these labels. `testable` is true if these labels would show the required precision in the case that
+    all of them are good. `lost_photographs` and `lost_vases` count the photographs and vases that the threshold
+    removes, with or without labels.
     """
 
     threshold: float
@@ -89,8 +90,9 @@ class Candidate(BaseModel):
 class Calibration(BaseModel):
     """The result of a calibration: the candidates, and the threshold that `calibrate` chose.
 
-    `chosen` is None if the labels show the precision `aim` for no threshold. `photographs` and `vases` count what the
-    step scored. `recipe` is the setting of the chosen threshold for the recipe.
+    `chosen` is None if there is no threshold for which the labels show the precision `aim`. `photographs` and `vases`
+    count the photographs that the step scored, and their vases. `recipe` is the setting of the chosen threshold for the
+    recipe.
     """
 
     question: str
@@ -157,7 +159,7 @@ def calibration_of(sample: Sample, question: str, scored: Scored, aim: float) ->
 def aim_of(record: Record, scores: Scores, aim: float) -> str | None:
     """Return a sentence about the threshold that reaches the precision `aim`, without a full stop.
 
-    The result is None while no photograph with a score has an answer.
+    The result is None while no photograph that the review drew has both a score and a clear answer.
     """
     scored = {one.name for one in record.photographs if one.name in scores.values}
     sample = sample_of(record)
@@ -235,8 +237,8 @@ def said(candidates: Sequence[Candidate], chosen: Candidate | None, scored: Scor
 def more(precision: Share, labels: int, aim: float) -> float:
     """Estimate how many more labels would raise the lower limit of `precision` to `aim`.
 
-    The result is infinity if no number of labels is enough. For the lower limit `low`, Wilson's interval needs the
-    following number of observations:
+    The result is infinity if no number of labels is enough. In Wilson's interval, a share `value` has the lower limit
+    `low` if this is the number of observations:
 
     quantile^2 * low * (1 - low) / (value - low)^2
     """

@@ -73,11 +73,13 @@ def draw(pool: Pool, scores: Scores | None, number: float) -> Draw:
     """Draw the photograph to show next. `number` in [0, 1) determines the draw.
 
     In some of the draws, every photograph has the same chance. Their fraction is `scores.uniform`, or UNIFORM without
-    scores. The other draws prefer some photographs. They first prefer typical photographs of the groups of look-alikes
-    that have no label. When all groups have labels, half of these draws prefer photographs near the threshold. The
-    other half prefer photographs of groups in which the answers and the step disagree. Without scores, these draws
-    prefer the vases with the fewest labels. Apart from typical photographs, each label of a vase lowers the chance of
-    the vase's other photographs.
+    scores. The other draws prefer some photographs:
+
+    1. While any group of look-alikes has no label, these draws prefer typical photographs of such groups.
+    2. When all groups have labels, and if there are scores, half of these draws prefer photographs near the threshold.
+       The other half prefer photographs of groups in which the answers and the step disagree. Each label of a vase
+       lowers the chance of the vase's other photographs.
+    3. When all groups have labels, but there are no scores, these draws prefer the vases with the fewest labels.
 
     The probability of the draw is the chance of the photograph among all remaining photographs, summed over all
     reasons. Estimators for draws without replacement need this probability (Farquhar, Gal and Rainforth, "On
@@ -125,8 +127,8 @@ def _spread(pool: Pool) -> list[float]:
 def _near(pool: Pool, scores: Scores) -> list[float]:
     """Return a weight for each photograph. The weight falls as the score's distance from the threshold grows.
 
-    The weight is divided by e for each `scale` of distance. A tenth of the scored photographs are closer to the
-    threshold than `scale`. Each label of the photograph's vase lowers the weight further.
+    The weight is exp(-distance / scale). About a tenth of the scored photographs are closer to the threshold than the
+    distance `scale`. Each label of the photograph's vase lowers the weight further.
     """
     distances = sorted(abs(value - scores.threshold) for value in scores.values.values())
     scale = distances[min(max(1, len(distances) // 10), len(distances) - 1)] if distances else 0.0

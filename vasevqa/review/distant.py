@@ -116,7 +116,7 @@ class DistantReview:
     def give(self) -> Given:
         """Send all labels to the volume, and return the pod's answer.
 
-        Labels that the volume already has stay unchanged. Raise ClusterError if the pod can't save the labels.
+        No label on the volume is changed; only new labels are added. Raise ClusterError if the pod can't save them.
         """
         found: list[Given] = []
         text = "".join(line.model_dump_json() + "\n" for line in self.record.file.lines).encode()

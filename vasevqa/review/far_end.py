@@ -111,7 +111,7 @@ class ReviewEnd(FarEnd):
         self.say(end=True)
 
     def do_give(self, asked: object, length: int) -> None:
-        """Read `length` bytes of labels, and save the new ones. For quality, copy the photographs to 0/ and 1/."""
+        """Read `length` bytes of labels, and save the new labels. For quality, copy the photographs to 0/ and 1/."""
         if not 0 <= length <= MOST:
             raise ConfigError(f"{length} bytes of labels are too many; send at most {MOST}.")
         text = self.requests.read(length)
@@ -197,7 +197,9 @@ def _listed(photographs: Iterable[Photograph]) -> list[Listed]:
 
 
 def _picture(path: Path, name: str, side: int) -> tuple[Picture, bytes]:
-    """Return a header and the bytes of a scaled picture. The header's digest is that of the file that was scaled.
+    """Return a header and the bytes of a scaled picture.
+
+    The digest in the header is the digest of the photograph's file, not of the scaled picture.
 
     Raise Unreadable if the file can't be decoded, if it vanished, or if it changed during each of three attempts.
     """

@@ -68,17 +68,17 @@ class DistantPictures:
             thread.start()
 
     def large(self, index: int, /) -> bytes:
-        """Wait for the large picture of a photograph, which the reviewer labels, and return it."""
+        """Wait for the large picture of a photograph, and return it. The reviewer labels the large picture."""
         return self._get((index, LARGE))
 
     def small(self, index: int, /) -> bytes:
-        """Wait for the small picture of a photograph, which the page shows as a further view, and return it."""
+        """Wait for the small picture of a photograph, and return it. The page shows it as a further view."""
         return self._get((index, SMALL))
 
     def expect(self, ahead: Iterator[Want]) -> None:
-        """Choose which pictures are fetched in advance, in the given order, while no request waits.
+        """Choose `ahead` as the pictures to fetch in advance, in this order, while there are no requests.
 
-        The pictures of an earlier call are no longer fetched.
+        The pictures that an earlier call chose are no longer fetched in advance.
         """
         with self._changed:
             self._ahead = ahead

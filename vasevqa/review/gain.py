@@ -26,7 +26,7 @@ def gains(record: Record) -> list[str]:
 
 
 def precision(vases: int) -> str:
-    """Return how precisely labels of `vases` vases measure a share, such as an accuracy.
+    """Return a sentence about how precisely a share, such as an accuracy, is measured if `vases` vases have labels.
 
     The precision is half the width of Wilson's 95% interval at a share of 1/2, with each vase as one observation.
     Several photographs of one vase can only make the interval narrower.

@@ -100,7 +100,7 @@ def read_tasks(path: Path) -> list[Task]:
 def labels_in(tasks: Sequence[Task], photographs: Sequence[Photograph], question: Question) -> tuple[list[Given], int]:
     """Return the labels that answer the question, and the number of annotated tasks whose photograph is missing.
 
-    A choice counts if the name of its control is the name of the question. If no control has the name of a question,
+    A choice counts if the name of its control is the name of the question. If no control has the name of any question,
     all choices count. Raise DataError for a choice that is not a label.
     """
     index, named = _Index(photographs), _has_questions(tasks)
@@ -126,8 +126,9 @@ def write_tasks(
 ) -> None:
     """Write the tasks with the labels in `lines` as annotations.
 
-    Annotations that vasevqa wrote earlier are removed if they differ from `lines`. Labelled tasks get the photograph's
-    vase and digest. Everything else in the tasks is kept unchanged.
+    An annotation that vasevqa wrote earlier is removed if `lines` no longer has its label. A labelled photograph
+    without a task gets a new task. Labelled tasks get the photograph's vase and digest. Everything else in the tasks is
+    kept unchanged.
     """
     index, named, control = _Index(photographs), _has_questions(tasks), _control(tasks, question)
     kept = [task.model_copy(deep=True) for task in tasks]
@@ -194,9 +195,10 @@ def _annotation(line: Line, control: tuple[str, str]) -> Annotation:
 
 
 def _label(choice: str, question: Question) -> str:
-    """Return the label that a choice means. Ignore upper and lower case. Raise DataError if there is no such label.
+    """Return the label that a choice means, whether in upper or lower case.
 
-    For quality, the names of label folders that train-classifier knows are also accepted.
+    Raise DataError if there is no such label. For quality, the names of label folders that train-classifier knows are
+    also accepted.
     """
     word = choice.strip().casefold()
     if word in question.labels:
@@ -245,7 +247,9 @@ class _Index:
 def _paths(text: str) -> list[str]:
     """Return the paths that a text in a task may mean, the likeliest first.
 
-    HTTP addresses are percent-encoded. Paths and addresses of buckets, such as s3://bucket/a#1.jpg, are not.
+    An HTTP address, or a text that begins with /data/, is probably percent-encoded, so its decoded path comes first. A
+    different path, or the address of a bucket such as s3://bucket/a#1.jpg, probably isn't encoded, so the text itself
+    comes first.
     """
     try:
         url = urlsplit(text)

@@ -1,4 +1,4 @@
-"""Read labels.jsonl, which holds one label as JSON per line, and append to it. Lines are never changed."""
+"""Read labels.jsonl and append labels to it. Each line is one label as JSON. Lines are never changed."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ class Line(BaseModel):
 class LabelFile:
     """The file `path` with the labels of one question. Several processes may append to it at the same time.
 
-    The lines are on the disk when `append` returns. `torn` counts truncated lines, which a killed process left; these
-    hold no label. Raise ConfigError if the file holds labels of a different question, and DataError if it is not a file
-    of labels.
+    The lines are on the disk when `append` returns. `torn` counts truncated lines. Such a line comes from a process
+    that was killed, and it holds no label. Raise ConfigError if the file holds labels of a different question, and
+    DataError if it is not a file of labels.
     """
 
     def __init__(self, path: Path, question: Question) -> None:
@@ -170,9 +170,10 @@ def reason(error: OSError | VaseError, doing: str, what: object) -> str:
 
 
 def standing(lines: Iterable[Line]) -> dict[tuple[str, str, str], Line]:
-    """Return the current labels by reviewer, digest and name: the latest that the reviewer didn't withdraw.
+    """Return (reviewer, digest, name) -> the reviewer's current label of the photograph.
 
-    A line that occurs twice, because two files were concatenated, counts once.
+    The current label is the latest one that the reviewer didn't withdraw. A line that occurs twice, because two files
+    were concatenated, counts once.
     """
     given: dict[tuple[str, str, str], list[Line]] = defaultdict(list)
     for line in sorted(dict.fromkeys(lines), key=lambda line: line.when):
@@ -185,7 +186,7 @@ def standing(lines: Iterable[Line]) -> dict[tuple[str, str, str], Line]:
 
 
 def by_picture(stand: Mapping[tuple[str, str, str], Line]) -> dict[str, dict[str, Line]]:
-    """Return each reviewer's latest label, by digest and reviewer. Copies of one photograph count once."""
+    """Return digest -> reviewer -> the reviewer's latest label of the picture. Copies of a picture count once."""
     found: dict[str, dict[str, Line]] = defaultdict(dict)
     for (who, digest, _), line in sorted(stand.items(), key=lambda item: item[1].when):
         found[digest][who] = line

@@ -143,7 +143,7 @@ class Picture(_Message):
 
 
 class Given(_Message):
-    """The pod's answer to labels: how many were new, and which problems occurred.
+    """The pod's answer when it has received labels: how many of them were new, and which problems occurred.
 
     `low` and `high` count the photographs that are now in 0/ and in 1/.
     """

@@ -16,7 +16,7 @@ class Photograph:
     """A photograph to review.
 
     `name` is the path relative to the reviewed folder. If the vase isn't known, the name is used as `vase`. `place` is
-    the path of the copy below 0/ or 1/, from which train-classifier reads the vase.
+    the path of the photograph's copy below 0/ or 1/. train-classifier reads the vase from this path.
     """
 
     path: Path

@@ -32,8 +32,8 @@ def settle(into: Path, photograph: Photograph, digest: str, answer: bool | None)
     """Copy a photograph to the folder of its answer, 0/ or 1/, and remove its copy from the other folder.
 
     If `answer` is None, copies in both folders are removed. The copy is a reflink if the file system supports reflinks.
-    If a different picture already has the path of the copy, the copy goes to a folder named after the digest. Raise
-    ConfigError if different pictures have both paths.
+    If there is already a different picture at the path of the copy, the copy goes to a folder named after the digest.
+    Raise ConfigError if there is a different picture in that folder, too.
     """
     wanted = None if answer is None else SIDES[answer]
     placed = False
@@ -60,7 +60,7 @@ def _targets(folder: Path, photograph: Photograph, digest: str) -> Iterator[Path
 
 
 def _is_same(target: Path, photograph: Photograph, digest: str) -> bool:
-    """Return whether `target` is a copy of the photograph. If size and time are equal, the file isn't read."""
+    """Return whether `target` is a copy of the photograph. If both have the same size and time, `target` isn't read."""
     status = target.stat()
     with contextlib.suppress(FileNotFoundError):  # the photograph was removed, but its copy remains
         if f"{status.st_size}:{status.st_mtime_ns}" == photograph.stamp:

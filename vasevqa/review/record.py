@@ -64,10 +64,11 @@ class Record:
             raise storage_error(error, "write", self.into) or ConfigError(why) from None
 
     def follow(self) -> None:
-        """Read the new lines of the file, including those of other processes. For quality, copy their photographs.
+        """Read the new lines of the file, including those of other processes. For quality, copy labelled photographs.
 
-        A photograph that can't be read or copied now doesn't stop the remaining ones, up to MOST_FAILURES failed
-        copies. `problems` reports the failures, and the next call tries these photographs again.
+        If a photograph can't be read or copied now, the remaining photographs are still tried. After MOST_FAILURES
+        failed copies, nothing more is copied in this call. `problems` reports the failures, and the next call tries
+        these photographs again.
         """
         if self.file.path.exists():
             self.file.refresh()
@@ -96,7 +97,7 @@ class Record:
         return told
 
     def say(self, photograph: Photograph, label: str | None, who: str, shown: Shown, milliseconds: int | None) -> None:
-        """Append a label of a photograph. With `label` None, append the withdrawal of the reviewer's latest label."""
+        """Append a label of a photograph. If `label` is None, withdraw the reviewer's latest label of it."""
         self._append([self._line(photograph, label, who, shown, milliseconds, self.file.moment())])
 
     def take_back(self, line: Line) -> None:
@@ -184,7 +185,7 @@ class Record:
         return found
 
     def _place(self) -> None:
-        """Copy the photographs that are not in 0/ or 1/ yet. Those that fail come last in the next call."""
+        """Copy the photographs that are not in 0/ or 1/ yet. If a copy fails, the next call tries it last."""
         failures = 0
         for digest in list(self._unplaced):
             said = answer(self._given.get(digest, {}), self.question)

@@ -98,7 +98,7 @@ class Server(ThreadingHTTPServer):
         return link
 
     def admits(self, token: str) -> bool:
-        """Return whether a link's token opens the page. If the link was used or replaced, create a new link."""
+        """Return whether a link's token opens the page. A used or replaced link is refused, and a new link is made."""
         if not any(_same(token, known) for known in self._links):
             return False
         if self._used or not _same(token, self._links[-1]):

@@ -39,7 +39,7 @@ class View(BaseModel):
 class State(BaseModel):
     """All that the page shows.
 
-    `picture` is the number of the photograph to label. It is None at the end, or if no photograph can be read now.
+    `picture` is the number of the photograph to label. It is None if no photograph is left, or if none can be read now.
     `after` is the number of the photograph that will probably come next. `unreadable` counts the photographs that can't
     be decoded. `waiting` counts the photographs that the storage didn't deliver; they are tried again after all other
     photographs.
@@ -127,7 +127,10 @@ class Session:
             return state if self._current is None else self._with_picture(state, self._current, mine)
 
     def _gains(self) -> list[str]:
-        """Return what the labels are enough for. With scores, also return what they show about the step's threshold."""
+        """Return sentences about what the labels are enough for.
+
+        With scores, a further sentence may say what the labels show about the step's threshold.
+        """
         shown = aim_of(self.record, self.scores, self.aim) if self.scores is not None else None
         return [*gains(self.record), *([shown] if shown else [])]
 

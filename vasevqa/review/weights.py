@@ -12,7 +12,7 @@ from vasevqa.review.record import Record
 
 @dataclass(frozen=True)
 class Sample:
-    """The answers to a question by photograph name: True for yes or False for no, and the answer's weight.
+    """The answers to a question with their weights, by photograph name. An answer is True for yes or False for no.
 
     The weight is the number of photographs that an answer stands for. `unsure` counts the drawn photographs without a
     clear answer. `undrawn` counts the labels of photographs that no draw chose, such as labels from Label Studio. These
@@ -27,7 +27,7 @@ class Sample:
 def sample_of(record: Record) -> Sample:
     """Return the labels of all reviewers as one sample.
 
-    If several reviewers drew the same photograph, its weights are added.
+    If several reviewers drew the same photograph, the weights of their draws are added.
     """
     weights: dict[str, float] = defaultdict(float)
     given = record.given()
