@@ -29,8 +29,8 @@ FILES = {"quality": [f"{label}/{vase_name(10 * label + vase, 0)}" for label in (
 def volume(tmp_path: Path) -> Volume:
     """A volume that an earlier version of vasevqa wrote.
 
-    The repository keeps the record of each artifact and the names of the inputs. The content of the inputs is too large
-    for the repository, so the stat cache holds the digests of the inputs.
+    The repository keeps the record of each artifact, without its list of files, and the names of the inputs. The content
+    of the inputs is too large for the repository, so the stat cache holds the digests of the inputs.
     """
     found = Volume(tmp_path.resolve())
     for given in KEPT["inputs"].values():
@@ -47,7 +47,7 @@ def volume(tmp_path: Path) -> Volume:
     for record in KEPT["artifacts"]:
         folder = found.artifact(record["step"], record["key"]).path
         folder.mkdir(parents=True)
-        (folder / RECORD).write_text(json.dumps(record))
+        (folder / RECORD).write_text(json.dumps({"files": {}, **record}))
     return found
 
 

@@ -35,7 +35,7 @@ class Cost:
         return f"{gpus}{amount(self.core_hours)} core-hours, {amount(self.memory_hours)} GiB-hours"
 
 
-def costs(history: Mapping[str, StepHistory], records: Mapping[str, Record]) -> dict[str, Cost]:
+def costs(history: Mapping[str, StepHistory], records: Mapping[str, Record] | None = None) -> dict[str, Cost]:
     """Return the cost of each step.
 
     Time in the queue costs nothing. A step that was up to date costs nothing. If a step's record says that the
@@ -43,7 +43,7 @@ def costs(history: Mapping[str, StepHistory], records: Mapping[str, Record]) -> 
     """
     by_step: dict[str, Cost] = {}
     for name, step in history.items():
-        usage = records[name].usage if name in records else None
+        usage = records[name].usage if records and name in records else None
         without = usage is not None and usage.gpu is False
         for held in step.used:
             resources = {**held.resources, "gpus": 0} if without else held.resources
