@@ -29,7 +29,7 @@ FILES = {"quality": [f"{label}/{vase_name(10 * label + vase, 0)}" for label in (
 def volume(tmp_path: Path) -> Volume:
     """A volume that an earlier version of vasevqa wrote.
 
-    The repository keeps the record of each artifact, without its list of files, and the names of the inputs. The content
+    The repository keeps the record of each artifact without its list of files, and the names of the inputs. The content
     of the inputs is too large for the repository, so the stat cache holds the digests of the inputs.
     """
     found = Volume(tmp_path.resolve())
