@@ -68,7 +68,11 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Drawn:
-    """The photographs of a seed. `good` maps each photograph's name to whether the photograph is good."""
+    """The photographs that are drawn for one seed: some to label, and others for the test.
+
+    The photographs and all results are below the folder `work`. `weights` is the file of the weights from which the
+    classifiers start. `good` maps each photograph's name to whether the photograph is good.
+    """
 
     seed: int
     work: Path
@@ -166,7 +170,10 @@ def compared(drawn: Drawn, labels: int) -> tuple[list[float], str]:
 
 
 def main() -> None:
-    """Measure for each seed, and print the table."""
+    """Compare the classifiers for each seed, and print the table.
+
+    With --clip, choose clip-filter's threshold for each seed instead. With --write, also write the table to a file.
+    """
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)

@@ -39,7 +39,7 @@ def trained(folder: Path, picture: Path, pixels: int) -> list[int]:
 
 @contextmanager
 def limited_to(pixels: int) -> Iterator[None]:
-    """Inside a `with` block, make ms-swift scale pictures with more than `pixels` pixels down.
+    """Inside a `with` block, make ms-swift scale down pictures that have more than `pixels` pixels.
 
     ms-swift reads this limit from the environment variable MAX_PIXELS.
     """

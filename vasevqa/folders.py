@@ -150,7 +150,10 @@ class PassedOver:
             first.append(name.encode("utf-8", "backslashreplace").decode())
 
     def sentence(self) -> str:
-        """Return a text such as `3 other files: 2 .heic need the package pi-heif, 1 .txt`, or '' for no files."""
+        """Return a text that counts the files and folders by reason. Return '' if there are none.
+
+        An example is `3 other files: 2 .heic need the package pi-heif, 1 .txt`.
+        """
         if not self.counts:
             return ""
         total = self.counts.total()
@@ -161,12 +164,15 @@ class PassedOver:
         return f"{total} other file{'s' if total > 1 else ''}: {', '.join(kinds)}"
 
     def after(self) -> str:
-        """Return '; ' and the text of `sentence`, for the end of another sentence. Return '' for no files."""
+        """Return '; ' and the text that the method `sentence` returns. Return '' if that text is empty.
+
+        The result is appended to another sentence.
+        """
         return f"; {self.sentence()}" if self.counts else ""
 
     def hint(self) -> str:
-        """Return the text of `sentence` in brackets, or '' for no files.
+        """Return the text that the method `sentence` returns, in brackets. Return '' if that text is empty.
 
-        Errors about a folder without photographs end with this text.
+        Error messages about a folder without photographs contain the result.
         """
         return f" ({self.sentence()})" if self.counts else ""

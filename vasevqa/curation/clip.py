@@ -43,7 +43,7 @@ class Preprocess:
 
     @property
     def cover(self) -> int:
-        """The least number of pixels on each side of a JPEG that is decoded at a reduced scale.
+        """The least width and height, in pixels, that a JPEG has after it is decoded at a reduced scale.
 
         This number is twice the model's input size. The scores then hardly change: their rank correlation with the
         scores of fully decoded JPEGs was at least 0.997. It was only 0.97 for JPEGs decoded at the input size itself

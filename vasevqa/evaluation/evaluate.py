@@ -136,9 +136,9 @@ def _compare_on_common_rows(evaluation: Evaluation, columns: Mapping[str, Mappin
     """Add the mean reward over the common rows to every column.
 
     A column is a model or a baseline. `columns` maps its name to its answers by row number. The common rows are the
-    rows that all columns answer. Nothing is changed if these are all rows, or if there are none. If a column doesn't
-    answer all rows, its mean reward over its own rows is removed. Each line of the table therefore compares means over
-    the same rows.
+    rows that all columns answer. If every row is a common row, or if no row is, the function changes nothing.
+    Otherwise, if a column doesn't answer all rows, its mean reward over its own rows is removed. Each line of the table
+    therefore compares means over the same rows.
     """
     common = sorted(set.intersection(*(set(column) for column in columns.values())))
     if not common or len(common) == evaluation["samples"]:

@@ -75,7 +75,11 @@ class StepRun:
         return job_prefix(self.name, self.planned.artifact.key)
 
     def restore(self, events: Iterable[Event]) -> None:
-        """Restore the state from the events of earlier launchers: failures, raised resources and a running job."""
+        """Restore the step's state from the events that earlier launchers logged.
+
+        The state includes the number of failures of each kind, and the last job if no failure of it was logged. It also
+        includes the resources that a launcher increased after a failure, for example the memory.
+        """
         before = restore(events, self.name, self.planned.artifact.key)
         self.job, self.attempt, self.started = before.job, before.attempt, before.started
         self.placed, self.ran, self.last_event_time = before.placed, before.ran, before.last_event_time

@@ -135,7 +135,10 @@ def histogram(
 
 
 def _even(value: float) -> float:
-    """Return a value without the rounding error of a multiplication."""
+    """Return a value rounded to 10 significant digits.
+
+    `ticks` multiplies to get its values, so a value may be 0.30000000000000004. It becomes 0.3 here.
+    """
     return float(f"{value:.10g}")
 
 

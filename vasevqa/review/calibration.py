@@ -72,9 +72,9 @@ class Candidate(BaseModel):
     """What a candidate threshold would do.
 
     `labels` counts the labelled photographs that the threshold accepts, and `vases` counts their vases. `precision` is
-    estimated from these labels. `testable` is true if these labels would show the required precision in the case that
-    all of them are good. `lost_photographs` and `lost_vases` count the photographs and vases that the threshold
-    removes, with or without labels.
+    estimated from these labels. `testable` is false if these labels are too few: they could not show the required
+    precision even if all of them were good. `lost_photographs` and `lost_vases` count the photographs and vases that
+    the threshold removes, with or without labels.
     """
 
     threshold: float
@@ -237,8 +237,9 @@ def said(candidates: Sequence[Candidate], chosen: Candidate | None, scored: Scor
 def more(precision: Share, labels: int, aim: float) -> float:
     """Estimate how many more labels would raise the lower limit of `precision` to `aim`.
 
-    The result is infinity if no number of labels is enough. In Wilson's interval, a share `value` has the lower limit
-    `low` if this is the number of observations:
+    The result is infinity if no number of labels is enough, or if there is no lower limit above 0. The estimate uses
+    Wilson's interval. If the lower limit of a share `value` is `low`, the interval has the following number of
+    observations:
 
     quantile^2 * low * (1 - low) / (value - low)^2
     """

@@ -74,7 +74,11 @@ class Asked(_Message):
 
 
 class Threshold(_Message):
-    """The step that scored the photographs, its threshold, and `uniform` as in choosing.Scores."""
+    """The threshold of the step that scored the photographs.
+
+    `step` is the step's name. `uniform` is the share of the draws in which every remaining photograph has the same
+    chance.
+    """
 
     step: str
     threshold: float
@@ -117,7 +121,11 @@ class Values(_Message):
 
 
 class Groups(_Message):
-    """The groups of a part of the photographs: name -> (group, rank), as in choosing.Pool."""
+    """The groups of look-alikes to which some of the photographs belong.
+
+    `groups` maps a photograph's name to two numbers: its group, and its rank by distance to the group's centre. The
+    lowest rank is the nearest.
+    """
 
     groups: dict[str, tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]]
 

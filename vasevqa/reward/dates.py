@@ -296,7 +296,7 @@ def _of_decade(match: re.Match[str]) -> Interval | None:
 def _of_slash(match: re.Match[str]) -> Interval | None:
     """Return the interval of two years BC with a slash between them.
 
-    421/0 BC is one year of the calendar of Athens, which began in summer. 480/70 BC and 480/470 BC are ranges.
+    421/0 BC means 421/420 BC, one year of Athens, which began in summer. 480/70 BC means the range 480-470 BC.
     """
     first, digits = int(match[1]), len(match[2])
     second = int(match[1][: len(match[1]) - digits] + match[2])

@@ -61,7 +61,8 @@ def concluded(text: str, terms: Terms) -> str:
     """Return the conclusion of a text, which follows the last "so it is" or a similar phrase.
 
     Return the whole text if it has no such phrase, or if no concept follows the phrase. Also return the whole text if
-    more than one concept precedes the phrase, because a list of names isn't the premise of a conclusion.
+    more than one concept precedes the phrase. Such concepts are a list of names, which is part of the answer. A premise
+    names at most one concept.
     """
     *before, after = _THEREFORE.split(text)
     if not before or not parts_of(claims(after).asserted, terms):

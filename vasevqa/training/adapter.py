@@ -219,7 +219,12 @@ def _freezes_vision(folder: Path) -> bool:
 
 
 def _targets(folder: Path, config: LoraConfig, model: PreTrainedModel, names: dict[str, str]) -> list[str]:
-    """Return the linear modules that target_modules matches by their current names or their names in the adapter."""
+    """Return the current names of the modules that the adapter's setting target_modules matches.
+
+    The installed version of transformers may have renamed modules since the adapter was trained. Each linear module
+    then counts as matched if target_modules matches its current name or its old name. If no name has changed, peft
+    finds the modules.
+    """
     from peft.tuners.tuners_utils import check_target_module_exists
     from torch import nn
 

@@ -145,8 +145,9 @@ def choose(folder: Path, which: str) -> Path:
     training recorded as the best (by validation loss or reward). If the training recorded none, return the checkpoint
     of the step with the highest logged reward.
 
-    Raise ConfigError if the training recorded neither, or if there is no checkpoint of that step. Raise DataError if
-    the folder holds no checkpoint with readable weights.
+    Raise ConfigError if `which` is best, but the training recorded neither a best checkpoint nor the rewards of at
+    least two steps. Raise ConfigError if no checkpoint of the chosen step has readable weights. Raise DataError if the
+    folder holds no checkpoint with readable weights at all.
     """
     if (folder / ADAPTER).is_file() or ((folder / "config.json").is_file() and any(folder.glob("model*.safetensors"))):
         return folder

@@ -67,8 +67,8 @@ class Follower(threading.Thread):
     def news(self) -> tuple[State, str, str]:
         """Return the container's state, the output since the last call, and the note.
 
-        While the container runs, the output ends with a complete line. The caller must hold the condition that the
-        constructor got as `news`.
+        While the container runs, the output ends with a complete line. The caller must hold the threading.Condition
+        that was passed to the constructor.
         """
         cut = len(self._pending) if self._state.is_terminal else self._pending.rfind(b"\n") + 1
         text, self._pending = self._pending[:cut], self._pending[cut:]

@@ -1,4 +1,8 @@
-"""Call a user's reward by its signature, check the result, and report errors together with the row."""
+"""Call a user's reward, check the scores that it returns, and report its errors.
+
+The reward gets the arguments that its signature asks for. If possible, an error's message names the row of the dataset
+for which the reward failed.
+"""
 
 from __future__ import annotations
 
