@@ -1,4 +1,6 @@
-"""`python -m scripts.demo_same ONE TWO`: compare the results of the newest runs in the volumes ONE and TWO.
+"""`python -m scripts.demo_same ONE TWO [STEP...]`: compare the newest runs in the volumes ONE and TWO.
+
+The steps that are named are left out.
 
 The runs may have used different backends or machines. Photographs, choices and texts must be equal. Numbers (scores,
 losses, weights) may differ within a tolerance, because another machine may add numbers in another order.
@@ -10,6 +12,7 @@ import json
 import math
 import re
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -131,10 +134,13 @@ def compare(one: Path, two: Path, step: str) -> list[str]:
     return found
 
 
-def main(one: Path, two: Path) -> int:
-    """Print the differences between the steps that both runs have. Return 1 if there are differences, otherwise 0."""
+def main(one: Path, two: Path, left_out: Collection[str] = ()) -> int:
+    """Print the differences between the steps that both runs have, without the steps `left_out`.
+
+    Return 1 if there are differences, otherwise 0.
+    """
     first, second = newest(one), newest(two)
-    both = [step for step in first if step in second]
+    both = [step for step in first if step in second and step not in left_out]
     assert both, "the two runs have no step in common"
     found = [text for step in both for text in compare(first[step], second[step], step)]
     for text in found[:40]:
@@ -144,4 +150,4 @@ def main(one: Path, two: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]))
