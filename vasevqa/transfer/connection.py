@@ -75,6 +75,10 @@ class Connection:
         """
         end = time.monotonic() + SILENCE
         while True:
+            # An answer that arrived with an earlier one must not wait for further bytes: there may be none.
+            if (answer := self._next()) is not None:
+                yield answer
+                wait = False
             self.process.read(1 if wait else 0)
             if block := self.process.taken():
                 self._buffer, self._at = self._buffer[self._at :] + block, 0
