@@ -83,10 +83,13 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def rewarded(steps: Path) -> None:
-    """Check that the answers to GRPO's own prompts earn more after GRPO than before."""
-    for part, about in (("eval", "held-out prompts"), ("grpo", "GRPO's prompts")):
-        before, after = (sampled(steps / name, steps / "build-dataset", part) for name in ("merge-sft", "merge-grpo"))
+    """Check that answers to GRPO's own prompts earn more after GRPO than before. Print the held-out prompts too."""
+    found = {}
+    for part, about in (("eval", "held-out prompts"), ("grpo", "prompts of GRPO")):
+        found[part] = [sampled(steps / name, steps / "build-dataset", part) for name in ("merge-sft", "merge-grpo")]
+        before, after = found[part]
         print(f"mean reward of sampled answers to the same {about}: {before:.3f} before GRPO, {after:.3f} after")
+    before, after = found["grpo"]
     assert after > before
 
 

@@ -25,9 +25,9 @@ from vasevqa.cli import cli
 from vasevqa.curation.reports import ClassificationReport, FilteringReport, ScoredImage
 from vasevqa.errors import ConfigError, DataError
 from vasevqa.files import write_json
+from vasevqa.pipeline.calibrated import Calibration
 from vasevqa.pipeline.catalog import PIPELINE
 from vasevqa.pipeline.runs import Run, new_run
-from vasevqa.report.threshold import Labelled
 from vasevqa.review.begin import open_review, source_of
 from vasevqa.review.labels import FILE
 from vasevqa.review.questions import INTACT, QUALITY
@@ -282,8 +282,8 @@ def test_labels_choose_a_threshold(here: Path, labelled: Run) -> None:
     assert data["candidates"][0]["precision"]["value"] == pytest.approx(0.5)
     assert f"`vasevqa report {labelled.name}` shows these figures in the report." in result.stderr
     kept = labelled.calibration("clip-filter")
-    assert json.loads(kept.read_text()) == data
-    shown = Labelled.read(kept)
+    assert json.loads(kept.read_text()) == {"schema": 1, **data}
+    shown = Calibration.read(kept)
     assert shown is not None
     assert [one.threshold for one in shown.candidates] == [one["threshold"] for one in data["candidates"]]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -226,3 +227,25 @@ def test_a_far_end_that_fails_tells_why(far: Path) -> None:
     _started.append(pipe)
     with pytest.raises(ConnectionLost, match=r"No module named vasevqa\.no_such_module"):
         next(Connection(pipe).answers(True))  # type: ignore[arg-type]
+
+
+def test_answers_that_have_arrived_are_not_waited_for() -> None:
+    """A long list arrives in one block. Then there are no further bytes to wait for."""
+
+    class Arrived:
+        pod = "p"
+        over = False
+        block = b"".join(json.dumps({"name": f"{number}.jpg"}).encode() + b"\n" for number in range(500))
+        waits = 0
+
+        def read(self, seconds: float) -> None:
+            self.waits += seconds > 0
+
+        def taken(self) -> bytes:
+            block, self.block = self.block, b""
+            return block
+
+    process = Arrived()
+    connection = Connection(process)  # type: ignore[arg-type]
+    assert [connection.one()["name"] for _ in range(500)] == [f"{number}.jpg" for number in range(500)]
+    assert process.waits == 1

@@ -138,13 +138,17 @@ def _calibration() -> dict[str, object]:
             "threshold": at,
             "precision": {"value": 0.5 + at, "low": 0.4 + at, "high": 0.55 + at},
             "recall": {"value": 1 - at, "low": None, "high": None},
+            "labels": 20,
+            "vases": 8,
+            "testable": True,
             "lost_photographs": int(at * 70),
             "lost_vases": int(at * 20),
         }
         for at in (0.02, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
     ]
-    return {"question": "intact", "labels": 30, "labelled_vases": 10, "candidates": candidates, "chosen": 0.3,
-            "says": "0.3 is shown to reach a precision of 0.75."}  # fmt: skip
+    return {"question": "intact", "step": "clip-filter", "aim": 0.75, "present": 0.2, "photographs": 36, "vases": 12,
+            "labels": 30, "labelled_vases": 10, "unsure": 0, "undrawn": 0, "candidates": candidates, "chosen": 0.3,
+            "says": "0.3 is shown to reach a precision of 0.75.", "recipe": None}  # fmt: skip
 
 
 def _evaluation() -> dict[str, object]:

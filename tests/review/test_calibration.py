@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from vasevqa.pipeline.calibrated import Share
 from vasevqa.review import calibration
-from vasevqa.review.calibration import Labelled, Scored, Share, calibrate, more, rates, said
+from vasevqa.review.calibration import Labelled, Scored, calibrate, more, rates, said
 from vasevqa.review.choosing import FOR_THRESHOLD
 from vasevqa.review.weights import draw_weights
 

@@ -21,8 +21,8 @@ from vasevqa.cli.options import cluster_options, is_remote, volume_option
 from vasevqa.errors import ConfigError, VaseError
 from vasevqa.pipeline.backend import backend_of
 from vasevqa.pipeline.garbage import GONE, GRACE_SECONDS, Cleaner, Item, Sizes, Wanted, backends, found
+from vasevqa.pipeline.in_use import ArtifactsInUse
 from vasevqa.pipeline.runs import Run, all_runs, find_run
-from vasevqa.pipeline.usage import Usage
 from vasevqa.text import nearest
 
 UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
@@ -101,7 +101,7 @@ def _clean(context: Context, volume: Volume, asked: Asked) -> None:
     for run in all_runs(volume):
         if text := run.damage():
             click.echo(f"Run {run.name} is damaged: {text}. Its artifacts are kept until you name it.", err=True)
-    usage = Usage(volume, [run.name for run in selected])
+    usage = ArtifactsInUse(volume, [run.name for run in selected])
     wanted = Wanted(selected, asked.steps, asked.partial, max(GRACE_SECONDS, asked.older_than or 0.0))
     working = tuple({_prefix(job) for _, job, state in jobs if not state.is_terminal})
     items = list(found(volume, usage, wanted, working))
@@ -161,7 +161,7 @@ def _busy(reachable: Sequence[Backend], artifact: Artifact) -> bool:
     return any(not backend.state(job).is_terminal for backend in reachable for job in backend.existing(prefix))
 
 
-def _remove_jobs(usage: Usage, asked: Asked, jobs: Jobs) -> bool:
+def _remove_jobs(usage: ArtifactsInUse, asked: Asked, jobs: Jobs) -> bool:
     """List the ended jobs that no launcher watches, or remove them with --yes. Return True if there is such a job."""
     watched = {job_prefix(*name) for name in usage.worked_on()}
     over = [

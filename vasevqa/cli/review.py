@@ -15,15 +15,15 @@ from typing import Any
 
 import click
 
-from vasevqa import files
 from vasevqa.artifacts.volume import Volume
 from vasevqa.backends.cluster import cluster_of
 from vasevqa.cli import options
 from vasevqa.cli.context import Context, pass_context
 from vasevqa.errors import ClusterError, ConfigError, DataError, VaseError
+from vasevqa.pipeline.calibrated import Calibration
 from vasevqa.pipeline.runs import find_run
 from vasevqa.review.begin import decides, open_review, source_of, with_options
-from vasevqa.review.calibration import AIM, Calibration, calibration_of, lines, scored_of
+from vasevqa.review.calibration import AIM, calibration_of, lines, scored_of
 from vasevqa.review.choosing import Scores
 from vasevqa.review.distant import POD, DistantReview, DistantSession, open_distant
 from vasevqa.review.gain import gains
@@ -291,7 +291,7 @@ def _keep(found: Calibration, request: Request) -> None:
     """Write the calibration into the run's folder, where the report finds it."""
     run = find_run(Volume(request.volume.absolute()), request.source)
     try:
-        files.write_json(run.calibration(found.step), found.model_dump(mode="json"))
+        found.write(run.calibration(found.step))
     except OSError as error:  # the volume may be read-only for a reviewer
         click.echo(f"The report can't show these figures, because {error.filename} can't be written.", err=True)
         return

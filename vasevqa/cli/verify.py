@@ -11,7 +11,8 @@ from vasevqa.artifacts.contents import tree
 from vasevqa.artifacts.volume import Volume
 from vasevqa.cli import options, remote
 from vasevqa.errors import DataError
-from vasevqa.pipeline.checking import Checked, InUse, artifacts_of, check, set_aside
+from vasevqa.pipeline.checking import Checked, artifacts_of, check, set_aside
+from vasevqa.pipeline.in_use import InUse
 from vasevqa.text import byte_size
 
 SHOWN = 5  # differences per artifact

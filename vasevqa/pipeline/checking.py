@@ -11,13 +11,9 @@ from vasevqa.artifacts.contents import differences, read_record
 from vasevqa.artifacts.lease import LeaseHeld
 from vasevqa.artifacts.volume import Artifact, Volume
 from vasevqa.errors import ConfigError
+from vasevqa.pipeline.in_use import ArtifactsInUse, InUse
 from vasevqa.pipeline.runs import all_runs, find_run
-from vasevqa.pipeline.usage import Usage
 from vasevqa.text import nearest
-
-
-class InUse(Exception):
-    """The artifact can't be set aside now. The text says why."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,7 @@ def set_aside(volume: Volume, artifact: Artifact) -> Path:
 
     Raise InUse if a running run uses the artifact, or if a process writes it.
     """
-    usage = Usage(volume)
+    usage = ArtifactsInUse(volume)
 
     def refuse_used(now: float) -> None:
         if (artifact.step, artifact.key) in usage.worked_on():

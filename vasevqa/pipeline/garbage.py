@@ -20,8 +20,8 @@ from vasevqa.backends.base import Backend, job_prefix
 from vasevqa.backends.cluster import Cluster
 from vasevqa.errors import VaseError
 from vasevqa.pipeline.backend import MakeBackend, backend_of
+from vasevqa.pipeline.in_use import ArtifactsInUse, InUse, folders
 from vasevqa.pipeline.runs import Run, all_runs
-from vasevqa.pipeline.usage import Usage, folders
 
 # Files that were made or used more recently are kept, because a run that starts now may not have named them yet.
 GRACE_SECONDS = 3600.0
@@ -29,10 +29,6 @@ GONE = "already removed"
 HIDDEN = re.compile(r"\.[0-9]{8}-[0-9]{9}-.+\.[0-9a-f]{6}")  # the name of a run that is being removed
 FIRST_FILES = {"plan.json", "place.json", "launcher.lease", "launcher.lease.lock"}  # written before the recipe
 RESUMABLE = "unfinished work that can be resumed; --partial also removes it"
-
-
-class InUse(Exception):
-    """A file must be kept. The text says why."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +90,7 @@ def size(path: Path) -> int:
     return sum(file.lstat().st_size for file in _files(path))
 
 
-def found(volume: Volume, usage: Usage, wanted: Wanted, working: Sequence[str]) -> Iterator[Item]:
+def found(volume: Volume, usage: ArtifactsInUse, wanted: Wanted, working: Sequence[str]) -> Iterator[Item]:
     """Yield each file that `clean` can remove, and each file of unfinished work that it keeps.
 
     `working` holds the prefixes of the names of running jobs (`job_prefix`).
@@ -148,7 +144,7 @@ def _never_began(volume: Volume) -> Iterator[Item]:
 class Cleaner:
     """Removes items. Just before each removal, it checks again that no run uses the item."""
 
-    def __init__(self, usage: Usage, busy: Callable[[Artifact], bool]) -> None:
+    def __init__(self, usage: ArtifactsInUse, busy: Callable[[Artifact], bool]) -> None:
         self._usage, self._busy = usage, busy
         self._me = f"clean-{os.getpid()}"
 

@@ -18,6 +18,7 @@ from vasevqa.artifacts.volume import Volume
 from vasevqa.confidential import Masker
 from vasevqa.curation.reports import FilteringReport
 from vasevqa.evaluation.figures import Evaluation
+from vasevqa.pipeline.calibrated import Calibration
 from vasevqa.pipeline.events import Event
 from vasevqa.pipeline.history import StepHistory, read_history
 from vasevqa.pipeline.runs import Run
@@ -32,7 +33,7 @@ from vasevqa.report.pictures import Thumbnails
 from vasevqa.report.provenance import Record, provenance, read_records
 from vasevqa.report.recipes import Told
 from vasevqa.report.sources import Sources
-from vasevqa.report.threshold import Labelled, Trial, trial
+from vasevqa.report.threshold import Trial, trial
 from vasevqa.report.timeline import timeline
 from vasevqa.report.verdict import Results, Verdict, verdict
 from vasevqa.report.views import best_views
@@ -143,7 +144,7 @@ def _trial(run: Run, sources: Sources, vases: Mapping[str, str]) -> Trial | None
     filtered = sources.filtered
     if filtered is None or filtered.threshold is None:
         return None
-    labelled = Labelled.read(run.calibration("clip-filter"))
+    labelled = Calibration.read(run.calibration("clip-filter"))
     return trial(filtered.images, filtered.threshold, vases, labelled)
 
 

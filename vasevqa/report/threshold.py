@@ -5,78 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vasevqa.curation.reports import ScoredImage
+from vasevqa.pipeline.calibrated import Calibration
 from vasevqa.report.quality import Histogram
 
 DIGITS = 4  # decimal places of a threshold, as in the setting
-
-
-class Share(BaseModel):
-    """An estimated share with its 95% interval. The interval is missing if too few vases have labels."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-
-    def said(self) -> str:
-        """Return the share as text, such as '0.93 [0.88, 0.97]'."""
-        return f"{self.value:.2f}" + (
-            "" if self.low is None or self.high is None else f" [{self.low:.2f}, {self.high:.2f}]"
-        )
-
-
-class LabelledThreshold(BaseModel):
-    """A threshold, its precision and recall on labelled photographs, and the photographs and vases that it loses."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    threshold: float
-    precision: Share | None = None
-    recall: Share | None = None
-    lost_photographs: int = 0
-    lost_vases: int = 0
-
-
-class Labelled(BaseModel):
-    """What labels show about thresholds, as it is in the file that `vasevqa review --calibrate` writes."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    question: str
-    labels: int
-    labelled_vases: int
-    candidates: list[LabelledThreshold] = Field(default_factory=list)
-    chosen: float | None = None
-    says: str = ""
-
-    @classmethod
-    def read(cls, path: Path) -> Labelled | None:
-        """Return the content of a file; None if the file is missing or can't be read."""
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError):
-            return None
-
-    def lines(self, histogram: Histogram) -> dict[str, str]:
-        """Return the lines of precision and recall over the histogram, each as the points of an SVG polyline.
-
-        The value 0 is at the bottom of the histogram, and 1 is at its top. A line with only one point is left out.
-        """
-        found = {}
-        for name in ("precision", "recall"):
-            shares = [(one.threshold, getattr(one, name)) for one in self.candidates]
-            points = [
-                f"{histogram.at(threshold):g},{histogram.height * (1 - share.value):.1f}"
-                for threshold, share in shares
-                if share is not None and histogram.low <= threshold <= histogram.high
-            ]
-            if len(points) > 1:
-                found[name] = " ".join(points)
-        return found
 
 
 @dataclass(frozen=True)
@@ -96,7 +30,7 @@ class Trial:
     vases: tuple[int, ...]
     photographs: int
     every_vase: int
-    labelled: Labelled | None = None
+    labelled: Calibration | None = None
 
     def said(self) -> str:
         """Return what the run's own threshold keeps and loses."""
@@ -106,6 +40,24 @@ class Trial:
             f"Photographs: {kept:,} kept, {self.photographs - kept:,} lost."
             f" Vases: {vases:,} kept, {self.every_vase - vases:,} lost."
         )
+
+    def lines(self, histogram: Histogram) -> dict[str, str]:
+        """Return the lines of precision and recall over the histogram, each as the points of an SVG polyline.
+
+        The value 0 is at the bottom of the histogram, and 1 is at its top. A line with only one point is left out.
+        """
+        found = {}
+        candidates = [] if self.labelled is None else self.labelled.candidates
+        for name in ("precision", "recall"):
+            shares = [(one.threshold, getattr(one, name)) for one in candidates]
+            points = [
+                f"{histogram.at(threshold):g},{histogram.height * (1 - share.value):.1f}"
+                for threshold, share in shares
+                if share is not None and histogram.low <= threshold <= histogram.high
+            ]
+            if len(points) > 1:
+                found[name] = " ".join(points)
+        return found
 
     def data(self) -> dict[str, object]:
         """Return the values that the page's script reads."""
@@ -124,7 +76,7 @@ class Trial:
 
 
 def trial(
-    rows: Sequence[ScoredImage], threshold: float, vases: Mapping[str, str], labelled: Labelled | None
+    rows: Sequence[ScoredImage], threshold: float, vases: Mapping[str, str], labelled: Calibration | None
 ) -> Trial | None:
     """Return the values behind the slider; None if there is no photograph that a threshold decides about.
 

@@ -7,9 +7,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pydantic import BaseModel
-
 from vasevqa.errors import DataError
+from vasevqa.pipeline.calibrated import Calibration, Candidate, Share
 from vasevqa.review.choosing import Scores
 from vasevqa.review.photographs import Photograph
 from vasevqa.review.record import Record
@@ -52,63 +51,6 @@ class Scored:
         kept = {self.vases[name] for name, value in self.values.items() if value >= threshold}
         below = sum(value < threshold for value in self.values.values())
         return below, len({self.vases[name] for name in self.values} - kept)
-
-
-class Share(BaseModel):
-    """An estimated share, with its 95% interval if enough vases have labels."""
-
-    value: float
-    low: float | None
-    high: float | None
-
-    def said(self) -> str:
-        """Return the share as text, with its interval if there is one."""
-        if self.low is None or self.high is None:
-            return f"{self.value:.2f}"
-        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
-
-
-class Candidate(BaseModel):
-    """What a candidate threshold would do.
-
-    `labels` counts the labelled photographs that the threshold accepts, and `vases` counts their vases. `precision` is
-    estimated from these labels. `testable` is false if these labels are too few: they could not show the required
-    precision even if all of them were good. `lost_photographs` and `lost_vases` count the photographs and vases that
-    the threshold removes, with or without labels.
-    """
-
-    threshold: float
-    precision: Share | None
-    recall: Share | None
-    labels: int
-    vases: int
-    testable: bool
-    lost_photographs: int
-    lost_vases: int
-
-
-class Calibration(BaseModel):
-    """The result of a calibration: the candidates, and the threshold that `calibrate` chose.
-
-    `chosen` is None if there is no threshold for which the labels show the precision `aim`. `photographs` and `vases`
-    count the photographs that the step scored, and their vases. `recipe` is the setting of the chosen threshold for the
-    recipe.
-    """
-
-    question: str
-    step: str
-    aim: float
-    present: float
-    photographs: int
-    vases: int
-    labels: int
-    labelled_vases: int
-    unsure: int
-    undrawn: int
-    candidates: list[Candidate]
-    chosen: float | None
-    says: str
-    recipe: str | None
 
 
 def scored_of(photographs: Sequence[Photograph], scores: Scores) -> Scored:

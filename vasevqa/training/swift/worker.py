@@ -75,7 +75,8 @@ def _register_callback() -> None:
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             STATE.training = True
-            sample_no_pictures(STATE.trainer.model)
+            if hasattr(STATE.trainer, "num_generations"):  # only this trainer samples answers
+                sample_no_pictures(STATE.trainer.model)
             check_counts(STATE.trainer.train_dataset, STATE.trainer.eval_dataset, STATE.rows)
 
         def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -22,7 +22,11 @@ def folders(volume: Volume) -> Iterator[Run]:
             yield Run(volume, entry.name)
 
 
-class Usage:
+class InUse(Exception):
+    """A file or an artifact must stay where it is. The text says why."""
+
+
+class ArtifactsInUse:
     """The artifacts that runs use.
 
     `selected` holds the names of runs that `clean` is asked to remove. Such a run is treated as if it used no artifact,
