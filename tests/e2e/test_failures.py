@@ -63,7 +63,7 @@ def test_an_invalid_image_name_is_reported(kit: ClusterKit) -> None:
 
 
 def test_a_missing_secret_is_reported(kit: ClusterKit) -> None:
-    kit.set_cluster(secrets={"HF_TOKEN": {"secret": "hub", "key": "token"}})
+    kit.set_cluster(secrets={"MUSEUM_PASSWORD": {"secret": "hub", "key": "token"}})
     asks(kit, start_deadline=DEADLINE)
     assert "create that Secret" in said_soon(kit, 'secret "hub" not found')
 

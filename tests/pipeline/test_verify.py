@@ -48,6 +48,10 @@ def damage(path: Path) -> None:
     path.write_text("x" * path.stat().st_size)
 
 
+def test_a_volume_without_artifacts_is_named(kit: Kit) -> None:
+    assert kit.call("verify").stdout == f"There is no artifact on {kit.volume.root}.\n"
+
+
 def test_undamaged_artifacts_are_listed(kit: Kit) -> None:
     first = made(kit, "first", "a" * 32)
     made(kit, "left", "b" * 32, first)

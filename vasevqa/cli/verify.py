@@ -38,6 +38,9 @@ def verify(name: str | None, repair: bool, volume: Path, cluster: Path | None, n
         sys.exit(remote.answer(cluster, namespace, ["verify", *options.asked(name, ("--repair", repair))]))
     shared = Volume(volume.absolute())
     artifacts = artifacts_of(shared, name)
+    if not artifacts:
+        click.echo(f"There is no artifact on {shared.root}.")
+        return
     damaged = left = 0
     for checked in check(shared, artifacts):
         _show(checked)
