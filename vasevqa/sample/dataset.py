@@ -11,6 +11,7 @@ import os
 import random
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,7 @@ from vasevqa import files
 from vasevqa.dataset.questions import load_questions
 from vasevqa.errors import ConfigError
 from vasevqa.sample.catalogue import Vase, invent, invent_balanced
-from vasevqa.sample.drawing import photographs
-from vasevqa.sample.photographing import DAMAGE, Shot
+from vasevqa.sample.photographing import DAMAGE, Shot, photograph
 
 VERSION = 3  # increased when the code draws different pictures for the same settings
 COLLECTIONS = ("london", "berlin", "münchen, antike")
@@ -120,11 +120,14 @@ def _draw_all(staging: Path, settings: Settings, wanted: dict[str, Any], report:
     jobs = [*photos, *_quality(settings)]
     for parent in {(staging / job.name).parent for job in jobs}:
         parent.mkdir(parents=True)
-    for done, (job, content) in enumerate(
-        zip(jobs, photographs([(job.vase, job.shot) for job in jobs]), strict=True), 1
-    ):
-        (staging / job.name).write_bytes(content)
-        report("drawing", done, len(jobs))
+    pool = ThreadPoolExecutor(2)
+    try:
+        for done, _ in enumerate(
+            pool.map(lambda job: (staging / job.name).write_bytes(photograph(job.vase, job.shot)), jobs), 1
+        ):
+            report("drawing", done, len(jobs))
+    finally:
+        pool.shutdown(cancel_futures=True)
     broken = _broken_files(staging, photos[0])
     files.write_json(staging / "annotations.json", [vase.annotation for vase in vases])
     files.write_text(staging / "questions.yaml", _questions())

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from filelock import FileLock
+from PIL import Image
 from torch import Tensor
+from torchvision.transforms.v2 import functional
 
 from vasevqa import files
 from vasevqa.errors import ConfigError
-from vasevqa.sample.drawing import thumbnails
+from vasevqa.sample.photographing import photograph
 
 if TYPE_CHECKING:
     from vasevqa.sample.catalogue import Vase
@@ -75,10 +79,20 @@ def reproducible(seed: int) -> Iterator[None]:
 def draw_pictures(shots: Sequence[tuple[Vase, Shot]], side: int, report: OnProgress) -> Tensor:
     """Draw the photographs `shots`, and return them as a tensor (N, 3, side, side) of uint8."""
     pictures = []
-    for picture in thumbnails(shots, side):
-        pictures.append(torch.from_numpy(picture.transpose(2, 0, 1).copy()))
-        report("drawing", len(pictures), len(shots))
+    pool = ThreadPoolExecutor(THREADS)
+    try:
+        for picture in pool.map(lambda pair: _picture(pair[0], pair[1], side), shots):
+            pictures.append(picture)
+            report("drawing", len(pictures), len(shots))
+    finally:
+        pool.shutdown(cancel_futures=True)
     return torch.stack(pictures)
+
+
+def _picture(vase: Vase, shot: Shot, side: int) -> Tensor:
+    with Image.open(io.BytesIO(photograph(vase, shot))) as image:
+        small = image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
+    return functional.pil_to_tensor(small)
 
 
 def augmented(pixels: Tensor, side: int) -> Tensor:
